@@ -1,0 +1,30 @@
+"""The one error a person sees when what they gave cannot be used.
+
+Everything a user can get wrong (files, run files, folders, arguments) raises `UserError`. The command
+line turns it into one message on stderr and exit code 2; any other exception is a bug and keeps its
+traceback.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """What was given cannot be used.
+
+    Args:
+        place: where the mistake is, most specific part last: ``"data/train.jsonl line 1843"``,
+            ``"run.yaml line 12, batches.global_batch_size"``.
+        found: what is there, in one sentence without a full stop.
+        expected: what would be right, or what to do. May hold several lines.
+    """
+
+    def __init__(self, place: str, found: str, expected: str = "") -> None:
+        self.place = place
+        self.found = found
+        self.expected = expected
+        super().__init__(place, found, expected)  # the three parts, so that the error pickles between processes
+
+    def __str__(self) -> str:
+        lines = [f"{self.place}: {self.found}"]
+        lines += [f"       {line}" for line in self.expected.splitlines()]
+        return "\n".join(lines)

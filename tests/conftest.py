@@ -1,0 +1,22 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the public data sets (XQuAD-R, MLQA-R, ...), which are not part of this repository."""
+    root = Path(os.environ.get("HBT_DIST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not (root / "xquad-r" / "en.json").is_file():
+        pytest.skip(f"no public data sets at {root}; set HBT_DIST_DATA to their folder")
+    return root
