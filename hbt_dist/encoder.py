@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -154,7 +153,8 @@ def load_encoder(
         raise UserError(
             source, "not a model folder: it has no config.json", "give a transformers model folder"
         )
-    if not folder.exists() and ((os.sep in source and source.count("/") != 1) or source.startswith((".", "~"))):
+    is_hub_name = source.count("/") <= 1 and not source.startswith((".", "~", "/"))
+    if not folder.exists() and not is_hub_name:
         raise UserError(source, "no such model folder", "give an existing folder or a name on the model hub")
     try:
         backbone = load_backbone(source, trust_remote_code)

@@ -1,8 +1,23 @@
-"""The base of every typed block of the run file."""
+"""Typed blocks of a YAML file: load, override, validate, and say where a mistake is.
+
+The one loader serves every file that a person writes (run files, search spaces, studies). A mistake is
+reported with the file, its line, the key, what was found and what was expected.
+"""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hbt_dist.errors import UserError
+
+Key = tuple[str | int, ...]
+Loaded = TypeVar("Loaded", bound="Settings")
 
 
 class Settings(BaseModel):
@@ -13,3 +28,193 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def load_settings(kind: type[Loaded], path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read a YAML file into its typed form.
+
+    Args:
+        kind: what the file describes.
+        path: the YAML file.
+        overrides: ``dotted.key=value`` items, the value in YAML (``batches.alpha=0.25``,
+            ``data.languages=[en, fi]``); a list entry is named by its number (``data.sources.0.path=...``).
+
+    Raises:
+        UserError: the file is missing or malformed, a key is unknown, a value is impossible.
+    """
+    data, lines = read_yaml(path)
+    overridden: dict[Key, str] = {}
+    for item in overrides:
+        key = apply_override(data, item)
+        overridden[key] = item
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, kind, str(path), lines, overridden) from None
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+    """The file's mapping, and the line (from 1) of every key in it."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise UserError(str(path), "no such file", "give the path of a YAML file") from None
+    except IsADirectoryError:
+        raise UserError(str(path), "is a folder", "give the path of a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(str(path), f"not UTF-8 text (byte {error.start})", "save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(
+            str(path), f"cannot be read: {error.strerror}", "check the path and its rights"
+        ) from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path} line {mark.line + 1}" if mark else str(path)
+        raise UserError(place, f"not valid YAML: {error.problem or error.context}", "mend the line") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "too deeply nested"
+        raise UserError(str(path), f"not valid YAML: {first}", "mend the file") from None
+    if not isinstance(data, dict) or node is None:
+        raise UserError(
+            str(path), f"holds {_name(data)} where settings were expected", "write 'key: value' lines"
+        )
+    lines: dict[Key, int] = {}
+    for key, line in _walk(node, ()):
+        if key in lines:
+            dotted = _dotted(key)
+            raise UserError(
+                f"{path} line {line}",
+                f"{dotted} stands twice (first in line {lines[key]})",
+                "keep one of them",
+            )
+        lines[key] = line
+    return data, lines
+
+
+def _walk(node: yaml.Node, prefix: Key) -> Iterator[tuple[Key, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            key = (*prefix, str(key_node.value))
+            if key_node.value != "<<":
+                yield key, key_node.start_mark.line + 1
+                yield from _walk(value_node, key)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value_node in enumerate(node.value):
+            yield (*prefix, i), value_node.start_mark.line + 1
+            yield from _walk(value_node, (*prefix, i))
+
+
+def apply_override(data: dict[str, Any], item: str) -> Key:
+    """Set one ``dotted.key=value`` in nested data and return the key."""
+    name, separator, text = item.partition("=")
+    if not separator or not name.strip():
+        raise UserError(
+            f"override {item!r}", "is not of the form key=value", "for example batches.alpha=0.25"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(
+            f"override {item!r}", "the value is not valid YAML", "quote it for YAML and the shell"
+        ) from None
+    key: Key = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
+    place: Any = data
+    for i, part in enumerate(key[:-1]):
+        step = _step(place, part, item, key[: i + 1])
+        if step is None:
+            step = place[part] = {}
+        place = step
+    last = key[-1]
+    if isinstance(place, dict):
+        place[str(last)] = value
+    elif isinstance(place, list) and isinstance(last, int) and last < len(place):
+        place[last] = value
+    else:
+        raise UserError(
+            f"override {item!r}", f"{_dotted(key)} does not exist", "check the key against the file"
+        )
+    return key
+
+
+def _step(place: Any, part: str | int, item: str, key: Key) -> Any:
+    if isinstance(place, dict):
+        return place.get(str(part))
+    if isinstance(place, list) and isinstance(part, int) and part < len(place):
+        return place[part]
+    raise UserError(f"override {item!r}", f"{_dotted(key)} does not exist", "check the key against the file")
+
+
+def explain(
+    error: ValidationError,
+    kind: type[BaseModel],
+    file: str,
+    lines: dict[Key, int],
+    overridden: dict[Key, str],
+) -> UserError:
+    """Turn pydantic's report into one error: the first mistake in full, the others in a line each."""
+    found = [_explain_one(one, kind, file, lines, overridden) for one in error.errors()]
+    first, rest = found[0], found[1:]
+    more = [f"also: {place}: {what}" for place, what, _ in rest[:5]]
+    if len(rest) > 5:
+        more.append(f"and {len(rest) - 5} more")
+    return UserError(first[0], first[1], "\n".join([first[2], *more]).strip("\n"))
+
+
+def _explain_one(
+    one: Any, kind: type[BaseModel], file: str, lines: dict[Key, int], overridden: dict[Key, str]
+) -> tuple[str, str, str]:
+    # Discriminated unions put the tag into the location: keep only what stands in the file.
+    key: Key = tuple(one["loc"])
+    known = key
+    while known and known not in lines and known not in overridden:
+        known = known[:-1]
+    place = file
+    source = next((text for k, text in overridden.items() if key[: len(k)] == k), None)
+    if source is not None:
+        place = f"{file}, override {source!r}"
+    elif known:
+        place = f"{file} line {lines[known]}"
+    dotted = _dotted(key)
+    if dotted:
+        place = f"{place}, {dotted}"
+    message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if one["type"] == "extra_forbidden":
+        names = _fields_at(kind, key[:-1])
+        close = difflib.get_close_matches(str(key[-1]), names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(names))}"
+        return place, "unknown key", hint
+    if one["type"] == "missing":
+        return place, "is missing", f"add {key[-1]!r}"
+    value = one.get("input")
+    shown = "" if isinstance(value, dict | BaseModel) else f"{value!r}: "
+    return place, f"{shown}{message[:1].lower()}{message[1:]}", ""
+
+
+def _fields_at(kind: type[BaseModel], key: Key) -> list[str]:
+    """The names that are allowed at a place of the file, as far as its type is one block."""
+    here: list[type[BaseModel]] = [kind]
+    for part in key:
+        inner: list[type[BaseModel]] = []
+        for block in here:
+            field = block.model_fields.get(str(part))
+            if field is not None:
+                inner += _blocks(field.annotation)
+        here = inner or here  # a number (list entry) or a tag of a union stays at the same blocks
+    return [name for block in here for name in block.model_fields]
+
+
+def _blocks(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [block for inner in get_args(annotation) for block in _blocks(inner)]
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(str(part) for part in key)
+
+
+def _name(value: Any) -> str:
+    return {type(None): "nothing", list: "a list", str: "text"}.get(type(value), type(value).__name__)
