@@ -1,0 +1,180 @@
+"""The `data` block of the run file: which sources are trained on, in which languages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from hbt_dist.data.languages import language_codes
+from hbt_dist.settings import Settings
+
+Format = Literal[
+    "jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "tatoeba", "hub", "sample"
+]
+Missing = Literal["refuse", "skip"]
+Split = Literal["all", "train", "eval"]
+
+#: The options that mean something for a format, besides name, format, languages and limit.
+OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType({
+    "jsonl": frozenset({"path", "missing"}),
+    "parquet": frozenset({"path", "missing", "columns"}),
+    "squad-parallel": frozenset({"path", "missing", "split"}),
+    "squad": frozenset({"path", "missing"}),
+    "mkqa": frozenset({"path", "missing", "split", "content"}),
+    "exams": frozenset({"path", "split"}),
+    "ntrex": frozenset({"path", "missing", "split"}),
+    "tatoeba": frozenset({"path"}),
+    "hub": frozenset({"path", "missing", "columns", "hub_config", "hub_split", "hub_revision"}),
+    "sample": frozenset({"split"}),
+})
+#: Formats whose examples come in some of the languages only, by their nature: `missing` has no meaning there.
+RAGGED = frozenset(name for name, options in OPTIONS.items() if "missing" not in options)
+_EVERYWHERE = frozenset({"name", "format", "languages", "limit"})
+
+
+class ColumnSettings(Settings):
+    """Which column of a table holds what; `{language}` in a name stands for each language code."""
+
+    example_id: str | None = Field(None, description="Column of the example's id; none: the row number.")
+    passage_id: str | None = Field(
+        None, description="Column of the passage's id; none: passages with equal texts are one passage."
+    )
+    question: str = Field(
+        "question",
+        description="Column of the question: an object of texts by language, or one column per language "
+        "named with {language}, e.g. question_{language}, or a plain text column when language is given.",
+    )
+    passage: str = Field("passage", description="Column of the passage, written like question.")
+    negatives: str | None = Field(
+        "negatives", description="Column of the hard negatives, a list of texts by language or of plain texts."
+    )
+    language: str | None = Field(
+        None, description="The one language of question and passage, where they are plain text columns."
+    )
+
+    @field_validator("language")
+    @classmethod
+    def _code(cls, value: str | None) -> str | None:
+        return None if value is None else language_codes([value])[0]
+
+
+class SourceSettings(Settings):
+    """One source of training examples. Options that its format doesn't have are refused."""
+
+    name: str = Field(
+        description="Name of the source in reports, weights and ids; unique in the run.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
+    format: Format = Field(
+        description="jsonl: one example per line (hbt_dist/data/training_readers/jsonl.py); parquet, hub: "
+        "tables with a column mapping; squad-parallel: passages.jsonl.gz and questions.jsonl.gz; squad: one "
+        "SQuAD file per language, parallel by question id; mkqa, exams, ntrex, tatoeba: the public data sets; "
+        "sample: the embedded sample.",
+    )
+    path: str | None = Field(None, description="File or folder of the source; for hub the data set's name.")
+    languages: tuple[str, ...] | None = Field(
+        None, description="Languages to take from this source; none: those of the data block."
+    )
+    missing: Missing | None = Field(None, description="Overrides data.missing for this source.")
+    split: Split = Field(
+        "train",
+        description="Which part to train on. train leaves out what the benchmark of the same data asks: "
+        "squad-parallel holds out every 20th article, ntrex every 3rd document (both by SHA-256 of the id), "
+        "mkqa the questions with answers, exams its dev part, sample its held-out facts.",
+    )
+    content: Literal["questions", "answers"] = Field(
+        "questions",
+        description="mkqa only. questions: a question and the same question in another language (alignment "
+        "rows: question and passage are the same text in the same language). answers: question and first "
+        "answer; weak positives, as many answers are the English name in every language.",
+    )
+    columns: ColumnSettings = Field(
+        default=ColumnSettings.model_construct(), description="Column mapping of parquet and hub tables."
+    )
+    hub_config: str | None = Field(None, description="Configuration (subset) of a hub data set.")
+    hub_split: str = Field("train", description="Split of a hub data set.")
+    hub_revision: str | None = Field(None, description="Commit, tag or branch of a hub data set.")
+    limit: int | None = Field(None, ge=1, description="Take only the first so many examples.")
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _checked_languages(value)
+
+    @model_validator(mode="after")
+    def _only_what_applies(self) -> SourceSettings:
+        strange = sorted(self.model_fields_set - OPTIONS[self.format] - _EVERYWHERE)
+        if strange:
+            raise ValueError(
+                f"format {self.format} has no option {', '.join(strange)}; it has "
+                f"{', '.join(sorted(OPTIONS[self.format])) or 'none'} besides {', '.join(sorted(_EVERYWHERE))}"
+            )
+        if "path" in OPTIONS[self.format] and not self.path:
+            raise ValueError(f"format {self.format} needs a path")
+        if self.content == "answers" and self.split == "train":
+            raise ValueError("mkqa's training part has no answers; take split: all or eval, or content: questions")
+        return self
+
+
+class DataSettings(Settings):
+    """What the run trains on."""
+
+    sources: tuple[SourceSettings, ...] = Field(
+        min_length=1, description="The sources; their examples are kept apart by the source's name."
+    )
+    languages: tuple[str, ...] | None = Field(
+        None,
+        description="Languages to train on, in the order of language indices; none: all that the sources have.",
+    )
+    missing: Missing = Field(
+        "refuse",
+        description="What to do when an example's question or passage lacks one of its source's languages. "
+        "refuse: stop and name the example. skip: keep the example in the languages it has; an example "
+        "without any question or passage language left is dropped and counted.",
+    )
+    cache_dir: str = Field(
+        ".cache/hbt_dist",
+        min_length=1,
+        description="Folder for converted corpora; may be deleted at any time when no run uses it.",
+    )
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _checked_languages(value)
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> DataSettings:
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources are named {', '.join(twice)}; names must differ")
+        if self.languages is not None:
+            for source in self.sources:
+                outside = sorted(set(source.languages or ()) - set(self.languages))
+                if outside:
+                    raise ValueError(
+                        f"source {source.name} asks for {', '.join(outside)}, which data.languages doesn't list"
+                    )
+        return self
+
+    def languages_of(self, source: SourceSettings) -> tuple[str, ...] | None:
+        """The languages asked of a source; None: all that it has."""
+        return source.languages if source.languages is not None else self.languages
+
+    def missing_of(self, source: SourceSettings) -> Missing:
+        """What to do about missing languages in a source."""
+        if source.format in RAGGED:
+            return "skip"
+        return source.missing or self.missing
+
+
+def _checked_languages(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not value:
+        raise ValueError("the list of languages is empty; leave it out to take all")
+    return language_codes(value)

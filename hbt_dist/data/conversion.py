@@ -1,0 +1,198 @@
+"""From sources to a corpus folder: read once, write Arrow texts and integer columns, rename when whole.
+
+Costs one pass over the sources. Memory grows by about 150 bytes per distinct passage (a table from id to
+row) and 30 bytes per example; texts go straight to disk, hashes of texts through temporary files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hbt_dist.data.config import RAGGED, DataSettings, SourceSettings
+from hbt_dist.data.corpus import COLUMNS
+from hbt_dist.data.corpus_builder import CorpusBuilder
+from hbt_dist.data.files import digest_of_file
+from hbt_dist.data.records import TrainingRecord
+from hbt_dist.data.training_readers import SourceReader, open_source
+from hbt_dist.errors import UserError
+
+#: Part of every fingerprint; raise it when the same sources give another corpus.
+VERSION = 1
+# A file changed this shortly ago may change again without its time showing it: its digest isn't remembered.
+_SETTLED_SECONDS = 2.0
+
+
+def convert(settings: DataSettings, cache_dir: Path) -> Path:
+    """The folder of the converted corpus, made now if it isn't there yet."""
+    readers = [
+        open_source(source, settings.languages_of(source), settings.missing_of(source))
+        for source in settings.sources
+    ]
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(str(cache_dir), f"cannot be made ({error.strerror})", "choose another data.cache_dir") from None
+    identities = [_identity(settings, *pair, cache_dir) for pair in zip(settings.sources, readers, strict=True)]
+    recipe = {"version": VERSION, "languages": settings.languages, "sources": identities}
+    fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    folder = cache_dir / f"corpus-{fingerprint[:24]}"
+    if (folder / "manifest.json").exists():
+        return folder
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "manifest.json").exists():
+            building = cache_dir / f"{folder.name}.building"
+            shutil.rmtree(building, ignore_errors=True)  # left by a killed process; nobody else holds the lock
+            try:
+                _build(settings, readers, building, {"fingerprint": fingerprint, **recipe})
+                os.replace(building, folder)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def _identity(
+    settings: DataSettings, source: SourceSettings, reader: SourceReader, cache_dir: Path
+) -> dict[str, Any]:
+    """What decides a source's rows: its settings without paths, and the content of its files."""
+    chosen = source.model_dump(mode="json", exclude={"path", "languages", "missing"})
+    return {
+        **chosen,
+        "languages": settings.languages_of(source),
+        "missing": settings.missing_of(source),
+        "identity": reader.identity,
+        "files": [[path.name, _digest(path, cache_dir)] for path in reader.files],
+    }
+
+
+def _digest(path: Path, cache_dir: Path) -> str:
+    """SHA-256 of a file, remembered under its size and modification time."""
+    memory = cache_dir / "digests.json"
+    try:
+        status = path.stat()
+    except OSError:
+        return digest_of_file(path)  # raises the error that names the file
+    stamp = [status.st_size, status.st_mtime_ns]
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    key = str(path.resolve())
+    if isinstance(known.get(key), list) and known[key][:2] == stamp:
+        return str(known[key][2])
+    digest = digest_of_file(path)
+    if time.time() - status.st_mtime > _SETTLED_SECONDS:
+        known[key] = [*stamp, digest]
+        with tempfile.NamedTemporaryFile("w", dir=cache_dir, suffix=".digests", delete=False) as beside:
+            json.dump(known, beside)
+        os.replace(beside.name, memory)
+    return digest
+
+
+def _build(
+    settings: DataSettings, readers: Sequence[SourceReader], folder: Path, manifest: dict[str, Any]
+) -> None:
+    folder.mkdir(parents=True)
+    statistics = []
+    with CorpusBuilder(folder) as builder:
+        for index, (source, reader) in enumerate(zip(settings.sources, readers, strict=True)):
+            statistics.append(_add_source(builder, index, settings, source, reader))
+        if builder.num_examples == 0:
+            raise UserError(
+                "data.sources", "they give no example at all", "check languages, split, missing and the files"
+            )
+        found = set(builder.languages)
+        absent = [code for code in settings.languages or () if code not in found]
+        if absent:
+            raise UserError(
+                "data.languages",
+                f"no source has any text in {', '.join(map(repr, absent))}",
+                f"the sources have {', '.join(sorted(found))}; drop the language or add a source",
+            )
+        languages = settings.languages or tuple(sorted(found))
+        columns, tables = builder.finish(languages)
+    for name, column in columns.items():
+        np.save(folder / f"{name}.npy", np.ascontiguousarray(column, dtype=COLUMNS[name]))
+    for name, table in tables.items():
+        np.save(folder / f"{name}.npy", table)
+    manifest = {
+        **manifest,
+        "languages": languages,
+        "datasets": [source.name for source in settings.sources],
+        "alignment": [reader.alignment for reader in readers],
+        "num_examples": len(columns["example_passage"]),
+        "num_passages": len(columns["passage_group"]),
+        "statistics": statistics,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _add_source(
+    builder: CorpusBuilder, index: int, settings: DataSettings, source: SourceSettings, reader: SourceReader
+) -> dict[str, Any]:
+    """Add all examples of a source; returns what to say about it in the manifest."""
+    languages, refuse = settings.languages_of(source), settings.missing_of(source) == "refuse"
+    builder.start_source(index, source.name, languages, refuse=refuse)
+    id_hashes = array("Q")
+    with tqdm(_records(source, reader), desc=f"converting {source.name}", unit=" examples", disable=None) as bar:
+        for record in bar:
+            id_hashes.append(_hash(record.example_id))
+            builder.add(record)
+    _refuse_repeated_ids(source, reader, np.array(id_hashes, np.uint64))
+    found = builder.end_source()
+    if source.languages is not None and source.format not in RAGGED:
+        absent = [code for code in source.languages if code not in found.languages]
+        if absent:
+            raise UserError(
+                f"source {source.name}",
+                f"has no text in {', '.join(map(repr, absent))}",
+                f"it has {', '.join(found.languages) or 'none of the languages asked for'}",
+            )
+    return {
+        "name": source.name,
+        "examples": found.num_examples,
+        "dropped": len(id_hashes) - found.num_examples,
+        "languages": found.languages,
+    }
+
+
+def _records(source: SourceSettings, reader: SourceReader) -> Iterator[TrainingRecord]:
+    return islice(reader.records(), source.limit)
+
+
+def _refuse_repeated_ids(source: SourceSettings, reader: SourceReader, hashes: NDArray[np.uint64]) -> None:
+    """Raise if an example id comes twice. Equal hashes are looked up in the source itself."""
+    order = np.argsort(hashes, kind="stable")
+    again = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    if not len(again):
+        return
+    suspects = set(order[again].tolist()) | set(order[again + 1].tolist())
+    seen: dict[str, str] = {}
+    for number, record in enumerate(_records(source, reader)):
+        if number not in suspects:
+            continue
+        if record.example_id in seen:
+            raise UserError(
+                record.place,
+                f"example id {record.example_id!r} was used before, at {seen[record.example_id]}",
+                "ids must be unique in a source",
+            )
+        seen[record.example_id] = record.place
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

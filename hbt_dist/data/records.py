@@ -1,0 +1,38 @@
+"""The plain records that every training reader yields, whatever the format of its files.
+
+Texts are keyed by language code (`hbt_dist.data.languages`). Ids are unique inside one source; the corpus
+puts the source's name before them where sources meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeRecord:
+    """A hard negative: a passage that doesn't answer the question, in one or more languages."""
+
+    passage_id: str
+    passage: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """One example: a question, the passage that answers it, and hard negatives if there are any.
+
+    Attributes:
+        example_id: unique in its source.
+        passage_id: the same id may come with many examples, always with the same texts.
+        question: language -> text; a translation of one question.
+        passage: language -> text; a translation of one passage.
+        negatives: may be empty; never holds the passage itself.
+        place: where the record was read, for error messages: ``"train.jsonl line 12"``.
+    """
+
+    example_id: str
+    passage_id: str
+    question: dict[str, str]
+    passage: dict[str, str]
+    negatives: tuple[NegativeRecord, ...] = field(default=())
+    place: str = ""
