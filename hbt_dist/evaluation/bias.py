@@ -1,0 +1,203 @@
+"""Language bias: does the language of a candidate decide its place in the multilingual pool?
+
+    rank distance             worst minus best rank of a question's relevant candidates (arXiv 2305.09025,
+                              2408.10536); floor R - 1. With it the median, the share of the pool
+                              (worst - best) / (N - 1), and ln(worst / best), which outliers do not dominate
+    Max@R, Complete@10        worst rank; all relevant candidates within the top ten (arXiv 2604.05684)
+    language preference rate  share of questions whose best placed relevant candidate is in the question's
+                              language; neutral is that language's share of the relevant candidates
+    same-language share       share of the top k in the question's language, minus the language's share of
+                              the pool
+    pool gap                  mAP in the per-pair pool minus mAP in the pool of all languages with one target
+    ranking consistency       MRC (arXiv 2509.06195): rank correlation (Spearman) between the full rankings
+                              that a question gets when asked in two languages; MRC@k on the union of the two
+                              top k lists
+
+Questions with relevant candidates in fewer than two languages say nothing and are left out.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hbt_dist.evaluation.kernels import exact_products, ranking_keys
+from hbt_dist.evaluation.pair_matrix import QuestionTable, cell_means, mean_or_nan
+from hbt_dist.evaluation.plan import ScoringPlan
+from hbt_dist.evaluation.ranks import TopLists
+from hbt_dist.evaluation.rows import Rows, read_rows
+
+if TYPE_CHECKING:
+    from hbt_dist.data.benchmark import Benchmark
+
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+SHARE_DEPTHS = (10, 100)
+CONSISTENCY_DEPTH = 100
+
+
+def question_bias(benchmark: Benchmark, pooled: QuestionTable, ranks: Int64) -> dict[str, Float64]:
+    """Bias measures of each question row, NaN where one says nothing: measure -> (Q,).
+
+    Args:
+        pooled: table of the multilingual setting.
+        ranks: (M,) pooled ranks in the benchmark's flat order.
+    """
+    offsets = np.asarray(benchmark.relevant_offsets, np.int64)
+    question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    language = np.asarray(benchmark.candidate_language, np.int64)[benchmark.relevant]
+    several = np.minimum.reduceat(language, offsets[:-1]) != np.maximum.reduceat(language, offsets[:-1])
+    own = language == np.asarray(benchmark.question_language, np.int64)[question]
+    num_own = np.add.reduceat(own.astype(np.int64), offsets[:-1])
+    first = ranks == pooled.best_rank[question]
+    own_first = np.add.reduceat((first & own).astype(np.float64), offsets[:-1])
+    best, worst = pooled.best_rank.astype(np.float64), pooled.worst_rank.astype(np.float64)
+    asked_in_own = several & (num_own > 0)
+    return {
+        "rank_distance": np.where(several, worst - best, np.nan),
+        "log_rank_distance": np.where(several, np.log(worst / best), np.nan),
+        "rank_distance_share": np.where(
+            several, (worst - best) / max(1, len(benchmark.candidate_ids) - 1), np.nan
+        ),
+        "max_at_r": np.where(several, worst, np.nan),
+        "complete@10": np.where(several, (worst <= 10).astype(np.float64), np.nan),
+        "language_preference_rate": np.where(asked_in_own, own_first, np.nan),
+        "language_preference_neutral": np.where(asked_in_own, num_own / np.diff(offsets), np.nan),
+    }
+
+
+def same_language_share(benchmark: Benchmark, top: TopLists) -> dict[str, Float64]:
+    """Share of a question's language in its top k minus that in the pool, per question: (Q,) by measure."""
+    languages = np.asarray(benchmark.candidate_language, np.int64)
+    asked = np.asarray(benchmark.question_language, np.int64)
+    pool_share = np.bincount(languages, minlength=len(benchmark.languages)) / len(languages)
+    result = {}
+    for k in SHARE_DEPTHS:
+        if k <= top.rows.shape[1]:
+            rows = top.rows[:, :k]
+            there = rows >= 0
+            same = (languages[rows] == asked[:, None]) & there
+            result[f"same_language_share@{k}"] = same.sum(axis=1) / there.sum(axis=1) - pool_share[asked]
+    return result
+
+
+def summarise_bias(benchmark: Benchmark, values: dict[str, Float64]) -> dict[str, dict[str, object]]:
+    """Each measure: mean over the questions of a language, then over languages; with the median for distances."""
+    asked = np.asarray(benchmark.question_language, np.int64)
+    result: dict[str, dict[str, object]] = {}
+    for name, all_values in values.items():
+        there = ~np.isnan(all_values)
+        if not there.any():
+            continue
+        counts = np.bincount(asked[there], minlength=len(benchmark.languages))
+        by_language = cell_means(all_values[there], asked[there], counts)
+        entry: dict[str, object] = {
+            "macro": mean_or_nan(by_language),
+            "micro": float(all_values[there].mean()),
+            "num_questions": int(there.sum()),
+            "by_language": dict(zip(benchmark.languages, by_language.tolist(), strict=True)),
+        }
+        if name in ("rank_distance", "max_at_r"):
+            entry["median"] = float(np.median(all_values[there]))
+        result[name] = entry
+    return result
+
+
+def ranking_consistency(
+    benchmark: Benchmark,
+    plan: ScoringPlan,
+    questions: Rows,
+    candidates: Rows,
+    num_ids: int | None,
+    seed: int = 0,
+) -> dict[str, object] | None:
+    """MRC and MRC@100 over question ids asked in at least two languages.
+
+    Costs a full sort of the pool for each of the ids' questions. Equal scores are ordered by id like
+    everywhere, so each ranking is a permutation and the correlation an exact ratio of integers.
+
+    Args:
+        num_ids: ids to draw (without replacement, fixed seed), None for all.
+
+    Returns:
+        means over questions per measure, or None if no id is asked in two languages.
+    """
+    rows_of_id: dict[str, list[int]] = {}
+    for row, question_id in enumerate(benchmark.question_ids):
+        rows_of_id.setdefault(question_id, []).append(row)
+    shared = [rows for rows in rows_of_id.values() if len(rows) > 1]
+    if not shared or len(plan.id_order) < 2:
+        return None
+    chosen = np.arange(len(shared))
+    if num_ids is not None and num_ids < len(shared):
+        chosen = np.sort(np.random.default_rng(seed).choice(len(shared), num_ids, replace=False))
+    asked = np.asarray(benchmark.question_language, np.int64)
+    sums = np.zeros((2, len(benchmark.languages)))
+    counts = np.zeros(len(benchmark.languages), np.int64)
+    for index in chosen.tolist():
+        rows = np.array(shared[index])
+        positions = _full_rankings(plan, questions, candidates, rows)
+        pairs = _pair_correlations(positions)
+        for i, row in enumerate(rows):
+            mine = [value for (a, b), value in pairs.items() if i in (a, b)]
+            sums[:, asked[row]] += np.mean(mine, axis=0)
+            counts[asked[row]] += 1
+    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return {
+        "mrc": mean_or_nan(means[0]),
+        f"mrc@{CONSISTENCY_DEPTH}": mean_or_nan(means[1]),
+        "mrc_by_language": dict(zip(benchmark.languages, means[0].tolist(), strict=True)),
+        "num_question_ids": len(chosen),
+        "of_question_ids": len(shared),
+        "seed": seed,
+    }
+
+
+def _full_rankings(plan: ScoringPlan, questions: Rows, candidates: Rows, rows: Int64) -> NDArray[np.int32]:
+    """(len(rows), N) place of every candidate (in the plan's layout) in each question's ranking."""
+    block_QD = np.empty((len(rows), questions.shape[1]), np.float32)
+    read_rows(questions, rows, block_QD)
+    keys = np.empty((len(rows), plan.num_candidates), np.uint64)
+    block_CD = np.empty((plan.block_candidates, questions.shape[1]), np.float32)
+    with exact_products():
+        for block in range(plan.num_candidate_blocks):
+            positions = plan.candidate_positions(block)
+            read_rows(candidates, plan.candidate_rows(block), block_CD)
+            scores = (torch.from_numpy(block_QD) @ torch.from_numpy(block_CD).T).numpy()
+            keys[:, positions] = ranking_keys(
+                scores[:, : positions.stop - positions.start], plan.id_order[None, positions]
+            )
+    places = np.empty(keys.shape, np.int32)
+    order = np.argsort(keys, axis=1)[:, ::-1]
+    np.put_along_axis(places, order, np.arange(keys.shape[1], dtype=np.int32)[None, :], axis=1)
+    return places
+
+
+def _pair_correlations(places: NDArray[np.int32]) -> dict[tuple[int, int], tuple[float, float]]:
+    """Spearman of each pair of rankings, at full depth and on the union of the two top lists."""
+    result = {}
+    for a, b in combinations(range(len(places)), 2):
+        union = (places[a] < CONSISTENCY_DEPTH) | (places[b] < CONSISTENCY_DEPTH)
+        result[a, b] = (
+            _spearman(places[a], places[b]),
+            _spearman(_ranks(places[a][union]), _ranks(places[b][union])),
+        )
+    return result
+
+
+def _ranks(values: NDArray[np.int32]) -> NDArray[np.int32]:
+    ranks = np.empty(len(values), np.int32)
+    ranks[np.argsort(values)] = np.arange(len(values), dtype=np.int32)
+    return ranks
+
+
+def _spearman(a: NDArray[np.int32], b: NDArray[np.int32]) -> float:
+    """Spearman's rho of two permutations of 0..n-1."""
+    n = len(a)
+    difference = a.astype(np.float64) - b
+    return 1.0 if n < 2 else float(1.0 - 6.0 * np.dot(difference, difference) / (n * (n * n - 1.0)))

@@ -1,0 +1,50 @@
+"""The run file's block for evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from hbt_dist.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """How embeddings are made and scored. None of these but `dtype` can change a reported digit."""
+
+    num_shards: int = Field(
+        default=1,
+        ge=1,
+        description="parts into which the candidate pool is cut; ranks are the same for every number",
+    )
+    num_threads: int = Field(
+        default=0,
+        ge=0,
+        description="scoring threads of a process; 0 takes the CPU threads that torch may use",
+    )
+    device: str = Field(default="auto", description="where scores are computed: auto, cpu, cuda, cuda:1, ...")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="arithmetic of the encoder; bfloat16 halves the time on GPUs that have it and moves scores "
+        "by about 1e-3. Scores are always float32 sums",
+    )
+    max_tokens_per_batch: int = Field(
+        default=8192,
+        ge=1,
+        description="padded tokens encoded at once; memory of the encoder grows with it, speed on GPUs too",
+    )
+    top_k: int = Field(
+        default=100,
+        ge=0,
+        description="length of the ranked lists kept for the TREC run and the same-language share; 0 keeps none",
+    )
+    consistency_questions: int | None = Field(
+        default=100,
+        ge=0,
+        description="question ids (drawn with a fixed seed) on which the rank correlation between a question's "
+        "language versions is taken: full rankings must be sorted, so it costs about 1.5 ms per question and "
+        "10,000 candidates; null takes all, 0 none",
+    )
+    cache_dir: str | None = Field(
+        default=None, description="folder for embeddings, reused when model, texts and settings are the same"
+    )

@@ -1,0 +1,189 @@
+"""Score a benchmark from embeddings: one pass, every setting.
+
+    evaluation = evaluate(benchmark, question_embeddings, candidate_embeddings)
+    print(summary(evaluation))
+    write_evaluation(evaluation, folder)            # writing.py
+
+XQuAD-R (13,090 questions, 13,014 candidates, width 384) takes a few seconds on two cores; see
+benchmarks/evaluation/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hbt_dist.evaluation.bias import (
+    question_bias,
+    ranking_consistency,
+    same_language_share,
+    summarise_bias,
+)
+from hbt_dist.evaluation.check import check_benchmark
+from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.evaluation.pair_matrix import (
+    PairMatrix,
+    QuestionTable,
+    pair_matrix,
+    question_tables,
+    setting_means,
+)
+from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
+from hbt_dist.evaluation.ranks import (
+    CACHE_BYTES,
+    RelevantRanks,
+    Shard,
+    TopLists,
+    arrange_questions,
+    rank_relevant,
+)
+from hbt_dist.evaluation.rows import Rows, check_shapes
+
+if TYPE_CHECKING:
+    from hbt_dist.data.benchmark import Benchmark
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that one scoring pass tells. Texts are not kept."""
+
+    benchmark: Benchmark
+    ranks: RelevantRanks
+    top: TopLists | None
+    tables: dict[str, QuestionTable]  # "pair", "one_target", "multilingual"
+    pair_matrix: PairMatrix  # per-pair pools
+    one_target_matrix: PairMatrix  # pool of all languages, one target
+    means: dict[str, dict[str, dict[str, float]]]  # setting -> macro | micro -> metric
+    question_bias: dict[str, NDArray[np.float64]]  # measure -> (Q,)
+    bias: dict[str, dict[str, object]]  # measure -> macro, micro, by_language, ...
+    consistency: dict[str, object] | None
+    seen_languages: tuple[str, ...] | None  # languages of the training data, where known
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate(
+    benchmark: Benchmark,
+    question_embeddings: Rows,
+    candidate_embeddings: Rows,
+    *,
+    settings: EvaluationSettings | None = None,
+    seen_languages: Sequence[str] | None = None,
+    provenance: dict[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Rank every relevant candidate exactly and derive all tables.
+
+    Args:
+        benchmark: Q questions and N candidates with relevance.
+        question_embeddings: (Q, D), any float type, in memory or memory-mapped; the score of a pair is the
+            inner product, so cosine similarity needs normalised rows.
+        candidate_embeddings: (N, D).
+        settings: shards, threads, device, list length.
+        seen_languages: languages of the training data, to report seen and unseen ones apart.
+        provenance: what to record about the model and its making.
+        progress: called with the number of questions ranked so far.
+
+    Raises:
+        UserError: a benchmark that cannot be scored, or embeddings that do not fit it or cannot be ranked.
+    """
+    settings = settings or EvaluationSettings()
+    check_benchmark(benchmark)
+    check_shapes(
+        question_embeddings,
+        candidate_embeddings,
+        len(benchmark.question_ids),
+        len(benchmark.candidate_ids),
+        benchmark.name,
+    )
+    plan = plan_scoring(benchmark)
+    ranks, top = rank_in_process(
+        benchmark, plan, question_embeddings, candidate_embeddings, settings, progress
+    )
+    consistency = None
+    if settings.consistency_questions != 0:
+        consistency = ranking_consistency(
+            benchmark, plan, question_embeddings, candidate_embeddings, settings.consistency_questions
+        )
+    return assemble(benchmark, ranks, top, consistency, seen_languages, provenance)
+
+
+def rank_in_process(
+    benchmark: Benchmark,
+    plan: ScoringPlan,
+    questions: Rows,
+    candidates: Rows,
+    settings: EvaluationSettings,
+    progress: Callable[[int], None] | None = None,
+    cache_bytes: int = CACHE_BYTES,
+) -> tuple[RelevantRanks, TopLists | None]:
+    """Ranks with all shards in this process."""
+    arranged = arrange_questions(plan, questions, question_names(benchmark))
+    blocks = plan.shard_blocks(settings.num_shards)
+    top_k = min(settings.top_k, plan.num_candidates)
+    shards = [
+        Shard(
+            plan,
+            part,
+            arranged,
+            candidates,
+            candidate_ids=benchmark.candidate_ids,
+            top_k=top_k,
+            num_threads=settings.num_threads or torch.get_num_threads(),
+            cache_bytes=cache_bytes // len(blocks),
+            device=scoring_device(settings.device),
+        )
+        for part in blocks
+    ]
+    at_once = min(shard.blocks_at_once for shard in shards)
+    return rank_relevant(plan, shards, blocks_at_once=at_once, progress=progress)
+
+
+def scoring_device(wanted: str) -> str:
+    """The torch device that `auto` means here, or `wanted` itself."""
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def question_names(benchmark: Benchmark) -> list[str]:
+    """Question ids with their language, as error messages name them."""
+    return [
+        f"{question_id} ({benchmark.languages[language]})"
+        for question_id, language in zip(
+            benchmark.question_ids, np.asarray(benchmark.question_language).tolist(), strict=True
+        )
+    ]
+
+
+def assemble(
+    benchmark: Benchmark,
+    ranks: RelevantRanks,
+    top: TopLists | None,
+    consistency: dict[str, object] | None = None,
+    seen_languages: Sequence[str] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> Evaluation:
+    """All tables from ranks, wherever they were counted."""
+    tables = question_tables(benchmark, ranks)
+    bias_values = question_bias(benchmark, tables["multilingual"], ranks.pooled)
+    if top is not None:
+        bias_values |= same_language_share(benchmark, top)
+    return Evaluation(
+        benchmark=benchmark,
+        ranks=ranks,
+        top=top,
+        tables=tables,
+        pair_matrix=pair_matrix(benchmark, tables["pair"]),
+        one_target_matrix=pair_matrix(benchmark, tables["one_target"]),
+        means=setting_means(benchmark, tables),
+        question_bias=bias_values,
+        bias=summarise_bias(benchmark, bias_values),
+        consistency=consistency,
+        seen_languages=None if seen_languages is None else tuple(seen_languages),
+        provenance=dict(provenance or {}),
+    )

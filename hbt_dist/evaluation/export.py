@@ -1,0 +1,101 @@
+"""Exports for other tools: TREC run and qrels files, MTEB-style JSON.
+
+A question's id in the TREC files is `id:language`, because one id is asked in several languages.
+"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hbt_dist.evaluation.evaluation import Evaluation
+from hbt_dist.evaluation.languages import describe
+from hbt_dist.evaluation.metrics import METRICS
+
+
+def trec_question_ids(evaluation: Evaluation) -> list[str]:
+    """`id:language` of every question row, without white space."""
+    benchmark = evaluation.benchmark
+    return [
+        f"{'_'.join(question_id.split())}:{benchmark.languages[language]}"
+        for question_id, language in zip(
+            benchmark.question_ids, np.asarray(benchmark.question_language).tolist(), strict=True
+        )
+    ]
+
+
+def write_qrels(evaluation: Evaluation, path: Path) -> None:
+    """Relevance of the multilingual setting: `question 0 candidate 1`, gzipped."""
+    benchmark = evaluation.benchmark
+    offsets = np.asarray(benchmark.relevant_offsets).tolist()
+    relevant = np.asarray(benchmark.relevant).tolist()
+    with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
+        for question, name in enumerate(trec_question_ids(evaluation)):
+            for row in relevant[offsets[question] : offsets[question + 1]]:
+                file.write(f"{name} 0 {benchmark.candidate_ids[row]} 1\n")
+
+
+def write_run(evaluation: Evaluation, path: Path, tag: str = "hbt_dist") -> None:
+    """Top lists of the multilingual setting: `question Q0 candidate rank score tag`, gzipped.
+
+    Scores carry nine significant digits, which a float32 survives, so that trec_eval orders as we do.
+    """
+    if evaluation.top is None:
+        raise ValueError("no top lists were kept (top_k is 0)")
+    ids = evaluation.benchmark.candidate_ids
+    rows, scores = evaluation.top.rows.tolist(), evaluation.top.scores.tolist()
+    with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
+        for name, row, values in zip(trec_question_ids(evaluation), rows, scores, strict=True):
+            lines = [
+                f"{name} Q0 {ids[candidate]} {rank} {score:.9g} {tag}\n"
+                for rank, (candidate, score) in enumerate(zip(row, values, strict=True), 1)
+                if candidate >= 0
+            ]
+            file.writelines(lines)
+
+
+def mteb_document(evaluation: Evaluation) -> dict[str, Any]:
+    """Scores laid out like MTEB's result files: one entry per cell, and one for the pool of all languages.
+
+    Keys follow MTEB (`map_at_full` is ours: MTEB has no full-depth mAP); `main_score` is the full-depth mAP.
+    """
+    benchmark, matrix = evaluation.benchmark, evaluation.pair_matrix
+    names = {
+        "map": "map_at_full",
+        "map@20": "map_at_20",
+        "mrr": "mrr_at_full",
+        "recall@1": "recall_at_1",
+        "recall@10": "recall_at_10",
+        "recall@100": "recall_at_100",
+        "ndcg@10": "ndcg_at_10",
+        "accuracy": "accuracy",
+    }
+    codes = [f"{describe(code).iso639_3}-{describe(code).script}" for code in benchmark.languages]
+    entries = []
+    for i, asked in enumerate(benchmark.languages):
+        for j, answered in enumerate(benchmark.languages):
+            if matrix.num_questions[i, j]:
+                scores = {names[m]: float(matrix.values[m][i, j]) for m in METRICS}
+                entries.append(
+                    {
+                        "hf_subset": f"{asked}-{answered}",
+                        "languages": [codes[i], codes[j]],
+                        **scores,
+                        "main_score": scores["map_at_full"],
+                    }
+                )
+    pooled = {names[m]: evaluation.means["multilingual"]["macro"][m] for m in METRICS}
+    entries.append(
+        {"hf_subset": "multilingual", "languages": codes, **pooled, "main_score": pooled["map_at_full"]}
+    )
+    return {
+        "task_name": f"{benchmark.name}-{benchmark.variant}",
+        "dataset_revision": benchmark.fingerprint,
+        "mteb_version": None,
+        "scores": {"test": entries},
+        "evaluation_time": None,
+        "kg_co2_emissions": None,
+    }

@@ -1,0 +1,66 @@
+"""Retrieval metrics from the exact ranks of the relevant candidates.
+
+A ranking is given by nothing but the ranks of its relevant candidates, so no list is needed:
+
+    AP        = (1/R) * sum_i i / rank_i                     divisor R at full depth (trec_eval `map`)
+    mAP@20    = sum_{rank_i <= 20} i / rank_i / min(R, 20)   XTREME-R's divisor; trec_eval's map_cut_20 has R
+    MRR       = 1 / rank_1
+    recall@k  = share of the R relevant candidates with rank <= k
+    nDCG@10   = sum_{rank_i <= 10} 1 / log2(rank_i + 1), over that of a perfect ranking
+    accuracy  = 1 if the best candidate is relevant
+
+with ranks ascending, i = 1..R. Equal to pytrec_eval to 1e-9 (tests/evaluation/test_metrics.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+METRICS = ("map", "map@20", "mrr", "recall@1", "recall@10", "recall@100", "ndcg@10", "accuracy")
+
+
+def metrics_from_ranks(ranks: Int64, offsets: Int64) -> dict[str, Float64]:
+    """Every metric of METRICS for each of G rankings.
+
+    Args:
+        ranks: (M,) ranks of relevant candidates, ranking by ranking, in any order inside one.
+        offsets: (G + 1,) where each ranking's relevant candidates begin; none may be empty.
+
+    Returns:
+        (G,) float64 by metric.
+    """
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    if not len(lengths):
+        return {name: np.zeros(0) for name in METRICS}
+    ranking = np.repeat(np.arange(len(lengths)), lengths)
+    ranks = ranks[np.lexsort((ranks, ranking))].astype(np.float64)
+    place = np.arange(len(ranks)) - np.repeat(starts, lengths) + 1.0
+
+    def total(values: Float64) -> Float64:
+        return np.asarray(np.add.reduceat(values, starts))
+
+    num_relevant = lengths.astype(np.float64)
+    precision = place / ranks
+    gains = np.where(ranks <= 10, 1.0 / np.log2(ranks + 1.0), 0.0)
+    best_gain = np.cumsum(1.0 / np.log2(np.arange(2, 12, dtype=np.float64)))
+    values = {
+        "map": total(precision) / num_relevant,
+        "map@20": total(np.where(ranks <= 20, precision, 0.0)) / np.minimum(num_relevant, 20.0),
+        "mrr": 1.0 / ranks[starts],
+        "ndcg@10": total(gains) / best_gain[np.minimum(lengths, 10) - 1],
+        "accuracy": (ranks[starts] == 1.0).astype(np.float64),
+    }
+    for k in (1, 10, 100):
+        values[f"recall@{k}"] = total((ranks <= k).astype(np.float64)) / num_relevant
+    return {name: values[name] for name in METRICS}
+
+
+def reduce_at(values: NDArray[np.generic], offsets: Int64, how: np.ufunc) -> NDArray[np.generic]:
+    """`how.reduce` over each group; groups are not empty."""
+    if len(offsets) < 2:
+        return values[:0]
+    return np.asarray(how.reduceat(values, offsets[:-1]))

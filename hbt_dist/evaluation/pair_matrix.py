@@ -1,0 +1,147 @@
+"""From ranks to tables: per question, per (question language, candidate language) cell, and their means.
+
+Three settings, all from one set of ranks:
+
+    pair          candidates of one language only: the pair matrix. Its diagonal is the monolingual setting,
+                  the rest the cross-lingual one
+    one_target    candidates of all languages, those of one language relevant, the relevant ones of the other
+                  languages taken out of the ranking: punishes language bias too
+    multilingual  candidates of all languages, every translation relevant
+
+A cell averages only the questions that have a relevant candidate in its language (MLQA-R: its own denominator
+for each cell). A cell without questions is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.evaluation.metrics import METRICS, metrics_from_ranks
+from hbt_dist.evaluation.ranks import RelevantRanks
+
+if TYPE_CHECKING:
+    from hbt_dist.data.benchmark import Benchmark
+
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+SETTINGS = ("pair", "one_target", "multilingual")
+
+
+@dataclass(frozen=True)
+class QuestionTable:
+    """One row per ranking of a setting: G = questions, or (question, candidate language) pairs."""
+
+    setting: str
+    question: Int64  # (G,) question row of the benchmark
+    candidate_language: Int64  # (G,) language index; -1 in the multilingual setting
+    num_relevant: Int64  # (G,)
+    best_rank: Int64  # (G,)
+    worst_rank: Int64  # (G,)
+    values: dict[str, Float64]  # metric -> (G,)
+
+
+def question_tables(benchmark: Benchmark, ranks: RelevantRanks) -> dict[str, QuestionTable]:
+    """Per-question values of the three settings."""
+    offsets = np.asarray(benchmark.relevant_offsets, np.int64)
+    question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    language = np.asarray(benchmark.candidate_language, np.int64)[benchmark.relevant]
+    order = np.lexsort((language, question))
+    new = np.ones(len(order), bool)
+    new[1:] = (np.diff(question[order]) != 0) | (np.diff(language[order]) != 0)
+    cell_offsets = np.append(np.flatnonzero(new), len(order)).astype(np.int64)
+
+    def table(setting: str, values: Int64, index: Int64, starts: Int64, pooled: bool) -> QuestionTable:
+        sorted_ranks = values[index]
+        first = index[starts[:-1]]
+        return QuestionTable(
+            setting=setting,
+            question=question[first],
+            candidate_language=np.full(len(first), -1) if pooled else language[first],
+            num_relevant=np.diff(starts),
+            best_rank=np.minimum.reduceat(sorted_ranks, starts[:-1]),
+            worst_rank=np.maximum.reduceat(sorted_ranks, starts[:-1]),
+            values=metrics_from_ranks(sorted_ranks, starts),
+        )
+
+    everything = np.arange(len(question))
+    return {
+        "pair": table("pair", ranks.pair, order, cell_offsets, False),
+        "one_target": table("one_target", ranks.one_target, order, cell_offsets, False),
+        "multilingual": table("multilingual", ranks.pooled, everything, offsets, True),
+    }
+
+
+@dataclass(frozen=True)
+class PairMatrix:
+    """Means per cell: rows are question languages, columns candidate languages."""
+
+    languages: tuple[str, ...]
+    num_questions: Int64  # (L, L)
+    values: dict[str, Float64]  # metric -> (L, L)
+
+
+def pair_matrix(benchmark: Benchmark, table: QuestionTable) -> PairMatrix:
+    """Average a `pair` or `one_target` table over the questions of each cell."""
+    size = len(benchmark.languages)
+    asked = np.asarray(benchmark.question_language, np.int64)[table.question]
+    cell = asked * size + table.candidate_language
+    counts = np.bincount(cell, minlength=size * size)
+    values = {name: cell_means(table.values[name], cell, counts).reshape(size, size) for name in METRICS}
+    return PairMatrix(benchmark.languages, counts.reshape(size, size), values)
+
+
+def cell_means(values: Float64, cell: Int64, counts: Int64) -> Float64:
+    """Mean of `values` in each cell; NaN where a cell is empty."""
+    totals = np.bincount(cell, weights=values, minlength=len(counts))
+    return np.divide(totals, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+
+def mean_or_nan(values: Float64) -> float:
+    """Mean over the values that are there, NaN if none is."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else float("nan")
+
+
+def setting_means(
+    benchmark: Benchmark, tables: dict[str, QuestionTable]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Means of every metric: setting -> "macro" | "micro" -> metric -> value.
+
+    Macro averages cells (monolingual: languages, cross-lingual: ordered pairs, multilingual: question
+    languages), as in the hybrid batch training paper; micro averages questions, as in LAReQA. They differ
+    where languages have different numbers of questions (MLQA-R).
+    """
+    matrix = pair_matrix(benchmark, tables["pair"])
+    one_target = pair_matrix(benchmark, tables["one_target"])
+    diagonal = np.eye(len(benchmark.languages), dtype=bool)
+    asked = np.asarray(benchmark.question_language, np.int64)
+    same = asked[tables["pair"].question] == tables["pair"].candidate_language
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for setting, mask, rows in (("monolingual", diagonal, same), ("crosslingual", ~diagonal, ~same)):
+        result[setting] = {
+            "macro": {m: mean_or_nan(matrix.values[m][mask]) for m in METRICS},
+            "micro": {m: mean_or_nan(tables["pair"].values[m][rows]) for m in METRICS},
+        }
+    pooled = tables["multilingual"]
+    by_language = language_means(benchmark, pooled)
+    result["multilingual"] = {
+        "macro": {m: mean_or_nan(by_language[m]) for m in METRICS},
+        "micro": {m: mean_or_nan(pooled.values[m]) for m in METRICS},
+    }
+    result["one_target"] = {
+        "macro": {m: mean_or_nan(one_target.values[m].ravel()) for m in METRICS},
+        "micro": {m: mean_or_nan(tables["one_target"].values[m]) for m in METRICS},
+    }
+    return result
+
+
+def language_means(benchmark: Benchmark, table: QuestionTable) -> dict[str, Float64]:
+    """Mean of every metric over the questions of each language: (L,) each."""
+    asked = np.asarray(benchmark.question_language, np.int64)[table.question]
+    counts = np.bincount(asked, minlength=len(benchmark.languages))
+    return {m: cell_means(table.values[m], asked, counts) for m in METRICS}

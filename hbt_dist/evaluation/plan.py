@@ -1,0 +1,153 @@
+"""What every shard of a scoring pass must agree on: orders, the block grid, and who owns which relevant row.
+
+Scores are products of fixed blocks of `block_candidates` x `block_questions` vectors that lie on one absolute
+grid over the whole benchmark. A matrix product's last bits depend on its shape and on the place of a row in
+it; on this grid both are the same whatever the number of shards, processes or threads, so that every score,
+every tie and every rank is too. Shards are cut at block boundaries.
+
+Candidates are laid out by language (a language is one range of columns), questions by their first relevant
+candidate (so that the few blocks that hold the relevant pairs of a question block lie together).
+
+Ties are broken as trec_eval breaks them: float32 score descending, then candidate id descending (code points).
+
+Shapes: Q questions, N candidates, M relevant pairs, L languages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from hbt_dist.data.benchmark import Benchmark
+
+BLOCK_QUESTIONS = 512
+BLOCK_CANDIDATES = 1024
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """A pure function of the benchmark; pickles to actors without texts or embeddings.
+
+    Positions count candidates in `candidate_order`; places count questions in `question_order`.
+    """
+
+    num_languages: int
+    candidate_order: Int64 | None  # (N,) row at each position; None when rows already lie by language
+    language_starts: Int64  # (L + 1,) first position of each language
+    id_order: NDArray[np.uint32]  # (N,) by position: how many ids are smaller
+    question_order: Int64  # (Q,) row at each place
+    relevant_offsets: Int64  # (Q + 1,) by place
+    relevant_position: Int64  # (M,) candidate position of each relevant pair, by place
+    relevant_source: Int64  # (M,) index of the pair in the benchmark's own flat order
+    block_questions: int
+    block_candidates: int
+
+    @property
+    def num_candidates(self) -> int:
+        return len(self.id_order)
+
+    @property
+    def num_questions(self) -> int:
+        return len(self.question_order)
+
+    @property
+    def num_relevant(self) -> int:
+        return len(self.relevant_position)
+
+    @property
+    def num_question_blocks(self) -> int:
+        return -(-self.num_questions // self.block_questions)
+
+    @property
+    def num_candidate_blocks(self) -> int:
+        return -(-self.num_candidates // self.block_candidates)
+
+    def shard_blocks(self, num_shards: int) -> list[range]:
+        """Candidate blocks of each shard: contiguous, as even as whole blocks allow, some empty if need be."""
+        edges = [i * self.num_candidate_blocks // num_shards for i in range(num_shards + 1)]
+        return [range(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+    def question_places(self, block: int) -> slice:
+        start = block * self.block_questions
+        return slice(start, min(start + self.block_questions, self.num_questions))
+
+    def candidate_positions(self, block: int) -> slice:
+        start = block * self.block_candidates
+        return slice(start, min(start + self.block_candidates, self.num_candidates))
+
+    def candidate_rows(self, block: int) -> slice | Int64:
+        """Rows of the candidate matrix that make up a block."""
+        positions = self.candidate_positions(block)
+        return positions if self.candidate_order is None else self.candidate_order[positions]
+
+    def relevant_range(self, block: int) -> slice:
+        """Relevant pairs of a question block."""
+        places = self.question_places(block)
+        return slice(int(self.relevant_offsets[places.start]), int(self.relevant_offsets[places.stop]))
+
+    def pieces(self, block: int, longest: int) -> list[tuple[int, int, int]]:
+        """(start, stop, language) of a block's rows, cut at languages and at `longest` rows."""
+        positions = self.candidate_positions(block)
+        first = int(np.searchsorted(self.language_starts, positions.start, side="right")) - 1
+        found: list[tuple[int, int, int]] = []
+        start, language = positions.start, first
+        while start < positions.stop:
+            while int(self.language_starts[language + 1]) <= start:
+                language += 1
+            stop = min(positions.stop, int(self.language_starts[language + 1]), start + longest)
+            found.append((start - positions.start, stop - positions.start, language))
+            start = stop
+        return found
+
+
+def plan_scoring(
+    benchmark: Benchmark, block_questions: int = BLOCK_QUESTIONS, block_candidates: int = BLOCK_CANDIDATES
+) -> ScoringPlan:
+    """Lay out a benchmark that `check_benchmark` has accepted. Costs one sort of the candidate ids."""
+    languages = np.asarray(benchmark.candidate_language, np.int64)
+    num_candidates = len(languages)
+    grouped = bool(np.all(languages[1:] >= languages[:-1]))
+    order = None if grouped else np.argsort(languages, kind="stable")
+    id_order = _string_order(benchmark.candidate_ids)
+    position_of_row = np.arange(num_candidates, dtype=np.int64)
+    if order is not None:
+        id_order = id_order[order]
+        position_of_row[order] = np.arange(num_candidates)
+    counts = np.bincount(languages, minlength=len(benchmark.languages))
+
+    offsets = np.asarray(benchmark.relevant_offsets, np.int64)
+    position = position_of_row[np.asarray(benchmark.relevant, np.int64)]
+    lengths = np.diff(offsets)
+    first = np.minimum.reduceat(position, offsets[:-1]) if len(lengths) else lengths
+    question_order = np.argsort(first, kind="stable")
+    new_offsets = np.concatenate(([0], np.cumsum(lengths[question_order]))).astype(np.int64)
+    source = np.repeat(offsets[:-1][question_order] - new_offsets[:-1], lengths[question_order])
+    source = source + np.arange(len(position))
+    return ScoringPlan(
+        num_languages=len(benchmark.languages),
+        candidate_order=order,
+        language_starts=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        id_order=id_order,
+        question_order=question_order,
+        relevant_offsets=new_offsets,
+        relevant_position=position[source],
+        relevant_source=source,
+        block_questions=block_questions,
+        block_candidates=block_candidates,
+    )
+
+
+def _string_order(ids: list[str]) -> NDArray[np.uint32]:
+    """How many ids come before each one. Python compares code points, which is the order of UTF-8 bytes too."""
+    place = np.empty(len(ids), np.uint32)
+    if all(a < b for a, b in zip(ids[:-1], ids[1:], strict=True)):
+        place[:] = np.arange(len(ids), dtype=np.uint32)
+    else:
+        place[np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)] = np.arange(len(ids))
+    return place

@@ -1,0 +1,238 @@
+"""An evaluation as one JSON document (results.json) and as a few lines for the terminal.
+
+Schema, version 1 (numbers are full precision; null where there is nothing to average):
+
+    schema              "hbt_dist.evaluation"
+    schema_version      1
+    benchmark           name, variant, fingerprint, languages, num_questions, num_candidates (by language and
+                        total), num_relevant, relevant_per_question {min, mean, max}
+    means               setting -> "macro" | "micro" -> metric -> value; settings: monolingual, crosslingual,
+                        multilingual (pool of all languages), one_target (that pool, one target language)
+    pair_matrix         languages, num_questions [[..]], metrics {metric: [[..]]}: rows question languages,
+                        columns candidate languages, candidates of that language only
+    one_target_matrix   the same over the pool of all languages, other relevant candidates left out
+    pool_gap            [[..]]: map(pair_matrix) - map(one_target_matrix)
+    by_language         language -> name, family, script, iso639_3, seen, num_questions, num_candidates and the
+                        map of: monolingual, crosslingual_asking, crosslingual_answering, multilingual; and
+                        rank_distance
+    groups              "family" | "script" | "seen" -> group -> the same means over its languages;
+                        "crosslingual" -> same_family, other_family, same_script, other_script,
+                        seen_to_seen, seen_to_unseen, unseen_to_seen, unseen_to_unseen -> map over those cells
+    language_bias       measure -> macro, micro, num_questions, by_language (, median)
+    ranking_consistency mrc, mrc@100, num_question_ids, of_question_ids, seed; or null
+    ties                num_relevant_pairs_tied, rule
+    provenance          what the caller recorded: model, settings, versions
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.evaluation.evaluation import Evaluation
+from hbt_dist.evaluation.languages import describe
+from hbt_dist.evaluation.metrics import METRICS
+from hbt_dist.evaluation.pair_matrix import PairMatrix, language_means, mean_or_nan
+
+SCHEMA = "hbt_dist.evaluation"
+SCHEMA_VERSION = 1
+TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
+
+
+def results_document(evaluation: Evaluation) -> dict[str, Any]:
+    """The document that results.json holds. Plain Python values only; NaN has become None."""
+    pair, one_target = evaluation.pair_matrix, evaluation.one_target_matrix
+    document = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": _benchmark(evaluation),
+        "means": evaluation.means,
+        "pair_matrix": _matrix(pair),
+        "one_target_matrix": _matrix(one_target),
+        "pool_gap": (pair.values["map"] - one_target.values["map"]).tolist(),
+        "by_language": by_language(evaluation),
+        "groups": groups(evaluation),
+        "language_bias": evaluation.bias,
+        "ranking_consistency": evaluation.consistency,
+        "ties": {"num_relevant_pairs_tied": int((evaluation.ranks.tied > 0).sum()), "rule": TIE_RULE},
+        "provenance": evaluation.provenance,
+    }
+    plain: dict[str, Any] = _plain(document)
+    return plain
+
+
+def _benchmark(evaluation: Evaluation) -> dict[str, Any]:
+    benchmark = evaluation.benchmark
+    size = len(benchmark.languages)
+    lengths = np.diff(benchmark.relevant_offsets)
+
+    def count(rows: NDArray[Any]) -> dict[str, int]:
+        counts = np.bincount(rows, minlength=size).tolist()
+        return {**dict(zip(benchmark.languages, counts, strict=True)), "total": len(rows)}
+
+    return {
+        "name": benchmark.name,
+        "variant": benchmark.variant,
+        "fingerprint": benchmark.fingerprint,
+        "languages": list(benchmark.languages),
+        "num_questions": count(benchmark.question_language),
+        "num_candidates": count(benchmark.candidate_language),
+        "num_relevant": len(benchmark.relevant),
+        "relevant_per_question": {
+            "min": int(lengths.min()),
+            "mean": float(lengths.mean()),
+            "max": int(lengths.max()),
+        },
+    }
+
+
+def _matrix(matrix: PairMatrix) -> dict[str, Any]:
+    return {
+        "languages": list(matrix.languages),
+        "num_questions": matrix.num_questions.tolist(),
+        "metrics": {name: matrix.values[name].tolist() for name in METRICS},
+    }
+
+
+def by_language(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """What is known of each language and its mAP in every role."""
+    benchmark, cells = evaluation.benchmark, evaluation.pair_matrix.values["map"]
+    pooled = language_means(benchmark, evaluation.tables["multilingual"])["map"]
+    distance: Any = evaluation.bias.get("rank_distance", {}).get("by_language", {})
+    asked = np.bincount(benchmark.question_language, minlength=len(benchmark.languages))
+    answering = np.bincount(benchmark.candidate_language, minlength=len(benchmark.languages))
+    off_diagonal = np.where(np.eye(len(cells), dtype=bool), np.nan, cells)
+    result = {}
+    for i, code in enumerate(benchmark.languages):
+        language = describe(code)
+        seen = None if evaluation.seen_languages is None else code in evaluation.seen_languages
+        result[code] = {
+            "name": language.name,
+            "family": language.family,
+            "script": language.script,
+            "iso639_3": language.iso639_3,
+            "seen": seen,
+            "num_questions": int(asked[i]),
+            "num_candidates": int(answering[i]),
+            "monolingual": float(cells[i, i]),
+            "crosslingual_asking": mean_or_nan(off_diagonal[i]),
+            "crosslingual_answering": mean_or_nan(off_diagonal[:, i]),
+            "multilingual": float(pooled[i]),
+            "rank_distance": distance.get(code, float("nan")),
+        }
+    return result
+
+
+LANGUAGE_MEASURES = (
+    "monolingual",
+    "crosslingual_asking",
+    "crosslingual_answering",
+    "multilingual",
+    "rank_distance",
+)
+
+
+def groups(evaluation: Evaluation) -> dict[str, Any]:
+    """Means over the languages of a family or script, over seen and unseen ones, and over kinds of pairs."""
+    rows = by_language(evaluation)
+    result: dict[str, Any] = {}
+    for key in ("family", "script", "seen"):
+        members: dict[str, list[str]] = {}
+        for code, row in rows.items():
+            label = {True: "seen", False: "unseen"}.get(row[key], row[key])
+            if label is not None:
+                members.setdefault(label, []).append(code)
+        result[key] = {
+            label: {
+                "languages": codes,
+                **{
+                    m: mean_or_nan(np.array([rows[code][m] for code in codes], np.float64))
+                    for m in LANGUAGE_MEASURES
+                },
+            }
+            for label, codes in sorted(members.items())
+        }
+    result["crosslingual"] = _pair_groups(evaluation, rows)
+    return result
+
+
+def _pair_groups(evaluation: Evaluation, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Mean mAP over the cross-lingual cells of each kind of language pair."""
+    members: dict[str, list[float]] = {}
+    cells = evaluation.pair_matrix.values["map"]
+    for i, a in enumerate(rows.values()):
+        for j, b in enumerate(rows.values()):
+            if i == j or math.isnan(cells[i, j]):
+                continue
+            kinds = [
+                ("same_" if a[key] == b[key] else "other_") + key
+                for key in ("family", "script")
+                if "unknown" not in (a[key], b[key])
+            ]
+            if a["seen"] is not None:
+                kinds.append("_to_".join("seen" if x["seen"] else "unseen" for x in (a, b)))
+            for kind in kinds:
+                members.setdefault(kind, []).append(float(cells[i, j]))
+    return {k: {"map": float(np.mean(v)), "num_pairs": len(v)} for k, v in sorted(members.items())}
+
+
+def _plain(value: Any) -> Any:
+    """Plain JSON values; NaN becomes None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def summary(evaluation: Evaluation) -> str:
+    """A few lines for the terminal: the three settings, the bias, seen and unseen languages."""
+    benchmark, means = evaluation.benchmark, evaluation.means
+    lines = [
+        f"{benchmark.name} ({benchmark.variant}): {len(benchmark.languages)} languages, "
+        f"{len(benchmark.question_ids):,} questions, {len(benchmark.candidate_ids):,} candidates",
+        f"{'':<16}{'mAP':>9}{'mAP@20':>9}{'MRR':>9}{'R@1':>9}{'R@10':>9}{'nDCG@10':>9}",
+    ]
+    for setting in ("monolingual", "crosslingual", "multilingual"):
+        values = [
+            means[setting]["macro"][m] for m in ("map", "map@20", "mrr", "recall@1", "recall@10", "ndcg@10")
+        ]
+        if not all(math.isnan(value) for value in values):
+            lines.append(f"{setting:<16}" + "".join(f"{value:9.4f}" for value in values))
+    distance = evaluation.bias.get("rank_distance")
+    if distance is not None:
+        lines.append(
+            f"rank distance   {distance['macro']:9.1f}  (median {distance['median']:.0f}, "
+            f"{100 * float(evaluation.bias['rank_distance_share']['macro']):.2f} % of the pool)"  # type: ignore[arg-type]
+        )
+    preference = evaluation.bias.get("language_preference_rate")
+    if preference is not None:
+        neutral = evaluation.bias["language_preference_neutral"]["macro"]
+        lines.append(f"own language first {preference['macro']:6.1%}  (neutral {neutral:.1%})")
+    if evaluation.seen_languages is not None:
+        lines += _seen_lines(groups(evaluation)["seen"])
+    return "\n".join(lines)
+
+
+def _seen_lines(seen: dict[str, Any]) -> list[str]:
+    lines = []
+    for label, row in seen.items():
+        name = "seen in training" if label == "seen" else "not seen"
+        parts = [
+            f"{title} {row[key]:.4f}"
+            for title, key in (
+                ("mono", "monolingual"),
+                ("cross", "crosslingual_asking"),
+                ("multi", "multilingual"),
+            )
+            if not math.isnan(row[key])
+        ]
+        lines.append(f"{name} ({', '.join(row['languages'])}): {', '.join(parts)}")
+    return lines

@@ -1,0 +1,152 @@
+"""Write an evaluation as a folder that is either complete or not there.
+
+    results.json                  everything as one document (results.py has the schema)
+    pair_matrix.csv               mAP; first column the question language, header the candidate languages
+    one_target_matrix.csv         the same over the pool of all languages
+    heatmap.png                   the pair matrix as a picture
+    per_question.parquet          every metric of every ranking, and the bias of every question
+    top.run.gz, qrels.gz          TREC files, on request
+    mteb.json                     the layout of MTEB's result files
+
+Files are written into a folder beside the target, which is then renamed. An older evaluation in the target is
+replaced; a folder with anything else in it is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hbt_dist.errors import UserError
+from hbt_dist.evaluation.evaluation import Evaluation
+from hbt_dist.evaluation.export import mteb_document, write_qrels, write_run
+from hbt_dist.evaluation.heatmap import draw_heatmap
+from hbt_dist.evaluation.metrics import METRICS
+from hbt_dist.evaluation.pair_matrix import PairMatrix, QuestionTable
+from hbt_dist.evaluation.results import results_document
+
+RESULTS = "results.json"
+
+
+def write_evaluation(evaluation: Evaluation, out_dir: str | Path, *, trec: bool = False) -> Path:
+    """Write all files of an evaluation to `out_dir`, which appears complete or not at all.
+
+    Args:
+        evaluation: what `evaluate` returned.
+        out_dir: new folder, or one that holds an evaluation, which is replaced.
+        trec: also write the TREC run (top lists) and qrels: about 20 MB per million lines.
+
+    Raises:
+        UserError: `out_dir` holds something else, or cannot be written.
+    """
+    with replaced_folder(Path(out_dir)) as folder:
+        document = results_document(evaluation)
+        write_json(folder / RESULTS, document)
+        write_matrix(evaluation.pair_matrix, folder / "pair_matrix.csv")
+        write_matrix(evaluation.one_target_matrix, folder / "one_target_matrix.csv")
+        write_json(folder / "mteb.json", mteb_document(evaluation))
+        pq.write_table(per_question(evaluation), folder / "per_question.parquet", compression="zstd")
+        name = evaluation.benchmark.name
+        draw_heatmap(
+            evaluation.pair_matrix, folder / "heatmap.png", f"{name}: mAP, candidates of one language"
+        )
+        if trec:
+            write_qrels(evaluation, folder / "qrels.gz")
+            if evaluation.top is not None:
+                write_run(evaluation, folder / "top.run.gz")
+    return Path(out_dir)
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that takes the place of `target` when the block ends without an error."""
+    if target.exists() and (
+        not target.is_dir() or (any(target.iterdir()) and not (target / RESULTS).is_file())
+    ):
+        raise UserError(
+            str(target),
+            "exists and is no evaluation folder",
+            "name a new folder, or one with an evaluation to replace",
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise UserError(
+            str(target), f"cannot be written: {error.strerror}", "name a folder you can write"
+        ) from error
+    try:
+        beside.chmod(0o777 & ~_umask())
+        yield beside
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            os.replace(target, old)
+            os.replace(beside, target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(
+        json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
+
+
+def write_matrix(matrix: PairMatrix, path: Path, metric: str = "map") -> None:
+    """CSV in full precision: first column the question language, header the candidate languages."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["question_language", *matrix.languages])
+        for language, row in zip(matrix.languages, matrix.values[metric].tolist(), strict=True):
+            writer.writerow([language, *("" if value != value else repr(value) for value in row)])
+
+
+def per_question(evaluation: Evaluation) -> pa.Table:
+    """One row per ranking: setting, question, cluster, languages, metrics; bias columns in the multilingual one."""
+    return pa.concat_tables(
+        [_table_rows(evaluation, evaluation.tables[name]) for name in evaluation.tables],
+        promote_options="default",
+    )
+
+
+def _table_rows(evaluation: Evaluation, table: QuestionTable) -> pa.Table:
+    benchmark = evaluation.benchmark
+    languages = pa.array(benchmark.languages, pa.string())
+    asked = np.asarray(benchmark.question_language, np.int32)[table.question]
+    target = table.candidate_language.astype(np.int32)
+    ids, index = np.unique(np.asarray(benchmark.question_ids, dtype=object), return_inverse=True)
+    columns: dict[str, Any] = {
+        "setting": pa.DictionaryArray.from_arrays(np.zeros(len(asked), np.int32), [table.setting]),
+        "question_id": pa.DictionaryArray.from_arrays(index.astype(np.int32)[table.question], ids.tolist()),
+        "question_cluster": np.asarray(benchmark.question_cluster, np.int64)[table.question],
+        "question_language": pa.DictionaryArray.from_arrays(asked, languages),
+        "candidate_language": pa.DictionaryArray.from_arrays(pa.array(target, mask=target < 0), languages),
+        "num_relevant": table.num_relevant,
+        "best_rank": table.best_rank,
+        "worst_rank": table.worst_rank,
+        **{name: table.values[name] for name in METRICS},
+    }
+    if table.setting == "multilingual":
+        for name, values in evaluation.question_bias.items():
+            columns[name] = pa.array(values[table.question], from_pandas=True)
+    return pa.table(columns)
