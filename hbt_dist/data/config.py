@@ -18,18 +18,20 @@ Missing = Literal["refuse", "skip"]
 Split = Literal["all", "train", "eval"]
 
 #: The options that mean something for a format, besides name, format, languages and limit.
-OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType({
-    "jsonl": frozenset({"path", "missing"}),
-    "parquet": frozenset({"path", "missing", "columns"}),
-    "squad-parallel": frozenset({"path", "missing", "split"}),
-    "squad": frozenset({"path", "missing"}),
-    "mkqa": frozenset({"path", "missing", "split", "content"}),
-    "exams": frozenset({"path", "split"}),
-    "ntrex": frozenset({"path", "missing", "split"}),
-    "tatoeba": frozenset({"path"}),
-    "hub": frozenset({"path", "missing", "columns", "hub_config", "hub_split", "hub_revision"}),
-    "sample": frozenset({"split"}),
-})
+OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "jsonl": frozenset({"path", "missing"}),
+        "parquet": frozenset({"path", "missing", "columns"}),
+        "squad-parallel": frozenset({"path", "missing", "split"}),
+        "squad": frozenset({"path", "missing"}),
+        "mkqa": frozenset({"path", "missing", "split", "content"}),
+        "exams": frozenset({"path", "split"}),
+        "ntrex": frozenset({"path", "missing", "split"}),
+        "tatoeba": frozenset({"path"}),
+        "hub": frozenset({"path", "missing", "columns", "hub_config", "hub_split", "hub_revision"}),
+        "sample": frozenset({"split"}),
+    }
+)
 #: Formats whose examples come in some of the languages only, by their nature: `missing` has no meaning there.
 RAGGED = frozenset(name for name, options in OPTIONS.items() if "missing" not in options)
 _EVERYWHERE = frozenset({"name", "format", "languages", "limit"})
@@ -49,7 +51,8 @@ class ColumnSettings(Settings):
     )
     passage: str = Field("passage", description="Column of the passage, written like question.")
     negatives: str | None = Field(
-        "negatives", description="Column of the hard negatives, a list of texts by language or of plain texts."
+        "negatives",
+        description="Column of the hard negatives, a list of texts by language or of plain texts.",
     )
     language: str | None = Field(
         None, description="The one language of question and passage, where they are plain text columns."
@@ -115,7 +118,9 @@ class SourceSettings(Settings):
         if "path" in OPTIONS[self.format] and not self.path:
             raise ValueError(f"format {self.format} needs a path")
         if self.content == "answers" and self.split == "train":
-            raise ValueError("mkqa's training part has no answers; take split: all or eval, or content: questions")
+            raise ValueError(
+                "mkqa's training part has no answers; take split: all or eval, or content: questions"
+            )
         return self
 
 

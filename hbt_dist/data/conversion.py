@@ -46,8 +46,12 @@ def convert(settings: DataSettings, cache_dir: Path) -> Path:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(str(cache_dir), f"cannot be made ({error.strerror})", "choose another data.cache_dir") from None
-    identities = [_identity(settings, *pair, cache_dir) for pair in zip(settings.sources, readers, strict=True)]
+        raise UserError(
+            str(cache_dir), f"cannot be made ({error.strerror})", "choose another data.cache_dir"
+        ) from None
+    identities = [
+        _identity(settings, *pair, cache_dir) for pair in zip(settings.sources, readers, strict=True)
+    ]
     recipe = {"version": VERSION, "languages": settings.languages, "sources": identities}
     fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder = cache_dir / f"corpus-{fingerprint[:24]}"
@@ -56,7 +60,9 @@ def convert(settings: DataSettings, cache_dir: Path) -> Path:
     with FileLock(f"{folder}.lock"):
         if not (folder / "manifest.json").exists():
             building = cache_dir / f"{folder.name}.building"
-            shutil.rmtree(building, ignore_errors=True)  # left by a killed process; nobody else holds the lock
+            shutil.rmtree(
+                building, ignore_errors=True
+            )  # left by a killed process; nobody else holds the lock
             try:
                 _build(settings, readers, building, {"fingerprint": fingerprint, **recipe})
                 os.replace(building, folder)
@@ -148,7 +154,9 @@ def _add_source(
     languages, refuse = settings.languages_of(source), settings.missing_of(source) == "refuse"
     builder.start_source(index, source.name, languages, refuse=refuse)
     id_hashes = array("Q")
-    with tqdm(_records(source, reader), desc=f"converting {source.name}", unit=" examples", disable=None) as bar:
+    with tqdm(
+        _records(source, reader), desc=f"converting {source.name}", unit=" examples", disable=None
+    ) as bar:
         for record in bar:
             id_hashes.append(_hash(record.example_id))
             builder.add(record)

@@ -152,7 +152,9 @@ class Corpus:
         passage without examples), there are no negatives and one dataset.
         """
         num_examples = len(example_passage)
-        num_passages = 1 + int(max(example_passage.max(initial=-1), -1 if negatives is None else negatives.max()))
+        num_passages = 1 + int(
+            max(example_passage.max(initial=-1), -1 if negatives is None else negatives.max())
+        )
         if passage_languages is not None:
             num_passages = len(passage_languages)
         used = np.zeros(num_passages, bool)
@@ -213,7 +215,9 @@ class Corpus:
         manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         return manifest
 
-    def passage_has(self, rows: NDArray[np.integer], language: NDArray[np.integer] | int) -> NDArray[np.bool_]:
+    def passage_has(
+        self, rows: NDArray[np.integer], language: NDArray[np.integer] | int
+    ) -> NDArray[np.bool_]:
         """Whether each passage row has a text in the language index; both broadcast."""
         return self.set_languages[self.passage_set[rows], language]
 
@@ -245,7 +249,9 @@ class Corpus:
         """The text of a passage in a language, which must be there (`passage_has`)."""
         return self._one(self._passages, row, language)
 
-    def question_texts(self, language: int | str, start: int = 0, stop: int | None = None) -> list[str | None]:
+    def question_texts(
+        self, language: int | str, start: int = 0, stop: int | None = None
+    ) -> list[str | None]:
         """The questions of examples start..stop-1 in a language; None where there is none."""
         stop = self.num_examples if stop is None else stop
         return self._questions.texts(self.languages[self.language_index(language)], start, stop)
@@ -299,6 +305,6 @@ def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpu
     Raises:
         UserError: a source is missing or holds a mistake; the message names file, line and remedy.
     """
-    from hbt_dist.data.conversion import convert  # noqa: PLC0415  (conversion imports this module)
+    from hbt_dist.data.conversion import convert
 
     return Corpus.open(convert(settings, Path(settings.cache_dir) if cache_dir is None else Path(cache_dir)))

@@ -117,7 +117,9 @@ class CorpusBuilder:
                     raise self._missing(what, absent[0], codes, place)
         return SourceCount(self.num_examples - self._start, codes)
 
-    def finish(self, languages: tuple[str, ...]) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
+    def finish(
+        self, languages: tuple[str, ...]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
         """The integer columns of the corpus, and its tables of language sets in the order of `languages`."""
         example_passage = np.array(self._example_passage, np.int64)
         example_group, passage_group = merge_groups(
@@ -150,14 +152,14 @@ class CorpusBuilder:
     def _select(self, texts: dict[str, str], what: str, place: str) -> dict[str, str]:
         """The wanted languages of `texts`; refuses a missing one if the source is to be complete."""
         if self._wanted is None:
-            self._first_place.setdefault((what.split()[0], self._mask(texts)), place)
+            self._first_place.setdefault((what.split(maxsplit=1)[0], self._mask(texts)), place)
             return texts
         if self._refuse:
             for language in self._wanted:
                 if language not in texts:
                     raise self._missing(what, language, list(self._wanted), place)
         chosen = {language: texts[language] for language in self._wanted if language in texts}
-        self._first_place.setdefault((what.split()[0], self._mask(chosen)), place)
+        self._first_place.setdefault((what.split(maxsplit=1)[0], self._mask(chosen)), place)
         return chosen
 
     def _missing(self, what: str, language: str, languages: list[str], place: str) -> UserError:

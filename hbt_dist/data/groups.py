@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+
 def text_hash(text: str) -> int:
     """A 64-bit hash of a text that ignores case, compatibility forms (NFKC) and white space."""
     normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
@@ -58,7 +59,9 @@ def merge_groups(
     edges += [pairs + num_examples for pairs in passage_pairs]
     joined = np.concatenate(edges)
     num_nodes = num_examples + num_passages
-    graph = coo_array((np.ones(len(joined), bool), (joined[:, 0], joined[:, 1])), shape=(num_nodes, num_nodes))
+    graph = coo_array(
+        (np.ones(len(joined), bool), (joined[:, 0], joined[:, 1])), shape=(num_nodes, num_nodes)
+    )
     num_groups, label = connected_components(graph, directed=False)
     # Number by first appearance, examples first: examples are the first nodes.
     first = np.full(num_groups, num_nodes, np.int64)

@@ -81,7 +81,9 @@ def read_questions(
             yield place, id_field(row, "id", place), passage_id, texts
         elif passage_id not in others:
             raise UserError(
-                place, f"passage {passage_id!r} is not in the passages file", "the two files must belong together"
+                place,
+                f"passage {passage_id!r} is not in the passages file",
+                "the two files must belong together",
             )
 
 

@@ -1,0 +1,371 @@
+"""A retrieval benchmark: questions, candidates and relevance, by language, in columns.
+
+`load_benchmark` reads one of the public benchmarks (`BENCHMARKS`) or a folder of the user's own. All of them
+come out in one form, checked before anything is encoded: ids unique, every question with a relevant
+candidate, relevant ids in the pool, no empty language.
+
+A question's relevant candidates are listed over all languages; who wants a pair, a pool or one target
+language selects by `candidate_language`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.data.languages import language_codes
+from hbt_dist.errors import UserError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Q question rows, N candidate rows, L languages.
+
+    Attributes:
+        name: registry name, such as ``"xquad-r"``.
+        variant: what the candidate texts or the part are, such as ``"sentence+context"``.
+        languages: codes; a language's index is its position.
+        question_ids: (Q,) the same id in every language; a row is (id, language).
+        question_language: (Q,) int32.
+        question_texts: (Q,).
+        question_cluster: (Q,) int64, dense; questions that belong together (one paragraph), for statistics.
+        candidate_ids: (N,) unique; inside a language the order of strings is the order of rows.
+        candidate_language: (N,) int32.
+        candidate_texts: (N,) may repeat.
+        relevant_offsets: (Q + 1,) int64; the relevant candidates of question row q are
+            ``relevant[relevant_offsets[q]:relevant_offsets[q + 1]]``.
+        relevant: flat int64 candidate rows, ascending for each question, over all languages.
+        own_text_relevant: whether a question's own text is among its relevant candidates (sentence
+            retrieval: the same sentence in every language). Then the monolingual cells are trivially
+            perfect and the multilingual pool holds one trivial hit; the cross-lingual cells are untouched.
+        fingerprint: SHA-256 over all of the above; computed when left empty.
+    """
+
+    name: str
+    variant: str
+    languages: tuple[str, ...]
+    question_ids: Sequence[str]
+    question_language: NDArray[np.int32]
+    question_texts: Sequence[str]
+    question_cluster: NDArray[np.int64]
+    candidate_ids: Sequence[str]
+    candidate_language: NDArray[np.int32]
+    candidate_texts: Sequence[str]
+    relevant_offsets: NDArray[np.int64]
+    relevant: NDArray[np.int64]
+    own_text_relevant: bool = False
+    fingerprint: str = field(default="")
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", _fingerprint(self))
+
+    @property
+    def num_questions(self) -> int:
+        return len(self.question_language)
+
+    @property
+    def num_candidates(self) -> int:
+        return len(self.candidate_language)
+
+    def relevant_of(self, question: int) -> NDArray[np.int64]:
+        """The candidate rows relevant to a question row, ascending."""
+        return self.relevant[self.relevant_offsets[question] : self.relevant_offsets[question + 1]]
+
+    def pair_counts(self) -> NDArray[np.int64]:
+        """(L, L) questions of a language with a relevant candidate in a language: the cells' denominators."""
+        rows = np.repeat(np.arange(self.num_questions), np.diff(self.relevant_offsets))
+        has = np.zeros((self.num_questions, len(self.languages)), bool)
+        has[rows, self.candidate_language[self.relevant]] = True
+        counts = np.zeros((len(self.languages), len(self.languages)), np.int64)
+        np.add.at(counts, self.question_language, has.astype(np.int64))
+        return counts
+
+
+def _check(benchmark: Benchmark) -> None:
+    """Refuse what would end in a wrong number after hours of encoding."""
+    place = f"benchmark {benchmark.name}"
+
+    def refuse(found: str, expected: str = "") -> UserError:
+        return UserError(place, found, expected)
+
+    num_questions, num_candidates = len(benchmark.question_language), len(benchmark.candidate_language)
+    if not num_questions or not num_candidates:
+        raise refuse(f"has {num_questions} questions and {num_candidates} candidates", "both are needed")
+    lengths = {
+        "question_ids": (len(benchmark.question_ids), num_questions),
+        "question_texts": (len(benchmark.question_texts), num_questions),
+        "question_cluster": (len(benchmark.question_cluster), num_questions),
+        "candidate_ids": (len(benchmark.candidate_ids), num_candidates),
+        "candidate_texts": (len(benchmark.candidate_texts), num_candidates),
+        "relevant_offsets": (len(benchmark.relevant_offsets), num_questions + 1),
+        "relevant": (len(benchmark.relevant), int(benchmark.relevant_offsets[-1])),
+    }
+    for name, (found, expected) in lengths.items():
+        if found != expected:
+            raise refuse(f"{name} has {found} entries", f"expected {expected}")
+    if len(set(benchmark.candidate_ids)) != num_candidates:
+        raise refuse(
+            f"candidate id {_first_repeated(benchmark.candidate_ids)!r} occurs twice", "ids must be unique"
+        )
+    rows = list(zip(benchmark.question_ids, benchmark.question_language.tolist(), strict=True))
+    if len(set(rows)) != num_questions:
+        question, language = _first_repeated(rows)
+        raise refuse(f"question {question!r} occurs twice in {benchmark.languages[language]!r}")
+    used = np.zeros(len(benchmark.languages), bool)
+    for index in (benchmark.question_language, benchmark.candidate_language):
+        if index.min() < 0 or index.max() >= len(benchmark.languages):
+            raise refuse("a language index is outside the list of languages")
+        used[index] = True
+    if not used.all():
+        empty = [code for code, there in zip(benchmark.languages, used, strict=True) if not there]
+        raise refuse(f"no question and no candidate in {', '.join(empty)}", "drop the language")
+    counts = np.diff(benchmark.relevant_offsets)
+    if counts.min() < 1:
+        row = int(counts.argmin())
+        language = benchmark.languages[benchmark.question_language[row]]
+        raise refuse(
+            f"question {benchmark.question_ids[row]!r} in {language!r} has no relevant candidate",
+            "remove the question or give it one",
+        )
+    if benchmark.relevant.min() < 0 or benchmark.relevant.max() >= num_candidates:
+        raise refuse("a relevant candidate is not in the pool")
+    steps = np.diff(benchmark.relevant)
+    steps[benchmark.relevant_offsets[1:-1] - 1] = 1  # from one question to the next
+    if (steps <= 0).any():
+        raise refuse("relevant candidates of a question are not ascending and distinct")
+
+
+def _first_repeated(values: Iterable[_T]) -> _T:
+    seen: set[_T] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    raise LookupError("no value is repeated")
+
+
+def _fingerprint(benchmark: Benchmark) -> str:
+    digest = hashlib.sha256()
+    digest.update(repr((benchmark.name, benchmark.variant, benchmark.languages)).encode())
+    digest.update(repr(benchmark.own_text_relevant).encode())
+    for texts in (
+        benchmark.question_ids,
+        benchmark.question_texts,
+        benchmark.candidate_ids,
+        benchmark.candidate_texts,
+    ):
+        for text in texts:
+            raw = text.encode()
+            digest.update(len(raw).to_bytes(8, "little"))
+            digest.update(raw)
+    for column, kind in (
+        (benchmark.question_language, "<i4"),
+        (benchmark.question_cluster, "<i8"),
+        (benchmark.candidate_language, "<i4"),
+        (benchmark.relevant_offsets, "<i8"),
+        (benchmark.relevant, "<i8"),
+    ):
+        digest.update(np.ascontiguousarray(column, dtype=kind).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class BenchmarkEntry:
+    """Where a benchmark's reader is and what it offers.
+
+    Attributes:
+        module: of `hbt_dist.data.benchmark_readers`.
+        function: called with (folder, variant, languages, builder).
+        variants: the first one is the default.
+        folder: usual name of its folder below the data folder; "" if it needs no files or has no usual name.
+        needs_files: whether a folder must be given.
+        about: one line for a person.
+    """
+
+    module: str
+    function: str
+    variants: tuple[str, ...]
+    folder: str
+    about: str
+    needs_files: bool = True
+
+
+BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
+    "xquad-r": BenchmarkEntry(
+        "lareqa", "read_lareqa", ("sentence", "sentence+context"), "xquad-r",
+        "question to answering sentence, 11 languages, parallel (LAReQA)",
+    ),
+    "mlqa-r": BenchmarkEntry(
+        "lareqa", "read_lareqa", ("sentence", "sentence+context"), "mlqa-r",
+        "question to answering sentence, 7 languages, 2 to 4 versions of a question (LAReQA)",
+    ),
+    "squad-parallel": BenchmarkEntry(
+        "own", "read_squad_parallel", ("eval", "all"), "squad-en-fi",
+        "question to passage, held-out articles of the en-fi SQuAD",
+    ),
+    "exams": BenchmarkEntry(
+        "own", "read_exams", ("eval", "all"), "exams",
+        "exam question to correct choice among all choices, dev part",
+    ),
+    "mkqa": BenchmarkEntry(
+        "parallel", "read_mkqa", ("eval", "all"), "mkqa", "question to the same question in another language"
+    ),
+    "ntrex": BenchmarkEntry(
+        "parallel", "read_ntrex", ("eval", "all"), "ntrex", "sentence to the same sentence in another language"
+    ),
+    "tatoeba": BenchmarkEntry(
+        "parallel", "read_tatoeba", ("xtreme-r",), "tatoeba",
+        "English sentence to its translation, XTREME-R's direction, one pool per language",
+    ),
+    "belebele": BenchmarkEntry(
+        "own", "read_belebele", ("passage",), "belebele", "question to passage, parallel, one JSONL per language"
+    ),
+    "miracl": BenchmarkEntry(
+        "trec", "read_miracl", ("dev", "train", "testA", "testB"), "miracl",
+        "question to Wikipedia passage, monolingual; topics, qrels and corpus per language",
+    ),
+    "mewsli-x": BenchmarkEntry(
+        "trec", "read_mewsli_x", ("test", "dev"), "mewsli-x", "mention in context to entity description"
+    ),
+    "beir": BenchmarkEntry(
+        "trec", "read_beir", ("separate", "parallel"), "",
+        "a folder per language with corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB)",
+    ),
+    "jsonl": BenchmarkEntry(
+        "own", "read_jsonl", ("jsonl",), "", "questions.jsonl, candidates.jsonl and qrels.tsv of your own"
+    ),
+    "sample": BenchmarkEntry(
+        "own", "read_jsonl", ("sample",), "", "the embedded sample's held-out facts", needs_files=False
+    ),
+})  # fmt: skip
+
+
+def load_benchmark(
+    name: str,
+    data_dir: Path | str | None = None,
+    variant: str | None = None,
+    languages: Sequence[str] | None = None,
+) -> Benchmark:
+    """Read a benchmark.
+
+    Args:
+        name: one of `BENCHMARKS`.
+        data_dir: the benchmark's folder, or a folder that holds it under its usual name.
+        variant: one of the benchmark's variants; by default the first.
+        languages: questions and candidates of these languages only, in this order; by default all, sorted.
+            A question that loses all of its relevant candidates is left out.
+
+    Raises:
+        UserError: unknown name or variant, files missing or malformed, a language absent, a benchmark that
+            cannot be scored.
+    """
+    if name not in BENCHMARKS:
+        raise UserError(
+            f"benchmark {name!r}", "there is no such benchmark", f"choose from {', '.join(BENCHMARKS)}"
+        )
+    entry = BENCHMARKS[name]
+    chosen = entry.variants[0] if variant is None else variant
+    if chosen not in entry.variants:
+        raise UserError(
+            f"benchmark {name}", f"there is no variant {chosen!r}", f"choose from {', '.join(entry.variants)}"
+        )
+    try:
+        codes = None if languages is None else language_codes(languages)
+    except ValueError as error:
+        raise UserError(
+            "languages", str(error), "use ISO 639-1 codes, or ISO 639-3 where there is none"
+        ) from None
+    if codes == ():
+        raise UserError("languages", "the list is empty", "leave it out to take all languages")
+    if name == "sample":
+        return _sample(codes)
+    from hbt_dist.data.benchmark_builder import BenchmarkBuilder
+
+    builder = BenchmarkBuilder(name, chosen, codes)
+    module = importlib.import_module(f"hbt_dist.data.benchmark_readers.{entry.module}")
+    getattr(module, entry.function)(_folder(name, entry, data_dir), chosen, codes, builder)
+    return builder.build()
+
+
+def _folder(name: str, entry: BenchmarkEntry, data_dir: Path | str | None) -> Path:
+    if data_dir is None:
+        raise UserError(
+            f"benchmark {name}", "no data folder is given", "name the folder of its files (data_dir)"
+        )
+    folder = Path(data_dir).expanduser()
+    if entry.folder and (folder / entry.folder).is_dir():
+        return folder / entry.folder
+    if not folder.is_dir():
+        found = "this is a file, not a folder" if folder.exists() else "there is no such folder"
+        raise UserError(str(folder), found, f"name the folder of benchmark {name}")
+    return folder
+
+
+def _sample(languages: tuple[str, ...] | None) -> Benchmark:
+    from hbt_dist.data.sample import sample_benchmark
+
+    whole = sample_benchmark()
+    return whole if languages is None else select_languages(whole, languages)
+
+
+def select_languages(benchmark: Benchmark, languages: tuple[str, ...]) -> Benchmark:
+    """The part of a benchmark in some languages, in their order.
+
+    Questions without a relevant candidate in them are left out.
+
+    Raises:
+        UserError: the benchmark doesn't have one of them.
+    """
+    absent = [code for code in languages if code not in benchmark.languages]
+    if absent:
+        raise UserError(
+            f"benchmark {benchmark.name}",
+            f"has no {', '.join(map(repr, absent))}",
+            f"it has {', '.join(benchmark.languages)}",
+        )
+    place = np.full(len(benchmark.languages), -1, np.int32)
+    place[[benchmark.languages.index(code) for code in languages]] = np.arange(len(languages))
+    candidate_language = place[benchmark.candidate_language]
+    candidates = np.flatnonzero(candidate_language >= 0)
+    candidates = candidates[np.argsort(candidate_language[candidates], kind="stable")]
+    new_row = np.full(benchmark.num_candidates, -1, np.int64)
+    new_row[candidates] = np.arange(len(candidates))
+    question_language = place[benchmark.question_language]
+    questions = np.flatnonzero(question_language >= 0)
+    questions = questions[np.argsort(question_language[questions], kind="stable")]
+    relevant = [np.sort(new_row[benchmark.relevant_of(row)]) for row in questions]
+    relevant = [rows[rows >= 0] for rows in relevant]
+    kept = [number for number, rows in enumerate(relevant) if len(rows)]
+    if not kept:
+        raise UserError(
+            f"benchmark {benchmark.name}", "no question has a relevant candidate in these languages"
+        )
+    questions, relevant = questions[kept], [relevant[number] for number in kept]
+    return replace(
+        benchmark,
+        languages=languages,
+        question_ids=[benchmark.question_ids[row] for row in questions],
+        question_language=question_language[questions],
+        question_texts=[benchmark.question_texts[row] for row in questions],
+        question_cluster=np.unique(benchmark.question_cluster[questions], return_inverse=True)[1].astype(
+            np.int64
+        ),
+        candidate_ids=[benchmark.candidate_ids[row] for row in candidates],
+        candidate_language=candidate_language[candidates],
+        candidate_texts=[benchmark.candidate_texts[row] for row in candidates],
+        relevant_offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in relevant])]).astype(np.int64),
+        relevant=np.concatenate(relevant).astype(np.int64),
+        fingerprint="",
+    )

@@ -1,0 +1,177 @@
+"""Collects what a benchmark reader finds, in any order, and makes the columns of a `Benchmark`.
+
+Candidates are named by an item and a language: a passage and its translations are one item. Relevance joins a
+question id (all of its languages) with an item, either in all of the item's languages or in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from hbt_dist.data.benchmark import Benchmark
+from hbt_dist.errors import UserError
+
+
+class BenchmarkBuilder:
+    """Takes `add_question`, `add_candidate` and `add_relevant` in any order, then `build`.
+
+    Args:
+        languages: questions and candidates of other languages are passed over; None takes all.
+    """
+
+    def __init__(self, name: str, variant: str, languages: tuple[str, ...] | None) -> None:
+        self.name = name
+        self.variant = variant
+        self.own_text_relevant = False
+        self._languages = languages
+        self._questions: dict[tuple[str, str], str] = {}  # (language, id) -> text, in the order of reading
+        self._candidates: dict[tuple[str, str], str] = {}  # (language, item) -> text
+        self._other_questions: set[str] = set()
+        self._other_items: set[str] = set()
+        self._cluster_of: dict[str, set[Hashable]] = {}
+        self._relevant: dict[str, dict[tuple[str, str | None], str]] = {}  # id -> (item, language) -> place
+
+    def add_question(
+        self, question_id: str, language: str, text: str, place: str, cluster: Hashable = None
+    ) -> None:
+        """Add a question in a language.
+
+        Args:
+            cluster: what it belongs to; questions with any cluster in common, in any language, belong
+                together. Without one the question id is its own.
+        """
+        _check_id(question_id, place)
+        if self._languages is not None and language not in self._languages:
+            self._other_questions.add(question_id)
+            return
+        if (language, question_id) in self._questions:
+            raise UserError(
+                place, f"question {question_id!r} occurs twice in {language!r}", "ids must be unique"
+            )
+        self._questions[language, question_id] = text
+        clusters = self._cluster_of.setdefault(question_id, set())
+        if cluster is not None:
+            clusters.add(cluster)
+
+    def add_candidate(self, item: str, language: str, text: str, place: str) -> None:
+        """Add an item's text in a language. Inside a language candidates are sorted by item."""
+        _check_id(item, place)
+        if self._languages is not None and language not in self._languages:
+            self._other_items.add(item)
+            return
+        if (language, item) in self._candidates:
+            raise UserError(place, f"candidate {item!r} occurs twice in {language!r}", "ids must be unique")
+        self._candidates[language, item] = text
+
+    def add_relevant(self, question_id: str, item: str, place: str, language: str | None = None) -> None:
+        """Say that an item answers a question: in one language, or in all that it has."""
+        self._relevant.setdefault(question_id, {}).setdefault((item, language), place)
+
+    def build(self) -> Benchmark:
+        """The benchmark.
+
+        Raises:
+            UserError: a relevant candidate or the question of a relevance is unknown, a question has no
+                relevant candidate, a language asked for is absent.
+        """
+        languages = self._found_languages()
+        index = {language: number for number, language in enumerate(languages)}
+        candidates = sorted(self._candidates, key=lambda key: (index[key[0]], key[1]))
+        rows_of_item: dict[str, list[int]] = {}
+        for row, (_, item) in enumerate(candidates):
+            rows_of_item.setdefault(item, []).append(row)
+        row_of = {key: row for row, key in enumerate(candidates)}
+        relevant_of = self._relevant_rows(row_of, rows_of_item)
+        questions = sorted(self._questions, key=lambda key: index[key[0]])  # stable: order of reading inside
+        if self._languages is not None:
+            questions = [key for key in questions if relevant_of.get(key[1])]
+        relevant = [relevant_of.get(question_id, []) for _, question_id in questions]
+        clusters = self._clusters()
+        return Benchmark(
+            name=self.name,
+            variant=self.variant,
+            languages=languages,
+            question_ids=[question_id for _, question_id in questions],
+            question_language=np.array([index[language] for language, _ in questions], np.int32),
+            question_texts=[self._questions[key] for key in questions],
+            question_cluster=_dense([clusters[question_id] for _, question_id in questions]),
+            candidate_ids=[f"{language}_{item}" for language, item in candidates],
+            candidate_language=np.array([index[language] for language, _ in candidates], np.int32),
+            candidate_texts=[self._candidates[key] for key in candidates],
+            relevant_offsets=np.cumsum([0, *map(len, relevant)]).astype(np.int64),
+            relevant=np.array([row for rows in relevant for row in rows], np.int64),
+            own_text_relevant=self.own_text_relevant,
+        )
+
+    def _found_languages(self) -> tuple[str, ...]:
+        found = {language for language, _ in self._questions} | {language for language, _ in self._candidates}
+        if self._languages is None:
+            return tuple(sorted(found))
+        absent = [language for language in self._languages if language not in found]
+        if absent:
+            raise UserError(
+                f"benchmark {self.name}",
+                f"has neither question nor candidate in {', '.join(map(repr, absent))}",
+                "drop the language, or check the files",
+            )
+        return self._languages
+
+    def _relevant_rows(
+        self, row_of: dict[tuple[str, str], int], rows_of_item: dict[str, list[int]]
+    ) -> dict[str, list[int]]:
+        known = {question_id for _, question_id in self._questions} | self._other_questions
+        found: dict[str, list[int]] = {}
+        for question_id, answers in self._relevant.items():
+            rows: set[int] = set()
+            for (item, language), place in answers.items():
+                if question_id not in known:
+                    raise UserError(
+                        place,
+                        f"question {question_id!r} is not among the questions",
+                        "do the files belong together?",
+                    )
+                if item not in rows_of_item and item not in self._other_items:
+                    raise UserError(
+                        place,
+                        f"relevant candidate {item!r} is not in the pool",
+                        "do the files belong together?",
+                    )
+                if language is None:
+                    rows.update(rows_of_item.get(item, []))
+                elif (language, item) in row_of:
+                    rows.add(row_of[language, item])
+                elif self._languages is None or language in self._languages:
+                    raise UserError(place, f"relevant candidate {item!r} is not in the {language!r} pool")
+            found[question_id] = sorted(rows)
+        return found
+
+    def _clusters(self) -> dict[str, int]:
+        """Question id -> number of its cluster: the connected parts of questions and cluster keys."""
+        parent: dict[Hashable, Hashable] = {}
+
+        def root(node: Hashable) -> Hashable:
+            while parent.setdefault(node, node) != node:
+                parent[node] = parent[parent[node]]
+                node = parent[node]
+            return node
+
+        for question_id, keys in self._cluster_of.items():
+            for key in keys:
+                parent[root(("key", key))] = root(("question", question_id))
+        roots = {question_id: root(("question", question_id)) for question_id in self._cluster_of}
+        number = {one: position for position, one in enumerate(dict.fromkeys(roots.values()))}
+        return {question_id: number[one] for question_id, one in roots.items()}
+
+
+def _dense(numbers: list[int]) -> np.ndarray:
+    return np.unique(np.array(numbers, np.int64), return_inverse=True)[1].astype(np.int64)
+
+
+def _check_id(identity: str, place: str) -> None:
+    """Ids go into TREC files, whose columns are separated by white space."""
+    if not identity or any(character.isspace() for character in identity):
+        raise UserError(
+            place, f"id {identity!r} is empty or holds white space", "use ids without white space"
+        )

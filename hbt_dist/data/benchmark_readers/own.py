@@ -1,0 +1,119 @@
+"""Question to passage: the package's own JSON Lines, the en-fi SQuAD, EXAMS and Belebele.
+
+Your own benchmark is a folder with
+
+    questions.jsonl   {"id": "q1", "language": "fi", "text": "Missä Turku on?", "relevant": ["p7"]}
+    candidates.jsonl  {"id": "p7", "language": "en", "text": "Turku is in Finland."}
+    qrels.tsv         q1 <tab> p7 <tab> 1
+
+(`.jsonl.gz` too). The same id in several languages is one question, or one candidate, in translation: relevance
+joins ids, so it holds for all languages of both. It stands in `relevant`, or in `qrels.tsv` (question,
+candidate, grade; a grade of 0 or less is not relevant; the four columns of TREC are read too), or in both.
+A question may carry `"cluster": "doc12"`: questions of one cluster are resampled together in statistics.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hbt_dist.data.benchmark_builder import BenchmarkBuilder
+from hbt_dist.data.benchmark_readers.qrels import read_qrels
+from hbt_dist.data.fields import (
+    check_text,
+    id_field,
+    int_field,
+    language_at,
+    list_field,
+    required,
+    text_field,
+)
+from hbt_dist.data.files import read_json_lines
+from hbt_dist.data.training_readers import exams, squad_parallel
+from hbt_dist.data.training_readers.base import chosen_languages
+from hbt_dist.data.training_readers.lines import files_by_language
+from hbt_dist.errors import UserError
+
+
+def read_jsonl(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
+    """Read a folder in the format above."""
+    for place, row in read_json_lines(find_file(folder, "candidates.jsonl")):
+        language = language_at(required(row, "language", place), place)
+        into.add_candidate(id_field(row, "id", place), language, text_field(row, "text", place), place)
+    for place, row in read_json_lines(find_file(folder, "questions.jsonl")):
+        question_id = id_field(row, "id", place)
+        language = language_at(required(row, "language", place), place)
+        cluster = id_field(row, "cluster", place) if "cluster" in row else None
+        into.add_question(question_id, language, text_field(row, "text", place), place, cluster=cluster)
+        for number, item in enumerate(list_field(row, "relevant", place) if "relevant" in row else []):
+            into.add_relevant(question_id, check_text(item, place, f"relevant[{number}]"), place)
+    if (folder / "qrels.tsv").exists():
+        for place, question_id, item in read_qrels(folder / "qrels.tsv"):
+            into.add_relevant(question_id, item, place)
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """A file of a folder, compressed or not."""
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise UserError(str(folder), f"holds neither {name} nor {name}.gz", "check the folder")
+
+
+def read_squad_parallel(
+    folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+) -> None:
+    """Read the held-out articles (`eval`) or all of them; a passage in every language is relevant."""
+    passages_file, questions_file = squad_parallel.find_files(folder)
+    split = "eval" if variant == "eval" else "all"
+    passages, others = squad_parallel.read_passages(passages_file, split)
+    for passage_id, (_, texts) in passages.items():
+        for language, text in texts.items():
+            into.add_candidate(passage_id, language, text, str(passages_file))
+    for place, question_id, passage_id, texts in squad_parallel.read_questions(
+        questions_file, passages, others
+    ):
+        for language, text in texts.items():
+            into.add_question(question_id, language, text, place, cluster=passages[passage_id][0])
+        into.add_relevant(question_id, passage_id, place)
+
+
+def read_exams(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
+    """Read EXAMS: all choices of a language, each text once, are the pool; the correct one is relevant.
+
+    The versions of a clustered question share an id, so a question also finds the correct choices of its
+    versions in other languages.
+    """
+    items: dict[tuple[str, str], str] = {}
+    for row in exams.read_rows(exams.find_file(folder), "eval" if variant == "eval" else "all"):
+        question_id = row.cluster or row.row_id
+        into.add_question(question_id, row.language, row.question, row.place)
+        for choice in sorted((row.answer, *row.other_choices)):  # ids must not tell the answer
+            key = (row.language, " ".join(choice.split()))
+            if key not in items:
+                items[key] = f"{len(items):06d}"
+                into.add_candidate(items[key], row.language, choice, row.place)
+        answer = items[row.language, " ".join(row.answer.split())]
+        into.add_relevant(question_id, answer, row.place, row.language)
+
+
+def read_belebele(
+    folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+) -> None:
+    """Read Belebele: `{language}.jsonl` files (`fin_Latn.jsonl`) with link, question_number, flores_passage.
+
+    A passage is relevant in every language; it is shared by the one or two questions on it.
+    """
+    found = files_by_language(folder, (".jsonl", ".jsonl.gz"))
+    files = chosen_languages(found, languages, "refuse", str(folder))
+    passages: dict[str, str] = {}  # link -> item: the same link in every language
+    for language, path in files.items():
+        seen: set[str] = set()
+        for place, row in read_json_lines(path):
+            link = text_field(row, "link", place)
+            item = passages.setdefault(link, f"{len(passages):05d}")
+            if item not in seen:
+                seen.add(item)
+                into.add_candidate(item, language, text_field(row, "flores_passage", place), place)
+            question_id = f"{item}_{int_field(row, 'question_number', place)}"
+            into.add_question(question_id, language, text_field(row, "question", place), place, cluster=item)
+            into.add_relevant(question_id, item, place)

@@ -1,0 +1,84 @@
+"""Sentence retrieval: a sentence (or question) finds itself in other languages. NTREX, MKQA, Tatoeba.
+
+In NTREX and MKQA every language's version is a candidate and relevant, the question's own included
+(`Benchmark.own_text_relevant`): the pool of each language is whole, each cross-lingual cell has one relevant
+candidate, the monolingual cells are trivial. That keeps the shape of XQuAD-R; absolute values are not
+comparable, as finding the same sentence is easier than finding an answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hbt_dist.data.benchmark_builder import BenchmarkBuilder
+from hbt_dist.data.fields import check_text, id_field, texts_field
+from hbt_dist.data.files import read_json_lines, read_lines
+from hbt_dist.data.languages import language_code
+from hbt_dist.data.training_readers import lines, mkqa
+from hbt_dist.data.training_readers.base import chosen_languages
+from hbt_dist.errors import UserError
+
+
+def read_ntrex(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
+    """Read line-parallel files; variant `eval` is the held-out documents. Clusters are documents."""
+    found = lines.files_by_language(folder, (".txt",))
+    files = chosen_languages(found, languages, "refuse", str(folder))
+    into.own_text_relevant = True
+    split = "eval" if variant == "eval" else "all"
+    for place, identity, document, texts in lines.read_parallel(files, lines.document_file(folder), split):
+        _add_versions(identity, texts, place, document, into)
+
+
+def read_mkqa(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
+    """Read MKQA questions; variant `eval` is the questions with answers, which training leaves out."""
+    into.own_text_relevant = True
+    for path in mkqa.find_files(folder, "eval" if variant == "eval" else "all"):
+        for place, row in read_json_lines(path):
+            _add_versions(id_field(row, "id", place), texts_field(row, "question", place), place, None, into)
+
+
+def _add_versions(
+    identity: str, texts: dict[str, str], place: str, cluster: str | None, into: BenchmarkBuilder
+) -> None:
+    for language, text in texts.items():
+        into.add_question(identity, language, text, place, cluster=cluster)
+        into.add_candidate(identity, language, text, place)
+    into.add_relevant(identity, identity, place)
+
+
+def read_tatoeba(
+    folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+) -> None:
+    """Read LASER's files `tatoeba.{xxx}-eng.{xxx}` and `tatoeba.{xxx}-eng.eng`.
+
+    XTREME-R's direction: the questions are English, the candidates foreign. The English side differs from
+    pair to pair, so a question belongs to one language: the cell (en, xx) is XTREME-R's accuracy of xx when
+    scored by the pair's pool.
+    """
+    pairs: dict[str, Path] = {}
+    for path in sorted(folder.glob("tatoeba.*-eng.eng")):
+        written = path.name.removeprefix("tatoeba.").removesuffix("-eng.eng")
+        try:
+            pairs[language_code(written)] = path.with_name(f"tatoeba.{written}-eng.{written}")
+        except ValueError:
+            raise UserError(
+                str(path), f"{written!r} is not a language code", "expected tatoeba.fin-eng.eng"
+            ) from None
+    if not pairs:
+        raise UserError(str(folder), "holds no file such as tatoeba.fin-eng.eng", "check the folder")
+    wanted = None if languages is None else tuple(code for code in languages if code != "en")
+    for language, path in chosen_languages(pairs, wanted or None, "refuse", str(folder)).items():
+        english = path.with_name(path.name.removesuffix(path.name.rsplit(".", 1)[-1]) + "eng")
+        foreign_lines, english_lines = list(read_lines(path)), list(read_lines(english))
+        if len(foreign_lines) != len(english_lines):
+            raise UserError(
+                str(path),
+                f"has {len(foreign_lines)} lines, {english.name} has {len(english_lines)}",
+                "expected as many",
+            )
+        for (number, foreign), (_, translation) in zip(foreign_lines, english_lines, strict=True):
+            place, identity = f"{path} line {number}", f"{language}-{number:05d}"
+            into.add_candidate(identity, language, check_text(foreign, place, "the sentence"), place)
+            question = check_text(translation, f"{english} line {number}", "the sentence")
+            into.add_question(identity, "en", question, place)
+            into.add_relevant(identity, identity, place, language)
