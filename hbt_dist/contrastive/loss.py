@@ -1,0 +1,405 @@
+"""Row-chunked InfoNCE over a global batch: loss and gradients, without a B x N matrix.
+
+Each rank scores its own questions against every gathered passage, `row_chunk` questions at a time, and
+writes the gradients as it goes: scores take row_chunk x N floats instead of B x N (67 MB instead of 17 GB at
+N = 65,536 and row_chunk = 256). Costs one extra read of the passages per chunk. The gradients are exact
+(tests/contrastive/test_loss.py); scores are computed in the precision of the embeddings given, which the
+step makes float32: in bfloat16 the gradient of a well-ranked positive is lost.
+
+No autograd graph and no collective: embeddings go in, gradients come out, the caller moves them.
+
+Shapes: b questions of this rank, B of all ranks, n hard negatives per row, N = B * (1 + n) gathered
+passages, D embedding width, r rows of one chunk. Gathered passages are rank by rank; each rank
+contributes its b positives, then its negatives row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hbt_dist.contrastive.config import LossSettings
+
+_TORCH_OPTIONS = getattr(nn, "LinearCrossEntropyOptions", None)
+
+# (first row, past the last row) of a chunk -> (r, N) bool, True where the column is left out.
+Exclude = Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which gathered column belongs to which row, and which pairs may not meet.
+
+    Args:
+        rank, world_size: of this process.
+        num_rows: b.
+        num_negatives: n.
+        group_N: passage group of every gathered column, None if no two columns share one.
+        sub_batch_B, sub_batch_N: sub-batch of every global row and column, None if there is only one.
+    """
+
+    rank: int
+    world_size: int
+    num_rows: int
+    num_negatives: int
+    group_N: Tensor | None = None
+    sub_batch_B: Tensor | None = None
+    sub_batch_N: Tensor | None = None
+
+    @classmethod
+    def of_arrays(
+        cls,
+        *,
+        rank: int,
+        world_size: int,
+        num_rows: int,
+        num_negatives: int,
+        group_N: np.ndarray | None,
+        sub_batch_B: np.ndarray | None,
+        sub_batch_N: np.ndarray | None,
+        settings: LossSettings,
+        device: torch.device,
+    ) -> Layout:
+        """Keep only the arrays that change anything under `settings`."""
+
+        def move(array: np.ndarray) -> Tensor:
+            return torch.as_tensor(np.ascontiguousarray(array, dtype=np.int64), device=device)
+
+        group = sub_B = sub_N = None
+        if settings.mask_false_negatives and group_N is not None and len(np.unique(group_N)) < len(group_N):
+            group = move(group_N)
+        if settings.negatives == "sub_batch":
+            assert sub_batch_B is not None
+            assert sub_batch_N is not None
+            if len(np.unique(sub_batch_B)) > 1:
+                sub_B, sub_N = move(sub_batch_B), move(sub_batch_N)
+        return cls(rank, world_size, num_rows, num_negatives, group, sub_B, sub_N)
+
+    @property
+    def first_row(self) -> int:
+        """Global number of the own first row."""
+        return self.rank * self.num_rows
+
+    @property
+    def first_column(self) -> int:
+        """Column of the own first positive."""
+        return self.rank * self.num_rows * (1 + self.num_negatives)
+
+    def positive_columns(self, device: torch.device) -> Tensor:
+        """The column of every global row's positive: (B,)."""
+        rows = torch.arange(self.world_size * self.num_rows, device=device)
+        return rows + (rows // self.num_rows) * self.num_rows * self.num_negatives
+
+
+@dataclass
+class Contrast:
+    """Loss of the own rows and its gradients; the mean over the own rows is already in them."""
+
+    loss: Tensor  # () float64: the sum below, weighted
+    info_nce: Tensor  # () float64
+    alignment: Tensor  # () float64, 0 without alignment
+    questions_bD: Tensor  # gradient with respect to the own questions
+    passages_ND: Tensor  # the own part of the gradient with respect to every passage
+    questions_BD: Tensor | None  # the same for every question, when both directions are asked
+    aligned_bD: Tensor | None  # gradient with respect to the questions in the other language
+    log_scale: Tensor  # () float64: gradient with respect to log(1 / temperature)
+
+
+def contrast(
+    questions_bD: Tensor,
+    passages_ND: Tensor,
+    layout: Layout,
+    settings: LossSettings,
+    *,
+    scale: float,
+    questions_BD: Tensor | None = None,
+    aligned_bD: Tensor | None = None,
+) -> Contrast:
+    """InfoNCE (and alignment) of the own rows against the global batch.
+
+    Args:
+        questions_bD: own questions.
+        passages_ND: gathered passages.
+        layout: where the positives are and what is masked.
+        settings: the objective; its temperature is not read.
+        scale: 1 / temperature.
+        questions_BD: gathered questions, needed for ``directions: both``.
+        aligned_bD: own questions in a second language, needed for alignment.
+    """
+    b, device = layout.num_rows, questions_bD.device
+    both = settings.directions == "both"
+    share = 1.0 - settings.alignment_weight
+    weight = share / (2 * b if both else b)
+    positives_B = layout.positive_columns(device)
+    own = slice(layout.first_row, layout.first_row + b)
+    own_columns = slice(layout.first_column, layout.first_column + b)
+    passages_grad = torch.zeros_like(passages_ND)
+
+    total, questions_grad = _over_segments(
+        questions_bD,
+        passages_ND,
+        passages_grad,
+        target_b=positives_B[own],
+        segments=_segments(layout.sub_batch_B, layout.sub_batch_N, own),
+        groups=None if layout.group_N is None else (layout.group_N[positives_B[own]], layout.group_N),
+        positives_B=positives_B if settings.equation == "paper_eq1" else None,
+        scale=scale,
+        weight=weight,
+        settings=settings,
+    )
+    log_scale = (questions_grad * questions_bD).sum(dtype=torch.float64)
+    every_question_grad = None
+    if both:
+        assert questions_BD is not None
+        every_question_grad = torch.zeros_like(questions_BD)
+        own_positives = passages_ND[own_columns]
+        group_B = None if layout.group_N is None else layout.group_N[positives_B]
+        back, own_positives_grad = _over_segments(
+            own_positives,
+            questions_BD,
+            every_question_grad,
+            target_b=torch.arange(own.start, own.stop, device=device),
+            segments=_segments(layout.sub_batch_B, layout.sub_batch_B, own),
+            groups=None if group_B is None else (group_B[own], group_B),
+            positives_B=None,
+            scale=scale,
+            weight=weight,
+            settings=settings,
+        )
+        total = total + back
+        log_scale = log_scale + (own_positives_grad * own_positives).sum(dtype=torch.float64)
+        passages_grad[own_columns] += own_positives_grad
+
+    aligned_grad = None
+    alignment = total.new_zeros(())
+    if settings.alignment_weight > 0:
+        assert aligned_bD is not None
+        aligned_grad = torch.zeros_like(aligned_bD)
+        for rows, columns in _segments(layout.sub_batch_B, layout.sub_batch_N, own):
+            alignment += _kl_rows(
+                (questions_bD, questions_grad, aligned_bD, aligned_grad),
+                (passages_ND, passages_grad),
+                (rows, columns),
+                scale=1.0 / settings.alignment_temperature,
+                weight=settings.alignment_weight / b,
+                row_chunk=settings.row_chunk,
+            )
+        alignment /= b
+    info_nce = total * (weight / share)
+    return Contrast(
+        loss=share * info_nce + settings.alignment_weight * alignment,
+        info_nce=info_nce,
+        alignment=alignment,
+        questions_bD=questions_grad,
+        passages_ND=passages_grad,
+        questions_BD=every_question_grad,
+        aligned_bD=aligned_grad,
+        log_scale=log_scale,
+    )
+
+
+def _segments(
+    row_labels_B: Tensor | None, column_labels: Tensor | None, own: slice
+) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+    """(own row indices, column indices) per sub-batch; (None, None) stands for all of them."""
+    if row_labels_B is None or column_labels is None:
+        yield None, None
+        return
+    own_labels = row_labels_B[own]
+    for label in own_labels.unique():
+        yield (own_labels == label).nonzero()[:, 0], (column_labels == label).nonzero()[:, 0]
+
+
+def _over_segments(
+    rows_bD: Tensor,
+    columns_MD: Tensor,
+    columns_grad_MD: Tensor,
+    *,
+    target_b: Tensor,
+    segments: Iterator[tuple[Tensor | None, Tensor | None]],
+    groups: tuple[Tensor, Tensor] | None,
+    positives_B: Tensor | None,
+    scale: float,
+    weight: float,
+    settings: LossSettings,
+) -> tuple[Tensor, Tensor]:
+    """Sum of the row losses and the gradient of the rows; adds to `columns_grad_MD`."""
+    is_positive = None
+    if positives_B is not None:
+        is_positive = torch.zeros(columns_MD.shape[0], dtype=torch.bool, device=columns_MD.device)
+        is_positive[positives_B] = True
+    total = torch.zeros((), dtype=torch.float64, device=rows_bD.device)
+    rows_grad = torch.zeros_like(rows_bD)
+    for rows, columns in segments:
+        if rows is None or columns is None:
+            part, target, grad = rows_bD, target_b, columns_grad_MD
+            subset, row_groups, column_positive = columns_MD, groups, is_positive
+        else:
+            part, subset = rows_bD[rows], columns_MD[columns]
+            target = torch.searchsorted(columns, target_b[rows])
+            grad = torch.zeros_like(subset)
+            row_groups = None if groups is None else (groups[0][rows], groups[1][columns])
+            column_positive = None if is_positive is None else is_positive[columns]
+        exclude = _exclusion(target, row_groups, column_positive)
+        if exclude is None and settings.kernel == "torch" and _TORCH_OPTIONS is not None:
+            loss, part_grad = torch_rows(
+                part, subset, grad, target, scale=scale, weight=weight, row_chunk=settings.row_chunk
+            )
+        else:
+            loss, part_grad = infonce_rows(
+                part,
+                subset,
+                grad,
+                target,
+                scale=scale,
+                weight=weight,
+                row_chunk=settings.row_chunk,
+                exclude=exclude,
+            )
+        total += loss
+        if rows is None or columns is None:
+            rows_grad = part_grad
+        else:
+            rows_grad[rows] = part_grad
+            columns_grad_MD.index_add_(0, columns, grad)
+    return total, rows_grad
+
+
+def _exclusion(
+    target_b: Tensor, groups: tuple[Tensor, Tensor] | None, is_positive: Tensor | None
+) -> Exclude | None:
+    """The mask of a chunk: columns of the positive's group, and for Eq. 1 all positives; never the target."""
+    if groups is None and is_positive is None:
+        return None
+
+    def exclude(start: int, stop: int) -> Tensor:
+        masks = []
+        if groups is not None:
+            masks.append(groups[1][None, :] == groups[0][start:stop, None])
+        if is_positive is not None:
+            masks.append(is_positive[None, :].expand(stop - start, -1))
+        mask = masks[0] | masks[1] if len(masks) == 2 else masks[0].clone()
+        return mask.scatter_(1, target_b[start:stop, None], False)
+
+    return exclude
+
+
+def infonce_rows(
+    rows_bD: Tensor,
+    columns_MD: Tensor,
+    columns_grad_MD: Tensor,
+    target_b: Tensor,
+    *,
+    scale: float,
+    weight: float,
+    row_chunk: int,
+    exclude: Exclude | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sum over rows of -log softmax(scale * row . columns)[target], one buffer of scores at a time.
+
+    Gradients are those of `weight` times the sum.
+
+    Returns:
+        the sum, () float64, and the gradient of the rows (b, D); the columns' is added to `columns_grad_MD`.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=rows_bD.device)
+    rows_grad = torch.empty_like(rows_bD)
+    for start in range(0, rows_bD.shape[0], row_chunk):
+        stop = min(start + row_chunk, rows_bD.shape[0])
+        scaled_rD = rows_bD[start:stop] * scale
+        target_r1 = target_b[start:stop, None]
+        scores_rM = scaled_rD @ columns_MD.T
+        if exclude is not None:
+            scores_rM.masked_fill_(exclude(start, stop), -math.inf)
+        target_score_r1 = scores_rM.gather(1, target_r1)
+        highest_r1 = scores_rM.amax(1, keepdim=True)
+        mass_r1 = scores_rM.sub_(highest_r1).exp_().sum(1, keepdim=True)
+        total += (mass_r1.log() + highest_r1 - target_score_r1).sum(dtype=torch.float64)
+        # From here on the scores' buffer holds their gradient: weight * (softmax - one-hot).
+        gradient_rM = scores_rM.mul_(weight / mass_r1)
+        gradient_rM.scatter_add_(1, target_r1, torch.full_like(target_score_r1, -weight))
+        rows_grad[start:stop] = (gradient_rM @ columns_MD).mul_(scale)
+        columns_grad_MD.addmm_(gradient_rM.T, scaled_rD)
+    return total, rows_grad
+
+
+def torch_rows(
+    rows_bD: Tensor,
+    columns_MD: Tensor,
+    columns_grad_MD: Tensor,
+    target_b: Tensor,
+    *,
+    scale: float,
+    weight: float,
+    row_chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """`infonce_rows` without masks, by `torch.nn.functional.linear_cross_entropy` (torch >= 2.13).
+
+    With an explicit chunk size: without `options` torch takes its plain path and holds all scores.
+    """
+    assert _TORCH_OPTIONS is not None
+    rows = rows_bD.detach().requires_grad_()
+    columns = columns_MD.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = F.linear_cross_entropy(
+            rows * scale,
+            columns,
+            target_b,
+            reduction="sum",
+            options=_TORCH_OPTIONS(batch_chunk_size=row_chunk),
+        )
+        rows_grad, columns_grad = torch.autograd.grad(loss * weight, (rows, columns))
+    columns_grad_MD.add_(columns_grad)
+    return loss.detach().double(), rows_grad
+
+
+def _kl_rows(
+    rows: tuple[Tensor, Tensor, Tensor, Tensor],
+    columns: tuple[Tensor, Tensor],
+    segment: tuple[Tensor | None, Tensor | None],
+    *,
+    scale: float,
+    weight: float,
+    row_chunk: int,
+) -> Tensor:
+    """Sum over rows of KL(softmax(other language) || softmax(this language)); adds to all gradients.
+
+    Both languages' questions receive gradients, as in the LaKDA loss (arXiv 2509.06195).
+
+    Args:
+        rows: questions, their gradient, questions in the other language, their gradient, each (b, D).
+        columns: passages and their gradient, (N, D).
+        segment: row and column indices of a sub-batch, or None for all.
+    """
+    questions, questions_grad, others, others_grad = rows
+    passages, passages_grad = columns
+    row_index, column_index = segment
+    if row_index is None or column_index is None:
+        row_index = torch.arange(questions.shape[0], device=questions.device)
+        subset, subset_grad = passages, passages_grad
+    else:
+        subset = passages[column_index]
+        subset_grad = torch.zeros_like(subset)
+    total = torch.zeros((), dtype=torch.float64, device=questions.device)
+    for index in row_index.split(row_chunk):
+        question_rD, other_rD = questions[index] * scale, others[index] * scale
+        log_p_rM = torch.log_softmax(question_rD @ subset.T, 1)
+        log_other_rM = torch.log_softmax(other_rD @ subset.T, 1)
+        other_rM = log_other_rM.exp()
+        gap_rM = log_other_rM.sub_(log_p_rM)
+        kl_r1 = (other_rM * gap_rM).sum(1, keepdim=True)
+        total += kl_r1.sum(dtype=torch.float64)
+        question_gradient_rM = log_p_rM.exp_().sub_(other_rM).mul_(weight)
+        other_gradient_rM = gap_rM.sub_(kl_r1).mul_(other_rM).mul_(weight)
+        questions_grad[index] += (question_gradient_rM @ subset).mul_(scale)
+        others_grad[index] += (other_gradient_rM @ subset).mul_(scale)
+        subset_grad.addmm_(question_gradient_rM.T, question_rD).addmm_(other_gradient_rM.T, other_rD)
+    if column_index is not None:
+        passages_grad.index_add_(0, column_index, subset_grad)
+    return total

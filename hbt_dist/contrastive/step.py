@@ -1,0 +1,353 @@
+"""One contrastive step over a global batch: embeddings, gathers, loss, and the gradient into the model.
+
+Two ways to the same gradient:
+
+* direct: one forward with graph, the loss, one backward. All activations of the rank's rows are held.
+* cached (GradCache, arXiv 2101.06983): every chunk is encoded without graph, the loss gives the gradient of
+  every embedding, every chunk is encoded again with the same random numbers and pushes its embeddings'
+  gradient into the model. Activations of one chunk are held; costs one more forward (a third of a step).
+
+Collectives of a step, whatever the number of chunks: one all-gather and one reduce-scatter of the passages
+(the same again of the questions if both directions are asked), one all-reduce of a few scalars, with
+`chunk_tokens` one of three integers. The reduction of the model's gradient is the engine's.
+
+The scale is that of `hbt_dist.contrastive.gather`: losses are means over own rows, gathered gradients are
+summed, the engine averages over ranks.
+
+Shapes: b own rows, n hard negatives per row, N gathered passages, D embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hbt_dist.contrastive.chunks import Chunk, RandomState, Tokens, plan_chunks
+from hbt_dist.contrastive.config import LossSettings, StepSettings
+from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
+from hbt_dist.contrastive.loss import Contrast, Layout, contrast
+from hbt_dist.contrastive.world import World
+
+_SCALARS = ("loss", "info_nce", "alignment", "log_scale", "positive", "mean", "tokens", "padded", "bad")
+
+
+class ContrastiveEngine(Protocol):
+    """What the step asks of the model; `hbt_dist.training.engine` has two of them."""
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(n, T) token ids and mask -> (n, D) embeddings and log(1 / temperature), (1,), if it is learned."""
+
+    def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
+        """Call each, backpropagate what it returns, and average the summed gradient over ranks."""
+
+
+class LocalRows(Protocol):
+    """A rank's slice of a global batch (`hbt_dist.batching.collate.LocalBatch`).
+
+    An optional attribute ``aligned_questions`` (tokens of the own questions in a second language) feeds
+    the alignment loss.
+    """
+
+    batch: Any
+    rank: int
+    world_size: int
+    questions: Any
+    passages: Any
+    passage_group_N: Any
+    sub_batch_B: Any
+    sub_batch_N: Any
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step measured over the global batch; the same on every rank."""
+
+    loss: float
+    info_nce: float
+    alignment: float
+    temperature: float
+    positive_score: float  # mean score of questions with their passages
+    negative_score: float  # mean score over all other gathered passages, masked ones included
+    num_tokens: int  # real tokens encoded (once; the cached step encodes them twice)
+    num_padded_tokens: int  # the same with padding
+    num_chunks: int  # of one rank
+    traffic: dict[str, tuple[int, int]]  # collective -> (calls, bytes of the full tensor), this step
+
+
+class NonFiniteError(RuntimeError):
+    """A NaN or infinity appeared: in embeddings, in the loss, or in the model's gradient.
+
+    Raised on every rank in the same step, before the optimizer moved anything (for ``what = "gradient"``
+    see `check_gradient_norm`).
+
+    Attributes:
+        what: ``"embedding"``, ``"loss"`` or ``"gradient"``.
+        step, kind: of the global batch.
+        rows: rows of the global batch that are at fault; all of them where it cannot be told.
+        examples, question_languages, passage_languages: of these rows, as numbers of the corpus.
+    """
+
+    def __init__(self, what: str, batch: Any, rows: np.ndarray) -> None:
+        self.what, self.step, self.kind, self.rows = what, int(batch.step), str(batch.kind), rows
+        self.examples = np.asarray(batch.example)[rows]
+        self.question_languages = np.asarray(batch.question_language)[rows]
+        self.passage_languages = np.asarray(batch.passage_language)[rows]
+        shown = ", ".join(str(row) for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
+        super().__init__(
+            f"step {self.step} ({self.kind}): NaN or infinity in the {what}; "
+            f"{len(rows)} of {len(np.asarray(batch.example))} rows: {shown}"
+        )
+
+
+def contrastive_step(
+    engine: ContrastiveEngine,
+    local: LocalRows | Sequence[LocalRows],
+    loss: LossSettings,
+    step: StepSettings,
+    world: World,
+) -> StepResult:
+    """Leave the gradient of the mean loss over the global batch in the engine's model.
+
+    Args:
+        engine: encodes and backpropagates; its optimizer step is the caller's next call.
+        local: this rank's rows. Several batches accumulate: their gradients are averaged, each batch is
+            contrasted within itself (accumulation does not enlarge the contrastive batch).
+        loss: the objective.
+        step: direct or cached, chunk sizes.
+        world: the ranks that share the global batch; all call this together.
+
+    Raises:
+        NonFiniteError: on all ranks.
+    """
+    batches = list(local) if isinstance(local, Sequence) else [local]
+    before = world.traffic.snapshot()
+    share = 1.0 / len(batches)
+    parts = [_Part(engine, rows, loss=loss, step=step, world=world, share=share) for rows in batches]
+    engine.accumulate([surrogate for part in parts for surrogate in part.surrogates()])
+    after = world.traffic.snapshot()
+    scalars = np.mean([part.scalars for part in parts], axis=0)
+    values = dict(zip(_SCALARS, scalars.tolist(), strict=True))
+    num_columns = len(batches[0].passage_group_N)
+    return StepResult(
+        loss=values["loss"],
+        info_nce=values["info_nce"],
+        alignment=values["alignment"],
+        temperature=1.0 / parts[-1].scale,
+        positive_score=values["positive"],
+        negative_score=(values["mean"] * num_columns - values["positive"]) / max(num_columns - 1, 1),
+        num_tokens=round(values["tokens"] * world.size * len(parts)),
+        num_padded_tokens=round(values["padded"] * world.size * len(parts)),
+        num_chunks=sum(len(part.chunks) for part in parts),
+        traffic={
+            name: (calls - before.get(name, (0, 0))[0], size - before.get(name, (0, 0))[1])
+            for name, (calls, size) in after.items()
+        },
+    )
+
+
+def check_gradient_norm(norm: float, local: LocalRows | Sequence[LocalRows]) -> None:
+    """Raise if the norm of the model's gradient is not finite; every rank sees the same norm.
+
+    Under fp16 loss scaling an overflow skips the step and is no error: do not call this then. Rows cannot be
+    told apart here, so the error names the whole batch.
+
+    Raises:
+        NonFiniteError: with ``what = "gradient"``.
+    """
+    if not math.isfinite(norm):
+        batch = (local[0] if isinstance(local, Sequence) else local).batch
+        raise NonFiniteError("gradient", batch, np.arange(len(np.asarray(batch.example))))
+
+
+class _Part:
+    """One global batch inside a step: its chunks, its embeddings, its share of the gradient."""
+
+    def __init__(
+        self,
+        engine: ContrastiveEngine,
+        local: LocalRows,
+        *,
+        loss: LossSettings,
+        step: StepSettings,
+        world: World,
+        share: float,
+    ) -> None:
+        self.engine, self.local, self.loss, self.world, self.share = engine, local, loss, world, share
+        self.roles: dict[str, Tokens] = {"question": local.questions, "passage": local.passages}
+        if loss.alignment_weight > 0:
+            self.roles["aligned"] = _aligned_questions(local)
+        max_rows = _chunk_rows(step, self.roles)
+        self.direct = max_rows is None
+        self.chunks = plan_chunks(self.roles, max_rows, step.chunk_tokens, world)
+        self.embeddings: dict[str, Tensor] = {}
+        self.scalars = np.zeros(len(_SCALARS))
+        self.scale = 1.0 / loss.temperature
+        self._padded_tokens = 0
+
+    def surrogates(self) -> list[Callable[[], Tensor]]:
+        """Scalars whose gradients add up to the gradient of this batch's loss."""
+        if self.direct:
+            return [self._direct]
+        with torch.no_grad():
+            states = []
+            for chunk in self.chunks:
+                states.append(RandomState(self.world.device))
+                embeddings, log_scale = self._encode(chunk)
+                self._keep(chunk, embeddings)
+        gradients, log_scale_gradient = self._gradients(log_scale)
+        first = self.chunks[0]
+
+        def second_forward(chunk: Chunk, state: RandomState) -> Callable[[], Tensor]:
+            def surrogate() -> Tensor:
+                with state.replay():
+                    again, log_scale = self._encode(chunk)
+                gradient = gradients[chunk.role][torch.as_tensor(chunk.rows, device=again.device)]
+                value = (again * gradient).sum()
+                if log_scale is not None:
+                    # Zero in the other chunks: every chunk gives every parameter a gradient, as ZeRO expects.
+                    once = log_scale_gradient if chunk is first else 0.0
+                    value = value + (log_scale.float() * once).sum()
+                return value
+
+            return surrogate
+
+        return [second_forward(chunk, state) for chunk, state in zip(self.chunks, states, strict=True)]
+
+    def _direct(self) -> Tensor:
+        """Forward with graph, loss, and the scalar whose gradient is the loss's."""
+        kept = []
+        for chunk in self.chunks:
+            embeddings, log_scale = self._encode(chunk)
+            self._keep(chunk, embeddings.detach())
+            kept.append((chunk, embeddings))
+        gradients, log_scale_gradient = self._gradients(log_scale)
+        value = torch.stack([(embeddings * gradients[chunk.role]).sum() for chunk, embeddings in kept]).sum()
+        return value if log_scale is None else value + (log_scale.float() * log_scale_gradient).sum()
+
+    def _encode(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
+        """Embeddings of a chunk, (r, D) in float32 (float64 stays), scaled to length 1 for cosine."""
+        input_ids, attention_mask = self.roles[chunk.role].pad(chunk.rows)
+        device = self.world.device
+        embeddings, log_scale = self.engine.encode(
+            input_ids.to(device, non_blocking=True), attention_mask.to(device, non_blocking=True)
+        )
+        if embeddings.dtype != torch.float64:
+            embeddings = embeddings.float()
+        return F.normalize(embeddings, dim=-1) if self.loss.similarity == "cosine" else embeddings, log_scale
+
+    def _keep(self, chunk: Chunk, embeddings: Tensor) -> None:
+        """Put a chunk's embeddings back in the order of the rows."""
+        tokens = self.roles[chunk.role]
+        if chunk.role not in self.embeddings:
+            num_rows = len(tokens.lengths)
+            self.embeddings[chunk.role] = embeddings.new_empty(num_rows, embeddings.shape[1])
+        self.embeddings[chunk.role][torch.as_tensor(chunk.rows, device=embeddings.device)] = embeddings
+        self._padded_tokens += len(chunk.rows) * int(np.asarray(tokens.lengths)[chunk.rows].max())
+
+    def _gradients(self, log_scale: Tensor | None) -> tuple[dict[str, Tensor], float]:
+        """Gather, loss, scatter: the gradient of every own embedding and of log(1 / temperature)."""
+        world, loss, local = self.world, self.loss, self.local
+        low, high = -math.log(loss.max_temperature), -math.log(loss.min_temperature)
+        current = 0.0
+        if log_scale is not None:
+            current = float(log_scale.item())
+            self.scale = math.exp(min(max(current, low), high))
+        questions, passages = self.embeddings["question"], self.embeddings["passage"]
+        b = questions.shape[0]
+        passages_ND = gather_embeddings(passages, world)
+        questions_BD = gather_embeddings(questions, world) if loss.directions == "both" else None
+        layout = Layout.of_arrays(
+            rank=world.rank,
+            world_size=world.size,
+            num_rows=b,
+            num_negatives=passages.shape[0] // b - 1,
+            group_N=local.passage_group_N,
+            sub_batch_B=local.sub_batch_B,
+            sub_batch_N=local.sub_batch_N,
+            settings=loss,
+            device=world.device,
+        )
+        part = contrast(
+            questions,
+            passages_ND,
+            layout,
+            loss,
+            scale=self.scale,
+            questions_BD=questions_BD,
+            aligned_bD=self.embeddings.get("aligned"),
+        )
+        self._reduce_scalars(part, passages_ND)
+        gradients = {
+            "question": part.questions_bD,
+            "passage": scatter_gradients(part.passages_ND, world),
+        }
+        if part.questions_BD is not None:
+            gradients["question"] = gradients["question"] + scatter_gradients(part.questions_BD, world)
+        if part.aligned_bD is not None:
+            gradients["aligned"] = part.aligned_bD
+        log_scale_gradient = float(self.scalars[_SCALARS.index("log_scale")])
+        # At a bound only a gradient that leads back inside counts; a plain clamp would hold it there.
+        if (current >= high and log_scale_gradient < 0) or (current <= low and log_scale_gradient > 0):
+            log_scale_gradient = 0.0
+        if self.share != 1.0:
+            gradients = {role: gradient * self.share for role, gradient in gradients.items()}
+        return gradients, log_scale_gradient * self.share
+
+    def _reduce_scalars(self, part: Contrast, passages_ND: Tensor) -> None:
+        """Means over ranks of the step's scalars; raises on all ranks if one of them is not finite."""
+        questions = self.embeddings["question"]
+        b = questions.shape[0]
+        own = self.embeddings["passage"][:b]
+        positive = (questions * own).sum(1).mean()
+        mean = questions.mean(0) @ passages_ND.mean(0)
+        bad_b = self._bad_rows(part)
+        num_tokens = sum(int(np.asarray(tokens.lengths).sum()) for tokens in self.roles.values())
+        values = [part.loss, part.info_nce, part.alignment, part.log_scale, positive.double(), mean.double()]
+        counts = torch.tensor([num_tokens, self._padded_tokens], dtype=torch.float64, device=questions.device)
+        vector = torch.cat([torch.stack(values), counts, bad_b.any().double()[None]])
+        vector = self.world.all_reduce(vector / self.world.size)
+        self.scalars = vector.cpu().numpy()
+        if self.scalars[-1] > 0 or not math.isfinite(self.scalars[0]):
+            every = self.world.all_gather(bad_b.to(torch.uint8)).cpu().numpy()
+            rows = every.nonzero()[0] if every.any() else np.arange(len(every))
+            finite = bool(torch.isfinite(vector[4:6]).all())
+            raise NonFiniteError("loss" if finite else "embedding", self.local.batch, rows)
+
+    def _bad_rows(self, part: Contrast) -> Tensor:
+        """Own rows whose embeddings, or, if those are finite, whose loss gradients are not: (b,) bool."""
+        b = self.embeddings["question"].shape[0]
+        bad_b = ~torch.isfinite(self.embeddings["question"]).all(1)
+        bad_passage = ~torch.isfinite(self.embeddings["passage"]).all(1)
+        bad_b |= bad_passage[:b]
+        if bad_passage.shape[0] > b:
+            bad_b |= bad_passage[b:].view(b, -1).any(1)
+        if "aligned" in self.embeddings:
+            bad_b |= ~torch.isfinite(self.embeddings["aligned"]).all(1)
+        loss_failed = ~torch.isfinite(part.loss) & torch.isfinite(self.embeddings["passage"]).all()
+        return bad_b | (loss_failed & ~torch.isfinite(part.questions_bD).all(1) & ~bad_b.any())
+
+
+def _aligned_questions(local: LocalRows) -> Tokens:
+    aligned = getattr(local, "aligned_questions", None)
+    if aligned is None:
+        raise ValueError("alignment_weight is set, but the batch carries no second question language")
+    return aligned
+
+
+def _chunk_rows(step: StepSettings, roles: dict[str, Tokens]) -> int | None:
+    """Most rows of a chunk, or None for the direct step."""
+    if step.mode == "direct":
+        return None
+    if step.chunk_rows == "auto":
+        raise ValueError("chunk_rows: auto is resolved when the run starts (contrastive.fit.find_chunk_rows)")
+    most = max(len(tokens.lengths) for tokens in roles.values())
+    if step.mode == "auto" and most <= step.chunk_rows and step.chunk_tokens is None:
+        return None
+    return step.chunk_rows

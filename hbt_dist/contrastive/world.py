@@ -1,0 +1,98 @@
+"""The processes that share one global batch, and the only collectives the contrastive step uses.
+
+A `World` is passed as an argument; nothing here reads the environment. Each call is counted in
+`World.traffic`, so that "a fixed number of collectives per step" is a number one can look at.
+
+Letters: W processes, n rows per process, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+# torch 2.13 renamed the two and warns about the old names; older versions only have those.
+_all_gather: Callable[..., Any] = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter: Callable[..., Any] = (
+    getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+)
+
+
+@dataclass
+class Traffic:
+    """Collectives issued through a `World`: how many, and the bytes of the full (all-rank) tensor."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    num_bytes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Count one collective whose full tensor is `tensor`."""
+        self.calls[name] += 1
+        self.num_bytes[name] += tensor.numel() * tensor.element_size()
+
+    def snapshot(self) -> dict[str, tuple[int, int]]:
+        """(calls, bytes) per collective so far."""
+        return {name: (self.calls[name], self.num_bytes[name]) for name in self.calls}
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank, size, process group (None: the default group) and device of this process."""
+
+    rank: int
+    size: int
+    device: torch.device
+    group: Any = None
+    traffic: Traffic = field(default_factory=Traffic, compare=False, repr=False)
+
+    @classmethod
+    def alone(cls, device: str | torch.device = "cpu") -> World:
+        """A single process: every collective is the identity and none is issued."""
+        return cls(rank=0, size=1, device=torch.device(device))
+
+    @classmethod
+    def of_process_group(cls, device: str | torch.device = "cpu", group: Any = None) -> World:
+        """The world of an initialised torch process group."""
+        return cls(dist.get_rank(group), dist.get_world_size(group), torch.device(device), group)
+
+    def all_gather(self, local: Tensor) -> Tensor:
+        """(n, ...) of every process, rank by rank: (W * n, ...). Detached. With one process: no copy."""
+        local = local.detach()
+        if self.size == 1:
+            return local
+        gathered = local.new_empty(self.size * local.shape[0], *local.shape[1:])
+        _all_gather(gathered, local.contiguous(), group=self.group)
+        self.traffic.add("all_gather", gathered)
+        return gathered
+
+    def reduce_scatter(self, every: Tensor) -> Tensor:
+        """Sum (W * n, ...) over the processes and return the own n rows. With one process: no copy."""
+        if self.size == 1:
+            return every
+        own = every.new_empty(every.shape[0] // self.size, *every.shape[1:])
+        _reduce_scatter(own, every.contiguous(), group=self.group)
+        self.traffic.add("reduce_scatter", every)
+        return own
+
+    def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
+        """Reduce in place over the processes and return the tensor."""
+        if self.size > 1:
+            dist.all_reduce(tensor, op=op, group=self.group)
+            self.traffic.add("all_reduce", tensor)
+        return tensor
+
+    def all_max(self, value: int) -> int:
+        """The largest of the processes' integers."""
+        if self.size == 1:
+            return value
+        return int(self.all_reduce(torch.tensor([value], device=self.device), op=dist.ReduceOp.MAX).item())
+
+    def all_min(self, value: int) -> int:
+        """The smallest of the processes' integers."""
+        return -self.all_max(-value)

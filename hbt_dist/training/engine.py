@@ -1,0 +1,356 @@
+"""Two engines behind one small interface: DeepSpeed (ZeRO 0 to 3, offload) and plain PyTorch.
+
+    engine = build_engine(encoder, optimizer=..., total_steps=..., world=world, deepspeed=DeepSpeedSettings())
+    result = contrastive_step(engine, local_batch, loss, step, world)
+    norm = engine.step(step_index)
+
+Several backward passes per optimizer step are where ZeRO goes silently wrong: with plain `engine.backward`
+per chunk, ZeRO-1 and ZeRO-2 keep the gradient of a part of the chunks only. `DeepSpeedEngine.accumulate`
+takes one of two ways that are exact:
+
+* coalesce: chunks add up in the parameters' own `.grad`, one reduction at the end. Full gradients are held
+  by every rank meanwhile: 4 bytes per parameter in float32.
+* boundary: every chunk but the last is marked as no boundary. ZeRO-2 and 3 then reduce after every chunk:
+  less memory, as many reductions as chunks. ZeRO-0 and 1 reduce once.
+
+Both average over ranks. tests/training/test_engine.py compares them with one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from hbt_dist.contrastive.config import LossSettings
+from hbt_dist.contrastive.world import World
+from hbt_dist.errors import UserError
+from hbt_dist.training.deepspeed_config import DeepSpeedSettings, load_deepspeed_config
+from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
+
+Reduction = Literal["auto", "coalesce", "boundary"]
+
+
+class LearnedTemperature(nn.Module):
+    """log(1 / temperature), a parameter of one element: DeepSpeed fails on parameters without dimensions."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(-torch.log(torch.tensor([temperature])))
+
+    def forward(self) -> Tensor:
+        """(1,), a copy: under ZeRO-3 the parameter itself is only there during this call."""
+        return self.log_scale.clone()
+
+
+class TrainedModel(nn.Module):
+    """The encoder and what else is trained with it; the module an engine wraps."""
+
+    def __init__(self, encoder: nn.Module, loss: LossSettings | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        learned = loss is not None and loss.learn_temperature
+        self.temperature = LearnedTemperature(loss.temperature) if loss is not None and learned else None
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
+        embeddings = self.encoder(input_ids, attention_mask)
+        return embeddings, None if self.temperature is None else self.temperature()
+
+
+class Engine:
+    """What the trainer and the contrastive step need of a model in training."""
+
+    model: TrainedModel
+    world: World
+    zero_stage: int
+    scales_loss = False  # fp16: an overflow skips a step and is no error
+
+    def __init__(self, optimizer_settings: OptimizerSettings, total_steps: int) -> None:
+        self._settings = optimizer_settings
+        self._total_steps = total_steps
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
+        raise NotImplementedError
+
+    def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
+        """Call each, backpropagate what it returns, and average the summed gradient over ranks.
+
+        Every rank must pass the same number.
+        """
+        raise NotImplementedError
+
+    def step(self, index: int) -> float:
+        """Clip, move the parameters with the learning rate of step `index`, clear the gradient.
+
+        Returns:
+            the norm of the gradient before clipping, the same on every rank; not finite if the gradient was
+            not, and then the parameters may not be used any more.
+        """
+        raise NotImplementedError
+
+    def learning_rate(self, index: int) -> float:
+        """The learning rate of step `index`."""
+        return learning_rate(index, self._total_steps, self._settings)
+
+    def train(self) -> None:
+        """Dropout on."""
+        self.model.train()
+
+    def eval(self) -> None:
+        """Dropout off."""
+        self.model.eval()
+
+    def _set_learning_rate(self, optimizer: Any, index: int) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(index)
+
+
+class PlainEngine(Engine):
+    """PyTorch alone: every rank holds everything; one all-reduce of the gradient after the last chunk.
+
+    The reference that the DeepSpeed engine is compared with, and the way to train where DeepSpeed is absent.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        *,
+        optimizer: OptimizerSettings,
+        total_steps: int,
+        world: World,
+        precision: Literal["fp32", "bf16_autocast"] = "fp32",
+    ) -> None:
+        super().__init__(optimizer, total_steps)
+        self.model = model.to(world.device)
+        self.world = world
+        self.zero_stage = 0
+        self.optimizer = build_optimizer(model, optimizer)
+        self._clipping = 1.0 if optimizer.gradient_clipping is None else optimizer.gradient_clipping
+        self._autocast = precision == "bf16_autocast"
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if world.size > 1:
+            for tensor in [*model.parameters(), *model.buffers()]:
+                dist.broadcast(tensor.detach(), group_src=0, group=world.group)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self._autocast):
+            return cast("tuple[Tensor, Tensor | None]", self.model(input_ids, attention_mask))
+
+    def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
+        for surrogate in surrogates:
+            surrogate().backward()
+        if self.world.size == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat, group=self.world.group)
+        flat /= self.world.size
+        start = 0
+        for parameter in self._parameters:
+            parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()
+
+    def step(self, index: int) -> float:
+        limit = self._clipping if self._clipping > 0 else float("inf")
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        self._set_learning_rate(self.optimizer, index)
+        if norm < float("inf"):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+class DeepSpeedEngine(Engine):
+    """A `deepspeed` engine whose several backward passes per step are exact.
+
+    Attributes:
+        deepspeed: DeepSpeed's own engine, for checkpoints.
+        reduction: how chunks add up, ``coalesce`` or ``boundary``.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        config: dict[str, Any],
+        *,
+        optimizer: OptimizerSettings,
+        total_steps: int,
+        world: World,
+        reduction: Reduction = "auto",
+    ) -> None:
+        super().__init__(optimizer, total_steps)
+        import deepspeed
+
+        self.world = world
+        self.config = config
+        self.zero_stage = config["zero_optimization"].get("stage", 0)
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=build_optimizer(model, optimizer),
+            config=config,
+            dist_init_required=False,
+        )
+        self.model = model
+        self.scales_loss = bool(config.get("fp16", {}).get("enabled"))
+        self.reduction = self._choose(reduction)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        return cast("tuple[Tensor, Tensor | None]", self.deepspeed(input_ids, attention_mask))
+
+    def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
+        coalesce = self.reduction == "coalesce" and len(surrogates) > 1
+        with self.deepspeed.coalesce_grad_reduction() if coalesce else self._boundaries():
+            for number, surrogate in enumerate(surrogates, start=1):
+                if not coalesce:
+                    # Before the forward, which already reads it.
+                    self.deepspeed.set_gradient_accumulation_boundary(number == len(surrogates))
+                self.deepspeed.backward(surrogate())
+
+    @contextlib.contextmanager
+    def _boundaries(self) -> Iterator[None]:
+        """Leave no flag behind: DeepSpeed keeps the last one, also after an error."""
+        try:
+            yield
+        finally:
+            self.deepspeed.set_gradient_accumulation_boundary(True)
+
+    def step(self, index: int) -> float:
+        self._set_learning_rate(self.deepspeed.optimizer, index)
+        plain_norm = self._norm_without_zero() if self.zero_stage == 0 else None
+        if plain_norm is not None and not plain_norm < float("inf"):
+            self.deepspeed.optimizer.zero_grad(set_to_none=True)
+            return plain_norm
+        self.deepspeed.step()
+        norm = self.deepspeed.get_global_grad_norm() if plain_norm is None else plain_norm
+        # DeepSpeed says -1 for a norm that is not finite, and nothing for a gradient it has thrown away.
+        return float("inf") if norm is None or float(norm) < 0 else float(norm)
+
+    def _norm_without_zero(self) -> float:
+        """ZeRO stage 0 in float32 reports no norm, and would move the parameters by a NaN."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
+    def train(self) -> None:
+        self.deepspeed.train()
+
+    def eval(self) -> None:
+        self.deepspeed.eval()
+
+    def _choose(self, reduction: Reduction) -> Literal["coalesce", "boundary"]:
+        """What `auto` means here; refuse a way that this configuration does not have."""
+        possible = self.zero_stage > 0 and hasattr(self.deepspeed.optimizer, "_coalesce_grad_reduction")
+        if reduction == "coalesce" and not possible:
+            raise UserError(
+                "step.grad_reduction",
+                f"coalesce does not work with ZeRO stage {self.zero_stage} "
+                f"and {type(self.deepspeed.optimizer).__name__}",
+                "set it to auto or boundary",
+            )
+        if reduction != "auto":
+            return reduction
+        if not possible or self._accumulates_above_parameters():
+            return "boundary"
+        if self.zero_stage == 1:
+            return "coalesce"  # full gradients are held anyway
+        return "coalesce" if self._full_gradients_fit() else "boundary"
+
+    def _accumulates_above_parameters(self) -> bool:
+        """Float32 accumulation of bf16 parameters: coalescing would add up in bf16 and ignore the setting."""
+        wanted = self.config.get("data_types", {}).get("grad_accum_dtype")
+        low = any(self.config.get(name, {}).get("enabled") for name in ("bf16", "fp16"))
+        return bool(low and wanted == "fp32")
+
+    def _full_gradients_fit(self) -> bool:
+        """Whether full gradients take at most a quarter of the free device memory on every rank."""
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        size = sum(int(getattr(p, "ds_numel", p.numel())) * p.element_size() for p in trainable)
+        fits = True
+        if self.world.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.world.device)
+            fits = size <= free / 4
+        return bool(self.world.all_min(int(fits)))
+
+
+def build_engine(
+    encoder: nn.Module,
+    *,
+    optimizer: OptimizerSettings,
+    total_steps: int,
+    world: World,
+    deepspeed: DeepSpeedSettings | None = None,
+    loss: LossSettings | None = None,
+    grad_reduction: Reduction = "auto",
+) -> Engine:
+    """Put an encoder into training.
+
+    Args:
+        encoder: on any device; with DeepSpeed it must not be used by itself afterwards.
+        optimizer: AdamW, schedule and clipping.
+        total_steps: of the whole run, for the schedule.
+        world: the ranks; with more than one the torch process group must be initialised.
+        deepspeed: None or ``config: null`` for plain PyTorch.
+        loss: read for the learned temperature only.
+        grad_reduction: see `hbt_dist.contrastive.config.StepSettings`.
+
+    Raises:
+        UserError: a DeepSpeed configuration that cannot be used.
+    """
+    deepspeed = deepspeed or DeepSpeedSettings(config=None)
+    if deepspeed.gradient_checkpointing:
+        _checkpoint_activations(encoder)
+    model = TrainedModel(encoder, loss)
+    if deepspeed.config is None:
+        return PlainEngine(
+            model, optimizer=optimizer, total_steps=total_steps, world=world, precision=deepspeed.precision
+        )
+    config = load_deepspeed_config(deepspeed.config, gradient_clipping=optimizer.gradient_clipping)
+    prepare_deepspeed(world)
+    return DeepSpeedEngine(
+        model, config, optimizer=optimizer, total_steps=total_steps, world=world, reduction=grad_reduction
+    )
+
+
+def prepare_deepspeed(world: World) -> None:
+    """Make DeepSpeed adopt the process group, without compiling anything.
+
+    Sets ``DS_ACCELERATOR=cpu`` for a CPU world if nothing is set; a process without a process group gets one
+    of its own. On Linux CPUs DeepSpeed would compile a shared-memory operator for about 1.5 minutes that
+    training never calls.
+    """
+    if world.device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("LOCAL_RANK", str(world.device.index or 0))
+    import deepspeed
+
+    if world.device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not dist.is_initialized():
+        if world.size != 1:
+            raise RuntimeError("initialise the torch process group before building a DeepSpeed engine")
+        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    if not deepspeed.comm.is_initialized():
+        deepspeed.init_distributed(
+            dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False, dist_init_required=False
+        )
+
+
+def _checkpoint_activations(encoder: nn.Module) -> None:
+    """Recompute activations in the backward pass; non-reentrant, which adapters and hooks need."""
+    backbone = getattr(encoder, "backbone", encoder)
+    enable = getattr(backbone, "gradient_checkpointing_enable", None)
+    if enable is None:
+        raise UserError(
+            "deepspeed.gradient_checkpointing",
+            f"{type(backbone).__name__} does not support it",
+            "set it to false",
+        )
+    enable(gradient_checkpointing_kwargs={"use_reentrant": False})

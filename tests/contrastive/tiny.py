@@ -1,0 +1,250 @@
+"""A tiny encoder, batches for it, and the plain reference: one process, the whole B x N matrix, autograd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hbt_dist.contrastive.chunks import plan_chunks
+from hbt_dist.contrastive.config import LossSettings, StepSettings
+from hbt_dist.contrastive.world import World
+
+VOCABULARY = 120
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Token ids of some texts: the tokens protocol of the contrastive step."""
+
+    rows: list[np.ndarray]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(row) for row in self.rows])
+
+    def pad(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        width = max(len(self.rows[i]) for i in rows)
+        ids = torch.ones(len(rows), width, dtype=torch.int64)
+        mask = torch.zeros(len(rows), width, dtype=torch.int64)
+        for at, i in enumerate(rows):
+            ids[at, : len(self.rows[i])] = torch.as_tensor(self.rows[i])
+            mask[at, : len(self.rows[i])] = 1
+        return ids, mask
+
+    def __getitem__(self, part: Any) -> Texts:
+        return Texts(self.rows[part])
+
+
+@dataclass(frozen=True)
+class Local:
+    """A rank's slice."""
+
+    batch: Any
+    rank: int
+    world_size: int
+    questions: Texts
+    passages: Texts
+    passage_group_N: np.ndarray
+    sub_batch_B: np.ndarray
+    sub_batch_N: np.ndarray
+    aligned_questions: Texts | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to compute a gradient, and the objective."""
+
+    stage: int | str | None = 1
+    loss: dict[str, Any] = field(default_factory=dict)
+    step: dict[str, Any] = field(default_factory=dict)
+    num_negatives: int = 0
+    num_rows: int = 16
+    num_batches: int = 1
+    duplicates: bool = False
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    model: str = "xlmr"
+    checkpointing: bool = False
+    steps: int = 3
+    dropout: float = 0.1
+
+    @property
+    def loss_settings(self) -> LossSettings:
+        return LossSettings(**{"temperature": 0.1, "row_chunk": 3, **self.loss})
+
+    @property
+    def step_settings(self) -> StepSettings:
+        return StepSettings(**{"mode": "cached", "chunk_rows": 3, **self.step})
+
+    def but(self, **changes: Any) -> Case:
+        return replace(self, **changes)
+
+
+def texts(generator: np.random.Generator, count: int) -> Texts:
+    return Texts([generator.integers(4, VOCABULARY, generator.integers(2, 12)) for _ in range(count)])
+
+
+def locals_of(case: Case, world_size: int, step: int) -> list[list[Local]]:
+    """[rank][batch]: the slices of the global batches of a step; the batches do not depend on world_size."""
+    ranks: list[list[Local]] = [[] for _ in range(world_size)]
+    for number in range(case.num_batches):
+        generator = np.random.default_rng((5, step, number))
+        B, n = case.num_rows, case.num_negatives
+        questions, positives, aligned = (texts(generator, B) for _ in range(3))
+        negatives = [texts(generator, n) for _ in range(B)]
+        group_B = np.arange(B)
+        group_Bn = B + np.arange(B * n).reshape(B, n)
+        if case.duplicates:
+            group_B[B - 1] = group_B[0]
+            if n:
+                group_Bn[1, 0] = group_B[2]
+        sub_B = np.arange(B) % 2
+        b = B // world_size
+        group, sub = [], []
+        for rank in range(world_size):
+            own = slice(rank * b, (rank + 1) * b)
+            group += [*group_B[own], *group_Bn[own].ravel()]
+            sub += [*sub_B[own], *np.repeat(sub_B[own], n)]
+        batch = SimpleNamespace(
+            step=step,
+            kind="mixed",
+            example=np.arange(B),
+            question_language=np.zeros(B),
+            passage_language=np.zeros(B),
+        )
+        for rank in range(world_size):
+            own = slice(rank * b, (rank + 1) * b)
+            passages = positives.rows[own] + [row for part in negatives[own] for row in part.rows]
+            ranks[rank].append(
+                Local(
+                    batch,
+                    rank,
+                    world_size,
+                    questions[own],
+                    Texts(passages),
+                    np.array(group),
+                    sub_B,
+                    np.array(sub),
+                    aligned[own],
+                )
+            )
+    return ranks
+
+
+def build_encoder(case: Case) -> nn.Module:
+    """A fresh encoder with the same weights every time: a real XLM-R, two layers of width 16."""
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    from hbt_dist.encoder import Encoder, TextSettings
+
+    torch.manual_seed(3)
+    config = XLMRobertaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        hidden_dropout_prob=case.dropout,
+        attention_probs_dropout_prob=case.dropout,
+        initializer_range=0.2,
+    )
+    backbone: nn.Module = XLMRobertaModel(config, add_pooling_layer=False)
+    # Biases start at zero; a tensor of zeros makes a relative error meaningless.
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    if case.model == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(4)
+        targets = ["query", "value"]
+        settings = LoraConfig(r=2, lora_alpha=4, lora_dropout=case.dropout, target_modules=targets)
+        backbone = get_peft_model(backbone, settings)
+        with torch.no_grad():
+            for name, parameter in backbone.named_parameters():
+                if "lora_B" in name:
+                    parameter.copy_(torch.randn_like(parameter) * 0.1)
+    encoder = Encoder(backbone, TextSettings(normalize=False))
+    return encoder.train()
+
+
+def seed_of(step: int, rank: int) -> int:
+    return 1000 + 10 * step + rank
+
+
+def reference_loss(
+    encode: Any, case: Case, ranks: list[list[Local]], step: int, log_scale: Tensor | None
+) -> Tensor:
+    """Mean loss over the global batches with a graph, every rank's dropout drawn as that rank draws it."""
+    settings, loss = case.loss_settings, []
+    found: list[list[dict[str, Tensor]]] = []
+    for rank, batches in enumerate(ranks):
+        torch.manual_seed(seed_of(step, rank))
+        found.append([encode_slice(encode, case, local) for local in batches])
+    for number in range(case.num_batches):
+        roles = {role: torch.cat([slices[number][role] for slices in found]) for role in found[0][number]}
+        loss.append(plain_loss(roles, ranks[0][number], settings, log_scale))
+    return torch.stack(loss).mean()
+
+
+def encode_slice(encode: Any, case: Case, local: Local) -> dict[str, Tensor]:
+    """Embeddings of a rank's rows, chunk by chunk in the order of the step."""
+    settings = case.step_settings
+    roles = {"question": local.questions, "passage": local.passages}
+    if case.loss_settings.alignment_weight > 0:
+        assert local.aligned_questions is not None
+        roles["aligned"] = local.aligned_questions
+    rows = None if settings.mode == "direct" else settings.chunk_rows
+    result: dict[str, Tensor] = {}
+    for chunk in plan_chunks(roles, rows, settings.chunk_tokens, World.alone()):
+        embeddings = encode(*roles[chunk.role].pad(chunk.rows))
+        embeddings = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+        if case.loss_settings.similarity == "cosine":
+            embeddings = F.normalize(embeddings, dim=-1)
+        empty = embeddings.new_zeros(len(roles[chunk.role].rows), embeddings.shape[1])
+        index = torch.as_tensor(chunk.rows)
+        result[chunk.role] = result.get(chunk.role, empty).index_copy(0, index, embeddings)
+    return result
+
+
+def plain_loss(
+    roles: dict[str, Tensor], local: Local, settings: LossSettings, log_scale: Tensor | None
+) -> Tensor:
+    """The objective written out on whole matrices; masks by comparing every pair."""
+    q, p = roles["question"], roles["passage"]
+    B, N, W = len(q), len(p), local.world_size
+    b = B // W
+    scale = 1 / settings.temperature if log_scale is None else log_scale.exp()
+    target = torch.tensor([(i // b) * (N // W) + i % b for i in range(B)])
+    allowed = torch.ones(B, N, dtype=torch.bool)
+    group = torch.as_tensor(local.passage_group_N)
+    sub_B, sub_N = torch.as_tensor(local.sub_batch_B), torch.as_tensor(local.sub_batch_N)
+    if settings.mask_false_negatives:
+        allowed &= group[target][:, None] != group[None, :]
+    if settings.equation == "paper_eq1":
+        allowed[:, target] = False
+    segment = torch.ones(B, N, dtype=torch.bool)
+    if settings.negatives == "sub_batch":
+        segment = sub_B[:, None] == sub_N[None, :]
+    allowed &= segment
+    allowed[torch.arange(B), target] = True
+    scores = q @ p.T * scale
+    loss = F.cross_entropy(scores.masked_fill(~allowed, -torch.inf), target)
+    if settings.directions == "both":
+        back = (scores[:, target].T).masked_fill(~allowed[:, target].T, -torch.inf)
+        loss = (loss + F.cross_entropy(back, torch.arange(B))) / 2
+    if settings.alignment_weight > 0:
+        hidden = ~segment
+        inverse = 1 / settings.alignment_temperature
+        log_a = torch.log_softmax((q @ p.T * inverse).masked_fill(hidden, -1e30), 1)
+        log_b = torch.log_softmax((roles["aligned"] @ p.T * inverse).masked_fill(hidden, -1e30), 1)
+        kl = F.kl_div(log_a, log_b, reduction="batchmean", log_target=True)
+        loss = (1 - settings.alignment_weight) * loss + settings.alignment_weight * kl
+    return loss

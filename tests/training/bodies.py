@@ -1,0 +1,122 @@
+"""What every rank runs in tests/training/test_engine.py, and the same on one process without any engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbt_dist.contrastive.step import contrastive_step
+from hbt_dist.contrastive.world import World
+from hbt_dist.training.deepspeed_config import DeepSpeedSettings
+from hbt_dist.training.engine import DeepSpeedEngine, Engine, TrainedModel, build_engine
+from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
+from tests.contrastive.tiny import Case, build_encoder, locals_of, reference_loss, seed_of
+
+OPTIMIZER = OptimizerSettings(
+    learning_rate=1e-2, gradient_clipping=0.5, weight_decay=0.1, epsilon=1e-5, warmup_steps=1
+)
+TOTAL_STEPS = 5
+
+
+def deepspeed_settings(case: Case) -> DeepSpeedSettings:
+    if case.stage is None:
+        return DeepSpeedSettings(config=None, gradient_checkpointing=case.checkpointing)
+    config: Any = {
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": case.stage, **case.deepspeed.get("zero", {})},
+        **{key: value for key, value in case.deepspeed.items() if key != "zero"},
+    }
+    return DeepSpeedSettings(config=config, gradient_checkpointing=case.checkpointing)
+
+
+def gradients_of(engine: Engine) -> dict[str, Tensor]:
+    named = [(name, p) for name, p in engine.model.named_parameters() if p.requires_grad]
+    if isinstance(engine, DeepSpeedEngine):
+        from deepspeed.utils import safe_get_full_grad
+
+        return {name: safe_get_full_grad(p).detach().float().clone() for name, p in named}
+    return {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
+
+
+def parameters_of(engine: Engine) -> dict[str, Tensor]:
+    named = [(name, p) for name, p in engine.model.named_parameters() if p.requires_grad]
+    if isinstance(engine, DeepSpeedEngine) and engine.zero_stage > 0:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return {name: safe_get_full_fp32_param(p).detach().clone() for name, p in named}
+    return {name: p.detach().clone() for name, p in named}
+
+
+def run_case(world: World, case: Case, wrong_scale: float = 1.0) -> dict[str, Any]:
+    """Train `case.steps` steps; losses, norms, first gradients, last parameters."""
+    engine = build_engine(
+        build_encoder(case),
+        optimizer=OPTIMIZER,
+        total_steps=TOTAL_STEPS,
+        world=world,
+        deepspeed=deepspeed_settings(case),
+        loss=case.loss_settings,
+        grad_reduction=case.step_settings.grad_reduction,
+    )
+    if wrong_scale != 1.0:
+        accumulate = engine.accumulate
+        engine.accumulate = lambda parts: accumulate([lambda p=p: p() * wrong_scale for p in parts])  # type: ignore[method-assign]
+    engine.train()
+    result: dict[str, Any] = {"loss": [], "norm": [], "results": []}
+    for step in range(case.steps):
+        torch.manual_seed(seed_of(step, world.rank))
+        local = locals_of(case, world.size, step)[world.rank]
+        found = contrastive_step(
+            engine, local if len(local) > 1 else local[0], case.loss_settings, case.step_settings, world
+        )
+        if step == 0:
+            result["gradients"] = gradients_of(engine)
+        result["loss"].append(found.loss)
+        result["norm"].append(engine.step(step))
+        result["results"].append(found)
+    result["parameters"] = parameters_of(engine)
+    result["reduction"] = getattr(engine, "reduction", None)
+    return result
+
+
+def run_cases(world: World, cases: list[Case], wrong_scale: float = 1.0) -> list[dict[str, Any]]:
+    results = []
+    for case in cases:
+        try:
+            results.append(run_case(world, case, wrong_scale))
+        except Exception as error:
+            raise RuntimeError(f"{case}") from error
+    # Gradients and parameters are the same on all ranks; one copy travels back.
+    return results if world.rank == 0 else [{"loss": r["loss"], "norm": r["norm"]} for r in results]
+
+
+def reference(case: Case, world_size: int) -> dict[str, Any]:
+    """The same on one process: whole matrices, autograd, clip_grad_norm_, AdamW."""
+    model = TrainedModel(build_encoder(case), case.loss_settings).train()
+    optimizer = build_optimizer(model, OPTIMIZER)
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    result: dict[str, Any] = {"loss": [], "norm": []}
+    for step in range(case.steps):
+        log_scale = None if model.temperature is None else model.temperature.log_scale
+        loss = reference_loss(model.encoder, case, locals_of(case, world_size, step), step, log_scale)
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            result["gradients"] = {name: p.grad.clone() for name, p in named if p.grad is not None}
+        parameters = [p for _, p in named]
+        limit = OPTIMIZER.gradient_clipping or 0.0
+        result["norm"].append(float(torch.nn.utils.clip_grad_norm_(parameters, limit)))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, TOTAL_STEPS, OPTIMIZER)
+        optimizer.step()
+        result["loss"].append(loss.item())
+    result["parameters"] = {name: p.detach().clone() for name, p in named}
+    return result
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
