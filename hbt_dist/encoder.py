@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,6 +122,7 @@ class LoadedEncoder:
     encoder: Encoder
     tokenizer: Any
     source: str
+    facts: dict[str, Any] = field(default_factory=dict)  # what its training recorded: languages, run, data
 
     @property
     def text(self) -> TextSettings:
@@ -166,7 +167,12 @@ def load_encoder(
         ) from error
     recorded, dense = _recorded_settings(folder) if folder.is_dir() else _hub_settings(source)
     settings = TextSettings(**{**recorded, **(text or {})})
-    return LoadedEncoder(Encoder(backbone, settings, dense).eval(), tokenizer, source)
+    return LoadedEncoder(Encoder(backbone, settings, dense).eval(), tokenizer, source, _facts(folder))
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    own = folder / SETTINGS_FILE
+    return dict(json.loads(own.read_text("utf-8")).get("training", {})) if own.is_file() else {}
 
 
 def load_backbone(source: str, trust_remote_code: bool = False) -> nn.Module:
@@ -296,6 +302,7 @@ def save_encoder(
     *,
     backbone_state: dict[str, Tensor] | None = None,
     card: str = "",
+    facts: dict[str, Any] | None = None,
 ) -> None:
     """Write a model folder that transformers, sentence-transformers and `load_encoder` read.
 
@@ -304,6 +311,7 @@ def save_encoder(
     Args:
         backbone_state: weights of the backbone where `encoder` does not hold them (ZeRO-3 shards).
         card: the model card, Markdown.
+        facts: what the training was (languages, run, data), kept in ``hbt_dist.json``.
     """
     backbone: Any = encoder.backbone
     state = backbone_state if backbone_state is not None else backbone.state_dict()
@@ -311,7 +319,8 @@ def save_encoder(
     limit = max(encoder.text.max_question_tokens, encoder.text.max_passage_tokens)
     tokenizer.model_max_length = limit
     tokenizer.save_pretrained(folder)
-    _write_json(folder / SETTINGS_FILE, {"format": 1, "text": encoder.text.model_dump()})
+    settings = {"format": 1, "text": encoder.text.model_dump(), "training": facts or {}}
+    _write_json(folder / SETTINGS_FILE, settings)
     modules = [("", "Transformer")]
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
     pooling = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}[encoder.text.pooling]

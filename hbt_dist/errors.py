@@ -22,7 +22,7 @@ class UserError(Exception):
         self.place = place
         self.found = found
         self.expected = expected
-        super().__init__(place, found, expected)  # the three parts, so that the error pickles between processes
+        super().__init__(place, found, expected)  # the three parts, so that the error can be pickled
 
     def __str__(self) -> str:
         lines = [f"{self.place}: {self.found}"]

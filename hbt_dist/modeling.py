@@ -68,9 +68,6 @@ class ModelSettings(Settings):
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the model; off unless you trust it"
     )
-    gradient_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass to save memory"
-    )
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
@@ -100,9 +97,6 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
     else:
         _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
         loaded = load_encoder(folder)
-    if settings.gradient_checkpointing:
-        backbone: Any = loaded.encoder.backbone
-        backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return loaded
 
 

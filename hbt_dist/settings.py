@@ -218,3 +218,17 @@ def _dotted(key: Key) -> str:
 
 def _name(value: Any) -> str:
     return {type(None): "nothing", list: "a list", str: "text"}.get(type(value), type(value).__name__)
+
+
+def settings_from_items(kind: type[Loaded], items: Sequence[str]) -> Loaded:
+    """Typed settings from ``key=value`` items of a command line alone.
+
+    Raises:
+        UserError: an item is malformed, a key is unknown, a value is impossible.
+    """
+    data: dict[str, Any] = {}
+    overridden = {apply_override(data, item): item for item in items}
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, kind, "command line", {}, overridden) from None

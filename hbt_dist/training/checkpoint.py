@@ -128,7 +128,8 @@ class CheckpointStore:
             raise UserError(
                 str(beside),
                 f"the checkpoint could not be written: {failed[0]}",
-                "the previous checkpoint is untouched; make room or mend the rights, then start the same command again",
+                "the previous checkpoint is untouched; make room or mend the rights,\n"
+                "then start the same command again",
             )
         return result
 
@@ -179,20 +180,21 @@ def verify(folder: Path, step: int | None = None) -> tuple[str | None, dict[str,
         return f"its format is {version}, this version reads {FORMAT}", manifest
     if step is not None and recorded != step:
         return f"its manifest is of step {recorded}", manifest
-    for name, (size, digest) in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing", manifest
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes, expected {size}", manifest
-        if hash_file(path) != digest:
-            return f"{name} does not match its checksum", manifest
-    return None, manifest
+    problems = (_differs(folder / name, name, size, digest) for name, (size, digest) in files.items())
+    return next((problem for problem in problems if problem), None), manifest
+
+
+def _differs(path: Path, name: str, size: int, digest: str) -> str | None:
+    if not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != size:
+        return f"{name} has {path.stat().st_size} bytes, expected {size}"
+    return None if hash_file(path) == digest else f"{name} does not match its checksum"
 
 
 def hash_file(path: Path, *, flush: bool = False) -> str:
     """sha256 of a file; `flush` also forces it to disk."""
-    with path.open("rb+" if flush else "rb") as file:
+    with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if flush:
             os.fsync(file.fileno())

@@ -1,0 +1,5 @@
+"""`python -m hbt_dist`, which launchers such as torchrun start."""
+
+from hbt_dist.cli import main
+
+main()

@@ -1,0 +1,196 @@
+"""The command line. Thin: parse, load the typed file, call a job, turn a user's mistake into one message.
+
+Exit codes: 0 done; 1 a bug or an unexpected failure (with a traceback); 2 something given cannot be used
+(one message on stderr); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hbt_dist import __version__
+from hbt_dist.errors import UserError
+
+app = typer.Typer(
+    name="hbt-dist",
+    help="Hybrid batch training of multilingual dense retrievers; exact evaluation of every language pair.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look into training data and batches.")
+app.add_typer(data_app, name="data")
+
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="run file (YAML), or the name of one that comes with the package: quickstart"
+    ),
+]
+OverrideArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="overrides, such as batches.alpha=0.25", show_default=False
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    run: RunArgument,
+    overrides: OverrideArgument = None,
+    launcher: Annotated[
+        Literal["ray", "local"],
+        typer.Option(
+            help="ray: Ray starts the workers; local: this process is one (torchrun, deepspeed, Slurm, alone)"
+        ),
+    ] = "ray",
+    quiet: QuietOption = False,
+) -> None:
+    """Train a run; the same command continues an interrupted one."""
+    from hbt_dist.config import load_run
+    from hbt_dist.jobs import train_job
+
+    folder = train_job(load_run(run, overrides or []), launcher, quiet=quiet)
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(f"model: {folder.model}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Option(help="folder or hub name: hbt-dist, sentence-transformers or transformers")
+    ],
+    benchmark: Annotated[
+        str, typer.Option(help="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...")
+    ],
+    output: Annotated[Path, typer.Option(help="folder for results.json, pair_matrix.csv, heatmap.png")],
+    data_dir: Annotated[Path | None, typer.Option(help="folder of the benchmark's files")] = None,
+    variant: Annotated[str | None, typer.Option(help="such as sentence or sentence+context")] = None,
+    languages: Annotated[str | None, typer.Option(help="only these, separated by commas")] = None,
+    training_languages: Annotated[
+        str | None,
+        typer.Option(
+            help="languages seen in training, to report others apart; default: what the model recorded"
+        ),
+    ] = None,
+    question_prefix: Annotated[str | None, typer.Option(help="put before every question")] = None,
+    passage_prefix: Annotated[str | None, typer.Option(help="put before every passage")] = None,
+    pooling: Annotated[
+        Literal["mean", "cls", "last"] | None, typer.Option(help="default: what the model recorded")
+    ] = None,
+    max_question_tokens: Annotated[int | None, typer.Option(min=4)] = None,
+    max_passage_tokens: Annotated[int | None, typer.Option(min=4)] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="scoring settings, such as num_shards=4"),
+    ] = None,
+    trec: Annotated[bool, typer.Option("--trec", help="also write TREC run and qrels")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the means as JSON instead of a table")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Evaluate a model on every pair of question and candidate language, and on the pool of all languages."""
+    from hbt_dist.config import BenchmarkSettings
+    from hbt_dist.evaluation.config import EvaluationSettings
+    from hbt_dist.jobs import evaluate_job
+    from hbt_dist.settings import settings_from_items
+
+    asked = BenchmarkSettings(
+        name=benchmark,
+        data_dir=str(data_dir) if data_dir else None,
+        variant=variant,
+        languages=_split(languages),
+    )
+    text = {
+        "question_prefix": question_prefix,
+        "passage_prefix": passage_prefix,
+        "pooling": pooling,
+        "max_question_tokens": max_question_tokens,
+        "max_passage_tokens": max_passage_tokens,
+    }
+    summary = evaluate_job(
+        model,
+        asked,
+        output,
+        text={key: value for key, value in text.items() if value is not None},
+        scoring=settings_from_items(EvaluationSettings, set_ or []),
+        training_languages=_split(training_languages),
+        trust_remote_code=trust_remote_code,
+        trec=trec,
+        quiet=quiet or as_json,
+    )
+    if as_json:
+        results = json.loads((output / "results.json").read_text("utf-8"))
+        typer.echo(json.dumps({"means": results["means"], "bias": results["bias"], "folder": str(output)}))
+    else:
+        typer.echo(summary)
+        typer.echo(f"written: {output}/results.json, pair_matrix.csv, heatmap.png")
+
+
+def _split(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the run file."""
+    from hbt_dist.config import RunFile
+
+    typer.echo(json.dumps(RunFile.model_json_schema(), indent=2))
+
+
+def main() -> None:
+    """Entry point of the `hbt-dist` command."""
+    _calm_libraries()
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
+
+
+def _calm_libraries() -> None:
+    """Keep the libraries' notices about their own inner workings off the user's terminal."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DS_LOG_LEVEL", "error")
+    os.environ.setdefault("LOG_LEVEL", "error")
+    for module in ("deepspeed", "torch", "ray", "transformers"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}(\.|$)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The run file: everything one training run is made of, typed.
+
+The same file drives `hbt-dist train`, the deepspeed launcher, Ray jobs and Tune trials. `hbt-dist schema`
+prints its JSON schema.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hbt_dist.batching.config import BatchSettings
+from hbt_dist.contrastive.config import LossSettings, StepSettings
+from hbt_dist.data.config import DataSettings
+from hbt_dist.errors import UserError
+from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.modeling import ModelSettings
+from hbt_dist.orchestration.config import WorkerSettings
+from hbt_dist.settings import Settings, load_settings
+from hbt_dist.training.config import TrainingSettings
+from hbt_dist.training.deepspeed_config import DeepSpeedSettings
+from hbt_dist.training.optimizer import OptimizerSettings
+
+#: Run files that come with the package; `hbt-dist train quickstart` finds them by name.
+EMBEDDED = Path(__file__).parent / "run_files"
+
+
+class BenchmarkSettings(Settings):
+    """One benchmark to evaluate on."""
+
+    name: str = Field(description="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...")
+    data_dir: str | None = Field(None, description="its folder; the embedded sample needs none")
+    variant: str | None = Field(
+        None, description="candidate text or task variant, where the benchmark has several"
+    )
+    languages: tuple[str, ...] | None = Field(None, description="only these languages; none: all it has")
+
+    @property
+    def label(self) -> str:
+        """A folder name that tells the benchmark and its variant."""
+        return self.name if self.variant is None else f"{self.name}-{self.variant.replace('+', '-')}"
+
+
+class RunEvaluation(Settings):
+    """Which benchmarks the run is measured on, and when."""
+
+    benchmarks: tuple[BenchmarkSettings, ...] = Field(
+        (), description="none: training is not followed by an evaluation"
+    )
+    when: tuple[Literal["start", "end"], ...] = Field(
+        ("end",), description="start: the model before training; end: the trained model"
+    )
+    scoring: EvaluationSettings = Field(
+        default_factory=EvaluationSettings, description="how embeddings are made and scored"
+    )
+
+
+class RunFile(Settings):
+    """One training run."""
+
+    name: str = Field(description="name of the run in reports", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    output_dir: str = Field(
+        description="folder that the run writes to; on a cluster it must be shared by all nodes"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="fixes weights from scratch, batches and dropout")
+    data: DataSettings = Field(description="what is trained on")
+    batches: BatchSettings = Field(description="what a global batch is made of")
+    model: ModelSettings = Field(description="the encoder that is trained")
+    loss: LossSettings = Field(default_factory=LossSettings, description="the contrastive objective")
+    step: StepSettings = Field(default_factory=StepSettings, description="how its gradient is computed")
+    optimizer: OptimizerSettings = Field(
+        default_factory=OptimizerSettings, description="AdamW and its schedule"
+    )
+    deepspeed: DeepSpeedSettings = Field(
+        default_factory=DeepSpeedSettings, description="ZeRO stage and precision"
+    )
+    training: TrainingSettings = Field(description="how long, and what is written")
+    workers: WorkerSettings = Field(default_factory=WorkerSettings, description="processes and Ray")
+    evaluation: RunEvaluation = Field(default_factory=RunEvaluation, description="measurements of the run")
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved run file as plain data (YAML, JSON)."""
+        return self.model_dump(mode="json")
+
+
+def find_run_file(name: str) -> Path:
+    """The path of a run file: a file, or the name of one that comes with the package.
+
+    Raises:
+        UserError: neither exists.
+    """
+    path = Path(name)
+    embedded = EMBEDDED / f"{name}.yaml"
+    if not path.exists() and embedded.is_file():
+        return embedded
+    if not path.exists():
+        names = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.yaml")))
+        raise UserError(
+            name, "no such run file", f"give a YAML file, or one that comes with the package: {names}"
+        )
+    return path
+
+
+def load_run(path: str, overrides: list[str] | tuple[str, ...] = ()) -> RunFile:
+    """Load a run file, apply overrides, make its paths absolute (workers run in other folders).
+
+    Raises:
+        UserError: see `load_settings`.
+    """
+    run = load_settings(RunFile, find_run_file(path), overrides)
+    return resolve_paths(run)
+
+
+def resolve_paths(run: RunFile) -> RunFile:
+    """The run with paths relative to the working directory made absolute."""
+    data = run.plain()
+    data["output_dir"] = _absolute(run.output_dir)
+    data["data"]["cache_dir"] = _absolute(run.data.cache_dir)
+    for source, block in zip(run.data.sources, data["data"]["sources"], strict=True):
+        if source.path is not None and source.format != "hub":
+            block["path"] = _absolute(source.path)
+    for benchmark, block in zip(run.evaluation.benchmarks, data["evaluation"]["benchmarks"], strict=True):
+        if benchmark.data_dir is not None:
+            block["data_dir"] = _absolute(benchmark.data_dir)
+    name = run.model.name_or_path
+    if name is not None and Path(name).expanduser().is_dir():
+        data["model"]["name_or_path"] = _absolute(name)
+    engine = run.deepspeed.config
+    if isinstance(engine, str) and ("/" in engine or engine.endswith(".json")):
+        data["deepspeed"]["config"] = _absolute(engine)
+    if run.evaluation.scoring.cache_dir is not None:
+        data["evaluation"]["scoring"]["cache_dir"] = _absolute(run.evaluation.scoring.cache_dir)
+    return RunFile.model_validate(_unset_defaults(data, run))
+
+
+def _unset_defaults(data: dict[str, Any], run: RunFile) -> dict[str, Any]:
+    """Leave out what the user did not set in a data source: its options are checked against its format."""
+    for source, block in zip(run.data.sources, data["data"]["sources"], strict=True):
+        for name in set(block) - source.model_fields_set:
+            del block[name]
+    return data
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

@@ -1,0 +1,205 @@
+"""What the command line does, as functions: train a run, evaluate a model.
+
+train     [evaluate the start model] -> train -> [evaluate the trained model] -> compare the two
+evaluate  load -> encode -> rank -> write a folder with results.json, pair_matrix.csv, heatmap.png
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hbt_dist.config import BenchmarkSettings, RunFile
+from hbt_dist.training.run_folder import RunFolder, environment_facts
+
+Launcher = Literal["ray", "local"]
+
+
+def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFolder:
+    """Train as the run file says and measure the model as it asks.
+
+    Args:
+        run: the run file with absolute paths.
+        launcher: ``ray`` starts workers; ``local`` trains in this process, which torchrun, deepspeed,
+            accelerate or Slurm may have started with others.
+        quiet: print results only.
+
+    Raises:
+        UserError: the run cannot be done as asked.
+    """
+    folder = RunFolder(run.output_dir)
+    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    measure = first and bool(run.evaluation.benchmarks)
+    if first:
+        folder.check(run.plain())
+    if measure:
+        check_benchmarks(run.evaluation.benchmarks)
+    if launcher == "ray":
+        if measure and "start" in run.evaluation.when:
+            _measure(run, folder, "start", quiet)
+        from hbt_dist.orchestration.train import train_on_ray
+
+        train_on_ray(run, quiet=quiet)
+    else:
+        train_in_process(run, quiet=quiet)
+        if measure and "start" in run.evaluation.when:
+            _measure(run, folder, "start", quiet)
+    if measure and "end" in run.evaluation.when and folder.model.is_dir():
+        _measure(run, folder, "end", quiet)
+    if measure and not quiet and {"start", "end"} <= set(run.evaluation.when) and folder.model.is_dir():
+        for benchmark in run.evaluation.benchmarks:
+            before, after = (folder.evaluation / when / benchmark.label for when in ("start", "end"))
+            _say(before_and_after(before, after))
+    return folder
+
+
+def train_in_process(run: RunFile, *, quiet: bool = False) -> None:
+    """Be one of the processes that a launcher started (or the only one)."""
+    from hbt_dist.runtime import EnvironmentRuntime
+
+    with EnvironmentRuntime() as runtime:
+        from hbt_dist.training.trainer import train_loop
+
+        result = train_loop(run, runtime, quiet=quiet)
+    if runtime.rank == 0 and not result.finished:
+        _say(f"stopped at step {result.step} as asked; the same command continues from there")
+
+
+def check_benchmarks(benchmarks: Sequence[BenchmarkSettings]) -> None:
+    """Read the benchmarks before hours of training rather than after.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    for benchmark in benchmarks:
+        load(benchmark)
+
+
+def load(benchmark: BenchmarkSettings) -> Any:
+    """Read a benchmark as the run file names it."""
+    from hbt_dist.data.benchmark import load_benchmark
+
+    data_dir = Path(benchmark.data_dir) if benchmark.data_dir is not None else None
+    return load_benchmark(benchmark.name, data_dir, variant=benchmark.variant, languages=benchmark.languages)
+
+
+def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
+    from hbt_dist.data.corpus import build_corpus
+
+    model = str(folder.model)
+    if when == "start":
+        model = _start_model(run, folder)
+    languages = build_corpus(run.data, Path(run.data.cache_dir)).languages
+    for benchmark in run.evaluation.benchmarks:
+        out = folder.evaluation / when / benchmark.label
+        if when == "start" and (out / "results.json").is_file():
+            continue  # a resumed run: the start model has not changed
+        title = "before training" if when == "start" else "after training"
+        if not quiet:
+            _say(f"evaluate {title}: {benchmark.label}")
+        text = evaluate_job(
+            model,
+            benchmark,
+            out,
+            text=run.model.text,
+            scoring=run.evaluation.scoring,
+            trust_remote_code=run.model.trust_remote_code,
+            training_languages=languages,
+            quiet=quiet,
+        )
+        if not quiet:
+            _say(text)
+
+
+def _start_model(run: RunFile, folder: RunFolder) -> str:
+    from hbt_dist.training.trainer import prepare
+
+    if run.model.scratch is None:
+        assert run.model.name_or_path is not None
+        return run.model.name_or_path
+    prepare(run)
+    return str(folder.start)
+
+
+def evaluate_job(
+    model: str,
+    benchmark: BenchmarkSettings,
+    out: Path,
+    *,
+    training_languages: Sequence[str] | None = None,
+    text: dict[str, Any] | None = None,
+    scoring: Any = None,
+    trust_remote_code: bool = False,
+    trec: bool = False,
+    quiet: bool = False,
+) -> str:
+    """Evaluate one model on one benchmark and write the folder `out`.
+
+    Args:
+        model: folder or hub name of an encoder.
+        benchmark: what to measure on.
+        out: folder for the results; an older evaluation there is replaced.
+        training_languages: to report seen and unseen languages apart; by default what the model recorded.
+        text: text settings that replace the model's own.
+        scoring: `EvaluationSettings`; by default the run's, else the defaults.
+        trust_remote_code: run code that comes with the model.
+        trec: also write TREC run and qrels files.
+
+    Returns:
+        the summary for the terminal.
+
+    Raises:
+        UserError: model, benchmark or folder cannot be used.
+    """
+    from hbt_dist.encoder import load_encoder
+    from hbt_dist.evaluation.config import EvaluationSettings
+    from hbt_dist.evaluation.evaluation import evaluate
+    from hbt_dist.evaluation.results import summary
+    from hbt_dist.evaluation.writing import check_target, write_evaluation
+
+    scoring = scoring or EvaluationSettings()
+    check_target(out)
+    data = load(benchmark)
+    loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
+    questions, candidates = encode_benchmark(loaded, data, scoring, quiet=quiet)
+    seen = training_languages if training_languages is not None else loaded.facts.get("languages")
+    evaluation = evaluate(
+        data,
+        questions,
+        candidates,
+        settings=scoring,
+        seen_languages=seen,
+        provenance={
+            "model": model,
+            "text": loaded.text.model_dump(),
+            "training": loaded.facts,
+            **environment_facts(),
+        },
+    )
+    write_evaluation(evaluation, out, trec=trec)
+    return summary(evaluation)
+
+
+def before_and_after(before: Path, after: Path) -> str:
+    """A few lines that compare the evaluations of one benchmark before and after training."""
+    old, new = (json.loads((folder / "results.json").read_text("utf-8")) for folder in (before, after))
+    rows: list[tuple[str, Any, Any]] = []
+    for setting in ("monolingual", "crosslingual", "multilingual"):
+        rows.append(
+            (f"{setting} mAP", *(results["means"][setting]["macro"]["map"] for results in (old, new)))
+        )
+    rows.append(("rank distance", *(results["bias"]["rank_distance"]["macro"] for results in (old, new))))
+    lines = [f"{after.name}: before -> after training"]
+    for title, *values in rows:
+        shown = ["-" if v is None else f"{v:.1f}" if title == "rank distance" else f"{v:.4f}" for v in values]
+        lines.append(f"  {title:<18} {shown[0]:>8} -> {shown[1]:>8}")
+    lines.append(f"  whole matrices: {before}, {after}")
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stdout, flush=True)

@@ -1,0 +1,44 @@
+"""Settings of the workers and of the Ray cluster they run on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from hbt_dist.settings import Settings
+
+
+class WorkerSettings(Settings):
+    """How many workers Ray starts, with what, and what happens when one dies.
+
+    Launchers other than Ray (torchrun, deepspeed, Slurm) bring their own number of workers; the global
+    batches are the same for every number.
+    """
+
+    num_workers: int = Field(
+        1, ge=1, description="data-parallel workers; the global batch is cut into so many slices"
+    )
+    use_gpu: bool | Literal["auto"] = Field(
+        "auto", description="one GPU per worker; auto: if the cluster has GPUs"
+    )
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs that Ray reserves for each worker")
+    memory_gib_per_worker: float | None = Field(
+        None,
+        gt=0,
+        description="host memory that Ray reserves for each worker; give it when offloading to the CPU",
+    )
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
+        "PACK", description="how Ray places the workers: packed on few nodes (fast links) or spread over many"
+    )
+    max_failures: int = Field(
+        3, ge=0, description="how often training restarts from the last checkpoint by itself"
+    )
+    start_timeout_seconds: float = Field(
+        600, gt=0, description="give up when the cluster has not started the workers after so long"
+    )
+    address: str | None = Field(
+        None,
+        description="Ray cluster: host:port, 'auto' (the one running here), or 'local' (a private one); "
+        "by default RAY_ADDRESS, else the one running here, else a private one",
+    )

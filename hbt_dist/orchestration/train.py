@@ -1,0 +1,165 @@
+"""Training on Ray: N workers of Ray Train run the training loop; this process watches.
+
+Workers restart from the last complete checkpoint when one of them dies. What the user gave wrong is found
+in this process before any worker starts, as far as it can be; what only a worker can find ends the run
+without restarts.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hbt_dist.batching.plan import check_divisible
+from hbt_dist.config import RunFile
+from hbt_dist.errors import UserError
+from hbt_dist.orchestration.cluster import Cluster, check_resources, connect
+from hbt_dist.runtime import RayRuntime
+from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.tracking import StepProgress
+from hbt_dist.training.trainer import prepare, train_loop
+
+
+def train_on_ray(run: RunFile, *, quiet: bool = False) -> None:
+    """Train with Ray workers as `run.workers` says; returns when the last step is done.
+
+    Raises:
+        UserError: the run or the cluster cannot be used, or training kept failing.
+    """
+    check_divisible(run.batches.global_batch_size, run.workers.num_workers)
+    folder = RunFolder(run.output_dir)
+    folder.check(run.plain())
+    prepare(run)  # here, so that a mistake in the data is one error before any worker starts
+    with connect(run.workers) as cluster:
+        use_gpu = check_resources(cluster, run.workers)
+        with _Follower(folder, run, quiet=quiet or not cluster.private):
+            _fit(run, folder, cluster, use_gpu, quiet)
+
+
+def _fit(run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet: bool) -> None:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    workers = run.workers
+    resources: dict[str, float] = {"CPU": workers.cpus_per_worker}
+    if use_gpu:
+        resources["GPU"] = 1
+    if workers.memory_gib_per_worker is not None:
+        resources["memory"] = workers.memory_gib_per_worker * 1024**3
+    start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"run": run.plain(), "start": start, "quiet": quiet or cluster.private},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=600),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker=resources,
+            placement_strategy=workers.placement,
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{run.name}-{start}",  # new each time: the run's own checkpoints carry the state
+            storage_path=str(folder.root / "ray"),
+            failure_config=ray.train.FailureConfig(
+                max_failures=workers.max_failures, controller_failure_limit=2
+            ),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _explain(error, folder, start) from error
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each Ray worker runs."""
+    run = RunFile.model_validate(config["run"])
+    verdict = _verdict_file(RunFolder(run.output_dir), config["start"])
+    if verdict.is_file():  # a restart cannot help: another rank of this start has refused already
+        raise UserError(*json.loads(verdict.read_text("utf-8")))
+    try:
+        train_loop(run, RayRuntime(), quiet=config["quiet"])
+    except UserError as error:
+        verdict.parent.mkdir(parents=True, exist_ok=True)
+        verdict.write_text(json.dumps([error.place, error.found, error.expected]), "utf-8")
+        raise
+
+
+def _verdict_file(folder: RunFolder, start: str) -> Path:
+    return folder.root / "ray" / f"refused-{start}.json"
+
+
+def _explain(error: Exception, folder: RunFolder, start: str) -> UserError:
+    verdict = _verdict_file(folder, start)
+    if verdict.is_file():
+        return UserError(*json.loads(verdict.read_text("utf-8")))
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    lines = str(next(iter(failures.values()), error)).strip().splitlines()
+    rank = f"worker {next(iter(failures))}: " if failures else ""
+    return UserError(
+        str(folder.root),
+        f"training failed: {rank}{lines[-1] if lines else type(error).__name__}",
+        f"Ray's report lies in {folder.root / 'ray'}; the same command continues from the last checkpoint",
+    )
+
+
+class _Follower:
+    """Shows the progress that rank 0 writes, in the terminal of the person who started the run."""
+
+    def __init__(self, folder: RunFolder, run: RunFile, *, quiet: bool) -> None:
+        self._folder, self._run, self._quiet = folder, run, quiet
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+        self._seen = {
+            path: path.stat().st_size if path.is_file() else 0 for path in (folder.metrics, folder.log)
+        }
+
+    def __enter__(self) -> None:
+        if not self._quiet:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def _follow(self) -> None:
+        progress: StepProgress | None = None
+        last = False
+        while not last:
+            last = self._stop.wait(0.5)
+            for line in self._new_lines(self._folder.log):
+                (progress.say if progress else print)(line)
+            for line in self._new_lines(self._folder.metrics):
+                figures = _parse(line)
+                if figures is None:
+                    continue
+                if progress is None:
+                    progress = StepProgress(figures["step"] - 1, self._run.training.steps)
+                progress.show(figures["step"], figures)
+        if progress:
+            progress.close()
+
+    def _new_lines(self, path: Path) -> list[str]:
+        try:
+            size = path.stat().st_size
+            self._seen[path] = min(self._seen[path], size)  # a restart cuts the file back
+            with path.open("rb") as file:
+                file.seek(self._seen[path])
+                new = file.read()
+        except OSError:
+            return []
+        whole = new[: new.rfind(b"\n") + 1]
+        self._seen[path] += len(whole)
+        return whole.decode("utf-8", errors="replace").splitlines()
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        figures = json.loads(line)
+    except ValueError:
+        return None
+    return figures if isinstance(figures, dict) and "step" in figures else None

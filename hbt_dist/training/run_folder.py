@@ -1,0 +1,157 @@
+"""The output folder of a run: what lies where, and that it belongs to this run alone.
+
+run.yaml           the resolved run file (absolute paths), enough to run it again
+provenance.json    versions, host, launcher, world size, data fingerprints, of every start
+metrics.jsonl      one line per step
+log.txt            what the run said
+tensorboard/       the same figures for TensorBoard
+start/             the model before training (only when it is made from scratch)
+checkpoints/       what the same command continues from
+model/             the trained model
+evaluation/        one folder per evaluation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from hbt_dist import __version__
+from hbt_dist.errors import UserError
+
+#: Blocks of the run file that may change when a run is continued: none of them changes what is computed.
+MAY_CHANGE = ("output_dir", "workers", "evaluation", "training", "step")
+PACKAGES = (
+    "torch",
+    "deepspeed",
+    "ray",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "faiss-cpu",
+    "faiss-gpu",
+)
+
+
+class RunFolder:
+    """Paths of a run, and the right to write to them."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.run_file = self.root / "run.yaml"
+        self.provenance = self.root / "provenance.json"
+        self.metrics = self.root / "metrics.jsonl"
+        self.log = self.root / "log.txt"
+        self.tensorboard = self.root / "tensorboard"
+        self.start = self.root / "start"
+        self.checkpoints = self.root / "checkpoints"
+        self.model = self.root / "model"
+        self.evaluation = self.root / "evaluation"
+        self._lock = FileLock(self.root / ".lock")
+
+    def check(self, run: dict[str, Any]) -> None:
+        """Refuse to continue another run.
+
+        Args:
+            run: the resolved run file as plain data.
+
+        Raises:
+            UserError: the folder holds a run that differs in what it computes.
+        """
+        if not self.run_file.is_file():
+            return
+        try:
+            before = yaml.safe_load(self.run_file.read_text("utf-8"))
+            assert isinstance(before, dict)
+        except (yaml.YAMLError, AssertionError, UnicodeDecodeError):
+            raise UserError(str(self.run_file), "is not a run file", "choose another output_dir") from None
+        differences = [
+            f"{key}: {old!r} there, {new!r} now"
+            for key, old, new in _differences(before, run, "")
+            if key.split(".")[0] not in MAY_CHANGE
+        ]
+        if differences:
+            raise UserError(
+                str(self.root),
+                f"holds another run ({'; '.join(differences[:3])}{'; ...' if len(differences) > 3 else ''})",
+                "choose another output_dir, or move the folder away",
+            )
+
+    def acquire(self, wait_seconds: float = 20) -> None:
+        """Become the only writer; the lock ends with the process.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=wait_seconds)
+        except Timeout:
+            raise UserError(
+                str(self.root),
+                "another run is writing to this folder",
+                "wait for it, or choose another output_dir",
+            ) from None
+
+    def release(self) -> None:
+        """Let others write."""
+        self._lock.release()
+
+    def write_run_file(self, run: dict[str, Any]) -> None:
+        """Record the resolved run file."""
+        text = yaml.safe_dump(run, sort_keys=False, allow_unicode=True)
+        beside = self.run_file.with_suffix(".tmp")
+        beside.write_text(text, "utf-8")
+        beside.replace(self.run_file)
+
+    def add_provenance(self, facts: dict[str, Any]) -> None:
+        """Append the facts of this start."""
+        starts: list[Any] = []
+        if self.provenance.is_file():
+            starts = json.loads(self.provenance.read_text("utf-8"))
+        starts.append({**environment_facts(), **facts})
+        beside = self.provenance.with_suffix(".tmp")
+        beside.write_text(json.dumps(starts, indent=1) + "\n", "utf-8")
+        beside.replace(self.provenance)
+
+
+def environment_facts() -> dict[str, Any]:
+    """Versions and place of this process; no secrets, no environment variables."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hbt_dist": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*old, *(name for name in new if name not in old)]
+        return [
+            difference
+            for name in names
+            for difference in _differences(
+                old.get(name), new.get(name), f"{key}.{name}" if key else str(name)
+            )
+        ]
+    return [] if old == new else [(key, old, new)]

@@ -1,0 +1,345 @@
+"""The training loop: one function, whoever starts it.
+
+    prepare  corpus, encoder, tokens, batch plan (each node for itself; fingerprints must agree)
+    resume   from the newest complete checkpoint of the run's folder
+    loop     plan(step) -> own rows -> contrastive step -> optimizer step -> figures
+    end      checkpoint, model folder
+
+What step t computes depends on the run file and t alone: batches come from (seed, step), dropout from
+(seed, step, rank), the learning rate from the step. So there is nothing to save but weights, optimizer state
+and one integer, and a resumed run ends where an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from hbt_dist.batching.collate import collate
+from hbt_dist.batching.plan import BatchPlan, check_divisible
+from hbt_dist.batching.resume import check_resume
+from hbt_dist.batching.tokens import TokenStore
+from hbt_dist.config import RunFile
+from hbt_dist.contrastive.step import NonFiniteError, check_gradient_norm, contrastive_step
+from hbt_dist.contrastive.world import World
+from hbt_dist.data.corpus import Corpus, build_corpus
+from hbt_dist.encoder import LoadedEncoder, save_encoder
+from hbt_dist.errors import UserError
+from hbt_dist.modeling import prepare_model
+from hbt_dist.runtime import Runtime
+from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
+from hbt_dist.training.engine import Engine, build_engine
+from hbt_dist.training.engine_state import describe, gather_weights, load_engine, save_engine, split_weights
+from hbt_dist.training.model_card import model_card
+from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs before its first step."""
+
+    corpus: Corpus
+    model: LoadedEncoder
+    tokens: TokenStore
+    plan: BatchPlan
+
+    @property
+    def fingerprint(self) -> str:
+        """What all ranks must agree on."""
+        return f"{self.plan.fingerprint}-{self.tokens.fingerprint}"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended."""
+
+    step: int
+    finished: bool
+    loss: float | None
+    seconds: float
+
+
+def prepare(run: RunFile) -> Prepared:
+    """Convert the data, build or load the encoder, tokenise, plan. Idempotent; safe in several processes.
+
+    Raises:
+        UserError: something the user gave cannot be used.
+    """
+    cache = Path(run.data.cache_dir)
+    corpus = build_corpus(run.data, cache)
+    plan = BatchPlan(corpus, run.batches, run.seed)
+    model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
+    tokens = TokenStore.build(corpus, model.tokenizer, model.text, cache)
+    return Prepared(corpus, model, tokens, plan)
+
+
+def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult:
+    """Train to the last step, or until the runtime wants to stop. Every rank calls it.
+
+    Args:
+        run: the run file, paths absolute.
+        runtime: this process' place; the torch process group exists.
+        quiet: print nothing (the log and the metrics file are written all the same).
+
+    Raises:
+        UserError: what the user gave cannot be used, or the training diverged; the last complete
+            checkpoint stays as it is.
+    """
+    began = time.monotonic()
+    folder = RunFolder(run.output_dir)
+    set_threads(run, runtime)
+    world = World(runtime.rank, runtime.world_size, runtime.device)
+    check_divisible(run.batches.global_batch_size, world.size)
+    _on_rank_0(runtime, lambda: _take_folder(run, folder))
+    try:
+        prepared = prepare(run)
+        _agree(prepared.fingerprint, world)
+        training = _Training(run, runtime, world, folder, prepared)
+        step, finished, loss = training.run_all(quiet=quiet)
+        return TrainResult(step, finished, loss, time.monotonic() - began)
+    finally:
+        if runtime.rank == 0:
+            folder.release()
+
+
+def _take_folder(run: RunFile, folder: RunFolder) -> None:
+    folder.acquire()
+    folder.check(run.plain())
+    folder.write_run_file(run.plain())
+
+
+class _Training:
+    """One start of a run on this rank: engine, checkpoints, and the loop over the steps."""
+
+    def __init__(
+        self, run: RunFile, runtime: Runtime, world: World, folder: RunFolder, prepared: Prepared
+    ) -> None:
+        self.settings, self.runtime, self.world, self.folder, self.prepared = (
+            run,
+            runtime,
+            world,
+            folder,
+            prepared,
+        )
+        torch.manual_seed(run.seed)
+        self.engine = build_engine(
+            prepared.model.encoder,
+            optimizer=run.optimizer,
+            total_steps=run.training.steps,
+            world=world,
+            deepspeed=run.deepspeed,
+            loss=run.loss,
+            grad_reduction=run.step.grad_reduction,
+        )
+        self.notes: list[str] = []
+        self.store = CheckpointStore(
+            folder.checkpoints,
+            rank=world.rank,
+            world_size=world.size,
+            keep=run.training.keep_checkpoints,
+            say=self.notes.append,
+        )
+        self.start = self._resume(self.store.newest())
+
+    def _resume(self, found: Checkpoint | None) -> int:
+        if found is None:
+            return 0
+        check_resume(found.manifest["plan"], self.prepared.plan.state)
+        here = describe(self.engine)
+        for key, what in (("engine", "engine"), ("zero_stage", "ZeRO stage"), ("world_size", "workers")):
+            if found.manifest[key] != here[key]:
+                raise UserError(
+                    str(found.folder),
+                    f"was written with {what} {found.manifest[key]}, this start has {here[key]}",
+                    f"start with {what} {found.manifest[key]}, or use another output_dir",
+                )
+        load_engine(self.engine, found.folder)
+        dist.barrier()
+        self.notes.append(f"continuing from the checkpoint of step {found.step}")
+        return found.step
+
+    def run_all(self, *, quiet: bool) -> tuple[int, bool, float | None]:
+        """The remaining steps, with figures kept by rank 0: (last step, whether it is the end, last loss)."""
+        if self.runtime.rank != 0:
+            return self._loop(lambda *_: None)
+        facts = {
+            "launcher": self.runtime.launcher,
+            "first_step": self.start,
+            "device": str(self.runtime.device),
+            "corpus": self.prepared.corpus.fingerprint,
+            "plan": self.prepared.plan.fingerprint,
+            **describe(self.engine),
+        }
+        self.folder.add_provenance(facts)
+        training = self.settings.training
+        with Tracker(
+            self.folder,
+            start=self.start,
+            total=training.steps,
+            log_every=training.log_every,
+            tensorboard=training.tensorboard,
+            quiet=quiet,
+        ) as tracker:
+            for note in [*self.notes, *self._introduction()]:
+                tracker.say(note)
+            return self._loop(tracker.step)
+
+    def _loop(self, record: Callable[[int, dict[str, Any]], None]) -> tuple[int, bool, float | None]:
+        self.engine.train()
+        total, every = self.settings.training.steps, self.settings.training.checkpoint_every
+        loss: float | None = None
+        for step in range(self.start, total):
+            figures = train_step(step, self.settings, self.world, self.engine, self.prepared)
+            loss = float(figures["loss"])
+            record(step + 1, figures)
+            stop = bool(self.world.all_max(int(self.runtime.wants_stop())))
+            if (step + 1) % every == 0 or step + 1 == total or stop:
+                self._save(step + 1)
+                self.runtime.report({"step": step + 1.0, "loss": loss})
+            if stop and step + 1 < total:
+                return step + 1, False, loss
+        export_model(self.settings, self.engine, self.prepared, self.folder.model)
+        return total, True, loss
+
+    def _save(self, step: int) -> None:
+        facts = {"run": self.settings.name, "plan": self.prepared.plan.state, **describe(self.engine)}
+        self.store.save(step, lambda folder: save_engine(self.engine, folder), facts)
+
+    def _introduction(self) -> list[str]:
+        corpus, run = self.prepared.corpus, self.settings
+        parameters = sum(int(getattr(p, "ds_numel", p.numel())) for p in self.engine.model.parameters())
+        engine = describe(self.engine)
+        return [
+            f"corpus: {corpus.num_examples:,} examples, {corpus.num_passages:,} passages, "
+            f"{len(corpus.languages)} languages ({' '.join(corpus.languages)})",
+            f"model: {parameters:,} parameters; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
+            f"{engine['world_size']} workers; global batch {run.batches.global_batch_size}, "
+            f"{run.training.steps} steps",
+            *self.prepared.tokens.describe_truncation(),
+        ]
+
+
+def train_step(step: int, run: RunFile, world: World, engine: Engine, prepared: Prepared) -> dict[str, Any]:
+    """One optimizer step on the global batch of `step`; returns its figures.
+
+    Raises:
+        UserError: NaN or infinity; names the step, its kind, the languages and the examples.
+    """
+    tick = time.monotonic()
+    local = collate(prepared.plan.batch(step), prepared.corpus, prepared.tokens, world.rank, world.size)
+    planned = time.monotonic()
+    torch.manual_seed(
+        int(np.random.SeedSequence((run.seed, step, world.rank)).generate_state(1, np.uint64)[0] >> 1)
+    )
+    try:
+        result = contrastive_step(engine, local, run.loss, run.step, world)
+        norm = engine.step(step)
+        if not engine.scales_loss:
+            check_gradient_norm(norm, local)
+    except NonFiniteError as error:
+        raise explain_divergence(error, prepared.corpus) from error
+    seconds = time.monotonic() - tick
+    figures = asdict(result)
+    figures.pop("traffic")
+    batch = local.batch
+    languages = sorted({prepared.corpus.languages[i] for i in np.unique(batch.question_language)})
+    return {
+        "loss": result.loss,
+        "kind": batch.kind,
+        "languages": languages if len(languages) == 1 else len(languages),
+        "learning_rate": engine.learning_rate(step),
+        "gradient_norm": norm,
+        **{name: value for name, value in figures.items() if name != "loss"},
+        "seconds": round(seconds, 4),
+        "seconds_planning": round(planned - tick, 4),
+        "tokens_per_second": round(result.num_tokens / seconds),
+    }
+
+
+def explain_divergence(error: NonFiniteError, corpus: Corpus) -> UserError:
+    """Name what was in the batch that gave NaN or infinity."""
+    pairs = sorted(
+        {
+            f"{corpus.languages[q]}-{corpus.languages[p]}"
+            for q, p in zip(error.question_languages, error.passage_languages, strict=True)
+        }
+    )
+    examples = [corpus.example_id(int(row)) for row in error.examples[:5]]
+    more = f" and {len(error.examples) - 5} more" if len(error.examples) > 5 else ""
+    return UserError(
+        f"step {error.step}",
+        f"NaN or infinity in the {error.what} of a {error.kind} batch; question-passage languages "
+        f"{', '.join(pairs[:8])}{', ...' if len(pairs) > 8 else ''}; examples {', '.join(examples)}{more}",
+        "training stopped; the last complete checkpoint is untouched. Lower optimizer.learning_rate,\n"
+        "raise loss.temperature, or look at these examples with 'hbt-dist data inspect'",
+    )
+
+
+def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path) -> None:
+    """Write the trained model as a folder that transformers and sentence-transformers load. Collective."""
+    weights = gather_weights(engine)
+    if weights is not None:
+        backbone, dense = split_weights(weights)
+        encoder = prepared.model.encoder
+        if dense:
+            encoder.dense.load_state_dict(dense)
+        beside = folder.with_name(f"{folder.name}.tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        card = model_card(run, prepared.corpus, prepared.plan.fingerprint)
+        facts = {
+            "run": run.name,
+            "languages": list(prepared.corpus.languages),
+            "steps": run.training.steps,
+            "corpus": prepared.corpus.fingerprint,
+            "plan": prepared.plan.fingerprint,
+        }
+        save_encoder(
+            encoder, prepared.model.tokenizer, beside, backbone_state=backbone, card=card, facts=facts
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    dist.barrier()
+
+
+def set_threads(run: RunFile, runtime: Runtime) -> None:
+    """Give this worker its share of the node's cores; the same for every launcher, so that sums agree."""
+    threads = run.training.threads_per_worker
+    if threads is None:
+        threads = max(1, (os.cpu_count() or 1) // runtime.local_world_size)
+    torch.set_num_threads(threads)
+
+
+def _on_rank_0(runtime: Runtime, action: Callable[[], None]) -> None:
+    """Run `action` on rank 0; if it refuses, all ranks raise the same error."""
+    problem: list[UserError | None] = [None]
+    if runtime.rank == 0:
+        try:
+            action()
+        except UserError as error:
+            problem[0] = error
+    dist.broadcast_object_list(problem, src=0)
+    if problem[0] is not None:
+        raise problem[0]
+
+
+def _agree(fingerprint: str, world: World) -> None:
+    every: list[str | None] = [None] * world.size
+    dist.all_gather_object(every, fingerprint)
+    odd = [rank for rank, other in enumerate(every) if other != every[0]]
+    if odd:
+        raise UserError(
+            f"rank {odd[0]}",
+            "prepared other data, another tokenizer or another plan than rank 0",
+            "check that the data files and the versions of the packages are the same on every node",
+        )

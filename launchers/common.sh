@@ -1,0 +1,44 @@
+# Shared by quickstart.sh and test.sh: make (or reuse) a virtual environment with the package in it.
+# Sourced, not started. Sets $python and $here (the repository's root).
+
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$here"
+venv="${HBT_DIST_VENV:-$here/.venv}"
+python="$venv/bin/python"
+
+find_python() {
+    for candidate in "${HBT_DIST_PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+        if [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 &&
+            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "error: no Python 3.11 or newer found" >&2
+    echo "       install python3.11 with its venv module, or set HBT_DIST_PYTHON" >&2
+    exit 2
+}
+
+# install EXTRAS: install the package with these extras unless the same was installed before.
+install() {
+    local extras="$1" wanted stamp base
+    wanted="$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)"
+    stamp="$venv/.installed-${extras//,/-}"
+    if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    if [ ! -x "$python" ]; then
+        base="$(find_python)"
+        echo "making a virtual environment in $venv with $("$base" --version)"
+        "$base" -m venv "$venv" || {
+            echo "error: 'python3 -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2
+            exit 2
+        }
+    fi
+    echo "installing (a few minutes and about 3 GB the first time)"
+    # torch first, alone: its exact version has a CPU build; later packages then find it there.
+    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy
+    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
+    echo "$wanted" >"$stamp"
+}
