@@ -1,0 +1,158 @@
+"""The sample's split, training records and benchmark, put together from facts and templates.
+
+A passage states one fact and names a place of the country, so a question needs both its country and its
+relation to find its passage. Which of the templates of a language asks or states a fact is drawn by SHA-256.
+
+Split by (country, relation) pair, by SHA-256 of the pair: `HELD_OUT` pairs of each of `EVALUATION_COUNTRIES`
+countries form the benchmark, all other pairs are for training. So every country and every relation of the
+benchmark appears in training in other pairs, and the pool holds `HELD_OUT` passages about each country in
+each language. `ZERO_SHOT_LANGUAGES` appear in the benchmark alone; each has relatives in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Literal, get_args
+
+import numpy as np
+
+from hbt_dist.data.benchmark import Benchmark
+from hbt_dist.data.records import NegativeRecord, TrainingRecord
+from hbt_dist.data.sample.facts import Fact, collect_facts
+from hbt_dist.data.sample.languages import SampleLanguage, sample_languages
+from hbt_dist.errors import UserError
+
+Split = Literal["train", "eval"]
+
+LANGUAGES: dict[str, SampleLanguage] = sample_languages()
+TRAINING_LANGUAGES: tuple[str, ...] = tuple(code for code in LANGUAGES if LANGUAGES[code].in_training)
+ZERO_SHOT_LANGUAGES: tuple[str, ...] = tuple(code for code in LANGUAGES if not LANGUAGES[code].in_training)
+
+EVALUATION_COUNTRIES = 40
+HELD_OUT = 3  # pairs of each of these countries
+MIN_LEFT = 2  # pairs of each of these countries that stay for training
+
+
+def sample_facts(split: Split) -> tuple[Fact, ...]:
+    """The facts of a split, by country code.
+
+    Raises:
+        UserError: the split is neither "train" nor "eval".
+    """
+    if split not in get_args(Split):
+        raise UserError("embedded sample", f"there is no split {split!r}", "choose train or eval")
+    return _splits()[split]
+
+
+@cache
+def _splits() -> dict[Split, tuple[Fact, ...]]:
+    facts = collect_facts(tuple(LANGUAGES))
+    pairs: dict[str, list[str]] = defaultdict(list)
+    for fact in facts:
+        pairs[fact.territory].append(fact.id)
+    candidates = [territory for territory, ids in pairs.items() if len(ids) >= HELD_OUT + MIN_LEFT]
+    held_out: set[str] = set()
+    for territory in sorted(candidates, key=_digest)[:EVALUATION_COUNTRIES]:
+        held_out.update(sorted(pairs[territory], key=_digest)[:HELD_OUT])
+    return {
+        "train": tuple(fact for fact in facts if fact.id not in held_out),
+        "eval": tuple(fact for fact in facts if fact.id in held_out),
+    }
+
+
+def sample_records(
+    split: Split = "train", languages: Sequence[str] = TRAINING_LANGUAGES
+) -> Iterator[TrainingRecord]:
+    """Yield one example per fact, asked and answered in all `languages`, with two hard negatives.
+
+    The first negative is about the same country but another relation, the second about the same relation of
+    another country with another answer; both are passages of the same split.
+
+    Raises:
+        UserError: the split or a language isn't part of the sample.
+    """
+    chosen = _known(languages)
+    facts = sample_facts(split)
+    passages = {fact.id: {language.code: _passage(fact, language) for language in chosen} for fact in facts}
+    for fact in facts:
+        others = (
+            [other for other in facts if other.territory == fact.territory and other.id != fact.id],
+            [other for other in facts if other.relation == fact.relation and other.value != fact.value],
+        )
+        negatives = [_draw(fact, choice) for choice in others]
+        yield TrainingRecord(
+            example_id=fact.id,
+            passage_id=fact.id,
+            question={language.code: _question(fact, language) for language in chosen},
+            passage=passages[fact.id],
+            negatives=tuple(NegativeRecord(other.id, passages[other.id]) for other in negatives),
+            place=f"embedded sample, {fact.id}",
+        )
+
+
+def sample_benchmark(split: Split = "eval", languages: Sequence[str] = tuple(LANGUAGES)) -> Benchmark:
+    """Return the facts of a split as a benchmark: each a question and a candidate in every language.
+
+    Rows go language by language, the facts in one order in each. The cluster of a question is its country.
+
+    Raises:
+        UserError: the split or a language isn't part of the sample.
+    """
+    chosen = _known(languages)
+    facts = sample_facts(split)
+    num_facts, num_languages = len(facts), len(chosen)
+    countries = sorted({fact.territory for fact in facts})
+    clusters = np.array([countries.index(fact.territory) for fact in facts], dtype=np.int64)
+    row_language = np.repeat(np.arange(num_languages, dtype=np.int32), num_facts)
+    translations = np.arange(num_facts)[:, None] + num_facts * np.arange(num_languages)  # (fact, language)
+    return Benchmark(
+        name="sample",
+        variant=split,
+        languages=tuple(language.code for language in chosen),
+        question_ids=[fact.id for _ in chosen for fact in facts],
+        question_language=row_language,
+        question_texts=[_question(fact, language) for language in chosen for fact in facts],
+        question_cluster=np.tile(clusters, num_languages),
+        candidate_ids=[
+            f"{language.code}-{i:04d}-{fact.id}" for language in chosen for i, fact in enumerate(facts)
+        ],
+        candidate_language=row_language.copy(),
+        candidate_texts=[_passage(fact, language) for language in chosen for fact in facts],
+        relevant_offsets=np.arange(num_facts * num_languages + 1, dtype=np.int64) * num_languages,
+        relevant=np.tile(translations, (num_languages, 1)).reshape(-1).astype(np.int64),
+    )
+
+
+def _known(languages: Sequence[str]) -> list[SampleLanguage]:
+    missing = [code for code in languages if code not in LANGUAGES]
+    if missing:
+        found = f"it has no language {', '.join(missing)}"
+        raise UserError("embedded sample", found, f"choose of {', '.join(LANGUAGES)}")
+    return [LANGUAGES[code] for code in languages]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _draw(fact: Fact, others: list[Fact]) -> Fact:
+    return min(others, key=lambda other: _digest(f"{fact.id} {other.id}"))
+
+
+def _choose(templates: tuple[str, ...], drawn_for: str) -> str:
+    return templates[int(_digest(drawn_for), 16) % len(templates)]
+
+
+def _question(fact: Fact, language: SampleLanguage) -> str:
+    template = _choose(language.questions[fact.relation], f"question {fact.id} {language.code}")
+    return template.format(territory=fact.territory_name[language.code])
+
+
+def _passage(fact: Fact, language: SampleLanguage) -> str:
+    code = language.code
+    template = _choose(language.passages[fact.relation], f"passage {fact.id} {code}")
+    stated = template.format(territory=fact.territory_name[code], answer=fact.answer[code])
+    return stated + language.space + language.place.format(place=fact.place[code])
