@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hbt_dist.data.benchmark_registry import BENCHMARKS, BenchmarkEntry
 from hbt_dist.data.languages import language_codes
 from hbt_dist.errors import UserError
 
@@ -96,13 +96,32 @@ class Benchmark:
 def _check(benchmark: Benchmark) -> None:
     """Refuse what would end in a wrong number after hours of encoding."""
     place = f"benchmark {benchmark.name}"
+    _check_lengths(benchmark, place)
+    candidates, rows = benchmark.candidate_ids, _question_rows(benchmark)
+    if len(set(candidates)) != len(candidates):
+        raise UserError(
+            place, f"candidate id {_first_repeated(candidates)!r} occurs twice", "ids must be unique"
+        )
+    if len(set(rows)) != len(rows):
+        question, language = _first_repeated(rows)
+        raise UserError(place, f"question {question!r} occurs twice in {benchmark.languages[language]!r}")
+    used = np.zeros(len(benchmark.languages), bool)
+    for index in (benchmark.question_language, benchmark.candidate_language):
+        if index.min() < 0 or index.max() >= len(benchmark.languages):
+            raise UserError(place, "a language index is outside the list of languages")
+        used[index] = True
+    if not used.all():
+        empty = [code for code, there in zip(benchmark.languages, used, strict=True) if not there]
+        raise UserError(place, f"no question and no candidate in {', '.join(empty)}", "drop the language")
+    _check_relevance(benchmark, place)
 
-    def refuse(found: str, expected: str = "") -> UserError:
-        return UserError(place, found, expected)
 
-    num_questions, num_candidates = len(benchmark.question_language), len(benchmark.candidate_language)
+def _check_lengths(benchmark: Benchmark, place: str) -> None:
+    num_questions, num_candidates = benchmark.num_questions, benchmark.num_candidates
     if not num_questions or not num_candidates:
-        raise refuse(f"has {num_questions} questions and {num_candidates} candidates", "both are needed")
+        raise UserError(
+            place, f"has {num_questions} questions and {num_candidates} candidates", "both are needed"
+        )
     lengths = {
         "question_ids": (len(benchmark.question_ids), num_questions),
         "question_texts": (len(benchmark.question_texts), num_questions),
@@ -114,37 +133,29 @@ def _check(benchmark: Benchmark) -> None:
     }
     for name, (found, expected) in lengths.items():
         if found != expected:
-            raise refuse(f"{name} has {found} entries", f"expected {expected}")
-    if len(set(benchmark.candidate_ids)) != num_candidates:
-        raise refuse(
-            f"candidate id {_first_repeated(benchmark.candidate_ids)!r} occurs twice", "ids must be unique"
-        )
-    rows = list(zip(benchmark.question_ids, benchmark.question_language.tolist(), strict=True))
-    if len(set(rows)) != num_questions:
-        question, language = _first_repeated(rows)
-        raise refuse(f"question {question!r} occurs twice in {benchmark.languages[language]!r}")
-    used = np.zeros(len(benchmark.languages), bool)
-    for index in (benchmark.question_language, benchmark.candidate_language):
-        if index.min() < 0 or index.max() >= len(benchmark.languages):
-            raise refuse("a language index is outside the list of languages")
-        used[index] = True
-    if not used.all():
-        empty = [code for code, there in zip(benchmark.languages, used, strict=True) if not there]
-        raise refuse(f"no question and no candidate in {', '.join(empty)}", "drop the language")
+            raise UserError(place, f"{name} has {found} entries", f"expected {expected}")
+
+
+def _check_relevance(benchmark: Benchmark, place: str) -> None:
     counts = np.diff(benchmark.relevant_offsets)
     if counts.min() < 1:
         row = int(counts.argmin())
         language = benchmark.languages[benchmark.question_language[row]]
-        raise refuse(
+        raise UserError(
+            place,
             f"question {benchmark.question_ids[row]!r} in {language!r} has no relevant candidate",
             "remove the question or give it one",
         )
-    if benchmark.relevant.min() < 0 or benchmark.relevant.max() >= num_candidates:
-        raise refuse("a relevant candidate is not in the pool")
+    if benchmark.relevant.min() < 0 or benchmark.relevant.max() >= benchmark.num_candidates:
+        raise UserError(place, "a relevant candidate is not in the pool")
     steps = np.diff(benchmark.relevant)
     steps[benchmark.relevant_offsets[1:-1] - 1] = 1  # from one question to the next
     if (steps <= 0).any():
-        raise refuse("relevant candidates of a question are not ascending and distinct")
+        raise UserError(place, "relevant candidates of a question are not ascending and distinct")
+
+
+def _question_rows(benchmark: Benchmark) -> list[tuple[str, int]]:
+    return list(zip(benchmark.question_ids, benchmark.question_language.tolist(), strict=True))
 
 
 def _first_repeated(values: Iterable[_T]) -> _T:
@@ -179,77 +190,6 @@ def _fingerprint(benchmark: Benchmark) -> str:
     ):
         digest.update(np.ascontiguousarray(column, dtype=kind).tobytes())
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class BenchmarkEntry:
-    """Where a benchmark's reader is and what it offers.
-
-    Attributes:
-        module: of `hbt_dist.data.benchmark_readers`.
-        function: called with (folder, variant, languages, builder).
-        variants: the first one is the default.
-        folder: usual name of its folder below the data folder; "" if it needs no files or has no usual name.
-        needs_files: whether a folder must be given.
-        about: one line for a person.
-    """
-
-    module: str
-    function: str
-    variants: tuple[str, ...]
-    folder: str
-    about: str
-    needs_files: bool = True
-
-
-BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
-    "xquad-r": BenchmarkEntry(
-        "lareqa", "read_lareqa", ("sentence", "sentence+context"), "xquad-r",
-        "question to answering sentence, 11 languages, parallel (LAReQA)",
-    ),
-    "mlqa-r": BenchmarkEntry(
-        "lareqa", "read_lareqa", ("sentence", "sentence+context"), "mlqa-r",
-        "question to answering sentence, 7 languages, 2 to 4 versions of a question (LAReQA)",
-    ),
-    "squad-parallel": BenchmarkEntry(
-        "own", "read_squad_parallel", ("eval", "all"), "squad-en-fi",
-        "question to passage, held-out articles of the en-fi SQuAD",
-    ),
-    "exams": BenchmarkEntry(
-        "own", "read_exams", ("eval", "all"), "exams",
-        "exam question to correct choice among all choices, dev part",
-    ),
-    "mkqa": BenchmarkEntry(
-        "parallel", "read_mkqa", ("eval", "all"), "mkqa", "question to the same question in another language"
-    ),
-    "ntrex": BenchmarkEntry(
-        "parallel", "read_ntrex", ("eval", "all"), "ntrex", "sentence to the same sentence in another language"
-    ),
-    "tatoeba": BenchmarkEntry(
-        "parallel", "read_tatoeba", ("xtreme-r",), "tatoeba",
-        "English sentence to its translation, XTREME-R's direction, one pool per language",
-    ),
-    "belebele": BenchmarkEntry(
-        "own", "read_belebele", ("passage",), "belebele", "question to passage, parallel, one JSONL per language"
-    ),
-    "miracl": BenchmarkEntry(
-        "trec", "read_miracl", ("dev", "train", "testA", "testB"), "miracl",
-        "question to Wikipedia passage, monolingual; topics, qrels and corpus per language",
-    ),
-    "mewsli-x": BenchmarkEntry(
-        "trec", "read_mewsli_x", ("test", "dev"), "mewsli-x", "mention in context to entity description"
-    ),
-    "beir": BenchmarkEntry(
-        "trec", "read_beir", ("separate", "parallel"), "",
-        "a folder per language with corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB)",
-    ),
-    "jsonl": BenchmarkEntry(
-        "own", "read_jsonl", ("jsonl",), "", "questions.jsonl, candidates.jsonl and qrels.tsv of your own"
-    ),
-    "sample": BenchmarkEntry(
-        "own", "read_jsonl", ("sample",), "", "the embedded sample's held-out facts", needs_files=False
-    ),
-})  # fmt: skip
 
 
 def load_benchmark(
@@ -345,7 +285,7 @@ def select_languages(benchmark: Benchmark, languages: tuple[str, ...]) -> Benchm
     question_language = place[benchmark.question_language]
     questions = np.flatnonzero(question_language >= 0)
     questions = questions[np.argsort(question_language[questions], kind="stable")]
-    relevant = [np.sort(new_row[benchmark.relevant_of(row)]) for row in questions]
+    relevant = [np.sort(new_row[benchmark.relevant_of(row)]) for row in questions.tolist()]
     relevant = [rows[rows >= 0] for rows in relevant]
     kept = [number for number, rows in enumerate(relevant) if len(rows)]
     if not kept:
@@ -356,15 +296,15 @@ def select_languages(benchmark: Benchmark, languages: tuple[str, ...]) -> Benchm
     return replace(
         benchmark,
         languages=languages,
-        question_ids=[benchmark.question_ids[row] for row in questions],
+        question_ids=[benchmark.question_ids[row] for row in questions.tolist()],
         question_language=question_language[questions],
-        question_texts=[benchmark.question_texts[row] for row in questions],
+        question_texts=[benchmark.question_texts[row] for row in questions.tolist()],
         question_cluster=np.unique(benchmark.question_cluster[questions], return_inverse=True)[1].astype(
             np.int64
         ),
-        candidate_ids=[benchmark.candidate_ids[row] for row in candidates],
+        candidate_ids=[benchmark.candidate_ids[row] for row in candidates.tolist()],
         candidate_language=candidate_language[candidates],
-        candidate_texts=[benchmark.candidate_texts[row] for row in candidates],
+        candidate_texts=[benchmark.candidate_texts[row] for row in candidates.tolist()],
         relevant_offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in relevant])]).astype(np.int64),
         relevant=np.concatenate(relevant).astype(np.int64),
         fingerprint="",

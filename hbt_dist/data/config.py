@@ -11,9 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from hbt_dist.data.languages import language_codes
 from hbt_dist.settings import Settings
 
-Format = Literal[
-    "jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "tatoeba", "hub", "sample"
-]
+Format = Literal["jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "hub", "sample"]
 Missing = Literal["refuse", "skip"]
 Split = Literal["all", "train", "eval"]
 
@@ -27,7 +25,6 @@ OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
         "mkqa": frozenset({"path", "missing", "split", "content"}),
         "exams": frozenset({"path", "split"}),
         "ntrex": frozenset({"path", "missing", "split"}),
-        "tatoeba": frozenset({"path"}),
         "hub": frozenset({"path", "missing", "columns", "hub_config", "hub_split", "hub_revision"}),
         "sample": frozenset({"split"}),
     }
@@ -74,7 +71,7 @@ class SourceSettings(Settings):
     format: Format = Field(
         description="jsonl: one example per line (hbt_dist/data/training_readers/jsonl.py); parquet, hub: "
         "tables with a column mapping; squad-parallel: passages.jsonl.gz and questions.jsonl.gz; squad: one "
-        "SQuAD file per language, parallel by question id; mkqa, exams, ntrex, tatoeba: the public data sets; "
+        "SQuAD file per language, parallel by question id; mkqa, exams, ntrex: the public data sets; "
         "sample: the embedded sample.",
     )
     path: str | None = Field(None, description="File or folder of the source; for hub the data set's name.")
@@ -109,11 +106,14 @@ class SourceSettings(Settings):
 
     @model_validator(mode="after")
     def _only_what_applies(self) -> SourceSettings:
-        strange = sorted(self.model_fields_set - OPTIONS[self.format] - _EVERYWHERE)
+        inapplicable = self.model_fields_set - OPTIONS[self.format] - _EVERYWHERE
+        # A default that is written out (as in a resolved run file) is as good as left out.
+        defaults = type(self).model_fields
+        strange = sorted(key for key in inapplicable if getattr(self, key) != defaults[key].default)
         if strange:
             raise ValueError(
                 f"format {self.format} has no option {', '.join(strange)}; it has "
-                f"{', '.join(sorted(OPTIONS[self.format])) or 'none'} besides {', '.join(sorted(_EVERYWHERE))}"
+                f"{', '.join(sorted(OPTIONS[self.format]))} besides {', '.join(sorted(_EVERYWHERE))}"
             )
         if "path" in OPTIONS[self.format] and not self.path:
             raise ValueError(f"format {self.format} needs a path")
@@ -132,7 +132,7 @@ class DataSettings(Settings):
     )
     languages: tuple[str, ...] | None = Field(
         None,
-        description="Languages to train on, in the order of language indices; none: all that the sources have.",
+        description="Languages to train on, in the order of their indices; none: all that the sources have.",
     )
     missing: Missing = Field(
         "refuse",
@@ -162,7 +162,7 @@ class DataSettings(Settings):
                 outside = sorted(set(source.languages or ()) - set(self.languages))
                 if outside:
                     raise ValueError(
-                        f"source {source.name} asks for {', '.join(outside)}, which data.languages doesn't list"
+                        f"source {source.name} asks for {', '.join(outside)}, not listed in data.languages"
                     )
         return self
 

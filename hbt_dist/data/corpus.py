@@ -165,7 +165,7 @@ class Corpus:
             cells, set_of_cell = np.unique(
                 np.vstack([cell_passages, np.ones((1, len(languages)), bool)]), axis=0, return_inverse=True
             )
-            passage_set = np.full(num_passages, set_of_cell[-1], np.int32)
+            passage_set = np.full(num_passages, set_of_cell[-1])
             passage_set[example_passage[::-1]] = set_of_cell[example_cell[::-1]]
         else:
             cells, passage_set = np.unique(passage_languages, axis=0, return_inverse=True)

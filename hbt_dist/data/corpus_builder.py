@@ -128,7 +128,7 @@ class CorpusBuilder:
             self._question_hashes.pairs(),
             self._passage_hashes.pairs(),
         )
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             "example_passage": example_passage,
             "example_group": example_group,
             "example_dataset": np.array(self._example_dataset, np.int32),

@@ -6,9 +6,9 @@ Your own benchmark is a folder with
     candidates.jsonl  {"id": "p7", "language": "en", "text": "Turku is in Finland."}
     qrels.tsv         q1 <tab> p7 <tab> 1
 
-(`.jsonl.gz` too). The same id in several languages is one question, or one candidate, in translation: relevance
-joins ids, so it holds for all languages of both. It stands in `relevant`, or in `qrels.tsv` (question,
-candidate, grade; a grade of 0 or less is not relevant; the four columns of TREC are read too), or in both.
+(`.jsonl.gz` too). The same id in several languages is one question, or one candidate, in translation:
+relevance joins ids, so it holds for all languages of both. It stands in `relevant`, or in `qrels.tsv`
+(question, candidate, grade; a grade of 0 or less is not relevant; TREC's four columns are read too), or both.
 A question may carry `"cluster": "doc12"`: questions of one cluster are resampled together in statistics.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hbt_dist.data.benchmark_builder import BenchmarkBuilder
 from hbt_dist.data.benchmark_readers.qrels import read_qrels
+from hbt_dist.data.config import Split
 from hbt_dist.data.fields import (
     check_text,
     id_field,
@@ -64,7 +65,7 @@ def read_squad_parallel(
 ) -> None:
     """Read the held-out articles (`eval`) or all of them; a passage in every language is relevant."""
     passages_file, questions_file = squad_parallel.find_files(folder)
-    split = "eval" if variant == "eval" else "all"
+    split: Split = "eval" if variant == "eval" else "all"
     passages, others = squad_parallel.read_passages(passages_file, split)
     for passage_id, (_, texts) in passages.items():
         for language, text in texts.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hbt_dist.data.benchmark_builder import BenchmarkBuilder
+from hbt_dist.data.config import Split
 from hbt_dist.data.fields import check_text, id_field, texts_field
 from hbt_dist.data.files import read_json_lines, read_lines
 from hbt_dist.data.languages import language_code
@@ -24,7 +25,7 @@ def read_ntrex(folder: Path, variant: str, languages: tuple[str, ...] | None, in
     found = lines.files_by_language(folder, (".txt",))
     files = chosen_languages(found, languages, "refuse", str(folder))
     into.own_text_relevant = True
-    split = "eval" if variant == "eval" else "all"
+    split: Split = "eval" if variant == "eval" else "all"
     for place, identity, document, texts in lines.read_parallel(files, lines.document_file(folder), split):
         _add_versions(identity, texts, place, document, into)
 

@@ -19,7 +19,6 @@ _READERS = {
     "mkqa": ("mkqa", "open_mkqa"),
     "exams": ("exams", "open_exams"),
     "ntrex": ("lines", "open_ntrex"),
-    "tatoeba": ("lines", "open_tatoeba"),
     "sample": ("sample", "open_sample"),
 }
 

@@ -4,8 +4,8 @@
                            "other_choices": [...], "cluster"?}
 
 Rows of one cluster are versions of one question in several languages and become one example; most questions
-exist in one language only. The wrong choices are hard negatives, each in its own language (their order differs
-between versions). `split: eval` is the dev part; no cluster crosses the parts.
+exist in one language only. The wrong choices are hard negatives, each in its own language (their order
+differs between versions). `split: eval` is the dev part; no cluster crosses the parts.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@
      "passage_id": "p7",
      "negatives": [{"id": "p9", "text": {"en": "Tartu is in Estonia.", "fi": "Tartu on Virossa."}}]}
 
-`id` (unique in the file), `question` and `passage` are needed. `passage_id` says that examples share a passage;
-without it passages with equal texts are one. `negatives` and their `id` may be left out. Texts are objects of
-language code -> text; codes are ISO 639-1, or ISO 639-3 where there is none. Further fields are ignored.
+`id` (unique in the source), `question` and `passage` are needed. `passage_id` says that examples share a
+passage; without it passages with equal texts are one. `negatives` and their `id` may be left out. Texts are
+objects of language code -> text; codes are ISO 639-1, or ISO 639-3 where there is none. Further fields are
+ignored.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Line-parallel text files: line i is the same sentence in every file (NTREX-128 and anything of its shape).
 
 A folder holds one `.txt` file per language, named by its code (`fin.txt`, `zho-CN.txt`) or as upstream does
-(`newstest2019-ref.fin.txt`), and `document_ids.tsv` (or `DOCUMENT_IDS.tsv`) with the document of each line. Line
-ends may be CRLF. A sentence is keyed by its line number: texts repeat. `split` goes by document: every third by
-SHA-256 of the document id is evaluation (NTREX: 35 documents, 621 sentences; 1,376 for training).
+(`newstest2019-ref.fin.txt`), and `document_ids.tsv` (or `DOCUMENT_IDS.tsv`) with the document of each line.
+Line ends may be CRLF. A sentence is keyed by its line number: texts repeat. `split` goes by document: every
+third by SHA-256 of the document id is evaluation (NTREX: 35 documents, 621 sentences; 1,376 for training).
 """
 
 from __future__ import annotations

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from itertools import chain
 
 from hbt_dist.data.config import Missing, SourceSettings
-from hbt_dist.data.sample import sample_records
+from hbt_dist.data.records import TrainingRecord
+from hbt_dist.data.sample import LANGUAGES, TRAINING_LANGUAGES, sample_records
 from hbt_dist.data.training_readers.base import SourceReader
+from hbt_dist.errors import UserError
 
 
 def open_sample(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
-    """Open the sample. It has no files, so its records themselves are its identity."""
+    """Open the sample, by default in its training languages. Having no files, its records identify it.
+
+    Raises:
+        UserError: a language named for this source isn't in the sample, or none of the run's is.
+    """
+    chosen = TRAINING_LANGUAGES if languages is None else tuple(one for one in languages if one in LANGUAGES)
+    absent = [one for one in source.languages or () if one not in LANGUAGES]
+    if absent or not chosen:
+        named = ", ".join(map(repr, absent or languages or ()))
+        raise UserError(
+            f"source {source.name}", f"the sample has no {named}", f"it has {', '.join(LANGUAGES)}"
+        )
+
+    def records() -> Iterator[TrainingRecord]:
+        if source.split == "all":
+            return chain(sample_records("train", chosen), sample_records("eval", chosen))
+        return iter(sample_records(source.split, chosen))
+
     digest = hashlib.sha256()
-    for record in sample_records(source.split):
+    for record in records():
         digest.update(repr((record.example_id, record.passage_id, record.question, record.passage)).encode())
         digest.update(repr([(one.passage_id, one.passage) for one in record.negatives]).encode())
-    return SourceReader(records=lambda: iter(sample_records(source.split)), identity=digest.hexdigest())
+    return SourceReader(records=records, identity=digest.hexdigest())

@@ -3,8 +3,8 @@
     passages.jsonl[.gz]   {"id": "a000p000", "article": 0, "text": {"en": ..., "fi": ...}}
     questions.jsonl[.gz]  {"id": "a000p000q00", "passage": "a000p000", "text": {"en": ..., "fi": ...}}
 
-`split` works by article, so that no passage of a held-out article is trained on: every 20th article by SHA-256
-of its number is evaluation (`is_held_out`).
+`split` works by article, so that no passage of a held-out article is trained on: about every 20th article, by
+SHA-256 of its number, is evaluation (`is_held_out`; en-fi SQuAD: 16 of 442 articles, 4,135 questions).
 """
 
 from __future__ import annotations
