@@ -1,0 +1,80 @@
+"""What one rank needs of a global batch: the token rows of its slice, and the whole batch in integers.
+
+Every rank holds the integers of the whole global batch (it planned them anyway, 8,192 rows take a few
+hundred kilobytes); so the masks of the loss need no communication.
+
+Letters: B rows of the global batch, b = B / world_size of this rank, n hard negatives per row,
+N = B * (1 + n) passages of the global batch in *gathered order*: rank after rank, each rank's b positives,
+then its b * n negatives row by row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.batching.corpus_view import PlanCorpus
+from hbt_dist.batching.plan import GlobalBatch
+from hbt_dist.batching.tokens import TokenRows, TokenStore
+
+Value = TypeVar("Value", np.int32, np.int64)
+
+
+@dataclass(frozen=True)
+class LocalBatch:
+    """A rank's slice of a global batch."""
+
+    batch: GlobalBatch  # the whole of it
+    rank: int
+    world_size: int
+    questions: TokenRows  # (b)
+    passages: TokenRows  # (b * (1 + n)) positives, then negatives row by row
+    passage_group_N: NDArray[np.int64]  # group of each gathered passage
+    sub_batch_B: NDArray[np.int32]  # sub-batch of each row of the global batch
+    sub_batch_N: NDArray[np.int32]  # sub-batch of each gathered passage
+
+
+def collate(
+    batch: GlobalBatch, corpus: PlanCorpus, tokens: TokenStore, rank: int = 0, world_size: int = 1
+) -> LocalBatch:
+    """Return the slice of a rank.
+
+    Raises:
+        UserError: the rows do not divide among the ranks.
+    """
+    local = batch.rank_slice(rank, world_size)
+    positive = np.asarray(corpus.example_passage)[local.example]
+    rows = np.concatenate([positive, local.negative.ravel()])
+    languages = np.concatenate([local.passage_language, local.negative_language.ravel()])
+    group_B = np.asarray(corpus.example_group)[batch.example]
+    negative_group = np.asarray(corpus.passage_group)[batch.negative]
+    sub_batch_of_negative = np.repeat(batch.sub_batch[:, None], batch.negative.shape[1], axis=1)
+    return LocalBatch(
+        batch=batch,
+        rank=rank,
+        world_size=world_size,
+        questions=tokens.questions(local.example, local.question_language),
+        passages=tokens.passages(rows, languages),
+        passage_group_N=gathered_order(group_B, negative_group, world_size),
+        sub_batch_B=batch.sub_batch,
+        sub_batch_N=gathered_order(batch.sub_batch, sub_batch_of_negative, world_size),
+    )
+
+
+def gathered_order(
+    positives_B: NDArray[Value], negatives_Bn: NDArray[Value], world_size: int
+) -> NDArray[Value]:
+    """Return values of the positives (B,) and the negatives (B, n) in gathered order (N,)."""
+    share = len(positives_B) // world_size
+    per_rank = [
+        part
+        for rank in range(world_size)
+        for part in (
+            positives_B[rank * share : (rank + 1) * share],
+            negatives_Bn[rank * share : (rank + 1) * share].ravel(),
+        )
+    ]
+    return np.concatenate(per_rank)

@@ -1,0 +1,71 @@
+"""What a checkpoint keeps of a batch plan, and the refusal to go on under another one.
+
+The step and this state are enough: the batches after a resume are those of the uninterrupted run, on any
+number of processes, or the resume is refused with the setting that differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hbt_dist.batching.config import BatchSettings
+from hbt_dist.batching.corpus_view import PlanCorpus
+from hbt_dist.errors import UserError
+
+PLAN_VERSION = 1  # raised whenever the same settings give other batches than before
+
+
+def plan_state(corpus: PlanCorpus, settings: BatchSettings, seed: int) -> dict[str, Any]:
+    """Return everything that decides the batches, as plain data."""
+    return {
+        "version": PLAN_VERSION,
+        "seed": seed,
+        "corpus": corpus.fingerprint,
+        "batches": settings.canonical(),
+    }
+
+
+def state_fingerprint(state: Mapping[str, Any]) -> str:
+    """Return the sha256 of a plan's state."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse to resume under another plan.
+
+    Args:
+        saved: `BatchPlan.state` of the checkpoint.
+        current: `BatchPlan.state` of the run that wants to resume.
+
+    Raises:
+        UserError: they differ; says in what.
+    """
+    if state_fingerprint(saved) == state_fingerprint(current):
+        return
+    before, now = dict(_flat(saved)), dict(_flat(current))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    found = "; ".join(
+        "the training data are others"
+        if key == "corpus"
+        else f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in changed
+    )
+    raise UserError(
+        "the checkpoint's batch plan",
+        f"is not that of this run: {found}",
+        "give the run the settings and data of the checkpoint, or start a new run from its exported model",
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        items: list[tuple[Any, Any]] = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    else:
+        return [(prefix, value)]
+    parts = [_flat(part, f"{prefix}.{name}" if prefix else str(name)) for name, part in items]
+    return [pair for part in parts for pair in part] or [(prefix, value)]
