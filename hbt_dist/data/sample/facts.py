@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from babel import Locale, UnknownLocaleError
 from babel.core import get_global
@@ -32,6 +33,8 @@ COUNTRIES: tuple[str, ...] = tuple(_MEMBER_STATES.split())
 
 # CLDR calls these two "Simplified" and "Traditional", which is no name of a script by itself.
 SCRIPTS_WITHOUT_A_NAME = frozenset({"Hans", "Hant"})
+
+OFFICIAL = frozenset({"official", "de_facto_official"})  # throughout the country, by law or in practice
 
 MIN_FACTS_PER_COUNTRY = 4  # of 6; the many countries with two official languages have at most four
 
@@ -75,7 +78,7 @@ def collect_facts(languages: Sequence[str]) -> list[Fact]:
     named = _named_countries(locales)
     facts: list[Fact] = []
     for territory, territory_name in named.items():
-        place = _in_all(locales, _place, _first_zone(territory))
+        place = _in_all(locales, _place, next(iter(_zones(territory)), None))
         if place is None:
             continue
         found = [
@@ -129,7 +132,7 @@ def _current_currency(territory: str) -> tuple[str, str] | None:
 
 def _official_language(territory: str) -> str | None:
     spoken = get_global("territory_languages").get(territory, {})
-    official = [code for code, info in spoken.items() if info["official_status"] == "official"]
+    official = [code for code, info in spoken.items() if info["official_status"] in OFFICIAL]
     return official[0] if len(official) == 1 else None
 
 
@@ -158,15 +161,24 @@ def _first_weekday(territory: str) -> str | None:
     return None
 
 
-def _first_zone(territory: str) -> str | None:
-    zones = get_global("territory_zones").get(territory)
-    return zones[0] if zones else None
+def _zones(territory: str) -> list[str]:
+    """Ids of the country's time zones, as CLDR's names know them: often an older name than that of tz."""
+    zones: list[str] = get_global("territory_zones").get(territory, [])
+    return [_cldr_zone(zone) for zone in zones]
+
+
+@cache
+def _cldr_zone(zone: str) -> str:
+    """``"America/Argentina/Buenos_Aires"`` -> ``"America/Buenos_Aires"``."""
+    meta_zones = get_global("meta_zones")
+    older = [old for old, new in get_global("zone_aliases").items() if new == zone and old in meta_zones]
+    return zone if zone in meta_zones or not older else min(older)
 
 
 def _time_zone(territory: str) -> str | None:
     """CLDR's key of the zone name (a "metazone") that all zones of the country share."""
     meta_zones = get_global("meta_zones")
-    used = {meta_zones.get(zone) for zone in get_global("territory_zones").get(territory, [])}
+    used = {meta_zones.get(zone) for zone in _zones(territory)}
     return used.pop() if len(used) == 1 else None
 
 
