@@ -61,18 +61,17 @@ class Schedule(Settings):
             firsts = np.array(sorted(self.values), np.int64)
             levels = np.array([self.values[int(first)] for first in firsts], np.float64)
             return levels[np.searchsorted(firsts, steps, side="right") - 1]
-        assert self.start is not None and self.end is not None and self.over_steps is not None
-        done = np.clip((steps - self.from_step) / self.over_steps, 0.0, 1.0)
+        start, end = self._ends()
+        done = np.clip((steps - self.from_step) / (self.over_steps or 1), 0.0, 1.0)
         if self.schedule == "cosine":
             done = (1.0 - np.cos(np.pi * done)) / 2.0
-        return self.start + (self.end - self.start) * done
+        return start + (end - start) * done
 
     def extremes(self) -> tuple[float, float]:
         """Return the smallest and the largest value it ever takes."""
         if self.values is not None:
             return min(self.values.values()), max(self.values.values())
-        assert self.start is not None and self.end is not None
-        return min(self.start, self.end), max(self.start, self.end)
+        return min(self._ends()), max(self._ends())
 
     def complement(self) -> Schedule:
         """Return one minus this schedule."""
@@ -80,8 +79,13 @@ class Schedule(Settings):
             return self.model_copy(
                 update={"values": {step: 1.0 - value for step, value in self.values.items()}}
             )
-        assert self.start is not None and self.end is not None
-        return self.model_copy(update={"start": 1.0 - self.start, "end": 1.0 - self.end})
+        start, end = self._ends()
+        return self.model_copy(update={"start": 1.0 - start, "end": 1.0 - end})
+
+    def _ends(self) -> tuple[float, float]:
+        assert self.start is not None
+        assert self.end is not None
+        return self.start, self.end
 
 
 Number = Annotated[float, Field(ge=0)]
@@ -140,14 +144,14 @@ class DatasetSettings(Settings):
     max_share: Share = Field(1.0, description="Cap of the share of a dataset.")
     per: Literal["row", "batch"] = Field(
         "row",
-        description="row: datasets mix inside a batch. batch: every batch (or sub-batch) comes from one dataset, "
-        "so each needs enough passages for a whole batch.",
+        description="row: datasets mix inside a batch. batch: every batch (or sub-batch) comes from one "
+        "dataset, so each needs enough passages for a whole batch.",
     )
     order: Literal["language_first", "dataset_first"] = Field(
         "language_first",
-        description="Which choice keeps its weights where not every dataset has every language. language_first: "
-        "the language or pair is drawn, then a dataset among those that have it. dataset_first: the reverse. "
-        "The paper asks for both, which its data cannot give.",
+        description="Which choice keeps its weights where not every dataset has every language. "
+        "language_first: the language or pair is drawn, then a dataset among those that have it. "
+        "dataset_first: the reverse. The paper asks for both, which its data cannot give.",
     )
 
     @model_validator(mode="after")
@@ -183,8 +187,8 @@ class BatchSettings(Settings):
     )
     alpha: Share | Schedule | None = Field(
         None,
-        description="Probability that a global batch is monolingual; otherwise it is crosslingual. A number or a "
-        "schedule. Default without a mixture: 0.5, the paper's choice (stable from 0.4 to 0.6).",
+        description="Probability that a global batch is monolingual; otherwise it is crosslingual. A "
+        "number or a schedule. Default without a mixture: 0.5, the paper's choice (stable from 0.4 to 0.6).",
     )
     mixture: list[MixtureEntry] | None = Field(
         None,
@@ -194,13 +198,13 @@ class BatchSettings(Settings):
     )
     mixing: Literal["per_batch", "shares"] = Field(
         "per_batch",
-        description="per_batch: each global batch is of one kind, drawn by weight. shares: every global batch "
-        "holds each kind in proportion to its weight, as sub-batches.",
+        description="per_batch: each global batch is of one kind, drawn by weight. shares: every "
+        "global batch holds each kind in proportion to its weight, as sub-batches.",
     )
     languages: Weights = Field(
         "uniform",
-        description="Weights of the languages in monolingual, mixed_monolingual and any_pair batches: uniform "
-        "(the paper), size, {temperature: t}, or {en: 2, fi: 1} (only those named).",
+        description="Weights of the languages in monolingual, mixed_monolingual and any_pair batches: "
+        "uniform (the paper), size, {temperature: t}, or {en: 2, fi: 1} (only those named).",
     )
     pairs: Weights = Field(
         "uniform",
@@ -262,7 +266,7 @@ class BatchSettings(Settings):
         ]
 
     def canonical(self) -> dict[str, Any]:
-        """Return the settings as plain data in which equal plans look equal (alpha spelled out as a mixture)."""
+        """Return plain data in which equal plans look equal: alpha is spelled out as a mixture."""
         data = self.model_dump(mode="json", exclude={"alpha", "mixture"})
         data["mixture"] = [entry.model_dump(mode="json") for entry in self.entries()]
         return data

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.keyed import Int64s, UInt64s, hash64, permute, uniform
+from hbt_dist.batching.keyed import Int64s, hash64, permute, uniform
 
 
 @dataclass(frozen=True)
 class Deck:
-    """Examples sorted by class and group: example j of group g of class c is pool[base[c] + g * size[c] + j]."""
+    """Examples by class and group: example j of group g of class c is pool[base[c] + g * size[c] + j]."""
 
     size: Int64s  # (J,) examples per group
     groups: Int64s  # (J,) groups of the class
@@ -37,7 +38,7 @@ class Deck:
 
 def build_decks(
     cell_of: NDArray[np.integer], group_of: NDArray[np.integer], cell_sets: Iterable[tuple[int, ...]]
-) -> tuple[NDArray[np.integer], dict[tuple[int, ...], Deck]]:
+) -> tuple[NDArray[Any], dict[tuple[int, ...], Deck]]:
     """Return the pool of examples and one deck per set of cells.
 
     Args:
@@ -51,7 +52,7 @@ def build_decks(
     ends = np.cumsum(counts)
     wanted = list(dict.fromkeys(cell_sets))
     total = sum(int(counts[list(cells)].sum()) for cells in wanted)
-    pool = np.empty(total, np.int32 if len(cell_of) < 2**31 else np.int64)
+    pool: NDArray[Any] = np.empty(total, np.int32 if len(cell_of) < 2**31 else np.int64)
     decks: dict[tuple[int, ...], Deck] = {}
     start = 0
     for cells in wanted:
@@ -66,9 +67,7 @@ def build_decks(
     return pool, decks
 
 
-def _sort_into(
-    out: NDArray[np.integer], rows: NDArray[np.integer], group: NDArray[np.integer], start: int
-) -> Deck:
+def _sort_into(out: NDArray[Any], rows: NDArray[np.integer], group: NDArray[np.integer], start: int) -> Deck:
     """Write `rows` into `out`, sorted by (size of the group, group), and describe the classes."""
     order = None if (group[1:] >= group[:-1]).all() else np.argsort(group, kind="stable")
     ordered = group if order is None else group[order]
@@ -80,7 +79,7 @@ def _sort_into(
     source = np.repeat(firsts[by_size] - (ends - sizes_sorted), sizes_sorted) + np.arange(len(rows))
     out[:] = rows[source] if order is None else rows[order[source]]
     size, groups = np.unique(sizes_sorted, return_counts=True)
-    base = start + np.cumsum(size * groups) - size * groups
+    base = start + (np.cumsum(size * groups) - size * groups).astype(np.int64)
     return Deck(size.astype(np.int64), groups.astype(np.int64), base, start, len(rows), len(firsts))
 
 
@@ -116,9 +115,8 @@ class Order:
     @classmethod
     def of(cls, decks: list[Deck], rows: Int64s) -> Order:
         """Return the order of decks of which `rows` (S,) rows at most are taken at a time."""
-        visits = [
-            np.minimum(deck.size, fitting_visits(deck, int(n))) for deck, n in zip(decks, rows, strict=True)
-        ]
+        each = list(zip(decks, rows.tolist(), strict=True))
+        visits = [np.minimum(deck.size, fitting_visits(deck, most)) for deck, most in each]
         return cls(
             stratum=np.repeat(np.arange(len(decks)), [len(deck.size) for deck in decks]),
             size=np.concatenate([deck.size for deck in decks]),
@@ -152,30 +150,13 @@ class Order:
         item = np.repeat(before - (np.cumsum(number) - number), number) + np.arange(len(of))
         visit, slot = item // groups[of], item % groups[of]
         group = permute(slot, groups[of], class_keys[of])
-        member = _member(
-            visit, group, size[of], visits[of], epoch[stratum[of]], key, used[of], class_keys[of]
-        )
+        # Which of its examples the group shows: all of them once where every one has a visit, in a rotation
+        # that changes with the epoch; otherwise the next ones after those of the epoch before.
+        whole = visits[of] == size[of]
+        turn_key = np.where(whole, class_keys[of], hash64(key, used)[of])
+        turn = (hash64(turn_key, group + 1) % size[of].astype(np.uint64)).astype(np.int64)
+        member = (turn + visit + np.where(whole, 0, epoch[stratum[of]] * visits[of])) % size[of]
         return stratum[of], self.base[used][of] + group * size[of] + member
-
-
-def _member(
-    visit: Int64s,
-    group: Int64s,
-    size: Int64s,
-    visits: Int64s,
-    epoch: Int64s,
-    key: int,
-    number: Int64s,
-    keys: UInt64s,
-) -> Int64s:
-    """Return which of its examples a group shows at a visit.
-
-    All of them once where every one has a visit, in a rotation that changes with the epoch; otherwise the
-    next ones after those of the epoch before.
-    """
-    whole = visits == size
-    turn = hash64(np.where(whole, keys, hash64(key, number)), group + 1) % size.astype(np.uint64)
-    return (turn.astype(np.int64) + visit + np.where(whole, 0, epoch * visits)) % size
 
 
 def _woven_counts(
@@ -195,10 +176,8 @@ def _woven_counts(
     early = position - np.repeat(classes - spread, classes)
     counts = np.maximum(np.ceil(rate * early - phase), 0).astype(np.int64)
     missing = position[firsts] - np.add.reduceat(counts, firsts)
-    candidates = np.where(
-        np.repeat(missing, classes) > 0, np.floor(rate * np.repeat(classes, classes)) + 2, 0
-    )
-    candidates = candidates.astype(np.int64)
+    room = (rate * np.repeat(classes, classes)).astype(np.int64) + 2
+    candidates = np.where(np.repeat(missing, classes) > 0, room, 0)
     of = np.repeat(np.arange(len(stratum)), candidates)
     item = np.arange(len(of)) - np.repeat(np.cumsum(candidates) - candidates, candidates) + counts[of]
     order = np.lexsort((of, (item + phase[of]) / rate[of], stratum[of]))

@@ -52,7 +52,7 @@ def uniform(key: int | UInt64s, counter: NDArray[np.integer]) -> Floats:
 
 
 def below(key: int | UInt64s, counter: NDArray[np.integer], limit: NDArray[np.integer] | int) -> Int64s:
-    """Return one integer in 0..limit-1 per counter (limits far below 2**53: the bias is below limit / 2**53)."""
+    """Return one integer in 0..limit-1 per counter; the bias is below limit / 2**53."""
     return np.minimum((uniform(key, counter) * limit).astype(np.int64), np.asarray(limit, np.int64) - 1)
 
 
@@ -67,7 +67,7 @@ def permute(slot: NDArray[np.integer], size: NDArray[np.integer], key: UInt64s) 
     bits = np.frexp(np.maximum(size - 1, 0).astype(np.float64))[1].astype(np.uint64)
     low_bits = (bits + np.uint64(1)) >> np.uint64(1)
     one = np.uint64(1)
-    state = [
+    state: list[UInt64s] = [
         slot.astype(np.uint64),
         low_bits,
         (one << low_bits) - one,
@@ -78,7 +78,7 @@ def permute(slot: NDArray[np.integer], size: NDArray[np.integer], key: UInt64s) 
     out = np.empty(len(slot), np.int64)
     where = np.arange(len(slot))
     while len(where):
-        x = _feistel(*state[:4], state[5])
+        x = _feistel(state[0], state[1], state[2], state[3], state[5])
         done = x < state[4]
         out[where[done]] = x[done].astype(np.int64)
         rest = ~done  # outside 0..size-1: walk on along the cycle, which ends inside
@@ -95,19 +95,19 @@ def _feistel(x: UInt64s, low_bits: UInt64s, low_mask: UInt64s, high_mask: UInt64
     return (high << low_bits) | low
 
 
-def floor_sum(n: Int64s, modulus: Int64s, a: Int64s, b: Int64s) -> Int64s:
+def floor_sum(n: Int64s, modulus: int, a: int, b: Int64s) -> Int64s:
     """Return sum over i in 0..n-1 of floor((a * i + b) / modulus), per element, in O(log modulus) steps.
 
     All arguments are non-negative and a * n + b stays below 2**63.
     """
-    n, modulus, a, b = (np.array(part, np.int64) for part in np.broadcast_arrays(n, modulus, a, b))
+    n, size, slope, b = (np.array(part, np.int64) for part in np.broadcast_arrays(n, modulus, a, b))
     total = np.zeros_like(n)
     active = n > 0
     while active.any():
-        total += np.where(active, n * (n - 1) // 2 * (a // modulus) + n * (b // modulus), 0)
-        a, b = a % modulus, b % modulus
-        last = a * n + b
-        active &= last >= modulus
-        n, b = np.where(active, last // modulus, 0), np.where(active, last % modulus, 0)
-        modulus, a = np.where(active, a, 1), np.where(active, modulus, 0)
+        total += np.where(active, n * (n - 1) // 2 * (slope // size) + n * (b // size), 0)
+        slope, b = slope % size, b % size
+        last = slope * n + b
+        active &= last >= size
+        n, b = np.where(active, last // size, 0), np.where(active, last % size, 0)
+        size, slope = np.where(active, slope, 1), np.where(active, size, 0)
     return total

@@ -133,7 +133,7 @@ class BatchPlan:
 
     @cached_property
     def state(self) -> dict[str, Any]:
-        """What decides the batches, as plain data: to be saved with a checkpoint (see resume.check_resume)."""
+        """What decides the batches, as plain data, to be saved with a checkpoint (resume.check_resume)."""
         return plan_state(self.corpus, self.settings, self.seed)
 
     @property

@@ -47,15 +47,12 @@ def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
         return
     before, now = dict(_flat(saved)), dict(_flat(current))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    found = "; ".join(
-        "the training data are others"
-        if key == "corpus"
-        else f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in changed
-    )
+    differences = {key: f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed}
+    if "corpus" in differences:
+        differences["corpus"] = "the training data are others"
     raise UserError(
         "the checkpoint's batch plan",
-        f"is not that of this run: {found}",
+        f"is not that of this run: {'; '.join(differences.values())}",
         "give the run the settings and data of the checkpoint, or start a new run from its exported model",
     )
 

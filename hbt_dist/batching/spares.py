@@ -96,8 +96,8 @@ class StratumTable:
             "batches.global_batch_size",
             f"a {kind} batch ({listed}) can need {needed:,} rows from {', '.join(datasets)}, which has only "
             f"{groups:,} passages that may meet in a batch ({int(self.num_examples[stratum]):,} examples)",
-            f"lower global_batch_size (now {plan.settings.global_batch_size:,}; at most {groups:,} if all rows come "
-            "from there),\ngive the language, pair or dataset less weight, leave it out, or add data",
+            f"lower global_batch_size (now {plan.settings.global_batch_size:,}; at most {groups:,} if all "
+            "rows come from there),\ngive the language, pair or dataset less weight, leave it out, or add data",
         )
 
 
@@ -155,7 +155,7 @@ def _serve_in_order(
     example_group: NDArray[np.int64],
     key: int,
 ) -> Int64s:
-    """Fill the batch stratum by stratum, fewest groups first, looking through all groups: slow, never fails."""
+    """Fill the batch stratum by stratum, fewest groups first, looking through all groups: slow, but sure."""
     example = example.copy()
     example[open_rows] = -1
     taken = np.empty(0, np.int64)

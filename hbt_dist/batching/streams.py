@@ -138,8 +138,8 @@ class Stream:
         out = []
         for bound in (slice(None, -1), slice(1, None)):
             start = np.full(len(draws), self.key & (_MODULUS - 1), np.int64)
-            carries = floor_sum(draws, np.int64(_MODULUS), np.int64(_STEP), start + part[bound])
-            wraps = floor_sum(draws, np.int64(_MODULUS), np.int64(_STEP), start)
+            carries = floor_sum(draws, _MODULUS, _STEP, start + part[bound])
+            wraps = floor_sum(draws, _MODULUS, _STEP, start)
             out.append(whole[bound] * draws + carries - wraps)
         return out[1] - out[0]
 
