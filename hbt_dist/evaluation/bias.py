@@ -87,7 +87,7 @@ def same_language_share(benchmark: Benchmark, top: TopLists) -> dict[str, Float6
 
 
 def summarise_bias(benchmark: Benchmark, values: dict[str, Float64]) -> dict[str, dict[str, object]]:
-    """Each measure: mean over the questions of a language, then over languages; with the median for distances."""
+    """Each measure: mean over a language's questions, then over languages; distances with their median."""
     asked = np.asarray(benchmark.question_language, np.int64)
     result: dict[str, dict[str, object]] = {}
     for name, all_values in values.items():
@@ -113,6 +113,7 @@ def ranking_consistency(
     plan: ScoringPlan,
     questions: Rows,
     candidates: Rows,
+    *,
     num_ids: int | None,
     seed: int = 0,
 ) -> dict[str, object] | None:

@@ -25,25 +25,33 @@ class EvaluationSettings(Settings):
     device: str = Field(default="auto", description="where scores are computed: auto, cpu, cuda, cuda:1, ...")
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="arithmetic of the encoder; bfloat16 halves the time on GPUs that have it and moves scores "
-        "by about 1e-3. Scores are always float32 sums",
+        description="arithmetic of the encoder; bfloat16 halves the time on GPUs that have it and moves "
+        "scores by about 1e-3. Scores are always float32 sums",
     )
     max_tokens_per_batch: int = Field(
-        default=8192,
+        default=0,
+        ge=0,
+        description="padded tokens encoded at once; 0 takes 2,048 on a CPU, where its cache decides, and "
+        "32,768 on a GPU. The encoder's memory grows with it",
+    )
+    rows_per_file: int = Field(
+        default=65536,
         ge=1,
-        description="padded tokens encoded at once; memory of the encoder grows with it, speed on GPUs too",
+        description="embeddings per file of the cache: an interrupted encode repeats at most so many rows "
+        "per worker, and sorting by length happens inside a file",
     )
     top_k: int = Field(
         default=100,
         ge=0,
-        description="length of the ranked lists kept for the TREC run and the same-language share; 0 keeps none",
+        description="length of the ranked lists kept for the TREC run and the same-language share; 0 keeps "
+        "none",
     )
     consistency_questions: int | None = Field(
         default=100,
         ge=0,
-        description="question ids (drawn with a fixed seed) on which the rank correlation between a question's "
-        "language versions is taken: full rankings must be sorted, so it costs about 1.5 ms per question and "
-        "10,000 candidates; null takes all, 0 none",
+        description="question ids (drawn with a fixed seed) on which the rank correlation between a "
+        "question's language versions is taken: full rankings must be sorted, about 2 ms per "
+        "question and 10,000 candidates; null takes all, 0 none",
     )
     cache_dir: str | None = Field(
         default=None, description="folder for embeddings, reused when model, texts and settings are the same"

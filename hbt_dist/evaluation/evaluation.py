@@ -24,8 +24,8 @@ from hbt_dist.evaluation.bias import (
     same_language_share,
     summarise_bias,
 )
-from hbt_dist.evaluation.check import check_benchmark
 from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.evaluation.kernels import torch_device
 from hbt_dist.evaluation.pair_matrix import (
     PairMatrix,
     QuestionTable,
@@ -89,10 +89,9 @@ def evaluate(
         progress: called with the number of questions ranked so far.
 
     Raises:
-        UserError: a benchmark that cannot be scored, or embeddings that do not fit it or cannot be ranked.
+        UserError: embeddings that do not fit the benchmark, or a vector that cannot be ranked.
     """
     settings = settings or EvaluationSettings()
-    check_benchmark(benchmark)
     check_shapes(
         question_embeddings,
         candidate_embeddings,
@@ -102,14 +101,21 @@ def evaluate(
     )
     plan = plan_scoring(benchmark)
     ranks, top = rank_in_process(
-        benchmark, plan, question_embeddings, candidate_embeddings, settings, progress
+        benchmark, plan, question_embeddings, candidate_embeddings, settings=settings, progress=progress
     )
     consistency = None
     if settings.consistency_questions != 0:
         consistency = ranking_consistency(
-            benchmark, plan, question_embeddings, candidate_embeddings, settings.consistency_questions
+            benchmark, plan, question_embeddings, candidate_embeddings, num_ids=settings.consistency_questions
         )
-    return assemble(benchmark, ranks, top, consistency, seen_languages, provenance)
+    return assemble(
+        benchmark,
+        ranks,
+        top,
+        consistency=consistency,
+        seen_languages=seen_languages,
+        provenance=provenance,
+    )
 
 
 def rank_in_process(
@@ -117,6 +123,7 @@ def rank_in_process(
     plan: ScoringPlan,
     questions: Rows,
     candidates: Rows,
+    *,
     settings: EvaluationSettings,
     progress: Callable[[int], None] | None = None,
     cache_bytes: int = CACHE_BYTES,
@@ -135,19 +142,12 @@ def rank_in_process(
             top_k=top_k,
             num_threads=settings.num_threads or torch.get_num_threads(),
             cache_bytes=cache_bytes // len(blocks),
-            device=scoring_device(settings.device),
+            device=torch_device(settings.device),
         )
         for part in blocks
     ]
     at_once = min(shard.blocks_at_once for shard in shards)
     return rank_relevant(plan, shards, blocks_at_once=at_once, progress=progress)
-
-
-def scoring_device(wanted: str) -> str:
-    """The torch device that `auto` means here, or `wanted` itself."""
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def question_names(benchmark: Benchmark) -> list[str]:
@@ -164,6 +164,7 @@ def assemble(
     benchmark: Benchmark,
     ranks: RelevantRanks,
     top: TopLists | None,
+    *,
     consistency: dict[str, object] | None = None,
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,

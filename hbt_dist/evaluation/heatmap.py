@@ -6,6 +6,7 @@ number, dark on light or light on dark, so that the picture also works in print.
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,7 +33,7 @@ def draw_heatmap(matrix: PairMatrix, path: Path, title: str, metric: str = "map"
     for i in range(size):
         for j in range(size):
             value = values[i, j]
-            text = "" if value != value else f"{value:.3f}".replace("0.", ".", 1)
+            text = "" if isnan(value) else f"{value:.3f}".replace("0.", ".", 1)
             axes.text(
                 j,
                 i,

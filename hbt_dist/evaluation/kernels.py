@@ -14,19 +14,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hbt_dist.errors import UserError
+
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-PIECE_ROWS = (
-    128  # rows compared at once: 256 KB of scores stay in the core's cache; sums of at most 255 fit 8 bits
-)
+PIECE_ROWS = 128  # rows compared at once: 256 KB of scores stay in the core's cache, sums fit 8 bits
 SIGN_BIT = np.uint32(0x80000000)
+
+
+def torch_device(wanted: str) -> torch.device:
+    """The device that `auto` means here, or `wanted` itself.
+
+    Raises:
+        UserError: torch knows no such device, or has none here.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device '{wanted}'", reason, "set evaluation.device to auto, cpu or cuda") from error
 
 
 def score_product(candidates_CD: Tensor, questions_BD: Tensor, out_CB: Tensor) -> None:
@@ -52,103 +68,104 @@ def exact_products() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
-def count_better(
-    scores_CB: Float32,
-    thresholds_RB: Float32,
-    num_relevant_B: Int64,
-    own_order_RB: Int64,
-    id_order_C: NDArray[np.uint32],
-    pieces: list[tuple[int, int, int]],
-    own_RB: NDArray[np.bool_],
-    languages: list[int],
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Count, for every relevant pair, the candidates of this block that rank above it, by language.
+@dataclass(frozen=True)
+class Columns:
+    """The candidates of a block."""
 
-    Args:
-        scores_CB: valid part of the score block.
-        thresholds_RB: score of each question's r-th relevant candidate; slots r >= num_relevant_B are ignored.
-        own_order_RB: id order of the relevant candidate, to break ties.
-        id_order_C: id order of the block's candidates; among equal scores the larger ranks above.
-        pieces: (start, stop, language) of the block's rows.
-        own_RB: whether the relevant candidate itself lies in this block (it equals its own score).
-        languages: the languages that occur in `pieces`, ascending.
+    id_order: NDArray[np.uint32]  # (C,) among equal scores the larger ranks above
+    pieces: list[tuple[int, int, int]]  # (start, stop, language)
+
+    @property
+    def languages(self) -> list[int]:
+        """The languages that occur, ascending."""
+        return sorted({language for _, _, language in self.pieces})
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The relevant candidates of a block's questions, one slot r per relevant candidate."""
+
+    scores: Float32  # (R, B), infinity in unused slots
+    num_relevant: Int64  # (B,) slots in use
+    id_order: Int64  # (R, B)
+    own: NDArray[np.bool_]  # (R, B) the candidate lies in this very block and will equal its own score
+
+
+def count_better(
+    scores_CB: Float32, targets: Targets, columns: Columns
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Count, for every relevant candidate, the candidates of this block that rank above it, by language.
 
     Returns:
-        (len(languages), R, B) counts and (R, B) numbers of other candidates with exactly the same score.
+        (languages of the block, R, B) counts and (R, B) numbers of other candidates with the same score.
     """
-    num_slots, width = thresholds_RB.shape
-    higher = np.zeros((len(languages), num_slots, width), np.int32)
+    num_slots, width = targets.scores.shape
+    slot = {language: i for i, language in enumerate(columns.languages)}
+    higher = np.zeros((len(slot), num_slots, width), np.int32)
     tied = np.zeros((num_slots, width), np.int32)
-    slot = {language: i for i, language in enumerate(languages)}
     flags = np.empty((PIECE_ROWS, width), np.bool_)
-    active = [np.flatnonzero(num_relevant_B > r) for r in range(num_slots)]
-    for start, stop, language in pieces:
+    active = [np.flatnonzero(targets.num_relevant > r) for r in range(num_slots)]
+    for start, stop, language in columns.pieces:
         for first in range(start, stop, PIECE_ROWS):
             last = min(first + PIECE_ROWS, stop)
             piece = scores_CB[first:last]
-            for r in range(num_slots):
-                columns = active[r]
-                if len(columns) == width:
-                    part, target, into = piece, flags[: last - first], slice(None)
-                else:
-                    part, into = piece[:, columns], columns
+            for r, questions in enumerate(active):
+                into: slice | Int64 = slice(None)
+                part, target = piece, flags[: last - first]
+                if len(questions) < width:
+                    into, part = questions, piece[:, questions]
                     target = np.empty(part.shape, np.bool_)
-                threshold = thresholds_RB[r, into]
+                threshold = targets.scores[r, into]
                 np.greater(part, threshold, out=target)
                 above = np.add.reduce(target.view(np.uint8), axis=0, dtype=np.uint8).astype(np.int32)
                 np.greater_equal(part, threshold, out=target)
                 equal = np.add.reduce(target.view(np.uint8), axis=0, dtype=np.uint8) - above
                 higher[slot[language], r, into] += above
                 tied[r, into] += equal
-    tied -= own_RB
+    tied -= targets.own
     if tied.any():
-        _break_ties(scores_CB, thresholds_RB, own_order_RB, id_order_C, pieces, tied, higher, slot)
+        _break_ties(scores_CB, targets, columns, tied, higher)
     return higher, tied
 
 
 def _break_ties(
     scores_CB: Float32,
-    thresholds_RB: Float32,
-    own_order_RB: Int64,
-    id_order_C: NDArray[np.uint32],
-    pieces: list[tuple[int, int, int]],
+    targets: Targets,
+    columns: Columns,
     tied_RB: NDArray[np.int32],
     higher: NDArray[np.int32],
-    slot: dict[int, int],
 ) -> None:
     """Add the candidates that have the same score and a larger id. Runs only where there are ties."""
-    order_C1 = id_order_C.astype(np.int64)[:, None]
-    for r in range(len(thresholds_RB)):
-        columns = np.flatnonzero(tied_RB[r])
-        if not len(columns):
+    slot = {language: i for i, language in enumerate(columns.languages)}
+    order_C1 = columns.id_order.astype(np.int64)[:, None]
+    for r in range(len(tied_RB)):
+        questions = np.flatnonzero(tied_RB[r])
+        if not len(questions):
             continue
-        for start, stop, language in pieces:
-            equal = scores_CB[start:stop, columns] == thresholds_RB[r, columns]
-            equal &= order_C1[start:stop] > own_order_RB[r, columns]
-            higher[slot[language], r, columns] += equal.sum(axis=0, dtype=np.int32)
+        for start, stop, language in columns.pieces:
+            equal = scores_CB[start:stop, questions] == targets.scores[r, questions]
+            equal &= order_C1[start:stop] > targets.id_order[r, questions]
+            higher[slot[language], r, questions] += equal.sum(axis=0, dtype=np.int32)
 
 
 def count_better_on_device(
-    scores_CB: Tensor,
-    thresholds_RB: Tensor,
-    own_order_RB: Tensor,
-    id_order_C: Tensor,
-    pieces: list[tuple[int, int, int]],
-    own_RB: Tensor,
-    languages: list[int],
+    scores_CB: Tensor, targets: Targets, columns: Columns
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """`count_better` in torch, for scores that lie on an accelerator. Unused slots hold infinity."""
-    num_slots, width = thresholds_RB.shape
-    higher = torch.zeros((len(languages), num_slots, width), dtype=torch.int32, device=scores_CB.device)
+    """`count_better` in torch, for scores that lie on an accelerator."""
+    device = scores_CB.device
+    thresholds_RB, own_order_RB, own_RB = (
+        torch.from_numpy(x).to(device) for x in (targets.scores, targets.id_order, targets.own)
+    )
+    order_C = torch.from_numpy(columns.id_order.astype(np.int64)).to(device)
+    slot = {language: i for i, language in enumerate(columns.languages)}
+    higher = torch.zeros((len(slot), *thresholds_RB.shape), dtype=torch.int32, device=device)
     tied = -own_RB.to(torch.int32)
-    slot = {language: i for i, language in enumerate(languages)}
-    for r in range(num_slots):
-        threshold = thresholds_RB[r]
-        for start, stop, language in pieces:
+    for r in range(len(thresholds_RB)):
+        for start, stop, language in columns.pieces:
             part = scores_CB[start:stop]
-            equal = part == threshold
+            equal = part == thresholds_RB[r]
             tied[r] += equal.sum(dim=0, dtype=torch.int32)
-            ahead = (part > threshold) | (equal & (id_order_C[start:stop, None] > own_order_RB[r]))
+            ahead = (part > thresholds_RB[r]) | (equal & (order_C[start:stop, None] > own_order_RB[r]))
             higher[slot[language], r] += ahead.sum(dim=0, dtype=torch.int32)
     return higher.cpu().numpy(), tied.cpu().numpy()
 

@@ -8,14 +8,17 @@ every tie and every rank is too. Shards are cut at block boundaries.
 Candidates are laid out by language (a language is one range of columns), questions by their first relevant
 candidate (so that the few blocks that hold the relevant pairs of a question block lie together).
 
-Ties are broken as trec_eval breaks them: float32 score descending, then candidate id descending (code points).
+Ties are broken as trec_eval breaks them: float32 score descending, then candidate id descending, by code
+point.
 
 Shapes: Q questions, N candidates, M relevant pairs, L languages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,9 +72,9 @@ class ScoringPlan:
         return -(-self.num_candidates // self.block_candidates)
 
     def shard_blocks(self, num_shards: int) -> list[range]:
-        """Candidate blocks of each shard: contiguous, as even as whole blocks allow, some empty if need be."""
+        """Candidate blocks of each shard: contiguous, as even as whole blocks allow, or empty."""
         edges = [i * self.num_candidate_blocks // num_shards for i in range(num_shards + 1)]
-        return [range(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [range(a, b) for a, b in pairwise(edges)]
 
     def question_places(self, block: int) -> slice:
         start = block * self.block_questions
@@ -91,8 +94,8 @@ class ScoringPlan:
         places = self.question_places(block)
         return slice(int(self.relevant_offsets[places.start]), int(self.relevant_offsets[places.stop]))
 
-    def pieces(self, block: int, longest: int) -> list[tuple[int, int, int]]:
-        """(start, stop, language) of a block's rows, cut at languages and at `longest` rows."""
+    def pieces(self, block: int) -> list[tuple[int, int, int]]:
+        """(start, stop, language) of a block's rows, cut at languages."""
         positions = self.candidate_positions(block)
         first = int(np.searchsorted(self.language_starts, positions.start, side="right")) - 1
         found: list[tuple[int, int, int]] = []
@@ -100,7 +103,7 @@ class ScoringPlan:
         while start < positions.stop:
             while int(self.language_starts[language + 1]) <= start:
                 language += 1
-            stop = min(positions.stop, int(self.language_starts[language + 1]), start + longest)
+            stop = min(positions.stop, int(self.language_starts[language + 1]))
             found.append((start - positions.start, stop - positions.start, language))
             start = stop
         return found
@@ -109,7 +112,7 @@ class ScoringPlan:
 def plan_scoring(
     benchmark: Benchmark, block_questions: int = BLOCK_QUESTIONS, block_candidates: int = BLOCK_CANDIDATES
 ) -> ScoringPlan:
-    """Lay out a benchmark that `check_benchmark` has accepted. Costs one sort of the candidate ids."""
+    """Lay out a benchmark. Costs one sort of the candidate ids."""
     languages = np.asarray(benchmark.candidate_language, np.int64)
     num_candidates = len(languages)
     grouped = bool(np.all(languages[1:] >= languages[:-1]))
@@ -143,10 +146,10 @@ def plan_scoring(
     )
 
 
-def _string_order(ids: list[str]) -> NDArray[np.uint32]:
-    """How many ids come before each one. Python compares code points, which is the order of UTF-8 bytes too."""
+def _string_order(ids: Sequence[str]) -> NDArray[np.uint32]:
+    """How many ids come before each one. Code point order is that of UTF-8 bytes too."""
     place = np.empty(len(ids), np.uint32)
-    if all(a < b for a, b in zip(ids[:-1], ids[1:], strict=True)):
+    if all(a < b for a, b in pairwise(ids)):
         place[:] = np.arange(len(ids), dtype=np.uint32)
     else:
         place[np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)] = np.arange(len(ids))

@@ -30,6 +30,8 @@ import torch
 from numpy.typing import NDArray
 
 from hbt_dist.evaluation.kernels import (
+    Columns,
+    Targets,
     count_better,
     count_better_on_device,
     decode_keys,
@@ -84,7 +86,7 @@ class Shard:
         top_k: int = 0,
         num_threads: int = 1,
         cache_bytes: int = CACHE_BYTES,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
     ) -> None:
         """
         Args:
@@ -175,7 +177,11 @@ class Shard:
                         totals.higher[local, language] += higher[i]
                     totals.tied[local] += tied
                 if totals.top is not None:
-                    self._keep_top(block, first_place, candidate_block, valid, totals.top, lock)
+                    places = plan.question_places(block)
+                    mine = totals.top[places.start - first_place : places.stop - first_place]
+                    id_order = plan.id_order[plan.candidate_positions(candidate_block)]
+                    with lock:
+                        mine[:] = merge_top(mine, _as_numpy(valid), id_order)
 
         self._visit(self.blocks, visit, reuse_buffer=True)
         return totals
@@ -198,43 +204,21 @@ class Shard:
             table[slot, column] = values
             return table
 
-        thresholds = spread(own_scores, np.inf, np.float32)
-        own_order = spread(plan.id_order[pair_positions], 0, np.int64)
         here = (pair_positions >= positions.start) & (pair_positions < positions.stop)
-        own = spread(here, False, np.bool_)
-        pieces = plan.pieces(candidate_block, plan.block_candidates)
-        languages = sorted({language for _, _, language in pieces})
-        id_order = plan.id_order[positions]
+        targets = Targets(
+            scores=spread(own_scores, np.inf, np.float32),
+            num_relevant=num_relevant,
+            id_order=spread(plan.id_order[pair_positions], 0, np.int64),
+            own=spread(here, False, np.bool_),
+        )
+        pieces = plan.pieces(candidate_block)
+        columns = Columns(plan.id_order[positions], pieces)
         if self.device.type == "cpu":
             valid = valid.numpy()
-            higher, tied = count_better(
-                valid, thresholds, num_relevant, own_order, id_order, pieces, own, languages
-            )
+            higher, tied = count_better(valid, targets, columns)
         else:
-            on_device = [
-                torch.from_numpy(x).to(self.device)
-                for x in (thresholds, own_order, id_order.astype(np.int64), own)
-            ]
-            higher, tied = count_better_on_device(
-                valid, on_device[0], on_device[1], on_device[2], pieces, on_device[3], languages
-            )
-        return higher[:, slot, column], tied[slot, column], languages, valid
-
-    def _keep_top(
-        self,
-        block: int,
-        first_place: int,
-        candidate_block: int,
-        scores_CB: Any,
-        top: NDArray[np.uint64],
-        lock: threading.Lock,
-    ) -> None:
-        plan = self.plan
-        places = plan.question_places(block)
-        local = slice(places.start - first_place, places.stop - first_place)
-        id_order = plan.id_order[plan.candidate_positions(candidate_block)]
-        with lock:
-            top[local] = merge_top(top[local], _as_numpy(scores_CB), id_order)
+            higher, tied = count_better_on_device(valid, targets, columns)
+        return higher[:, slot, column], tied[slot, column], columns.languages, valid
 
     def _visit(
         self,

@@ -5,15 +5,16 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
     schema              "hbt_dist.evaluation"
     schema_version      1
     benchmark           name, variant, fingerprint, languages, num_questions, num_candidates (by language and
-                        total), num_relevant, relevant_per_question {min, mean, max}
+                        total), num_relevant, relevant_per_question {min, mean, max}, own_text_relevant (true:
+                        the monolingual cells are trivial, a question finds itself)
     means               setting -> "macro" | "micro" -> metric -> value; settings: monolingual, crosslingual,
                         multilingual (pool of all languages), one_target (that pool, one target language)
     pair_matrix         languages, num_questions [[..]], metrics {metric: [[..]]}: rows question languages,
                         columns candidate languages, candidates of that language only
     one_target_matrix   the same over the pool of all languages, other relevant candidates left out
     pool_gap            [[..]]: map(pair_matrix) - map(one_target_matrix)
-    by_language         language -> name, family, script, iso639_3, seen, num_questions, num_candidates and the
-                        map of: monolingual, crosslingual_asking, crosslingual_answering, multilingual; and
+    by_language         language -> name, family, script, iso639_3, seen, num_questions, num_candidates; map
+                        of monolingual, crosslingual_asking, crosslingual_answering and multilingual; and
                         rank_distance
     groups              "family" | "script" | "seen" -> group -> the same means over its languages;
                         "crosslingual" -> same_family, other_family, same_script, other_script,
@@ -81,6 +82,7 @@ def _benchmark(evaluation: Evaluation) -> dict[str, Any]:
         "num_questions": count(benchmark.question_language),
         "num_candidates": count(benchmark.candidate_language),
         "num_relevant": len(benchmark.relevant),
+        "own_text_relevant": benchmark.own_text_relevant,
         "relevant_per_question": {
             "min": int(lengths.min()),
             "mean": float(lengths.mean()),
@@ -218,6 +220,8 @@ def summary(evaluation: Evaluation) -> str:
         lines.append(f"own language first {preference['macro']:6.1%}  (neutral {neutral:.1%})")
     if evaluation.seen_languages is not None:
         lines += _seen_lines(groups(evaluation)["seen"])
+    if benchmark.own_text_relevant:
+        lines.append("monolingual cells are trivial here: a question's own text is among its candidates")
     return "\n".join(lines)
 
 

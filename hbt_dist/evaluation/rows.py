@@ -93,5 +93,5 @@ def check_rows(block_CD: NDArray[np.float32], ids: Sequence[str], what: str) -> 
             f"{what} embedding of '{ids[row]}'",
             f"the vector {found}",
             f"a finite vector of length above 0 and at most {LARGEST_NORM:g}; "
-            f"{int(bad.sum())} of {len(bad)} rows read so far are bad. Is the model damaged, or the text empty?",
+            f"{int(bad.sum())} of {len(bad)} rows read so far are bad. Is the model damaged, a text empty?",
         )

@@ -21,6 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +119,11 @@ def write_matrix(matrix: PairMatrix, path: Path, metric: str = "map") -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["question_language", *matrix.languages])
         for language, row in zip(matrix.languages, matrix.values[metric].tolist(), strict=True):
-            writer.writerow([language, *("" if value != value else repr(value) for value in row)])
+            writer.writerow([language, *("" if isnan(value) else repr(value) for value in row)])
 
 
 def per_question(evaluation: Evaluation) -> pa.Table:
-    """One row per ranking: setting, question, cluster, languages, metrics; bias columns in the multilingual one."""
+    """One row per ranking: setting, question, cluster, languages, metrics; bias in the multilingual rows."""
     return pa.concat_tables(
         [_table_rows(evaluation, evaluation.tables[name]) for name in evaluation.tables],
         promote_options="default",

@@ -1,0 +1,188 @@
+"""Embeddings on disk: `.npy` files of a fixed number of rows, and a manifest that names what made them.
+
+A file is there completely or not at all, so that an interrupted encode goes on with the files that are
+missing. The folder's name is the fingerprint of model weights, tokenizer, text settings, precision and texts:
+what is found under that name is what would be computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hbt_dist.encoder import LoadedEncoder
+from hbt_dist.errors import UserError
+
+Float32 = NDArray[np.float32]
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EmbeddingFiles:
+    """An (n, D) float32 matrix over files, read by rows; holds no memory and no open file between reads."""
+
+    folder: Path
+    num_rows: int
+    width: int
+    rows_per_file: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.num_rows, self.width
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Float32:
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(self.num_rows))
+        out = np.empty((len(rows), self.width), np.float32)
+        numbers, inside = np.divmod(np.asarray(rows, np.int64), self.rows_per_file)
+        for number in np.unique(numbers).tolist():
+            here = np.flatnonzero(numbers == number)
+            file = np.load(self.file(number), mmap_mode="r")
+            first, last = int(inside[here[0]]), int(inside[here[-1]])
+            run = last - first == len(here) - 1 and bool(np.all(np.diff(here) == 1))
+            if run and bool(np.all(np.diff(inside[here]) == 1)):
+                out[here[0] : here[-1] + 1] = file[first : last + 1]
+            else:
+                out[here] = file[inside[here]]
+        return out
+
+    def file(self, number: int) -> Path:
+        return self.folder / f"rows-{number:06d}.npy"
+
+    @property
+    def num_files(self) -> int:
+        return -(-self.num_rows // self.rows_per_file)
+
+    def rows_of_file(self, number: int) -> range:
+        first = number * self.rows_per_file
+        return range(first, min(first + self.rows_per_file, self.num_rows))
+
+    def missing(self) -> list[int]:
+        """Files that are still to be made."""
+        return [number for number in range(self.num_files) if not self.file(number).is_file()]
+
+    def write_file(self, number: int, values: Float32) -> None:
+        """Put a file in place in one step."""
+        expected = (len(self.rows_of_file(number)), self.width)
+        if values.shape != expected:
+            raise ValueError(f"file {number} takes {expected} values, got {values.shape}")
+        with _beside(self.file(number)) as temporary:
+            np.save(temporary, np.ascontiguousarray(values, np.float32))
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Any]:
+    """A temporary file that replaces `target` when the block ends without an error."""
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as file:
+        try:
+            yield file
+            file.flush()
+            os.replace(file.name, target)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def open_embedding_files(
+    cache_dir: str | Path,
+    fingerprint: str,
+    *,
+    num_rows: int,
+    width: int,
+    rows_per_file: int,
+    facts: Any = None,
+) -> EmbeddingFiles:
+    """The cache folder of one encode, made if need be.
+
+    An existing folder keeps the file size it was begun with.
+
+    Raises:
+        UserError: the folder holds another matrix, or cannot be written.
+    """
+    folder = Path(cache_dir) / fingerprint[:24]
+    manifest = folder / MANIFEST
+    if manifest.is_file():
+        try:
+            found = json.loads(manifest.read_text("utf-8"))
+            rows_per_file = int(found["rows_per_file"])
+            same = [found[key] for key in ("fingerprint", "num_rows", "width")] == [
+                fingerprint,
+                num_rows,
+                width,
+            ]
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise UserError(str(manifest), "does not describe these embeddings", "remove the folder")
+        return EmbeddingFiles(folder, num_rows, width, rows_per_file)
+    document = {
+        "schema": "hbt_dist.embeddings",
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint,
+        "num_rows": num_rows,
+        "width": width,
+        "rows_per_file": rows_per_file,
+        "dtype": "float32",
+        "made_from": facts,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _beside(manifest) as file:
+            file.write(json.dumps(document, indent=1).encode())
+    except OSError as error:
+        raise UserError(
+            str(folder), f"cannot be written: {error.strerror}", "name another cache folder"
+        ) from error
+    return EmbeddingFiles(folder, num_rows, width, rows_per_file)
+
+
+def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: str, dtype: str) -> str:
+    """SHA-256 over all that decides the embeddings. Costs a second per GB of weights or texts."""
+    digest = hashlib.sha256()
+    digest.update(
+        json.dumps([SCHEMA_VERSION, role, dtype, _role_text(loaded, role)], sort_keys=True).encode()
+    )
+    digest.update(weights_fingerprint(loaded).encode())
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def weights_fingerprint(loaded: LoadedEncoder) -> str:
+    """SHA-256 over parameters, buffers and tokenizer of an encoder."""
+    digest = hashlib.sha256()
+    for name, value in loaded.encoder.state_dict().items():
+        array = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(memoryview(array))
+    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
+    words: Any = backend.to_str() if backend is not None else sorted(loaded.tokenizer.get_vocab().items())
+    digest.update(str(words).encode())
+    return digest.hexdigest()
+
+
+def _role_text(loaded: LoadedEncoder, role: str) -> list[Any]:
+    text = loaded.text
+    assert role in ("question", "passage")
+    prefix, longest = text.prefix(role), text.max_tokens(role)  # type: ignore[arg-type]
+    return [text.pooling, text.normalize, prefix, longest]
+
+
+def texts_of(texts: Sequence[str], rows: range) -> list[str]:
+    """A run of texts as a list, from a list or a columnar store."""
+    return list(texts[rows.start : rows.stop])

@@ -1,0 +1,158 @@
+"""Texts to embeddings: batches of equal length by tokens, in memory or into resumable files.
+
+Texts are tokenised in bulk, ordered by length and cut into batches of at most `max_tokens_per_batch` padded
+tokens, so that next to nothing is spent on padding. Batches then run in a fixed shuffled order: rows per
+second and time left are honest from the start.
+
+The batches of a file depend on that file's texts alone. An encode that was interrupted, or whose actor died,
+therefore ends with the same digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from hbt_dist.encoder import LoadedEncoder
+from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.evaluation.embedding_files import (
+    EmbeddingFiles,
+    encoding_fingerprint,
+    open_embedding_files,
+    texts_of,
+)
+from hbt_dist.evaluation.kernels import torch_device
+
+Float32 = NDArray[np.float32]
+Role = Literal["question", "passage"]
+
+CPU_TOKENS, GPU_TOKENS = 2048, 32768
+TEXTS_PER_CALL = 1024
+
+
+def encode_texts(
+    loaded: LoadedEncoder,
+    texts: Sequence[str],
+    role: Role,
+    *,
+    settings: EvaluationSettings | None = None,
+    progress: bool = True,
+) -> Float32 | EmbeddingFiles:
+    """Encode all texts.
+
+    Args:
+        loaded: encoder and tokenizer.
+        texts: n texts; a list, or a columnar store that can be sliced.
+        role: which prefix and length limit apply.
+        settings: precision, batch size, device, and the cache folder.
+        progress: show rows per second and time left on stderr.
+
+    Returns:
+        (n, D) float32: an array, or with `settings.cache_dir` a matrix over files, which is filled where an
+        earlier encode of the same texts with the same model left off.
+    """
+    settings = settings or EvaluationSettings()
+    label = f"encode {role}s"
+    if settings.cache_dir is None:
+        out = np.empty((len(texts), loaded.encoder.width), np.float32)
+        with tqdm(total=len(texts), desc=label, unit=" rows", disable=not progress) as bar:
+            for first in range(0, len(texts), settings.rows_per_file):
+                rows = range(first, min(first + settings.rows_per_file, len(texts)))
+                out[rows.start : rows.stop] = encode_rows(
+                    loaded, texts_of(texts, rows), role, settings, bar.update
+                )
+        return out
+    files = embedding_files(loaded, texts, role, settings)
+    missing = files.missing()
+    done = len(texts) - sum(len(files.rows_of_file(number)) for number in missing)
+    with tqdm(total=len(texts), initial=done, desc=label, unit=" rows", disable=not progress) as bar:
+        for number in missing:
+            here = texts_of(texts, files.rows_of_file(number))
+            files.write_file(number, encode_rows(loaded, here, role, settings, bar.update))
+    return files
+
+
+def embedding_files(
+    loaded: LoadedEncoder, texts: Sequence[str], role: Role, settings: EvaluationSettings
+) -> EmbeddingFiles:
+    """The cache folder for an encode of these texts, with the files that are already there."""
+    if settings.cache_dir is None:
+        raise ValueError("no cache folder is set")
+    return open_embedding_files(
+        settings.cache_dir,
+        encoding_fingerprint(loaded, texts, role, settings.dtype),
+        num_rows=len(texts),
+        width=loaded.encoder.width,
+        rows_per_file=settings.rows_per_file,
+        facts={"model": loaded.source, "role": role, "dtype": settings.dtype},
+    )
+
+
+def encode_rows(
+    loaded: LoadedEncoder,
+    texts: list[str],
+    role: Role,
+    settings: EvaluationSettings,
+    on_rows: Callable[[int], Any] | None = None,
+) -> Float32:
+    """Encode texts that fit in memory: (n, D) float32, in the order given.
+
+    Args:
+        on_rows: called with the number of rows of each finished batch.
+    """
+    device = torch_device(settings.device)
+    encoder = loaded.encoder.to(device).eval()
+    tokens = tokenise(loaded, texts, role)
+    lengths = np.array([len(ids) for ids in tokens], np.int64)
+    limit = settings.max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
+    out = np.empty((len(texts), encoder.width), np.float32)
+    padding = loaded.tokenizer.pad_token_id or 0
+    low = settings.dtype == "bfloat16"
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+        for rows in length_batches(lengths, limit):
+            longest = int(lengths[rows].max())
+            ids_nT = np.full((len(rows), longest), padding, np.int64)
+            for i, row in enumerate(rows.tolist()):
+                ids_nT[i, : lengths[row]] = tokens[row]
+            mask_nT = np.arange(longest)[None, :] < lengths[rows][:, None]
+            embedded = encoder(
+                torch.from_numpy(ids_nT).to(device), torch.from_numpy(mask_nT.astype(np.int64)).to(device)
+            )
+            out[rows] = embedded.float().cpu().numpy()
+            if on_rows is not None:
+                on_rows(len(rows))
+    return out
+
+
+def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[list[int]]:
+    """Token ids of each text with its role's prefix, cut at the role's limit."""
+    prefix, longest = loaded.text.prefix(role), loaded.text.max_tokens(role)
+    result: list[list[int]] = []
+    for first in range(0, len(texts), TEXTS_PER_CALL):
+        result += loaded.tokenizer(
+            [prefix + text for text in texts[first : first + TEXTS_PER_CALL]],
+            truncation=True,
+            max_length=longest,
+            add_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+    return result
+
+
+def length_batches(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:
+    """Rows of similar length, at most `max_tokens` padded tokens together (one row at least), shuffled."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, first = [], 0
+    while first < len(order):
+        longest = max(1, int(lengths[order[first]]))
+        last = first + max(1, max_tokens // longest)
+        batches.append(order[first:last])
+        first = last
+    shuffled = np.random.default_rng(0).permutation(len(batches))
+    return [batches[i] for i in shuffled.tolist()]

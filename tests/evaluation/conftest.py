@@ -1,0 +1,110 @@
+"""Small benchmarks and embeddings that are hard to rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from hbt_dist.data.benchmark import Benchmark
+
+MakeBenchmark = Callable[..., Benchmark]
+
+
+def make(
+    *,
+    seed: int = 0,
+    languages: tuple[str, ...] = ("en", "fi", "zh"),
+    num_ids: int = 20,
+    per_language: int = 40,
+    relevant_per_language: int = 1,
+    shuffled: bool = False,
+    missing: float = 0.0,
+) -> Benchmark:
+    """Parallel questions with relevant candidates in every language.
+
+    `shuffled` interleaves the languages of the candidates and gives them ids without language; `missing` is
+    the share of (id, language) pairs that don't exist, as in MLQA-R.
+    """
+    rng = np.random.default_rng(seed)
+    size = len(languages)
+    candidate_language = np.repeat(np.arange(size), per_language)
+    if shuffled:
+        candidate_language = rng.permutation(candidate_language)
+    counter = [0] * size
+    ids = []
+    for row, language in enumerate(candidate_language.tolist()):
+        prefix = f"{(row * 7919) % 1009:04d}" if shuffled else languages[language]
+        ids.append(f"{prefix}-{languages[language]}-{counter[language]:04d}")
+        counter[language] += 1
+    there = rng.random((num_ids, size)) >= missing
+    there[np.arange(num_ids), rng.integers(0, size, num_ids)] = True
+    gold = [
+        [
+            rng.choice(np.flatnonzero(candidate_language == k), relevant_per_language, replace=False)
+            for k in range(size)
+        ]
+        for _ in range(num_ids)
+    ]
+    rows = [(i, k) for k in range(size) for i in range(num_ids) if there[i, k]]
+    relevant = [np.sort(np.concatenate([gold[i][k] for k in range(size) if there[i, k]])) for i, _ in rows]
+    return Benchmark(
+        name="made-up",
+        variant="test",
+        languages=languages,
+        question_ids=[f"q{i:03d}" for i, _ in rows],
+        question_language=np.array([k for _, k in rows], np.int32),
+        question_texts=[f"question {i} {k}" for i, k in rows],
+        question_cluster=np.array([i // 3 for i, _ in rows], np.int64),
+        candidate_ids=ids,
+        candidate_language=candidate_language.astype(np.int32),
+        candidate_texts=[f"candidate {i}" for i in ids],
+        relevant_offsets=np.concatenate([[0], np.cumsum([len(r) for r in relevant])]).astype(np.int64),
+        relevant=np.concatenate(relevant).astype(np.int64),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_benchmark() -> MakeBenchmark:
+    return make
+
+
+def embeddings(kind: str, rows: int, seed: int, width: int = 24) -> np.ndarray:
+    """Vectors of one kind; never all zero.
+
+    `small integers` and the like have exact inner products, so that an independent reference sees the same
+    ties; `random` and `duplicates` are ordinary float32 numbers.
+    """
+    rng = np.random.default_rng(seed)
+    if kind == "random":
+        return rng.standard_normal((rows, width)).astype(np.float32)
+    if kind == "duplicates":  # ordinary numbers, every vector about five times
+        pool = rng.standard_normal((max(1, rows // 5), width)).astype(np.float32)
+        return pool[rng.integers(0, len(pool), rows)]
+    if kind == "mass ties":
+        return rng.integers(0, 2, (rows, width)).astype(np.float32) * np.eye(
+            1, width, dtype=np.float32
+        ) + np.eye(1, width, 1, dtype=np.float32)
+    if kind == "negative":
+        return -rng.integers(1, 4, (rows, width)).astype(np.float32)
+    if kind == "one-dimensional":
+        return rng.choice(np.array([-2.0, -1.0, 1.0, 2.0, 3.0], np.float32), (rows, 1))
+    if kind == "float16":
+        return (rng.integers(-8, 9, (rows, width)) / 8 + 2).astype(np.float16)
+    if kind == "constant":
+        return np.ones((rows, width), np.float32)
+    raise ValueError(kind)
+
+
+KINDS = ("random", "duplicates", "mass ties", "negative", "one-dimensional", "float16", "constant")
+
+
+@pytest.fixture(scope="session")
+def make_embeddings() -> Callable[..., np.ndarray]:
+    return embeddings
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
