@@ -22,7 +22,7 @@ _PAIRS_PER_WRITE = 100_000
 
 @dataclass(frozen=True)
 class SourceCount:
-    """What a source gave: examples kept, and languages in the order they were met."""
+    """What a source gave: examples kept, and its languages, sorted."""
 
     num_examples: int
     languages: list[str]
@@ -109,7 +109,7 @@ class CorpusBuilder:
         union = 0
         for mask in masks:
             union |= mask
-        codes = [code for code, bit in self.languages.items() if union >> bit & 1]
+        codes = sorted(code for code, bit in self.languages.items() if union >> bit & 1)
         if self._refuse and self._wanted is None:
             for (what, mask), place in self._first_place.items():
                 absent = [code for code in codes if not mask >> self.languages[code] & 1]

@@ -20,7 +20,8 @@ from scipy.sparse.csgraph import connected_components
 
 def text_hash(text: str) -> int:
     """A 64-bit hash of a text that ignores case, compatibility forms (NFKC) and white space."""
-    normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    normal = " ".join(plain.split())
     return int.from_bytes(blake2b(normal.encode(), digest_size=8).digest(), "little")
 
 

@@ -5,7 +5,7 @@
 
 content: questions pairs a question with itself in another language: alignment rows, trivial within one
 language. content: answers pairs it with its first answer: weak, as in sv, fi, ms, tr and es about 80 % of the
-answers equal the English one, and popular answers ("yes") repeat (the corpus keeps equal ones out of a batch).
+answers equal the English one, and popular answers ("yes") repeat (the corpus keeps equal ones apart).
 `split` goes by file: train is questions_only, eval is with_answers.
 """
 

@@ -1,8 +1,8 @@
 """SQuAD files in several languages, parallel by question id: a folder of `{language}.json`.
 
 An example is a question id; its passage in a language is the context it stands in there (paragraphs needn't
-be translations of each other as wholes: MLQA's aren't). Examples with the same contexts share a passage. Files
-are read as a whole: memory is about twice their size.
+be translations of each other as wholes: MLQA's aren't). Examples with the same contexts share a passage.
+Files are read as a whole: memory is about twice their size.
 """
 
 from __future__ import annotations
