@@ -19,7 +19,7 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
     groups              "family" | "script" | "seen" -> group -> the same means over its languages;
                         "crosslingual" -> same_family, other_family, same_script, other_script,
                         seen_to_seen, seen_to_unseen, unseen_to_seen, unseen_to_unseen -> map over those cells
-    language_bias       measure -> macro, micro, num_questions, by_language (, median)
+    bias                measure -> macro, micro, num_questions, by_language (, median)
     ranking_consistency mrc, mrc@100, num_question_ids, of_question_ids, seed; or null
     ties                num_relevant_pairs_tied, rule
     provenance          what the caller recorded: model, settings, versions
@@ -56,7 +56,7 @@ def results_document(evaluation: Evaluation) -> dict[str, Any]:
         "pool_gap": (pair.values["map"] - one_target.values["map"]).tolist(),
         "by_language": by_language(evaluation),
         "groups": groups(evaluation),
-        "language_bias": evaluation.bias,
+        "bias": evaluation.bias,
         "ranking_consistency": evaluation.consistency,
         "ties": {"num_relevant_pairs_tied": int((evaluation.ranks.tied > 0).sum()), "rule": TIE_RULE},
         "provenance": evaluation.provenance,

@@ -69,9 +69,12 @@ def write_evaluation(evaluation: Evaluation, out_dir: str | Path, *, trec: bool 
     return Path(out_dir)
 
 
-@contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that takes the place of `target` when the block ends without an error."""
+def check_target(target: Path) -> None:
+    """Refuse a target that is neither new, nor empty, nor an evaluation to replace.
+
+    Raises:
+        UserError: it holds something else.
+    """
     if target.exists() and (
         not target.is_dir() or (any(target.iterdir()) and not (target / RESULTS).is_file())
     ):
@@ -80,6 +83,12 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             "exists and is no evaluation folder",
             "name a new folder, or one with an evaluation to replace",
         )
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that takes the place of `target` when the block ends without an error."""
+    check_target(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

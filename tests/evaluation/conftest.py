@@ -82,19 +82,14 @@ def embeddings(kind: str, rows: int, seed: int, width: int = 24) -> np.ndarray:
     if kind == "duplicates":  # ordinary numbers, every vector about five times
         pool = rng.standard_normal((max(1, rows // 5), width)).astype(np.float32)
         return pool[rng.integers(0, len(pool), rows)]
-    if kind == "mass ties":
-        return rng.integers(0, 2, (rows, width)).astype(np.float32) * np.eye(
-            1, width, dtype=np.float32
-        ) + np.eye(1, width, 1, dtype=np.float32)
-    if kind == "negative":
-        return -rng.integers(1, 4, (rows, width)).astype(np.float32)
-    if kind == "one-dimensional":
-        return rng.choice(np.array([-2.0, -1.0, 1.0, 2.0, 3.0], np.float32), (rows, 1))
-    if kind == "float16":
-        return (rng.integers(-8, 9, (rows, width)) / 8 + 2).astype(np.float16)
-    if kind == "constant":
-        return np.ones((rows, width), np.float32)
-    raise ValueError(kind)
+    exact = {
+        "mass ties": lambda: rng.integers(0, 2, (rows, width)) * np.eye(1, width) + np.eye(1, width, 1),
+        "negative": lambda: -rng.integers(1, 4, (rows, width)),
+        "one-dimensional": lambda: rng.choice([-2.0, -1.0, 1.0, 2.0, 3.0], (rows, 1)),
+        "float16": lambda: rng.integers(-8, 9, (rows, width)) / 8 + 2,
+        "constant": lambda: np.ones((rows, width)),
+    }
+    return exact[kind]().astype(np.float16 if kind == "float16" else np.float32)
 
 
 KINDS = ("random", "duplicates", "mass ties", "negative", "one-dimensional", "float16", "constant")
