@@ -64,15 +64,21 @@ def test_perfect_ranking(make_benchmark):
     assert preference == {"en": 0.0, "fi": 0.0, "zh": 1.0}
 
 
+def question_keys(benchmark):
+    languages = [benchmark.languages[i] for i in benchmark.question_language]
+    return list(zip(benchmark.question_ids, languages, strict=True))
+
+
 def test_cells_are_those_of_separate_runs(scored):
     """A cell equals the monolingual result of a run that knows nothing but that pair of languages."""
     evaluation, questions, candidates = scored
     benchmark = evaluation.benchmark
+    question_row = {key: row for row, key in enumerate(question_keys(benchmark))}
     for i, asked in enumerate(benchmark.languages):
         for j, target in enumerate(benchmark.languages):
             part = select_languages(benchmark, tuple(dict.fromkeys([asked, target])))
-            rows = np.flatnonzero(np.isin(benchmark.question_language, [i, j]))
-            columns = np.flatnonzero(np.isin(benchmark.candidate_language, [i, j]))
+            rows = [question_row[key] for key in question_keys(part)]
+            columns = [benchmark.candidate_ids.index(one) for one in part.candidate_ids]
             alone = evaluate(part, questions[rows], candidates[columns], settings=SETTINGS)
             a, b = part.languages.index(asked), part.languages.index(target)
             for metric, values in evaluation.pair_matrix.values.items():
