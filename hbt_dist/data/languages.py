@@ -2,7 +2,7 @@
 
 Codes are lower-case, ISO 639-1 where it exists, ISO 639-3 otherwise; the macro-language stands for its
 usual member (`arb` -> `ar`, `cmn` -> `zh`, `ekk` -> `et`). A script or region is kept only where CLDR
-doesn't consider it the usual one: `zho-CN` and `zho_Hans` are `zh`, `zho-TW` is `zh-tw`, `arb_Latn` `ar-latn`.
+doesn't consider it the usual one: `zho-CN`, `zho_Hans` are `zh`, `zho-TW` is `zh-tw`, `arb_Latn` `ar-latn`.
 The tables are CLDR's (`languageAlias`, `likelySubtags`), through Babel.
 """
 

@@ -28,7 +28,9 @@ Make = Callable[..., dict[str, Any]]
 def test_what_is_written_is_read(write_lines: Write, build: Build, make_example: Make) -> None:
     rows = [
         make_example(0, passage_id="p", passage={"en": "shared", "fi": "jaettu"}),
-        make_example(1, negatives=[{"id": "n", "text": {"en": "no", "fi": "ei"}}, {"text": {"en": "x", "fi": "y"}}]),
+        make_example(
+            1, negatives=[{"id": "n", "text": {"en": "no", "fi": "ei"}}, {"text": {"en": "x", "fi": "y"}}]
+        ),
         make_example(2, passage_id="p", passage={"fi": "jaettu", "en": "shared"}),
         make_example(3, negatives=[{"id": "n", "text": {"en": "no", "fi": "ei"}}]),
     ]
@@ -52,10 +54,14 @@ def test_what_is_written_is_read(write_lines: Write, build: Build, make_example:
         assert getattr(corpus, name).dtype == kind
 
 
-def test_groups_join_equal_texts_of_one_language(write_lines: Write, build: Build, make_example: Make) -> None:
+def test_groups_join_equal_texts_of_one_language(
+    write_lines: Write, build: Build, make_example: Make
+) -> None:
     rows = [
         make_example(0, question={"en": "When  did he DIE?", "fi": "a"}),
-        make_example(1, question={"en": "when did he die?", "fi": "b"}, passage={"en": "c", "fi": "yhteinen"}),
+        make_example(
+            1, question={"en": "when did he die?", "fi": "b"}, passage={"en": "c", "fi": "yhteinen"}
+        ),
         make_example(2, passage={"en": "d", "fi": "Yhteinen"}),
         make_example(3, question={"en": "b", "fi": "other"}),  # the Finnish "b" of 1 is another language
     ]
@@ -75,7 +81,10 @@ def test_cells_say_which_languages_there_are(write_lines: Write, build: Build, m
     assert corpus.manifest["statistics"][0] == {
         "name": "one", "examples": 4, "dropped": 1, "languages": ["en", "fi"]
     }  # fmt: skip
-    has = [(corpus.cell_questions[cell].tolist(), corpus.cell_passages[cell].tolist()) for cell in corpus.example_cell]
+    has = [
+        (corpus.cell_questions[cell].tolist(), corpus.cell_passages[cell].tolist())
+        for cell in corpus.example_cell
+    ]
     assert has == [
         ([True, True], [True, True]),
         ([True, False], [True, True]),
@@ -136,7 +145,9 @@ def test_a_missing_translation_is_refused(
     assert "missing: skip" in caught.value.expected
 
 
-def test_a_language_that_no_source_has_is_refused(write_lines: Write, build: Build, make_example: Make) -> None:
+def test_a_language_that_no_source_has_is_refused(
+    write_lines: Write, build: Build, make_example: Make
+) -> None:
     path = write_lines("train.jsonl", [make_example(0)])
     with pytest.raises(UserError, match="no source has any text in 'sv'"):
         build(path, languages=["en", "sv"], missing="skip")
@@ -277,7 +288,12 @@ def test_nothing_is_written_outside_the_cache(write_lines: Write, make_example: 
     environment = {**os.environ, "HOME": str(home), "HF_HOME": str(home / "hf"), "TMPDIR": str(home)}
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "question 0 en"
     assert [one for one in home.rglob("*") if one.is_file()] == []

@@ -9,8 +9,10 @@ from hbt_dist.data.languages import language_code, language_codes
     ("written", "code"),
     [
         ("en", "en"), ("EN", "en"), ("eng", "en"), ("arb", "ar"), ("ces", "cs"), ("ell", "el"), ("est", "et"),
-        ("fin", "fi"), ("swa", "sw"), ("zho-CN", "zh"), ("zh_cn", "zh"), ("zho_Hans", "zh"), ("zho_Hant", "zh-hant"),
-        ("zho-TW", "zh-tw"), ("arb_Latn", "ar-latn"), ("fin_Latn", "fi"), ("srp_Cyrl", "sr"), ("pt_PT", "pt-pt"),
+        ("fin", "fi"), ("swa", "sw"), ("zho-CN", "zh"), ("zh_cn", "zh"), ("zho_Hans", "zh"),
+        ("zho_Hant", "zh-hant"),
+        ("zho-TW", "zh-tw"), ("arb_Latn", "ar-latn"), ("fin_Latn", "fi"), ("srp_Cyrl", "sr"),
+        ("pt_PT", "pt-pt"),
         ("sme", "se"), ("kpv", "kv"), ("myv", "myv"),
     ],
 )  # fmt: skip

@@ -29,7 +29,11 @@ def records(format: str, path: Path, **options: Any) -> list[TrainingRecord]:
 def test_squad_parallel(shared_data: Path) -> None:
     folder = shared_data / "squad-en-fi"
     parts = {split: records("squad-parallel", folder, split=split) for split in ("all", "train", "eval")}
-    assert {split: len(part) for split, part in parts.items()} == {"all": 129_585, "train": 125_450, "eval": 4_135}
+    assert {split: len(part) for split, part in parts.items()} == {
+        "all": 129_585,
+        "train": 125_450,
+        "eval": 4_135,
+    }
     passages = {split: {one.passage_id for one in part} for split, part in parts.items()}
     assert len(passages["all"]) == 18_920
     assert not passages["train"] & passages["eval"]
@@ -68,7 +72,10 @@ def test_exams(shared_data: Path, build: Build) -> None:
     assert len(everything) == 6_145 + 1_742
     assert sum(len(one.question) for one in everything) == 10_631
     assert sum(one.example_id.startswith("cluster-") for one in everything) == 1_742
-    parts = [{one.example_id for one in records("exams", shared_data / "exams", split=s)} for s in ("train", "eval")]
+    parts = [
+        {one.example_id for one in records("exams", shared_data / "exams", split=s)}
+        for s in ("train", "eval")
+    ]
     assert not parts[0] & parts[1]
     assert len(parts[0]) + len(parts[1]) == len(everything)
     corpus = build(shared_data / "exams", format="exams", split="eval", languages=["hu", "hr", "it"])
@@ -80,7 +87,9 @@ def test_exams(shared_data: Path, build: Build) -> None:
 
 
 def test_ntrex(shared_data: Path) -> None:
-    parts = {split: records("ntrex", shared_data / "ntrex", split=split) for split in ("all", "train", "eval")}
+    parts = {
+        split: records("ntrex", shared_data / "ntrex", split=split) for split in ("all", "train", "eval")
+    }
     assert {split: len(part) for split, part in parts.items()} == {"all": 1_997, "train": 1_376, "eval": 621}
     assert all(len(one.question) == 20 for one in parts["all"])
     assert not any(text.endswith(("\r", "\n")) for one in parts["all"] for text in one.question.values())
@@ -109,7 +118,13 @@ def test_sample(build: Build) -> None:
 
 
 ROWS = [
-    {"qid": 1, "q_en": "who", "q_fi": "kuka", "doc": {"en": "Ada", "fi": None}, "wrong": [{"en": "Bob", "fi": "Pekka"}]},
+    {
+        "qid": 1,
+        "q_en": "who",
+        "q_fi": "kuka",
+        "doc": {"en": "Ada", "fi": None},
+        "wrong": [{"en": "Bob", "fi": "Pekka"}],
+    },
     {"qid": 2, "q_en": "when", "q_fi": None, "doc": {"en": "1815", "fi": "vuonna 1815"}, "wrong": []},
 ]
 COLUMNS = {"example_id": "qid", "question": "q_{language}", "passage": "doc", "negatives": "wrong"}
@@ -131,7 +146,7 @@ def test_parquet(tmp_path: Path, build: Build) -> None:
     assert build(path, format="parquet", columns=COLUMNS, missing="skip").num_examples == 2
     with pytest.raises(UserError, match="has no column 'question'"):
         records("parquet", path)
-    with pytest.raises(UserError, match="has no column like 'x_{language}'"):
+    with pytest.raises(UserError, match=r"has no column like 'x_\{language\}'"):
         records("parquet", path, columns=COLUMNS | {"question": "x_{language}"})
     with pytest.raises(UserError, match="is a plain text"):
         records("parquet", path, columns=COLUMNS | {"question": "q_en"})
@@ -144,7 +159,10 @@ def test_parquet(tmp_path: Path, build: Build) -> None:
 
 def test_plain_text_columns_have_one_language(tmp_path: Path) -> None:
     path = tmp_path / "train.parquet"
-    rows = [{"question": "kuka", "passage": "Ada", "negatives": ["Pekka"]}, {"question": "a", "passage": "", "negatives": None}]
+    rows = [
+        {"question": "kuka", "passage": "Ada", "negatives": ["Pekka"]},
+        {"question": "a", "passage": "", "negatives": None},
+    ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:1]), path)
     found = records("parquet", path, columns={"language": "fin"})
     assert found[0].question == {"fi": "kuka"}

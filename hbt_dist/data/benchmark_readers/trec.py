@@ -68,20 +68,17 @@ def read_beir(folder: Path, variant: str, languages: tuple[str, ...] | None, int
     languages is the same question or document in translation, so that relevance crosses languages.
     """
     for language, path in _language_folders(folder, languages).items():
-        prefix = f"{language}:" if variant == "separate" else ""
+        prefix, within = (f"{language}:", language) if variant == "separate" else ("", None)
         for place, row in read_json_lines(find_file(path, "corpus.jsonl")):
-            into.add_candidate(prefix + id_field(row, "_id", place), language, _titled(row, place), place)
-        judged = [
-            (place, prefix + query, prefix + item)
-            for place, query, item in read_qrels(find_file(path / "qrels", "test.tsv"))
-        ]
+            into.add_candidate(id_field(row, "_id", place), language, _titled(row, place), place)
+        judged = list(read_qrels(find_file(path / "qrels", "test.tsv")))
         asked = {query for _, query, _ in judged}  # BEIR's queries.jsonl holds those of the other splits too
         for place, row in read_json_lines(find_file(path, "queries.jsonl")):
-            query = prefix + id_field(row, "_id", place)
+            query = id_field(row, "_id", place)
             if query in asked:
-                into.add_question(query, language, text_field(row, "text", place), place)
+                into.add_question(prefix + query, language, text_field(row, "text", place), place)
         for place, query, item in judged:
-            into.add_relevant(query, item, place)
+            into.add_relevant(prefix + query, item, place, within)
 
 
 def read_miracl(
@@ -101,14 +98,12 @@ def read_miracl(
             raise UserError(str(corpus), "holds no docs-*.jsonl.gz", "check the folder")
         for shard in shards:
             for place, row in read_json_lines(shard):
-                into.add_candidate(
-                    f"{language}:{id_field(row, 'docid', place)}", language, _titled(row, place), place
-                )
+                into.add_candidate(id_field(row, "docid", place), language, _titled(row, place), place)
         stem = f"miracl-v1.0-{topics[language].name.rsplit('-', 1)[-1]}-{variant}.tsv"
         for place, query, text in _topics(topics[language] / "topics" / f"topics.{stem}"):
             into.add_question(f"{language}:{query}", language, text, place)
         for place, query, item in read_qrels(topics[language] / "qrels" / f"qrels.{stem}"):
-            into.add_relevant(f"{language}:{query}", f"{language}:{item}", place)
+            into.add_relevant(f"{language}:{query}", item, place, language)
 
 
 def _topics(path: Path) -> Iterator[tuple[str, str, str]]:
