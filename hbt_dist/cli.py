@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a bug or an unexpected failure (with a traceback); 2 somet
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import sys
@@ -183,8 +184,12 @@ def main() -> None:
 
 def _calm_libraries() -> None:
     """Keep the libraries' notices about their own inner workings off the user's terminal."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing forks afterwards
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not glob.glob("/dev/nvidia[0-9]*") and not Path("/dev/kfd").exists():
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # DeepSpeed warns when it finds no accelerator by itself
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("DS_LOG_LEVEL", "error")
     os.environ.setdefault("LOG_LEVEL", "error")

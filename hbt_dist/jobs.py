@@ -157,6 +157,7 @@ def evaluate_job(
     """
     from hbt_dist.encoder import load_encoder
     from hbt_dist.evaluation.config import EvaluationSettings
+    from hbt_dist.evaluation.encode import encode_texts
     from hbt_dist.evaluation.evaluation import evaluate
     from hbt_dist.evaluation.results import summary
     from hbt_dist.evaluation.writing import check_target, write_evaluation
@@ -165,7 +166,8 @@ def evaluate_job(
     check_target(out)
     data = load(benchmark)
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
-    questions, candidates = encode_benchmark(loaded, data, scoring, quiet=quiet)
+    questions = encode_texts(loaded, data.question_texts, "question", settings=scoring, progress=not quiet)
+    candidates = encode_texts(loaded, data.candidate_texts, "passage", settings=scoring, progress=not quiet)
     seen = training_languages if training_languages is not None else loaded.facts.get("languages")
     evaluation = evaluate(
         data,

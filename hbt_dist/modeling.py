@@ -45,6 +45,7 @@ class ScratchSettings(Settings):
     tokenizer: Literal["unigram", "bpe", "wordpiece"] = Field(
         "unigram", description="kind of sub-word tokenizer"
     )
+    lowercase: bool = Field(True, description="lower-case texts; accents stay, they carry meaning")
     vocabulary_size: int = Field(8000, ge=100, description="entries of the tokenizer trained on the corpus")
     tokenizer_texts: int = Field(
         200_000,
@@ -158,8 +159,8 @@ def _random_encoder(
 def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
     """Train a sub-word tokenizer on the corpus' questions and passages.
 
-    Lower-cases nothing and strips no accents: both carry meaning in many languages. Text is NFKC-normalised
-    and split at white space, so that scripts without spaces keep whole phrases for the unigram model.
+    Text is NFKC-normalised and lower-cased if asked; accents and vowel signs stay, they carry meaning. Words
+    are split at white space and punctuation; wordpiece also takes Han characters one by one.
     """
     import transformers
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -179,8 +180,11 @@ def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
     else:
         tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
         trainer = trainers.WordPieceTrainer(**common)
-    tokenizer.normalizer = normalizers.NFKC()
+    steps = [normalizers.NFKC(), *([normalizers.Lowercase()] if settings.lowercase else [])]
+    tokenizer.normalizer = normalizers.Sequence(steps)
     if settings.tokenizer == "wordpiece":
+        steps.append(normalizers.BertNormalizer(strip_accents=False, lowercase=False))
+        tokenizer.normalizer = normalizers.Sequence(steps)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     else:
         split = [pre_tokenizers.Punctuation(), pre_tokenizers.Metaspace()]

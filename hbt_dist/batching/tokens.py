@@ -23,11 +23,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hbt_dist.batching.corpus_view import TextCorpus
 from hbt_dist.encoder import TextSettings
 from hbt_dist.errors import UserError
+from hbt_dist.progress import Progress
 
 Role = Literal["question", "passage"]
 ROLES: tuple[Role, ...] = ("question", "passage")
@@ -221,7 +221,7 @@ def _tokenise(
 ) -> None:
     units = _units(corpus.languages)
     totals = {"question": corpus.num_examples, "passage": corpus.num_passages}
-    with tqdm(
+    with Progress(
         total=sum(totals[role] for role, _ in units), desc="tokenising", unit="text", disable=not progress
     ) as bar:
         for role, language in units:

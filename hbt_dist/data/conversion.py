@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hbt_dist.data.config import RAGGED, DataSettings, SourceSettings
 from hbt_dist.data.corpus import COLUMNS
@@ -30,6 +29,7 @@ from hbt_dist.data.files import digest_of_file
 from hbt_dist.data.records import TrainingRecord
 from hbt_dist.data.training_readers import SourceReader, open_source
 from hbt_dist.errors import UserError
+from hbt_dist.progress import Progress
 
 #: Part of every fingerprint; raise it when the same sources give another corpus.
 VERSION = 1
@@ -154,10 +154,9 @@ def _add_source(
     languages, refuse = settings.languages_of(source), settings.missing_of(source) == "refuse"
     builder.start_source(index, source.name, languages, refuse=refuse)
     id_hashes = array("Q")
-    with tqdm(
-        _records(source, reader), desc=f"converting {source.name}", unit=" examples", disable=None
-    ) as bar:
-        for record in bar:
+    with Progress(None, f"converting {source.name}", "example") as progress:
+        for record in _records(source, reader):
+            progress.update()
             id_hashes.append(_hash(record.example_id))
             builder.add(record)
     _refuse_repeated_ids(source, reader, np.array(id_hashes, np.uint64))

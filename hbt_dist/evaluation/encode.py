@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from hbt_dist.encoder import LoadedEncoder
 from hbt_dist.evaluation.config import EvaluationSettings
@@ -27,6 +26,7 @@ from hbt_dist.evaluation.embedding_files import (
     texts_of,
 )
 from hbt_dist.evaluation.kernels import torch_device
+from hbt_dist.progress import Progress
 
 Float32 = NDArray[np.float32]
 Role = Literal["question", "passage"]
@@ -60,7 +60,7 @@ def encode_texts(
     label = f"encode {role}s"
     if settings.cache_dir is None:
         out = np.empty((len(texts), loaded.encoder.width), np.float32)
-        with tqdm(total=len(texts), desc=label, unit=" rows", disable=not progress) as bar:
+        with Progress(total=len(texts), desc=label, unit="row", disable=not progress) as bar:
             for first in range(0, len(texts), settings.rows_per_file):
                 rows = range(first, min(first + settings.rows_per_file, len(texts)))
                 out[rows.start : rows.stop] = encode_rows(
@@ -70,7 +70,7 @@ def encode_texts(
     files = embedding_files(loaded, texts, role, settings)
     missing = files.missing()
     done = len(texts) - sum(len(files.rows_of_file(number)) for number in missing)
-    with tqdm(total=len(texts), initial=done, desc=label, unit=" rows", disable=not progress) as bar:
+    with Progress(total=len(texts), initial=done, desc=label, unit="row", disable=not progress) as bar:
         for number in missing:
             here = texts_of(texts, files.rows_of_file(number))
             files.write_file(number, encode_rows(loaded, here, role, settings, bar.update))

@@ -48,8 +48,7 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
     import ray
 
     if ray.is_initialized():
-        context = ray.get_runtime_context()
-        yield _describe(context.gcs_address, private=False)
+        yield _describe(ray.get_runtime_context().gcs_address, private=False)
         return
     address = settings.address or os.environ.get("RAY_ADDRESS") or None
     private = address == "local" or (address is None and not _cluster_here())
@@ -72,7 +71,7 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
     else:
         options |= {"address": address or "auto", "runtime_env": {"env_vars": _passed_on()}}
     try:
-        context = ray.init(**options)
+        ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(
@@ -81,7 +80,7 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
             "check workers.address and RAY_ADDRESS",
         ) from error
     try:
-        yield _describe(context.address_info["gcs_address"], private=private)
+        yield _describe(ray.get_runtime_context().gcs_address, private=private)
     finally:
         ray.shutdown()
 

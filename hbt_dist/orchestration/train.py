@@ -42,6 +42,7 @@ def train_on_ray(run: RunFile, *, quiet: bool = False) -> None:
 def _fit(run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet: bool) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig
 
     workers = run.workers
     resources: dict[str, float] = {"CPU": workers.cpus_per_worker}
@@ -63,9 +64,7 @@ def _fit(run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet
         run_config=ray.train.RunConfig(
             name=f"{run.name}-{start}",  # new each time: the run's own checkpoints carry the state
             storage_path=str(folder.root / "ray"),
-            failure_config=ray.train.FailureConfig(
-                max_failures=workers.max_failures, controller_failure_limit=2
-            ),
+            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=2),
         ),
     )
     try:

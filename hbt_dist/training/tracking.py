@@ -7,14 +7,11 @@ continues from, so that every step stands in it once.
 from __future__ import annotations
 
 import json
-import sys
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tqdm import tqdm
-
+from hbt_dist.progress import Progress
 from hbt_dist.training.run_folder import RunFolder
 
 
@@ -43,7 +40,7 @@ class Tracker:
         self.folder = folder
         self.log_every = log_every
         cut_back(folder.metrics, start)
-        self._file = folder.metrics.open("a", encoding="utf-8")
+        self._file = folder.metrics.open("a", encoding="utf-8", buffering=1)  # readers follow line by line
         self._log = folder.log.open("a", encoding="utf-8")
         self._board: Any = None
         if tensorboard:
@@ -73,69 +70,22 @@ class Tracker:
     def step(self, step: int, figures: dict[str, Any]) -> None:
         """Record the figures of one finished step (counted from 1)."""
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
-        if step % self.log_every == 0:
-            self._file.flush()
         if self._board is not None and step % self.log_every == 0:
             for name, value in figures.items():
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"train/{name}", value, step)
         self._progress.show(step, figures)
 
-    def flush(self) -> None:
-        """Make everything written so far visible to readers."""
-        self._file.flush()
 
-
-class StepProgress:
-    """A bar on a terminal; elsewhere a line every few seconds, so that logs stay readable."""
-
-    seconds_between_lines = 15.0
+class StepProgress(Progress):
+    """Progress over optimizer steps, with the last loss beside it."""
 
     def __init__(self, start: int, total: int, *, quiet: bool = False) -> None:
-        self.total = total
-        self.quiet = quiet
-        self._start = start
-        self._began = self._last = time.monotonic()
-        self._bar: Any = None
-        if sys.stderr.isatty() and not quiet:
-            self._bar = tqdm(
-                total=total, initial=start, desc="train", unit="step", dynamic_ncols=True, mininterval=0.5
-            )
+        super().__init__(total, "train", "step", initial=start, disable=quiet)
 
     def show(self, step: int, figures: dict[str, Any]) -> None:
         """Show a finished step."""
-        if self.quiet:
-            return
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {figures['loss']:.4f} {figures['kind']}", refresh=False)
-            self._bar.update(step - self._bar.n)
-            return
-        now = time.monotonic()
-        if now - self._last < self.seconds_between_lines and step != self.total:
-            return
-        self._last = now
-        done = step - self._start
-        per_second = done / max(now - self._began, 1e-9)
-        left = (self.total - step) / max(per_second, 1e-9)
-        print(
-            f"train: step {step}/{self.total}, loss {figures['loss']:.4f}, {per_second:.1f} steps/s, "
-            f"{left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    def say(self, message: str) -> None:
-        """Print a message without tearing the bar."""
-        if self._bar is not None:
-            self._bar.clear()
-        print(message, file=sys.stderr, flush=True)
-        if self._bar is not None:
-            self._bar.refresh()
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()
+        self.update(step - self.n, note=f"loss {figures['loss']:.4f}")
 
 
 def cut_back(metrics: Path, step: int) -> None:

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from hbt_dist.batching.collate import collate
 from hbt_dist.batching.plan import BatchPlan, check_divisible
 from hbt_dist.batching.resume import check_resume
-from hbt_dist.batching.tokens import TokenStore
+from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.config import RunFile
 from hbt_dist.contrastive.step import NonFiniteError, check_gradient_norm, contrastive_step
 from hbt_dist.contrastive.world import World
@@ -79,7 +79,7 @@ def prepare(run: RunFile) -> Prepared:
     corpus = build_corpus(run.data, cache)
     plan = BatchPlan(corpus, run.batches, run.seed)
     model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
-    tokens = TokenStore.build(corpus, model.tokenizer, model.text, cache)
+    tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
     return Prepared(corpus, model, tokens, plan)
 
 
@@ -225,8 +225,23 @@ class _Training:
             f"model: {parameters:,} parameters; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
             f"{engine['world_size']} workers; global batch {run.batches.global_batch_size}, "
             f"{run.training.steps} steps",
-            *self.prepared.tokens.describe_truncation(),
+            *describe_texts(self.prepared.tokens),
         ]
+
+
+def describe_texts(tokens: TokenStore) -> list[str]:
+    """One line per role whose texts were cut at the length limit, said once per start."""
+    lines = []
+    for role in ROLES:
+        reports = [report for report in tokens.reports if report.role == role and report.truncated]
+        if reports:
+            worst = max(reports, key=lambda report: report.truncated_share)
+            texts = sum(report.texts for report in tokens.reports if report.role == role)
+            lines.append(
+                f"{sum(report.truncated for report in reports):,} of {texts:,} {role}s are cut at "
+                f"model.text.max_{role}_tokens (most in {worst.language}: {worst.truncated_share:.1%})"
+            )
+    return lines
 
 
 def train_step(step: int, run: RunFile, world: World, engine: Engine, prepared: Prepared) -> dict[str, Any]:

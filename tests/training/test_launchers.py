@@ -1,0 +1,52 @@
+"""Whoever starts the training, the same run file gives the same losses and bitwise the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.runs import BIN, PYTHON, finish, losses, session_of, start, tiny_run, weights_digest, write_run
+
+SCRIPT = Path(__file__).resolve().parents[2] / "launchers" / "train.py"
+LAUNCHERS: dict[str, list[str | Path]] = {
+    "torchrun": [BIN / "torchrun", "--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"],
+    "deepspeed": [BIN / "deepspeed", "--no_local_rank", "--num_gpus", "2", "--master_port", "0"],
+    "accelerate": [BIN / "accelerate", "launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"],
+    "ray": [PYTHON],
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def reference(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], str]:
+    """One process on the whole global batch would have other dropout; two processes of torchrun are the reference."""
+    folder = tmp_path_factory.mktemp("reference")
+    return launch("torchrun", folder, cache)
+
+
+def launch(launcher: str, folder: Path, cache: Path) -> tuple[list[float], str]:
+    output = folder / "out"
+    file = write_run(folder / "run.yaml", tiny_run(output, cache))
+    process = start([*LAUNCHERS[launcher], SCRIPT, file], folder)
+    code, out, err = finish(process)
+    assert code == 0, err[-4000:]
+    assert "Traceback" not in err
+    assert session_of(process.pid) == [], "processes were left behind"
+    return losses(output), weights_digest(output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["deepspeed", "accelerate", pytest.param("ray", marks=pytest.mark.ray)])
+def test_launchers_agree(
+    launcher: str, tmp_path: Path, cache: Path, reference: tuple[list[float], str]
+) -> None:
+    got, weights = launch(launcher, tmp_path, cache)
+    want, wanted_weights = reference
+    assert len(want) == 6
+    assert got == want
+    assert weights == wanted_weights
