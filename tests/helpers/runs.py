@@ -89,12 +89,16 @@ def finish(process: subprocess.Popen[str], timeout: float = 240) -> tuple[int, s
     return process.returncode, out, err
 
 
-def run_command(command: list[str | Path], cwd: Path, timeout: float = 240, **environment: str) -> tuple[int, str, str]:
+def run_command(
+    command: list[str | Path], cwd: Path, timeout: float = 240, **environment: str
+) -> tuple[int, str, str]:
     """Start a command and wait for it."""
     return finish(start(command, cwd, **environment), timeout)
 
 
-def hbt_dist(*arguments: str | Path, cwd: Path, timeout: float = 240, **environment: str) -> tuple[int, str, str]:
+def hbt_dist(
+    *arguments: str | Path, cwd: Path, timeout: float = 240, **environment: str
+) -> tuple[int, str, str]:
     """The command line in a process of its own: (exit code, stdout, stderr)."""
     return run_command([BIN / "hbt-dist", *arguments], cwd, timeout, **environment)
 

@@ -6,11 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.runs import BIN, PYTHON, finish, losses, session_of, start, tiny_run, weights_digest, write_run
+from tests.helpers.runs import (
+    BIN,
+    PYTHON,
+    finish,
+    losses,
+    session_of,
+    start,
+    tiny_run,
+    weights_digest,
+    write_run,
+)
 
 SCRIPT = Path(__file__).resolve().parents[2] / "launchers" / "train.py"
 LAUNCHERS: dict[str, list[str | Path]] = {
-    "torchrun": [BIN / "torchrun", "--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"],
+    "torchrun": [
+        BIN / "torchrun",
+        "--nproc_per_node",
+        "2",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "localhost:0",
+    ],
     "deepspeed": [BIN / "deepspeed", "--no_local_rank", "--num_gpus", "2", "--master_port", "0"],
     "accelerate": [BIN / "accelerate", "launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"],
     "ray": [PYTHON],
