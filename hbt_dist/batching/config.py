@@ -128,7 +128,9 @@ class Temperature(Settings):
     temperature: float = Field(ge=0, le=1, description="1: proportional to size; 0: uniform.")
 
 
-Weights = Literal["uniform", "size"] | Temperature | dict[str, Number]
+Weights = Annotated[
+    Literal["uniform", "size"] | Temperature | dict[str, Number], Field(union_mode="left_to_right")
+]
 
 
 class DatasetSettings(Settings):

@@ -23,6 +23,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _ROUNDS = 8
+_ROUNDS_SMALL = 24  # a permutation of few elements needs more rounds until all of them are alike
+_SMALL = 1024
 
 
 def derive_key(*parts: str | int) -> int:
@@ -64,50 +66,55 @@ def permute(slot: NDArray[np.integer], size: NDArray[np.integer], key: UInt64s) 
         size: (n,) size of the permutation that the position belongs to, at least 1.
         key: (n,) its key.
     """
-    bits = np.frexp(np.maximum(size - 1, 0).astype(np.float64))[1].astype(np.uint64)
-    low_bits = (bits + np.uint64(1)) >> np.uint64(1)
-    one = np.uint64(1)
-    state: list[UInt64s] = [
-        slot.astype(np.uint64),
-        low_bits,
-        (one << low_bits) - one,
-        (one << (bits - low_bits)) - one,
-        size.astype(np.uint64),
-        key,
-    ]
     out = np.empty(len(slot), np.int64)
-    where = np.arange(len(slot))
-    while len(where):
-        x = _feistel(state[0], state[1], state[2], state[3], state[5])
-        done = x < state[4]
-        out[where[done]] = x[done].astype(np.int64)
-        rest = ~done  # outside 0..size-1: walk on along the cycle, which ends inside
-        where = where[rest]
-        state = [x[rest], *(part[rest] for part in state[1:])]
+    small = size <= _SMALL
+    for rows, rounds in ((np.flatnonzero(small), _ROUNDS_SMALL), (np.flatnonzero(~small), _ROUNDS)):
+        if len(rows):
+            out[rows] = _walk(slot[rows].astype(np.uint64), size[rows], key[rows], rounds)
     return out
 
 
-def _feistel(x: UInt64s, low_bits: UInt64s, low_mask: UInt64s, high_mask: UInt64s, key: UInt64s) -> UInt64s:
+def _walk(x: UInt64s, size: NDArray[np.integer], key: UInt64s, rounds: int) -> Int64s:
+    """Apply the network, which permutes 0..2**bits-1, until each element is inside 0..size-1 again."""
+    bits = np.frexp((size - 1).astype(np.float64))[1].astype(np.uint64)
+    low_bits = (bits + np.uint64(1)) >> np.uint64(1)
+    one = np.uint64(1)
+    masks = [low_bits, (one << low_bits) - one, (one << (bits - low_bits)) - one]
+    limit = size.astype(np.uint64)
+    out = np.empty(len(x), np.int64)
+    where = np.arange(len(x))
+    while len(where):
+        x = _feistel(x, masks[0], masks[1], masks[2], key, rounds)
+        done = x < limit
+        out[where[done]] = x[done].astype(np.int64)
+        rest = ~done
+        where, x, limit, key = where[rest], x[rest], limit[rest], key[rest]
+        masks = [mask[rest] for mask in masks]
+    return out
+
+
+def _feistel(
+    x: UInt64s, low_bits: UInt64s, low_mask: UInt64s, high_mask: UInt64s, key: UInt64s, rounds: int
+) -> UInt64s:
     high, low = x >> low_bits, x & low_mask
-    for number in range(0, _ROUNDS, 2):
+    for number in range(0, rounds, 2):
         high = high ^ (_mix(low * _GOLDEN + (key ^ np.uint64(number))) & high_mask)
         low = low ^ (_mix(high * _GOLDEN + (key ^ np.uint64(number + 1))) & low_mask)
     return (high << low_bits) | low
 
 
 def floor_sum(n: Int64s, modulus: int, a: int, b: Int64s) -> Int64s:
-    """Return sum over i in 0..n-1 of floor((a * i + b) / modulus), per element, in O(log modulus) steps.
+    """Return sum over i in 0..n-1 of floor((a * i + b) / modulus), per element, in O(log n) steps.
 
     All arguments are non-negative and a * n + b stays below 2**63.
     """
-    n, size, slope, b = (np.array(part, np.int64) for part in np.broadcast_arrays(n, modulus, a, b))
     total = np.zeros_like(n)
-    active = n > 0
-    while active.any():
-        total += np.where(active, n * (n - 1) // 2 * (slope // size) + n * (b // size), 0)
-        slope, b = slope % size, b % size
-        last = slope * n + b
-        active &= last >= size
-        n, b = np.where(active, last // size, 0), np.where(active, last % size, 0)
-        size, slope = np.where(active, slope, 1), np.where(active, size, 0)
+    while n.any():
+        total += n * (n - 1) // 2 * (a // modulus) + n * (b // modulus)
+        a, b = a % modulus, b % modulus
+        last = a * n + b
+        n, b = last // modulus, last % modulus
+        modulus, a = a, modulus
+        if not modulus:
+            break
     return total

@@ -131,29 +131,28 @@ class Stream:
         )  # fmt: skip
 
     def counts_before(self, draws: Int64s) -> Int64s:
-        """Return the rows of each stratum in the first `draws` (S,) draws."""
+        """Return the rows of each stratum in the first `draws` draws: (..., S) -> (..., S)."""
         if len(self.max_rows) == 1:
             return draws * self.rows
         whole, part = self.bounds >> _ROTATION_BITS, self.bounds & (_MODULUS - 1)
-        out = []
-        for bound in (slice(None, -1), slice(1, None)):
-            start = np.full(len(draws), self.key & (_MODULUS - 1), np.int64)
-            carries = floor_sum(draws, _MODULUS, _STEP, start + part[bound])
-            wraps = floor_sum(draws, _MODULUS, _STEP, start)
-            out.append(whole[bound] * draws + carries - wraps)
-        return out[1] - out[0]
+        offset = self.key & (_MODULUS - 1)
+        ends = np.stack(
+            [part[1:], part[:-1]]
+        )  # a count is that below its upper bound less that below its lower
+        shifted = np.broadcast_arrays(draws, offset + ends.reshape(2, *[1] * (draws.ndim - 1), -1))
+        below_end = floor_sum(shifted[0].copy(), _MODULUS, _STEP, shifted[1].copy())
+        return np.diff(whole) * draws + below_end[0] - below_end[1]
 
     def draw(self, number: int) -> Rows:
         """Return the rows of draw `number`, stratum by stratum."""
-        draws = np.full(len(self.max_rows), number, np.int64)
-        epoch = draws // self.draws_per_epoch
-        done = self.counts_before(draws)
-        start = done - self.counts_before(epoch * self.draws_per_epoch)
-        count = self.counts_before(draws + 1) - done
-        fitting = np.clip(self.order.epoch_rows - start, 0, count)
-        stratum, pool_row = self.order.take(
-            self.key, epoch, np.minimum(start, self.order.epoch_rows), fitting
-        )
+        epoch = number // self.draws_per_epoch
+        now = np.full_like(epoch, number)
+        moments = np.stack([epoch * self.draws_per_epoch, now, now + 1])
+        epoch_start, before, after = self.counts_before(moments)
+        count = after - before
+        start = np.minimum(before - epoch_start, self.order.epoch_rows)
+        fitting = np.minimum(self.order.epoch_rows - start, count)
+        stratum, pool_row = self.order.take(self.key, epoch, start, fitting)
         lacking = np.repeat(np.arange(len(count)), count - fitting)
         return Rows(
             np.concatenate([stratum, lacking]), np.concatenate([pool_row, np.full(len(lacking), -1)]), epoch

@@ -1,0 +1,114 @@
+"""Corpora of integers for the tests of the plan, and hypothesis strategies that draw such corpora."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from hbt_dist.data.corpus import Corpus
+
+CODES = ("en", "fi", "ar", "es", "ja", "km", "ko", "ms", "ru", "sv", "tr", "zh")
+
+
+def parallel_corpus(
+    num_passages: int = 400,
+    most_questions: int = 8,
+    num_languages: int = 4,
+    *,
+    seed: int = 0,
+    dataset_sizes: tuple[int, ...] = (1,),
+    most_negatives: int = 0,
+) -> Corpus:
+    """Every example in every language; 1 to `most_questions` questions per passage."""
+    random = np.random.default_rng(seed)
+    questions = random.integers(1, most_questions + 1, num_passages)
+    passage = np.repeat(np.arange(num_passages), questions)
+    bounds = np.cumsum(dataset_sizes) / sum(dataset_sizes)
+    dataset_of_passage = np.searchsorted(bounds, (np.arange(num_passages) + 0.5) / num_passages)
+    negatives = random.integers(0, most_negatives + 1, len(passage))
+    return Corpus.from_arrays(
+        languages=CODES[:num_languages],
+        example_passage=passage,
+        example_cell=np.zeros(len(passage), np.int32),
+        cell_questions=np.ones((1, num_languages), bool),
+        cell_passages=np.ones((1, num_languages), bool),
+        example_dataset=dataset_of_passage[passage].astype(np.int32),
+        datasets=[f"set{number}" for number in range(len(dataset_sizes))],
+        negative_offsets=np.concatenate([[0], np.cumsum(negatives)]),
+        negatives=random.integers(0, num_passages, negatives.sum()) if most_negatives else None,
+    )
+
+
+def ragged_corpus(
+    seed: int,
+    *,
+    num_passages: int = 300,
+    most_questions: int = 4,
+    num_languages: int = 4,
+    num_cells: int = 5,
+    num_datasets: int = 2,
+    holds: float = 0.7,
+) -> Corpus:
+    """Some languages missing per example; every cell has at least two languages on both sides."""
+    random = np.random.default_rng(seed)
+    cell_passages = random.random((num_cells, num_languages)) < holds
+    cell_passages[:, :2] = True
+    cell_questions = cell_passages & (random.random(cell_passages.shape) < holds)
+    cell_questions[:, :2] = True
+    questions = random.integers(1, most_questions + 1, num_passages)
+    passage = np.repeat(np.arange(num_passages), questions)
+    # Questions of one passage may have other languages than the passage: groups span cells.
+    cell = random.integers(0, num_cells, len(passage))
+    passage_languages = np.zeros((num_passages, num_languages), bool)
+    np.logical_or.at(passage_languages, passage, cell_passages[cell])
+    return Corpus.from_arrays(
+        languages=CODES[:num_languages],
+        example_passage=passage,
+        example_cell=cell.astype(np.int32),
+        cell_questions=cell_questions,
+        cell_passages=cell_passages,
+        example_dataset=random.integers(0, num_datasets, num_passages)[passage].astype(np.int32),
+        datasets=[f"set{number}" for number in range(num_datasets)],
+        passage_languages=passage_languages,
+    )
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> Corpus:
+    """Fully or partially parallel corpora of 2 to 5 languages with at least 120 groups."""
+    seed = draw(st.integers(0, 2**20))
+    num_languages = draw(st.integers(2, 5))
+    num_passages = draw(st.integers(120, 260))
+    most_questions = draw(st.integers(1, 9))
+    if draw(st.booleans()):
+        sizes = draw(st.sampled_from([(1,), (1, 1), (5, 3, 1)]))
+        return parallel_corpus(num_passages, most_questions, num_languages, seed=seed, dataset_sizes=sizes)
+    return ragged_corpus(
+        seed,
+        num_passages=num_passages,
+        most_questions=most_questions,
+        num_languages=num_languages,
+        num_cells=draw(st.integers(1, 12)),
+        num_datasets=draw(st.integers(1, 3)),
+    )
+
+
+MIXTURES = [
+    {"alpha": 0.5},
+    {"alpha": 1.0},
+    {"alpha": 0.0},
+    {"alpha": {"schedule": "linear", "start": 1.0, "end": 0.2, "over_steps": 10}},
+    {"mixture": {"mixed_monolingual": 1, "any_pair": 1}},
+    {"mixture": {"monolingual": 1, "crosslingual": 2, "any_pair": 1}, "mixing": "shares"},
+    {
+        "mixture": [
+            {"kind": "monolingual", "weight": 3, "sub_batches": 3},
+            {"kind": "crosslingual", "weight": {"schedule": "cosine", "start": 0, "end": 4, "over_steps": 8}},
+            {"kind": "monolingual", "weight": 1, "languages": ["en"]},
+        ],
+        "mixing": "shares",
+    },
+    {"alpha": 0.4, "languages": "size", "pairs": {"temperature": 0.5}},
+    {"alpha": 0.6, "languages": {"en": 3, "fi": 1}, "pairs": {"en-fi": 2, "fi-en": 1}},
+    {"alpha": 0.5, "datasets": {"temperature": 0.3, "order": "dataset_first"}},
+]
