@@ -34,6 +34,7 @@ from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.loss import Contrast, Layout, contrast
 from hbt_dist.contrastive.world import World
+from hbt_dist.errors import UserError
 
 _SCALARS = ("loss", "info_nce", "alignment", "log_scale", "positive", "mean", "tokens", "padded", "bad")
 
@@ -55,14 +56,29 @@ class LocalRows(Protocol):
     the alignment loss.
     """
 
-    batch: Any
-    rank: int
-    world_size: int
-    questions: Any
-    passages: Any
-    passage_group_N: Any
-    sub_batch_B: Any
-    sub_batch_N: Any
+    @property
+    def batch(self) -> Any: ...
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world_size(self) -> int: ...
+
+    @property
+    def questions(self) -> Any: ...
+
+    @property
+    def passages(self) -> Any: ...
+
+    @property
+    def passage_group_N(self) -> Any: ...
+
+    @property
+    def sub_batch_B(self) -> Any: ...
+
+    @property
+    def sub_batch_N(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -183,6 +199,7 @@ class _Part:
         self.roles: dict[str, Tokens] = {"question": local.questions, "passage": local.passages}
         if loss.alignment_weight > 0:
             self.roles["aligned"] = _aligned_questions(local)
+        _check_lengths(self.roles, local)
         max_rows = _chunk_rows(step, self.roles)
         self.direct = max_rows is None
         self.chunks = plan_chunks(self.roles, max_rows, step.chunk_tokens, world)
@@ -307,21 +324,23 @@ class _Part:
         own = self.embeddings["passage"][:b]
         positive = (questions * own).sum(1).mean()
         mean = questions.mean(0) @ passages_ND.mean(0)
-        bad_b = self._bad_rows(part)
+        bad_b = self._broken_embeddings()
         num_tokens = sum(int(np.asarray(tokens.lengths).sum()) for tokens in self.roles.values())
         values = [part.loss, part.info_nce, part.alignment, part.log_scale, positive.double(), mean.double()]
         counts = torch.tensor([num_tokens, self._padded_tokens], dtype=torch.float64, device=questions.device)
         vector = torch.cat([torch.stack(values), counts, bad_b.any().double()[None]])
         vector = self.world.all_reduce(vector / self.world.size)
         self.scalars = vector.cpu().numpy()
-        if self.scalars[-1] > 0 or not math.isfinite(self.scalars[0]):
+        broken = self.scalars[-1] > 0
+        if broken or not math.isfinite(self.scalars[0]):
+            if not broken:
+                bad_b = ~torch.isfinite(part.questions_bD).all(1)
             every = self.world.all_gather(bad_b.to(torch.uint8)).cpu().numpy()
             rows = every.nonzero()[0] if every.any() else np.arange(len(every))
-            finite = bool(torch.isfinite(vector[4:6]).all())
-            raise NonFiniteError("loss" if finite else "embedding", self.local.batch, rows)
+            raise NonFiniteError("embedding" if broken else "loss", self.local.batch, rows)
 
-    def _bad_rows(self, part: Contrast) -> Tensor:
-        """Own rows whose embeddings, or, if those are finite, whose loss gradients are not: (b,) bool."""
+    def _broken_embeddings(self) -> Tensor:
+        """Own rows with an embedding that is not finite, of any role: (b,) bool."""
         b = self.embeddings["question"].shape[0]
         bad_b = ~torch.isfinite(self.embeddings["question"]).all(1)
         bad_passage = ~torch.isfinite(self.embeddings["passage"]).all(1)
@@ -330,14 +349,29 @@ class _Part:
             bad_b |= bad_passage[b:].view(b, -1).any(1)
         if "aligned" in self.embeddings:
             bad_b |= ~torch.isfinite(self.embeddings["aligned"]).all(1)
-        loss_failed = ~torch.isfinite(part.loss) & torch.isfinite(self.embeddings["passage"]).all()
-        return bad_b | (loss_failed & ~torch.isfinite(part.questions_bD).all(1) & ~bad_b.any())
+        return bad_b
+
+
+def _check_lengths(roles: dict[str, Tokens], local: LocalRows) -> None:
+    """A row without tokens is all padding: attention would give NaN, or the mean of nothing."""
+    for role, tokens in roles.items():
+        empty = np.flatnonzero(np.asarray(tokens.lengths) == 0)
+        if len(empty):
+            raise UserError(
+                f"step {local.batch.step}, rank {local.rank}, {role} {int(empty[0])} of its slice",
+                "has no tokens",
+                "the tokenizer must add special tokens, or the corpus must leave empty texts out",
+            )
 
 
 def _aligned_questions(local: LocalRows) -> Tokens:
     aligned = getattr(local, "aligned_questions", None)
     if aligned is None:
-        raise ValueError("alignment_weight is set, but the batch carries no second question language")
+        raise UserError(
+            "loss.alignment_weight",
+            "is set, but the batch carries no second question language",
+            "set it to 0, or let the batch plan draw parallel questions",
+        )
     return aligned
 
 

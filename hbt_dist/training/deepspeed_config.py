@@ -71,21 +71,24 @@ def _shipped_folder() -> Any:
 
 
 def load_deepspeed_config(
-    source: str | int | dict[str, Any], *, gradient_clipping: float | None = None
+    source: str | int | dict[str, Any], *, gradient_clipping: float | None = None, device_type: str = "cuda"
 ) -> dict[str, Any]:
     """The DeepSpeed configuration of a run, checked and complete.
 
     Args:
         source: see `DeepSpeedSettings.config`.
         gradient_clipping: replaces the file's value if given.
+        device_type: with a bare stage on a ``cpu`` autocast is left out; bf16 is emulated there.
 
     Raises:
         UserError: naming the file and the key.
     """
     if isinstance(source, dict):
         place, config = "DeepSpeed configuration", copy.deepcopy(source)
-    elif isinstance(source, int) or str(source) in "0123":
+    elif isinstance(source, int) or str(source) in ("0", "1", "2", "3"):
         place, config = _read_shipped(f"zero{int(source)}")
+        if device_type == "cpu":
+            del config["torch_autocast"]
     elif "/" in str(source) or str(source).endswith(".json"):
         place, config = _read(Path(str(source)))
     else:

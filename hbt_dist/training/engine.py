@@ -310,7 +310,9 @@ def build_engine(
         return PlainEngine(
             model, optimizer=optimizer, total_steps=total_steps, world=world, precision=deepspeed.precision
         )
-    config = load_deepspeed_config(deepspeed.config, gradient_clipping=optimizer.gradient_clipping)
+    config = load_deepspeed_config(
+        deepspeed.config, gradient_clipping=optimizer.gradient_clipping, device_type=world.device.type
+    )
     prepare_deepspeed(world)
     return DeepSpeedEngine(
         model, config, optimizer=optimizer, total_steps=total_steps, world=world, reduction=grad_reduction

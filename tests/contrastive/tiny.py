@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -64,14 +65,15 @@ class Case:
     loss: dict[str, Any] = field(default_factory=dict)
     step: dict[str, Any] = field(default_factory=dict)
     num_negatives: int = 0
-    num_rows: int = 16
+    num_rows: int = 12
     num_batches: int = 1
     duplicates: bool = False
     deepspeed: dict[str, Any] = field(default_factory=dict)
-    model: str = "xlmr"
+    model: str = "small"  # or xlmr, lora: a real XLM-R, without and with adapters
     checkpointing: bool = False
     steps: int = 3
     dropout: float = 0.1
+    layers: int = 1
 
     @property
     def loss_settings(self) -> LossSettings:
@@ -79,7 +81,7 @@ class Case:
 
     @property
     def step_settings(self) -> StepSettings:
-        return StepSettings(**{"mode": "cached", "chunk_rows": 3, **self.step})
+        return StepSettings(**{"mode": "cached", "chunk_rows": 4, **self.step})
 
     def but(self, **changes: Any) -> Case:
         return replace(self, **changes)
@@ -136,8 +138,37 @@ def locals_of(case: Case, world_size: int, step: int) -> list[list[Local]]:
     return ranks
 
 
+class SmallEncoder(nn.Module):
+    """Token and position embeddings, transformer layers with dropout, mean pooling; imports nothing."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            self.tokens = nn.Embedding(VOCABULARY, 16)
+            self.positions = nn.Embedding(32, 16)
+            self.dropout = nn.Dropout(case.dropout)
+            layer = nn.TransformerEncoderLayer(16, 2, 32, case.dropout, "gelu", batch_first=True)
+            self.layers = nn.ModuleList([copy.deepcopy(layer) for _ in range(case.layers)])
+            with torch.no_grad():
+                # No zeros anywhere: the relative error of a tensor of zeros means nothing.
+                for parameter in self.parameters():
+                    noise = torch.randn(parameter.shape)
+                    parameter.copy_(parameter + 0.1 * noise if parameter.ndim == 1 else 0.2 * noise)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = self.tokens(input_ids) + self.positions.weight[: input_ids.shape[1]]
+        hidden = self.dropout(hidden)
+        for layer in self.layers:
+            hidden = layer(hidden, src_key_padding_mask=attention_mask == 0)
+        weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weight).sum(1) / weight.sum(1)
+
+
 def build_encoder(case: Case) -> nn.Module:
-    """A fresh encoder with the same weights every time: a real XLM-R, two layers of width 16."""
+    """A fresh encoder with the same weights every time."""
+    if case.model == "small":
+        return SmallEncoder(case).train()
     from transformers import XLMRobertaConfig, XLMRobertaModel
 
     from hbt_dist.encoder import Encoder, TextSettings
@@ -146,7 +177,7 @@ def build_encoder(case: Case) -> nn.Module:
     config = XLMRobertaConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
-        num_hidden_layers=2,
+        num_hidden_layers=case.layers,
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=32,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import functools
+import pickle
 from typing import Any
 
 import torch
@@ -51,7 +51,9 @@ def parameters_of(engine: Engine) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in named}
 
 
-def run_case(world: World, case: Case, wrong_scale: float = 1.0) -> dict[str, Any]:
+def run_case(
+    world: World, case: Case, *, wrong_scale: float = 1.0, plain_backward: bool = False
+) -> dict[str, Any]:
     """Train `case.steps` steps; losses, norms, first gradients, last parameters."""
     engine = build_engine(
         build_encoder(case),
@@ -65,6 +67,8 @@ def run_case(world: World, case: Case, wrong_scale: float = 1.0) -> dict[str, An
     if wrong_scale != 1.0:
         accumulate = engine.accumulate
         engine.accumulate = lambda parts: accumulate([lambda p=p: p() * wrong_scale for p in parts])  # type: ignore[method-assign]
+    if plain_backward:
+        engine.accumulate = lambda parts: [engine.deepspeed.backward(p()) for p in parts]  # type: ignore[assignment, attr-defined, method-assign, return-value]
     engine.train()
     result: dict[str, Any] = {"loss": [], "norm": [], "results": []}
     for step in range(case.steps):
@@ -83,19 +87,29 @@ def run_case(world: World, case: Case, wrong_scale: float = 1.0) -> dict[str, An
     return result
 
 
-def run_cases(world: World, cases: list[Case], wrong_scale: float = 1.0) -> list[dict[str, Any]]:
+def run_cases(world: World, cases: list[Case], **wrong: Any) -> list[dict[str, Any]]:
     results = []
     for case in cases:
         try:
-            results.append(run_case(world, case, wrong_scale))
+            results.append(run_case(world, case, **wrong))
         except Exception as error:
             raise RuntimeError(f"{case}") from error
     # Gradients and parameters are the same on all ranks; one copy travels back.
     return results if world.rank == 0 else [{"loss": r["loss"], "norm": r["norm"]} for r in results]
 
 
+@functools.cache
+def _reference(key: bytes, world_size: int) -> dict[str, Any]:
+    return _run_reference(pickle.loads(key), world_size)
+
+
 def reference(case: Case, world_size: int) -> dict[str, Any]:
-    """The same on one process: whole matrices, autograd, clip_grad_norm_, AdamW."""
+    """The same on one process; what only an engine knows is left out, so that engines share a reference."""
+    return _reference(pickle.dumps(case.but(stage=None, deepspeed={}, checkpointing=False)), world_size)
+
+
+def _run_reference(case: Case, world_size: int) -> dict[str, Any]:
+    """Whole matrices, autograd, clip_grad_norm_, AdamW."""
     model = TrainedModel(build_encoder(case), case.loss_settings).train()
     optimizer = build_optimizer(model, OPTIMIZER)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -116,7 +130,3 @@ def reference(case: Case, world_size: int) -> dict[str, Any]:
         result["loss"].append(loss.item())
     result["parameters"] = {name: p.detach().clone() for name, p in named}
     return result
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,172 @@
+"""The row-chunked loss against whole matrices and autograd, in float64."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hbt_dist.contrastive.config import LossSettings
+from hbt_dist.contrastive.loss import Contrast, Layout, contrast
+from tests.contrastive.tiny import Case, locals_of, plain_loss
+
+
+def embeddings(case: Case, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    B, n = case.num_rows, case.num_negatives
+    sizes = {"question": B, "passage": B * (1 + n), "aligned": B}
+    rows = {k: torch.randn(size, 5, generator=generator, dtype=torch.float64) for k, size in sizes.items()}
+    return {k: F.normalize(v, dim=-1).to(dtype).requires_grad_() for k, v in rows.items()}
+
+
+def layout_of(case: Case, local: Any, settings: LossSettings) -> Layout:
+    return Layout.of_arrays(
+        rank=local.rank,
+        world_size=local.world_size,
+        num_rows=case.num_rows // local.world_size,
+        num_negatives=case.num_negatives,
+        group_N=local.passage_group_N,
+        sub_batch_B=local.sub_batch_B,
+        sub_batch_N=local.sub_batch_N,
+        settings=settings,
+        device=torch.device("cpu"),
+    )
+
+
+def on_every_rank(
+    case: Case, settings: LossSettings, world_size: int, rows: dict[str, Tensor]
+) -> list[Contrast]:
+    """`contrast` of each rank's rows; the passages are already in gathered order."""
+    b = case.num_rows // world_size
+    found = []
+    for rank, (local,) in enumerate(locals_of(case, world_size, 0)):
+        own = slice(rank * b, (rank + 1) * b)
+        found.append(
+            contrast(
+                rows["question"].detach()[own],
+                rows["passage"].detach(),
+                layout_of(case, local, settings),
+                settings,
+                scale=1 / settings.temperature,
+                questions_BD=rows["question"].detach() if settings.directions == "both" else None,
+                aligned_bD=rows["aligned"].detach()[own] if settings.alignment_weight > 0 else None,
+            )
+        )
+    return found
+
+
+def check(case: Case, world_size: int, tolerance: float = 1e-12, dtype: torch.dtype = torch.float64) -> None:
+    settings = case.loss_settings
+    rows = embeddings(case)
+    log_scale = torch.tensor(-np.log(settings.temperature), requires_grad=True)
+    want = plain_loss(rows, locals_of(case, world_size, 0)[0][0], settings, log_scale)
+    want.backward()
+    got = on_every_rank(case, settings, world_size, {k: v.to(dtype) for k, v in rows.items()})
+    mean = sum(part.loss for part in got) / world_size
+    assert float(mean) == pytest.approx(want.item(), rel=tolerance)
+    assert sum(float(part.log_scale) for part in got) / world_size == pytest.approx(
+        float(log_scale.grad), rel=100 * tolerance, abs=tolerance
+    )
+    passages = sum(part.passages_ND for part in got) / world_size
+    questions = torch.cat([part.questions_bD for part in got]) / world_size
+    if settings.directions == "both":
+        questions = questions + sum(part.questions_BD for part in got) / world_size
+    for found, leaf in [(passages, "passage"), (questions, "question")]:
+        assert float((found.double() - rows[leaf].grad).norm() / rows[leaf].grad.norm()) < tolerance
+    if settings.alignment_weight > 0:
+        aligned = torch.cat([part.aligned_bD for part in got]) / world_size
+        assert (
+            float((aligned.double() - rows["aligned"].grad).norm() / rows["aligned"].grad.norm()) < tolerance
+        )
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("directions", "negatives", "equation", "duplicates"),
+    [
+        c
+        for c in itertools.product(
+            ["question_to_passage", "both"], ["global", "sub_batch"], ["standard", "paper_eq1"], [False, True]
+        )
+        if c[0] != "both" or c[2] != "paper_eq1"
+    ],
+)
+def test_every_objective_has_the_loss_and_gradients_of_whole_matrices(
+    world_size: int, directions: str, negatives: str, equation: str, duplicates: bool
+) -> None:
+    for num_negatives, alignment in itertools.product([0, 1, 2], [0.0, 0.5]):
+        loss = {
+            "directions": directions,
+            "negatives": negatives,
+            "equation": equation,
+            "alignment_weight": alignment,
+            "alignment_temperature": 0.7,
+            "row_chunk": 2,
+        }
+        if equation == "paper_eq1" and num_negatives == 0:
+            continue
+        check(Case(loss=loss, num_negatives=num_negatives, duplicates=duplicates), world_size)
+
+
+@pytest.mark.parametrize("row_chunk", [1, 3, 5, 12, 100])
+@pytest.mark.parametrize("kernel", ["rows", "torch"])
+def test_chunk_size_changes_nothing(row_chunk: int, kernel: str) -> None:
+    for directions in ("question_to_passage", "both"):
+        loss = {"row_chunk": row_chunk, "kernel": kernel, "directions": directions}
+        check(Case(loss=loss, num_negatives=1), 2)
+        check(Case(loss=loss, num_negatives=1), 2, tolerance=3e-6, dtype=torch.float32)
+
+
+def test_torch_kernel_falls_back_to_rows_where_columns_are_masked() -> None:
+    check(Case(loss={"kernel": "torch"}, num_negatives=1, duplicates=True), 2)
+
+
+def test_a_masked_duplicate_is_no_negative_and_an_unmasked_one_is() -> None:
+    case = Case(duplicates=True)
+    rows = embeddings(case)
+    masked = on_every_rank(case, LossSettings(), 1, rows)[0].info_nce
+    plain = on_every_rank(case, LossSettings(mask_false_negatives=False), 1, rows)[0].info_nce
+    assert masked < plain
+
+
+def test_extreme_scores_stay_finite() -> None:
+    case = Case(loss={"temperature": 0.001})
+    rows = {k: v.detach().float() * 5 for k, v in embeddings(case).items()}
+    part = on_every_rank(case, case.loss_settings, 1, rows)[0]
+    assert torch.isfinite(part.loss)
+    assert torch.isfinite(part.passages_ND).all()
+
+
+def test_no_mask_is_kept_where_no_two_columns_share_a_group() -> None:
+    local = SimpleNamespace(
+        rank=0,
+        world_size=1,
+        passage_group_N=np.arange(12),
+        sub_batch_B=np.zeros(12),
+        sub_batch_N=np.zeros(12),
+    )
+    layout = layout_of(Case(), local, LossSettings(negatives="sub_batch"))
+    assert layout.group_N is None
+    assert layout.sub_batch_B is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"equation": "paper_eq1", "directions": "both"},
+        {"equation": "paper_eq1", "kernel": "torch"},
+        {"temperature": 0.0},
+        {"learn_temperature": True, "temperature": 2.0},
+        {"min_temperature": 0.5, "max_temperature": 0.1},
+        {"alignment_weight": 1.0},
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"paper_eq1|temperature|alignment_weight"):
+        LossSettings(**wrong)

@@ -1,0 +1,213 @@
+"""The step on one process: chunks, dropout, temperature, accumulation, bad input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hbt_dist.contrastive.chunks import RandomState
+from hbt_dist.contrastive.fit import find_chunk_rows, resolve_chunk_rows
+from hbt_dist.contrastive.step import NonFiniteError, check_gradient_norm, contrastive_step
+from hbt_dist.contrastive.world import World
+from hbt_dist.errors import UserError
+from hbt_dist.training.engine import build_engine
+from tests.contrastive.tiny import Case, build_encoder, locals_of
+from tests.training.bodies import OPTIMIZER, reference, run_case
+
+ALONE = World.alone()
+
+
+def assert_like_reference(case: Case, tolerance: float = 1e-5) -> dict[str, Any]:
+    got, want = run_case(ALONE, case), reference(case, 1)
+    assert got["loss"] == pytest.approx(want["loss"], rel=1e-5)
+    total = math.sqrt(sum(float(g.square().sum()) for g in want["gradients"].values()))
+    for name, gradient in want["gradients"].items():
+        error = float((got["gradients"][name] - gradient).norm()) / max(float(gradient.norm()), 1e-3 * total)
+        assert error < tolerance, name
+    for name, parameter in want["parameters"].items():
+        assert float((got["parameters"][name] - parameter).norm() / parameter.norm()) < tolerance, name
+    return got
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"chunk_rows": 1},
+        {"chunk_rows": 4},
+        {"chunk_rows": 5},
+        {"chunk_rows": 100},
+        {"chunk_rows": 8, "chunk_tokens": 30},
+        {"mode": "direct"},
+    ],
+)
+@pytest.mark.parametrize("directions", ["question_to_passage", "both"])
+def test_chunks_change_nothing(step: dict[str, Any], directions: str) -> None:
+    loss = {"directions": directions}
+    assert_like_reference(Case(stage=None, step=step, loss=loss, num_negatives=1, duplicates=True))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"similarity": "dot", "temperature": 5.0},
+        {"equation": "paper_eq1", "temperature": 1.0},
+        {"negatives": "sub_batch"},
+        {"alignment_weight": 0.5},
+        {"alignment_weight": 0.3, "directions": "both", "negatives": "sub_batch"},
+        {"learn_temperature": True},
+        {"learn_temperature": True, "directions": "both"},
+        {"kernel": "torch"},
+    ],
+)
+@pytest.mark.parametrize("mode", ["direct", "cached"])
+def test_objectives(loss: dict[str, Any], mode: str) -> None:
+    assert_like_reference(Case(stage=None, loss=loss, step={"mode": mode}, num_negatives=1))
+
+
+@pytest.mark.parametrize("mode", ["direct", "cached"])
+def test_accumulation_averages_batches_that_do_not_see_each_other(mode: str) -> None:
+    assert_like_reference(Case(stage=None, step={"mode": mode}, num_batches=3, num_negatives=1))
+
+
+def test_another_dropout_would_be_noticed() -> None:
+    """Without replay the cached gradient belongs to other embeddings: the comparison above must see it."""
+    case = Case(stage=None, dropout=0.3)
+    want = reference(case, 1)["gradients"]
+    engine = build_engine(build_encoder(case), optimizer=OPTIMIZER, total_steps=5, world=ALONE)
+    original = RandomState.replay
+    try:
+        RandomState.replay = lambda self: torch.random.fork_rng(devices=[])  # type: ignore[assignment, method-assign, return-value]
+        torch.manual_seed(1000)
+        contrastive_step(engine, locals_of(case, 1, 0)[0], case.loss_settings, case.step_settings, ALONE)
+    finally:
+        RandomState.replay = original  # type: ignore[method-assign]
+    got = {name: p.grad for name, p in engine.model.named_parameters()}
+    assert (
+        max(float((got[name] - g).norm() / g.norm()) for name, g in want.items() if "tokens" in name) > 0.01
+    )
+
+
+@pytest.mark.parametrize("bounds", [(0.05, 1.0), (0.01, 0.011), (5.0, 9.0)])
+def test_a_learned_temperature_stays_within_its_bounds_and_comes_back(bounds: tuple[float, float]) -> None:
+    case = Case(stage=None, dropout=0.0, loss={"learn_temperature": True})
+    engine = build_engine(
+        build_encoder(case), optimizer=OPTIMIZER, total_steps=5, world=ALONE, loss=case.loss_settings
+    )
+    local = locals_of(case, 1, 0)[0]
+    log_scale = engine.model.temperature.log_scale  # type: ignore[union-attr]
+
+    def gradient_at(temperature: float, low: float, high: float) -> tuple[float, float]:
+        with torch.no_grad():
+            log_scale.fill_(-math.log(temperature))
+        log_scale.grad = None
+        limits = {"min_temperature": low, "max_temperature": high, "temperature": low}
+        loss = case.but(loss={"learn_temperature": True, **limits}).loss_settings
+        result = contrastive_step(engine, local, loss, case.step_settings, ALONE)
+        return result.temperature, float(log_scale.grad)
+
+    low, high = bounds
+    for outside, bound in ((low / 2, low), (high * 2, high)):
+        used, gradient = gradient_at(outside, low, high)
+        _, free = gradient_at(bound, 1e-4, 1e4)
+        assert used == pytest.approx(bound)
+        # log_scale moves against its gradient; a higher log_scale is a lower temperature.
+        leads_further_out = free < 0 if bound == low else free > 0
+        assert gradient == pytest.approx(0 if leads_further_out else free, abs=1e-6)
+
+
+def test_auto_is_direct_for_a_small_slice_and_cached_for_a_large_one() -> None:
+    for rows, chunks, mode in ((12, 2, "direct"), (5, 6, "cached")):
+        case = Case(stage=None, step={"mode": "auto", "chunk_rows": rows}, steps=1)
+        got = run_case(ALONE, case)
+        assert got["results"][0].num_chunks == chunks
+        want = run_case(ALONE, case.but(step={"mode": mode, "chunk_rows": rows}))
+        assert got["loss"] == want["loss"]
+        assert all(torch.equal(got["gradients"][name], g) for name, g in want["gradients"].items())
+
+
+def test_figures_of_a_step() -> None:
+    case = Case(stage=None, num_negatives=1, dropout=0.0, loss={"temperature": 0.2})
+    result = run_case(ALONE, case)["results"][0]
+    local = locals_of(case, 1, 0)[0][0]
+    encoder = build_encoder(case)
+    with torch.no_grad():
+        q, p = (
+            torch.nn.functional.normalize(encoder(*t.pad(np.arange(len(t.rows)))), dim=-1)
+            for t in (local.questions, local.passages)
+        )
+    scores = q @ p.T
+    positives = scores.diagonal()
+    assert result.positive_score == pytest.approx(float(positives.mean()), rel=1e-4)
+    others = (float(scores.sum()) - float(positives.sum())) / (scores.numel() - len(positives))
+    assert result.negative_score == pytest.approx(others, rel=1e-4)
+    assert result.num_tokens == sum(len(row) for row in local.questions.rows + local.passages.rows)
+    assert result.num_padded_tokens >= result.num_tokens
+    assert result.temperature == pytest.approx(0.2)
+
+
+def test_a_gradient_that_is_not_finite_names_step_and_examples() -> None:
+    local = locals_of(Case(), 1, 3)[0]
+    check_gradient_norm(1.0, local)
+    for norm in (float("nan"), float("inf")):
+        with pytest.raises(
+            NonFiniteError, match=r"step 3 \(mixed\): NaN or infinity in the gradient"
+        ) as caught:
+            check_gradient_norm(norm, local)
+        assert caught.value.examples.tolist() == list(range(12))
+
+
+def test_an_overflowing_loss_is_told_from_broken_embeddings() -> None:
+    case = Case(stage=None, loss={"similarity": "dot", "temperature": 1e-30})
+    engine = build_engine(build_encoder(case), optimizer=OPTIMIZER, total_steps=5, world=ALONE)
+    with torch.no_grad():
+        engine.model.encoder.layers[0].norm2.weight.mul_(1e10)  # type: ignore[union-attr, index]
+    with pytest.raises(NonFiniteError) as caught:
+        contrastive_step(engine, locals_of(case, 1, 0)[0], case.loss_settings, case.step_settings, ALONE)
+    assert caught.value.what == "loss"
+    assert all(p.grad is None for p in engine.model.parameters())
+
+
+def test_a_text_without_tokens_is_refused_by_name() -> None:
+    case = Case(stage=None)
+    engine = build_engine(build_encoder(case), optimizer=OPTIMIZER, total_steps=5, world=ALONE)
+    local = locals_of(case, 1, 0)[0][0]
+    local.passages.rows[4] = np.zeros(0, dtype=int)
+    with pytest.raises(UserError, match=r"step 0, rank 0, passage 4 of its slice"):
+        contrastive_step(engine, local, case.loss_settings, case.step_settings, ALONE)
+
+
+def test_alignment_without_a_second_language_is_refused() -> None:
+    case = Case(stage=None, loss={"alignment_weight": 0.5})
+    engine = build_engine(build_encoder(case), optimizer=OPTIMIZER, total_steps=5, world=ALONE)
+    local = replace(locals_of(case, 1, 0)[0][0], aligned_questions=None)
+    with pytest.raises(UserError, match="second question language"):
+        contrastive_step(engine, local, case.loss_settings, case.step_settings, ALONE)
+
+
+class _Limited(torch.nn.Module):
+    """An encoder that runs out of memory above so many rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        if len(input_ids) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate.")
+        return input_ids * self.weight
+
+
+@pytest.mark.parametrize(("rows", "most", "want"), [(10, 64, 8), (64, 64, 64), (1, 64, 1), (100, 24, 16)])
+def test_the_largest_chunk_that_fits(rows: int, most: int, want: int) -> None:
+    encoder = _Limited(rows)
+    assert find_chunk_rows(encoder, max_tokens=4, most_rows=most, world=ALONE, reserve_bytes=10) == want
+    assert encoder.weight.grad is None
+    step = Case(step={"chunk_rows": "auto"}).step_settings
+    found = resolve_chunk_rows(step, encoder, max_tokens=4, most_rows=most, world=ALONE, reserve_bytes=0)
+    assert found.chunk_rows == want
