@@ -41,6 +41,7 @@ from hbt_dist.evaluation.ranks import (
     TopLists,
     arrange_questions,
     rank_relevant,
+    shard_ids,
 )
 from hbt_dist.evaluation.rows import Rows, check_shapes
 
@@ -138,7 +139,7 @@ def rank_in_process(
             part,
             arranged,
             candidates,
-            candidate_ids=benchmark.candidate_ids,
+            candidate_ids=shard_ids(plan, part, benchmark.candidate_ids),
             top_k=top_k,
             num_threads=settings.num_threads or torch.get_num_threads(),
             cache_bytes=cache_bytes // len(blocks),

@@ -196,15 +196,14 @@ def merge_top(
     worst = top_Bk.min(axis=1)
     floor, _ = decode_keys(worst)
     floor = np.where(worst == 0, np.float32(-np.inf), floor)
-    reached_CB = scores_CB >= floor
-    per_question = np.add.reduce(reached_CB, axis=0, dtype=np.int64)
-    most = int(per_question.max(initial=0))
-    if most == 0:
+    candidate, question = np.divmod(np.flatnonzero(scores_CB >= floor), width)
+    if not len(question):
         return top_Bk
+    per_question = np.bincount(question, minlength=width)
+    most = int(per_question.max())
     if most * 2 > len(scores_CB):
         new = ranking_keys(np.ascontiguousarray(scores_CB.T), id_order_C[None, :])
     else:
-        candidate, question = np.nonzero(reached_CB)
         by_question = np.argsort(question, kind="stable")
         candidate, question = candidate[by_question], question[by_question]
         starts = np.cumsum(per_question) - per_question

@@ -94,7 +94,7 @@ class Shard:
             candidate_blocks: blocks of this shard.
             questions: (question blocks * block_questions, D) from `arrange_questions`.
             candidates: the whole (N, D) matrix; only this shard's rows are read.
-            candidate_ids: by row, for error messages.
+            candidate_ids: of this shard in the plan's order (`shard_ids`), for error messages.
             top_k: length of the ranked lists to keep, 0 for none.
             num_threads: blocks worked on at a time.
             cache_bytes: scores to keep between `relevant_scores` and `count`.
@@ -263,14 +263,26 @@ class Shard:
 
     def _check(self, candidate_block: int, rows: slice | Int64, host: Float32) -> None:
         positions = self.plan.candidate_positions(candidate_block)
-        numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        ids = [f"row {row}" if self._ids is None else self._ids[row] for row in numbers.tolist()]
+        first = positions.start - self.blocks.start * self.plan.block_candidates
+        if self._ids is not None:
+            ids = self._ids[first : first + positions.stop - positions.start]
+        else:
+            ids = [f"row {row}" for row in np.arange(self.plan.num_candidates)[rows].tolist()]
         check_rows(host[: positions.stop - positions.start], ids, "candidate")
         self._checked.add(candidate_block)
 
 
 def _as_numpy(values: Any) -> Any:
     return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+
+
+def shard_ids(plan: ScoringPlan, candidate_blocks: range, candidate_ids: Sequence[str]) -> list[str]:
+    """Ids of a shard's candidates in the plan's order."""
+    size = plan.block_candidates
+    start, stop = candidate_blocks.start * size, min(candidate_blocks.stop * size, plan.num_candidates)
+    if plan.candidate_order is None:
+        return list(candidate_ids[start:stop])
+    return [candidate_ids[row] for row in plan.candidate_order[start:stop].tolist()]
 
 
 def arrange_questions(plan: ScoringPlan, questions: Rows, question_names: Sequence[str]) -> Float32:

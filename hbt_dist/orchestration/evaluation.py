@@ -138,14 +138,14 @@ class EvaluationActors:
         gpus = settings.gpus_per_actor
         if gpus == "auto":
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0.0) >= settings.num_actors else 0.0
-        remote = ray.remote(
+        remote: Any = ray.remote(
             num_cpus=settings.cpus_per_actor,
             num_gpus=gpus,
             max_restarts=settings.max_restarts,
             max_task_retries=settings.max_restarts,
         )(_Worker)
         self.settings = settings
-        self.handles = [remote.remote() for _ in range(settings.num_actors)]
+        self.handles: list[Any] = [remote.remote() for _ in range(settings.num_actors)]
 
     def close(self) -> None:
         """End the actors."""
@@ -182,7 +182,8 @@ class EvaluationActors:
         files = embedding_files(load_encoder(**model), texts, role, settings)
         waiting = files.missing()
         done = len(texts) - sum(len(files.rows_of_file(number)) for number in waiting)
-        idle, running = list(self.handles), {}
+        idle = list(self.handles)
+        running: dict[Any, Any] = {}
         with tqdm(
             total=len(texts), initial=done, desc=f"encode {role}s", unit=" rows", disable=not progress
         ) as bar:

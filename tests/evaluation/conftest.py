@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from hbt_dist.data.benchmark import Benchmark
+from hbt_dist.encoder import Encoder, TextSettings, save_encoder
 
 MakeBenchmark = Callable[..., Benchmark]
 
@@ -103,3 +108,29 @@ def make_embeddings() -> Callable[..., np.ndarray]:
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights that takes milliseconds to run."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=60, special_tokens=special)
+    tokenizer.train_from_iterator(["question candidate en fi zh 0123456789 -"], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
+    text = TextSettings(question_prefix="question: ", max_question_tokens=12, max_passage_tokens=24)
+    encoder = Encoder(transformers.BertModel(config, add_pooling_layer=False), text).eval()
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    save_encoder(encoder, fast, folder, card="# tiny\n")
+    return folder

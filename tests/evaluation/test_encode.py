@@ -1,0 +1,132 @@
+"""Encoding: the embeddings of one text at a time, and files that are resumed and reused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hbt_dist.encoder import load_encoder
+from hbt_dist.errors import UserError
+from hbt_dist.evaluation import encode
+from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.evaluation.embedding_files import EmbeddingFiles
+from hbt_dist.evaluation.encode import encode_texts, length_batches
+
+TEXTS = [f"candidate {'fi ' * (i * 7 % 40)}{i}" for i in range(50)]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model):
+    return load_encoder(tiny_model)
+
+
+def one_by_one(loaded, texts, role):
+    rows = []
+    for text in texts:
+        batch = loaded.tokenizer(
+            loaded.text.prefix(role) + text,
+            truncation=True,
+            max_length=loaded.text.max_tokens(role),
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            rows.append(loaded.encoder(batch["input_ids"], batch["attention_mask"])[0])
+    return torch.stack(rows).numpy()
+
+
+@pytest.mark.parametrize("role", ["question", "passage"])
+@pytest.mark.parametrize("max_tokens", [1, 40, 100_000])
+def test_equal_to_one_text_at_a_time(loaded, role, max_tokens):
+    settings = EvaluationSettings(device="cpu", max_tokens_per_batch=max_tokens, rows_per_file=20)
+    found = encode_texts(loaded, TEXTS, role, settings=settings, progress=False)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, one_by_one(loaded, TEXTS, role), atol=1e-6)
+
+
+def test_prefix_and_limit_matter(loaded):
+    settings = EvaluationSettings(device="cpu")
+    questions = encode_texts(loaded, TEXTS, "question", settings=settings, progress=False)
+    passages = encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    assert np.abs(questions - passages).max() > 1e-3
+
+
+def test_bfloat16_is_close(loaded):
+    settings = EvaluationSettings(device="cpu", dtype="bfloat16")
+    found = encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    want = one_by_one(loaded, TEXTS, "passage")
+    assert 0 < np.abs(found - want).max() < 0.05
+
+
+def test_batches_keep_their_budget():
+    lengths = np.array([5, 90, 7, 7, 30, 200, 1, 31])
+    batches = length_batches(lengths, 96)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(8))
+    for rows in batches:
+        assert len(rows) == 1 or lengths[rows].max() * len(rows) <= 96
+
+
+def test_files_are_resumed_and_reused(loaded, tmp_path, monkeypatch):
+    settings = EvaluationSettings(device="cpu", cache_dir=str(tmp_path), rows_per_file=8)
+    plain = encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    assert isinstance(plain, EmbeddingFiles)
+    first = plain[:]
+    np.testing.assert_array_equal(plain[np.array([49, 0, 17, 8])], first[[49, 0, 17, 8]])
+    np.testing.assert_array_equal(plain[5:21], first[5:21])
+    manifest = json.loads((plain.folder / "manifest.json").read_text())
+    assert (manifest["num_rows"], manifest["width"], manifest["rows_per_file"]) == (50, 16, 8)
+
+    made = []
+    real = encode.encode_rows
+
+    def watched(loaded, texts, *rest):
+        made.append(len(texts))
+        return real(loaded, texts, *rest)
+
+    monkeypatch.setattr(encode, "encode_rows", watched)
+    again = encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    assert made == []
+    plain.file(2).unlink()
+    plain.file(6).unlink()  # the short one at the end
+    again = encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    assert made == [8, 2]
+    np.testing.assert_array_equal(again[:], first)
+    changed = encode_texts(loaded, [*TEXTS[:-1], "other"], "passage", settings=settings, progress=False)
+    assert changed.folder != plain.folder
+    low = settings.model_copy(update={"dtype": "bfloat16"})
+    assert encode_texts(loaded, TEXTS, "passage", settings=low, progress=False).folder != plain.folder
+    with torch.no_grad():
+        bias = loaded.encoder.backbone.embeddings.LayerNorm.bias
+        bias += 0.5
+        assert encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False).folder != plain.folder
+        bias -= 0.5
+
+
+def test_an_interrupted_file_is_not_there(loaded, tmp_path, monkeypatch):
+    settings = EvaluationSettings(device="cpu", cache_dir=str(tmp_path), rows_per_file=8)
+    real = encode.encode_rows
+
+    def fail_on_third(loaded, texts, *rest):
+        if texts[0] == TEXTS[16]:
+            raise KeyboardInterrupt
+        return real(loaded, texts, *rest)
+
+    monkeypatch.setattr(encode, "encode_rows", fail_on_third)
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    folder = next(tmp_path.iterdir())
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "manifest.json",
+        "rows-000000.npy",
+        "rows-000001.npy",
+    ]
+
+
+def test_a_damaged_manifest_is_named(loaded, tmp_path):
+    settings = EvaluationSettings(device="cpu", cache_dir=str(tmp_path))
+    folder = encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False).folder
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)

@@ -1,0 +1,98 @@
+"""An evaluation by Ray actors, one of them killed in the middle, gives the digits of one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from hbt_dist.data.benchmark import load_benchmark
+from hbt_dist.encoder import Encoder, TextSettings, load_encoder, save_encoder
+from hbt_dist.errors import UserError
+from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.evaluation.encode import encode_texts
+from hbt_dist.evaluation.evaluation import evaluate
+from hbt_dist.evaluation.results import results_document
+from hbt_dist.orchestration.cluster import connect
+from hbt_dist.orchestration.config import WorkerSettings
+from hbt_dist.orchestration.evaluation import ActorSettings, evaluate_with_actors, evaluation_actors
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_model(folder, texts):
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[PAD]", "[UNK]"], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=400, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128
+    )
+    folder.mkdir()
+    encoder = Encoder(transformers.BertModel(config, add_pooling_layer=False), TextSettings()).eval()
+    save_encoder(encoder, fast, folder, card="# model\n")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_killed_actor_changes_no_digit(tmp_path):
+    benchmark = load_benchmark("sample", languages=["en", "fi", "hu"])
+    make_model(tmp_path / "model", list(benchmark.candidate_texts))
+    model = {"name_or_path": str(tmp_path / "model")}
+    settings = EvaluationSettings(
+        device="cpu", num_threads=1, rows_per_file=32, consistency_questions=3, cache_dir=str(tmp_path / "cache")
+    )
+    loaded = load_encoder(**model)
+    alone = settings.model_copy(update={"cache_dir": None})
+    want = evaluate(
+        benchmark,
+        encode_texts(loaded, benchmark.question_texts, "question", settings=alone, progress=False),
+        encode_texts(loaded, benchmark.candidate_texts, "passage", settings=alone, progress=False),
+        settings=settings,
+    )
+    killed = threading.Event()
+
+    def kill_when_two_files_are_there(process: int) -> None:
+        for _ in range(6000):
+            if len(list(tmp_path.glob("cache/*/rows-*.npy"))) >= 2:
+                os.kill(process, signal.SIGKILL)
+                killed.set()
+                return
+            time.sleep(0.01)
+
+    with (
+        connect(WorkerSettings(address="local", num_workers=2)),
+        evaluation_actors(ActorSettings(num_actors=2)) as actors,
+    ):
+        import ray
+
+        process = ray.get(actors.handles[0].process_id.remote())
+        thread = threading.Thread(target=kill_when_two_files_are_there, args=(process,))
+        thread.start()
+        found = evaluate_with_actors(actors, model, benchmark, settings, progress=False)
+        thread.join()
+        assert killed.is_set()
+        assert ray.get(actors.handles[0].process_id.remote()) != process
+        with pytest.raises(UserError, match="cache_dir"):
+            evaluate_with_actors(actors, model, benchmark, alone, progress=False)
+    for name in ("pair", "one_target", "pooled", "tied", "scores"):
+        np.testing.assert_array_equal(getattr(found.ranks, name), getattr(want.ranks, name))
+    np.testing.assert_array_equal(found.top.rows, want.top.rows)
+    assert results_document(found) == results_document(want)
