@@ -42,7 +42,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], str]:
-    """One process on the whole global batch would have other dropout; two processes of torchrun are the reference."""
+    """Two processes of torchrun (one process would draw other dropout)."""
     folder = tmp_path_factory.mktemp("reference")
     return launch("torchrun", folder, cache)
 
@@ -51,7 +51,7 @@ def launch(launcher: str, folder: Path, cache: Path) -> tuple[list[float], str]:
     output = folder / "out"
     file = write_run(folder / "run.yaml", tiny_run(output, cache))
     process = start([*LAUNCHERS[launcher], SCRIPT, file], folder)
-    code, out, err = finish(process)
+    code, _, err = finish(process)
     assert code == 0, err[-4000:]
     assert "Traceback" not in err
     assert session_of(process.pid) == [], "processes were left behind"

@@ -1,0 +1,127 @@
+"""The command line: what it prints, its exit codes, and one clear error for every mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import hbt_dist
+from hbt_dist.cli import main
+from tests.helpers.runs import tiny_run, write_run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Call the command line in this process, in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["hbt-dist", *(str(argument) for argument in arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+def test_help_fits_a_screen_and_version(command: Any) -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    assert len(out.splitlines()) <= 40
+    assert command("--version")[1].strip() == hbt_dist.__version__
+
+
+def test_schema_describes_every_key(command: Any) -> None:
+    code, out, _ = command("schema")
+    assert code == 0
+    schema = json.loads(out)
+    assert {"data", "batches", "model", "loss", "deepspeed", "workers", "evaluation"} <= set(
+        schema["properties"]
+    )
+    for name, block in {"RunFile": schema, **schema["$defs"]}.items():
+        for key, field in block.get("properties", {}).items():
+            described = field.get("description") or "$ref" in field  # a block that says the same itself
+            assert described, f"{name}.{key} has no description"
+
+
+def refused(command: Any, *arguments: str | Path) -> str:
+    code, _, err = command(*arguments)
+    assert code == 2, err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    return str(err)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"batches": {"global_batch_size": 12, "alhpa": 0.5}},
+            ["run.yaml line", "alhpa", "did you mean 'alpha'"],
+        ),
+        ({"batches": {"global_batch_size": 12, "alpha": 1.5}}, ["batches.alpha", "1.5"]),
+        ({"batches": {"global_batch_size": 13}}, ["global_batch_size", "13 rows", "12 or 14"]),
+        ({"data": {"sources": [{"name": "a", "format": "jsonl", "path": "absent.jsonl"}]}}, ["absent.jsonl"]),
+        ({"data": {"sources": [{"name": "a", "format": "sample", "languages": ["xx"]}]}}, ["xx"]),
+        ({"model": {"name_or_path": "./absent-model"}}, ["absent-model", "no such model folder"]),
+        ({"model": {}}, ["name_or_path", "scratch"]),
+        ({"deepspeed": {"config": "absent.json"}}, ["absent.json"]),
+        ({"deepspeed": {"config": {"zero_optimization": {"stage": 1}}}}, ["gradient_clipping"]),
+        ({"evaluation": {"benchmarks": [{"name": "nothing"}]}}, ["nothing"]),
+        ({"evaluation": {"benchmarks": [{"name": "xquad-r", "data_dir": "absent"}]}}, ["absent"]),
+        ({"batches": {"global_batch_size": 4000}}, ["4000"]),
+    ],
+)
+def test_a_wrong_run_file_is_one_error_and_trains_nothing(
+    command: Any, tmp_path: Path, change: dict[str, Any], said: list[str]
+) -> None:
+    run = {**tiny_run(tmp_path / "out", tmp_path / "cache"), **change}
+    message = refused(command, "train", write_run(tmp_path / "run.yaml", run))
+    for part in said:
+        assert part in message
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_folder_of_another_run_is_kept(command: Any, tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "out", tmp_path / "cache")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.yaml").write_text(yaml.safe_dump({**run, "seed": 4}))
+    message = refused(command, "train", write_run(tmp_path / "run.yaml", run))
+    assert "holds another run" in message
+    assert "seed: 4 there, 3 now" in message
+    assert yaml.safe_load((tmp_path / "out" / "run.yaml").read_text())["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", ".", "--benchmark", "sample"], "not a model folder"),
+        (["--model", "./absent", "--benchmark", "sample"], "no such model folder"),
+        (["--model", "./absent", "--benchmark", "sampel"], "sampel"),
+        (["--model", "./absent", "--benchmark", "xquad-r", "--data-dir", "nowhere"], "nowhere"),
+        (["--model", "./absent", "--benchmark", "sample", "--languages", "en,xx"], "xx"),
+        (["--model", "./absent", "--benchmark", "sample", "--set", "num_shards=0"], "num_shards"),
+    ],
+)
+def test_a_wrong_evaluation_is_one_error_and_writes_nothing(
+    command: Any, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    assert said in refused(command, "evaluate", *arguments, "--output", "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_is_something_else_is_kept(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    arguments = ["--model", "./absent", "--benchmark", "sample", "--output", "out"]
+    assert "no evaluation folder" in refused(command, "evaluate", *arguments)
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
