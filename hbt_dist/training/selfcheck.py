@@ -99,8 +99,8 @@ def require_self_check(
     if not check.passed:
         raise UserError(
             "self-check",
-            f"the distributed gradient is not that of one process: error {check.gradient_error:.2e}, of the loss "
-            f"{check.loss_error:.2e} (at most {check.tolerance:.0e}); {check.engine}",
+            f"the distributed gradient is not that of one process: error {check.gradient_error:.2e}, "
+            f"of the loss {check.loss_error:.2e} (at most {check.tolerance:.0e}); {check.engine}",
             "training would go wrong without a word. Try step.grad_reduction: boundary, another ZeRO stage,\n"
             "or the tested versions in constraints.txt; step.self_check: false starts regardless",
         )

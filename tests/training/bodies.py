@@ -130,3 +130,26 @@ def _run_reference(case: Case, world_size: int) -> dict[str, Any]:
         result["loss"].append(loss.item())
     result["parameters"] = {name: p.detach().clone() for name, p in named}
     return result
+
+
+def self_checks(world: World, configs: list[Any], wrong_scale: float = 1.0) -> list[Any]:
+    """`require_self_check` of each configuration: what it found, or its refusal."""
+    from hbt_dist.errors import UserError
+    from hbt_dist.training import selfcheck
+
+    build = selfcheck.build_engine
+
+    def build_wrong(*args: Any, **kwargs: Any) -> Engine:
+        engine = build(*args, **kwargs)
+        accumulate = engine.accumulate
+        engine.accumulate = lambda parts: accumulate([lambda p=p: p() * wrong_scale for p in parts])  # type: ignore[method-assign, misc]
+        return engine
+
+    selfcheck.build_engine = build_wrong
+    found: list[Any] = []
+    for config in configs:
+        try:
+            found.append(selfcheck.require_self_check(world, DeepSpeedSettings(config=config)))
+        except UserError as error:
+            found.append(str(error))
+    return found

@@ -1,0 +1,134 @@
+"""Peak extra memory of the loss, forward and backward, on given embeddings: ours against others.
+
+    python benchmarks/contrastive/loss_memory.py --out benchmarks/results/loss_memory.json
+
+Each measurement runs in its own process: embeddings are made, the kernel's peak of the resident memory is
+reset (/proc/self/clear_refs), loss and gradients are computed, the new peak is read. What is reported leaves
+out the embeddings and their gradients. B questions and B passages of width 768, float32, one process.
+
+Methods: ours (row loop), ours with torch's chunked kernel, the plain B x B matrix with `cross_entropy`, and the
+two losses of sentence-transformers. Where the plain matrix alone would take more memory than there is, the
+method is skipped and the size said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+METHODS = ("ours", "ours, torch kernel", "plain matrix", "ST MultipleNegativesRanking", "ST Cached")
+# Matrices of B x B floats that a method holds at once, at least; to skip what cannot fit.
+MATRICES = {"plain matrix": 3, "ST MultipleNegativesRanking": 3}
+WIDTH, CHUNK, SCALE = 768, 256, 20.0
+
+
+def resident(key: str) -> int:
+    """VmRSS or VmHWM of this process in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {key}")
+
+
+def loss_and_gradients(method: str, q: Tensor, p: Tensor) -> tuple[float, Tensor]:
+    """Loss and the gradient of the passages; the gradient of the questions is computed too."""
+    if method.startswith("ours"):
+        from hbt_dist.contrastive.config import LossSettings
+        from hbt_dist.contrastive.loss import Layout, contrast
+
+        settings = LossSettings(row_chunk=CHUNK, kernel="torch" if "torch" in method else "rows")
+        part = contrast(q, p, Layout(0, 1, len(q), 0), settings, scale=SCALE)
+        return float(part.loss), part.passages_ND
+    q.requires_grad_()
+    p.requires_grad_()
+    if method == "plain matrix":
+        loss = F.cross_entropy(q @ p.T * SCALE, torch.arange(len(q)))
+        loss.backward()
+    else:
+        from sentence_transformers.sentence_transformer import losses
+
+        if method == "ST Cached":
+            cached = losses.CachedMultipleNegativesRankingLoss(
+                torch.nn.Identity(), SCALE, mini_batch_size=CHUNK
+            )  # type: ignore[arg-type]
+            loss = cached.calculate_loss([[q], [p]], with_backward=True)
+        else:
+            loss = losses.MultipleNegativesRankingLoss(
+                torch.nn.Identity(), SCALE
+            ).compute_loss_from_embeddings(  # type: ignore[arg-type]
+                [q, p], None
+            )
+            loss.backward()
+    assert p.grad is not None
+    return loss.item(), p.grad
+
+
+def measure(method: str, rows: int) -> dict[str, Any]:
+    """Runs in a process of its own."""
+    torch.manual_seed(0)
+    small = [F.normalize(torch.randn(64, WIDTH), dim=-1) for _ in range(2)]
+    loss_and_gradients(method, *small)  # imports, threads, workspaces of the matrix library
+    q, p = (F.normalize(torch.randn(rows, WIDTH), dim=-1) for _ in range(2))
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    wall, cpu = time.perf_counter(), time.process_time()
+    loss, gradient = loss_and_gradients(method, q, p)
+    seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    extra = resident("VmHWM") - before - 2 * gradient.numel() * 4
+    return {
+        "method": method,
+        "rows": rows,
+        "extra_mb": round(extra / 1e6, 1),
+        **{name: round(value, 2) for name, value in seconds.items()},
+        "loss": loss,
+        "gradient_norm": float(gradient.norm()),
+    }
+
+
+def main() -> None:
+    """Measure every method at every size, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", nargs="+", type=int, default=[4096, 16384, 65536])
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.one:
+        print(json.dumps(measure(chosen.one[0], int(chosen.one[1]))))
+        return
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = []
+    for rows in chosen.rows:
+        for method in chosen.methods:
+            needed = MATRICES.get(method, 0) * rows * rows * 4
+            if needed > 0.6 * available:
+                found.append(
+                    {"method": method, "rows": rows, "skipped": f"at least {needed / 1e9:.0f} GB of scores"}
+                )
+            else:
+                command = [sys.executable, __file__, "--one", method, str(rows)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    found.append({"method": method, "rows": rows, "failed": done.stderr[-300:]})
+                else:
+                    found.append(json.loads(done.stdout.splitlines()[-1]))
+            print(json.dumps(found[-1]), flush=True)
+            if chosen.out:
+                chosen.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Time and memory of whole steps on one model and the same rows: direct, cached, sentence-transformers.
+
+    python benchmarks/contrastive/step_time.py --out benchmarks/results/step_time.json
+
+An XLM-R of 4 layers and width 256 with random weights; no DeepSpeed. Rounds go round the methods, so that a
+busy machine slows all of them; the median over rounds of wall and of processor seconds is reported, and the
+ratio of medians. Memory is the peak of the resident set above that before the step. Gradients are compared
+with those of the direct step.
+
+sentence-transformers' loss is called as its trainer would, with `gather_across_devices` on 2 ranks; the
+model's gradient is then averaged by one all-reduce, which is less traffic than DDP gives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.contrastive.loss_memory import resident
+from benchmarks.contrastive.ranks import run
+from benchmarks.gpu.check import MeanEncoder, batch_of
+from hbt_dist.contrastive.config import LossSettings, StepSettings
+from hbt_dist.contrastive.step import contrastive_step
+from hbt_dist.contrastive.world import World
+from hbt_dist.training.engine import PlainEngine, TrainedModel
+from hbt_dist.training.optimizer import OptimizerSettings
+
+SIZE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 4000}
+TEMPERATURE = 0.05
+
+
+def sentence_transformer(backbone: Any, folder: str) -> Any:
+    """The same weights as a SentenceTransformer with mean pooling."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    backbone.save_pretrained(folder)
+    vocabulary = {f"w{i}": i for i in range(SIZE["vocab_size"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w3"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="w1", unk_token="w3").save_pretrained(
+        folder
+    )
+    transformer = Transformer(folder)
+    return SentenceTransformer(modules=[transformer, Pooling(SIZE["hidden_size"], "mean")], device="cpu")
+
+
+def steps_of(
+    world: World, rows: int, chunk: int, folder: str
+) -> tuple[dict[str, Callable[[], None]], Any, Any]:
+    """A function per method that leaves its gradient, our model and theirs."""
+    torch.manual_seed(0)
+    encoder = MeanEncoder(dropout=0.0, **SIZE)
+    engine = PlainEngine(
+        TrainedModel(encoder).train(), optimizer=OptimizerSettings(), total_steps=10, world=world
+    )
+    local = batch_of(rows, SIZE["vocab_size"], (32, 64))
+    local.rank, local.world_size = world.rank, world.size
+    local.passage_group_N = np.arange(rows * world.size)
+    for tokens, shift in ((local.questions, 0), (local.passages, 1)):
+        generator = np.random.default_rng(10 + 2 * world.rank + shift)
+        tokens._ids = generator.integers(4, SIZE["vocab_size"], tokens._ids.shape)
+    loss = LossSettings(temperature=TEMPERATURE)
+
+    def ours(step: StepSettings) -> Callable[[], None]:
+        def run_step() -> None:
+            engine.optimizer.zero_grad(set_to_none=True)
+            contrastive_step(engine, local, loss, step, world)
+
+        return run_step
+
+    from sentence_transformers.sentence_transformer import losses
+
+    model = sentence_transformer(encoder.backbone, f"{folder}/{world.rank}").train()
+    cached = losses.CachedMultipleNegativesRankingLoss(
+        model, scale=1 / TEMPERATURE, mini_batch_size=chunk, gather_across_devices=world.size > 1
+    )
+
+    def theirs() -> None:
+        model.zero_grad(set_to_none=True)
+        features = []
+        for tokens in (local.questions, local.passages):
+            ids, mask = tokens.pad(np.arange(rows))
+            features.append({"input_ids": ids, "attention_mask": mask})
+        cached(features, None).backward()
+        if world.size > 1:
+            parameters = [p for p in model.parameters() if p.grad is not None]
+            flat = torch.cat([p.grad.flatten() for p in parameters])
+            dist.all_reduce(flat)
+            flat /= world.size
+            start = 0
+            for p in parameters:
+                p.grad = flat[start : start + p.numel()].view_as(p)
+                start += p.numel()
+
+    methods = {
+        "direct": ours(StepSettings(mode="direct")),
+        "cached": ours(StepSettings(mode="cached", chunk_rows=chunk)),
+        "sentence-transformers cached": theirs,
+    }
+    return methods, encoder.backbone, model[0]
+
+
+def measure(world: World, rows: int, chunk: int, rounds: int, folder: str) -> dict[str, Any]:
+    """Medians of one rank; memory of the first calls, method by method from small to large."""
+    methods, mine, other = steps_of(world, rows, chunk, folder)
+    found: dict[str, dict[str, Any]] = {name: {"wall": [], "cpu": []} for name in methods}
+    gradients = {}
+    for name in ("cached", "sentence-transformers cached", "direct"):
+        methods[name]()  # once for caches and imports
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        methods[name]()
+        found[name]["extra_mb"] = round((resident("VmHWM") - before) / 1e6, 1)
+        model = other if name.startswith("sentence") else mine
+        gradients[name] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        model.zero_grad(set_to_none=True)
+    want = gradients["direct"]
+    for _ in range(rounds):
+        for name, method in methods.items():
+            if world.size > 1:
+                dist.barrier()
+            wall, cpu = time.perf_counter(), time.process_time()
+            method()
+            found[name]["wall"].append(time.perf_counter() - wall)
+            found[name]["cpu"].append(time.process_time() - cpu)
+    for name, figures in found.items():
+        figures["gradient_error"] = float((gradients[name] - want).norm() / want.norm())
+        for key in ("wall", "cpu"):
+            figures[f"{key}_seconds"] = round(float(np.median(figures.pop(key))), 3)
+    return {
+        "world_size": world.size,
+        "rows_per_rank": rows,
+        "chunk_rows": chunk,
+        "methods": found,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
+        "cached_over_direct": {
+            key: round(found["cached"][key] / found["direct"][key], 3)
+            for key in ("wall_seconds", "cpu_seconds")
+        },
+        "cached_over_sentence_transformers": {
+            key: round(found["cached"][key] / found["sentence-transformers cached"][key], 3)
+            for key in ("wall_seconds", "cpu_seconds")
+        },
+    }
+
+
+def main() -> None:
+    """Measure 1 and 2 ranks."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=128, help="pairs of the global batch")
+    parser.add_argument("--chunk", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    found = []
+    for world_size in chosen.ranks:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = chosen.rows // world_size
+            found.append(run(world_size, measure, rows, chosen.chunk, chosen.rounds, folder)[0])
+        print(json.dumps(found[-1], indent=1), flush=True)
+    if chosen.out:
+        chosen.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
