@@ -106,6 +106,11 @@ def evaluate(
     ] = None,
     max_question_tokens: Annotated[int | None, typer.Option(min=4)] = None,
     max_passage_tokens: Annotated[int | None, typer.Option(min=4)] = None,
+    launcher: Annotated[
+        Literal["local", "ray"], typer.Option(help="local: in this process; ray: on actors of a Ray cluster")
+    ] = "local",
+    actors: Annotated[int, typer.Option(min=1, help="Ray actors; each encodes and scores a part")] = 2,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; default as in workers.address")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="scoring settings, such as num_shards=4"),
@@ -147,6 +152,8 @@ def evaluate(
         training_languages=_split(training_languages),
         trust_remote_code=trust_remote_code,
         trec=trec,
+        actors=actors if launcher == "ray" else None,
+        address=address,
         quiet=quiet or as_json,
     )
     if as_json:
@@ -159,6 +166,26 @@ def evaluate(
 
 def _split(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@data_app.command("inspect")
+def data_inspect(
+    run: RunArgument,
+    overrides: OverrideArgument = None,
+    step: Annotated[int | None, typer.Option(min=0, help="also show the rows of this step")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="how many rows of the step")] = 20,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="lengths in tokens: tokenises the corpus first")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+) -> None:
+    """Show what the corpus holds and what the plan will draw from it."""
+    from hbt_dist.config import load_run
+    from hbt_dist.jobs import inspect_job
+
+    typer.echo(
+        inspect_job(load_run(run, overrides or []), step=step, rows=rows, tokens=tokens, as_json=as_json)
+    )
 
 
 @app.command()

@@ -135,6 +135,8 @@ def evaluate_job(
     scoring: Any = None,
     trust_remote_code: bool = False,
     trec: bool = False,
+    actors: int | None = None,
+    address: str | None = None,
     quiet: bool = False,
 ) -> str:
     """Evaluate one model on one benchmark and write the folder `out`.
@@ -148,6 +150,9 @@ def evaluate_job(
         scoring: `EvaluationSettings`; by default the run's, else the defaults.
         trust_remote_code: run code that comes with the model.
         trec: also write TREC run and qrels files.
+        actors: encode and score on so many Ray actors instead of in this process; the digits are the same.
+        address: Ray cluster for the actors, see `WorkerSettings.address`.
+        quiet: no progress.
 
     Returns:
         the summary for the terminal.
@@ -166,24 +171,82 @@ def evaluate_job(
     check_target(out)
     data = load(benchmark)
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
-    questions = encode_texts(loaded, data.question_texts, "question", settings=scoring, progress=not quiet)
-    candidates = encode_texts(loaded, data.candidate_texts, "passage", settings=scoring, progress=not quiet)
     seen = training_languages if training_languages is not None else loaded.facts.get("languages")
-    evaluation = evaluate(
-        data,
-        questions,
-        candidates,
-        settings=scoring,
-        seen_languages=seen,
-        provenance={
-            "model": model,
-            "text": loaded.text.model_dump(),
-            "training": loaded.facts,
-            **environment_facts(),
-        },
-    )
+    facts = {
+        "model": model,
+        "text": loaded.text.model_dump(),
+        "training": loaded.facts,
+        **environment_facts(),
+    }
+    if actors is not None:
+        arguments = {"name_or_path": model, "trust_remote_code": trust_remote_code, "text": text}
+        evaluation = _evaluate_on_ray(arguments, data, scoring, actors, address, seen, facts, quiet)
+    else:
+        questions = encode_texts(
+            loaded, data.question_texts, "question", settings=scoring, progress=not quiet
+        )
+        candidates = encode_texts(
+            loaded, data.candidate_texts, "passage", settings=scoring, progress=not quiet
+        )
+        evaluation = evaluate(
+            data, questions, candidates, settings=scoring, seen_languages=seen, provenance=facts
+        )
     write_evaluation(evaluation, out, trec=trec)
     return summary(evaluation)
+
+
+def _evaluate_on_ray(
+    model: dict[str, Any],
+    data: Any,
+    scoring: Any,
+    actors: int,
+    address: str | None,
+    seen: Sequence[str] | None,
+    facts: dict[str, Any],
+    quiet: bool,
+) -> Any:
+    from hbt_dist.orchestration.cluster import connect
+    from hbt_dist.orchestration.config import WorkerSettings
+    from hbt_dist.orchestration.evaluation import ActorSettings, evaluate_with_actors, evaluation_actors
+
+    if scoring.cache_dir is None:
+        scoring = scoring.model_copy(update={"cache_dir": str(Path(".cache/hbt_dist/embeddings").absolute())})
+    if Path(model["name_or_path"]).is_dir():
+        model = {**model, "name_or_path": str(Path(model["name_or_path"]).absolute())}
+    with (
+        connect(WorkerSettings(num_workers=actors, address=address)),
+        evaluation_actors(ActorSettings(num_actors=actors)) as pool,
+    ):
+        return evaluate_with_actors(
+            pool, model, data, scoring, seen_languages=seen, provenance=facts, progress=not quiet
+        )
+
+
+def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_json: bool) -> str:
+    """What the corpus of a run holds and what its plan draws, as tables or JSON.
+
+    Args:
+        step: also show the rows of this step.
+        rows: how many of them.
+        tokens: tokenise first, and tell lengths in tokens instead of characters.
+
+    Raises:
+        UserError: the data or the batches cannot be used.
+    """
+    from hbt_dist.batching.inspect import inspect, render
+    from hbt_dist.batching.plan import BatchPlan
+    from hbt_dist.data.corpus import build_corpus
+
+    if tokens:
+        from hbt_dist.training.trainer import prepare
+
+        prepared = prepare(run)
+        corpus, plan, store = prepared.corpus, prepared.plan, prepared.tokens
+    else:
+        corpus = build_corpus(run.data, Path(run.data.cache_dir))
+        plan, store = BatchPlan(corpus, run.batches, run.seed), None
+    report = inspect(plan, run.training.steps, step=step, tokens=store, texts=corpus, rows=rows)
+    return json.dumps(report.as_dict(), ensure_ascii=False) if as_json else render(report).rstrip()
 
 
 def before_and_after(before: Path, after: Path) -> str:
