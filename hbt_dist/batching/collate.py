@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hbt_dist.batching.aligned import aligned_languages
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.plan import GlobalBatch
 from hbt_dist.batching.tokens import TokenRows, TokenStore
@@ -35,12 +36,25 @@ class LocalBatch:
     passage_group_N: NDArray[np.int64]  # group of each gathered passage
     sub_batch_B: NDArray[np.int32]  # sub-batch of each row of the global batch
     sub_batch_N: NDArray[np.int32]  # sub-batch of each gathered passage
+    aligned_questions: TokenRows | None = None  # (b) the questions in a second language, if asked for
 
 
 def collate(
-    batch: GlobalBatch, corpus: PlanCorpus, tokens: TokenStore, rank: int = 0, world_size: int = 1
+    batch: GlobalBatch,
+    corpus: PlanCorpus,
+    tokens: TokenStore,
+    rank: int = 0,
+    world_size: int = 1,
+    *,
+    aligned_seed: int | None = None,
 ) -> LocalBatch:
     """Return the slice of a rank.
+
+    Args:
+        batch: the whole global batch.
+        corpus, tokens: what its rows refer to.
+        rank, world_size: which slice.
+        aligned_seed: the run's seed, to add each question in a second language (see aligned.py).
 
     Raises:
         UserError: the rows do not divide among the ranks.
@@ -52,6 +66,10 @@ def collate(
     group_B = np.asarray(corpus.example_group)[batch.example]
     negative_group = np.asarray(corpus.passage_group)[batch.negative]
     sub_batch_of_negative = np.repeat(batch.sub_batch[:, None], batch.negative.shape[1], axis=1)
+    aligned = None
+    if aligned_seed is not None:
+        second = aligned_languages(batch, corpus, aligned_seed)
+        aligned = tokens.questions(local.example, second[rank * len(local) : (rank + 1) * len(local)])
     return LocalBatch(
         batch=batch,
         rank=rank,
@@ -61,6 +79,7 @@ def collate(
         passage_group_N=gathered_order(group_B, negative_group, world_size),
         sub_batch_B=batch.sub_batch,
         sub_batch_N=gathered_order(batch.sub_batch, sub_batch_of_negative, world_size),
+        aligned_questions=aligned,
     )
 
 
