@@ -29,6 +29,8 @@ from hbt_dist.batching.plan import BatchPlan, check_divisible
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.config import RunFile
+from hbt_dist.contrastive.config import StepSettings
+from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.step import NonFiniteError, check_gradient_norm, contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.data.corpus import Corpus, build_corpus
@@ -36,12 +38,23 @@ from hbt_dist.encoder import LoadedEncoder, save_encoder
 from hbt_dist.errors import UserError
 from hbt_dist.modeling import prepare_model
 from hbt_dist.runtime import Runtime
+from hbt_dist.training import fault
 from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
 from hbt_dist.training.engine import Engine, build_engine
-from hbt_dist.training.engine_state import describe, gather_weights, load_engine, save_engine, split_weights
+from hbt_dist.training.engine_state import (
+    describe,
+    gather_weights,
+    load_engine,
+    save_engine,
+    shards_state,
+    split_weights,
+    weights_are_finite,
+)
 from hbt_dist.training.model_card import model_card
 from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.selfcheck import require_self_check
 from hbt_dist.training.tracking import Tracker
+from hbt_dist.training.universal import universal_form
 
 
 @dataclass(frozen=True)
@@ -131,9 +144,21 @@ class _Training:
             folder,
             prepared,
         )
+        if run.step.self_check:
+            require_self_check(world, run.deepspeed, run.step.grad_reduction)
+        encoder = prepared.model.encoder.to(world.device)
+        text = prepared.model.text
+        self.step_settings = resolve_chunk_rows(
+            run.step,
+            encoder,
+            max_tokens=max(text.max_question_tokens, text.max_passage_tokens),
+            most_rows=run.batches.global_batch_size // world.size * (1 + run.batches.hard_negatives.count),
+            world=world,
+            reserve_bytes=_reserve(run, encoder),
+        )
         torch.manual_seed(run.seed)
         self.engine = build_engine(
-            prepared.model.encoder,
+            encoder,
             optimizer=run.optimizer,
             total_steps=run.training.steps,
             world=world,
@@ -156,14 +181,22 @@ class _Training:
             return 0
         check_resume(found.manifest["plan"], self.prepared.plan.state)
         here = describe(self.engine)
-        for key, what in (("engine", "engine"), ("zero_stage", "ZeRO stage"), ("world_size", "workers")):
+        for key, what in (("engine", "engine"), ("zero_stage", "ZeRO stage")):
             if found.manifest[key] != here[key]:
                 raise UserError(
                     str(found.folder),
                     f"was written with {what} {found.manifest[key]}, this start has {here[key]}",
                     f"start with {what} {found.manifest[key]}, or use another output_dir",
                 )
-        load_engine(self.engine, found.folder)
+        if found.manifest["world_size"] == self.world.size or not shards_state(self.engine):
+            load_engine(self.engine, found.folder)
+        else:
+            folder = universal_form(found, self.folder.universal, self.world)
+            load_engine(self.engine, folder, universal=True)
+            self.notes.append(
+                f"the checkpoint was written by {found.manifest['world_size']} workers; "
+                f"converted for {self.world.size}"
+            )
         dist.barrier()
         self.notes.append(f"continuing from the checkpoint of step {found.step}")
         return found.step
@@ -199,12 +232,15 @@ class _Training:
         total, every = self.settings.training.steps, self.settings.training.checkpoint_every
         loss: float | None = None
         for step in range(self.start, total):
-            figures = train_step(step, self.settings, self.world, self.engine, self.prepared)
+            figures = train_step(
+                step, self.settings, self.step_settings, self.world, self.engine, self.prepared
+            )
             loss = float(figures["loss"])
             record(step + 1, figures)
             stop = bool(self.world.all_max(int(self.runtime.wants_stop())))
             if (step + 1) % every == 0 or step + 1 == total or stop:
                 self._save(step + 1)
+                fault.at("between_save_and_report", step + 1, self.world)
                 self.runtime.report({"step": step + 1.0, "loss": loss})
             if stop and step + 1 < total:
                 return step + 1, False, loss
@@ -212,8 +248,30 @@ class _Training:
         return total, True, loss
 
     def _save(self, step: int) -> None:
-        facts = {"run": self.settings.name, "plan": self.prepared.plan.state, **describe(self.engine)}
-        self.store.save(step, lambda folder: save_engine(self.engine, folder), facts)
+        if not weights_are_finite(self.engine):
+            raise UserError(
+                f"step {step - 1}",
+                "left weights that are NaN or infinite",
+                "training stopped; the last complete checkpoint is untouched. Lower optimizer.learning_rate",
+            )
+
+        def write(folder: Path) -> None:
+            save_engine(self.engine, folder)
+            fault.at("during_save", step, self.world)
+
+        run, prepared = self.settings, self.prepared
+        facts = {
+            "run": run.name,
+            "plan": prepared.plan.state,
+            **describe(self.engine),
+            "model": {
+                "facts": model_facts(run, prepared, step),
+                "card": model_card(run, prepared.corpus, prepared.plan.fingerprint),
+            },
+        }
+        self.store.save(step, write, facts)
+        if self.world.rank == 0:  # the next start needs it no more
+            shutil.rmtree(self.folder.universal, ignore_errors=True)
 
     def _introduction(self) -> list[str]:
         corpus, run = self.prepared.corpus, self.settings
@@ -244,20 +302,41 @@ def describe_texts(tokens: TokenStore) -> list[str]:
     return lines
 
 
-def train_step(step: int, run: RunFile, world: World, engine: Engine, prepared: Prepared) -> dict[str, Any]:
+def _reserve(run: RunFile, encoder: torch.nn.Module) -> int:
+    """Bytes that training holds beside a chunk: AdamW's state, gathered embeddings and their gradients."""
+    parameters = sum(p.numel() for p in encoder.parameters())
+    columns = run.batches.global_batch_size * (2 + run.batches.hard_negatives.count)
+    width = int(getattr(encoder, "width", 0))
+    return 8 * parameters + 2 * 4 * columns * width
+
+
+def train_step(
+    step: int, run: RunFile, how: StepSettings, world: World, engine: Engine, prepared: Prepared
+) -> dict[str, Any]:
     """One optimizer step on the global batch of `step`; returns its figures.
+
+    Args:
+        how: the run's step settings with `chunk_rows` resolved to a number.
 
     Raises:
         UserError: NaN or infinity; names the step, its kind, the languages and the examples.
     """
     tick = time.monotonic()
-    local = collate(prepared.plan.batch(step), prepared.corpus, prepared.tokens, world.rank, world.size)
+    local = collate(
+        prepared.plan.batch(step),
+        prepared.corpus,
+        prepared.tokens,
+        world.rank,
+        world.size,
+        aligned_seed=run.seed if run.loss.alignment_weight > 0 else None,
+    )
     planned = time.monotonic()
     torch.manual_seed(
         int(np.random.SeedSequence((run.seed, step, world.rank)).generate_state(1, np.uint64)[0] >> 1)
     )
+    fault.in_step(step + 1, world, engine.model)
     try:
-        result = contrastive_step(engine, local, run.loss, run.step, world)
+        result = contrastive_step(engine, local, run.loss, how, world)
         norm = engine.step(step)
         if not engine.scales_loss:
             check_gradient_norm(norm, local)
@@ -312,19 +391,24 @@ def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         card = model_card(run, prepared.corpus, prepared.plan.fingerprint)
-        facts = {
-            "run": run.name,
-            "languages": list(prepared.corpus.languages),
-            "steps": run.training.steps,
-            "corpus": prepared.corpus.fingerprint,
-            "plan": prepared.plan.fingerprint,
-        }
+        facts = model_facts(run, prepared, run.training.steps)
         save_encoder(
             encoder, prepared.model.tokenizer, beside, backbone_state=backbone, card=card, facts=facts
         )
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     dist.barrier()
+
+
+def model_facts(run: RunFile, prepared: Prepared, step: int) -> dict[str, Any]:
+    """What a model folder records of its training."""
+    return {
+        "run": run.name,
+        "languages": list(prepared.corpus.languages),
+        "steps": step,
+        "corpus": prepared.corpus.fingerprint,
+        "plan": prepared.plan.fingerprint,
+    }
 
 
 def set_threads(run: RunFile, runtime: Runtime) -> None:
