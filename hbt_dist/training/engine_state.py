@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +17,67 @@ PLAIN_FILE = "plain.pt"
 
 
 def save_engine(engine: Engine, folder: Path) -> None:
-    """Write weights and optimizer state into `folder`; every rank writes its own part. Collective."""
+    """Write weights and optimizer state into `folder`; every rank writes its own part. Collective.
+
+    Raises:
+        OSError, RuntimeError: this rank could not write; the others return, nobody is left waiting.
+    """
     if isinstance(engine, DeepSpeedEngine):
-        engine.deepspeed.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        with _failing_late(engine.deepspeed):
+            engine.deepspeed.save_checkpoint(str(folder), tag=TAG, save_latest=False)
     elif isinstance(engine, PlainEngine) and engine.world.rank == 0:
         state = {"model": engine.model.state_dict(), "optimizer": engine.optimizer.state_dict()}
         torch.save(state, folder / PLAIN_FILE)
 
 
-def load_engine(engine: Engine, folder: Path) -> None:
-    """Read back what `save_engine` wrote with the same number of processes. Collective.
+@contextlib.contextmanager
+def _failing_late(deepspeed: Any) -> Iterator[None]:
+    """Raise a failed write after DeepSpeed's last barrier, where the other ranks would wait for ever.
 
-    The files are pickles: only for folders whose checksums were verified.
+    Also leaves out the Python scripts that DeepSpeed puts beside its files: `hbt-dist export` reads them.
+    """
+    writer = deepspeed.checkpoint_engine
+    save, problems = writer.save, list[OSError | RuntimeError]()
+
+    def save_or_remember(*args: Any, **kwargs: Any) -> None:
+        try:
+            save(*args, **kwargs)
+        except (OSError, RuntimeError) as error:
+            problems.append(error)
+
+    writer.save, deepspeed._copy_recovery_script = save_or_remember, lambda _: None
+    try:
+        yield
+    finally:
+        del writer.save, deepspeed._copy_recovery_script
+    if problems:
+        raise problems[0]
+
+
+def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> None:
+    """Read back what `save_engine` wrote. Collective.
+
+    With ZeRO the number of processes must be the same, unless `folder` is a universal one
+    (`hbt_dist.training.universal`). The files are pickles: only for folders whose checksums were verified.
     """
     if isinstance(engine, DeepSpeedEngine):
-        engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
+        # Set while loading only: DeepSpeed has been reported to save less while it is on (its issue 7546).
+        settings = engine.deepspeed._config
+        before, settings.load_universal_checkpoint = settings.load_universal_checkpoint, universal
+        try:
+            engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
+        finally:
+            settings.load_universal_checkpoint = before
     elif isinstance(engine, PlainEngine):
         state = torch.load(folder / PLAIN_FILE, map_location=engine.world.device, weights_only=True)
         engine.model.load_state_dict(state["model"])
         engine.optimizer.load_state_dict(state["optimizer"])
+
+
+def weights_are_finite(engine: Engine) -> bool:
+    """Whether all trained weights, over all ranks, are finite numbers. Collective."""
+    shards = (getattr(p, "ds_tensor", p).detach() for p in engine.model.parameters() if p.requires_grad)
+    return bool(engine.world.all_min(int(all(bool(torch.isfinite(shard).all()) for shard in shards))))
 
 
 def gather_weights(engine: Engine) -> dict[str, Tensor] | None:
@@ -75,6 +119,11 @@ def split_weights(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
     }
     dense = {name.removeprefix("dense."): w for name, w in weights.items() if name.startswith("dense.")}
     return backbone, dense
+
+
+def shards_state(engine: Engine) -> bool:
+    """Whether a checkpoint of this engine is cut into one piece per process."""
+    return isinstance(engine, DeepSpeedEngine) and engine.zero_stage > 0
 
 
 def describe(engine: Engine) -> dict[str, Any]:

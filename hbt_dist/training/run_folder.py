@@ -7,6 +7,7 @@ log.txt            what the run said
 tensorboard/       the same figures for TensorBoard
 start/             the model before training (only when it is made from scratch)
 checkpoints/       what the same command continues from
+universal/         the last checkpoint in another form, after a start on another number of workers
 model/             the trained model
 evaluation/        one folder per evaluation
 """
@@ -55,6 +56,7 @@ class RunFolder:
         self.tensorboard = self.root / "tensorboard"
         self.start = self.root / "start"
         self.checkpoints = self.root / "checkpoints"
+        self.universal = self.root / "universal"
         self.model = self.root / "model"
         self.evaluation = self.root / "evaluation"
         self._lock = FileLock(self.root / ".lock")
