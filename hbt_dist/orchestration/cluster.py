@@ -3,19 +3,26 @@
 A private cluster runs with its dashboard on a free loopback port: Ray frees the workers of stopped trials
 through the dashboard's server, and without it they stay for ever. The address is handed to every process
 so that a second Ray on the host cannot be mistaken for this one.
+
+To a cluster of other machines the package goes with the driver when that runs from a checkout (1 MB, once),
+so that no node trains with other code than the one that was started.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import hbt_dist
 from hbt_dist.errors import UserError
 from hbt_dist.orchestration.config import WorkerSettings
 
@@ -28,6 +35,8 @@ class Cluster:
     private: bool
     num_cpus: float
     num_gpus: float
+    nodes: tuple[dict[str, float], ...] = ()  # resources of each living node
+    growth: dict[str, float] | None = None  # what an autoscaler may grow the cluster to; none: it stays
 
 
 @contextmanager
@@ -69,15 +78,15 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
             },
         }
     else:
-        options |= {"address": address or "auto", "runtime_env": {"env_vars": _passed_on()}}
+        options |= {"address": address or "auto", "runtime_env": _runtime_environment()}
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
         raise UserError(
             f"Ray cluster {options['address']!r}",
-            f"cannot be used: {first}",
-            "check workers.address and RAY_ADDRESS",
+            f"cannot be used: {' '.join(str(error).split())[:300]}",
+            "check workers.address and RAY_ADDRESS, that the head runs ('ray status' there),\n"
+            "and that Ray and Python have the same versions here and there",
         ) from error
     try:
         yield _describe(ray.get_runtime_context().gcs_address, private=private)
@@ -87,9 +96,13 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
 
 def _describe(address: str, *, private: bool) -> Cluster:
     import ray
+    from ray._private.state import state
 
+    nodes = tuple(dict(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    most: dict[str, Any] | None = None if private else state.get_max_resources_from_cluster_config()
+    growth = {name: float(amount) for name, amount in most.items()} if most else None
     have = ray.cluster_resources()
-    return Cluster(address, private, have.get("CPU", 0.0), have.get("GPU", 0.0))
+    return Cluster(address, private, have.get("CPU", 0.0), have.get("GPU", 0.0), nodes, growth)
 
 
 def _cluster_here() -> bool:
@@ -114,12 +127,33 @@ _PASSED = (
     "HF_HOME",
     "TORCH_EXTENSIONS_DIR",
     "PYTHONWARNINGS",
+    "GLOO_SOCKET_IFNAME",
+    "NCCL_SOCKET_IFNAME",
+    "NCCL_DEBUG",
     "HBT_DIST_FAULT",
 )
 
 
 def _passed_on() -> dict[str, str]:
     return {name: os.environ[name] for name in _PASSED if name in os.environ}
+
+
+def _runtime_environment() -> dict[str, Any]:
+    """What workers on a named cluster get from the driver: settings, and the package if it is a checkout.
+
+    Inside a Ray job the job's own runtime environment has been applied already; Ray refuses to merge two that
+    name the same thing, so what the job brings is left out.
+    """
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("runtime_env") or {}
+    brought = job.get("env_vars") or {}
+    environment: dict[str, Any] = {
+        "env_vars": {name: value for name, value in _passed_on().items() if name not in brought}
+    }
+    package = Path(hbt_dist.__file__).resolve().parent
+    checkout = (package.parent / "pyproject.toml").is_file()
+    if checkout and "py_modules" not in job and "working_dir" not in job:
+        environment |= {"py_modules": [str(package)], "excludes": ["__pycache__/"]}
+    return environment
 
 
 def free_port() -> int:
@@ -132,19 +166,78 @@ def free_port() -> int:
 def check_resources(cluster: Cluster, settings: WorkerSettings) -> bool:
     """Refuse to start what the cluster cannot hold; tells whether workers get a GPU.
 
+    A cluster that an autoscaler grows is judged by what it may grow to.
+
     Raises:
         UserError: it says what is asked, what the cluster has, and what to change.
     """
-    use_gpu = cluster.num_gpus >= settings.num_workers if settings.use_gpu == "auto" else settings.use_gpu
-    cpus = settings.num_workers * settings.cpus_per_worker
-    asked = f"{settings.num_workers} workers x {settings.cpus_per_worker:g} CPU" + (
-        " + 1 GPU" if use_gpu else ""
-    )
-    has = f"the cluster at {cluster.address} has {cluster.num_cpus:g} CPU and {cluster.num_gpus:g} GPU"
-    if cpus > cluster.num_cpus:
-        remedy = "lower workers.num_workers or workers.cpus_per_worker, or add nodes"
-        raise UserError("workers", f"{asked} are asked, {has}", remedy)
-    if use_gpu and settings.num_workers > cluster.num_gpus:
-        remedy = "lower workers.num_workers, set workers.use_gpu: false, or add GPU nodes"
-        raise UserError("workers", f"{asked} are asked, {has}", remedy)
+    total = {"CPU": cluster.num_cpus, "GPU": cluster.num_gpus}
+    for name, amount in (cluster.growth or {}).items():
+        total[name] = max(total.get(name, 0.0), float(amount))
+    use_gpu = total["GPU"] >= settings.num_workers if settings.use_gpu == "auto" else settings.use_gpu
+    share = worker_resources(settings, use_gpu)
+    asked = f"{settings.num_workers} workers x ({_words(share)}) are asked"
+    has = f"the cluster at {cluster.address} has {describe_nodes(cluster.nodes, total)}"
+    short = [
+        name
+        for name in ("CPU", "GPU")
+        if share.get(name, 0.0) * settings.num_workers > total.get(name, 0.0) + 1e-9
+    ]
+    if short:
+        raise UserError("workers", f"{asked}, {has}", _remedy(short))
+    if cluster.growth is None:
+        _check_placement(cluster, settings, share, asked, has)
     return use_gpu
+
+
+def worker_resources(settings: WorkerSettings, use_gpu: bool) -> dict[str, float]:
+    """What Ray reserves for one worker; memory in bytes."""
+    share: dict[str, float] = {"CPU": settings.cpus_per_worker}
+    if use_gpu:
+        share["GPU"] = 1
+    if settings.memory_gib_per_worker is not None:
+        share["memory"] = settings.memory_gib_per_worker * 1024**3
+    return share
+
+
+def _check_placement(
+    cluster: Cluster, settings: WorkerSettings, share: dict[str, float], asked: str, has: str
+) -> None:
+    """Whether the nodes, one by one, can hold the workers: a worker cannot be cut in two."""
+    room = [
+        min(int((node.get(name, 0.0) + 1e-9) // amount) for name, amount in share.items())
+        for node in cluster.nodes
+    ]
+    wanted = settings.num_workers
+    if sum(room) < wanted:
+        problem = f"only {sum(room)} fit on single nodes"
+    elif settings.placement == "STRICT_SPREAD" and sum(slots > 0 for slots in room) < wanted:
+        problem = f"workers.placement STRICT_SPREAD needs {wanted} nodes that hold one each"
+    elif settings.placement == "STRICT_PACK" and max(room) < wanted:
+        problem = f"workers.placement STRICT_PACK needs one node that holds all; the best holds {max(room)}"
+    else:
+        return
+    raise UserError("workers", f"{asked}; {problem}; {has}", _remedy(list(share)))
+
+
+def _remedy(names: Sequence[str]) -> str:
+    ways = ["lower workers.num_workers"]
+    ways += ["lower workers.cpus_per_worker"] if "CPU" in names else []
+    ways += ["set workers.use_gpu: false"] if "GPU" in names else []
+    ways += ["lower workers.memory_gib_per_worker"] if "memory" in names else []
+    return f"{', '.join(ways)}, choose another workers.placement, or add nodes"
+
+
+def _words(resources: dict[str, float]) -> str:
+    words = [f"{resources.get(name, 0.0):g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
+    if resources.get("memory"):
+        words.append(f"{resources['memory'] / 1024**3:.1f} GiB")
+    return " + ".join(words) or "nothing"
+
+
+def describe_nodes(nodes: Sequence[dict[str, float]], total: dict[str, float]) -> str:
+    """Such as ``4 CPU and 0 GPU (2 nodes of 2 CPU + 7.5 GiB)``."""
+    kinds = Counter(_words(node) for node in nodes)
+    of_each = ", ".join(f"{count} node{'s' if count > 1 else ''} of {kind}" for kind, count in kinds.items())
+    have = f"{total.get('CPU', 0.0):g} CPU and {total.get('GPU', 0.0):g} GPU"
+    return f"{have} ({of_each})" if nodes else have

@@ -16,7 +16,8 @@ from typing import Any
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
-from hbt_dist.orchestration.cluster import Cluster, check_resources, connect
+from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
+from hbt_dist.orchestration.nodes import check_nodes
 from hbt_dist.runtime import RayRuntime
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.tracking import StepProgress
@@ -35,6 +36,7 @@ def train_on_ray(run: RunFile, *, quiet: bool = False) -> None:
     prepare(run)  # here, so that a mistake in the data is one error before any worker starts
     with connect(run.workers) as cluster:
         use_gpu = check_resources(cluster, run.workers)
+        check_nodes(run)
         with _Follower(folder, run, quiet=quiet or not cluster.private):
             _fit(run, folder, cluster, use_gpu, quiet)
 
@@ -45,11 +47,6 @@ def _fit(run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet
     from ray.train.v2.api.config import FailureConfig
 
     workers = run.workers
-    resources: dict[str, float] = {"CPU": workers.cpus_per_worker}
-    if use_gpu:
-        resources["GPU"] = 1
-    if workers.memory_gib_per_worker is not None:
-        resources["memory"] = workers.memory_gib_per_worker * 1024**3
     start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     trainer = TorchTrainer(
         _worker,
@@ -58,7 +55,7 @@ def _fit(run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.num_workers,
             use_gpu=use_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=worker_resources(workers, use_gpu),
             placement_strategy=workers.placement,
         ),
         run_config=ray.train.RunConfig(
