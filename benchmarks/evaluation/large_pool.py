@@ -83,7 +83,9 @@ def brute_force(pool: np.memmap, questions: np.ndarray, relevant: np.ndarray, si
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--candidates", type=int, default=5_000_000)
     parser.add_argument("--questions", type=int, default=10_000)
     parser.add_argument("--width", type=int, default=384)

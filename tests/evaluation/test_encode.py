@@ -100,7 +100,9 @@ def test_files_are_resumed_and_reused(loaded, tmp_path, monkeypatch):
     with torch.no_grad():
         bias = loaded.encoder.backbone.embeddings.LayerNorm.bias
         bias += 0.5
-        assert encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False).folder != plain.folder
+        assert (
+            encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False).folder != plain.folder
+        )
         bias -= 0.5
 
 

@@ -1,0 +1,122 @@
+"""Comparing folders, and the published tables."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from hbt_dist.errors import UserError
+from hbt_dist.evaluation.compare import compare, comparison_text, write_comparison
+from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.evaluation.evaluation import evaluate
+from hbt_dist.evaluation.published import published_means, recomputed_means
+from hbt_dist.evaluation.writing import write_evaluation
+
+LANGUAGES = ("en", "es", "fi", "et", "hi", "zh")
+
+
+@pytest.fixture(scope="module")
+def folders(make_benchmark, tmp_path_factory):
+    """Evaluations of embeddings with more and less noise, two seeds each."""
+    root = tmp_path_factory.mktemp("evaluations")
+    benchmark = make_benchmark(seed=9, languages=LANGUAGES, num_ids=25, per_language=40)
+    settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=10)
+    made = {}
+    for name, noise in (("plain", 3.0), ("better", 1.5)):
+        for seed in (0, 1):
+            rng = np.random.default_rng(seed)
+            candidates = rng.standard_normal((benchmark.num_candidates, 16))
+            questions = np.stack(
+                [candidates[benchmark.relevant_of(q)].mean(0) for q in range(benchmark.num_questions)]
+            )
+            questions += noise * 0.3 * rng.standard_normal(questions.shape)
+            evaluation = evaluate(benchmark, questions, candidates, settings=settings)
+            made[name, seed] = write_evaluation(evaluation, root / f"{name}-{seed}")
+    return made
+
+
+def test_a_better_system_is_found_better(folders, tmp_path):
+    document = compare([[folders["better", 0]]], baseline=[folders["plain", 0]])
+    tests = {(row["setting"], row["metric"]): row for row in document["tests"]}
+    assert len(tests) == 4
+    for setting in ("monolingual", "crosslingual", "multilingual"):
+        row = tests[setting, "map"]
+        stored = [
+            json.loads((folders[name, 0] / "results.json").read_text())["means"][setting]["macro"]["map"]
+            for name in ("plain", "better")
+        ]
+        assert [row["macro_baseline"], row["macro_system"]] == stored
+        assert row["num_units"] == 25
+        assert row["difference"] == pytest.approx(
+            stored[1] - stored[0], abs=1e-9
+        )  # all cells hold all questions
+        assert 0 < row["low"] < row["difference"] < row["high"]
+        assert row["p_randomisation"] <= row["p_holm"] < 0.05
+    assert tests["multilingual", "rank_distance"]["difference"] < 0
+    text = comparison_text(document)
+    assert "better-0: crosslingual map" in text
+    assert "syntax" in text
+    assert "too few languages" in text  # Indo-European against Uralic: 3 against 2
+    out = write_comparison(document, tmp_path / "out")
+    assert {path.name for path in out.iterdir()} == {"comparison.json", "comparison.csv", "comparison.txt"}
+    assert json.loads((out / "comparison.json").read_text())["tests"][0]["system"] == "better-0"
+    assert len((out / "comparison.csv").read_text().splitlines()) == 5
+
+
+def test_a_system_does_not_differ_from_itself(folders):
+    document = compare([[folders["plain", 0]]], baseline=[folders["plain", 0]], names=["a", "b"])
+    assert all(row["difference"] == 0.0 and row["p_holm"] == 1.0 for row in document["tests"])
+
+
+def test_seeds_and_paragraphs(folders):
+    plain, better = ([folders[name, seed] for seed in (0, 1)] for name in ("plain", "better"))
+    document = compare([better], baseline=plain, cluster="paragraph", names=["plain", "better"])
+    row = document["tests"][0]
+    assert row["num_units"] == 9
+    assert row["seeds"]["low"] < row["seeds"]["difference"] < row["seeds"]["high"]
+
+
+def test_other_benchmarks_and_other_folders_are_refused(folders, make_benchmark, make_embeddings, tmp_path):
+    benchmark = make_benchmark(seed=10)
+    evaluation = evaluate(
+        benchmark,
+        make_embeddings("random", benchmark.num_questions, 0),
+        make_embeddings("random", benchmark.num_candidates, 1),
+        settings=EvaluationSettings(device="cpu", consistency_questions=0),
+    )
+    other = write_evaluation(evaluation, tmp_path / "other")
+    with pytest.raises(UserError, match="same version"):
+        compare([[other]], baseline=[folders["plain", 0]])
+    with pytest.raises(UserError, match="no evaluation folder"):
+        compare([[tmp_path]], baseline=[other])
+    document = json.loads((other / "results.json").read_text())
+    (other / "results.json").write_text(json.dumps({**document, "schema_version": 99}))
+    with pytest.raises(UserError, match="schema"):
+        compare([[other]], baseline=[folders["plain", 0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [("hybrid_batch_xquad_r", 42), ("hybrid_batch_mlqa_r", 42), ("hybrid_batch_miracl", 12)],
+)
+def test_published_tables_reproduce_their_means(name, groups):
+    """To the rounding of the printed figures: values and means have the same number of decimals."""
+    means = recomputed_means(name)
+    assert len(means) == groups
+    for mean in means:
+        tolerance = 0.101 if mean.metric == "rank_distance" else 1.01e-4
+        assert abs(mean.recomputed - mean.printed) < tolerance, mean
+
+
+def test_published_figures_beside_ours():
+    table = published_means("xquad-r")
+    hybrid = table[(table.model == "XLM-R") & (table.sampling == "hybrid") & (table.metric == "map")]
+    assert hybrid.set_index("setting").value.round(3).to_dict() == {
+        "monolingual": 0.798,
+        "crosslingual": 0.705,
+        "multilingual": 0.593,
+    }
+    assert "lareqa" not in set(table.benchmark)
+    assert published_means("none").empty

@@ -1,0 +1,70 @@
+"""Paired tests against closed forms and against scipy's own t-test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hbt_dist.evaluation.significance import compare_paired, compare_seeds, holm, unit_means
+
+
+def test_agrees_with_the_t_test_on_ordinary_data():
+    rng = np.random.default_rng(0)
+    a = rng.random(400)
+    b = a + rng.normal(0.01, 0.1, 400)
+    found = compare_paired(a, b, resamples=4999)
+    t = stats.ttest_rel(b, a)
+    interval = t.confidence_interval()
+    assert found.difference == pytest.approx(np.mean(b - a), abs=1e-12)
+    assert found.p_randomisation == pytest.approx(t.pvalue, abs=0.02)
+    assert found.p_bootstrap == pytest.approx(t.pvalue, abs=0.03)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=0.002)
+    assert found.effect_low < found.effect_size < found.effect_high
+    assert found.effect_size == pytest.approx(t.statistic / 20, abs=1e-9)
+
+
+def test_small_sample_is_exact():
+    """Five differences of one sign: 2 of 32 sign patterns are as extreme."""
+    found = compare_paired(np.zeros(5), np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
+    assert found.p_randomisation == pytest.approx(2 / 32)
+
+
+def test_translations_are_one_unit():
+    """Eleven copies of each question must not make a chance difference significant."""
+    rng = np.random.default_rng(1)
+    difference = rng.normal(0.02, 0.2, 60)
+    units = np.repeat(np.arange(60), 11)
+    copied = np.repeat(difference, 11)
+    by_unit = compare_paired(np.zeros(660), copied, units, resamples=1999)
+    assert by_unit.num_units == 60
+    assert by_unit.difference == pytest.approx(difference.mean())
+    by_row = compare_paired(np.zeros(660), copied, resamples=1999)
+    assert by_row.high - by_row.low < 0.5 * (by_unit.high - by_unit.low)
+
+
+def test_unit_means_and_bad_input():
+    labels, means = unit_means(np.array([1.0, 3.0, 5.0]), np.array(["b", "a", "b"]))
+    assert labels.tolist() == ["a", "b"]
+    assert means.tolist() == [3.0, 3.0]
+    with pytest.raises(ValueError, match="at least two"):
+        compare_paired(np.zeros(3), np.ones(3), np.zeros(3))
+    with pytest.raises(ValueError, match="against"):
+        compare_paired(np.zeros(3), np.ones(4))
+
+
+def test_no_difference_and_constant_difference():
+    same = compare_paired(np.ones(9), np.ones(9))
+    assert (same.difference, same.p_randomisation, same.effect_size) == (0.0, 1.0, 0.0)
+    shifted = compare_paired(np.zeros(9), np.ones(9))
+    assert shifted.low == shifted.high == 1.0
+    assert shifted.p_randomisation == pytest.approx(2 / 2**9)
+
+
+def test_holm_and_seeds():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+    difference, low, high, p = compare_seeds([0.5, 0.52, 0.51], [0.6, 0.61, 0.62])
+    assert difference == pytest.approx(0.1)
+    assert low < 0.1 < high
+    assert p < 0.01
