@@ -189,6 +189,23 @@ def data_inspect(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="folder of a checkpoint, or of a run: its newest complete checkpoint"
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--to", help="new model folder")],
+) -> None:
+    """Write a checkpoint's model for transformers and sentence-transformers; the run may go on meanwhile."""
+    from hbt_dist.training.export import export_checkpoint
+
+    found = export_checkpoint(checkpoint, to)
+    typer.echo(f"model after step {found.step}: {to}")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of the run file."""
     from hbt_dist.config import RunFile

@@ -315,7 +315,14 @@ def save_encoder(
     """
     backbone: Any = encoder.backbone
     state = backbone_state if backbone_state is not None else backbone.state_dict()
-    backbone.save_pretrained(folder, state_dict={name: value.contiguous() for name, value in state.items()})
+    # transformers would write on rank 0 of a process group only; here whoever calls writes.
+    backbone.should_save_on_this_rank = bool
+    try:
+        backbone.save_pretrained(
+            folder, state_dict={name: value.contiguous() for name, value in state.items()}
+        )
+    finally:
+        del backbone.should_save_on_this_rank
     limit = max(encoder.text.max_question_tokens, encoder.text.max_passage_tokens)
     tokenizer.model_max_length = limit
     tokenizer.save_pretrained(folder)

@@ -149,6 +149,17 @@ class CheckpointStore:
         return None
 
 
+def newest_below(folder: Path) -> Checkpoint | None:
+    """The newest complete checkpoint of a run, for one process that only reads."""
+    for path in sorted(folder.iterdir(), reverse=True):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            problem, manifest = verify(path, int(match.group(1)))
+            if problem is None:
+                return Checkpoint(path, manifest["step"], manifest)
+    return None
+
+
 def verify(
     folder: Path, step: int | None = None, *, share: tuple[int, int] = (0, 1)
 ) -> tuple[str | None, dict[str, Any]]:

@@ -34,7 +34,7 @@ from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.step import NonFiniteError, check_gradient_norm, contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.data.corpus import Corpus, build_corpus
-from hbt_dist.encoder import LoadedEncoder, save_encoder
+from hbt_dist.encoder import LoadedEncoder
 from hbt_dist.errors import UserError
 from hbt_dist.modeling import prepare_model
 from hbt_dist.runtime import Runtime
@@ -47,9 +47,9 @@ from hbt_dist.training.engine_state import (
     load_engine,
     save_engine,
     shards_state,
-    split_weights,
     weights_are_finite,
 )
+from hbt_dist.training.export import write_model_folder
 from hbt_dist.training.model_card import model_card
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
@@ -383,20 +383,9 @@ def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path)
     """Write the trained model as a folder that transformers and sentence-transformers load. Collective."""
     weights = gather_weights(engine)
     if weights is not None:
-        backbone, dense = split_weights(weights)
-        encoder = prepared.model.encoder
-        if dense:
-            encoder.dense.load_state_dict(dense)
-        beside = folder.with_name(f"{folder.name}.tmp")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
         card = model_card(run, prepared.corpus, prepared.plan.fingerprint)
         facts = model_facts(run, prepared, run.training.steps)
-        save_encoder(
-            encoder, prepared.model.tokenizer, beside, backbone_state=backbone, card=card, facts=facts
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        write_model_folder(prepared.model, weights, folder, card=card, facts=facts)
     dist.barrier()
 
 
