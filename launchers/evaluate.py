@@ -1,0 +1,19 @@
+"""Evaluate a model with actors of a Ray cluster, each encoding and scoring a part of every pool.
+
+    ray submit ray_configs/CLUSTER.yaml launchers/evaluate.py -- --model /shared/runs/NAME/model \\
+        --benchmark xquad-r --data-dir /shared/data/xquad-r --output /shared/evaluation --actors 4 \\
+        --set cache_dir=/shared/embeddings
+    ray job submit --working-dir . -- python launchers/evaluate.py --model ... (as above)
+    python launchers/evaluate.py --model ... --benchmark sample --output OUT --actors 2     (this machine)
+
+The same as `hbt-dist evaluate --launcher ray`, in one file, because `ray submit` copies one file. Model,
+data, cache_dir and output must be names that every node understands. The digits are those of one process.
+"""
+
+import sys
+
+from hbt_dist.cli import main
+
+if __name__ == "__main__":
+    sys.argv = ["hbt-dist", "evaluate", "--launcher", "ray", *sys.argv[1:]]
+    main()
