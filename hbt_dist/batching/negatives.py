@@ -73,9 +73,10 @@ def _fill(corpus: PlanCorpus, chosen: Int64s, group: Int64s, language: Int32s, k
         candidate = below(key, open_cells * _RANDOM_ROUNDS + attempt + 2**40, corpus.num_passages)
         good = _allowed(corpus, candidate, group[row], language.ravel()[open_cells])
         good &= ~(chosen[row] == candidate[:, None]).any(axis=1)
-        # two cells of one row may draw the same passage in one attempt: the first keeps it
-        same = (row[1:, None] == row[:-1, None]).ravel() & (candidate[1:] == candidate[:-1])
-        good[1:] &= ~same
+        # Two cells of one row may draw the same passage in one attempt: the first keeps it.
+        once = np.zeros(len(row), np.bool_)
+        once[np.unique(row * corpus.num_passages + candidate, return_index=True)[1]] = True
+        good &= once
         chosen.ravel()[open_cells[good]] = candidate[good]
         open_cells = open_cells[~good]
     for wanted in np.unique(language.ravel()[open_cells]):  # a rare language: look through all passages

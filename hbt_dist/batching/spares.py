@@ -96,8 +96,8 @@ class StratumTable:
             "batches.global_batch_size",
             f"a {kind} batch ({listed}) can need {needed:,} rows from {', '.join(datasets)}, which has only "
             f"{groups:,} passages that may meet in a batch ({int(self.num_examples[stratum]):,} examples)",
-            f"lower global_batch_size (now {plan.settings.global_batch_size:,}; {groups:,} at most if all\n"
-            "rows come from there), give the language, pair or dataset less weight, leave it out, or add data",
+            f"lower global_batch_size ({groups:,} at most if all rows\n"
+            "come from there), give the language, pair or dataset less weight, leave it out, or add data",
         )
 
 

@@ -47,7 +47,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 def make_corpus(folder: Path, finnish_from: int = 20) -> Corpus:
     records = [
         {
-            "example_id": f"e{i}",
+            "id": f"e{i}",
             "passage_id": f"p{i}",
             "question": {code: f"w{i} {code} " + "w1 " * (i % 9) for code in languages},
             "passage": {code: f"w{i} {code} " + "w2 " * (i % 17) for code in languages},
