@@ -45,7 +45,7 @@ class ScratchSettings(Settings):
     )
     tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
         "wordpiece",
-        description="kind of sub-word tokenizer; unigram takes minutes to train where the others take seconds",
+        description="kind of sub-word tokenizer; unigram trains for minutes, the others for seconds",
     )
     lowercase: bool = Field(True, description="lower-case texts; accents stay, they carry meaning")
     vocabulary_size: int = Field(8000, ge=100, description="entries of the tokenizer trained on the corpus")
