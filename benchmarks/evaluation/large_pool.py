@@ -23,6 +23,7 @@ import torch
 from hbt_dist.data.benchmark import Benchmark
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
+from hbt_dist.evaluation.rows import release_pages
 
 BLOCK = 100_000
 LANGUAGES = ("en", "de", "fi", "zh")
@@ -42,13 +43,12 @@ class NoTexts:
 
 
 def make_pool(path: Path, rows: int, width: int) -> np.memmap:
-    pool = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, width))
     rng = np.random.default_rng(0)
-    for first in range(0, rows, BLOCK):
-        last = min(first + BLOCK, rows)
-        pool[first:last] = rng.standard_normal((last - first, width), dtype=np.float32)
-    pool.flush()
-    del pool
+    with path.open("wb") as file:  # not through a memory map, whose pages would count as ours
+        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, rows, BLOCK):
+            file.write(rng.standard_normal((min(BLOCK, rows - first), width), dtype=np.float32).data)
     return np.load(path, mmap_mode="r")
 
 
@@ -79,6 +79,7 @@ def brute_force(pool: np.memmap, questions: np.ndarray, relevant: np.ndarray, si
         rows = np.arange(first, first + len(block))
         above = (questions @ block.T > own[:, None]) & (rows[None, :] != relevant[:, None])
         higher += above.sum(axis=1)
+        release_pages(pool)
     return 1 + higher
 
 
@@ -105,6 +106,7 @@ def main() -> None:
             questions = np.empty_like(noise)
             order = np.argsort(benchmark.relevant)
             questions[order] = 0.25 * pool[benchmark.relevant[order]] + noise[order]
+            release_pages(pool)
             settings = EvaluationSettings(
                 num_shards=asked.shards, num_threads=asked.threads, consistency_questions=0, device="cpu"
             )

@@ -39,6 +39,7 @@ Float64 = NDArray[np.float64]
 
 SHARE_DEPTHS = (10, 100)
 CONSISTENCY_DEPTH = 100
+RANKING_BYTES = 2**26  # full rankings held at once by `ranking_consistency`
 
 
 def question_bias(benchmark: Benchmark, pooled: QuestionTable, ranks: Int64) -> dict[str, Float64]:
@@ -140,14 +141,18 @@ def ranking_consistency(
     asked = np.asarray(benchmark.question_language, np.int64)
     sums = np.zeros((2, len(benchmark.languages)))
     counts = np.zeros(len(benchmark.languages), np.int64)
-    for index in chosen.tolist():
-        rows = np.array(shared[index])
-        positions = _full_rankings(plan, questions, candidates, rows)
-        pairs = _pair_correlations(positions)
-        for i, row in enumerate(rows):
-            mine = [value for (a, b), value in pairs.items() if i in (a, b)]
-            sums[:, asked[row]] += np.mean(mine, axis=0)
-            counts[asked[row]] += 1
+    longest = max(len(shared[index]) for index in chosen.tolist())
+    together = max(1, RANKING_BYTES // (24 * plan.num_candidates * longest))
+    for first in range(0, len(chosen), together):
+        groups = [shared[index] for index in chosen[first : first + together].tolist()]
+        keys = _ranking_keys(plan, questions, candidates, np.concatenate(groups))
+        for rows in groups:
+            mine, keys = keys[: len(rows)], keys[len(rows) :]
+            full, top = _correlations(mine)
+            others = len(rows) - 1.0
+            for row, at_full, at_top in zip(rows, full.sum(axis=1), top.sum(axis=1), strict=True):
+                sums[:, asked[row]] += (at_full - 1.0) / others, (at_top - 1.0) / others
+                counts[asked[row]] += 1
     means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     return {
         "mrc": mean_or_nan(means[0]),
@@ -159,8 +164,8 @@ def ranking_consistency(
     }
 
 
-def _full_rankings(plan: ScoringPlan, questions: Rows, candidates: Rows, rows: Int64) -> NDArray[np.int32]:
-    """(len(rows), N) place of every candidate (in the plan's layout) in each question's ranking."""
+def _ranking_keys(plan: ScoringPlan, questions: Rows, candidates: Rows, rows: Int64) -> NDArray[np.uint64]:
+    """(len(rows), N) keys that order the pool (in the plan's layout) for each question."""
     block_QD = np.empty((len(rows), questions.shape[1]), np.float32)
     read_rows(questions, rows, block_QD)
     keys = np.empty((len(rows), plan.num_candidates), np.uint64)
@@ -173,32 +178,32 @@ def _full_rankings(plan: ScoringPlan, questions: Rows, candidates: Rows, rows: I
             keys[:, positions] = ranking_keys(
                 scores[:, : positions.stop - positions.start], plan.id_order[None, positions]
             )
-    places = np.empty(keys.shape, np.int32)
-    order = np.argsort(keys, axis=1)[:, ::-1]
-    np.put_along_axis(places, order, np.arange(keys.shape[1], dtype=np.int32)[None, :], axis=1)
-    return places
+    return keys
 
 
-def _pair_correlations(places: NDArray[np.int32]) -> dict[tuple[int, int], tuple[float, float]]:
-    """Spearman of each pair of rankings, at full depth and on the union of the two top lists."""
-    result = {}
-    for a, b in combinations(range(len(places)), 2):
-        union = (places[a] < CONSISTENCY_DEPTH) | (places[b] < CONSISTENCY_DEPTH)
-        result[a, b] = (
-            _spearman(places[a], places[b]),
-            _spearman(_ranks(places[a][union]), _ranks(places[b][union])),
-        )
-    return result
+def _correlations(keys_RN: NDArray[np.uint64]) -> tuple[Float64, Float64]:
+    """(R, R) Spearman between R rankings of one pool: at full depth, and on the union of each two top lists.
+
+    Rankings are permutations, so rho = 1 - 6 sum d^2 / (n (n^2 - 1)), and sum d^2 follows from inner products
+    of places, which float64 holds exactly for pools of up to 200,000.
+    """
+    num_rankings, size = keys_RN.shape
+    order = np.argsort(keys_RN, axis=1)
+    places = np.empty(keys_RN.shape, np.float64)
+    np.put_along_axis(places, order, np.arange(size - 1.0, -1.0, -1.0)[None, :], axis=1)
+    squares = size * (size - 1.0) * (2.0 * size - 1.0) / 6.0
+    full = 1.0 - 12.0 * (squares - places @ places.T) / (size * (size**2 - 1.0))
+    top = np.eye(num_rankings)
+    lists = order[:, -CONSISTENCY_DEPTH:]
+    for a, b in combinations(range(num_rankings), 2):
+        union = np.union1d(lists[a], lists[b])
+        top[a, b] = top[b, a] = _spearman(places[a, union], places[b, union])
+    np.fill_diagonal(full, 1.0)
+    return full, top
 
 
-def _ranks(values: NDArray[np.int32]) -> NDArray[np.int32]:
-    ranks = np.empty(len(values), np.int32)
-    ranks[np.argsort(values)] = np.arange(len(values), dtype=np.int32)
-    return ranks
-
-
-def _spearman(a: NDArray[np.int32], b: NDArray[np.int32]) -> float:
-    """Spearman's rho of two permutations of 0..n-1."""
+def _spearman(a: Float64, b: Float64) -> float:
+    """Spearman's rho of values without ties."""
     n = len(a)
-    difference = a.astype(np.float64) - b
-    return 1.0 if n < 2 else float(1.0 - 6.0 * np.dot(difference, difference) / (n * (n * n - 1.0)))
+    difference = np.argsort(np.argsort(a)) - np.argsort(np.argsort(b))
+    return 1.0 if n < 2 else 1.0 - 6.0 * float(difference @ difference) / (n * (n**2 - 1.0))
