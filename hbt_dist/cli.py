@@ -206,6 +206,22 @@ def export(
 
 
 @app.command()
+def doctor(
+    run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="run file whose workers, folders and engine are tried")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Look whether this machine and its Ray cluster are ready to train; exit code 1 if there is a problem."""
+    from hbt_dist.config import load_run
+    from hbt_dist.doctor import examine, report
+
+    found = examine(load_run(run) if run else None)
+    if report(found, as_json=as_json, say=typer.echo):
+        raise typer.Exit(1)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of the run file."""
     from hbt_dist.config import RunFile

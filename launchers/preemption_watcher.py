@@ -1,10 +1,10 @@
 """Tell Ray that this spot machine is about to be taken away, so that training saves before it is.
 
-    python launchers/preemption_watcher.py --cloud aws     on every spot node, beside `ray start`; or gcp, azure
+    python launchers/preemption_watcher.py --cloud aws     (gcp, azure) on every spot node, beside Ray
 
 Asks the cloud's metadata service every few seconds; at the first notice it runs `ray drain-node` for this
-node with the time that is left, and ends. Ray then starts nothing more here and tells the workers, which write a
-checkpoint. Ray itself, and KubeRay, do this only where a cloud's own controller speaks to them.
+node with the time that is left, and ends. Ray then starts nothing more here and tells the workers, which
+write a checkpoint. Ray itself, and KubeRay, do this only where a cloud's own controller speaks to them.
 Needs the standard library and the `ray` command. Exit code: 0 a notice was passed on, 1 it could not be.
 """
 

@@ -59,8 +59,8 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
     if ray.is_initialized():
         yield _describe(ray.get_runtime_context().gcs_address, private=False)
         return
-    address = settings.address or os.environ.get("RAY_ADDRESS") or None
-    private = address == "local" or (address is None and not _cluster_here())
+    address = find_cluster(settings)
+    private = address is None
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": not private}
     if private:
         needed = settings.num_workers * settings.cpus_per_worker + extra_cpus
@@ -78,7 +78,7 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
             },
         }
     else:
-        options |= {"address": address or "auto", "runtime_env": _runtime_environment()}
+        options |= {"address": address, "runtime_env": _runtime_environment()}
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -103,6 +103,14 @@ def _describe(address: str, *, private: bool) -> Cluster:
     growth = {name: float(amount) for name, amount in most.items()} if most else None
     have = ray.cluster_resources()
     return Cluster(address, private, have.get("CPU", 0.0), have.get("GPU", 0.0), nodes, growth)
+
+
+def find_cluster(settings: WorkerSettings) -> str | None:
+    """The address of the cluster that would be used; none: a private one on this machine."""
+    address = settings.address or os.environ.get("RAY_ADDRESS") or None
+    if address == "local" or (address is None and not _cluster_here()):
+        return None
+    return address or "auto"
 
 
 def _cluster_here() -> bool:
