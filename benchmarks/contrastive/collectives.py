@@ -2,16 +2,15 @@
 
     python benchmarks/contrastive/collectives.py --out benchmarks/results/collectives.json
 
-All functions of torch.distributed that move tensors are wrapped and counted in one contrastive step and
-one optimizer step. The first step, in which DeepSpeed sets things up, is not counted. Bytes are those of the
-full tensor; a ring moves (W - 1) / W of them per rank for an all-gather or a reduce-scatter, twice that for an
-all-reduce.
+Every c10d operator is counted as PyTorch dispatches it, in one contrastive step and one optimizer step.
+The first step, in which DeepSpeed sets things up, is not counted. Bytes are those of the full tensor; a ring
+moves (W - 1) / W of them per rank for an all-gather or a reduce-scatter, twice that for an all-reduce. Under
+ZeRO-3 no parameter is kept on every rank (persistence threshold 0), so that its gathers are seen.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import sys
 from collections import Counter
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -32,20 +31,29 @@ from hbt_dist.training.deepspeed_config import DeepSpeedSettings
 from hbt_dist.training.engine import build_engine
 from hbt_dist.training.optimizer import OptimizerSettings
 
-COUNTED = (
-    "all_gather",
-    "all_gather_into_tensor",
-    "all_gather_single",
-    "all_gather_coalesced",
-    "all_reduce",
-    "all_to_all_single",
-    "broadcast",
-    "reduce",
-    "reduce_scatter",
-    "reduce_scatter_single",
-    "reduce_scatter_tensor",
-)
 WIDTH = 32
+
+
+class Counting(TorchDispatchMode):
+    """Counts c10d operators and the bytes of their largest tensor argument, or list of tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+        self.num_bytes: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            name = func._schema.name.split("::")[1].strip("_").removesuffix("_base").replace("_", "")
+            self.calls[name] += 1
+            self.num_bytes[name] += max((_num_bytes(argument) for argument in args), default=0)
+        return func(*args, **(kwargs or {}))
+
+
+def _num_bytes(argument: Any) -> int:
+    if isinstance(argument, torch.Tensor):
+        return argument.numel() * argument.element_size()
+    return sum(_num_bytes(part) for part in argument) if isinstance(argument, (list, tuple)) else 0
 
 
 class Encoder(torch.nn.Module):
@@ -64,12 +72,16 @@ class Encoder(torch.nn.Module):
 def count(world: World, case: dict[str, Any]) -> dict[str, Any]:
     """Collectives of the second step of one case."""
     torch.manual_seed(0)
+    config: Any = case["stage"]
+    if config == 3:
+        zero = {"stage": 3, "stage3_param_persistence_threshold": 0}
+        config = {"gradient_clipping": 1.0, "zero_optimization": zero}
     engine = build_engine(
         Encoder(),
         optimizer=OptimizerSettings(gradient_clipping=1.0),
         total_steps=4,
         world=world,
-        deepspeed=DeepSpeedSettings(config=case["stage"]),
+        deepspeed=DeepSpeedSettings(config=config),
         grad_reduction=case["reduction"],
     )
     local = batch_of(16, 500, (8, 8), num_negatives=1)
@@ -77,38 +89,24 @@ def count(world: World, case: dict[str, Any]) -> dict[str, Any]:
     local.passage_group_N = torch.arange(32 * world.size).numpy()
     loss = LossSettings(directions=case["directions"])
     step = StepSettings(mode="cached", chunk_rows=case["chunk_rows"])
-    calls: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    originals = {name: getattr(dist, name) for name in COUNTED if hasattr(dist, name)}
-
-    def counted(name: str, *arguments: Any, **keywords: Any) -> Any:
-        tensors = [t for t in [*arguments, *keywords.values()] if isinstance(t, torch.Tensor)]
-        calls[name] += 1
-        size[name] += max((t.numel() * t.element_size() for t in tensors), default=0)
-        return originals[name](*arguments, **keywords)
-
     contrastive_step(engine, local, loss, step, world)
     engine.step(0)
-    for name in originals:
-        setattr(dist, name, functools.partial(counted, name))
-    try:
+    with Counting() as step_counts:
         result = contrastive_step(engine, local, loss, step, world)
-        during_step = sum(calls.values())
+    with Counting() as optimizer_counts:
         engine.step(1)
-    finally:
-        for name, function in originals.items():
-            setattr(dist, name, function)
-    # The world's own gather and scatter hold the functions themselves; they count by themselves.
-    embedding = {name: value for name, value in result.traffic.items() if name != "all_reduce"}
+
+    def table(counts: Counting) -> dict[str, list[int]]:
+        return {name: [counts.calls[name], counts.num_bytes[name]] for name in sorted(counts.calls)}
+
     return {
         **case,
         "world_size": world.size,
         "num_chunks": result.num_chunks,
         "parameters": sum(int(getattr(p, "ds_numel", p.numel())) for p in engine.model.parameters()),
-        "embedding": embedding,
-        "model_and_scalars": {name: [calls[name], size[name]] for name in calls},
-        "calls_in_step": during_step + sum(c for c, _ in embedding.values()),
-        "calls_in_optimizer": sum(calls.values()) - during_step,
+        "embeddings_and_scalars": result.traffic,
+        "contrastive_step": table(step_counts),
+        "optimizer_step": table(optimizer_counts),
     }
 
 
@@ -120,6 +118,7 @@ def count_all(world: World, cases: list[dict[str, Any]]) -> list[dict[str, Any]]
 def main() -> None:
     """Count all cases for 2 and 4 ranks."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--ranks", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     ways: list[tuple[Any, str]] = [(None, "auto"), (0, "boundary")]
@@ -127,10 +126,9 @@ def main() -> None:
     cases = [
         {"stage": stage, "reduction": reduction, "directions": directions, "chunk_rows": chunk_rows}
         for stage, reduction in ways
-        for directions in ("question_to_passage", "both")
-        for chunk_rows in (16, 4)
+        for directions, chunk_rows in (("question_to_passage", 16), ("question_to_passage", 4), ("both", 4))
     ]
-    found = [result for world_size in (2, 4) for result in run(world_size, count_all, cases)[0]]
+    found = [result for world_size in chosen.ranks for result in run(world_size, count_all, cases)[0]]
     for result in found:
         print(json.dumps(result))
     if chosen.out:

@@ -3,10 +3,10 @@
     python benchmarks/contrastive/loss_memory.py --out benchmarks/results/loss_memory.json
 
 Each measurement runs in its own process: embeddings are made, the kernel's peak of the resident memory is
-reset (/proc/self/clear_refs), loss and gradients are computed, the new peak is read. What is reported leaves
-out the embeddings and their gradients. B questions and B passages of width 768, float32, one process.
+reset (/proc/self/clear_refs), loss and gradients are computed, the new peak is read. Embeddings and their
+gradients are left out of what is reported. B questions and B passages of width 768, float32, one process.
 
-Methods: ours (row loop), ours with torch's chunked kernel, the plain B x B matrix with `cross_entropy`, and the
+Methods: ours (row loop), ours with torch's chunked kernel, the plain matrix with `cross_entropy`, and the
 two losses of sentence-transformers. Where the plain matrix alone would take more memory than there is, the
 method is skipped and the size said.
 """

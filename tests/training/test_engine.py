@@ -135,14 +135,16 @@ def test_bf16_is_close_to_float32_on_one_process(name: str) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("wrong_scale", [2.0, 0.5])
 def test_a_wrong_scale_would_fail(wrong_scale: float) -> None:
-    """Times or divided by the world size, as in half of the public trainers: every case must notice."""
+    """Times or divided by the world size, as in half of the public trainers: every case must notice.
+
+    In the gradient and its norm: clipping and AdamW hide a wrong scale from the parameters here.
+    """
     cases = {name: case for name, case in MATRIX.items() if "1neg-both" in name}
     found = results(f"wrong{wrong_scale}", 2, cases, wrong_scale=wrong_scale)
     for name, case in cases.items():
         error = error_of(found[name], reference(case, 2))
         assert error["gradient"] == pytest.approx(abs(wrong_scale - 1), rel=1e-3)
         assert error["norm"] > 0.4
-        assert error["loss"] > TOLERANCE, name  # of the second step
 
 
 @pytest.mark.timeout(300)
