@@ -1,6 +1,6 @@
 """Token ids of every text of a corpus, computed once and memory-mapped.
 
-Training reads ids instead of texts: a batch of 8,192 rows is gathered in about 15 ms, and all processes of a
+Training reads ids instead of texts: a batch of 8,192 rows is gathered in about 20 ms, and all processes of a
 machine share one copy in the page cache. Per role and language there are two files, the ids one after
 another (4 bytes per token) and where each row begins; a language that a row lacks is a row of length 0. The
 store is found again by a fingerprint of corpus, tokenizer and text settings. One process tokenises while the
