@@ -34,16 +34,9 @@ from hbt_dist.evaluation.pair_matrix import (
     setting_means,
 )
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
-from hbt_dist.evaluation.ranks import (
-    CACHE_BYTES,
-    RelevantRanks,
-    Shard,
-    TopLists,
-    arrange_questions,
-    rank_relevant,
-    shard_ids,
-)
+from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.rows import Rows, check_shapes
+from hbt_dist.evaluation.shard import CACHE_BYTES, Shard, arrange_questions, shard_ids
 
 if TYPE_CHECKING:
     from hbt_dist.data.benchmark import Benchmark

@@ -45,7 +45,12 @@ def recomputed_means(name: str) -> list[PublishedMean]:
     languages: Any = table[~table.language.isin(SUMMARIES)].groupby(KEYS)["value"]
     found = languages.agg(["count", "mean"]).reset_index()
     return [
-        PublishedMean(*row[: len(KEYS)], int(row[-2]), float(row[-1]), float(printed[row[: len(KEYS)]]))
+        PublishedMean(
+            **dict(zip(KEYS, row, strict=False)),
+            num_languages=int(row[-2]),
+            recomputed=float(row[-1]),
+            printed=float(printed[row[: len(KEYS)]]),
+        )
         for row in found.itertuples(index=False, name=None)
         if row[: len(KEYS)] in printed
     ]

@@ -32,16 +32,9 @@ from hbt_dist.evaluation.encode import Role, embedding_files, encode_rows
 from hbt_dist.evaluation.evaluation import Evaluation, assemble, question_names
 from hbt_dist.evaluation.kernels import torch_device
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
-from hbt_dist.evaluation.ranks import (
-    Counts,
-    RelevantRanks,
-    Shard,
-    TopLists,
-    arrange_questions,
-    rank_relevant,
-    shard_ids,
-)
+from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.rows import Rows, check_shapes
+from hbt_dist.evaluation.shard import Counts, Shard, arrange_questions, shard_ids
 from hbt_dist.settings import Settings
 
 

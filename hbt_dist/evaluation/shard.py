@@ -1,0 +1,279 @@
+"""One part of the candidate pool: whose scores are its own, and how many of its candidates rank above.
+
+A shard holds all questions and reads its candidates block by block, on the grid that plan.py lays. It can
+keep a few question blocks' scores between the two calls (`cache_bytes`) and then multiplies once; otherwise
+the blocks that hold relevant pairs are multiplied twice (with one relevant candidate per question and 5 million
+candidates a few per cent of all). Memory: the questions, two blocks per thread, the cache, and the counts
+(relevant pairs x languages).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hbt_dist.evaluation.kernels import (
+    Columns,
+    Targets,
+    count_better,
+    count_better_on_device,
+    exact_products,
+    merge_top,
+    score_product,
+)
+from hbt_dist.evaluation.plan import ScoringPlan
+from hbt_dist.evaluation.rows import Rows, check_rows, read_rows
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+CACHE_BYTES = 192 * 2**20
+
+
+@dataclass
+class Counts:
+    """What shards report and the driver adds up, for the relevant pairs of some question blocks."""
+
+    higher: Int64  # (m, L) candidates ranked above the pair's candidate, by language
+    tied: Int64  # (m,) other candidates with exactly its score
+    top: NDArray[np.uint64] | None  # (questions, k) ranking keys, unordered; 0 where the pool is smaller
+
+    def add(self, other: Counts) -> Counts:
+        top = self.top
+        if top is not None and other.top is not None:
+            both = np.concatenate([top, other.top], axis=1)
+            top = np.partition(both, both.shape[1] - top.shape[1], axis=1)[:, -top.shape[1] :]
+        return Counts(self.higher + other.higher, self.tied + other.tied, top)
+
+
+class Shard:
+    """Scores of all questions against a run of candidate blocks."""
+
+    def __init__(
+        self,
+        plan: ScoringPlan,
+        candidate_blocks: range,
+        questions: Float32,
+        candidates: Rows,
+        *,
+        candidate_ids: Sequence[str] | None = None,
+        top_k: int = 0,
+        num_threads: int = 1,
+        cache_bytes: int = CACHE_BYTES,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """
+        Args:
+            plan: the grid that all shards share.
+            candidate_blocks: blocks of this shard.
+            questions: (question blocks * block_questions, D) from `arrange_questions`.
+            candidates: the whole (N, D) matrix; only this shard's rows are read.
+            candidate_ids: of this shard in the plan's order (`shard_ids`), for error messages.
+            top_k: length of the ranked lists to keep, 0 for none.
+            num_threads: blocks worked on at a time.
+            cache_bytes: scores to keep between `relevant_scores` and `count`.
+            device: torch device of the products.
+        """
+        self.plan, self.blocks = plan, candidate_blocks
+        self.top_k, self.num_threads, self.device = top_k, num_threads, torch.device(device)
+        self._questions = torch.from_numpy(questions).to(self.device)
+        self._candidates, self._ids = candidates, candidate_ids
+        self._checked: set[int] = set()
+        self._cache: dict[tuple[int, int], Any] = {}
+        row_bytes = 4 * plan.block_questions * plan.block_candidates * max(1, len(candidate_blocks))
+        self.blocks_at_once = cache_bytes // row_bytes  # question blocks whose scores fit the cache
+
+    def relevant_scores(self, blocks: range) -> tuple[Int64, Float32]:
+        """Scores of the relevant pairs whose candidate this shard owns.
+
+        Returns:
+            indices of those pairs (in the plan's order) and their scores, each from the very product with
+            which `count` compares it.
+
+        Raises:
+            UserError: a candidate vector that cannot be ranked.
+        """
+        plan, keep = self.plan, len(blocks) <= self.blocks_at_once
+        pairs = range(plan.relevant_range(blocks[0]).start, plan.relevant_range(blocks[-1]).stop)
+        position = plan.relevant_position[pairs.start : pairs.stop]
+        block_of_pair = position // plan.block_candidates
+        place = np.searchsorted(plan.relevant_offsets, np.arange(pairs.start, pairs.stop), side="right") - 1
+        question_block = place // plan.block_questions
+        owned = np.flatnonzero((block_of_pair >= self.blocks.start) & (block_of_pair < self.blocks.stop))
+        scores = np.empty(len(owned), np.float32)
+        self._cache.clear()
+
+        def visit(candidate_block: int, product: Callable[[int], Any]) -> None:
+            mine = np.flatnonzero(block_of_pair[owned] == candidate_block)
+            wanted = question_block[owned[mine]]
+            for block in blocks if keep else np.unique(wanted):
+                result = product(int(block))
+                if keep:
+                    self._cache[int(block), candidate_block] = result
+                here = mine[wanted == block]
+                rows = position[owned[here]] % plan.block_candidates
+                columns = place[owned[here]] % plan.block_questions
+                scores[here] = _as_numpy(result[rows, columns])
+
+        wanted_blocks = self.blocks if keep else np.unique(block_of_pair[owned]).tolist()
+        self._visit(wanted_blocks, visit, reuse_buffer=not keep)
+        return owned + pairs.start, scores
+
+    def count(self, blocks: range, scores: Float32) -> Counts:
+        """Count this shard's candidates above each relevant pair of the question `blocks`.
+
+        Args:
+            blocks: question blocks.
+            scores: of all relevant pairs of those blocks, from their owners.
+        """
+        plan = self.plan
+        start = plan.relevant_range(blocks[0]).start
+        first_place = plan.question_places(blocks[0]).start
+        num_places = plan.question_places(blocks[-1]).stop - first_place
+        totals = Counts(
+            higher=np.zeros((len(scores), plan.num_languages), np.int64),
+            tied=np.zeros(len(scores), np.int64),
+            top=np.zeros((num_places, self.top_k), np.uint64) if self.top_k else None,
+        )
+        lock = threading.Lock()
+
+        def visit(candidate_block: int, product: Callable[[int], Any]) -> None:
+            for block in blocks:
+                kept = self._cache.pop((block, candidate_block), None)
+                result = product(block) if kept is None else kept
+                pairs = plan.relevant_range(block)
+                local = slice(pairs.start - start, pairs.stop - start)
+                higher, tied, languages, valid = self._count_block(
+                    block, candidate_block, result, scores[local]
+                )
+                with lock:
+                    for i, language in enumerate(languages):
+                        totals.higher[local, language] += higher[i]
+                    totals.tied[local] += tied
+                if totals.top is not None:
+                    places = plan.question_places(block)
+                    mine = totals.top[places.start - first_place : places.stop - first_place]
+                    id_order = plan.id_order[plan.candidate_positions(candidate_block)]
+                    with lock:
+                        mine[:] = merge_top(mine, _as_numpy(valid), id_order)
+
+        self._visit(self.blocks, visit, reuse_buffer=True)
+        return totals
+
+    def _count_block(
+        self, block: int, candidate_block: int, scores_CB: Any, own_scores: Float32
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], list[int], Any]:
+        plan = self.plan
+        places, positions = plan.question_places(block), plan.candidate_positions(candidate_block)
+        valid = scores_CB[: positions.stop - positions.start, : places.stop - places.start]
+        offsets = plan.relevant_offsets[places.start : places.stop + 1]
+        num_relevant = np.diff(offsets)
+        slots = max(1, int(num_relevant.max(initial=0)))
+        slot = np.arange(offsets[0], offsets[-1]) - np.repeat(offsets[:-1], num_relevant)
+        column = np.repeat(np.arange(len(num_relevant)), num_relevant)
+        pair_positions = plan.relevant_position[offsets[0] : offsets[-1]]
+
+        def spread(values: Any, fill: Any, dtype: Any) -> Any:
+            table = np.full((slots, len(num_relevant)), fill, dtype)
+            table[slot, column] = values
+            return table
+
+        here = (pair_positions >= positions.start) & (pair_positions < positions.stop)
+        targets = Targets(
+            scores=spread(own_scores, np.inf, np.float32),
+            num_relevant=num_relevant,
+            id_order=spread(plan.id_order[pair_positions], 0, np.int64),
+            own=spread(here, False, np.bool_),
+        )
+        pieces = plan.pieces(candidate_block)
+        columns = Columns(plan.id_order[positions], pieces)
+        if self.device.type == "cpu":
+            valid = valid.numpy()
+            higher, tied = count_better(valid, targets, columns)
+        else:
+            higher, tied = count_better_on_device(valid, targets, columns)
+        return higher[:, slot, column], tied[slot, column], columns.languages, valid
+
+    def _visit(
+        self,
+        candidate_blocks: Sequence[int],
+        visit: Callable[[int, Callable[[int], Any]], None],
+        reuse_buffer: bool,
+    ) -> None:
+        """Call `visit(block, product)` for each candidate block, `num_threads` at a time."""
+        plan, width = self.plan, self._questions.shape[1]
+        local = threading.local()
+
+        def load(candidate_block: int) -> torch.Tensor:
+            if not hasattr(local, "rows"):
+                local.rows = torch.empty((plan.block_candidates, width))
+                local.out = self._new_scores()
+            host = local.rows.numpy()
+            rows = plan.candidate_rows(candidate_block)
+            read_rows(self._candidates, rows, host)
+            if candidate_block not in self._checked:
+                self._check(candidate_block, rows, host)
+            return local.rows.to(self.device)
+
+        def work(candidate_block: int) -> None:
+            block_CD: list[torch.Tensor] = []
+
+            def product(question_block: int) -> Any:
+                if not block_CD:
+                    block_CD.append(load(candidate_block))
+                start = question_block * plan.block_questions
+                out = local.out if reuse_buffer else self._new_scores()
+                score_product(block_CD[0], self._questions[start : start + plan.block_questions], out)
+                return out
+
+            visit(candidate_block, product)
+
+        with exact_products(), ThreadPoolExecutor(self.num_threads) as pool:
+            for _ in pool.map(work, candidate_blocks):
+                pass
+
+    def _new_scores(self) -> torch.Tensor:
+        return torch.empty((self.plan.block_candidates, self.plan.block_questions), device=self.device)
+
+    def _check(self, candidate_block: int, rows: slice | Int64, host: Float32) -> None:
+        positions = self.plan.candidate_positions(candidate_block)
+        first = positions.start - self.blocks.start * self.plan.block_candidates
+        if self._ids is not None:
+            ids = self._ids[first : first + positions.stop - positions.start]
+        else:
+            ids = [f"row {row}" for row in np.arange(self.plan.num_candidates)[rows].tolist()]
+        check_rows(host[: positions.stop - positions.start], ids, "candidate")
+        self._checked.add(candidate_block)
+
+
+def _as_numpy(values: Any) -> Any:
+    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+
+
+def shard_ids(plan: ScoringPlan, candidate_blocks: range, candidate_ids: Sequence[str]) -> list[str]:
+    """Ids of a shard's candidates in the plan's order."""
+    size = plan.block_candidates
+    start, stop = candidate_blocks.start * size, min(candidate_blocks.stop * size, plan.num_candidates)
+    if plan.candidate_order is None:
+        return list(candidate_ids[start:stop])
+    return [candidate_ids[row] for row in plan.candidate_order[start:stop].tolist()]
+
+
+def arrange_questions(plan: ScoringPlan, questions: Rows, question_names: Sequence[str]) -> Float32:
+    """Question vectors in the plan's order as float32, padded to whole blocks with zeros.
+
+    Raises:
+        UserError: a vector that cannot be ranked, by name.
+    """
+    arranged = np.zeros((plan.num_question_blocks * plan.block_questions, questions.shape[1]), np.float32)
+    read_rows(questions, plan.question_order, arranged)
+    names = [question_names[row] for row in plan.question_order.tolist()]
+    check_rows(arranged[: plan.num_questions], names, "question")
+    return arranged
