@@ -2,8 +2,8 @@
 
 A shard holds all questions and reads its candidates block by block, on the grid that plan.py lays. It can
 keep a few question blocks' scores between the two calls (`cache_bytes`) and then multiplies once; otherwise
-the blocks that hold relevant pairs are multiplied twice (with one relevant candidate per question and 5 million
-candidates a few per cent of all). Memory: the questions, two blocks per thread, the cache, and the counts
+the blocks that hold relevant pairs are multiplied twice (with one relevant candidate per question and 5
+million candidates a few per cent of all). Memory: the questions, two blocks per thread, the cache, the counts
 (relevant pairs x languages).
 """
 
