@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from datetime import timedelta
+from enum import IntEnum
 from typing import Any, Protocol, Self
 
 import torch
@@ -18,6 +19,14 @@ import torch.distributed as dist
 from hbt_dist.errors import UserError
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=10)
+
+
+class Request(IntEnum):
+    """What the launcher asks of a training process, the stronger the larger."""
+
+    NONE = 0
+    SAVE = 1  # write a checkpoint and go on: a machine will be lost
+    STOP = 2  # write a checkpoint and end
 
 
 class Runtime(Protocol):
@@ -33,8 +42,8 @@ class Runtime(Protocol):
     def report(self, metrics: dict[str, float]) -> None:
         """Hand figures to the launcher. Collective: every rank calls it at the same steps."""
 
-    def wants_stop(self) -> bool:
-        """Whether this process was asked to save and end (SIGTERM, preemption)."""
+    def request(self) -> Request:
+        """What this process was asked to do. Ranks may be asked at different steps: the largest counts."""
 
     def close(self) -> None:
         """Leave the process group."""
@@ -48,6 +57,24 @@ def find_device(local_rank: int) -> torch.device:
         return device
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read by DeepSpeed when it is imported
     return torch.device("cpu")
+
+
+def _explain_meeting(error: Exception) -> UserError:
+    """Why the processes did not find each other."""
+    place = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
+    text = " ".join(str(error).split())
+    if "EADDRINUSE" in text:
+        remedy = "choose another port, the same for all processes (deepspeed and accelerate: --master_port,\n"
+        return UserError(
+            place, "the port is taken", remedy + "--main_process_port; torchrun: --rdzv-endpoint)"
+        )
+    minutes = PROCESS_GROUP_TIMEOUT.total_seconds() / 60
+    return UserError(
+        place,
+        f"the processes did not meet: {text[:200]}",
+        f"all WORLD_SIZE processes must start within {minutes:.0f} minutes, and every host must reach that\n"
+        "address: check the hostfile, the firewall, and that the name does not resolve to 127.0.1.1",
+    )
 
 
 _SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
@@ -75,9 +102,12 @@ class EnvironmentRuntime:
 
     def __enter__(self) -> Self:
         backend = "nccl" if self.device.type == "cuda" else "gloo"
-        dist.init_process_group(
-            backend, rank=self.rank, world_size=self.world_size, timeout=PROCESS_GROUP_TIMEOUT
-        )
+        try:
+            dist.init_process_group(
+                backend, rank=self.rank, world_size=self.world_size, timeout=PROCESS_GROUP_TIMEOUT
+            )
+        except dist.DistError as error:
+            raise _explain_meeting(error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,9 +119,9 @@ class EnvironmentRuntime:
     def report(self, metrics: dict[str, float]) -> None:
         """Nobody listens; the run's own metrics file holds everything."""
 
-    def wants_stop(self) -> bool:
-        """Whether SIGTERM arrived."""
-        return self._stop
+    def request(self) -> Request:
+        """STOP once SIGTERM has arrived."""
+        return Request.STOP if self._stop else Request.NONE
 
     def close(self) -> None:
         """Leave the process group and give the signal handler back."""
@@ -141,6 +171,7 @@ class RayRuntime:
         self.world_size = context.get_world_size()
         self.local_rank = context.get_local_rank()
         self.local_world_size = context.get_local_world_size()
+        self._notice: Any = None
         device = ray.train.torch.get_device()
         self.device = device if device.type != "cpu" else find_device(self.local_rank)
 
@@ -150,9 +181,19 @@ class RayRuntime:
 
         ray.train.report(metrics)
 
-    def wants_stop(self) -> bool:
-        """Ray ends workers itself; the next start continues from the last checkpoint."""
-        return False
+    def request(self) -> Request:
+        """SAVE once per notice that a node of the run will be taken away; Ray restarts the run without it.
+
+        Reads what Ray's watcher left in this process. The public `get_preemption_info` gives the same behind
+        a barrier over all workers; the training loop compares the ranks' requests anyway.
+        """
+        from ray.train.v2._internal.execution.context import get_train_context
+
+        notice = get_train_context().preemption_context.preemption_info
+        if notice is None or notice == self._notice:
+            return Request.NONE
+        self._notice = notice
+        return Request.SAVE
 
     def close(self) -> None:
         """Ray owns the process group."""

@@ -140,7 +140,7 @@ def _collective(nodes: Sequence[Node]) -> Iterator[Finding]:
     """An all-reduce (gloo) with one process on each node: that they reach each other on any port."""
     remedy = (
         "open all TCP ports between the nodes; each node's own name must resolve to the address that the "
-        "others see (not 127.0.1.1), or set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the interface between"
+        "others see (not 127.0.1.1), or set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to their interface"
     )
     port = ask_nodes(nodes[:1], _free_port(), [()], SECONDS)[0]
     size = len(nodes)

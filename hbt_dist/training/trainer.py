@@ -37,7 +37,7 @@ from hbt_dist.data.corpus import Corpus, build_corpus
 from hbt_dist.encoder import LoadedEncoder
 from hbt_dist.errors import UserError
 from hbt_dist.modeling import prepare_model
-from hbt_dist.runtime import Runtime
+from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
 from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
 from hbt_dist.training.engine import Engine, build_engine
@@ -237,12 +237,12 @@ class _Training:
             )
             loss = float(figures["loss"])
             record(step + 1, figures)
-            stop = bool(self.world.all_max(int(self.runtime.wants_stop())))
-            if (step + 1) % every == 0 or step + 1 == total or stop:
+            request = Request(self.world.all_max(self.runtime.request()))
+            if (step + 1) % every == 0 or step + 1 == total or request is not Request.NONE:
                 self._save(step + 1)
                 fault.at("between_save_and_report", step + 1, self.world)
                 self.runtime.report({"step": step + 1.0, "loss": loss})
-            if stop and step + 1 < total:
+            if request is Request.STOP and step + 1 < total:
                 return step + 1, False, loss
         export_model(self.settings, self.engine, self.prepared, self.folder.model)
         return total, True, loss
