@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.util
+import importlib
 import json
 import platform
 import sys
@@ -254,7 +254,9 @@ def check_kernels(device: Device) -> dict[str, Any]:
 
 def check_deepspeed(device: Device) -> dict[str, Any]:
     """The self-check with every ZeRO stage and every shipped configuration."""
-    if importlib.util.find_spec("deepspeed") is None:
+    try:
+        importlib.import_module("deepspeed")
+    except ImportError:
         return {"skipped": "DeepSpeed is not installed"}
     from hbt_dist.training.deepspeed_config import DeepSpeedSettings, shipped_configs
     from hbt_dist.training.selfcheck import self_check
