@@ -38,6 +38,7 @@ class Runtime(Protocol):
     local_world_size: int
     device: torch.device
     launcher: str
+    folder_wait_seconds: float  # how long another process may still hold the run's folder
 
     def report(self, metrics: dict[str, float]) -> None:
         """Hand figures to the launcher. Collective: every rank calls it at the same steps."""
@@ -89,6 +90,7 @@ class EnvironmentRuntime:
     """
 
     launcher = "environment"
+    folder_wait_seconds = 20.0
 
     def __init__(self) -> None:
         _complete_environment()
@@ -161,6 +163,9 @@ class RayRuntime:
     """A worker of Ray Train; Ray has made the process group."""
 
     launcher = "ray"
+    # When a node is cut off, its processes end by themselves only when Ray there gives up the head (60 s),
+    # and an NFS server frees a lost client's locks after its lease (90 s).
+    folder_wait_seconds = 180.0
 
     def __init__(self) -> None:
         import ray.train

@@ -33,6 +33,8 @@ def train_on_ray(run: RunFile, *, quiet: bool = False) -> None:
     check_divisible(run.batches.global_batch_size, run.workers.num_workers)
     folder = RunFolder(run.output_dir)
     folder.check(run.plain())
+    folder.acquire()  # is another run writing there? said here, at once; workers take the folder themselves
+    folder.release()
     prepare(run)  # here, so that a mistake in the data is one error before any worker starts
     with connect(run.workers) as cluster:
         use_gpu = check_resources(cluster, run.workers)

@@ -113,7 +113,7 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     set_threads(run, runtime)
     world = World(runtime.rank, runtime.world_size, runtime.device)
     check_divisible(run.batches.global_batch_size, world.size)
-    _on_rank_0(runtime, lambda: _take_folder(run, folder))
+    _on_rank_0(runtime, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
     try:
         prepared = prepare(run)
         _agree(prepared.fingerprint, world)
@@ -125,8 +125,8 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
             folder.release()
 
 
-def _take_folder(run: RunFile, folder: RunFolder) -> None:
-    folder.acquire()
+def _take_folder(run: RunFile, folder: RunFolder, wait_seconds: float) -> None:
+    folder.acquire(wait_seconds)
     folder.check(run.plain())
     folder.write_run_file(run.plain())
 
