@@ -25,8 +25,6 @@ POINTS: dict[str, dict[str, Any]] = {
     "monolingual (alpha 1)": {"alpha": 1.0},
     "mixed_monolingual": {"mixture": {"mixed_monolingual": 1}},
     "any_pair": {"mixture": {"any_pair": 1}},
-    "hybrid in shares, 0.5": {"mixture": {"monolingual": 0.5, "crosslingual": 0.5}, "mixing": "shares"},
-    "monolingual, English only": {"mixture": [{"kind": "monolingual", "languages": ["en"]}]},
 }
 FIGURES = (
     "monolingual",
