@@ -1,0 +1,76 @@
+"""What every rank runs in tests/training/test_checkpoint.py."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from hbt_dist.contrastive.world import World
+from hbt_dist.errors import UserError
+from hbt_dist.training.checkpoint import CheckpointStore
+from hbt_dist.training.deepspeed_config import DeepSpeedSettings
+from hbt_dist.training.engine import build_engine
+from hbt_dist.training.engine_state import load_engine, save_engine
+from hbt_dist.training.optimizer import OptimizerSettings
+
+
+def store_of(world: World, folder: Path, said: list[str], keep: int = 2) -> CheckpointStore:
+    return CheckpointStore(folder, rank=world.rank, world_size=world.size, keep=keep, say=said.append)
+
+
+def write_some(world: World, folder: Path, step: int, size: int = 3000) -> None:
+    (folder / "state").mkdir(exist_ok=True)
+    (folder / "state" / f"rank_{world.rank}.bin").write_bytes(bytes((step + i) % 251 for i in range(size)))
+
+
+def save_steps(world: World, folder: str, steps: list[int], keep: int = 2) -> None:
+    store = store_of(world, Path(folder), [], keep)
+    for step in steps:
+        facts = {"name": "tëst", "world_size": world.size}
+        store.save(step, lambda place, step=step: write_some(world, place, step), facts)
+
+
+def look(world: World, folder: str) -> tuple[int | None, list[str]]:
+    """Step of the newest complete checkpoint, and what was said."""
+    said: list[str] = []
+    found = store_of(world, Path(folder), said).newest()
+    return (None if found is None else found.step), said
+
+
+def look_at_all(world: World, folders: list[str]) -> list[tuple[int | None, list[str]]]:
+    return [look(world, folder) for folder in folders]
+
+
+def save_until_full(world: World, folder: str, stage: int | None) -> dict[str, Any]:
+    """Save a real engine twice; the second time 48 KiB are left. What is raised, what loads."""
+    encoder = torch.nn.Linear(200, 200)
+    torch.nn.init.ones_(encoder.weight)
+    settings = DeepSpeedSettings(config=None if stage is None else stage)
+    engine = build_engine(
+        encoder, optimizer=OptimizerSettings(), total_steps=5, world=world, deepspeed=settings
+    )
+    said: list[str] = []
+    store = store_of(world, Path(folder), said)
+    store.save(1, lambda place: save_engine(engine, place), {})
+    if world.rank == 0:
+        free = shutil.disk_usage(folder).free
+        Path(folder).with_name("other").write_bytes(bytes(free - 48 * 1024))
+    dist.barrier()
+    problem = None
+    try:
+        store.save(2, lambda place: save_engine(engine, place), {})
+    except UserError as error:
+        problem = str(error)
+    found = store.newest()
+    assert found is not None
+    if stage != 3:  # a ZeRO-3 engine cannot load after it has saved
+        load_engine(engine, found.folder)
+    return {"problem": problem, "step": found.step, "said": said, "left": _names(Path(folder))}
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
