@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import statistics
@@ -147,6 +148,8 @@ def main() -> None:
         "machine": f"{platform.machine()}, one core",
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "load": round(os.getloadavg()[0], 1),
+        "cores": os.cpu_count(),
         "results": results,
     }
     options.out.mkdir(parents=True, exist_ok=True)
@@ -158,6 +161,8 @@ def main() -> None:
         "Made by `benchmarks/batching/speed.py`: medians of 40 steps, hybrid batches with alpha 0.5, no hard",
         "negatives, passages of 60 to 200 tokens, processor time unless said otherwise. Step 123,456 is",
         "the first one asked of a new plan.",
+        f"Other work on the machine: load average {report['load']} on {report['cores']} cores, which the",
+        "wall clock feels and the processor time does not, apart from shared caches.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---:|" * len(head),
