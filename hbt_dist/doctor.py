@@ -59,18 +59,7 @@ def examine(run: RunFile | None = None) -> Iterator[Verdict]:
     Args:
         run: a run file whose workers, folders and engine settings are to be tried.
     """
-    checks: list[Callable[[RunFile | None], Iterator[Verdict]]] = [
-        _python,
-        _packages,
-        _accelerator,
-        _deepspeed,
-        _faiss,
-        _disk,
-        _hub,
-        _ray,
-        _collectives,
-    ]
-    for check in checks:
+    for check in _CHECKS:
         name = check.__name__.strip("_")
         try:
             yield from check(run)
@@ -342,3 +331,16 @@ def _run_ranks(num_processes: int, folder: Path) -> dict[str, Any] | str:
 def _first(text: str) -> str:
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     return lines[0][:300] if lines else ""
+
+
+_CHECKS: tuple[Callable[[RunFile | None], Iterator[Verdict]], ...] = (
+    _python,
+    _packages,
+    _accelerator,
+    _deepspeed,
+    _faiss,
+    _disk,
+    _hub,
+    _ray,
+    _collectives,
+)

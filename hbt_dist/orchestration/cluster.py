@@ -62,7 +62,7 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
     address = find_cluster(settings)
     private = address is None
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": not private}
-    if private:
+    if address is None:
         needed = settings.num_workers * settings.cpus_per_worker + extra_cpus
         port = free_port()
         options |= {
@@ -78,6 +78,7 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
             },
         }
     else:
+        _check_answers(address)
         options |= {"address": address, "runtime_env": _runtime_environment()}
     try:
         ray.init(**options)
@@ -111,6 +112,29 @@ def find_cluster(settings: WorkerSettings) -> str | None:
     if address == "local" or (address is None and not _cluster_here()):
         return None
     return address or "auto"
+
+
+def _check_answers(address: str, seconds: float = 10) -> None:
+    """Refuse an address where nobody listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdigit() or "/" in host:
+        raise UserError(
+            f"Ray cluster {address!r}",
+            "is not host:port",
+            "name the head's address and port, such as 192.0.2.10:6379; from a machine outside the\n"
+            "cluster use 'ray submit' or 'ray job submit'",
+        )
+    try:
+        with socket.create_connection((host, int(port)), timeout=seconds):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Ray cluster {address!r}",
+            f"does not answer: {error.strerror or error}",
+            "check workers.address and RAY_ADDRESS, that Ray runs there ('ray status'), and the firewall",
+        ) from error
 
 
 def _cluster_here() -> bool:

@@ -58,7 +58,8 @@ def _this_machine(workers: WorkerSettings) -> Cluster:
 
     num_cpus = workers.num_workers * workers.cpus_per_worker
     num_gpus = float(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    return Cluster("this machine", True, num_cpus, num_gpus)
+    node = {"CPU": num_cpus, "GPU": num_gpus, "memory": float("inf")}
+    return Cluster("this machine", True, num_cpus, num_gpus, (node,))
 
 
 def _resources(cluster: Cluster, workers: WorkerSettings) -> Iterator[Finding]:

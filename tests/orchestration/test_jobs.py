@@ -1,0 +1,121 @@
+"""`ray job submit` against a running head: logs stream, a stopped job continues with the same command.
+
+The head is one of our own on loopback, with its own folder and ports; it is ended by its session, never by
+`ray stop`, which would end every Ray of the user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hbt_dist.orchestration.cluster import free_port
+from tests.helpers.runs import BIN, PYTHON, losses, run_command, session_of, start, tiny_run, write_run
+
+TRAIN = Path(__file__).resolve().parents[2] / "launchers" / "train.py"
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+class Head:
+    """A Ray head of this test alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.dashboard = free_port(), free_port()
+        options = {
+            "port": self.port,
+            "dashboard-port": self.dashboard,
+            "dashboard-host": "127.0.0.1",
+            "node-ip-address": "127.0.0.1",
+            "ray-client-server-port": free_port(),
+            "dashboard-agent-listen-port": free_port(),
+            "num-cpus": 3,
+            "object-store-memory": 10**8,
+            "temp-dir": folder,
+        }
+        command = [BIN / "ray", "start", "--head", "--block", "--disable-usage-stats"]
+        self.process = start(
+            [*command, *(f"--{name}={value}" for name, value in options.items())],
+            folder,
+            RAY_AUTH_MODE="disabled",
+        )
+
+    def job(self, *arguments: str | Path, timeout: float = 240) -> tuple[int, str]:
+        code, out, err = run_command(
+            [
+                BIN / "ray",
+                "job",
+                arguments[0],
+                "--address",
+                f"http://127.0.0.1:{self.dashboard}",
+                *arguments[1:],
+            ],
+            Path.cwd(),
+            timeout,
+        )
+        return code, out + err
+
+    def wait(self, seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while self.job("list")[0] != 0:
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline, f"the head does not answer after {seconds} s"
+            time.sleep(1)
+
+    def close(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+        for process in session_of(self.process.pid):
+            process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def head() -> Iterator[Head]:
+    folder = Path(f"/tmp/hbt-head-{os.getpid()}")  # short: paths of Ray's sockets have 107 characters at most
+    folder.mkdir()
+    head = Head(folder)
+    try:
+        head.wait()
+        yield head
+    finally:
+        head.close()
+        subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+def wait_for(condition: Any, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} within {seconds} s"
+        time.sleep(0.5)
+
+
+def test_a_stopped_job_continues(head: Head, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run = tiny_run(output, tmp_path / "cache", training__steps=40, training__checkpoint_every=2)
+    run["workers"]["address"] = "auto"
+    file = write_run(tmp_path / "run.yaml", run)
+    slow = "training.steps=100000"
+    code, out = head.job("submit", "--no-wait", "--submission-id", "first", "--", PYTHON, TRAIN, file, slow)
+    assert code == 0, out
+    wait_for(lambda: list(output.glob("checkpoints/step-*[0-9]")), 200, "no checkpoint")
+    code, out = head.job("stop", "first")
+    assert code == 0, out
+    assert "STOPPED" in head.job("status", "first")[1]
+    done = max(int(path.name[5:]) for path in output.glob("checkpoints/step-*[0-9]"))
+    total = f"training.steps={done + 4}"
+
+    code, out = head.job("submit", "--submission-id", "second", "--", PYTHON, TRAIN, file, total)
+    assert code == 0, out
+    assert "continuing from the checkpoint of step" in out, "the job's log does not stream"
+    assert f"model: {output / 'model'}" in out
+    assert len(losses(output)) == done + 4
