@@ -9,6 +9,7 @@ where    before_forward            the batch is there, nothing is computed
          between_chunks            one chunk is backpropagated, the next is not
          in_collective             inside an all-reduce that the other ranks have not reached yet
          during_save               this rank's files are written, the checkpoint has no manifest
+         hang                      does not die: sleeps for 10 minutes where before_forward dies
          between_save_and_report   the checkpoint is complete, the launcher has not heard of it
 once     a file; the fault happens only if it can be created: workers that start again live on
 """
@@ -30,7 +31,7 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 
 VARIABLE = "HBT_DIST_FAULT"
-IN_STEP = ("before_forward", "between_chunks", "in_collective")
+IN_STEP = ("hang", "before_forward", "between_chunks", "in_collective")
 PLACES = (*IN_STEP, "during_save", "between_save_and_report")
 
 
@@ -41,7 +42,9 @@ def in_step(step: int, world: World, model: nn.Module) -> None:
         if fault is None:
             continue
         mine = fault["rank"] == world.rank
-        if mine and where == "before_forward":
+        if mine and where == "hang":
+            time.sleep(600)
+        elif mine and where == "before_forward":
             _die(fault)
         elif mine and where == "between_chunks":
             _die_at_second_forward(fault, model)

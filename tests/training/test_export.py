@@ -1,0 +1,121 @@
+"""A model exported from a checkpoint is the trainer's, through every library."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hbt_dist.encoder import load_encoder
+from hbt_dist.errors import UserError
+from hbt_dist.training.export import export_checkpoint
+from tests.helpers.runs import weights_digest
+from tests.helpers.workers import Workers
+from tests.training.conftest import Launch
+
+TEXTS = ["Which language has most speakers in Finland?", "Mikä on Unkarin pääkaupunki?", "a"]
+
+
+def embeddings_of_transformers(folder: Path) -> np.ndarray:
+    """Mean pooling written out, so that nothing of ours is in it."""
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    rows = []
+    for text in TEXTS:
+        tokens = tokenizer(text, return_tensors="pt", truncation=True, max_length=24)
+        with torch.no_grad():
+            hidden = model(tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+        mean = hidden[0].mean(0)
+        rows.append((mean / mean.norm()).numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("stage", [None, 0, 1, 2, 3])
+def test_export_of_every_engine(
+    stage: int | None, launch: Launch, finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    output = finished(stage)
+    folder = tmp_path / "model"
+    group = Workers(1, ["export", output / "checkpoints" / "step-0000000006", "--to", folder], tmp_path)
+    assert group.wait() == [0], group.error()
+    assert group.output() == f"model after step 6: {folder}\n"
+    shutil.copytree(folder, tmp_path / "out" / "model")
+    assert weights_digest(tmp_path / "out") == weights_digest(output)
+    trained = {path.relative_to(output / "model") for path in (output / "model").rglob("*")}
+    assert {path.relative_to(folder) for path in folder.rglob("*")} == trained
+    for name in ("README.md", "tokenizer.json", "modules.json", "config.json", "hbt_dist.json"):
+        assert (folder / name).read_bytes() == (output / "model" / name).read_bytes()
+    assert not [path for path in folder.rglob("*") if path.suffix in (".pt", ".bin", ".pickle", ".py")]
+
+
+def test_embeddings_through_both_libraries(
+    launch: Launch, finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    output = finished(3)
+    folder = tmp_path / "model"
+    export_checkpoint(output, folder)  # the run's folder: its newest checkpoint
+    trained = load_encoder(output / "model")
+    rows = []
+    for text in TEXTS:
+        tokens = trained.tokenizer(text, return_tensors="pt", truncation=True, max_length=24)
+        with torch.no_grad():
+            rows.append(trained.encoder(tokens["input_ids"], tokens["attention_mask"])[0].numpy())
+    want = np.stack(rows)
+    np.testing.assert_allclose(embeddings_of_transformers(folder), want, atol=1e-6)
+    library = SentenceTransformer(str(folder), device="cpu")
+    np.testing.assert_allclose(library.encode(TEXTS), want, atol=1e-6)
+    untrained = embeddings_of_transformers(launch.start_model)
+    assert np.abs(untrained - want).max() > 1e-3, "the test can tell models apart"
+
+
+def test_export_while_a_run_goes_on_records_its_step(finished: Callable[..., Path], tmp_path: Path) -> None:
+    output = finished(1)
+    folder = tmp_path / "model"
+    found = export_checkpoint(output / "checkpoints" / "step-0000000004", folder)
+    assert found.step == 4
+    facts = json.loads((folder / "hbt_dist.json").read_text("utf-8"))["training"]
+    assert facts["steps"] == 4
+    assert facts["languages"] == ["en", "fi", "hu"]
+    last = json.loads((output / "model" / "hbt_dist.json").read_text("utf-8"))["training"]
+    assert {**facts, "steps": 6} == last
+
+
+def copy_of(output: Path, tmp_path: Path) -> Path:
+    shutil.copytree(output, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_bad_sources_and_targets(finished: Callable[..., Path], tmp_path: Path) -> None:
+    output = copy_of(finished(2), tmp_path)
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "precious").write_text("x")
+    with pytest.raises(UserError, match="exists and is not empty"):
+        export_checkpoint(output, taken)
+    assert (taken / "precious").read_text() == "x"
+    with pytest.raises(UserError, match="no such folder"):
+        export_checkpoint(tmp_path / "nowhere", tmp_path / "new")
+    with pytest.raises(UserError, match="it has no manifest"):
+        export_checkpoint(output / "model", tmp_path / "new")
+    checkpoint = output / "checkpoints" / "step-0000000006"
+    alone = tmp_path / "alone"
+    shutil.copytree(checkpoint, alone)
+    with pytest.raises(UserError, match="is not the run file of the checkpoint"):
+        export_checkpoint(alone, tmp_path / "new")
+    shard = next((checkpoint / "state").glob("*optim_states.pt"))
+    shard.write_bytes(b"cos\nsystem\n(S'touch /tmp/unpickled'\ntR.")
+    with pytest.raises(UserError, match=r"is not a complete checkpoint: state/.*bytes, expected"):
+        export_checkpoint(checkpoint, tmp_path / "new")
+    assert export_checkpoint(output, tmp_path / "older").step == 4, "the run's newest complete one"
+    shutil.rmtree(output / "checkpoints" / "step-0000000004")
+    with pytest.raises(UserError, match="holds no complete checkpoint"):
+        export_checkpoint(output, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
