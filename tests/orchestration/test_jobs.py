@@ -79,7 +79,7 @@ class Head:
         self.process.communicate()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     folder = Path(f"/tmp/hbt-head-{os.getpid()}")  # short: paths of Ray's sockets have 107 characters at most
     folder.mkdir()
@@ -119,3 +119,26 @@ def test_a_stopped_job_continues(head: Head, tmp_path: Path) -> None:
     assert "continuing from the checkpoint of step" in out, "the job's log does not stream"
     assert f"model: {output / 'model'}" in out
     assert len(losses(output)) == done + 4
+
+
+def test_a_notice_of_preemption_makes_a_checkpoint(head: Head, tmp_path: Path) -> None:
+    """The last test: the node is drained afterwards."""
+    output = tmp_path / "out"
+    changes = {"training__steps": 100_000, "training__checkpoint_every": 100_000}
+    run = tiny_run(output, tmp_path / "cache", **changes)
+    run["workers"]["address"] = "auto"
+    file = write_run(tmp_path / "run.yaml", run)
+    code, out = head.job("submit", "--no-wait", "--submission-id", "third", "--", PYTHON, TRAIN, file)
+    assert code == 0, out
+    wait_for((output / "metrics.jsonl").is_file, 200, "no step")
+    watcher = TRAIN.with_name("preemption_watcher.py")
+    notice = tmp_path / "notice"
+    notice.write_text("TRUE")
+    command = [PYTHON, watcher, "--cloud", "gcp", "--metadata", notice.as_uri()]
+    environment = {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    code, out, err = run_command(
+        [*command, "--address", f"127.0.0.1:{head.port}"], tmp_path, 120, **environment
+    )
+    assert code == 0, out + err
+    wait_for(lambda: list(output.glob("checkpoints/step-*[0-9]")), 90, "no checkpoint after the notice")
+    head.job("stop", "third")

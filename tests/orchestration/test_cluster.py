@@ -1,0 +1,75 @@
+"""What a cluster must have before a run starts on it, and what is said if it has not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from hbt_dist.errors import UserError
+from hbt_dist.orchestration import cluster as module
+from hbt_dist.orchestration.cluster import Cluster, check_resources, connect
+from hbt_dist.orchestration.config import WorkerSettings
+
+GIB = 1024**3
+TWO_NODES = Cluster("x:1", False, 4, 0, ({"CPU": 2, "memory": 8 * GIB}, {"CPU": 2, "memory": 8 * GIB}))
+FOUR_GPUS = Cluster("x:1", False, 8, 4, ({"CPU": 4, "GPU": 4, "memory": 64 * GIB}, {"CPU": 4}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        (
+            {"num_workers": 5},
+            r"5 workers x \(1 CPU\) are asked, the cluster at x:1 has 4 CPU and 0 GPU \(2 nodes",
+        ),
+        ({"num_workers": 2, "use_gpu": True}, r"2 workers x \(1 CPU \+ 1 GPU\) are asked"),
+        (
+            {"num_workers": 2, "cpus_per_worker": 1.5, "placement": "STRICT_PACK"},
+            "needs one node that holds all",
+        ),
+        ({"num_workers": 3, "placement": "STRICT_SPREAD"}, "needs 3 nodes that hold one each"),
+        ({"num_workers": 3, "cpus_per_worker": 1.3}, "only 2 fit on single nodes"),
+        ({"num_workers": 1, "memory_gib_per_worker": 9}, "only 0 fit on single nodes"),
+    ],
+)
+def test_what_does_not_fit_is_refused(settings: dict[str, Any], found: str) -> None:
+    with pytest.raises(UserError, match=found) as refused:
+        check_resources(TWO_NODES, WorkerSettings(**settings))
+    assert "add nodes" in refused.value.expected
+
+
+def test_what_fits_is_accepted() -> None:
+    assert check_resources(TWO_NODES, WorkerSettings(num_workers=4)) is False
+    assert check_resources(TWO_NODES, WorkerSettings(num_workers=2, placement="STRICT_SPREAD")) is False
+    assert check_resources(FOUR_GPUS, WorkerSettings(num_workers=4)) is True
+    assert check_resources(FOUR_GPUS, WorkerSettings(num_workers=5)) is False, "auto: GPUs for all or none"
+
+
+def test_a_cluster_that_grows_is_judged_by_what_it_may_become() -> None:
+    head_only = Cluster("x:1", False, 0, 0, ({"TRAIN_DRIVER_RESOURCE": 1},), {"CPU": 96, "GPU": 8})
+    assert check_resources(head_only, WorkerSettings(num_workers=8)) is True
+    with pytest.raises(UserError, match="9 workers"):
+        check_resources(head_only, WorkerSettings(num_workers=9, use_gpu=True))
+
+
+@pytest.mark.parametrize(
+    ("address", "found"), [("127.0.0.1:9", "does not answer"), ("ray://head:10001", "is not host:port")]
+)
+def test_an_address_without_a_cluster_is_refused_at_once(address: str, found: str) -> None:
+    with pytest.raises(UserError, match=found), connect(WorkerSettings(address=address)):
+        pass
+
+
+def test_the_package_goes_along_from_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", "/models")
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    alone = module._runtime_environment()
+    assert [path.rpartition("/")[2] for path in alone["py_modules"]] == ["hbt_dist"]
+    assert alone["env_vars"]["HF_HOME"] == "/models"
+    job = {"runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"HF_HOME": "/models"}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    inside = module._runtime_environment()
+    assert "py_modules" not in inside, "the job has brought the checkout"
+    assert "HF_HOME" not in inside["env_vars"], "Ray refuses a variable that job and driver set"
