@@ -153,7 +153,7 @@ class Corpus:
         """
         num_examples = len(example_passage)
         num_passages = 1 + int(
-            max(example_passage.max(initial=-1), -1 if negatives is None else negatives.max())
+            max(example_passage.max(initial=-1), -1 if negatives is None else negatives.max(initial=-1))
         )
         if passage_languages is not None:
             num_passages = len(passage_languages)
