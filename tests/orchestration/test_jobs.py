@@ -110,7 +110,7 @@ def test_a_stopped_job_continues(head: Head, tmp_path: Path) -> None:
     wait_for(lambda: list(output.glob("checkpoints/step-*[0-9]")), 200, "no checkpoint")
     code, out = head.job("stop", "first")
     assert code == 0, out
-    assert "STOPPED" in head.job("status", "first")[1]
+    assert "was stopped" in head.job("status", "first")[1]
     done = max(int(path.name[5:]) for path in output.glob("checkpoints/step-*[0-9]"))
     total = f"training.steps={done + 4}"
 
