@@ -65,13 +65,32 @@ def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> Non
         settings = engine.deepspeed._config
         before, settings.load_universal_checkpoint = settings.load_universal_checkpoint, universal
         try:
-            engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
+            with _own_hyperparameters(engine.deepspeed.optimizer) if universal else contextlib.nullcontext():
+                engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
         finally:
             settings.load_universal_checkpoint = before
     elif isinstance(engine, PlainEngine):
         state = torch.load(folder / PLAIN_FILE, map_location=engine.world.device, weights_only=True)
         engine.model.load_state_dict(state["model"])
         engine.optimizer.load_state_dict(state["optimizer"])
+
+
+@contextlib.contextmanager
+def _own_hyperparameters(zero_optimizer: Any) -> Iterator[None]:
+    """Undo what DeepSpeed 0.19 does to the optimizer while it loads a universal checkpoint under ZeRO-3.
+
+    It gives every parameter group the hyperparameters of the first one, weight decay among them, and all
+    shards one and the same step counter, which then counts several times per step. Nothing is raised; the
+    run goes on with other updates (tests/training/test_resume.py, test_other_numbers_of_workers).
+    """
+    optimizer = zero_optimizer.optimizer
+    groups = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups]
+    yield
+    for group, own in zip(optimizer.param_groups, groups, strict=True):
+        group.update(own)
+    for state in optimizer.state.values():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].clone()
 
 
 def weights_are_finite(engine: Engine) -> bool:

@@ -23,6 +23,8 @@ from tests.training.conftest import Launch
 from tests.training.test_resume import assert_same, steps_done, wait_for_step
 
 Finished = Callable[..., Path]
+RAY_SECONDS = 400  # a start takes 20 seconds on two quiet cores, minutes on busy ones
+PATIENT = {"workers__start_timeout_seconds": 300}
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -130,7 +132,7 @@ def on_ray(file: Path, **environment: str) -> psutil.Popen:
 
 def end_on_ray(file: Path, output: Path, reference: Path) -> None:
     process = on_ray(file)
-    code, _, err = finish(process)
+    code, _, err = finish(process, RAY_SECONDS)
     assert code == 0, err[-3000:]
     assert session_of(process.pid) == []
     assert_same(output, reference)
@@ -138,12 +140,13 @@ def end_on_ray(file: Path, output: Path, reference: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(1200)
 def test_ray_worker_killed(launch: Launch, finished: Finished, tmp_path: Path) -> None:
     """Ray starts the workers again; one command, no hands."""
-    file, output = launch.file(tmp_path, deepspeed__config=2)
+    file, output = launch.file(tmp_path, deepspeed__config=2, **PATIENT)
     mark = tmp_path / "died"
     process = on_ray(file, HBT_DIST_FAULT=f"rank=1,step=4,where=in_collective,once={mark}")
-    code, _, err = finish(process)
+    code, _, err = finish(process, RAY_SECONDS)
     assert code == 0, err[-3000:]
     assert mark.exists()
     assert "continuing from the checkpoint of step 2" in (output / "log.txt").read_text("utf-8")
@@ -152,14 +155,15 @@ def test_ray_worker_killed(launch: Launch, finished: Finished, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("victim", ["driver", "raylet"])
 def test_ray_process_killed(victim: str, launch: Launch, finished: Finished, tmp_path: Path) -> None:
     """The same command continues; nothing of the dead cluster is left."""
     reference = finished(1)
-    file, output = launch.file(tmp_path, deepspeed__config=1)
+    file, output = launch.file(tmp_path, deepspeed__config=1, **PATIENT)
     # Rank 0 is held at step 5 for as long as the test needs to find and kill its victim.
     process = on_ray(file, HBT_DIST_FAULT="rank=0,step=5,where=hang")
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + RAY_SECONDS
     while steps_done(output) < 4:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
@@ -170,7 +174,7 @@ def test_ray_process_killed(victim: str, launch: Launch, finished: Finished, tmp
         raylets = [p for p in session_of(process.pid) if p.name() == "raylet"]
         assert len(raylets) == 1
         raylets[0].kill()
-    code, _, _ = finish(process, timeout=150)
+    code, _, _ = finish(process, RAY_SECONDS)
     assert code != 0
     deadline = time.monotonic() + 30
     while session_of(process.pid):
