@@ -37,9 +37,13 @@ def make_model(folder, texts):
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[PAD]", "[UNK]"], show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=400, special_tokens=["[PAD]", "[UNK]"], show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
+    )
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=400, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128
@@ -57,7 +61,11 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
     make_model(tmp_path / "model", list(benchmark.candidate_texts))
     model = {"name_or_path": str(tmp_path / "model")}
     settings = EvaluationSettings(
-        device="cpu", num_threads=1, rows_per_file=32, consistency_questions=3, cache_dir=str(tmp_path / "cache")
+        device="cpu",
+        num_threads=1,
+        rows_per_file=32,
+        consistency_questions=3,
+        cache_dir=str(tmp_path / "cache"),
     )
     loaded = load_encoder(**model)
     alone = settings.model_copy(update={"cache_dir": None})
