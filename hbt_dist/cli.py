@@ -222,6 +222,35 @@ def doctor(
 
 
 @app.command()
+def compare(
+    systems: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FOLDER[,FOLDER...]...",
+            help="evaluation folders; the seeds of one system joined by commas",
+        ),
+    ],
+    baseline: Annotated[
+        str, typer.Option(help="evaluation folder or folders that the others are compared with")
+    ],
+    output: Annotated[Path | None, typer.Option(help="folder for comparison.json and its tables")] = None,
+    cluster: Annotated[
+        Literal["question", "paragraph"],
+        typer.Option(help="what is resampled: question ids, or their paragraphs"),
+    ] = "question",
+) -> None:
+    """Say whether evaluations differ from a baseline: effects, intervals, tests, language distance."""
+    from hbt_dist.evaluation.compare import compare as compare_folders
+    from hbt_dist.evaluation.compare import comparison_text, write_comparison
+
+    groups = [[part for part in system.split(",") if part] for system in systems]
+    document = compare_folders(groups, [part for part in baseline.split(",") if part], cluster=cluster)
+    if output is not None:
+        write_comparison(document, output)
+    typer.echo(comparison_text(document))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of the run file."""
     from hbt_dist.config import RunFile

@@ -107,7 +107,8 @@ def compare(
     Args:
         systems: folders of each system, one per training seed.
         baseline: folders of the baseline.
-        names: of the baseline and of each system; by default their first folders'.
+        names: of the baseline and of each system; by default the ends of their first folders' paths, as long
+            as it takes to tell them apart.
         cluster: "question" resamples question ids, "paragraph" whole paragraphs (wider intervals).
         confidence: of the intervals.
 
@@ -118,7 +119,7 @@ def compare(
         UserError: folders of different benchmarks, or of none.
     """
     groups = [[read_evaluation(folder) for folder in folders] for folders in (baseline, *systems)]
-    names = list(names or [group[0].folder.name for group in groups])
+    names = list(names or _short_names([group[0].folder for group in groups]))
     _check_same_benchmark([one for group in groups for one in group])
     tests = [
         {"system": names[i], "baseline": names[0], **row}
@@ -148,6 +149,16 @@ def compare(
         },
         "published": published_means(benchmark["name"]).to_dict(orient="records"),
     }
+
+
+def _short_names(folders: list[Path]) -> list[str]:
+    """The ends of the paths, as long as needed to differ; numbered where whole paths are equal."""
+    parts = [folder.absolute().parts for folder in folders]
+    for length in range(1, max(len(one) for one in parts)):
+        names = ["/".join(one[-length:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{i}: {folder}" for i, folder in enumerate(folders)]
 
 
 def _check_same_benchmark(evaluations: list[StoredEvaluation]) -> None:

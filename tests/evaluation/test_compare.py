@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hbt_dist.errors import UserError
-from hbt_dist.evaluation.compare import compare, comparison_text, write_comparison
+from hbt_dist.evaluation.compare import _short_names, compare, comparison_text, write_comparison
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.published import published_means, recomputed_means
@@ -120,3 +121,10 @@ def test_published_figures_beside_ours():
     }
     assert "lareqa" not in set(table.benchmark)
     assert published_means("none").empty
+
+
+def test_names_are_as_long_as_it_takes_to_differ() -> None:
+    folders = [Path("/runs/a/end/sample"), Path("/runs/b/end/sample")]
+    assert _short_names(folders) == ["a/end/sample", "b/end/sample"]
+    assert _short_names([Path("/x/one"), Path("/x/two")]) == ["one", "two"]
+    assert len(set(_short_names([Path("/x/one")] * 2))) == 2
