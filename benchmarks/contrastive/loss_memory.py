@@ -6,9 +6,9 @@ Each measurement runs in its own process: embeddings are made, the kernel's peak
 reset (/proc/self/clear_refs), loss and gradients are computed, the new peak is read. Embeddings and their
 gradients are left out of what is reported. B questions and B passages of width 768, float32, one process.
 
-Methods: ours (row loop), the same for one rank of 16 (B / 16 questions against B passages), ours with torch's chunked kernel, the plain
-matrix with `cross_entropy`, and the two losses of sentence-transformers. A method whose matrices alone would
-take more memory than there is is skipped and the size said.
+Methods: ours (row loop), the same for one rank of 16 (B / 16 questions against B passages), ours with torch's
+chunked kernel, the plain matrix with `cross_entropy`, and the two losses of sentence-transformers. A method
+whose matrices alone would take more memory than there is is skipped and the size said.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def loss_and_gradients(method: str, q: Tensor, p: Tensor) -> tuple[float, Tensor
 
         if method == "ST Cached":
             cached = losses.CachedMultipleNegativesRankingLoss(
-                torch.nn.Identity(), SCALE, mini_batch_size=CHUNK
+                torch.nn.Sequential(torch.nn.Identity()), SCALE, mini_batch_size=CHUNK
             )  # type: ignore[arg-type]
             loss = cached.calculate_loss([[q], [p]], with_backward=True)
         else:

@@ -42,10 +42,20 @@ SIZE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "v
 TEMPERATURE = 0.05
 
 
-def sentence_transformer(backbone: Any, folder: str) -> Any:
+def sentence_transformer(world: World, backbone: Any, folder: str) -> Any:
     """The same weights as a SentenceTransformer with mean pooling."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    if world.rank == 0:
+        _save(backbone, folder)
+    if world.size > 1:
+        dist.barrier()
+    modules = [Transformer(folder), Pooling(SIZE["hidden_size"], "mean")]
+    return SentenceTransformer(modules=modules, device="cpu")
+
+
+def _save(backbone: Any, folder: str) -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -55,8 +65,6 @@ def sentence_transformer(backbone: Any, folder: str) -> Any:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="w1", unk_token="w3").save_pretrained(
         folder
     )
-    transformer = Transformer(folder)
-    return SentenceTransformer(modules=[transformer, Pooling(SIZE["hidden_size"], "mean")], device="cpu")
 
 
 def steps_of(
@@ -85,7 +93,7 @@ def steps_of(
 
     from sentence_transformers.sentence_transformer import losses
 
-    model = sentence_transformer(encoder.backbone, f"{folder}/{world.rank}").train()
+    model = sentence_transformer(world, encoder.backbone, folder).train()
     cached = losses.CachedMultipleNegativesRankingLoss(
         model, scale=1 / TEMPERATURE, mini_batch_size=chunk, gather_across_devices=world.size > 1
     )

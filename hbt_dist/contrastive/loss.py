@@ -153,7 +153,7 @@ def contrast(
         weight=weight,
         settings=settings,
     )
-    log_scale = (questions_grad * questions_bD).sum(dtype=torch.float64)
+    log_scale = inner_product(questions_grad, questions_bD)
     every_question_grad = None
     if both:
         assert questions_BD is not None
@@ -173,7 +173,7 @@ def contrast(
             settings=settings,
         )
         total = total + back
-        log_scale = log_scale + (own_positives_grad * own_positives).sum(dtype=torch.float64)
+        log_scale = log_scale + inner_product(own_positives_grad, own_positives)
         passages_grad[own_columns] += own_positives_grad
 
     aligned_grad = None
@@ -202,6 +202,12 @@ def contrast(
         aligned_bD=aligned_grad,
         log_scale=log_scale,
     )
+
+
+def inner_product(a_bD: Tensor, b_bD: Tensor, rows: int = 256) -> Tensor:
+    """Sum of the products of all entries, () float64, without a product of the size of its arguments."""
+    parts = zip(a_bD.split(rows), b_bD.split(rows), strict=True)
+    return torch.stack([(a * b).sum(dtype=torch.float64) for a, b in parts]).sum()
 
 
 def _segments(
@@ -235,7 +241,7 @@ def _over_segments(
         is_positive = torch.zeros(columns_MD.shape[0], dtype=torch.bool, device=columns_MD.device)
         is_positive[positives_B] = True
     total = torch.zeros((), dtype=torch.float64, device=rows_bD.device)
-    rows_grad = torch.zeros_like(rows_bD)
+    rows_grad = torch.empty(0)
     for rows, columns in segments:
         if rows is None or columns is None:
             part, target, grad = rows_bD, target_b, columns_grad_MD
@@ -266,6 +272,8 @@ def _over_segments(
         if rows is None or columns is None:
             rows_grad = part_grad
         else:
+            if not rows_grad.numel():
+                rows_grad = torch.empty_like(rows_bD)
             rows_grad[rows] = part_grad
             columns_grad_MD.index_add_(0, columns, grad)
     return total, rows_grad

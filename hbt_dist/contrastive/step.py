@@ -32,7 +32,7 @@ from torch import Tensor
 from hbt_dist.contrastive.chunks import Chunk, RandomState, Tokens, plan_chunks
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
-from hbt_dist.contrastive.loss import Contrast, Layout, contrast
+from hbt_dist.contrastive.loss import Contrast, Layout, contrast, inner_product
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 
@@ -306,7 +306,7 @@ class _Part:
             "passage": scatter_gradients(part.passages_ND, world),
         }
         if part.questions_BD is not None:
-            gradients["question"] = gradients["question"] + scatter_gradients(part.questions_BD, world)
+            gradients["question"].add_(scatter_gradients(part.questions_BD, world))
         if part.aligned_bD is not None:
             gradients["aligned"] = part.aligned_bD
         log_scale_gradient = float(self.scalars[_SCALARS.index("log_scale")])
@@ -322,11 +322,11 @@ class _Part:
         questions = self.embeddings["question"]
         b = questions.shape[0]
         own = self.embeddings["passage"][:b]
-        positive = (questions * own).sum(1).mean()
+        positive = inner_product(questions, own) / b
         mean = questions.mean(0) @ passages_ND.mean(0)
         bad_b = self._broken_embeddings()
         num_tokens = sum(int(np.asarray(tokens.lengths).sum()) for tokens in self.roles.values())
-        values = [part.loss, part.info_nce, part.alignment, part.log_scale, positive.double(), mean.double()]
+        values = [part.loss, part.info_nce, part.alignment, part.log_scale, positive, mean.double()]
         counts = torch.tensor([num_tokens, self._padded_tokens], dtype=torch.float64, device=questions.device)
         vector = torch.cat([torch.stack(values), counts, bad_b.any().double()[None]])
         vector = self.world.all_reduce(vector / self.world.size)
@@ -334,7 +334,7 @@ class _Part:
         broken = self.scalars[-1] > 0
         if broken or not math.isfinite(self.scalars[0]):
             if not broken:
-                bad_b = ~torch.isfinite(part.questions_bD).all(1)
+                bad_b = _broken(part.questions_bD)
             every = self.world.all_gather(bad_b.to(torch.uint8)).cpu().numpy()
             rows = every.nonzero()[0] if every.any() else np.arange(len(every))
             raise NonFiniteError("embedding" if broken else "loss", self.local.batch, rows)
@@ -342,14 +342,19 @@ class _Part:
     def _broken_embeddings(self) -> Tensor:
         """Own rows with an embedding that is not finite, of any role: (b,) bool."""
         b = self.embeddings["question"].shape[0]
-        bad_b = ~torch.isfinite(self.embeddings["question"]).all(1)
-        bad_passage = ~torch.isfinite(self.embeddings["passage"]).all(1)
+        bad_b = _broken(self.embeddings["question"])
+        bad_passage = _broken(self.embeddings["passage"])
         bad_b |= bad_passage[:b]
         if bad_passage.shape[0] > b:
             bad_b |= bad_passage[b:].view(b, -1).any(1)
         if "aligned" in self.embeddings:
-            bad_b |= ~torch.isfinite(self.embeddings["aligned"]).all(1)
+            bad_b |= _broken(self.embeddings["aligned"])
         return bad_b
+
+
+def _broken(rows_nD: Tensor) -> Tensor:
+    """Rows with a NaN or an infinity, (n,) bool; a sum keeps them and needs no memory of the rows' size."""
+    return ~torch.isfinite(rows_nD.sum(1))
 
 
 def _check_lengths(roles: dict[str, Tokens], local: LocalRows) -> None:
