@@ -32,11 +32,13 @@ class Launch:
 
     def start(self, run_file: Path, world_size: int, **environment: str) -> Workers:
         """Start the processes of a run."""
-        return Workers(world_size, ["train", run_file, "--launcher", "local"], run_file.parent, **environment)
+        return Workers(
+            world_size, ["train", run_file, "--launcher", "local", "--quiet"], run_file.parent, **environment
+        )
 
     def finish(self, run_file: Path, world_size: int) -> Workers:
         """Run to the end; every process must succeed."""
-        return run_workers(world_size, ["train", run_file, "--launcher", "local"], run_file.parent)
+        return run_workers(world_size, ["train", run_file, "--launcher", "local", "--quiet"], run_file.parent)
 
 
 @pytest.fixture(scope="session")

@@ -213,4 +213,6 @@ def _assert_close_weights(output: Path, reference: Path) -> None:
     got, want = (load_file(folder / "model" / "model.safetensors") for folder in (output, reference))
     assert got.keys() == want.keys()
     for name, value in want.items():
-        np.testing.assert_allclose(got[name], value, atol=1e-5, err_msg=name)
+        # Where a gradient is nearly zero AdamW turns its last bits into a visible part of a step of .01.
+        np.testing.assert_allclose(got[name], value, atol=2e-4, err_msg=name)
+        assert np.abs(got[name] - value).mean() < 1e-6, name
