@@ -28,7 +28,7 @@ INIT = Path(__file__).with_name("host_init.sh")
 VENV = Path(sys.prefix)
 NETWORK = "192.0.2"
 FIRST_ADDRESS = 9  # so that the second host is 192.0.2.10, the head of ray_configs/on_premises.yaml
-NEEDED = ("ip", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync")
+NEEDED = ("ip", "unshare", "nsenter", "setpriv", "ssh", "ssh-keygen", "rsync")
 
 
 def missing() -> str | None:
@@ -76,6 +76,7 @@ class Hosts:
         self.close()
 
     def _make(self) -> None:
+        _remove_networks_of_the_dead()
         self.shared.mkdir(parents=True)
         key = self.folder / "key"
         _do("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
@@ -131,6 +132,7 @@ class Hosts:
         log = (self.folder / name / "boot.log").open("wb")
         self._inits[name] = subprocess.Popen(
             [
+                *("setpriv", "--pdeathsig", "KILL"),  # hosts end with this process, however it ends
                 *("nsenter", f"--net=/run/netns/{self._switch}-{name}"),
                 *("unshare", "--mount", "--uts", "--pid", "--ipc", "--fork", "--kill-child"),
                 *("bash", INIT, name, self.folder / name, self.shared),
@@ -220,6 +222,14 @@ class Hosts:
         for name in [*(f"{self._switch}-{host}" for host in self.address), self._switch]:
             if Path("/run/netns", name).exists():
                 _do("ip", "netns", "del", name)
+
+
+def _remove_networks_of_the_dead() -> None:
+    """What a test that was killed could not remove."""
+    for path in Path("/run/netns").glob("hbt*"):
+        owner = path.name.removeprefix("hbt").partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            _do("ip", "netns", "del", path.name)
 
 
 def _do(*command: str | Path) -> None:

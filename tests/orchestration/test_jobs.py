@@ -63,7 +63,7 @@ class Head:
         )
         return code, out + err
 
-    def wait(self, seconds: float = 120) -> None:
+    def wait(self, seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while self.job("list")[0] != 0:
             assert self.process.poll() is None, self.process.communicate()
