@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from filelock import FileLock
@@ -42,10 +42,6 @@ class ScratchSettings(Settings):
         },
         description="transformers configuration: model_type and the keys of its configuration class; the "
         "vocabulary size is filled in",
-    )
-    tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
-        "wordpiece",
-        description="kind of sub-word tokenizer; unigram trains for minutes, the others for seconds",
     )
     lowercase: bool = Field(True, description="lower-case texts; accents stay, they carry meaning")
     vocabulary_size: int = Field(8000, ge=100, description="entries of the tokenizer trained on the corpus")
@@ -160,38 +156,31 @@ def _random_encoder(
 
 
 def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
-    """Train a sub-word tokenizer on the corpus' questions and passages.
+    """Train a byte-pair tokenizer on the corpus' questions and passages.
 
     Text is NFKC-normalised and lower-cased if asked; accents and vowel signs stay, they carry meaning. Words
-    are split at white space and punctuation; wordpiece also takes Han characters one by one.
+    are split at white space and punctuation, Han characters are taken one by one, and a word's first piece
+    carries a mark. Byte-pair merges, because their trainer gives the same tokenizer every time: the ones for
+    word pieces and unigrams break ties by the order of a hash map.
     """
     import transformers
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-    special = [PAD, UNKNOWN, START, END]
-    common: dict[str, Any] = {
-        "vocab_size": settings.vocabulary_size,
-        "special_tokens": special,
-        "show_progress": False,
-    }
-    if settings.tokenizer == "unigram":
-        tokenizer = Tokenizer(models.Unigram())
-        trainer: Any = trainers.UnigramTrainer(unk_token=UNKNOWN, **common)
-    elif settings.tokenizer == "bpe":
-        tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-        trainer = trainers.BpeTrainer(**common)
-    else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        trainer = trainers.WordPieceTrainer(**common)
-    steps = [normalizers.NFKC(), *([normalizers.Lowercase()] if settings.lowercase else [])]
-    tokenizer.normalizer = normalizers.Sequence(steps)
-    if settings.tokenizer == "wordpiece":
-        steps.append(normalizers.BertNormalizer(strip_accents=False, lowercase=False))
-        tokenizer.normalizer = normalizers.Sequence(steps)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    else:
-        split = [pre_tokenizers.Punctuation(), pre_tokenizers.Metaspace()]
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKC(),
+            normalizers.BertNormalizer(strip_accents=False, lowercase=settings.lowercase),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary_size,
+        special_tokens=[PAD, UNKNOWN, START, END],
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(_some_texts(corpus, settings.tokenizer_texts), trainer)
     start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
     tokenizer.post_processor = processors.TemplateProcessing(

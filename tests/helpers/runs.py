@@ -31,7 +31,6 @@ def tiny_run(output: Path, cache: Path, **changes: Any) -> dict[str, Any]:
         "model": {
             "scratch": {
                 "vocabulary_size": 800,
-                "tokenizer": "wordpiece",
                 "architecture": {
                     "model_type": "bert",
                     "hidden_size": 16,
