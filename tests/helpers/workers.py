@@ -26,6 +26,18 @@ from hbt_dist.orchestration.cluster import free_port
 ROOT = Path(__file__).resolve().parents[2]
 
 
+STARTED: list[Workers] = []
+
+
+def kill_all() -> None:
+    """End every process that is still there, such as those of a test that failed half-way."""
+    while STARTED:
+        for process in STARTED.pop().processes:
+            if process.is_alive():
+                process.kill()
+            process.join()
+
+
 class Workers:
     """Processes of one launch.
 
@@ -52,6 +64,7 @@ class Workers:
             job = self.logs / f"job-{rank}.pickle"
             job.write_bytes(pickle.dumps(([str(part) for part in arguments], env, str(folder))))
             self.processes.append(context.Process(target=_main, args=(str(self.logs), rank)))
+        STARTED.append(self)
         for process in self.processes:
             process.start()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from hbt_dist.config import RunFile
 from hbt_dist.training.trainer import prepare
 from tests.helpers.runs import tiny_run, write_run
-from tests.helpers.workers import Workers, run_workers
+from tests.helpers.workers import Workers, kill_all, run_workers
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,12 @@ class Launch:
     def finish(self, run_file: Path, world_size: int) -> Workers:
         """Run to the end; every process must succeed."""
         return run_workers(world_size, ["train", run_file, "--launcher", "local", "--quiet"], run_file.parent)
+
+
+@pytest.fixture(autouse=True)
+def _no_workers_left() -> Iterator[None]:
+    yield
+    kill_all()
 
 
 @pytest.fixture(scope="session")

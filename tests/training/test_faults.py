@@ -102,7 +102,7 @@ def test_absurd_learning_rate(stage: int | None, launch: Launch, tmp_path: Path)
 
 
 def test_two_runs_in_one_folder(launch: Launch, tmp_path: Path) -> None:
-    file, output = launch.file(tmp_path, training__steps=100_000, deepspeed__config=None)
+    file, output = launch.file(tmp_path, training__steps=20_000, deepspeed__config=None)
     first = launch.start(file, 1)
     wait_for_step(output, 1, first)
     second = launch.start(file, 1)
