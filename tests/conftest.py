@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A busy machine is no reason to fail: examples have no time limit, and are the same in every run.
+settings.register_profile("hbt-dist", deadline=None, derandomize=True)
+settings.load_profile("hbt-dist")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import yaml
 
 import hbt_dist
 from hbt_dist.cli import main
+from hbt_dist.config import load_run
 from tests.helpers.runs import tiny_run, write_run
 
 
@@ -77,7 +78,7 @@ def refused(command: Any, *arguments: str | Path) -> str:
         ({"deepspeed": {"config": {"zero_optimization": {"stage": 1}}}}, ["gradient_clipping"]),
         ({"evaluation": {"benchmarks": [{"name": "nothing"}]}}, ["nothing"]),
         ({"evaluation": {"benchmarks": [{"name": "xquad-r", "data_dir": "absent"}]}}, ["absent"]),
-        ({"batches": {"global_batch_size": 4000}}, ["4000"]),
+        ({"batches": {"global_batch_size": 4000}}, ["global_batch_size", "745"]),
     ],
 )
 def test_a_wrong_run_file_is_one_error_and_trains_nothing(
@@ -94,8 +95,10 @@ def test_a_wrong_run_file_is_one_error_and_trains_nothing(
 def test_a_folder_of_another_run_is_kept(command: Any, tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "out", tmp_path / "cache")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "run.yaml").write_text(yaml.safe_dump({**run, "seed": 4}))
-    message = refused(command, "train", write_run(tmp_path / "run.yaml", run))
+    file = write_run(tmp_path / "run.yaml", run)
+    other = {**load_run(str(file)).plain(), "seed": 4}
+    (tmp_path / "out" / "run.yaml").write_text(yaml.safe_dump(other))
+    message = refused(command, "train", file)
     assert "holds another run" in message
     assert "seed: 4 there, 3 now" in message
     assert yaml.safe_load((tmp_path / "out" / "run.yaml").read_text())["seed"] == 4

@@ -40,6 +40,7 @@ from hbt_dist.modeling import prepare_model
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
 from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
+from hbt_dist.training.deepspeed_config import load_deepspeed_config
 from hbt_dist.training.engine import Engine, build_engine
 from hbt_dist.training.engine_state import (
     describe,
@@ -88,6 +89,8 @@ def prepare(run: RunFile) -> Prepared:
     Raises:
         UserError: something the user gave cannot be used.
     """
+    if run.deepspeed.config is not None:  # read again when the engine is built; here a mistake costs nothing
+        load_deepspeed_config(run.deepspeed.config, gradient_clipping=run.optimizer.gradient_clipping)
     cache = Path(run.data.cache_dir)
     corpus = build_corpus(run.data, cache)
     plan = BatchPlan(corpus, run.batches, run.seed)

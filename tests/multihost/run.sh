@@ -6,4 +6,4 @@
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-exec "${HBT_DIST_VENV:-.venv}/bin/python" -m pytest tests/multihost -v -s "$@"
+exec "${HBT_DIST_VENV:-.venv}/bin/python" -m pytest tests/multihost -m cluster -v -s "$@"

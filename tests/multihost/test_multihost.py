@@ -27,6 +27,7 @@ CLUSTER = "/mnt/cluster.yaml"
 GIVE_UP_SECONDS = 300  # from the cut to the first step after the restart, on a busy machine
 
 pytestmark = [
+    pytest.mark.cluster,
     pytest.mark.slow,
     pytest.mark.ray,
     pytest.mark.timeout(900),

@@ -22,7 +22,7 @@ from tests.helpers.runs import BIN, PYTHON, losses, run_command, session_of, sta
 
 TRAIN = Path(__file__).resolve().parents[2] / "launchers" / "train.py"
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 class Head:

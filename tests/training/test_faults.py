@@ -142,6 +142,7 @@ def end_on_ray(file: Path, output: Path, reference: Path) -> None:
     assert_same(output, reference)
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
@@ -157,6 +158,7 @@ def test_ray_worker_killed(launch: Launch, finished: Finished, tmp_path: Path) -
     assert_same(output, finished(2))
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
