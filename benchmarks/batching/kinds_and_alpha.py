@@ -4,7 +4,7 @@
 
 Every point trains the quickstart's encoder from scratch in one process, with the same number of steps and
 rows, and is evaluated on the held-out facts. Points that are finished in WORK are not run again. Writes
-kinds_and_alpha.json (all figures) and kinds_and_alpha.md (mean and standard deviation over seeds).
+kinds_and_alpha.json (all figures) and kinds_and_alpha_table.md (mean and standard deviation over seeds).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "kinds_and_alpha.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     text = f"`{command}`, mean ± standard deviation over {arguments.seeds} seeds.\n\n{table(rows)}\n"
-    (arguments.out / "kinds_and_alpha.md").write_text(text, "utf-8")
+    (arguments.out / "kinds_and_alpha_table.md").write_text(text, "utf-8")
     print(text)
 
 
