@@ -110,6 +110,7 @@ def test_finished_run_started_again_changes_nothing(launch: Launch, finished: Fi
     assert (losses(output), weights_digest(output)) == before
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_other_numbers_of_workers(stage: int, launch: Launch, tmp_path: Path) -> None:
@@ -164,6 +165,7 @@ def test_another_plan_is_refused(launch: Launch, finished: Finished) -> None:
     assert weights_digest(output) == before
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_torchrun_stopped_and_continued(launch: Launch, tmp_path: Path) -> None:
     """The same through torchrun and the installed command, without any forked shortcut."""
