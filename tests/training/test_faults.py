@@ -20,6 +20,7 @@ from hbt_dist.data.corpus import build_corpus
 from hbt_dist.encoder import load_encoder
 from hbt_dist.training.checkpoint import hash_file, verify
 from tests.helpers.runs import BIN, finish, losses, session_of, start, weights_digest
+from tests.helpers.workers import Workers
 from tests.training.conftest import Launch
 from tests.training.test_resume import assert_same, steps_done, wait_for_step
 
@@ -30,6 +31,12 @@ PATIENT = {"workers__start_timeout_seconds": 300}
 
 def digests(folder: Path) -> dict[str, str]:
     return {str(path): hash_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def message(group: Workers) -> str:
+    """The error that the command line ended with."""
+    _, found, text = group.error().partition("error: ")
+    return found + text
 
 
 def poison(model: Path, folder: Path, token: int) -> None:
@@ -73,7 +80,7 @@ def test_poisoned_batch_stops_within_its_step(launch: Launch, tmp_path: Path) ->
     file, output = own.file(tmp_path / "run", **changes)
     group = own.start(file, 2)
     assert group.wait() == [2, 2]
-    error = group.error()
+    error = message(group)
     assert error.startswith(f"error: step {step}: NaN or infinity in the embedding of a ")
     (example,) = tokens[step][token]
     assert f"examples {example}\n" in error
@@ -93,7 +100,7 @@ def test_absurd_learning_rate(stage: int | None, launch: Launch, tmp_path: Path)
     file, output = launch.file(tmp_path, **changes)
     group = launch.start(file, 1)
     assert group.wait() == [2]
-    assert group.error().startswith("error: step ")
+    assert message(group).startswith("error: step ")
     assert "Lower optimizer.learning_rate" in group.error()
     assert "Traceback" not in group.error()
     assert not (output / "model").exists()
@@ -126,7 +133,7 @@ def test_malformed_fault_is_refused(launch: Launch, tmp_path: Path) -> None:
     file, _ = launch.file(tmp_path, deepspeed__config=None)
     group = launch.start(file, 1, HBT_DIST_FAULT="rank=0,where=lunch")
     assert group.wait() == [2]
-    assert group.error().startswith("error: HBT_DIST_FAULT: is 'rank=0,where=lunch'")
+    assert message(group).startswith("error: HBT_DIST_FAULT: is 'rank=0,where=lunch'")
 
 
 def on_ray(file: Path, **environment: str) -> psutil.Popen:
