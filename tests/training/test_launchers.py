@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hbt_dist.orchestration.cluster import free_port
 from tests.helpers.runs import (
     BIN,
     PYTHON,
@@ -29,8 +30,18 @@ LAUNCHERS: dict[str, list[str | Path]] = {
         "--rdzv-endpoint",
         "localhost:0",
     ],
-    "deepspeed": [BIN / "deepspeed", "--no_local_rank", "--num_gpus", "2", "--master_port", "0"],
-    "accelerate": [BIN / "accelerate", "launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"],
+    "deepspeed": [BIN / "deepspeed", "--no_local_rank", "--num_gpus", "2", "--master_port", "PORT"],
+    "accelerate": [
+        BIN / "accelerate",
+        "launch",
+        "--use_deepspeed",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--main_process_port",
+        "PORT",
+    ],
     "ray": [PYTHON],
 }
 
@@ -50,7 +61,9 @@ def reference(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[li
 def launch(launcher: str, folder: Path, cache: Path) -> tuple[list[float], str]:
     output = folder / "out"
     file = write_run(folder / "run.yaml", tiny_run(output, cache))
-    process = start([*LAUNCHERS[launcher], SCRIPT, file], folder)
+    port = str(free_port())  # these two launchers hand on whatever they are given, 0 too
+    command = [port if part == "PORT" else part for part in LAUNCHERS[launcher]]
+    process = start([*command, SCRIPT, file], folder)
     code, _, err = finish(process)
     assert code == 0, err[-4000:]
     assert "Traceback" not in err
