@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,14 @@ def session_of(leader: int) -> list[psutil.Process]:
                 found.append(process)
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
+    return found
+
+
+def left_behind(leader: int, seconds: float = 60) -> list[psutil.Process]:
+    """Processes of a session that still live after a grace: Ray's actors end a moment after their node."""
+    deadline = time.monotonic() + seconds
+    while (found := session_of(leader)) and time.monotonic() < deadline:
+        time.sleep(0.5)
     return found
 
 

@@ -11,8 +11,8 @@ from tests.helpers.runs import (
     BIN,
     PYTHON,
     finish,
+    left_behind,
     losses,
-    session_of,
     start,
     tiny_run,
     weights_digest,
@@ -67,7 +67,7 @@ def launch(launcher: str, folder: Path, cache: Path) -> tuple[list[float], str]:
     code, _, err = finish(process)
     assert code == 0, err[-4000:]
     assert "Traceback" not in err
-    assert session_of(process.pid) == [], "processes were left behind"
+    assert left_behind(process.pid) == [], "processes were left behind"
     return losses(output), weights_digest(output)
 
 
