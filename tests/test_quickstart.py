@@ -53,6 +53,7 @@ def test_training_pays_in_every_setting(hybrid: Path) -> None:
     assert after["multilingual"] > 3 * before["multilingual"]
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1000)
