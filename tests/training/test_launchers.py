@@ -72,9 +72,7 @@ def launch(launcher: str, folder: Path, cache: Path) -> tuple[list[float], str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher", ["deepspeed", "accelerate", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.cluster])]
-)
+@pytest.mark.parametrize("launcher", ["deepspeed", "accelerate", pytest.param("ray", marks=pytest.mark.ray)])
 def test_launchers_agree(
     launcher: str, tmp_path: Path, cache: Path, reference: tuple[list[float], str]
 ) -> None:
