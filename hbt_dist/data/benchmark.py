@@ -15,13 +15,14 @@ import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.data.benchmark_registry import BENCHMARKS, BenchmarkEntry
 from hbt_dist.data.languages import language_codes
+from hbt_dist.data.splits import Split
 from hbt_dist.errors import UserError
 
 _T = TypeVar("_T")
@@ -33,7 +34,7 @@ class Benchmark:
 
     Attributes:
         name: registry name, such as ``"xquad-r"``.
-        variant: what the candidate texts or the part are, such as ``"sentence+context"``.
+        variant: what the candidate texts or the part are, such as ``"sentence+context"`` or ``"dev"``.
         languages: codes; a language's index is its position.
         question_ids: (Q,) the same id in every language; a row is (id, language).
         question_language: (Q,) int32.
@@ -230,7 +231,7 @@ def load_benchmark(
     if codes == ():
         raise UserError("languages", "the list is empty", "leave it out to take all languages")
     if name == "sample":
-        return _sample(codes)
+        return _sample(chosen, codes)
     from hbt_dist.data.benchmark_builder import BenchmarkBuilder
 
     builder = BenchmarkBuilder(name, chosen, codes)
@@ -253,10 +254,10 @@ def _folder(name: str, entry: BenchmarkEntry, data_dir: Path | str | None) -> Pa
     return folder
 
 
-def _sample(languages: tuple[str, ...] | None) -> Benchmark:
+def _sample(variant: str, languages: tuple[str, ...] | None) -> Benchmark:
     from hbt_dist.data.sample import sample_benchmark
 
-    whole = sample_benchmark()
+    whole = sample_benchmark(cast(Split, variant))
     return whole if languages is None else select_languages(whole, languages)
 
 

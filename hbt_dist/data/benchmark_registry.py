@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hbt_dist.data.splits import VARIANTS
+
 
 @dataclass(frozen=True)
 class BenchmarkEntry:
@@ -38,18 +40,18 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
         "question to answering sentence, 7 languages, 2 to 4 versions of a question (LAReQA)",
     ),
     "squad-parallel": BenchmarkEntry(
-        "own", "read_squad_parallel", ("eval", "all"), "squad-en-fi",
+        "own", "read_squad_parallel", VARIANTS, "squad-en-fi",
         "question to passage, held-out articles of the en-fi SQuAD",
     ),
     "exams": BenchmarkEntry(
-        "own", "read_exams", ("eval", "all"), "exams",
+        "own", "read_exams", VARIANTS, "exams",
         "exam question to correct choice among all choices, dev part",
     ),
     "mkqa": BenchmarkEntry(
-        "parallel", "read_mkqa", ("eval", "all"), "mkqa", "question to the same question in another language"
+        "parallel", "read_mkqa", VARIANTS, "mkqa", "question to the same question in another language"
     ),
     "ntrex": BenchmarkEntry(
-        "parallel", "read_ntrex", ("eval", "all"), "ntrex",
+        "parallel", "read_ntrex", VARIANTS, "ntrex",
         "sentence to the same sentence in another language",
     ),
     "tatoeba": BenchmarkEntry(
@@ -75,6 +77,6 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
         "own", "read_jsonl", ("jsonl",), "", "questions.jsonl, candidates.jsonl and qrels.tsv of your own"
     ),
     "sample": BenchmarkEntry(
-        "own", "read_jsonl", ("eval",), "", "the embedded sample's held-out facts", needs_files=False
+        "own", "read_jsonl", VARIANTS, "", "the embedded sample's held-out facts", needs_files=False
     ),
 })  # fmt: skip

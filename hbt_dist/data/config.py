@@ -9,11 +9,11 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from hbt_dist.data.languages import language_codes
+from hbt_dist.data.splits import Split
 from hbt_dist.settings import Settings
 
 Format = Literal["jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "hub", "sample"]
 Missing = Literal["refuse", "skip"]
-Split = Literal["all", "train", "eval"]
 
 #: The options that mean something for a format, besides name, format, languages and limit.
 OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -83,7 +83,8 @@ class SourceSettings(Settings):
         "train",
         description="Which part to train on. train leaves out what the benchmark of the same data asks: "
         "squad-parallel holds out every 20th article, ntrex every 3rd document (both by SHA-256 of the id), "
-        "mkqa the questions with answers, exams its dev part, sample its held-out facts.",
+        "mkqa the questions with answers, exams its dev part, sample its held-out facts. eval is what is "
+        "held out; dev and test are its two halves (hbt_dist/data/splits.py).",
     )
     content: Literal["questions", "answers"] = Field(
         "questions",
@@ -119,7 +120,8 @@ class SourceSettings(Settings):
             raise ValueError(f"format {self.format} needs a path")
         if self.content == "answers" and self.split == "train":
             raise ValueError(
-                "mkqa's training part has no answers; take split: all or eval, or content: questions"
+                "mkqa's training part has no answers; take split: all, eval, dev or test, "
+                "or content: questions"
             )
         return self
 

@@ -238,8 +238,8 @@ def test_refuses_what_it_does_not_hold() -> None:
         sample_benchmark(languages=["fi", "xx"])
     with pytest.raises(UserError, match="no language xx"):
         list(sample_records(languages=["xx"]))
-    with pytest.raises(UserError, match="no split 'test'"):
-        sample_facts("test")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no split 'tests'"):
+        sample_facts("tests")  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(babel.__version__ != BABEL_OF_DIGEST, reason="the digest is that of another Babel")

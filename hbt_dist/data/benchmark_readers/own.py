@@ -18,7 +18,6 @@ from pathlib import Path
 
 from hbt_dist.data.benchmark_builder import BenchmarkBuilder
 from hbt_dist.data.benchmark_readers.qrels import read_qrels
-from hbt_dist.data.config import Split
 from hbt_dist.data.fields import (
     check_text,
     id_field,
@@ -29,6 +28,7 @@ from hbt_dist.data.fields import (
     text_field,
 )
 from hbt_dist.data.files import read_json_lines
+from hbt_dist.data.splits import Split
 from hbt_dist.data.training_readers import exams, squad_parallel
 from hbt_dist.data.training_readers.base import chosen_languages
 from hbt_dist.data.training_readers.lines import files_by_language
@@ -61,12 +61,11 @@ def find_file(folder: Path, name: str) -> Path:
 
 
 def read_squad_parallel(
-    folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+    folder: Path, variant: Split, languages: tuple[str, ...] | None, into: BenchmarkBuilder
 ) -> None:
-    """Read the held-out articles (`eval`) or all of them; a passage in every language is relevant."""
+    """Read a part by article, by default the held-out ones; a passage in every language is relevant."""
     passages_file, questions_file = squad_parallel.find_files(folder)
-    split: Split = "eval" if variant == "eval" else "all"
-    passages, others = squad_parallel.read_passages(passages_file, split)
+    passages, others = squad_parallel.read_passages(passages_file, variant)
     for passage_id, (_, texts) in passages.items():
         for language, text in texts.items():
             into.add_candidate(passage_id, language, text, str(passages_file))
@@ -78,14 +77,16 @@ def read_squad_parallel(
         into.add_relevant(question_id, passage_id, place)
 
 
-def read_exams(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
+def read_exams(
+    folder: Path, variant: Split, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+) -> None:
     """Read EXAMS: all choices of a language, each text once, are the pool; the correct one is relevant.
 
     The versions of a clustered question share an id, so a question also finds the correct choices of its
     versions in other languages.
     """
     items: dict[tuple[str, str], str] = {}
-    for row in exams.read_rows(exams.find_file(folder), "eval" if variant == "eval" else "all"):
+    for row in exams.read_rows(exams.find_file(folder), variant):
         question_id = row.cluster or row.row_id
         into.add_question(question_id, row.language, row.question, row.place)
         for choice in sorted((row.answer, *row.other_choices)):  # ids must not tell the answer

@@ -11,31 +11,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from hbt_dist.data.benchmark_builder import BenchmarkBuilder
-from hbt_dist.data.config import Split
-from hbt_dist.data.fields import check_text, id_field, texts_field
-from hbt_dist.data.files import read_json_lines, read_lines
+from hbt_dist.data.fields import check_text, texts_field
+from hbt_dist.data.files import read_lines
 from hbt_dist.data.languages import language_code
+from hbt_dist.data.splits import Split
 from hbt_dist.data.training_readers import lines, mkqa
 from hbt_dist.data.training_readers.base import chosen_languages
 from hbt_dist.errors import UserError
 
 
-def read_ntrex(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
-    """Read line-parallel files; variant `eval` is the held-out documents. Clusters are documents."""
+def read_ntrex(
+    folder: Path, variant: Split, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+) -> None:
+    """Read line-parallel files; the variants are parts by document. Clusters are documents."""
     found = lines.files_by_language(folder, (".txt",))
     files = chosen_languages(found, languages, "refuse", str(folder))
     into.own_text_relevant = True
-    split: Split = "eval" if variant == "eval" else "all"
-    for place, identity, document, texts in lines.read_parallel(files, lines.document_file(folder), split):
+    for place, identity, document, texts in lines.read_parallel(files, lines.document_file(folder), variant):
         _add_versions(identity, texts, place, document, into)
 
 
-def read_mkqa(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
+def read_mkqa(
+    folder: Path, variant: Split, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+) -> None:
     """Read MKQA questions; variant `eval` is the questions with answers, which training leaves out."""
     into.own_text_relevant = True
-    for path in mkqa.find_files(folder, "eval" if variant == "eval" else "all"):
-        for place, row in read_json_lines(path):
-            _add_versions(id_field(row, "id", place), texts_field(row, "question", place), place, None, into)
+    for place, identity, row in mkqa.read_rows(mkqa.find_files(folder, variant), variant):
+        _add_versions(identity, texts_field(row, "question", place), place, None, into)
 
 
 def _add_versions(

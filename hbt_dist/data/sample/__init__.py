@@ -13,13 +13,13 @@ from hbt_dist.data.sample.build import (
     LANGUAGES,
     TRAINING_LANGUAGES,
     ZERO_SHOT_LANGUAGES,
-    Split,
     sample_benchmark,
     sample_facts,
     sample_records,
 )
 from hbt_dist.data.sample.facts import RELATIONS, Fact
 from hbt_dist.data.sample.languages import SampleLanguage
+from hbt_dist.data.splits import Split
 
 __all__ = [
     "LANGUAGES",

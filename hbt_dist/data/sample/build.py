@@ -6,7 +6,9 @@ relation to find its passage. Which of the templates of a language asks or state
 Split by (country, relation) pair, by SHA-256 of the pair: `HELD_OUT` pairs of each of `EVALUATION_COUNTRIES`
 countries form the benchmark, all other pairs are for training. So every country and every relation of the
 benchmark appears in training in other pairs, and the pool holds `HELD_OUT` passages about each country in
-each language. `ZERO_SHOT_LANGUAGES` appear in the benchmark alone; each has relatives in training.
+each language. Every other of these countries, in the order of their hashes, is for `dev`, the others for
+`test`: 20 countries and 60 pairs each. `ZERO_SHOT_LANGUAGES` appear in the benchmark alone; each has
+relatives in training.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -23,9 +25,8 @@ from hbt_dist.data.benchmark import Benchmark
 from hbt_dist.data.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.sample.facts import Fact, collect_facts
 from hbt_dist.data.sample.languages import SampleLanguage, sample_languages
+from hbt_dist.data.splits import Split
 from hbt_dist.errors import UserError
-
-Split = Literal["train", "eval"]
 
 LANGUAGES: dict[str, SampleLanguage] = sample_languages()
 TRAINING_LANGUAGES: tuple[str, ...] = tuple(code for code in LANGUAGES if LANGUAGES[code].in_training)
@@ -40,10 +41,12 @@ def sample_facts(split: Split) -> tuple[Fact, ...]:
     """The facts of a split, by country code.
 
     Raises:
-        UserError: the split is neither "train" nor "eval".
+        UserError: there is no such split.
     """
     if split not in get_args(Split):
-        raise UserError("embedded sample", f"there is no split {split!r}", "choose train or eval")
+        raise UserError(
+            "embedded sample", f"there is no split {split!r}", f"choose from {', '.join(get_args(Split))}"
+        )
     return _splits()[split]
 
 
@@ -54,12 +57,16 @@ def _splits() -> dict[Split, tuple[Fact, ...]]:
     for fact in facts:
         pairs[fact.territory].append(fact.id)
     candidates = [territory for territory, ids in pairs.items() if len(ids) >= HELD_OUT + MIN_LEFT]
-    held_out: set[str] = set()
-    for territory in sorted(candidates, key=_digest)[:EVALUATION_COUNTRIES]:
-        held_out.update(sorted(pairs[territory], key=_digest)[:HELD_OUT])
+    halves: tuple[set[str], set[str]] = (set(), set())
+    for number, territory in enumerate(sorted(candidates, key=_digest)[:EVALUATION_COUNTRIES]):
+        halves[number % 2].update(sorted(pairs[territory], key=_digest)[:HELD_OUT])
+    dev, test = halves
     return {
-        "train": tuple(fact for fact in facts if fact.id not in held_out),
-        "eval": tuple(fact for fact in facts if fact.id in held_out),
+        "all": tuple(facts),
+        "train": tuple(fact for fact in facts if fact.id not in dev | test),
+        "eval": tuple(fact for fact in facts if fact.id in dev | test),
+        "dev": tuple(fact for fact in facts if fact.id in dev),
+        "test": tuple(fact for fact in facts if fact.id in test),
     }
 
 

@@ -5,7 +5,8 @@
 
 Rows of one cluster are versions of one question in several languages and become one example; most questions
 exist in one language only. The wrong choices are hard negatives, each in its own language (their order
-differs between versions). `split: eval` is the dev part; no cluster crosses the parts.
+differs between versions). `split: eval` is the dev part of the files, `dev` and `test` are its halves; no
+cluster crosses the parts.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hbt_dist.data.config import Missing, SourceSettings, Split
+from hbt_dist.data.config import Missing, SourceSettings
 from hbt_dist.data.fields import check_text, id_field, language_at, list_field, required, text_field
 from hbt_dist.data.files import read_json_lines
 from hbt_dist.data.records import NegativeRecord, TrainingRecord
+from hbt_dist.data.splits import Split, in_split
 from hbt_dist.data.training_readers.base import SourceReader, source_path
 from hbt_dist.errors import UserError
 
@@ -53,12 +55,13 @@ def open_exams(source: SourceSettings, languages: tuple[str, ...] | None, missin
 
 def read_rows(path: Path, split: Split) -> Iterator[ExamRow]:
     """The rows of a part."""
-    part = {"train": "train", "eval": "dev", "all": None}[split]
     for place, row in read_json_lines(path):
         found = text_field(row, "split", place)
         if found not in ("train", "dev"):
             raise UserError(place, f"field 'split' is {found!r}", "expected train or dev")
-        if part not in (None, found):
+        row_id = id_field(row, "id", place)
+        cluster = id_field(row, "cluster", place) if row.get("cluster") is not None else None
+        if not in_split(split, cluster or row_id, found == "dev"):
             continue
         answer = text_field(row, "answer", place)
         choices = [
@@ -67,8 +70,8 @@ def read_rows(path: Path, split: Split) -> Iterator[ExamRow]:
         ]
         yield ExamRow(
             place,
-            id_field(row, "id", place),
-            id_field(row, "cluster", place) if row.get("cluster") is not None else None,
+            row_id,
+            cluster,
             language_at(required(row, "language", place), place),
             text_field(row, "question", place),
             answer,

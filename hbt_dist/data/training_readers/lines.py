@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from hbt_dist.data.config import Missing, SourceSettings, Split
+from hbt_dist.data.config import Missing, SourceSettings
 from hbt_dist.data.fields import check_text
 from hbt_dist.data.files import read_lines
 from hbt_dist.data.languages import language_code
 from hbt_dist.data.records import TrainingRecord
+from hbt_dist.data.splits import Split, in_split
 from hbt_dist.data.training_readers.base import SourceReader, chosen_languages, source_folder
 from hbt_dist.errors import UserError
 
@@ -75,7 +76,7 @@ def read_parallel(
                 str(short), f"ends after {number - 1} lines", "line i must be the same sentence in every file"
             )
         document = check_text(lines[0][1], f"{documents} line {number}", "the document id")
-        if split != "all" and is_held_out(document) != (split == "eval"):
+        if not in_split(split, document, is_held_out(document)):
             continue
         texts = {
             language: check_text(line, f"{path} line {number}", "the sentence")

@@ -30,7 +30,7 @@ def open_sample(source: SourceSettings, languages: tuple[str, ...] | None, missi
     def records() -> Iterator[TrainingRecord]:
         if source.split == "all":
             return chain(sample_records("train", chosen), sample_records("eval", chosen))
-        return iter(sample_records(source.split, chosen))
+        return sample_records(source.split, chosen)
 
     digest = hashlib.sha256()
     for record in records():

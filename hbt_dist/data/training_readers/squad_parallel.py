@@ -13,10 +13,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from hbt_dist.data.config import Missing, SourceSettings, Split
+from hbt_dist.data.config import Missing, SourceSettings
 from hbt_dist.data.fields import id_field, texts_field
 from hbt_dist.data.files import read_json_lines
 from hbt_dist.data.records import TrainingRecord
+from hbt_dist.data.splits import Split, in_split
 from hbt_dist.data.training_readers.base import SourceReader, source_folder
 from hbt_dist.errors import UserError
 
@@ -26,11 +27,6 @@ _HELD_OUT_ONE_IN = 20
 def is_held_out(article: str) -> bool:
     """Whether an article belongs to the evaluation part."""
     return int(hashlib.sha256(article.encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0
-
-
-def in_split(article: str, split: Split) -> bool:
-    """Whether an article belongs to a part."""
-    return split == "all" or is_held_out(article) == (split == "eval")
 
 
 def open_squad_parallel(
@@ -63,7 +59,7 @@ def read_passages(path: Path, split: Split) -> tuple[dict[str, tuple[str, dict[s
             raise UserError(place, f"passage id {passage_id!r} was used before", "ids must be unique")
         article = id_field(row, "article", place)
         texts = texts_field(row, "text", place)
-        if in_split(article, split):
+        if in_split(split, article, is_held_out(article)):
             passages[passage_id] = (article, texts)
         else:
             others.add(passage_id)
