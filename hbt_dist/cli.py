@@ -251,11 +251,33 @@ def compare(
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of the run file."""
-    from hbt_dist.config import RunFile
+def search(
+    file: Annotated[str, typer.Argument(metavar="SEARCH.yaml", help="search file: base run, space, benchmark")],
+    overrides: OverrideArgument = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, tell what would run, start nothing")
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run failed trials again")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Search over settings of a run with Ray Tune; the same command continues an interrupted search."""
+    from hbt_dist.search.job import search_job
 
-    typer.echo(json.dumps(RunFile.model_json_schema(), indent=2))
+    folder = search_job(file, overrides or [], dry_run=dry_run, retry_failed=retry_failed, quiet=quiet)
+    if not dry_run:
+        typer.echo(f"search: {folder}\nanalyse it with: hbt-dist report {folder}")
+
+
+@app.command()
+def schema(
+    of: Annotated[Literal["run", "search"], typer.Argument(help="which file")] = "run",
+) -> None:
+    """Print the JSON schema of the run file, or of the search file."""
+    from hbt_dist.config import RunFile
+    from hbt_dist.search.config import SearchFile
+
+    kind = RunFile if of == "run" else SearchFile
+    typer.echo(json.dumps(kind.model_json_schema(), indent=2))
 
 
 def main() -> None:

@@ -160,14 +160,18 @@ def _complete_environment() -> None:
 
 
 class RayRuntime:
-    """A worker of Ray Train; Ray has made the process group."""
+    """A worker of Ray Train; Ray has made the process group.
+
+    Args:
+        stop_file: STOP is asked for once this file exists; rank 0 looks.
+    """
 
     launcher = "ray"
     # When a node is cut off, its processes end by themselves only when Ray there gives up the head (60 s),
     # and an NFS server frees a lost client's locks after its lease (90 s).
     folder_wait_seconds = 180.0
 
-    def __init__(self) -> None:
+    def __init__(self, stop_file: str | None = None) -> None:
         import ray.train
         import ray.train.torch
 
@@ -177,6 +181,7 @@ class RayRuntime:
         self.local_rank = context.get_local_rank()
         self.local_world_size = context.get_local_world_size()
         self._notice: Any = None
+        self._stop_file = stop_file if self.rank == 0 else None
         device = ray.train.torch.get_device()
         self.device = device if device.type != "cpu" else find_device(self.local_rank)
 
@@ -187,11 +192,15 @@ class RayRuntime:
         ray.train.report(metrics)
 
     def request(self) -> Request:
-        """SAVE once per notice that a node of the run will be taken away; Ray restarts the run without it.
+        """STOP once the stop file is there; SAVE once per notice that a node of the run will be taken away.
+
+        After a notice Ray restarts the run without that node.
 
         Reads what Ray's watcher left in this process. The public `get_preemption_info` gives the same behind
         a barrier over all workers; the training loop compares the ranks' requests anyway.
         """
+        if self._stop_file is not None and os.path.exists(self._stop_file):
+            return Request.STOP
         from ray.train.v2._internal.execution.context import get_train_context
 
         notice = get_train_context().preemption_context.preemption_info

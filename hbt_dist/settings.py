@@ -120,31 +120,41 @@ def apply_override(data: dict[str, Any], item: str) -> Key:
         raise UserError(
             f"override {item!r}", "the value is not valid YAML", "quote it for YAML and the shell"
         ) from None
-    key: Key = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
-    place: Any = data
+    return set_value(data, name.strip(), value, f"override {item!r}")
+
+
+def set_value(data: dict[str, Any], dotted: str, value: Any, place: str) -> Key:
+    """Set one dotted key of nested data and return the key.
+
+    Args:
+        place: what a mistake is reported at.
+
+    Raises:
+        UserError: the key leads through something that has no such entry.
+    """
+    key: Key = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+    here: Any = data
     for i, part in enumerate(key[:-1]):
-        step = _step(place, part, item, key[: i + 1])
+        step = _step(here, part, place, key[: i + 1])
         if step is None:
-            step = place[part] = {}
-        place = step
+            step = here[part] = {}
+        here = step
     last = key[-1]
-    if isinstance(place, dict):
-        place[str(last)] = value
-    elif isinstance(place, list) and isinstance(last, int) and last < len(place):
-        place[last] = value
+    if isinstance(here, dict):
+        here[str(last)] = value
+    elif isinstance(here, list) and isinstance(last, int) and last < len(here):
+        here[last] = value
     else:
-        raise UserError(
-            f"override {item!r}", f"{_dotted(key)} does not exist", "check the key against the file"
-        )
+        raise UserError(place, f"{_dotted(key)} does not exist", "check the key against the file")
     return key
 
 
-def _step(place: Any, part: str | int, item: str, key: Key) -> Any:
-    if isinstance(place, dict):
-        return place.get(str(part))
-    if isinstance(place, list) and isinstance(part, int) and part < len(place):
-        return place[part]
-    raise UserError(f"override {item!r}", f"{_dotted(key)} does not exist", "check the key against the file")
+def _step(here: Any, part: str | int, place: str, key: Key) -> Any:
+    if isinstance(here, dict):
+        return here.get(str(part))
+    if isinstance(here, list) and isinstance(part, int) and part < len(here):
+        return here[part]
+    raise UserError(place, f"{_dotted(key)} does not exist", "check the key against the file")
 
 
 def explain(

@@ -24,8 +24,11 @@ from hbt_dist.training.tracking import StepProgress
 from hbt_dist.training.trainer import prepare, train_loop
 
 
-def train_on_ray(run: RunFile, *, quiet: bool = False) -> None:
+def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = None) -> None:
     """Train with Ray workers as `run.workers` says; returns when the last step is done.
+
+    Args:
+        stop_file: once it exists, the workers write a checkpoint and end (searches stop trials so).
 
     Raises:
         UserError: the run or the cluster cannot be used, or training kept failing.
@@ -40,10 +43,12 @@ def train_on_ray(run: RunFile, *, quiet: bool = False) -> None:
         use_gpu = check_resources(cluster, run.workers)
         check_nodes(run)
         with _Follower(folder, run, quiet=quiet or not cluster.private):
-            _fit(run, folder, cluster, use_gpu, quiet)
+            _fit(run, folder, cluster, use_gpu, quiet, stop_file)
 
 
-def _fit(run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet: bool) -> None:
+def _fit(
+    run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet: bool, stop_file: Path | None
+) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig
@@ -52,7 +57,12 @@ def _fit(run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet
     start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"run": run.plain(), "start": start, "quiet": quiet or cluster.private},
+        train_loop_config={
+            "run": run.plain(),
+            "start": start,
+            "quiet": quiet or cluster.private,
+            "stop_file": None if stop_file is None else str(stop_file),
+        },
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=600),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.num_workers,
@@ -79,7 +89,7 @@ def _worker(config: dict[str, Any]) -> None:
     if verdict.is_file():  # a restart cannot help: another rank of this start has refused already
         raise UserError(*json.loads(verdict.read_text("utf-8")))
     try:
-        train_loop(run, RayRuntime(), quiet=config["quiet"])
+        train_loop(run, RayRuntime(config["stop_file"]), quiet=config["quiet"])
     except UserError as error:
         verdict.parent.mkdir(parents=True, exist_ok=True)
         verdict.write_text(json.dumps([error.place, error.found, error.expected]), "utf-8")

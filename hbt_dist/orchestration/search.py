@@ -1,0 +1,426 @@
+"""Many trainings on one cluster with Ray Tune: searches over settings, and studies.
+
+Tune starts trials as the cluster has room, asks for the next one, and compares the running ones (successive
+halving). What was tried and what came out stands in our own folder (`hbt_dist.search.folder`), so a search
+continues from there after anything: finished trials are not run again, interrupted ones go on from their
+last checkpoint, and Optuna starts with all finished points. Tune's own state is not needed for that.
+
+A trial holds its own process beside its workers' (which Ray reserves later, in a placement group of its own).
+Only as many trials are started as fit with their workers; otherwise they would wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from hbt_dist.config import RunFile
+from hbt_dist.errors import UserError
+from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
+from hbt_dist.orchestration.config import WorkerSettings
+from hbt_dist.orchestration.trial import write_plan
+from hbt_dist.search.config import OBJECTIVES, EarlyStopping, SearchFile
+from hbt_dist.search.folder import SearchFolder, Trial
+from hbt_dist.search.sampler import Sampler, make_sampler
+from hbt_dist.search.space import Base
+
+Say = Callable[[str], None]
+
+
+class TrialSource(Protocol):
+    """Gives the trials of a search or a study, one by one."""
+
+    def next(self) -> Trial | None:
+        """The next trial to run, its plan written; none: there are no more."""
+
+    def ended(self, trial: Trial) -> None:
+        """A trial has ended; its folder says how."""
+
+    def remaining(self) -> int:
+        """How many trials are still to start, as far as that is known."""
+
+
+class SearchSource:
+    """The trials of a search: unfinished ones first, then every new point with every seed.
+
+    Args:
+        folder: opened.
+        retry_failed: run failed trials again.
+    """
+
+    def __init__(
+        self, search: SearchFile, base: Base, folder: SearchFolder, *, retry_failed: bool = False
+    ) -> None:
+        self._search, self._base, self._folder = search, base, folder
+        recorded = folder.points()
+        self._points: list[dict[str, Any]] = [line["parameters"] for line in recorded]
+        again = ("failed",) if retry_failed else ()
+        self._waiting = [
+            trial
+            for number in range(len(recorded))
+            for trial in self._trials(number)
+            if trial.status() in (None, "running", *again)
+        ]
+        ended = [
+            None
+            if any(trial in self._waiting for trial in self._trials(number))
+            else folder.outcome(self._trials(number), list(search.objectives))
+            for number in range(len(recorded))
+        ]
+        self._sampler: Sampler = make_sampler(search, list(zip(self._points, ended, strict=True)))
+        self._open = set(range(len(recorded))) - {n for n, found in enumerate(ended) if found is not None}
+
+    def warm_start(self) -> int:
+        """Teach the sampler what earlier searches found; tells how many points it took."""
+        taken = 0
+        for place in self._search.warm_start:
+            earlier = SearchFolder(Path(place))
+            if not (earlier.root / "search.json").is_file():
+                raise UserError(f"warm_start: {place}", "is not the folder of a search", "name one, or none")
+            trials: dict[int, list[Trial]] = {}
+            for trial in earlier.trials():
+                trials.setdefault(trial.point, []).append(trial)
+            for of_point in trials.values():
+                found = earlier.outcome(of_point, list(self._search.objectives))
+                if found is not None:
+                    taken += self._sampler.learn(of_point[0].parameters, found)
+        return taken
+
+    def next(self) -> Trial | None:
+        """The next trial, its plan written."""
+        if not self._waiting and not self._ask():
+            return None
+        trial = self._waiting.pop(0)
+        write_plan(
+            trial,
+            self.run_of(trial),
+            self._search.benchmark,
+            every_checkpoint=self._search.evaluate_checkpoints,
+        )
+        (trial.folder / "stop").unlink(missing_ok=True)
+        return trial
+
+    def run_of(self, trial: Trial) -> RunFile:
+        """The run of a trial: the base with the point's values, its seed, its folder, and no final tests."""
+        run = self._base.run(
+            trial.parameters,
+            place=f"{self._folder.root}, {trial.name}",
+            seed=trial.seed,
+            name=trial.name,
+            output_dir=str(trial.folder / "run"),
+        )
+        measured = run.evaluation.model_copy(update={"benchmarks": ()})
+        return run.model_copy(update={"evaluation": measured})
+
+    def ended(self, trial: Trial) -> None:
+        """Tell the sampler once all seeds of the point have ended."""
+        trials = self._trials(trial.point)
+        if trial.point in self._open and all(one.status() not in (None, "running") for one in trials):
+            self._open.discard(trial.point)
+            found = self._folder.outcome(trials, list(self._search.objectives))
+            self._sampler.tell(trial.point, self._points[trial.point], found)
+
+    def remaining(self) -> int:
+        """Trials that wait, and the points that are still to be drawn."""
+        return len(self._waiting) + len(self._search.seeds) * max(0, self.planned() - len(self._points))
+
+    def planned(self) -> int:
+        """Points of the whole search."""
+        if self._search.sampler.points is not None:
+            return self._search.sampler.points
+        count = 1
+        for dimension in self._search.space.values():
+            count *= len(dimension.values() or [])
+        return count
+
+    def _ask(self) -> bool:
+        point = self._sampler.ask()
+        if point is None:
+            return False
+        number = self._folder.add_point(point, self._search.sampler.kind)
+        self._points.append(point)
+        self._open.add(number)
+        self._waiting = self._trials(number)
+        return True
+
+    def _trials(self, number: int) -> list[Trial]:
+        return [self._folder.trial(number, seed, self._points[number]) for seed in self._search.seeds]
+
+
+def run_trials(
+    source: TrialSource,
+    folder: SearchFolder,
+    workers: WorkerSettings,
+    *,
+    trial_resources: Mapping[str, float],
+    max_concurrent: int | None = None,
+    early_stopping: EarlyStopping | None = None,
+    trackers: Sequence[str] = (),
+    say: Say = print,
+) -> None:
+    """Run every trial of a source on the cluster that `workers` names; returns when all have ended.
+
+    Args:
+        workers: of every trial.
+        trial_resources: what the process that drives a trial reserves, besides its workers.
+        max_concurrent: at most so many trials at a time; never more than the cluster holds.
+        early_stopping: stop trials that fall behind.
+        trackers: of `SearchFile.trackers`.
+
+    Raises:
+        UserError: the cluster cannot hold one trial, or a tracker is missing.
+    """
+    callbacks = _tracker_callbacks(trackers, folder)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends at once: the folder has everything
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    with connect(workers, extra_cpus=trial_resources.get("CPU", 0.0)) as cluster:
+        room = concurrent_trials(cluster, workers, trial_resources)
+        parallel = min(room, max_concurrent or room)
+        say(f"{source.remaining()} trials to run, {parallel} at a time")
+        _tune(source, folder, parallel, trial_resources, early_stopping, callbacks, say)
+        _await_freed()
+
+
+def concurrent_trials(cluster: Cluster, workers: WorkerSettings, trial_resources: Mapping[str, float]) -> int:
+    """How many trials the cluster holds at once, each with its workers.
+
+    Raises:
+        UserError: not one.
+    """
+    import ray
+
+    use_gpu = check_resources(cluster, workers)
+    share = {
+        name: amount * workers.num_workers for name, amount in worker_resources(workers, use_gpu).items()
+    }
+    for name, amount in trial_resources.items():
+        share[name] = share.get(name, 0.0) + amount
+    have = {**ray.cluster_resources(), **(cluster.growth or {})}
+    room = {name: int((have.get(name, 0.0) + 1e-6) // amount) for name, amount in share.items() if amount > 0}
+    short = [name for name, count in room.items() if count < 1]
+    if short:
+        name = short[0]
+        raise UserError(
+            "workers, trial_resources",
+            f"one trial needs {share[name]:g} {name} ({workers.num_workers} workers and its own process), "
+            f"the cluster has {have.get(name, 0.0):g}",
+            "lower workers.num_workers, workers.cpus_per_worker or trial_resources, or add nodes",
+        )
+    return min(room.values())
+
+
+def _tune(
+    source: TrialSource,
+    folder: SearchFolder,
+    parallel: int,
+    trial_resources: Mapping[str, float],
+    early_stopping: EarlyStopping | None,
+    callbacks: list[Any],
+    say: Say,
+) -> None:
+    from ray import tune
+
+    bridge = _bridge(source, say)
+    scheduler = None if early_stopping is None else _halving(early_stopping, folder)
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable, dict(trial_resources)),
+        tune_config=tune.TuneConfig(
+            search_alg=bridge.searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=parallel,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%dT%H%M%S", time.gmtime()),
+            storage_path=str(folder.root / "ray"),
+            callbacks=[bridge.callback, *callbacks],
+            failure_config=tune.FailureConfig(max_failures=2),  # of the trial's own process
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    if bridge.problem is not None:
+        raise bridge.problem
+
+
+def _trial_name(trial: Any) -> str:
+    return f"{Path(trial.config['trial']).name}-{trial.trial_id}"
+
+
+def _trainable(config: dict[str, Any]) -> None:
+    """What Tune runs for each trial."""
+    from ray import tune
+
+    from hbt_dist.orchestration.trial import run_trial
+
+    run_trial(Path(config["trial"]), tune.report)
+
+
+def _bridge(source: TrialSource, say: Say) -> Any:
+    """Tune's searcher and callback over a source: what to run next, and what to say of what has ended."""
+    from ray import tune
+    from ray.tune.search import Searcher
+
+    state = SimpleNamespace(problem=None, trials={}, finished=0)
+
+    class Next(Searcher):
+        def __init__(self) -> None:
+            super().__init__(metric=None, mode=None)
+
+        def suggest(self, trial_id: str) -> Any:
+            if state.problem is not None:
+                return Searcher.FINISHED
+            try:
+                trial = source.next()
+            except Exception as error:  # Tune would swallow it
+                state.problem = error
+                return Searcher.FINISHED
+            if trial is None:
+                return Searcher.FINISHED
+            state.trials[trial_id] = trial
+            return {"trial": str(trial.folder), "parameters": trial.parameters, "seed": trial.seed}
+
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
+            trial = state.trials.pop(trial_id)
+            if trial.status() in (None, "running"):  # its process died and was not to be started again
+                _mark_failed(trial)
+            source.ended(trial)
+            state.finished += 1
+            say(describe_end(trial, source.remaining() + len(state.trials)))
+
+        def save(self, checkpoint_path: str) -> None:
+            """Nothing: the search's folder is the record."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Nothing: see save."""
+
+    class Quiet(tune.Callback):
+        """Keeps Tune from adding its default console output."""
+
+    state.searcher, state.callback = Next(), Quiet()
+    return state
+
+
+def _mark_failed(trial: Trial) -> None:
+    from hbt_dist.search.folder import now, replace_json
+
+    record = trial.record() or {
+        "trial": trial.name,
+        "point": trial.point,
+        "seed": trial.seed,
+        "parameters": trial.parameters,
+        "started": now(),
+        "steps": 0,
+    }
+    why = "the process that drove the trial died three times"
+    replace_json(trial.folder / "trial.json", {**record, "status": "failed", "ended": now(), "error": why})
+
+
+def describe_end(trial: Trial, left: int) -> str:
+    """One line about a trial that has ended."""
+    record = trial.record() or {}
+    shown = " ".join(f"{key.split('.')[-1]}={_short(value)}" for key, value in trial.parameters.items())
+    head = f"{trial.name} {shown} {record.get('status')} after {record.get('seconds', 0):.0f} s"
+    last = trial.history()[-1:]
+    if record.get("status") == "failed":
+        head += f": {str(record.get('error'))[:200]}"
+    elif last:
+        head += ": " + " ".join(f"{name} {last[0][name]:.4g}" for name in OBJECTIVES if name in last[0])
+    return f"{head} ({left} left)"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "/".join(f"{key}:{_short(one)}" for key, one in value.items())
+    return str(value)
+
+
+def _halving(settings: EarlyStopping, folder: SearchFolder) -> Any:
+    """Asynchronous successive halving that asks a trial to stop instead of killing it."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+    class Halving(AsyncHyperBandScheduler):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            decision = super().on_trial_result(tune_controller, trial, result)
+            if decision == TrialScheduler.STOP:
+                (Path(trial.config["trial"]) / "stop").touch()
+            return str(TrialScheduler.CONTINUE)
+
+        def remember(self, name: str, step: int, value: float) -> None:
+            """Take in a checkpoint that an earlier start measured."""
+            for bracket in self._brackets:
+                known: Any = SimpleNamespace(trial_id=name)
+                bracket.on_result(known, step, value if self._mode == "max" else -value)
+
+    scheduler = Halving(
+        time_attr="step",
+        metric=settings.metric,
+        mode=OBJECTIVES[settings.metric],
+        grace_period=settings.first_step,
+        max_t=2**31,
+        reduction_factor=settings.reduction,
+        stop_last_trials=False,
+    )
+    for trial in folder.trials():
+        for line in trial.history():
+            scheduler.remember(trial.name, line["step"], line[settings.metric])
+    return scheduler
+
+
+def _tracker_callbacks(trackers: Sequence[str], folder: SearchFolder) -> list[Any]:
+    """Tune's loggers for the trackers that were asked for; TensorBoard is Tune's own default."""
+    if "tensorboard" not in trackers:
+        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    found: list[Any] = []
+    for name in trackers:
+        try:
+            if name == "wandb":
+                importlib.import_module("wandb")
+                from ray.air.integrations.wandb import WandbLoggerCallback
+
+                found.append(WandbLoggerCallback(project=folder.root.name))
+            elif name == "mlflow":
+                importlib.import_module("mlflow")
+                from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+                found.append(MLflowLoggerCallback(experiment_name=folder.root.name))
+        except ImportError:
+            raise UserError(
+                "trackers", f"{name} is not installed", f"pip install {name}, or leave it out"
+            ) from None
+    return found
+
+
+def _await_freed(seconds: float = 10) -> None:
+    """Wait until the trials' placement groups are gone; remove what stays."""
+    import ray
+    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+    from ray.util.state import list_placement_groups
+
+    job = ray.get_runtime_context().get_job_id()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        alive = {name for name, facts in placement_group_table().items() if facts["state"] != "REMOVED"}
+        mine = [
+            group.placement_group_id
+            for group in list_placement_groups(filters=[("creator_job_id", "=", job)])
+            if group.placement_group_id in alive
+        ]
+        if not mine:
+            return
+        time.sleep(0.5)
+    for name in mine:
+        print(f"removing a placement group that Ray kept: {name}", file=sys.stderr)
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(name)))

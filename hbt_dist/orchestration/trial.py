@@ -1,0 +1,292 @@
+"""One trial: a whole training with its own Ray Train workers, its checkpoints measured while it goes on.
+
+Runs in an actor of Ray Tune. Training runs in a second thread; this one exports each new checkpoint,
+evaluates it and tells Tune. A trial that shall stop early is asked to (a file that its workers look for at
+every step), so that it ends by itself and Ray frees everything at once: killing the actor of a nested
+training is where Ray leaks workers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hbt_dist.config import BenchmarkSettings, RunFile
+from hbt_dist.errors import UserError
+from hbt_dist.search.folder import Trial, append_line, now, replace_json
+from hbt_dist.training.run_folder import RunFolder
+
+_POLL_SECONDS = 0.5
+
+Report = Callable[[dict[str, float]], None]
+
+
+def write_plan(
+    trial: Trial,
+    run: RunFile,
+    benchmark: BenchmarkSettings | None,
+    *,
+    final_benchmarks: tuple[BenchmarkSettings, ...] = (),
+    every_checkpoint: bool = True,
+) -> None:
+    """Write what a trial is to do.
+
+    Args:
+        run: its run, paths absolute, output_dir inside the trial's folder.
+        benchmark: gives the objectives, at every checkpoint or at the end.
+        final_benchmarks: measured once, on the trained model.
+    """
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    plan = {
+        "point": trial.point,
+        "seed": trial.seed,
+        "parameters": trial.parameters,
+        "run": run.plain(),
+        "benchmark": None if benchmark is None else benchmark.model_dump(mode="json"),
+        "final_benchmarks": [one.model_dump(mode="json") for one in final_benchmarks],
+        "every_checkpoint": every_checkpoint,
+    }
+    replace_json(trial.folder / "plan.json", plan)
+
+
+def run_trial(folder: Path, report: Report) -> None:
+    """Train and measure one trial; a trial that was interrupted goes on from its last checkpoint.
+
+    Whatever ends it is said in its `trial.json` and nowhere else: one bad point must not end a search.
+
+    Args:
+        folder: of the trial, with its plan.
+        report: hears of every measured checkpoint.
+    """
+    plan = json.loads((folder / "plan.json").read_text("utf-8"))
+    trial = Trial(folder, plan["point"], plan["seed"], plan["parameters"])
+    run = RunFile.model_validate(plan["run"])
+    record = _Record(trial, run)
+    try:
+        with record.clock():
+            finished = _train_and_measure(trial, run, plan, record, report)
+    except Exception as error:
+        (folder / "error.txt").write_text("".join(traceback.format_exception(error)), "utf-8")
+        record.end("failed", " ".join(str(error).split())[:2000] or type(error).__name__)
+    else:
+        record.end("finished" if finished else "stopped")
+
+
+class _Record:
+    """`trial.json` and `history.jsonl` of a trial, times summed over its starts."""
+
+    def __init__(self, trial: Trial, run: RunFile) -> None:
+        before = trial.record() or {}
+        self._trial, self._workers = trial, run.workers.num_workers
+        self._seconds = float(before.get("seconds", 0.0))
+        self._began = time.monotonic()
+        self._facts: dict[str, Any] = {
+            "trial": trial.name,
+            "point": trial.point,
+            "seed": trial.seed,
+            "parameters": trial.parameters,
+            "status": "running",
+            "started": before.get("started") or now(),
+            "ended": None,
+            "error": None,
+            "steps": int(before.get("steps", 0)),
+            "workers": self._workers,
+        }
+        self._write()
+
+    def clock(self) -> _Clock:
+        """Writes the time spent now and then, so that a killed start counts too."""
+        return _Clock(self._write)
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds + time.monotonic() - self._began
+
+    def measured(self, step: int, figures: dict[str, Any]) -> None:
+        self._facts["steps"] = step
+        seconds = round(self.seconds, 1)
+        times = {"seconds": seconds, "worker_seconds": round(seconds * self._workers, 1)}
+        append_line(self._trial.folder / "history.jsonl", {"step": step, **times, **figures})
+        self._write()
+
+    def end(self, status: str, error: str | None = None) -> None:
+        self._facts |= {"status": status, "ended": now(), "error": error}
+        self._write()
+
+    def _write(self) -> None:
+        seconds = round(self.seconds, 1)
+        times = {"seconds": seconds, "worker_seconds": round(seconds * self._workers, 1)}
+        replace_json(self._trial.folder / "trial.json", {**self._facts, **times})
+
+
+class _Clock:
+    def __init__(self, write: Callable[[], None], every: float = 10) -> None:
+        self._write, self._every, self._stop = write, every, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every):
+            self._write()
+
+
+def _train_and_measure(
+    trial: Trial, run: RunFile, plan: dict[str, Any], record: _Record, report: Report
+) -> bool:
+    """Whether the training reached its last step."""
+    folder = RunFolder(run.output_dir)
+    stop_file = trial.folder / "stop"
+    benchmark = plan["benchmark"] and BenchmarkSettings.model_validate(plan["benchmark"])
+    measured = {line["step"] for line in trial.history()}
+    training = _Training(run, stop_file)
+    if not folder.model.is_dir():
+        training.start()
+    while training.is_alive():
+        training.join(_POLL_SECONDS)
+        if benchmark is not None and plan["every_checkpoint"]:
+            step = _newest_step(folder)
+            if step is not None and step not in measured and step < run.training.steps:
+                _measure_checkpoint(trial, run, folder, step, benchmark, record, report, measured)
+    training.raise_problem()
+    finished = folder.model.is_dir()
+    step = run.training.steps if finished else (_newest_step(folder) or 0)
+    if benchmark is not None and step not in measured and step > 0:
+        if finished:
+            _measure(trial, run, folder.model, step, benchmark, record, report)
+        else:
+            _measure_checkpoint(trial, run, folder, step, benchmark, record, report, measured)
+    if finished:
+        for block in plan["final_benchmarks"]:
+            final = BenchmarkSettings.model_validate(block)
+            out = trial.folder / "evaluation" / "final" / final.label
+            if not (out / "results.json").is_file():
+                _evaluate(run, folder.model, final, out)
+    return finished
+
+
+class _Training(threading.Thread):
+    def __init__(self, run: RunFile, stop_file: Path) -> None:
+        super().__init__(name="training", daemon=True)
+        self._run, self._stop_file = run, stop_file
+        self._problem: BaseException | None = None
+
+    def run(self) -> None:
+        from hbt_dist.orchestration.train import train_on_ray
+
+        try:
+            train_on_ray(self._run, quiet=True, stop_file=self._stop_file)
+        except BaseException as error:  # handed to the other thread
+            self._problem = error
+
+    def raise_problem(self) -> None:
+        if self._problem is not None:
+            raise self._problem
+
+
+def _newest_step(folder: RunFolder) -> int | None:
+    steps = [int(path.name.removeprefix("step-")) for path in folder.checkpoints.glob("step-*[0-9]")]
+    return max(steps, default=None)
+
+
+def _measure_checkpoint(
+    trial: Trial,
+    run: RunFile,
+    folder: RunFolder,
+    step: int,
+    benchmark: BenchmarkSettings,
+    record: _Record,
+    report: Report,
+    measured: set[int],
+) -> None:
+    from hbt_dist.training.export import export_checkpoint
+
+    measured.add(step)
+    place = Path(tempfile.mkdtemp(prefix="hbt-checkpoint-"))
+    try:
+        try:
+            checkpoint = next(folder.checkpoints.glob(f"step-*{step}"))
+            export_checkpoint(checkpoint, place / "model")
+        except (StopIteration, OSError, UserError):
+            if _newest_step(folder) == step:
+                raise
+            return  # training went on and removed it meanwhile: the next one is measured
+        _measure(trial, run, place / "model", step, benchmark, record, report)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _measure(
+    trial: Trial,
+    run: RunFile,
+    model: Path,
+    step: int,
+    benchmark: BenchmarkSettings,
+    record: _Record,
+    report: Report,
+) -> None:
+    place = Path("evaluation") / f"step-{step}" / benchmark.label
+    _evaluate(run, model, benchmark, trial.folder / place)
+    objectives = objectives_of(trial.folder / place)
+    record.measured(
+        step, {"loss": _loss_at(RunFolder(run.output_dir), step), **objectives, "evaluation": str(place)}
+    )
+    report({"step": float(step), **objectives})
+
+
+def _evaluate(run: RunFile, model: Path, benchmark: BenchmarkSettings, out: Path) -> None:
+    from hbt_dist.jobs import evaluate_job
+
+    evaluate_job(
+        str(model),
+        benchmark,
+        out,
+        text=run.model.text,
+        scoring=run.evaluation.scoring,
+        trust_remote_code=run.model.trust_remote_code,
+        quiet=True,
+    )
+
+
+def objectives_of(folder: Path) -> dict[str, float]:
+    """The four objectives of an evaluation folder.
+
+    Raises:
+        UserError: the benchmark does not give one (a benchmark of one language has no cross-lingual mAP).
+    """
+    results = json.loads((folder / "results.json").read_text("utf-8"))
+    found: dict[str, float] = {}
+    for name in ("monolingual", "crosslingual", "multilingual"):
+        found[name] = results["means"][name]["macro"]["map"]
+    found["rank_distance"] = results["bias"]["rank_distance"]["macro"]
+    absent = [name for name, value in found.items() if value is None]
+    if absent:
+        raise UserError(
+            str(folder), f"gives no {absent[0]}", "search with a benchmark of two or more languages"
+        )
+    return found
+
+
+def _loss_at(folder: RunFolder, step: int) -> float | None:
+    loss = None
+    with folder.metrics.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                figures = json.loads(line)
+            except ValueError:
+                break
+            if figures.get("step") == step:
+                loss = float(figures["loss"])
+    return loss

@@ -1,0 +1,217 @@
+"""Which point is tried next: the grid in order, or Optuna's draws.
+
+Optuna (optuna.org) draws random points and multi-objective TPE points. The study lives in memory and is
+made anew from the search's folder at each start: finished points enter with their objectives, so a resumed
+search goes on with all that it knew, whatever the order in which its trials ended.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from hbt_dist.search.config import OBJECTIVES, Dimension, SearchFile
+from hbt_dist.search.space import Point
+
+#: Bounds of the uniform draws behind a simplex.
+_SIMPLEX_DRAWS = (1e-6, 1.0)
+
+
+class Sampler(Protocol):
+    """Gives points and hears what became of them."""
+
+    def ask(self) -> Point | None:
+        """The next point; none: there are no more."""
+
+    def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
+        """What a point has reached; `number` is its place in the order of `ask`. None: it gave nothing."""
+
+    def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
+        """Take in a point of an earlier search; whether it lies in this space."""
+
+
+class GridSampler:
+    """Every combination, the last key fastest."""
+
+    def __init__(self, space: Mapping[str, Dimension]) -> None:
+        values = [dimension.values() or [] for dimension in space.values()]
+        self._points: Iterator[tuple[Any, ...]] = itertools.product(*values)
+        self._keys = list(space)
+
+    def ask(self) -> Point | None:
+        """The next combination."""
+        values = next(self._points, None)
+        return None if values is None else dict(zip(self._keys, values, strict=True))
+
+    def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
+        """A grid does not learn."""
+
+    def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
+        """A grid does not learn."""
+        return False
+
+
+class OptunaSampler:
+    """Random or multi-objective TPE draws.
+
+    A simplex is drawn uniformly: K draws of -log(u), divided by their sum (the Dirichlet(1, ..., 1)
+    distribution).
+
+    Args:
+        search: space, sampler, objectives.
+        known: points that are recorded already, with their objectives if they have finished.
+    """
+
+    def __init__(self, search: SearchFile, known: list[tuple[Point, Mapping[str, float] | None]]) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(logging.ERROR)
+        settings = search.sampler
+        self._optuna = optuna
+        self._space, self._settings = search.space, settings
+        self._objectives = list(search.objectives)
+        self._asked = len(known)
+        self._trials: dict[int, Any] = {}
+        # A fresh stream for each start: the draws of an earlier start must not come again.
+        seed = settings.seed + 1_000_003 * len(known)
+        sampler: Any
+        if settings.kind == "random":
+            sampler = optuna.samplers.RandomSampler(seed=seed)
+        else:
+            import warnings
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                sampler = optuna.samplers.TPESampler(
+                    n_startup_trials=settings.startup_points, multivariate=True, constant_liar=True, seed=seed
+                )
+        if settings.weights is not None:
+            directions: Any = ["maximize"]
+        else:
+            directions = [
+                {"max": "maximize", "min": "minimize"}[OBJECTIVES[name]] for name in self._objectives
+            ]
+        self._study = optuna.create_study(directions=directions, sampler=sampler)
+        for point, objectives in known:
+            if objectives is not None:
+                self.learn(point, objectives)
+
+    def ask(self) -> Point | None:
+        """The next draw, until there have been as many as the search asks for."""
+        assert self._settings.points is not None
+        if self._asked >= self._settings.points:
+            return None
+        trial = self._study.ask()
+        self._trials[self._asked] = trial
+        self._asked += 1
+        return {key: self._draw(trial, key, dimension) for key, dimension in self._space.items()}
+
+    def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
+        """Record the outcome of a point; one that an earlier start asked for enters as a finished one."""
+        trial = self._trials.pop(number, None)
+        if trial is not None and objectives is not None:
+            self._study.tell(trial, self._values(objectives))
+        elif trial is not None:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        elif objectives is not None:
+            self.learn(point, objectives)
+
+    def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
+        """Add a finished point; false if it lies outside the space or lacks an objective."""
+        parameters: dict[str, Any] = {}
+        distributions: dict[str, Any] = {}
+        for key, dimension in self._space.items():
+            if key not in point:
+                return False
+            for name, distribution in self._distributions(key, dimension).items():
+                distributions[name] = distribution
+            found = self._inverse(key, dimension, point[key])
+            if found is None:
+                return False
+            parameters |= found
+        if any(name not in objectives or not math.isfinite(objectives[name]) for name in self._objectives):
+            return False
+        try:
+            trial = self._optuna.trial.create_trial(
+                params=parameters, distributions=distributions, values=self._values(objectives)
+            )
+        except ValueError:  # a value outside its bounds
+            return False
+        self._study.add_trial(trial)
+        return True
+
+    def _values(self, objectives: Mapping[str, float]) -> list[float]:
+        weights = self._settings.weights
+        if weights is not None:
+            return [sum(weight * objectives[name] for name, weight in weights.items())]
+        return [float(objectives[name]) for name in self._objectives]
+
+    def _distributions(self, key: str, dimension: Dimension) -> dict[str, Any]:
+        kinds = self._optuna.distributions
+        if dimension.uniform is not None:
+            return {key: kinds.FloatDistribution(*dimension.uniform)}
+        if dimension.log_uniform is not None:
+            return {key: kinds.FloatDistribution(*dimension.log_uniform, log=True)}
+        if dimension.integer is not None:
+            return {key: kinds.IntDistribution(*dimension.integer)}
+        if dimension.range is not None:
+            values = dimension.values() or []
+            return {key: kinds.FloatDistribution(values[0], values[-1], step=dimension.range[2])}
+        if dimension.simplex is not None:
+            return {f"{key}.{kind}": kinds.FloatDistribution(*_SIMPLEX_DRAWS) for kind in dimension.simplex}
+        assert dimension.choice is not None
+        return {key: kinds.CategoricalDistribution(tuple(range(len(dimension.choice))))}
+
+    def _draw(self, trial: Any, key: str, dimension: Dimension) -> Any:
+        if dimension.simplex is not None:
+            draws = [trial.suggest_float(f"{key}.{kind}", *_SIMPLEX_DRAWS) for kind in dimension.simplex]
+            weights = [1e-12 - math.log(draw) for draw in draws]
+            return {
+                kind: round(weight / sum(weights), 6)
+                for kind, weight in zip(dimension.simplex, weights, strict=True)
+            }
+        if dimension.choice is not None:
+            return dimension.choice[trial.suggest_categorical(key, tuple(range(len(dimension.choice))))]
+        if dimension.range is not None:
+            values = dimension.values() or []
+            return round(trial.suggest_float(key, values[0], values[-1], step=dimension.range[2]), 12)
+        if dimension.integer is not None:
+            return trial.suggest_int(key, *dimension.integer)
+        if dimension.log_uniform is not None:
+            return trial.suggest_float(key, *dimension.log_uniform, log=True)
+        assert dimension.uniform is not None
+        return trial.suggest_float(key, *dimension.uniform)
+
+    def _inverse(self, key: str, dimension: Dimension, value: Any) -> dict[str, Any] | None:
+        """Optuna's parameters of a value; none if it is not one of the dimension's."""
+        if dimension.simplex is not None:
+            if not isinstance(value, dict) or not set(value) <= set(dimension.simplex):
+                return None
+            # Any positive multiple of the shares gives the same mixture; a mean of 1 is where draws lie.
+            count = len(dimension.simplex)
+            return {
+                f"{key}.{kind}": max(math.exp(-count * float(value.get(kind, 0.0))), _SIMPLEX_DRAWS[0])
+                for kind in dimension.simplex
+            }
+        if dimension.choice is not None:
+            return {key: dimension.choice.index(value)} if value in dimension.choice else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return {key: value}
+
+
+def make_sampler(search: SearchFile, known: list[tuple[Point, Mapping[str, float] | None]]) -> Sampler:
+    """The sampler of a search, brought to where the recorded points leave it.
+
+    Args:
+        known: recorded points in order, with their objectives if they have finished.
+    """
+    if search.sampler.kind != "grid":
+        return OptunaSampler(search, known)
+    sampler = GridSampler(search.space)
+    for _ in known:
+        sampler.ask()
+    return sampler

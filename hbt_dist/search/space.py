@@ -1,0 +1,141 @@
+"""From a search file to runs: the base run, a point's values set in it, the check that all is possible.
+
+A point is a mapping of dotted keys to values. Every trial is a whole run file: the base with the point's
+values, its seed and its own folder. The ends of each dimension are tried on the base run before the first
+trial, so that an impossible value costs seconds and not hours.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hbt_dist.batching.plan import check_divisible
+from hbt_dist.config import RunFile, find_run_file, resolve_paths
+from hbt_dist.errors import UserError
+from hbt_dist.search.config import SearchFile
+from hbt_dist.settings import apply_override, explain, read_yaml, set_value
+
+Point = dict[str, Any]
+
+#: Setting one of these keys takes the other away: they are two ways of one choice.
+_ALTERNATIVES = {"batches.alpha": "mixture", "batches.mixture": "alpha"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """The run that every trial starts from, as it was written (defaults not filled in)."""
+
+    file: str
+    data: dict[str, Any]
+
+    @classmethod
+    def load(cls, run: str, overrides: list[str] | tuple[str, ...]) -> Base:
+        """Read a base run file and apply its overrides.
+
+        Raises:
+            UserError: see `load_settings`.
+        """
+        path = find_run_file(run)
+        data, lines = read_yaml(path)
+        overridden = {apply_override(data, item): item for item in overrides}
+        try:
+            RunFile.model_validate(data)
+        except ValidationError as error:
+            raise explain(error, RunFile, str(path), lines, overridden) from None
+        return cls(str(path), data)
+
+    def run(self, point: Point, *, place: str, **fixed: Any) -> RunFile:
+        """The run of a point, its paths absolute.
+
+        Args:
+            point: dotted key -> value.
+            place: what a mistake is reported at.
+            fixed: top-level entries of the run file that the caller sets.
+
+        Raises:
+            UserError: a key is unknown or a value impossible in this run.
+        """
+        data = copy.deepcopy(self.data)
+        for key, value in point.items():
+            other = _ALTERNATIVES.get(key)
+            if other is not None and isinstance(data.get("batches"), dict):
+                data["batches"].pop(other, None)
+            set_value(data, key, copy.deepcopy(value), place)
+        data |= fixed
+        try:
+            run = RunFile.model_validate(data)
+        except ValidationError as error:
+            found = explain(error, RunFile, self.file, {}, {})
+            shown = json.dumps(point, ensure_ascii=False)
+            raise UserError(
+                place, f"{shown} gives no run: {found.place}: {found.found}", found.expected
+            ) from None
+        return resolve_paths(run)
+
+
+def check_space(search: SearchFile, base: Base, place: str) -> None:
+    """Try every listed value, and the ends of every continuous dimension, on the base run.
+
+    Args:
+        place: the search file, for messages.
+
+    Raises:
+        UserError: a key is unknown, a value is impossible, or the workers do not divide a batch size.
+    """
+    corners = {key: dimension.corners() for key, dimension in search.space.items()}
+    first = {key: values[0] for key, values in corners.items()}
+    for key, values in corners.items():
+        for value in values:
+            where = f"{place}, space: {key}"
+            run = base.run({**first, key: value}, place=where)
+            try:
+                check_divisible(run.batches.global_batch_size, run.workers.num_workers)
+            except UserError as error:
+                raise UserError(where, f"{value!r}: {error.place}: {error.found}", error.expected) from None
+
+
+def check_disjoint(search: SearchFile, base: RunFile, place: str) -> None:
+    """Refuse a development benchmark that shares questions with a test benchmark.
+
+    Raises:
+        UserError: they share one, or one cannot be read.
+    """
+    from hbt_dist.jobs import load
+
+    def questions(benchmark: Any) -> dict[tuple[str, str], str]:
+        data = load(benchmark)
+        languages = [data.languages[i] for i in data.question_language]
+        return {
+            (language, " ".join(text.casefold().split())): name
+            for language, text, name in zip(languages, data.question_texts, data.question_ids, strict=True)
+        }
+
+    tests = [*search.test_benchmarks, *base.evaluation.benchmarks]
+    development = questions(search.benchmark)
+    for test in tests:
+        shared = [(key, name) for key, name in questions(test).items() if key in development]
+        if shared:
+            (language, _), name = shared[0]
+            raise UserError(
+                place,
+                f"benchmark {search.benchmark.label!r} shares {len(shared):,} questions with the test "
+                f"benchmark {test.label!r}, such as {name!r} in {language}",
+                "choose on questions that are not tested on: another benchmark, or another split of it",
+            )
+
+
+def absolute(search: SearchFile) -> SearchFile:
+    """The search with its folders absolute."""
+    data = search.model_dump(mode="json")
+    data["output_dir"] = str(Path(search.output_dir).expanduser().absolute())
+    for block in [data["benchmark"], *data["test_benchmarks"]]:
+        if block["data_dir"] is not None:
+            block["data_dir"] = str(Path(block["data_dir"]).expanduser().absolute())
+    data["warm_start"] = [str(Path(folder).expanduser().absolute()) for folder in search.warm_start]
+    return SearchFile.model_validate(data)
