@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hbt_dist.batching.config import BatchSettings
+from hbt_dist.batching.config import BatchSettings, CodeSwitchingSettings
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.data.config import DataSettings
 from hbt_dist.errors import UserError
@@ -121,6 +121,9 @@ def resolve_paths(run: RunFile) -> RunFile:
     for source, block in zip(run.data.sources, data["data"]["sources"], strict=True):
         if source.path is not None and source.format != "hub":
             block["path"] = _absolute(source.path)
+    switching = run.batches.code_switching
+    if switching is not None:
+        data["batches"]["code_switching"] |= _absolute_dictionaries(switching)
     for benchmark, block in zip(run.evaluation.benchmarks, data["evaluation"]["benchmarks"], strict=True):
         if benchmark.data_dir is not None:
             block["data_dir"] = _absolute(benchmark.data_dir)
@@ -133,6 +136,16 @@ def resolve_paths(run: RunFile) -> RunFile:
     if run.evaluation.scoring.cache_dir is not None:
         data["evaluation"]["scoring"]["cache_dir"] = _absolute(run.evaluation.scoring.cache_dir)
     return RunFile.model_validate(_unset_defaults(data, run))
+
+
+def _absolute_dictionaries(switching: CodeSwitchingSettings) -> dict[str, Any]:
+    files = switching.dictionaries
+    if isinstance(files, dict):
+        files = {pair: _absolute(file) for pair, file in files.items()}
+    elif files is not None and files != "sample":
+        files = _absolute(files)
+    vectors = switching.vectors and {code: _absolute(file) for code, file in switching.vectors.items()}
+    return {"dictionaries": files, "vectors": vectors, "cache_dir": _absolute(switching.cache_dir)}
 
 
 def _unset_defaults(data: dict[str, Any], run: RunFile) -> dict[str, Any]:

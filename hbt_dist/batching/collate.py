@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.aligned import aligned_languages
+from hbt_dist.batching.code_switching.switcher import Counts, Switcher
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.plan import GlobalBatch
 from hbt_dist.batching.tokens import TokenRows, TokenStore
@@ -37,6 +38,7 @@ class LocalBatch:
     sub_batch_B: NDArray[np.int32]  # sub-batch of each row of the global batch
     sub_batch_N: NDArray[np.int32]  # sub-batch of each gathered passage
     aligned_questions: TokenRows | None = None  # (b) the questions in a second language, if asked for
+    switched: Counts | None = None  # what code-switching did to this slice, where it is on
 
 
 def collate(
@@ -47,6 +49,7 @@ def collate(
     world_size: int = 1,
     *,
     aligned_seed: int | None = None,
+    switcher: Switcher | None = None,
 ) -> LocalBatch:
     """Return the slice of a rank.
 
@@ -54,7 +57,9 @@ def collate(
         batch: the whole global batch.
         corpus, tokens: what its rows refer to.
         rank, world_size: which slice.
-        aligned_seed: the run's seed, to add each question in a second language (see aligned.py).
+        aligned_seed: the run's seed, to add each question in a second language (see aligned.py), which is
+            never switched.
+        switcher: replaces words of questions and passages (code-switching), where it is on.
 
     Raises:
         UserError: the rows do not divide among the ranks.
@@ -70,16 +75,22 @@ def collate(
     if aligned_seed is not None:
         second = aligned_languages(batch, corpus, aligned_seed)
         aligned = tokens.questions(local.example, second[rank * len(local) : (rank + 1) * len(local)])
+    questions = tokens.questions(local.example, local.question_language)
+    passages = tokens.passages(rows, languages)
+    switched = None
+    if switcher is not None:
+        questions, passages, switched = switcher.apply(local, rank * len(local), questions, passages)
     return LocalBatch(
         batch=batch,
         rank=rank,
         world_size=world_size,
-        questions=tokens.questions(local.example, local.question_language),
-        passages=tokens.passages(rows, languages),
+        questions=questions,
+        passages=passages,
         passage_group_N=gathered_order(group_B, negative_group, world_size),
         sub_batch_B=batch.sub_batch,
         sub_batch_N=gathered_order(batch.sub_batch, sub_batch_of_negative, world_size),
         aligned_questions=aligned,
+        switched=switched,
     )
 
 

@@ -21,10 +21,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from hbt_dist.batching.code_switching.config import CodeSwitchingSettings
+from hbt_dist.batching.kinds import KINDS, Kind
 from hbt_dist.settings import Settings
 
-Kind = Literal["monolingual", "crosslingual", "mixed_monolingual", "any_pair"]
-KINDS: tuple[Kind, ...] = ("monolingual", "crosslingual", "mixed_monolingual", "any_pair")
+__all__ = [
+    "KINDS",
+    "BatchSettings",
+    "CodeSwitchingSettings",
+    "DatasetSettings",
+    "HardNegativeSettings",
+    "Kind",
+    "MixtureEntry",
+    "Schedule",
+    "Temperature",
+    "Weights",
+]
 
 
 class Schedule(Settings):
@@ -217,6 +229,9 @@ class BatchSettings(Settings):
     hard_negatives: HardNegativeSettings = Field(
         HardNegativeSettings(), description="Hard negatives per row."
     )
+    code_switching: CodeSwitchingSettings | None = Field(
+        None, description="Words of the rows replaced by translations into other languages."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -242,6 +257,10 @@ class BatchSettings(Settings):
         self._some_weight_at_every_step()
         if self.mixing == "per_batch" and any(entry.sub_batches > 1 for entry in self.entries()):
             raise ValueError("`sub_batches` belongs to mixing: shares")
+        if self.code_switching is not None and self.code_switching.kinds is not None:
+            unused = set(self.code_switching.kinds) - {entry.kind for entry in self.entries()}
+            if unused:
+                raise ValueError(f"code_switching.kinds: the mixture has no {', '.join(sorted(unused))} rows")
         return self
 
     def _some_weight_at_every_step(self) -> None:
@@ -268,7 +287,10 @@ class BatchSettings(Settings):
         ]
 
     def canonical(self) -> dict[str, Any]:
-        """Return plain data in which equal plans look equal: alpha is spelled out as a mixture."""
-        data = self.model_dump(mode="json", exclude={"alpha", "mixture"})
+        """Return plain data in which equal plans look equal: alpha is spelled out as a mixture.
+
+        Code-switching is left out: the content of its dictionaries counts, see `CodeSwitching.state`.
+        """
+        data = self.model_dump(mode="json", exclude={"alpha", "mixture", "code_switching"})
         data["mixture"] = [entry.model_dump(mode="json") for entry in self.entries()]
         return data

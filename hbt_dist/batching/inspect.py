@@ -17,14 +17,17 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from hbt_dist.batching.config import KINDS
+from hbt_dist.batching.code_switching.switcher import switched_passages, switched_questions
+from hbt_dist.batching.code_switching.switching import SwitchCounts
 from hbt_dist.batching.corpus_view import PlanCorpus, TextCorpus
 from hbt_dist.batching.keyed import Floats
+from hbt_dist.batching.kinds import KINDS
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.tokens import TokenStore
 
 _SAMPLED_ROWS = 1 << 17
 _SAMPLED_TEXTS = 2000
+_SWITCHED_ROWS = 4096
 _PAIRS_SHOWN = 30
 
 Cell = str | int | float | None
@@ -78,7 +81,7 @@ def inspect(
     """
     return Inspection(
         corpus=[*_corpus_tables(plan.corpus), *_length_tables(plan.corpus, tokens, texts)],
-        plan=_plan_tables(plan, total_steps),
+        plan=[*_plan_tables(plan, total_steps), *_switching_tables(plan, total_steps, texts)],
         step=[] if step is None else [_step_table(plan, plan.batch(step), texts, rows)],
     )
 
@@ -259,6 +262,37 @@ def _plan_tables(plan: BatchPlan, total_steps: int) -> list[Table]:
     return [kinds, languages, pairs, by_dataset, _epochs(plan, stream_share, total_steps)]
 
 
+def _switching_tables(plan: BatchPlan, total_steps: int, texts: TextCorpus | None) -> list[Table]:
+    """What code-switching does to the rows of some steps, where it is on."""
+    switching = plan.switching
+    if switching is None or texts is None:
+        return []
+    num_sampled = max(1, min(total_steps, _SWITCHED_ROWS // plan.settings.global_batch_size))
+    sampled = np.unique(np.linspace(0, max(total_steps - 1, 0), num_sampled).astype(np.int64)).tolist()
+    asked, answers = SwitchCounts(), SwitchCounts()
+    for step in sampled:
+        batch = plan.batch(step)
+        asked += switched_questions(switching, texts, batch, 0).counts
+        answers += switched_passages(switching, texts, batch, 0).counts
+    settings = switching.settings
+    rows: list[tuple[Cell, ...]] = []
+    for role, chance, counts in (
+        ("question", settings.question_probability, asked),
+        ("passage", settings.passage_probability, answers),
+    ):
+        known = counts.known / counts.words if counts.words else 0.0
+        rows.append((role, counts.texts, counts.words, known, chance, counts.ratio))
+    pairs = [f"{source}: {' '.join(sorted(found))}" for source, found in switching.lexicon.pairs.items()]
+    return [
+        Table(
+            f"Code-switching ({settings.variant})",
+            ("role", "texts", "words", "in a dictionary, share", "drawn share", "switched share"),
+            rows,
+            f"in {len(sampled)} evenly spaced steps; {'; '.join(pairs)}",
+        )
+    ]
+
+
 def _drawn_kinds(plan: BatchPlan, steps: Any) -> Floats:
     """Return the share of rows that each entry gets over all steps."""
     mixture = plan.mixture
@@ -301,8 +335,20 @@ def _epochs(plan: BatchPlan, stream_share: Floats, total_steps: int) -> Table:
     )
 
 
+def _switched_texts(
+    plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Questions and passages of a step that code-switching changes, by place (positives come first)."""
+    if plan.switching is None or texts is None:
+        return {}, {}
+    found = [one(plan.switching, texts, batch, 0) for one in (switched_questions, switched_passages)]
+    asked, answers = (dict(zip(one.place.tolist(), one.texts, strict=True)) for one in found)
+    return asked, answers
+
+
 def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None, rows: int) -> Table:
     names, corpus = plan.corpus.languages, plan.corpus
+    questions, passages = _switched_texts(plan, batch, texts)
     shown: list[tuple[Cell, ...]] = []
     for i in range(min(rows, len(batch))):
         example = int(batch.example[i])
@@ -314,8 +360,10 @@ def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None, r
         else:
             where += [
                 texts.example_id(example),
-                _one_line(texts.question_text(example, question)),
-                _one_line(texts.passage_text(int(corpus.example_passage[example]), passage)),
+                _one_line(questions.get(i) or texts.question_text(example, question)),
+                _one_line(
+                    passages.get(i) or texts.passage_text(int(corpus.example_passage[example]), passage)
+                ),
             ]
         negatives = []
         for j, row in enumerate(batch.negative[i].tolist()):

@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.config import KINDS, BatchSettings
+from hbt_dist.batching.code_switching.switching import CodeSwitching
+from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.deck import build_decks
 from hbt_dist.batching.keyed import Int64s, below, derive_key, hash64
+from hbt_dist.batching.kinds import KINDS
 from hbt_dist.batching.mixture import Mixture, slots_of
 from hbt_dist.batching.negatives import hard_negatives
 from hbt_dist.batching.resume import plan_state, state_fingerprint
@@ -88,7 +90,7 @@ def check_divisible(global_batch_size: int, world_size: int) -> None:
 
 
 class BatchPlan:
-    """All global batches of a run.
+    """All global batches of a run; with code-switching, `switching` says how their texts are changed.
 
     Args:
         corpus: what to draw from.
@@ -96,7 +98,8 @@ class BatchPlan:
         seed: of the run.
 
     Raises:
-        UserError: the corpus cannot give what the settings ask for.
+        UserError: the corpus cannot give what the settings ask for, or a dictionary of the code-switching
+            cannot be read.
     """
 
     def __init__(self, corpus: PlanCorpus, settings: BatchSettings, seed: int) -> None:
@@ -130,11 +133,15 @@ class BatchPlan:
         ]
         self._table = StratumTable.of(self.streams)
         self._table.check(self)
+        self.switching: CodeSwitching | None = None
+        if settings.code_switching is not None:
+            self.switching = CodeSwitching.of(settings.code_switching, corpus.languages, seed)
 
     @cached_property
     def state(self) -> dict[str, Any]:
         """What decides the batches, as plain data, to be saved with a checkpoint (resume.check_resume)."""
-        return plan_state(self.corpus, self.settings, self.seed)
+        switching = None if self.switching is None else self.switching.state
+        return plan_state(self.corpus, self.settings, self.seed, switching)
 
     @property
     def fingerprint(self) -> str:

@@ -18,14 +18,20 @@ from hbt_dist.errors import UserError
 PLAN_VERSION = 1  # raised whenever the same settings give other batches than before
 
 
-def plan_state(corpus: PlanCorpus, settings: BatchSettings, seed: int) -> dict[str, Any]:
-    """Return everything that decides the batches, as plain data."""
-    return {
+def plan_state(
+    corpus: PlanCorpus,
+    settings: BatchSettings,
+    seed: int,
+    code_switching: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return everything that decides the batches, as plain data; `code_switching` where it is on."""
+    state = {
         "version": PLAN_VERSION,
         "seed": seed,
         "corpus": corpus.fingerprint,
         "batches": settings.canonical(),
     }
+    return state if code_switching is None else {**state, "code_switching": dict(code_switching)}
 
 
 def state_fingerprint(state: Mapping[str, Any]) -> str:
@@ -50,6 +56,9 @@ def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     differences = {key: f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed}
     if "corpus" in differences:
         differences["corpus"] = "the training data are others"
+    dictionaries = "code_switching.dictionaries"
+    if dictionaries in differences and dictionaries in before and dictionaries in now:
+        differences[dictionaries] = "the dictionaries of code-switching are others"
     raise UserError(
         "the checkpoint's batch plan",
         f"is not that of this run: {'; '.join(differences.values())}",

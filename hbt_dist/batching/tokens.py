@@ -257,12 +257,12 @@ def _tokenise_unit(
                 continue
             rows = np.array([row for row, _ in found])
             prefixed = [text.prefix(role) + one for _, one in found]
-            encoded = _encode(tokenizer, prefixed, limit)
+            encoded = encode_texts(tokenizer, prefixed, limit)
             counts = np.array([len(one) for one in encoded], np.int64)
             _refuse_empty(corpus, role, language, found, counts)
             full = np.flatnonzero(counts >= limit)
             if len(full):
-                whole = _encode(tokenizer, [prefixed[place] for place in full], None)
+                whole = encode_texts(tokenizer, [prefixed[place] for place in full], None)
                 truncated += sum(len(one) > limit for one in whole)
             texts += len(found)
             special_only += int((counts <= special).sum())
@@ -283,7 +283,20 @@ def _tokenise_unit(
     )
 
 
-def _encode(tokenizer: Any, texts: list[str], limit: int | None) -> list[list[int]]:
+def replace_rows(rows: TokenRows, places: NDArray[np.integer], encoded: list[list[int]]) -> TokenRows:
+    """Return the rows with some of them replaced: row `places[i]` by `encoded[i]`; places ascend."""
+    lengths = rows.lengths.copy()
+    lengths[places] = [len(one) for one in encoded]
+    pieces, start = [], 0
+    for place, one in zip(places.tolist(), encoded, strict=True):
+        pieces += [rows.ids[rows.offsets[start] : rows.offsets[place]], np.array(one, np.int32)]
+        start = place + 1
+    pieces.append(rows.ids[rows.offsets[start] :])
+    return TokenRows(np.concatenate(pieces), np.concatenate([[0], np.cumsum(lengths)]), rows.pad_id)
+
+
+def encode_texts(tokenizer: Any, texts: list[str], limit: int | None) -> list[list[int]]:
+    """Return the token ids of each text, special tokens included, cut at `limit` if there is one."""
     out: list[list[int]] = tokenizer(
         texts,
         truncation=limit is not None,

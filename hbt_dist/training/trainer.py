@@ -24,6 +24,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from hbt_dist.batching.code_switching.switcher import Switcher
+from hbt_dist.batching.code_switching.switching import summed_figures
 from hbt_dist.batching.collate import collate
 from hbt_dist.batching.plan import BatchPlan, check_divisible
 from hbt_dist.batching.resume import check_resume
@@ -66,6 +68,14 @@ class Prepared:
     model: LoadedEncoder
     tokens: TokenStore
     plan: BatchPlan
+
+    @property
+    def switcher(self) -> Switcher | None:
+        """What replaces words of the rows, where code-switching is on."""
+        switching = self.plan.switching
+        if switching is None:
+            return None
+        return Switcher(switching, self.corpus, self.model.tokenizer, self.model.text)
 
     @property
     def fingerprint(self) -> str:
@@ -332,6 +342,7 @@ def train_step(
         world.rank,
         world.size,
         aligned_seed=run.seed if run.loss.alignment_weight > 0 else None,
+        switcher=prepared.switcher,
     )
     planned = time.monotonic()
     torch.manual_seed(
@@ -357,6 +368,7 @@ def train_step(
         "learning_rate": engine.learning_rate(step),
         "gradient_norm": norm,
         **{name: value for name, value in figures.items() if name != "loss"},
+        **({} if local.switched is None else summed_figures(local.switched, world)),
         "seconds": round(seconds, 4),
         "seconds_planning": round(planned - tick, 4),
         "tokens_per_second": round(result.num_tokens / seconds),
