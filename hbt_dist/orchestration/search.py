@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 from hbt_dist.config import RunFile
@@ -25,7 +24,7 @@ from hbt_dist.errors import UserError
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
 from hbt_dist.orchestration.config import WorkerSettings
 from hbt_dist.orchestration.trial import write_plan
-from hbt_dist.search.config import OBJECTIVES, EarlyStopping, SearchFile
+from hbt_dist.search.config import EarlyStopping, SearchFile
 from hbt_dist.search.folder import SearchFolder, Trial
 from hbt_dist.search.sampler import Sampler, make_sampler
 from hbt_dist.search.space import Base
@@ -226,12 +225,14 @@ def _tune(
 ) -> None:
     from ray import tune
 
-    bridge = _bridge(source, say)
-    scheduler = None if early_stopping is None else _halving(early_stopping, folder)
+    from hbt_dist.orchestration.tune_parts import Halving, NextTrial
+
+    searcher = NextTrial(source, say)
+    scheduler = None if early_stopping is None else Halving.of(early_stopping, folder)
     tuner = tune.Tuner(
         tune.with_resources(_trainable, dict(trial_resources)),
         tune_config=tune.TuneConfig(
-            search_alg=bridge.searcher,
+            search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=parallel,
@@ -241,14 +242,14 @@ def _tune(
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%dT%H%M%S", time.gmtime()),
             storage_path=str(folder.root / "ray"),
-            callbacks=[bridge.callback, *callbacks],
+            callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=2),  # of the trial's own process
             verbose=0,
         ),
     )
     tuner.fit()
-    if bridge.problem is not None:
-        raise bridge.problem
+    if searcher.problem is not None:
+        raise searcher.problem
 
 
 def _trial_name(trial: Any) -> str:
@@ -262,121 +263,6 @@ def _trainable(config: dict[str, Any]) -> None:
     from hbt_dist.orchestration.trial import run_trial
 
     run_trial(Path(config["trial"]), tune.report)
-
-
-def _bridge(source: TrialSource, say: Say) -> Any:
-    """Tune's searcher and callback over a source: what to run next, and what to say of what has ended."""
-    from ray import tune
-    from ray.tune.search import Searcher
-
-    state = SimpleNamespace(problem=None, trials={}, finished=0)
-
-    class Next(Searcher):
-        def __init__(self) -> None:
-            super().__init__(metric=None, mode=None)
-
-        def suggest(self, trial_id: str) -> Any:
-            if state.problem is not None:
-                return Searcher.FINISHED
-            try:
-                trial = source.next()
-            except Exception as error:  # Tune would swallow it
-                state.problem = error
-                return Searcher.FINISHED
-            if trial is None:
-                return Searcher.FINISHED
-            state.trials[trial_id] = trial
-            return {"trial": str(trial.folder), "parameters": trial.parameters, "seed": trial.seed}
-
-        def on_trial_complete(
-            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-        ) -> None:
-            trial = state.trials.pop(trial_id)
-            if trial.status() in (None, "running"):  # its process died and was not to be started again
-                _mark_failed(trial)
-            source.ended(trial)
-            state.finished += 1
-            say(describe_end(trial, source.remaining() + len(state.trials)))
-
-        def save(self, checkpoint_path: str) -> None:
-            """Nothing: the search's folder is the record."""
-
-        def restore(self, checkpoint_path: str) -> None:
-            """Nothing: see save."""
-
-    class Quiet(tune.Callback):
-        """Keeps Tune from adding its default console output."""
-
-    state.searcher, state.callback = Next(), Quiet()
-    return state
-
-
-def _mark_failed(trial: Trial) -> None:
-    from hbt_dist.search.folder import now, replace_json
-
-    record = trial.record() or {
-        "trial": trial.name,
-        "point": trial.point,
-        "seed": trial.seed,
-        "parameters": trial.parameters,
-        "started": now(),
-        "steps": 0,
-    }
-    why = "the process that drove the trial died three times"
-    replace_json(trial.folder / "trial.json", {**record, "status": "failed", "ended": now(), "error": why})
-
-
-def describe_end(trial: Trial, left: int) -> str:
-    """One line about a trial that has ended."""
-    record = trial.record() or {}
-    shown = " ".join(f"{key.split('.')[-1]}={_short(value)}" for key, value in trial.parameters.items())
-    head = f"{trial.name} {shown} {record.get('status')} after {record.get('seconds', 0):.0f} s"
-    last = trial.history()[-1:]
-    if record.get("status") == "failed":
-        head += f": {str(record.get('error'))[:200]}"
-    elif last:
-        head += ": " + " ".join(f"{name} {last[0][name]:.4g}" for name in OBJECTIVES if name in last[0])
-    return f"{head} ({left} left)"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return "/".join(f"{key}:{_short(one)}" for key, one in value.items())
-    return str(value)
-
-
-def _halving(settings: EarlyStopping, folder: SearchFolder) -> Any:
-    """Asynchronous successive halving that asks a trial to stop instead of killing it."""
-    from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
-
-    class Halving(AsyncHyperBandScheduler):
-        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            decision = super().on_trial_result(tune_controller, trial, result)
-            if decision == TrialScheduler.STOP:
-                (Path(trial.config["trial"]) / "stop").touch()
-            return str(TrialScheduler.CONTINUE)
-
-        def remember(self, name: str, step: int, value: float) -> None:
-            """Take in a checkpoint that an earlier start measured."""
-            for bracket in self._brackets:
-                known: Any = SimpleNamespace(trial_id=name)
-                bracket.on_result(known, step, value if self._mode == "max" else -value)
-
-    scheduler = Halving(
-        time_attr="step",
-        metric=settings.metric,
-        mode=OBJECTIVES[settings.metric],
-        grace_period=settings.first_step,
-        max_t=2**31,
-        reduction_factor=settings.reduction,
-        stop_last_trials=False,
-    )
-    for trial in folder.trials():
-        for line in trial.history():
-            scheduler.remember(trial.name, line["step"], line[settings.metric])
-    return scheduler
 
 
 def _tracker_callbacks(trackers: Sequence[str], folder: SearchFolder) -> list[Any]:

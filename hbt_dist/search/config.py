@@ -5,7 +5,7 @@ output_dir: searches/alpha
 run: quickstart
 space: {batches.alpha: {range: [0, 1, 0.1]}}
 seeds: [0, 1, 2]
-benchmark: {name: sample, split: dev}
+benchmark: {name: sample, variant: dev}
 """
 
 from __future__ import annotations
