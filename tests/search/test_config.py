@@ -1,0 +1,102 @@
+"""Search files: what is refused before the first trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hbt_dist.errors import UserError
+from hbt_dist.search.job import load_search_file, search_job
+from hbt_dist.search.space import Base
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(folder: Path, **changes: Any) -> str:
+    data = {
+        "name": "s",
+        "output_dir": str(folder / "search"),
+        "run": "quickstart",
+        "overrides": ["evaluation.benchmarks.0.variant=test", f"data.cache_dir={folder / 'cache'}"],
+        "space": {"batches.alpha": {"range": [0, 1, 0.5]}},
+        "benchmark": {"name": "sample", "variant": "dev"},
+    }
+    file = folder / "search.yaml"
+    file.write_text(yaml.safe_dump({**data, **changes}), "utf-8")
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"space": {"batches.alpa": {"range": [0, 1, 0.5]}}}, "did you mean 'alpha'"),
+        (
+            {"space": {"batches.alpha": {"uniform": [1, 0]}}, "sampler": {"kind": "random", "points": 2}},
+            "below",
+        ),
+        ({"space": {"batches.alpha": {"range": [0, 2, 0.5]}}}, "less than or equal to 1"),
+        ({"space": {"batches.alpha": {"range": [1, 0, 0.5]}}}, "first <= last"),
+        ({"space": {"batches.alpha": {"uniform": [0, 1]}}}, "continuous"),
+        ({"space": {"batches.alpha": {"choice": [0.5], "uniform": [0, 1]}}}, "give one of"),
+        ({"space": {"batches.alpha": {"chioce": [0.5]}}}, "unknown key"),
+        ({"space": {"batches.alpha": {"log_uniform": [0, 1]}}}, "above 0"),
+        ({"space": {"batches.mixture": {"simplex": ["monolingual", "odd"]}}}, "batch kinds"),
+        ({"space": {"batches.languages": {"simplex": ["monolingual", "any_pair"]}}}, "simplex is for"),
+        ({"space": {"batches.global_batch_size": {"choice": [128, 127]}}}, "127"),
+        ({"space": {"optimizer.learning_rate": {"choice": ["high"]}}}, "optimizer.learning_rate"),
+        ({"space": {"data.sources.7.path": {"choice": ["x"]}}}, "does not exist"),
+        ({"space": {"seed": {"choice": [1, 2]}}}, "belongs into seeds"),
+        ({"space": {}}, "space"),
+        ({"seeds": [1, 1]}, "each seed once"),
+        ({"sampler": {"kind": "optuna"}}, "points"),
+        ({"sampler": {"kind": "grid", "points": 3}}, "points"),
+        ({"objectives": ["speed"]}, "objectives"),
+        ({"warm_start": ["elsewhere"]}, "optuna"),
+        ({"early_stopping": {"first_step": 5}, "evaluate_checkpoints": False}, "evaluate_checkpoints"),
+        ({"trial_resources": {"CPU": 0}}, "positive"),
+        ({"run": "nowhere.yaml"}, "no such run file"),
+        ({"run": "quickstart", "overrides": ["batches.alhpa=1"]}, "unknown key"),
+    ],
+)
+def test_refused_with_one_message(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    file = write(tmp_path, **changes)
+    with pytest.raises(UserError) as refused:
+        load_search_file(file)
+    assert expected in str(refused.value)
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_development_benchmark_must_not_share_questions_with_a_test_benchmark(tmp_path: Path) -> None:
+    file = write(tmp_path, benchmark={"name": "sample", "variant": "test"})
+    with pytest.raises(UserError, match="shares 1,320 questions") as refused:
+        search_job(file, dry_run=True)
+    assert "sample-test" in str(refused.value)
+
+
+def test_a_missing_benchmark_is_found_first(tmp_path: Path) -> None:
+    file = write(tmp_path, benchmark={"name": "xquad-r", "data_dir": str(tmp_path / "none")})
+    with pytest.raises(UserError, match="none"):
+        search_job(file, dry_run=True)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "ray_configs" / "search").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_shipped_searches_are_sound(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Run me with:" in file.read_text("utf-8")
+    search_job(str(file), [f"output_dir={tmp_path / 'out'}"], dry_run=True)
+    assert "trials" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_alpha_and_mixture_take_each_other_s_place() -> None:
+    base = Base.load("quickstart", ())
+    assert base.data["batches"]["alpha"] == 0.5
+    run = base.run({"batches.mixture": {"monolingual": 0.25, "any_pair": 0.75}}, place="here")
+    assert run.batches.alpha is None
+    assert run.batches.mixture is not None
+    assert [entry.kind for entry in run.batches.mixture] == ["monolingual", "any_pair"]
+    assert base.run({}, place="here").batches.alpha == 0.5

@@ -1,0 +1,85 @@
+"""The record of a search: half lines, foreign folders, and means over seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hbt_dist.errors import UserError
+from hbt_dist.search.folder import SearchFolder, append_line, read_lines, replace_json
+
+DESCRIBED = {"name": "s", "space": {"batches.alpha": "range"}}
+
+
+def opened(root: Path) -> SearchFolder:
+    folder = SearchFolder(root)
+    folder.open(DESCRIBED, {"search.yaml": {"name": "s"}})
+    return folder
+
+
+def test_half_a_line_is_not_read_and_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "points.jsonl"
+    append_line(path, {"point": 0})
+    with path.open("a") as file:
+        file.write('{"point": 1, "para')
+    assert read_lines(path) == [{"point": 0}]
+    append_line(path, {"point": 1})
+    assert read_lines(path) == [{"point": 0}, {"point": 1}]
+    path.write_text("nonsense\n")
+    with pytest.raises(UserError, match="line 1"):
+        read_lines(path)
+
+
+def test_the_same_search_is_continued_and_another_refused(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    again = SearchFolder(tmp_path)
+    assert again.open(DESCRIBED, {})
+    again.close()
+    with pytest.raises(UserError, match=r"another search \(it differs in space\)"):
+        SearchFolder(tmp_path).open({**DESCRIBED, "space": {}}, {})
+
+
+def test_two_processes_do_not_write_one_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = opened(tmp_path)
+    second = SearchFolder(tmp_path)
+    monkeypatch.setattr(
+        second._lock, "acquire", lambda timeout: type(second._lock).acquire(second._lock, 0.1)
+    )
+    with pytest.raises(UserError, match="another process"):
+        second.open(DESCRIBED, {})
+    folder.close()
+
+
+def test_folders_that_are_no_search_of_this_version(tmp_path: Path) -> None:
+    head = tmp_path / "search.json"
+    opened(tmp_path).close()
+    replace_json(head, {**json.loads(head.read_text()), "format": 99})
+    with pytest.raises(UserError, match="format 99"):
+        SearchFolder(tmp_path).open(DESCRIBED, {})
+    head.write_text("{half")
+    with pytest.raises(UserError, match="not JSON"):
+        SearchFolder(tmp_path).open(DESCRIBED, {})
+    head.unlink()
+    (tmp_path / "trials" / "p0000-s0").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no search\.json"):
+        SearchFolder(tmp_path).open(DESCRIBED, {})
+
+
+def test_points_are_compared_at_the_last_step_that_all_seeds_have(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    point = {"batches.alpha": 0.5}
+    assert folder.add_point(point, "grid") == 0
+    trials = [folder.trial(0, seed, point) for seed in (0, 1)]
+    for trial, values in zip(trials, ([0.1, 0.2, 0.9], [0.3, 0.4]), strict=True):
+        trial.folder.mkdir(parents=True)
+        facts = {"point": 0, "seed": trial.seed, "parameters": point}
+        replace_json(trial.folder / "trial.json", {**facts, "status": "finished"})
+        for step, value in enumerate(values, 1):
+            append_line(trial.folder / "history.jsonl", {"step": step, "monolingual": value})
+    assert [trial.name for trial in folder.trials()] == ["p0000-s0", "p0000-s1"]
+    assert folder.outcome(trials, ["monolingual"]) == {"monolingual": pytest.approx(0.3)}
+    replace_json(trials[1].folder / "trial.json", {"status": "failed"})
+    assert folder.outcome(trials, ["monolingual"]) is None
+    folder.close()
