@@ -38,7 +38,7 @@ class TextStore:
         """The texts of rows start..stop-1 in a language; None where there is none."""
         if not 0 <= start <= stop <= self.num_rows:
             raise IndexError(f"rows {start}..{stop} of {self.num_rows}")
-        if not (self.folder / f"{language}.arrow").exists():
+        if language not in self._tables and not (self.folder / f"{language}.arrow").exists():
             return [None] * (stop - start)
         return self._column(language, start, stop)
 

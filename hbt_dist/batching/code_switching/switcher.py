@@ -1,8 +1,8 @@
 """The texts of a batch's rows, switched, and the token rows they give.
 
 Only texts in which a word was replaced are tokenised again; all other rows are those of the token store.
-Cost: 256 rows with questions of 12 words and passages of 40 take about 40 ms on one core, half of it in the
-tokenizer.
+Cost: 256 rows of the embedded sample, 11 words per question and 18 per passage and every text changed, take
+about 15 ms, and the tokenizer 45 ms on one core, which it divides among the cores it may use.
 """
 
 from __future__ import annotations

@@ -131,24 +131,22 @@ class CodeSwitching:
         counter = (np.repeat((row << _SLOT_BITS) + slot, sizes) << _WORD_BITS) + place
         drawn = uniform(derive_key("switched word", self.seed, step, role), counter) < chance
         tables = self._tables_of_words(role, step, row, language, counter, sizes)
+        flags = drawn.tolist()
         answer: list[str | None] = []
         known = switched = 0
-        for number, one in enumerate(parts):
-            start = int(offsets[number])
+        for one, of_words, first in zip(parts, tables, offsets.tolist(), strict=False):
+            words = one[1::2]
+            found = [table.get(word) for table, word in zip(of_words, map(str.lower, words), strict=True)]
             changes = 0
-            flags = drawn[start : start + int(sizes[number])].tolist()
-            for index, (flag, table) in enumerate(zip(flags, tables[number], strict=True)):
-                word = one[2 * index + 1]
-                translation = table.get(word.lower())
-                if translation is None:
-                    continue
-                known += 1
-                if flag:
-                    one[2 * index + 1] = with_case_of(word, translation)
-                    changes += 1
+            for index, translation in enumerate(found):
+                if translation is not None:
+                    known += 1
+                    if flags[first + index]:
+                        one[2 * index + 1] = with_case_of(words[index], translation)
+                        changes += 1
             switched += changes
             answer.append("".join(one) if changes else None)
-        return answer, SwitchCounts(len(texts), int(offsets[-1]), known, switched)
+        return answer, SwitchCounts(len(texts), len(flags), known, switched)
 
     def _tables_of_words(
         self,
@@ -168,10 +166,11 @@ class CodeSwitching:
                 [self._tables[code][target]] * size
                 for code, target, size in zip(language.tolist(), of_text, sizes.tolist(), strict=True)
             ]
-        of_word = np.split(below(key, counter, np.repeat(options, sizes)), np.cumsum(sizes)[:-1])
+        of_word = below(key, counter, np.repeat(options, sizes)).tolist()
+        ends = np.cumsum(sizes).tolist()
         return [
-            [self._tables[code][target] for target in targets.tolist()]
-            for code, targets in zip(language.tolist(), of_word, strict=True)
+            [self._tables[code][target] for target in of_word[end - size : end]]
+            for code, size, end in zip(language.tolist(), sizes.tolist(), ends, strict=True)
         ]
 
 

