@@ -280,11 +280,11 @@ def test_every_world_size_trains_on_the_same_switched_rows(
         assert whole.switched is not None
         for world in (2, 4):
             parts = slices(plan, corpus, store, step, world)
-            assert sum((rows_of(part.questions) for part in parts), []) == rows_of(whole.questions)
+            assert [row for part in parts for row in rows_of(part.questions)] == rows_of(whole.questions)
             size = 24 // world
-            positives = [rows_of(part.passages)[:size] for part in parts]
-            negatives = [rows_of(part.passages)[size:] for part in parts]
-            assert sum(positives, []) + sum(negatives, []) == rows_of(whole.passages)
+            positives = [row for part in parts for row in rows_of(part.passages)[:size]]
+            negatives = [row for part in parts for row in rows_of(part.passages)[size:]]
+            assert positives + negatives == rows_of(whole.passages)
             for role in ("question", "passage"):
                 counts = [part.switched[role] for part in parts if part.switched is not None]
                 assert sum(counts, SwitchCounts()) == whole.switched[role]
@@ -339,7 +339,7 @@ def test_replaced_rows(data: st.DataObject) -> None:
     old = data.draw(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=8))
     places = sorted(data.draw(st.sets(st.integers(0, len(old) - 1))))
     new = [data.draw(st.lists(st.integers(10, 19), max_size=4)) for _ in places]
-    ids = np.array(sum(old, []), np.int32)
+    ids = np.array([token for one in old for token in one], np.int32)
     rows = TokenRows(ids, np.concatenate([[0], np.cumsum([len(one) for one in old])]).astype(np.int64), 7)
     found = replace_rows(rows, np.array(places, np.int64), new)
     wanted = {**dict(enumerate(old)), **dict(zip(places, new, strict=True))}
@@ -351,7 +351,7 @@ def test_replaced_rows(data: st.DataObject) -> None:
 def test_a_step_of_256_rows_costs_little(tmp_path: Path) -> None:
     """Processor time of collating, best of several steps: the embedded sample, a byte-pair tokenizer.
 
-    The tokenizer's own work on the changed texts is taken off: it depends on the tokenizer and runs on all cores.
+    The tokenizer's work on the changed texts is taken off: it is the tokenizer's, and runs on all cores.
     """
     source = {"name": "sample", "format": "sample", "languages": ["en", "fi"]}
     corpus = build_corpus(DataSettings.model_validate({"sources": [source]}), tmp_path)
