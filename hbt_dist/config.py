@@ -13,7 +13,7 @@ from pydantic import Field
 
 from hbt_dist.batching.config import BatchSettings, CodeSwitchingSettings
 from hbt_dist.contrastive.config import LossSettings, StepSettings
-from hbt_dist.data.config import DataSettings
+from hbt_dist.data.config import BenchmarkSettings, DataSettings
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.modeling import ModelSettings
@@ -23,24 +23,18 @@ from hbt_dist.training.config import TrainingSettings
 from hbt_dist.training.deepspeed_config import DeepSpeedSettings
 from hbt_dist.training.optimizer import OptimizerSettings
 
+__all__ = [
+    "EMBEDDED",
+    "BenchmarkSettings",
+    "RunEvaluation",
+    "RunFile",
+    "find_run_file",
+    "load_run",
+    "resolve_paths",
+]
+
 #: Run files that come with the package; `hbt-dist train quickstart` finds them by name.
 EMBEDDED = Path(__file__).parent / "run_files"
-
-
-class BenchmarkSettings(Settings):
-    """One benchmark to evaluate on."""
-
-    name: str = Field(description="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...")
-    data_dir: str | None = Field(None, description="its folder; the embedded sample needs none")
-    variant: str | None = Field(
-        None, description="candidate text or task variant, where the benchmark has several"
-    )
-    languages: tuple[str, ...] | None = Field(None, description="only these languages; none: all it has")
-
-    @property
-    def label(self) -> str:
-        """A folder name that tells the benchmark and its variant."""
-        return self.name if self.variant is None else f"{self.name}-{self.variant.replace('+', '-')}"
 
 
 class RunEvaluation(Settings):
@@ -124,9 +118,13 @@ def resolve_paths(run: RunFile) -> RunFile:
     switching = run.batches.code_switching
     if switching is not None:
         data["batches"]["code_switching"] |= _absolute_dictionaries(switching)
-    for benchmark, block in zip(run.evaluation.benchmarks, data["evaluation"]["benchmarks"], strict=True):
-        if benchmark.data_dir is not None:
-            block["data_dir"] = _absolute(benchmark.data_dir)
+    for benchmarks, blocks in (
+        (run.evaluation.benchmarks, data["evaluation"]["benchmarks"]),
+        (run.data.exclude_overlap_with, data["data"]["exclude_overlap_with"]),
+    ):
+        for benchmark, block in zip(benchmarks, blocks, strict=True):
+            if benchmark.data_dir is not None:
+                block["data_dir"] = _absolute(benchmark.data_dir)
     name = run.model.name_or_path
     if name is not None and Path(name).expanduser().is_dir():
         data["model"]["name_or_path"] = _absolute(name)

@@ -38,6 +38,8 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
         folder.check(run.plain())
     if measure:
         check_benchmarks(run.evaluation.benchmarks)
+    if first and run.data.exclude_overlap_with and not quiet:
+        _say(overlap_of(run))
     if launcher == "ray":
         if measure and "start" in run.evaluation.when:
             _measure(run, folder, "start", quiet)
@@ -67,6 +69,14 @@ def train_in_process(run: RunFile, *, quiet: bool = False) -> None:
         result = train_loop(run, runtime, quiet=quiet)
     if runtime.rank == 0 and not result.finished:
         _say(f"stopped at step {result.step} as asked; the same command continues from there")
+
+
+def overlap_of(run: RunFile) -> str:
+    """What the run's corpus left out because it repeats a benchmark, source by source."""
+    from hbt_dist.data.conversion import overlap_text
+    from hbt_dist.data.corpus import build_corpus
+
+    return overlap_text(build_corpus(run.data, Path(run.data.cache_dir)))
 
 
 def check_benchmarks(benchmarks: Sequence[BenchmarkSettings]) -> None:

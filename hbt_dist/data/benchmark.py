@@ -20,7 +20,7 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.data.benchmark_registry import BENCHMARKS, BenchmarkEntry
+from hbt_dist.data.benchmark_registry import BENCHMARKS
 from hbt_dist.data.languages import language_codes
 from hbt_dist.data.splits import Split
 from hbt_dist.errors import UserError
@@ -236,11 +236,17 @@ def load_benchmark(
 
     builder = BenchmarkBuilder(name, chosen, codes)
     module = importlib.import_module(f"hbt_dist.data.benchmark_readers.{entry.module}")
-    getattr(module, entry.function)(_folder(name, entry, data_dir), chosen, codes, builder)
+    getattr(module, entry.function)(benchmark_folder(name, data_dir), chosen, codes, builder)
     return builder.build()
 
 
-def _folder(name: str, entry: BenchmarkEntry, data_dir: Path | str | None) -> Path:
+def benchmark_folder(name: str, data_dir: Path | str | None) -> Path:
+    """The folder of a known benchmark's files.
+
+    Raises:
+        UserError: no folder is given, or there is none.
+    """
+    entry = BENCHMARKS[name]
     if data_dir is None:
         raise UserError(
             f"benchmark {name}", "no data folder is given", "name the folder of its files (data_dir)"

@@ -126,6 +126,22 @@ class SourceSettings(Settings):
         return self
 
 
+class BenchmarkSettings(Settings):
+    """One benchmark to evaluate on."""
+
+    name: str = Field(description="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...")
+    data_dir: str | None = Field(None, description="its folder; the embedded sample needs none")
+    variant: str | None = Field(
+        None, description="candidate text or task variant, where the benchmark has several"
+    )
+    languages: tuple[str, ...] | None = Field(None, description="only these languages; none: all it has")
+
+    @property
+    def label(self) -> str:
+        """A folder name that tells the benchmark and its variant."""
+        return self.name if self.variant is None else f"{self.name}-{self.variant.replace('+', '-')}"
+
+
 class DataSettings(Settings):
     """What the run trains on."""
 
@@ -141,6 +157,13 @@ class DataSettings(Settings):
         description="What to do when an example's question or passage lacks one of its source's languages. "
         "refuse: stop and name the example. skip: keep the example in the languages it has; an example "
         "without any question or passage language left is dropped and counted.",
+    )
+    exclude_overlap_with: tuple[BenchmarkSettings, ...] = Field(
+        (),
+        description="Benchmarks whose texts must not be trained on: an example whose question or passage is "
+        "the same or nearly the same as a text of one of them, in any language of the benchmark, is dropped, "
+        "and such hard negatives too (hbt_dist/data/leakage.py). Counts are printed and stand in the corpus' "
+        "manifest.",
     )
     cache_dir: str = Field(
         ".cache/hbt_dist",

@@ -14,6 +14,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from hbt_dist.data.config import RAGGED, DataSettings, SourceSettings
-from hbt_dist.data.corpus import COLUMNS
+from hbt_dist.data.corpus import COLUMNS, Corpus
 from hbt_dist.data.corpus_builder import CorpusBuilder
 from hbt_dist.data.files import digest_of_file
+from hbt_dist.data.overlap_filter import BATCH, OverlapCounts, OverlapFilter, identity_of
 from hbt_dist.data.records import TrainingRecord
 from hbt_dist.data.training_readers import SourceReader, open_source
 from hbt_dist.errors import UserError
@@ -52,7 +54,12 @@ def convert(settings: DataSettings, cache_dir: Path) -> Path:
     identities = [
         _identity(settings, *pair, cache_dir) for pair in zip(settings.sources, readers, strict=True)
     ]
-    recipe = {"version": VERSION, "languages": settings.languages, "sources": identities}
+    recipe: dict[str, Any] = {"version": VERSION, "languages": settings.languages, "sources": identities}
+    if settings.exclude_overlap_with:
+        recipe["excluded"] = [
+            identity_of(benchmark, lambda path: _digest(path, cache_dir))
+            for benchmark in settings.exclude_overlap_with
+        ]
     fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder = cache_dir / f"corpus-{fingerprint[:24]}"
     if (folder / "manifest.json").exists():
@@ -114,9 +121,10 @@ def _build(
 ) -> None:
     folder.mkdir(parents=True)
     statistics = []
+    excluded = OverlapFilter(settings.exclude_overlap_with) if settings.exclude_overlap_with else None
     with CorpusBuilder(folder) as builder:
         for index, (source, reader) in enumerate(zip(settings.sources, readers, strict=True)):
-            statistics.append(_add_source(builder, index, settings, source, reader))
+            statistics.append(_add_source(builder, index, settings, source, reader, excluded))
         if builder.num_examples == 0:
             raise UserError(
                 "data.sources", "they give no example at all", "check languages, split, missing and the files"
@@ -148,19 +156,34 @@ def _build(
 
 
 def _add_source(
-    builder: CorpusBuilder, index: int, settings: DataSettings, source: SourceSettings, reader: SourceReader
+    builder: CorpusBuilder,
+    index: int,
+    settings: DataSettings,
+    source: SourceSettings,
+    reader: SourceReader,
+    excluded: OverlapFilter | None,
 ) -> dict[str, Any]:
     """Add all examples of a source; returns what to say about it in the manifest."""
     languages, refuse = settings.languages_of(source), settings.missing_of(source) == "refuse"
     builder.start_source(index, source.name, languages, refuse=refuse)
-    id_hashes = array("Q")
+    id_hashes, overlap = array("Q"), OverlapCounts()
     with Progress(None, f"converting {source.name}", "example") as progress:
-        for record in _records(source, reader):
-            progress.update()
-            id_hashes.append(_hash(record.example_id))
-            builder.add(record)
+        records = _records(source, reader)
+        while batch := list(islice(records, 1 if excluded is None else BATCH)):
+            id_hashes.extend(_hash(record.example_id) for record in batch)
+            for record in batch if excluded is None else excluded.keep(batch, overlap):
+                builder.add(record)
+            progress.update(len(batch))
+        if excluded is not None:
+            progress.say(_overlap_text(source.name, overlap))
     _refuse_repeated_ids(source, reader, np.array(id_hashes, np.uint64))
     found = builder.end_source()
+    if overlap.examples and not found.num_examples:
+        raise UserError(
+            f"source {source.name}",
+            "every example repeats a text of a benchmark",
+            f"{_overlap_text(source.name, overlap)}; train on another part (split)",
+        )
     if source.languages is not None and source.format not in RAGGED:
         absent = [code for code in source.languages if code not in found.languages]
         if absent:
@@ -172,9 +195,26 @@ def _add_source(
     return {
         "name": source.name,
         "examples": found.num_examples,
-        "dropped": len(id_hashes) - found.num_examples,
+        "dropped": len(id_hashes) - found.num_examples - overlap.examples,
         "languages": found.languages,
+        **({} if excluded is None else {"overlap": asdict(overlap)}),
     }
+
+
+def overlap_text(corpus: Corpus) -> str:
+    """What was dropped from each source because it repeats a benchmark, in a line each; "" if not asked."""
+    return "\n".join(
+        _overlap_text(one["name"], OverlapCounts(**one["overlap"]))
+        for one in corpus.manifest.get("statistics", [])
+        if "overlap" in one
+    )
+
+
+def _overlap_text(source: str, overlap: OverlapCounts) -> str:
+    negatives = f", and {overlap.negatives:,} hard negatives" if overlap.negatives else ""
+    parts = ", ".join(f"{number:,} like {label}" for label, number in overlap.by_benchmark.items())
+    how = f" ({parts})" if parts else ""
+    return f"{source}: dropped {overlap.examples:,} examples that repeat a benchmark{how}{negatives}"
 
 
 def _records(source: SourceSettings, reader: SourceReader) -> Iterator[TrainingRecord]:
