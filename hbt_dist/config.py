@@ -133,6 +133,9 @@ def resolve_paths(run: RunFile) -> RunFile:
         data["deepspeed"]["config"] = _absolute(engine)
     if run.evaluation.scoring.cache_dir is not None:
         data["evaluation"]["scoring"]["cache_dir"] = _absolute(run.evaluation.scoring.cache_dir)
+    if run.evaluation.scoring.language_removal_texts is not None:
+        texts = _absolute(run.evaluation.scoring.language_removal_texts)
+        data["evaluation"]["scoring"]["language_removal_texts"] = texts
     return RunFile.model_validate(_unset_defaults(data, run))
 
 

@@ -174,6 +174,7 @@ def evaluate_job(
     from hbt_dist.evaluation.config import EvaluationSettings
     from hbt_dist.evaluation.encode import encode_texts
     from hbt_dist.evaluation.evaluation import evaluate
+    from hbt_dist.evaluation.language_removal import read_language_texts
     from hbt_dist.evaluation.results import summary
     from hbt_dist.evaluation.writing import check_target, write_evaluation
 
@@ -188,9 +189,16 @@ def evaluate_job(
         "training": loaded.facts,
         **environment_facts(),
     }
+    vectors = None
+    if scoring.language_removal_texts is not None:
+        by_language = read_language_texts(scoring.language_removal_texts, data.languages)
+        vectors = {
+            code: encode_texts(loaded, texts, "question", settings=scoring, progress=not quiet)
+            for code, texts in by_language.items()
+        }
     if actors is not None:
         arguments = {"name_or_path": model, "trust_remote_code": trust_remote_code, "text": text}
-        evaluation = _evaluate_on_ray(arguments, data, scoring, actors, address, seen, facts, quiet)
+        evaluation = _evaluate_on_ray(arguments, data, scoring, actors, address, seen, facts, vectors, quiet)
     else:
         questions = encode_texts(
             loaded, data.question_texts, "question", settings=scoring, progress=not quiet
@@ -199,7 +207,13 @@ def evaluate_job(
             loaded, data.candidate_texts, "passage", settings=scoring, progress=not quiet
         )
         evaluation = evaluate(
-            data, questions, candidates, settings=scoring, seen_languages=seen, provenance=facts
+            data,
+            questions,
+            candidates,
+            settings=scoring,
+            seen_languages=seen,
+            provenance=facts,
+            language_vectors=vectors,
         )
     write_evaluation(evaluation, out, trec=trec)
     return summary(evaluation)
@@ -213,6 +227,7 @@ def _evaluate_on_ray(
     address: str | None,
     seen: Sequence[str] | None,
     facts: dict[str, Any],
+    vectors: Any,
     quiet: bool,
 ) -> Any:
     from hbt_dist.orchestration.cluster import connect
@@ -228,7 +243,14 @@ def _evaluate_on_ray(
         evaluation_actors(ActorSettings(num_actors=actors)) as pool,
     ):
         return evaluate_with_actors(
-            pool, model, data, scoring, seen_languages=seen, provenance=facts, progress=not quiet
+            pool,
+            model,
+            data,
+            scoring,
+            seen_languages=seen,
+            provenance=facts,
+            progress=not quiet,
+            language_vectors=vectors,
         )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hbt_dist.settings import Settings
 
 
 class EvaluationSettings(Settings):
-    """How embeddings are made and scored. None of these but `dtype` can change a reported digit."""
+    """How embeddings are made and scored. Only `dtype` and `language_removal` can change a reported digit."""
 
     num_shards: int = Field(
         default=1,
@@ -56,3 +56,23 @@ class EvaluationSettings(Settings):
     cache_dir: str | None = Field(
         default=None, description="folder for embeddings, reused when model, texts and settings are the same"
     )
+    language_removal: Literal["none", "lir"] = Field(
+        default="none",
+        description="lir: take the first principal components of each language out of its questions and "
+        "candidates before scoring (arXiv 2109.04727); needs no training",
+    )
+    language_removal_rank: int = Field(
+        default=1, ge=1, description="components taken out per language; for the authors 1 was best"
+    )
+    language_removal_texts: str | None = Field(
+        default=None,
+        description="folder with a file of texts per language, such as fi.txt, one text per line, on which "
+        "components are fitted (encoded as questions; the paper: 10,000 sentences of Wikipedia); null takes "
+        "the benchmark's own candidates, which is transductive",
+    )
+
+    @model_validator(mode="after")
+    def _texts_for_something(self) -> EvaluationSettings:
+        if self.language_removal == "none" and self.language_removal_texts is not None:
+            raise ValueError("language_removal_texts belongs to language_removal: lir")
+        return self

@@ -10,7 +10,7 @@ benchmarks/evaluation/.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from hbt_dist.evaluation.bias import (
 )
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.kernels import torch_device
+from hbt_dist.evaluation.language_removal import remove_languages
 from hbt_dist.evaluation.pair_matrix import (
     PairMatrix,
     QuestionTable,
@@ -69,6 +70,7 @@ def evaluate(
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
+    language_vectors: Mapping[str, Rows] | None = None,
 ) -> Evaluation:
     """Rank every relevant candidate exactly and derive all tables.
 
@@ -77,10 +79,11 @@ def evaluate(
         question_embeddings: (Q, D), any float type, in memory or memory-mapped; the score of a pair is the
             inner product, so cosine similarity needs normalised rows.
         candidate_embeddings: (N, D).
-        settings: shards, threads, device, list length.
+        settings: shards, threads, device, list length, language removal.
         seen_languages: languages of the training data, to report seen and unseen ones apart.
         provenance: what to record about the model and its making.
         progress: called with the number of questions ranked so far.
+        language_vectors: embeddings of the texts of `settings.language_removal_texts`, by language.
 
     Raises:
         UserError: embeddings that do not fit the benchmark, or a vector that cannot be ranked.
@@ -92,6 +95,9 @@ def evaluate(
         len(benchmark.question_ids),
         len(benchmark.candidate_ids),
         benchmark.name,
+    )
+    question_embeddings, candidate_embeddings, facts = remove_languages(
+        benchmark, question_embeddings, candidate_embeddings, settings, language_vectors
     )
     plan = plan_scoring(benchmark)
     ranks, top = rank_in_process(
@@ -108,7 +114,7 @@ def evaluate(
         top,
         consistency=consistency,
         seen_languages=seen_languages,
-        provenance=provenance,
+        provenance={**(provenance or {}), **facts},
     )
 
 

@@ -22,7 +22,9 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
     bias                measure -> macro, micro, num_questions, by_language (, median)
     ranking_consistency mrc, mrc@100, num_question_ids, of_question_ids, seed; or null
     ties                num_relevant_pairs_tied, rule
-    provenance          what the caller recorded: model, settings, versions
+    provenance          what the caller recorded: model, settings, versions; language_removal {method, rank,
+                        fitted_on, transductive, renormalized, num_vectors and share_of_squares by language}
+                        where languages were removed
 """
 
 from __future__ import annotations
@@ -220,6 +222,10 @@ def summary(evaluation: Evaluation) -> str:
         lines.append(f"own language first {preference['macro']:6.1%}  (neutral {neutral:.1%})")
     if evaluation.seen_languages is not None:
         lines += _seen_lines(groups(evaluation)["seen"])
+    removed = evaluation.provenance.get("language_removal")
+    if removed is not None:
+        texts = "the candidates (transductive)" if removed["transductive"] else "other texts"
+        lines.append(f"language components removed: {removed['rank']} per language, fitted on {texts}")
     if benchmark.own_text_relevant:
         lines.append("monolingual cells are trivial here: a question's own text is among its candidates")
     return "\n".join(lines)

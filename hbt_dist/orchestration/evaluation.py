@@ -12,7 +12,7 @@ and are shared by the actors of a node; candidates are read from the cache by th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from hbt_dist.evaluation.embedding_files import EmbeddingFiles, texts_of
 from hbt_dist.evaluation.encode import Role, embedding_files, encode_rows
 from hbt_dist.evaluation.evaluation import Evaluation, assemble, question_names
 from hbt_dist.evaluation.kernels import torch_device
+from hbt_dist.evaluation.language_removal import remove_languages
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.rows import Rows, check_shapes
@@ -253,6 +254,7 @@ def evaluate_with_actors(
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
     progress: bool = True,
+    language_vectors: Mapping[str, Rows] | None = None,
 ) -> Evaluation:
     """Encode and rank a benchmark on a cluster; the counterpart of encoding and `evaluate` in one process.
 
@@ -261,10 +263,16 @@ def evaluate_with_actors(
         model: arguments of `load_encoder`; paths must be valid on every node.
         benchmark: what to evaluate on.
         settings: `cache_dir` must be set; `num_shards` is the number of actors here.
+        language_vectors: see `evaluate`.
     """
+    questions: Rows
+    candidates: Rows
     questions = actors.encode(model, benchmark.question_texts, "question", settings, progress=progress)
     candidates = actors.encode(model, benchmark.candidate_texts, "passage", settings, progress=progress)
     check_shapes(questions, candidates, benchmark.num_questions, benchmark.num_candidates, benchmark.name)
+    questions, candidates, facts = remove_languages(
+        benchmark, questions, candidates, settings, language_vectors
+    )
     plan = plan_scoring(benchmark)
     ranks, top = actors.rank(benchmark, plan, questions, candidates, settings)
     consistency = None
@@ -278,5 +286,5 @@ def evaluate_with_actors(
         top,
         consistency=consistency,
         seen_languages=seen_languages,
-        provenance=provenance,
+        provenance={**(provenance or {}), **facts},
     )
