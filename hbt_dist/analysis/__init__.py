@@ -1,0 +1,32 @@
+"""Analysis of searches over training settings: DataFrames in, DataFrames out.
+
+results = load_search("searches/alpha")
+front = pareto_front(candidates(results), results.objectives)
+importance(results), curve(results, "batches.alpha"), cost(results)
+write_search_report("searches/alpha")
+"""
+
+from hbt_dist.analysis.overview import Analysis, analyse
+from hbt_dist.analysis.pareto import best_points, candidates, hypervolume, knee_point, pareto_front
+from hbt_dist.analysis.report import write_search_report
+from hbt_dist.analysis.search_results import SearchResults, load_search, seed_means
+from hbt_dist.analysis.sensitivity import curve, importance
+from hbt_dist.analysis.trials import cost, pair_difference
+
+__all__ = [
+    "Analysis",
+    "SearchResults",
+    "analyse",
+    "best_points",
+    "candidates",
+    "cost",
+    "curve",
+    "hypervolume",
+    "importance",
+    "knee_point",
+    "load_search",
+    "pair_difference",
+    "pareto_front",
+    "seed_means",
+    "write_search_report",
+]

@@ -69,26 +69,29 @@ def write_evaluation(evaluation: Evaluation, out_dir: str | Path, *, trec: bool 
     return Path(out_dir)
 
 
-def check_target(target: Path) -> None:
-    """Refuse a target that is neither new, nor empty, nor an evaluation to replace.
+def check_target(target: Path, holds: str = RESULTS, kind: str = "evaluation") -> None:
+    """Refuse a target that is neither new, nor empty, nor a folder of its kind to replace.
+
+    Args:
+        holds: the file by which a folder of the kind is known.
 
     Raises:
         UserError: it holds something else.
     """
     if target.exists() and (
-        not target.is_dir() or (any(target.iterdir()) and not (target / RESULTS).is_file())
+        not target.is_dir() or (any(target.iterdir()) and not (target / holds).is_file())
     ):
         raise UserError(
             str(target),
-            "exists and is no evaluation folder",
-            "name a new folder, or one with an evaluation to replace",
+            f"exists and is no {kind} folder",
+            f"name a new folder, or an older {kind} to replace",
         )
 
 
 @contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
+def replaced_folder(target: Path, holds: str = RESULTS, kind: str = "evaluation") -> Iterator[Path]:
     """A folder to write into that takes the place of `target` when the block ends without an error."""
-    check_target(target)
+    check_target(target, holds, kind)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

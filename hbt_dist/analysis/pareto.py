@@ -1,0 +1,193 @@
+"""The trade-off between objectives: candidates, Pareto front, hypervolume, knee point.
+
+    front = pareto_front(candidates(results), results.objectives)
+    knee = knee_point(front, results.objectives)
+
+Candidates are all evaluated checkpoints, not only the last ones: training on may trade one objective for
+another, so the best model of a run need not be its last. Each is the mean over its point's seeds at one step.
+
+Every function takes and gives plain DataFrames; `objectives` maps column names to "max" or "min". Rows that
+miss an objective (NaN) can neither dominate nor be compared: they are never on the front. Direct methods,
+exact: the front takes O(n * front) comparisons, the hypervolume O(n ** (m - 1)) for m objectives (a front of
+100 rows and 4 objectives: seconds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hbt_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from hbt_dist.analysis.search_results import SearchResults
+
+Float64 = NDArray[np.float64]
+
+
+def candidates(results: SearchResults) -> pd.DataFrame:
+    """Every evaluated checkpoint, averaged over the seeds that evaluated its step, with its parameters.
+
+    Returns:
+        one row per (point, step); columns as in `SearchResults.points`, without worker_hours. `num_seeds`
+        tells on how many seeds a row rests: while a search runs, or after a failure, fewer than others.
+    """
+    from hbt_dist.analysis.search_results import seed_means
+
+    known = results.points[["point", "source", *results.parameters]]
+    return seed_means(results.history, results.objectives).merge(known, on="point", how="left")
+
+
+def pareto_front(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
+    """The rows that no other row dominates, in their order and with their index.
+
+    A row dominates another if it is at least as good in every objective and better in one; equal rows do
+    not dominate each other, so all of them stay.
+
+    Args:
+        frame: any rows with a column per objective.
+        objectives: name -> "max" or "min".
+
+    Raises:
+        UserError: no objective, an unknown column, or a direction that is neither.
+    """
+    losses = _losses(frame, objectives)
+    complete = np.flatnonzero(~np.isnan(losses).any(axis=1))
+    front = complete[_non_dominated(losses[complete])]
+    return frame.iloc[np.sort(front)]
+
+
+def hypervolume(
+    frame: pd.DataFrame, objectives: Mapping[str, str], reference: Mapping[str, float] | None = None
+) -> float:
+    """The volume that the rows dominate, up to a reference point; larger is better.
+
+    The indicator of Zitzler and Thiele (PPSN 1998), in the product of the objectives' units; computed by
+    slicing objectives (While et al., IEEE Trans. Evol. Comp. 2006).
+
+    Args:
+        frame: rows with a column per objective; dominated rows change nothing.
+        objectives: name -> "max" or "min".
+        reference: the worst value that counts, per objective; rows beyond it add nothing. Default: the
+            worst value of each objective in `frame`. Give the same reference to compare two fronts.
+
+    Raises:
+        UserError: as `pareto_front`, or a reference that lacks an objective.
+    """
+    losses = _losses(frame, objectives)
+    losses = losses[~np.isnan(losses).any(axis=1)]
+    if len(losses) == 0:
+        return 0.0
+    if reference is None:
+        corner = losses.max(axis=0)
+    else:
+        missing = [name for name in objectives if name not in reference]
+        if missing:
+            raise UserError("reference", f"lacks {missing[0]!r}", "give a value for every objective")
+        corner = np.array([_sign(objectives[name]) * reference[name] for name in objectives], np.float64)
+    inside = losses[(losses < corner).all(axis=1)]
+    return _volume(inside[_non_dominated(inside)], corner)
+
+
+def knee_point(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series[Any]:
+    """The row of the front nearest to the ideal point: the compromise to take without other preferences.
+
+    Each objective is scaled over the front: 0 is its best value there, 1 its worst; the knee has the
+    smallest Euclidean distance to (0, ..., 0). This is the compromise solution (p = 2) of Yu (Management
+    Science 19(8), 1973) and Zeleny (1973). On a front that bulges it is near the largest bulge (Das,
+    Structural Optimization 18, 1999); unlike that definition it also has an answer on straight, hollow and
+    one-objective fronts. Equally near rows: the one with the smaller largest loss, then the first.
+
+    Args:
+        frame: any rows with a column per objective; the front is taken from them.
+
+    Raises:
+        UserError: as `pareto_front`, or no row has all objectives.
+    """
+    front = pareto_front(frame, objectives)
+    if front.empty:
+        raise UserError("knee point", "no row has a value of every objective", ", ".join(objectives))
+    losses = _losses(front, objectives)
+    low, span = losses.min(axis=0), np.ptp(losses, axis=0)
+    scaled = np.divide(losses - low, span, out=np.zeros_like(losses), where=span > 0)
+    distance = np.sqrt((scaled**2).sum(axis=1))
+    order = np.lexsort((scaled.max(axis=1), np.round(distance, 12)))
+    return front.iloc[int(order[0])]
+
+
+def best_points(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
+    """The best row of each objective.
+
+    Returns:
+        one row per objective that has a value: `objective` first, then the columns of `frame`; of equal rows
+        the first.
+
+    Raises:
+        UserError: as `pareto_front`.
+    """
+    losses = _losses(frame, objectives)
+    rows, names = [], []
+    for j, name in enumerate(objectives):
+        if not np.isnan(losses[:, j]).all():
+            rows.append(int(np.nanargmin(losses[:, j])))
+            names.append(name)
+    best = frame.iloc[rows].copy()
+    best.insert(0, "objective", names)
+    return best
+
+
+def _sign(direction: str) -> float:
+    return -1.0 if direction == "max" else 1.0
+
+
+def _losses(frame: pd.DataFrame, objectives: Mapping[str, str]) -> Float64:
+    """(n, m) values of which less is better; NaN where one is missing or infinite."""
+    if not objectives:
+        raise UserError("objectives", "there are none", "name at least one")
+    for name, direction in objectives.items():
+        if direction not in ("max", "min"):
+            raise UserError(f"objective {name!r}", f"has direction {direction!r}", "expected max or min")
+        if name not in frame:
+            known = ", ".join(str(column) for column in frame.columns)
+            raise UserError(f"objective {name!r}", "is no column of the table", f"columns: {known}")
+    columns = [
+        _sign(direction) * frame[name].to_numpy(np.float64, na_value=np.nan)
+        for name, direction in objectives.items()
+    ]
+    losses = np.column_stack(columns)
+    losses[~np.isfinite(losses)] = np.nan
+    return losses
+
+
+def _non_dominated(losses: Float64) -> NDArray[np.int64]:
+    """Indices of the rows that no row dominates; only a lexicographically smaller row can dominate."""
+    front: list[int] = []
+    for i in np.lexsort(losses.T[::-1]):
+        better = losses[front]
+        dominated = (better <= losses[i]).all(axis=1) & (better < losses[i]).any(axis=1)
+        if not dominated.any():
+            front.append(int(i))
+    return np.array(front, np.int64)
+
+
+def _volume(front: Float64, corner: Float64) -> float:
+    """Volume between mutually non-dominated rows and the corner, by slices along the last objective."""
+    if len(front) == 0:
+        return 0.0
+    if front.shape[1] == 1:
+        return float(corner[0] - front[:, 0].min())
+    front = front[np.argsort(front[:, -1], kind="stable")]
+    if front.shape[1] == 2:
+        right = np.minimum.accumulate(np.append(corner[0], front[:-1, 0]))
+        return float(np.sum((corner[1] - front[:, 1]) * np.maximum(right - front[:, 0], 0.0)))
+    heights = np.diff(np.append(front[:, -1], corner[-1]))
+    total = 0.0
+    for k, height in enumerate(heights, start=1):
+        if height > 0:
+            slab = front[:k, :-1]
+            total += height * _volume(slab[_non_dominated(slab)], corner[:-1])
+    return total
