@@ -12,14 +12,12 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from pydantic import ValidationError
 
 from hbt_dist import __version__
 from hbt_dist.errors import UserError
-from hbt_dist.settings import Loaded
 
 app = typer.Typer(
     name="hbt-dist",
@@ -117,19 +115,6 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="scoring settings, such as num_shards=4"),
     ] = None,
-    expansions: Annotated[
-        Path | None, typer.Option(help="expansion file (hbt-dist expand): ask with expanded questions")
-    ] = None,
-    combine: Annotated[
-        Literal["concatenate", "mean", "rrf"],
-        typer.Option(help="with --expansions: one text, mean of embeddings, or fused rankings"),
-    ] = "concatenate",
-    repeat_question: Annotated[
-        int, typer.Option(min=1, help="concatenate: how often the question stands before its expansions")
-    ] = 1,
-    expansion_languages: Annotated[
-        str | None, typer.Option(help="use only expansions in these languages, separated by commas")
-    ] = None,
     trec: Annotated[bool, typer.Option("--trec", help="also write TREC run and qrels")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
@@ -142,7 +127,6 @@ def evaluate(
     """Evaluate a model on every pair of question and candidate language, and on the pool of all languages."""
     from hbt_dist.config import BenchmarkSettings
     from hbt_dist.evaluation.config import EvaluationSettings
-    from hbt_dist.expansion.config import CombineSettings
     from hbt_dist.jobs import evaluate_job
     from hbt_dist.settings import settings_from_items
 
@@ -171,13 +155,6 @@ def evaluate(
         actors=actors if launcher == "ray" else None,
         address=address,
         quiet=quiet or as_json,
-        expansions=expansions,
-        combine=_settings(
-            CombineSettings,
-            combine=combine,
-            repeat=repeat_question,
-            expansion_languages=_split(expansion_languages),
-        ),
     )
     if as_json:
         results = json.loads((output / "results.json").read_text("utf-8"))
@@ -189,82 +166,6 @@ def evaluate(
 
 def _split(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _settings(kind: type[Loaded], **values: Any) -> Loaded:
-    """Typed settings from options of the command line; those not given keep their defaults."""
-    from hbt_dist.settings import explain
-
-    try:
-        return kind(**{key: value for key, value in values.items() if value is not None})
-    except ValidationError as error:
-        raise explain(error, kind, "command line", {}, {}) from None
-
-
-@app.command()
-def expand(
-    model: Annotated[str, typer.Option(help="folder or hub name of a causal language model")],
-    benchmark: Annotated[str, typer.Option(help="whose questions are expanded: xquad-r, mkqa, ...")],
-    output: Annotated[Path, typer.Option(help="expansion file to write or continue (.jsonl)")],
-    strategy: Annotated[
-        Literal["zero-shot", "few-shot", "chain-of-thought", "rephrase-and-respond"],
-        typer.Option(help="how the model is asked"),
-    ] = "zero-shot",
-    data_dir: Annotated[Path | None, typer.Option(help="folder of the benchmark's files")] = None,
-    variant: Annotated[str | None, typer.Option(help="variant of the benchmark")] = None,
-    order: Annotated[
-        Literal["before", "after"] | None,
-        typer.Option(help="with --translations: expand before or after translation"),
-    ] = None,
-    translations: Annotated[
-        Path | None, typer.Option(help="translated questions (after) or expansions (before), JSON Lines")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="expansions of each question")] = 1,
-    seed: Annotated[int, typer.Option(help="fixes what is drawn")] = 0,
-    languages: Annotated[
-        str | None, typer.Option(help="only questions in these languages, separated by commas")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="prompts at once")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(help="longest expansion in tokens")] = 128,
-    temperature: Annotated[
-        float | None, typer.Option(help="0: likeliest tokens; default 0, or 0.7 with several samples")
-    ] = None,
-    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="arithmetic")] = "float32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
-    ] = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Expand a benchmark's questions with a language model; the same command continues an interrupted run."""
-    from hbt_dist.config import BenchmarkSettings
-    from hbt_dist.expansion.config import ExpansionSettings
-    from hbt_dist.jobs import expand_job
-
-    settings = _settings(
-        ExpansionSettings,
-        strategy=strategy,
-        order=order,
-        samples=samples,
-        seed=seed,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        languages=_split(languages),
-        dtype=dtype,
-    )
-    asked = BenchmarkSettings(name=benchmark, data_dir=str(data_dir) if data_dir else None, variant=variant)
-    written = expand_job(
-        model,
-        asked,
-        output,
-        settings,
-        translations=translations,
-        device=device,
-        trust_remote_code=trust_remote_code,
-        quiet=quiet,
-    )
-    typer.echo(f"written: {written}")
 
 
 @data_app.command("inspect")
@@ -351,9 +252,7 @@ def compare(
 
 @app.command()
 def search(
-    file: Annotated[
-        str, typer.Argument(metavar="SEARCH.yaml", help="search file: base run, space, benchmark")
-    ],
+    file: Annotated[str, typer.Argument(metavar="SEARCH.yaml", help="search file: base run, space, benchmark")],
     overrides: OverrideArgument = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, tell what would run, start nothing")
