@@ -18,6 +18,7 @@ import typer
 
 from hbt_dist import __version__
 from hbt_dist.errors import UserError
+from hbt_dist.expansion.command import expand
 
 app = typer.Typer(
     name="hbt-dist",
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look into training data and batches.")
 app.add_typer(data_app, name="data")
+app.command()(expand)
 
 RunArgument = Annotated[
     str,
@@ -115,6 +117,21 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="scoring settings, such as num_shards=4"),
     ] = None,
+    expansions: Annotated[
+        Path | None, typer.Option(help="expansion file (hbt-dist expand): ask with expanded questions")
+    ] = None,
+    combine: Annotated[
+        Literal["concatenate", "mean", "rrf"] | None,
+        typer.Option(
+            help="with --expansions: one text, mean of embeddings, or fused rankings; default concatenate"
+        ),
+    ] = None,
+    repeat_question: Annotated[
+        int | None, typer.Option(help="concatenate: how often the question stands before its expansions")
+    ] = None,
+    expansion_languages: Annotated[
+        str | None, typer.Option(help="use only expansions in these languages, separated by commas")
+    ] = None,
     trec: Annotated[bool, typer.Option("--trec", help="also write TREC run and qrels")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
@@ -127,9 +144,14 @@ def evaluate(
     """Evaluate a model on every pair of question and candidate language, and on the pool of all languages."""
     from hbt_dist.config import BenchmarkSettings
     from hbt_dist.evaluation.config import EvaluationSettings
+    from hbt_dist.expansion.config import CombineSettings
     from hbt_dist.jobs import evaluate_job
-    from hbt_dist.settings import settings_from_items
+    from hbt_dist.settings import settings_from_items, settings_from_options
 
+    if expansions is None and (combine or repeat_question or expansion_languages):
+        raise UserError(
+            "--combine, --repeat-question, --expansion-languages", "need --expansions", "name the file"
+        )
     asked = BenchmarkSettings(
         name=benchmark,
         data_dir=str(data_dir) if data_dir else None,
@@ -155,6 +177,13 @@ def evaluate(
         actors=actors if launcher == "ray" else None,
         address=address,
         quiet=quiet or as_json,
+        expansions=expansions,
+        combine=settings_from_options(
+            CombineSettings,
+            combine=combine,
+            repeat=repeat_question,
+            expansion_languages=_split(expansion_languages),
+        ),
     )
     if as_json:
         results = json.loads((output / "results.json").read_text("utf-8"))
@@ -252,7 +281,9 @@ def compare(
 
 @app.command()
 def search(
-    file: Annotated[str, typer.Argument(metavar="SEARCH.yaml", help="search file: base run, space, benchmark")],
+    file: Annotated[
+        str, typer.Argument(metavar="SEARCH.yaml", help="search file: base run, space, benchmark")
+    ],
     overrides: OverrideArgument = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, tell what would run, start nothing")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hbt_dist.config import BenchmarkSettings, RunFile
+from hbt_dist.errors import UserError
 from hbt_dist.training.run_folder import RunFolder, environment_facts
 
 Launcher = Literal["ray", "local"]
@@ -148,6 +149,8 @@ def evaluate_job(
     actors: int | None = None,
     address: str | None = None,
     quiet: bool = False,
+    expansions: Path | None = None,
+    combine: Any = None,
 ) -> str:
     """Evaluate one model on one benchmark and write the folder `out`.
 
@@ -163,6 +166,8 @@ def evaluate_job(
         actors: encode and score on so many Ray actors instead of in this process; the digits are the same.
         address: Ray cluster for the actors, see `WorkerSettings.address`.
         quiet: no progress.
+        expansions: expansion file of the benchmark; questions are asked with these.
+        combine: `CombineSettings`, how they are.
 
     Returns:
         the summary for the terminal.
@@ -182,6 +187,12 @@ def evaluate_job(
     check_target(out)
     data = load(benchmark)
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
+    if expansions is not None:
+        if actors is not None:
+            raise UserError(
+                "--expansions", "is not supported on Ray actors", "evaluate with --launcher local"
+            )
+        _make_room(loaded, combine, text)
     seen = training_languages if training_languages is not None else loaded.facts.get("languages")
     facts = {
         "model": model,
@@ -196,7 +207,9 @@ def evaluate_job(
             code: encode_texts(loaded, texts, "question", settings=scoring, progress=not quiet)
             for code, texts in by_language.items()
         }
-    if actors is not None:
+    if expansions is not None:
+        evaluation = _evaluate_expanded(loaded, data, expansions, combine, scoring, seen, facts, quiet)
+    elif actors is not None:
         arguments = {"name_or_path": model, "trust_remote_code": trust_remote_code, "text": text}
         evaluation = _evaluate_on_ray(arguments, data, scoring, actors, address, seen, facts, vectors, quiet)
     else:
@@ -217,6 +230,69 @@ def evaluate_job(
         )
     write_evaluation(evaluation, out, trec=trec)
     return summary(evaluation)
+
+
+def _make_room(loaded: Any, combine: Any, text: dict[str, Any] | None) -> None:
+    """Raise the question limit for concatenated expansions, unless the caller set it."""
+    from hbt_dist.expansion.combine import make_room
+
+    if combine.combine == "concatenate" and "max_question_tokens" not in (text or {}):
+        make_room(loaded, combine)
+
+
+def _evaluate_expanded(
+    loaded: Any,
+    data: Any,
+    file: Path,
+    combine: Any,
+    scoring: Any,
+    seen: Sequence[str] | None,
+    facts: dict[str, Any],
+    quiet: bool,
+) -> Any:
+    from hbt_dist.expansion.combine import evaluate_expanded
+    from hbt_dist.expansion.files import read_expansions
+
+    return evaluate_expanded(
+        loaded,
+        data,
+        read_expansions(file, data, combine.expansion_languages),
+        combine,
+        settings=scoring,
+        seen_languages=seen,
+        provenance=facts,
+        progress=not quiet,
+    )
+
+
+def expand_job(
+    model: str,
+    benchmark: BenchmarkSettings,
+    output: Path,
+    settings: Any,
+    *,
+    translations: Path | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Write the expansion file of a benchmark with a causal language model; an interrupted one is continued.
+
+    Args:
+        model: folder or hub name of a causal language model.
+        settings: `ExpansionSettings`.
+        translations: see `hbt_dist.expansion.files`.
+        device: where the model runs: auto, cpu, cuda, ...
+
+    Raises:
+        UserError: model, benchmark, translations or file cannot be used.
+    """
+    from hbt_dist.expansion.expand import expand_benchmark
+    from hbt_dist.expansion.generate import load_generator
+
+    data = load(benchmark)
+    loaded = load_generator(model, dtype=settings.dtype, device=device, trust_remote_code=trust_remote_code)
+    return expand_benchmark(loaded, data, output, settings, translations=translations, progress=not quiet)
 
 
 def _evaluate_on_ray(

@@ -242,3 +242,15 @@ def settings_from_items(kind: type[Loaded], items: Sequence[str]) -> Loaded:
         return kind.model_validate(data)
     except ValidationError as error:
         raise explain(error, kind, "command line", {}, overridden) from None
+
+
+def settings_from_options(kind: type[Loaded], **options: Any) -> Loaded:
+    """Typed settings from options of a command line; an option that is None keeps its default.
+
+    Raises:
+        UserError: a value is impossible.
+    """
+    try:
+        return kind.model_validate({key: value for key, value in options.items() if value is not None})
+    except ValidationError as error:
+        raise explain(error, kind, "command line", {}, {}) from None

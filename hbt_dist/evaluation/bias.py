@@ -145,7 +145,7 @@ def ranking_consistency(
     together = max(1, RANKING_BYTES // (24 * plan.num_candidates * longest))
     for first in range(0, len(chosen), together):
         groups = [shared[index] for index in chosen[first : first + together].tolist()]
-        keys = _ranking_keys(plan, questions, candidates, np.concatenate(groups))
+        keys = pool_keys(plan, questions, candidates, np.concatenate(groups))
         for rows in groups:
             mine, keys = keys[: len(rows)], keys[len(rows) :]
             full, top = _correlations(mine)
@@ -164,7 +164,7 @@ def ranking_consistency(
     }
 
 
-def _ranking_keys(plan: ScoringPlan, questions: Rows, candidates: Rows, rows: Int64) -> NDArray[np.uint64]:
+def pool_keys(plan: ScoringPlan, questions: Rows, candidates: Rows, rows: Int64) -> NDArray[np.uint64]:
     """(len(rows), N) keys that order the pool (in the plan's layout) for each question."""
     block_QD = np.empty((len(rows), questions.shape[1]), np.float32)
     read_rows(questions, rows, block_QD)
