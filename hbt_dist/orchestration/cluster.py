@@ -2,7 +2,8 @@
 
 A private cluster runs with its dashboard on a free loopback port: Ray frees the workers of stopped trials
 through the dashboard's server, and without it they stay for ever. The address is handed to every process
-so that a second Ray on the host cannot be mistaken for this one.
+so that a second Ray on the host cannot be mistaken for this one. A small process beside it cleans up after a
+driver that was killed.
 
 To a cluster of other machines the package goes with the driver when that runs from a checkout (1 MB, once),
 so that no node trains with other code than the one that was started.
@@ -25,6 +26,7 @@ from typing import Any
 import hbt_dist
 from hbt_dist.errors import UserError
 from hbt_dist.orchestration.config import WorkerSettings
+from hbt_dist.orchestration.janitor import Janitor
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
     address = find_cluster(settings)
     private = address is None
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": not private}
+    janitor: Janitor | None = None
     if address is None:
+        place = tempfile.mkdtemp(prefix="hbt-ray-")
+        janitor = Janitor(Path(place))
         needed = settings.num_workers * settings.cpus_per_worker + extra_cpus
         port = free_port()
         options |= {
@@ -72,7 +77,7 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
             "dashboard_host": "127.0.0.1",
             "dashboard_port": port,
             "object_store_memory": 200 * 1024**2,
-            "_temp_dir": tempfile.mkdtemp(prefix="hbt-ray-"),
+            "_temp_dir": place,
             "runtime_env": {
                 "env_vars": {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", **_passed_on()}
             },
@@ -89,10 +94,14 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
             "check workers.address and RAY_ADDRESS, that the head runs ('ray status' there),\n"
             "and that Ray and Python have the same versions here and there",
         ) from error
+    finished = False
     try:
         yield _describe(ray.get_runtime_context().gcs_address, private=private)
+        finished = True
     finally:
         ray.shutdown()
+        if janitor is not None:
+            janitor.end(goodbye=finished)
 
 
 def _describe(address: str, *, private: bool) -> Cluster:

@@ -295,13 +295,14 @@ def _await_freed(seconds: float = 10) -> None:
     from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
     from ray.util.state import list_placement_groups
 
-    job = ray.get_runtime_context().get_job_id()
+    context = ray.get_runtime_context()
+    job, address = context.get_job_id(), context.gcs_address
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         alive = {name for name, facts in placement_group_table().items() if facts["state"] != "REMOVED"}
         mine = [
             group.placement_group_id
-            for group in list_placement_groups(filters=[("creator_job_id", "=", job)])
+            for group in list_placement_groups(address, filters=[("creator_job_id", "=", job)])
             if group.placement_group_id in alive
         ]
         if not mine:

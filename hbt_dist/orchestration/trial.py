@@ -59,7 +59,9 @@ def write_plan(
 def run_trial(folder: Path, report: Report) -> None:
     """Train and measure one trial; a trial that was interrupted goes on from its last checkpoint.
 
-    Whatever ends it is said in its `trial.json` and nowhere else: one bad point must not end a search.
+    What ended it is said in its folder and not raised: one bad point must not end a search. Only the search's
+    own process calls a trial failed (`error.txt` tells it why): when that process is killed, everything here
+    fails too, and the trial is to go on with the next start.
 
     Args:
         folder: of the trial, with its plan.
@@ -69,12 +71,16 @@ def run_trial(folder: Path, report: Report) -> None:
     trial = Trial(folder, plan["point"], plan["seed"], plan["parameters"])
     run = RunFile.model_validate(plan["run"])
     record = _Record(trial, run)
+    problem = folder / "error.txt"
+    problem.unlink(missing_ok=True)
     try:
         with record.clock():
             finished = _train_and_measure(trial, run, plan, record, report)
     except Exception as error:
-        (folder / "error.txt").write_text("".join(traceback.format_exception(error)), "utf-8")
-        record.end("failed", " ".join(str(error).split())[:2000] or type(error).__name__)
+        lines = "".join(traceback.format_exception(error))
+        problem.write_text(
+            f"{' '.join(str(error).split())[:2000] or type(error).__name__}\n\n{lines}", "utf-8"
+        )
     else:
         record.end("finished" if finished else "stopped")
 
@@ -116,8 +122,8 @@ class _Record:
         append_line(self._trial.folder / "history.jsonl", {"step": step, **times, **figures})
         self._write()
 
-    def end(self, status: str, error: str | None = None) -> None:
-        self._facts |= {"status": status, "ended": now(), "error": error}
+    def end(self, status: str) -> None:
+        self._facts |= {"status": status, "ended": now()}
         self._write()
 
     def _write(self) -> None:

@@ -55,7 +55,7 @@ class NextTrial(Searcher):
     ) -> None:
         """Tell the source, and the user."""
         trial = self._running.pop(trial_id)
-        if trial.status() in (None, "running"):  # its process died, and died again
+        if trial.status() in (None, "running"):
             _mark_failed(trial)
         self._source.ended(trial)
         self._say(describe_end(trial, self._source.remaining() + len(self._running)))
@@ -106,7 +106,10 @@ def _mark_failed(trial: Trial) -> None:
         "started": now(),
         "steps": 0,
     }
-    why = "the process that drove the trial died three times"
+    try:
+        why = (trial.folder / "error.txt").read_text("utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        why = "the process that drove the trial died three times"
     replace_json(trial.folder / "trial.json", {**record, "status": "failed", "ended": now(), "error": why})
 
 
