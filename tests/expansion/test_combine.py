@@ -1,0 +1,160 @@
+"""Expanded questions: the three ways to combine, by hand and through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from hbt_dist.cli import app
+from hbt_dist.data.benchmark import Benchmark
+from hbt_dist.data.files import digest_of_file
+from hbt_dist.encoder import LoadedEncoder, load_encoder
+from hbt_dist.errors import UserError
+from hbt_dist.evaluation.encode import encode_texts, tokenise
+from hbt_dist.evaluation.evaluation import assemble, evaluate
+from hbt_dist.evaluation.fusion import fuse_rankings
+from hbt_dist.expansion.combine import concatenated, evaluate_expanded, make_room, mean_embeddings
+from hbt_dist.expansion.config import CombineSettings
+from hbt_dist.expansion.files import Expansions
+
+
+def test_concatenation() -> None:
+    assert concatenated("why", ["because", "", "so"], 2) == "why why because so"
+    assert concatenated("why", [""], 1) == "why"
+
+
+def test_mean_by_hand() -> None:
+    questions = np.array([[3.0, 0.0], [1.0, 0.0]], np.float32)
+    expansions = np.array([[0.0, 3.0], [3.0, 3.0]], np.float32)
+    of = np.array([0, 0])
+    plain = mean_embeddings(questions, expansions, of, normalize=False)
+    np.testing.assert_allclose(plain, [[2.0, 2.0], [1.0, 0.0]])
+    unit = mean_embeddings(questions, expansions, of, normalize=True)
+    np.testing.assert_allclose(unit, [[0.5**0.5, 0.5**0.5], [1.0, 0.0]], rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def loaded(encoder_folder: Path) -> LoadedEncoder:
+    return load_encoder(encoder_folder)
+
+
+@pytest.fixture
+def expansions(benchmark: Benchmark) -> Expansions:
+    """Two expansions of each question; the first question's are empty, the second has one."""
+    texts = [[f"about {i}", f"more of {i * 31 % 7}"] for i in range(benchmark.num_questions)]
+    texts[0], texts[1] = ["", ""], ["", "only one"]
+    return Expansions(texts, {"settings": {"seed": 5}}, "f" * 64, Path("e.jsonl"))
+
+
+def ask(loaded: LoadedEncoder, texts: list[str], role: str) -> np.ndarray:
+    return np.asarray(encode_texts(loaded, texts, role, progress=False))  # type: ignore[arg-type]
+
+
+def test_ways_to_combine_are_their_definitions(
+    loaded: LoadedEncoder, benchmark: Benchmark, expansions: Expansions
+) -> None:
+    def found(how: CombineSettings) -> dict[str, object]:
+        return evaluate_expanded(loaded, benchmark, expansions, how, progress=False).means  # type: ignore[return-value]
+
+    candidates = ask(loaded, list(benchmark.candidate_texts), "passage")
+    questions = ask(loaded, list(benchmark.question_texts), "question")
+    texts = [
+        " ".join([q, q, q, *filter(None, e)])
+        for q, e in zip(benchmark.question_texts, expansions.texts, strict=True)
+    ]
+    assert (
+        found(CombineSettings(repeat=3))
+        == evaluate(benchmark, ask(loaded, texts, "question"), candidates).means
+    )
+
+    mean = questions.copy()
+    runs, owner = [], []
+    for row, mine in enumerate(expansions.texts):
+        pseudo = ask(loaded, [text for text in mine if text], "passage") if any(mine) else questions[:0]
+        mean[row] = (questions[row] + pseudo.sum(axis=0)) / (1 + len(pseudo))
+        mean[row] /= np.linalg.norm(mean[row])
+        runs += [questions[row : row + 1], pseudo]
+        owner += [row] * (1 + len(pseudo))
+    wanted = evaluate(benchmark, mean, candidates).means
+    got = found(CombineSettings(combine="mean"))
+    for setting, values in wanted.items():
+        for kind, metrics in values.items():
+            assert got[setting][kind] == pytest.approx(metrics, nan_ok=True)  # type: ignore[index]
+
+    ranks, top = fuse_rankings(benchmark, np.concatenate(runs), np.array(owner), candidates, k=9)
+    assert found(CombineSettings(combine="rrf", rrf_k=9)) == assemble(benchmark, ranks, top).means
+
+
+def test_provenance_says_what_was_done(
+    loaded: LoadedEncoder, benchmark: Benchmark, expansions: Expansions
+) -> None:
+    evaluation = evaluate_expanded(
+        loaded,
+        benchmark,
+        expansions,
+        CombineSettings(combine="rrf"),
+        provenance={"model": "m"},
+        progress=False,
+    )
+    recorded = evaluation.provenance["expansions"]
+    assert evaluation.provenance["model"] == "m"
+    assert recorded["fingerprint"] == "f" * 64
+    assert (recorded["combine"], recorded["rrf_k"]) == ("rrf", 60)
+    assert (recorded["num_expansions"], recorded["num_empty"]) == (24, 3)
+    assert recorded["made_with"] == expansions.header
+    assert "rank_distance" in evaluation.bias
+
+
+def test_concatenated_questions_have_room_and_one_prefix(encoder_folder: Path) -> None:
+    loaded = load_encoder(encoder_folder)
+    text = concatenated("w" * 30, ["x" * 300], 2)
+    before = tokenise(loaded, [text], "question")[0]
+    make_room(loaded, CombineSettings(max_tokens=100))
+    after = tokenise(loaded, [text], "question")[0]
+    assert (len(before), len(after)) == (40, 100)
+    assert loaded.tokenizer.decode(after).count("q: ") == 1
+    make_room(loaded, CombineSettings(max_tokens=5_000))
+    assert loaded.text.max_question_tokens == 200  # the encoder's positions
+    make_room(loaded, CombineSettings(max_tokens=10))
+    assert loaded.text.max_question_tokens == 200
+
+
+def test_from_the_command_line(
+    language_model: Path, encoder_folder: Path, benchmark_folder: Path, tmp_path: Path
+) -> None:
+    """expand, then evaluate in the three ways: the whole path with real models."""
+    runner = CliRunner()
+    data = ["--benchmark", "jsonl", "--data-dir", str(benchmark_folder), "--quiet"]
+    file = tmp_path / "expansions.jsonl"
+    options = ["--strategy", "rephrase-and-respond", "--samples", "2", "--max-new-tokens", "6"]
+    command = ["expand", "--model", str(language_model), *data, "--output", str(file), *options]
+    done = runner.invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert f"written: {file}" in done.output
+    macro = {}
+    evaluate_ = ["evaluate", "--model", str(encoder_folder), *data]
+    for combine in (None, "concatenate", "mean", "rrf"):
+        out = tmp_path / f"out-{combine}"
+        how = [] if combine is None else ["--expansions", str(file), "--combine", combine]
+        done = runner.invoke(app, [*evaluate_, "--output", str(out), *how], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        results = json.loads((out / "results.json").read_text("utf-8"))
+        assert set(results["means"]) == {"monolingual", "crosslingual", "multilingual", "one_target"}
+        macro[combine] = results["means"]["multilingual"]["macro"]["map"]
+        if combine is not None:
+            recorded = results["provenance"]["expansions"]
+            assert recorded["fingerprint"] == digest_of_file(file)
+            assert recorded["made_with"]["settings"]["strategy"] == "rephrase-and-respond"
+            room = 200 if combine == "concatenate" else 40
+            assert results["provenance"]["text"]["max_question_tokens"] == room
+    assert len(set(macro.values())) > 2
+    with pytest.raises(UserError, match="need --expansions"):
+        runner.invoke(
+            app, [*evaluate_, "--output", str(tmp_path / "x"), "--combine", "rrf"], catch_exceptions=False
+        )
+    with pytest.raises(UserError, match="would all be the same"):
+        runner.invoke(app, [*command, "--temperature", "0"], catch_exceptions=False)
