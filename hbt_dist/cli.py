@@ -332,15 +332,33 @@ def _two_trials(text: str | None) -> tuple[str, str] | None:
 
 
 @app.command()
-def schema(
-    of: Annotated[Literal["run", "search"], typer.Argument(help="which file")] = "run",
+def study(
+    file: Annotated[str, typer.Argument(metavar="STUDY.yaml", help="study file: methods, seeds, benchmarks")],
+    overrides: OverrideArgument = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="resolve everything, estimate what it costs, start nothing")
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run failed trainings again")] = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Print the JSON schema of the run file, or of the search file."""
+    """Compare ways of training over seeds and benchmarks, with a report; the same command continues."""
+    from hbt_dist.study.job import study_job
+
+    study_job(file, overrides or [], dry_run=dry_run, retry_failed=retry_failed, quiet=quiet)
+
+
+@app.command()
+def schema(
+    of: Annotated[Literal["run", "search", "study"], typer.Argument(help="which file")] = "run",
+) -> None:
+    """Print the JSON schema of the run file, the search file or the study file."""
     from hbt_dist.config import RunFile
     from hbt_dist.search.config import SearchFile
+    from hbt_dist.settings import Settings
+    from hbt_dist.study.config import StudyFile
 
-    kind = RunFile if of == "run" else SearchFile
-    typer.echo(json.dumps(kind.model_json_schema(), indent=2))
+    kinds: dict[str, type[Settings]] = {"run": RunFile, "search": SearchFile, "study": StudyFile}
+    typer.echo(json.dumps(kinds[of].model_json_schema(), indent=2))
 
 
 def main() -> None:

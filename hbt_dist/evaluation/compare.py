@@ -211,7 +211,8 @@ def _seed_mean(group: list[StoredEvaluation], setting: str, metric: str) -> pd.D
     if len(frames) == 1:
         return frames[0]
     both = pd.concat(frames, ignore_index=True)
-    return both.groupby([*KEY, "question_cluster"], sort=False)["value"].mean().reset_index()
+    # Rows of the pool have no candidate language: they must not be dropped.
+    return both.groupby([*KEY, "question_cluster"], sort=False, dropna=False)["value"].mean().reset_index()
 
 
 def _one_macro(one: StoredEvaluation, setting: str, metric: str) -> float:

@@ -178,7 +178,11 @@ def run_trials(
     callbacks = _tracker_callbacks(trackers, folder)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends at once: the folder has everything
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    with connect(workers, extra_cpus=trial_resources.get("CPU", 0.0)) as cluster:
+    # A cluster of our own is made large enough for the trials that were asked for, whatever the cores.
+    wanted = max_concurrent or 1
+    extra = trial_resources.get("CPU", 0.0) * wanted
+    extra += workers.num_workers * workers.cpus_per_worker * (wanted - 1)
+    with connect(workers, extra_cpus=extra) as cluster:
         room = concurrent_trials(cluster, workers, trial_resources)
         parallel = min(room, max_concurrent or room)
         say(f"{source.remaining()} trials to run, {parallel} at a time")

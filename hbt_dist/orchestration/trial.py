@@ -180,6 +180,8 @@ def _train_and_measure(
             out = trial.folder / "evaluation" / "final" / final.label
             if not (out / "results.json").is_file():
                 _evaluate(run, folder.model, final, out)
+    if benchmark is None:
+        report({"step": float(step)})
     return finished
 
 

@@ -1,0 +1,94 @@
+"""The study file: methods that are compared, on what, with how many seeds.
+
+name: sample
+output_dir: studies/sample
+question: Do hybrid batches help across languages?
+run: quickstart
+methods:
+  multilingual: {overrides: {batches.alpha: 1.0}}
+  hybrid: {overrides: {batches.alpha: 0.5}}
+  hybrid-lir: {trained_as: hybrid, scoring: {language_removal: lir}}
+baseline: multilingual
+seeds: [0, 1, 2]
+benchmarks: [{name: sample}]
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from hbt_dist.data.config import BenchmarkSettings
+from hbt_dist.settings import Settings
+
+
+class Method(Settings):
+    """One way of training, or of using what another method trained."""
+
+    about: str = Field("", description="one sentence for the report")
+    run: str | None = Field(None, description="its own run file instead of the study's")
+    overrides: dict[str, Any] = Field({}, description="dotted key of the run file -> value")
+    trained_as: str | None = Field(
+        None, description="use the models of this method and only evaluate otherwise (see scoring)"
+    )
+    scoring: dict[str, Any] = Field(
+        {}, description="keys of evaluation.scoring that differ, such as language_removal: lir"
+    )
+
+    @model_validator(mode="after")
+    def _trains_or_reuses(self) -> Method:
+        if self.trained_as is not None and (self.overrides or self.run):
+            raise ValueError("a method with trained_as trains nothing: it has no run and no overrides")
+        return self
+
+
+class StudyFile(Settings):
+    """One study."""
+
+    name: str = Field(description="name of the study in its report", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    output_dir: str = Field(description="folder of the study; on a cluster it must be shared by all nodes")
+    question: str = Field(description="what the study asks, as a sentence for the report")
+    notes: list[str] = Field(
+        [], description="choices and limits that a reader of the report must know, a paragraph each"
+    )
+    run: str = Field(description="base run file, or the name of one that comes with the package")
+    overrides: list[str] = Field([], description="KEY=VALUE, applied to the base run of every method")
+    methods: dict[str, Method] = Field(min_length=2, description="name -> method")
+    baseline: str = Field(description="the method that the others are compared with")
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="every method is trained once with each")
+    benchmarks: tuple[BenchmarkSettings, ...] = Field(min_length=1, description="what all are measured on")
+    check_leaks: bool = Field(
+        True, description="drop training examples whose texts are those of a benchmark, or nearly"
+    )
+    resampled: Literal["question", "paragraph"] = Field(
+        "question", description="what intervals are drawn over: question ids, or their paragraphs"
+    )
+    max_concurrent: int | None = Field(
+        None, ge=1, description="trainings at one time; by default as many as the cluster holds"
+    )
+    trial_resources: dict[str, float] = Field(
+        {"CPU": 1},
+        description="what Ray reserves for the process that drives a training, besides its workers",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudyFile:
+        if self.baseline not in self.methods:
+            raise ValueError(f"baseline: {self.baseline!r} is none of the methods {', '.join(self.methods)}")
+        for name, method in self.methods.items():
+            other = method.trained_as
+            if other is not None and (
+                other not in self.methods or self.methods[other].trained_as is not None
+            ):
+                raise ValueError(f"methods.{name}: trained_as {other!r} is not a method that trains")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each seed once, found {self.seeds}")
+        labels = [benchmark.label for benchmark in self.benchmarks]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"benchmarks: each once, found {labels}")
+        return self
+
+    def trained(self) -> dict[str, Method]:
+        """The methods that train models of their own."""
+        return {name: method for name, method in self.methods.items() if method.trained_as is None}

@@ -1,0 +1,129 @@
+"""What a study will cost, without training anything: rows, steps, memory, GPU hours.
+
+Rows are counted where the data lies here (a data set of the hub is named, not fetched). Memory per worker and
+hours are estimates:
+
+    parameters    P of the backbone's configuration (built on torch's meta device: no memory, no weights)
+    states        16 bytes per parameter (weights and gradients in float32, two AdamW moments); ZeRO 1
+                  shards 8 of them over the workers, ZeRO 2 12, ZeRO 3 all 16
+    work          6 P' T floating-point operations for T tokens per step with P' parameters outside the
+                  embeddings; 8 P' T with the cached step, whose forward pass runs twice
+    hours         work / (workers x `tflops` x 1e12), with `tflops` what one GPU really reaches
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hbt_dist.config import RunFile
+from hbt_dist.errors import UserError
+from hbt_dist.study.job import Study
+from hbt_dist.training.deepspeed_config import load_deepspeed_config
+
+#: bfloat16 TFLOP/s that encoders of this size reach on an A100, about 40 % of its 312.
+REACHED_TFLOPS = 125.0
+_SHARDED_BYTES = {0: 0, 1: 8, 2: 12, 3: 16}
+
+
+def describe_study(study: Study, tflops: float = REACHED_TFLOPS) -> str:
+    """The study as lines: methods with their rows, steps, memory and hours, benchmarks, sums."""
+    file = study.file
+    lines = [
+        f"{file.name}: {file.question}",
+        f"{len(study.bases)} methods to train x {len(file.seeds)} seeds",
+    ]
+    total = 0.0
+    for name, run in study.runs.items():
+        found = estimate(run, tflops)
+        total += found["hours"] * run.workers.num_workers * len(file.seeds) if found["hours"] else 0.0
+        hours = "unknown" if found["hours"] is None else f"{found['hours']:.2f} h"
+        memory = "unknown" if found["state_gib"] is None else f"{found['state_gib']:.2f} GiB"
+        size = f"{run.training.steps:,} steps x {run.batches.global_batch_size} rows"
+        where = f"states {memory} on each of {run.workers.num_workers} workers"
+        lines.append(f"  {name}: {found['rows']}; {size}; {found['parameters']}; {where}; {hours} a seed")
+    for name, method in file.methods.items():
+        if method.trained_as is not None:
+            lines.append(f"  {name}: the models of {method.trained_as}, measured otherwise")
+    for benchmark in file.benchmarks:
+        lines.append(f"  benchmark {benchmark.label}: {_benchmark_size(benchmark)}")
+    lines.append(
+        f"about {total:.1f} GPU hours of training at {tflops:.0f} TFLOP/s per GPU, evaluation not counted; "
+        f"folder {file.output_dir}"
+    )
+    return "\n".join(lines)
+
+
+def estimate(run: RunFile, tflops: float) -> dict[str, Any]:
+    """Rows, parameters, GiB of states per worker and hours of one training; None where it cannot be known."""
+    found: dict[str, Any] = {
+        "rows": _rows(run),
+        "parameters": "parameters unknown",
+        "state_gib": None,
+        "hours": None,
+    }
+    counted = _parameters(run)
+    if counted is None:
+        return found
+    whole, working = counted
+    workers = run.workers.num_workers
+    stage = (
+        load_deepspeed_config(run.deepspeed.config)["zero_optimization"]["stage"]
+        if run.deepspeed.config is not None
+        else 0
+    )
+    sharded = _SHARDED_BYTES[stage]
+    found["parameters"] = f"{whole / 1e6:.1f} M parameters"
+    found["state_gib"] = whole * (16 - sharded + sharded / workers) / 1024**3
+    text = run.model.text
+    passages = 1 + run.batches.hard_negatives.count
+    tokens = run.batches.global_batch_size * (
+        text.get("max_question_tokens", 64) + passages * text.get("max_passage_tokens", 256)
+    )
+    work = (8 if run.step.mode != "direct" else 6) * working * tokens * run.training.steps
+    found["hours"] = work / (workers * tflops * 1e12) / 3600
+    return found
+
+
+def _rows(run: RunFile) -> str:
+    from hbt_dist.data.corpus import build_corpus
+
+    hub = [source.name for source in run.data.sources if source.format == "hub"]
+    if hub:
+        return f"rows of the hub ({', '.join(hub)}) not counted"
+    corpus = build_corpus(run.data, Path(run.data.cache_dir))
+    return f"{corpus.num_examples:,} examples in {len(corpus.languages)} languages"
+
+
+def _parameters(run: RunFile) -> tuple[int, int] | None:
+    """(all, outside the embeddings); none if the configuration is at the hub and cannot be had."""
+    from transformers import AutoConfig, AutoModel
+
+    if run.model.scratch is not None:
+        described = {"vocab_size": run.model.scratch.vocabulary_size, **run.model.scratch.architecture}
+        config = AutoConfig.for_model(**described)
+    else:
+        try:
+            config = AutoConfig.from_pretrained(str(run.model.name_or_path), trust_remote_code=False)
+        except (OSError, ValueError):
+            return None
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    embeddings = sum(parameter.numel() for name, parameter in model.named_parameters() if "embed" in name)
+    return whole, whole - embeddings
+
+
+def _benchmark_size(benchmark: Any) -> str:
+    from hbt_dist.jobs import load
+
+    try:
+        data = load(benchmark)
+    except UserError as error:
+        return f"not here ({error.found})"
+    return (
+        f"{len(data.languages)} languages, {len(data.question_texts):,} questions, "
+        f"{len(data.candidate_texts):,} candidates"
+    )
