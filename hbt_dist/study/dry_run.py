@@ -13,16 +13,24 @@ hours are estimates:
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoModel
 
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.study.job import Study
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
 
+#: (parameters, of them in embeddings) of backbones that studies name, so that nothing is fetched for them.
+_KNOWN = {
+    "FacebookAI/xlm-roberta-base": (278_043_648, 192_398_592),
+    "FacebookAI/xlm-roberta-large": (559_890_432, 257_529_856),
+    "sentence-transformers/LaBSE": (470_926_848, 385_281_024),
+}
 #: bfloat16 TFLOP/s that encoders of this size reach on an A100, about 40 % of its 312.
 REACHED_TFLOPS = 125.0
 _SHARDED_BYTES = {0: 0, 1: 8, 2: 12, 3: 16}
@@ -93,22 +101,33 @@ def _rows(run: RunFile) -> str:
     hub = [source.name for source in run.data.sources if source.format == "hub"]
     if hub:
         return f"rows of the hub ({', '.join(hub)}) not counted"
-    corpus = build_corpus(run.data, Path(run.data.cache_dir))
+    try:
+        corpus = build_corpus(run.data, Path(run.data.cache_dir))
+    except UserError as error:
+        return f"rows not counted ({error.place}: {error.found})"
     return f"{corpus.num_examples:,} examples in {len(corpus.languages)} languages"
 
 
 def _parameters(run: RunFile) -> tuple[int, int] | None:
     """(all, outside the embeddings); none if the configuration is at the hub and cannot be had."""
-    from transformers import AutoConfig, AutoModel
+    if run.model.scratch is None:
+        return _counted(str(run.model.name_or_path))
+    described = {"vocab_size": run.model.scratch.vocabulary_size, **run.model.scratch.architecture}
+    return _count(AutoConfig.for_model(**described))
 
-    if run.model.scratch is not None:
-        described = {"vocab_size": run.model.scratch.vocabulary_size, **run.model.scratch.architecture}
-        config = AutoConfig.for_model(**described)
-    else:
-        try:
-            config = AutoConfig.from_pretrained(str(run.model.name_or_path), trust_remote_code=False)
-        except (OSError, ValueError):
-            return None
+
+@cache
+def _counted(name: str) -> tuple[int, int] | None:
+    if name in _KNOWN:
+        whole, embeddings = _KNOWN[name]
+        return whole, whole - embeddings
+    try:
+        return _count(AutoConfig.from_pretrained(name, trust_remote_code=False))
+    except (OSError, ValueError):
+        return None
+
+
+def _count(config: Any) -> tuple[int, int]:
     with torch.device("meta"):
         model = AutoModel.from_config(config)
     whole = sum(parameter.numel() for parameter in model.parameters())
