@@ -29,7 +29,7 @@ from hbt_dist.training.deepspeed_config import load_deepspeed_config
 _KNOWN = {
     "FacebookAI/xlm-roberta-base": (278_043_648, 192_398_592),
     "FacebookAI/xlm-roberta-large": (559_890_432, 257_529_856),
-    "sentence-transformers/LaBSE": (470_926_848, 385_281_024),
+    "sentence-transformers/LaBSE": (470_926_848, 385_281_792),
 }
 #: bfloat16 TFLOP/s that encoders of this size reach on an A100, about 40 % of its 312.
 REACHED_TFLOPS = 125.0

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hbt_dist.analysis import hypervolume
@@ -97,8 +98,8 @@ def reached(kind: str, seed: int, points: int = 60) -> float:
         assert point is not None
         found.append(outcome(point))
         sampler.tell(number, point, found[-1])
-    values = np.array([[one[name] for name in TWO] for one in found])
-    return float(hypervolume(values, np.array([0.0, -9.0]), ["max", "max"]))
+    worst = {"monolingual": 0.0, "crosslingual": -9.0}
+    return hypervolume(pd.DataFrame(found), dict.fromkeys(TWO, "max"), worst)
 
 
 def test_learned_draws_dominate_more_than_random_ones() -> None:

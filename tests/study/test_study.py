@@ -1,0 +1,139 @@
+"""Study files, and a whole small study: trained with Ray, measured, compared, reported, continued."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from transformers import BertConfig, XLMRobertaConfig
+
+from hbt_dist.errors import UserError
+from hbt_dist.study import dry_run
+from hbt_dist.study.job import Study, study_job
+from tests.helpers.runs import hbt_dist
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_study(folder: Path, **changes: Any) -> Path:
+    run = yaml.safe_load((ROOT / "hbt_dist" / "run_files" / "quickstart.yaml").read_text("utf-8"))
+    run["data"]["cache_dir"] = str(folder / "cache")
+    run["batches"]["global_batch_size"] = 32
+    run["model"]["scratch"]["vocabulary_size"] = 1500
+    run["model"]["scratch"]["architecture"] |= {"hidden_size": 32, "intermediate_size": 64}
+    run["training"] = {"steps": 12, "checkpoint_every": 12, "tensorboard": False, "threads_per_worker": 1}
+    run["workers"] = {"num_workers": 1, "address": "local"}
+    (folder / "base.yaml").write_text(yaml.safe_dump(run), "utf-8")
+    study = {
+        "name": "tiny",
+        "output_dir": str(folder / "study"),
+        "question": "Does it hold together?",
+        "run": str(folder / "base.yaml"),
+        "methods": {
+            "multilingual": {"about": "all monolingual", "overrides": {"batches.alpha": 1.0}},
+            "hybrid": {"overrides": {"batches.alpha": 0.5}},
+            "hybrid-lir": {"trained_as": "hybrid", "scoring": {"language_removal": "lir"}},
+        },
+        "baseline": "multilingual",
+        "seeds": [0, 1],
+        "max_concurrent": 2,
+        "benchmarks": [{"name": "sample", "variant": "test", "languages": ["en", "de", "fi", "hu", "et"]}],
+        **changes,
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"baseline": "none"}, "none of the methods"),
+        ({"seeds": [1, 1]}, "each seed once"),
+        ({"benchmarks": []}, "benchmarks"),
+        ({"methods": {"multilingual": {}}}, "methods"),
+        ({"methods": {"multilingual": {}, "b": {"trained_as": "c"}}}, "not a method that trains"),
+        (
+            {"methods": {"multilingual": {}, "b": {"trained_as": "multilingual", "run": "x"}}},
+            "trains nothing",
+        ),
+        ({"methods": {"multilingual": {}, "b": {"overrides": {"batches.alhpa": 1}}}}, "unknown key"),
+        ({"methods": {"multilingual": {}, "b": {"overrides": {"batches.alpha": 2}}}}, "less than or equal"),
+        ({"methods": {"multilingual": {}, "b": {"scoring": {"odd": 1}}}}, "odd"),
+        ({"run": "nowhere"}, "no such run file"),
+    ],
+)
+def test_refused_with_one_message(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as refused:
+        Study.load(str(write_study(tmp_path, **changes)))
+    assert expected in str(refused.value)
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "ray_configs" / "studies").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_shipped_studies_resolve_without_their_data(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = dry_run.describe_study(Study.load(str(file)))
+    assert "GPU hours" in text
+    assert "unknown" not in text
+
+
+def test_known_backbones_have_the_size_of_their_configuration() -> None:
+    base = XLMRobertaConfig(vocab_size=250002, max_position_embeddings=514, type_vocab_size=1)
+    whole, working = dry_run._count(base)
+    assert dry_run._KNOWN["FacebookAI/xlm-roberta-base"] == (whole, whole - working)
+    whole, working = dry_run._count(BertConfig(vocab_size=501153))
+    assert dry_run._KNOWN["sentence-transformers/LaBSE"] == (whole, whole - working)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_a_whole_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_study(tmp_path)
+    code, out, err = hbt_dist("study", str(path), cwd=tmp_path, timeout=800)
+    assert code == 0, err[-3000:]
+    assert "0 examples that repeat a benchmark" in out
+    report = tmp_path / "study" / "report"
+    text = (report / "study.md").read_text("utf-8")
+    for part in (
+        "4 of 4 trainings ended",
+        "Uralic -> Uralic",
+        "hybrid-lir",
+        "seeds needed",
+        "multilingual map",
+    ):
+        assert part in text, part
+    assert text.count("|") > 50
+    page = (report / "study.html").read_text("utf-8")
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("<img alt=") == text.count("![")
+
+    # The report's numbers are those of the result files.
+    seeds = pd.read_csv(report / "tables" / "sample-test_seeds.csv")
+    assert len(seeds) == 6
+    for row in seeds.to_dict("records"):
+        results = json.loads((tmp_path / "study" / row["folder"] / "results.json").read_text("utf-8"))
+        assert row["crosslingual"] == results["means"]["crosslingual"]["macro"]["map"]
+    summary = pd.read_csv(report / "tables" / "sample-test_summary.csv").set_index("method")
+    hybrid = seeds[seeds.method == "hybrid"]["crosslingual"]
+    assert summary.loc["hybrid", "crosslingual"] == pytest.approx(hybrid.mean())
+    assert f"{hybrid.mean():.4f} ({hybrid.std():.4f})" in text
+
+    # A seed that is trained again gives the same digits, and what was there is kept.
+    before = pd.read_csv(report / "tables" / "sample-test_seeds.csv")
+    shutil.rmtree(tmp_path / "study" / "trials" / "p0001-s1")
+    code, out, err = hbt_dist("study", str(path), cwd=tmp_path, timeout=800)
+    assert code == 0, err[-3000:]
+    assert "1 trials to run" in out
+    pd.testing.assert_frame_equal(before, pd.read_csv(report / "tables" / "sample-test_seeds.csv"))
+
+    with pytest.raises(UserError, match="another search"):
+        study_job(str(write_study(tmp_path, seeds=[0, 1, 2])))
