@@ -204,6 +204,8 @@ class SearchFile(Settings):
             raise ValueError("warm_start: only optuna learns from earlier searches")
         if self.early_stopping is not None and not self.evaluate_checkpoints:
             raise ValueError("early_stopping needs evaluate_checkpoints: true")
+        if self.early_stopping is not None and self.early_stopping.metric not in self.objectives:
+            raise ValueError(f"early_stopping: {self.early_stopping.metric} is none of the objectives")
         if any(resource <= 0 for resource in self.trial_resources.values()) or not self.trial_resources:
             raise ValueError("trial_resources: a positive amount of at least one resource")
         return self

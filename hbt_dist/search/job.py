@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hbt_dist.search.config import OBJECTIVES, SearchFile
 from hbt_dist.search.folder import SearchFolder
-from hbt_dist.search.space import Base, absolute, check_disjoint, check_space
+from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
 from hbt_dist.settings import load_settings
 
 
@@ -49,7 +49,7 @@ def search_job(
 
     search, base = load_search_file(path, overrides)
     whole = base.run({}, place=path)
-    check_disjoint(search, whole, path)
+    check_benchmark(search, whole, path)
     folder = SearchFolder(Path(search.output_dir))
     if dry_run:
         _tell_plan(search, folder)

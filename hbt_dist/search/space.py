@@ -100,26 +100,25 @@ def check_space(search: SearchFile, base: Base, place: str) -> None:
                 raise UserError(where, f"{value!r}: {error.place}: {error.found}", error.expected) from None
 
 
-def check_disjoint(search: SearchFile, base: RunFile, place: str) -> None:
-    """Refuse a development benchmark that shares questions with a test benchmark.
+def check_benchmark(search: SearchFile, base: RunFile, place: str) -> None:
+    """Refuse a development benchmark that lacks an objective or shares questions with a test benchmark.
 
     Raises:
-        UserError: they share one, or one cannot be read.
+        UserError: it is so, or one cannot be read.
     """
     from hbt_dist.jobs import load
 
-    def questions(benchmark: Any) -> dict[tuple[str, str], str]:
-        data = load(benchmark)
-        languages = [data.languages[i] for i in data.question_language]
-        return {
-            (language, " ".join(text.casefold().split())): name
-            for language, text, name in zip(languages, data.question_texts, data.question_ids, strict=True)
-        }
-
-    tests = [*search.test_benchmarks, *base.evaluation.benchmarks]
-    development = questions(search.benchmark)
-    for test in tests:
-        shared = [(key, name) for key, name in questions(test).items() if key in development]
+    data = load(search.benchmark)
+    across = [name for name in search.objectives if name != "monolingual"]
+    if len(data.languages) < 2 and across:
+        raise UserError(
+            place,
+            f"benchmark {search.benchmark.label!r} has one language and gives no {across[0]}",
+            "take a benchmark of two or more languages, or objectives: [monolingual]",
+        )
+    development = _questions(data)
+    for test in [*search.test_benchmarks, *base.evaluation.benchmarks]:
+        shared = [(key, name) for key, name in _questions(load(test)).items() if key in development]
         if shared:
             (language, _), name = shared[0]
             raise UserError(
@@ -128,6 +127,15 @@ def check_disjoint(search: SearchFile, base: RunFile, place: str) -> None:
                 f"benchmark {test.label!r}, such as {name!r} in {language}",
                 "choose on questions that are not tested on: another benchmark, or another split of it",
             )
+
+
+def _questions(data: Any) -> dict[tuple[str, str], str]:
+    """(language, text without case and spacing) -> id."""
+    languages = [data.languages[i] for i in data.question_language]
+    return {
+        (language, " ".join(text.casefold().split())): name
+        for language, text, name in zip(languages, data.question_texts, data.question_ids, strict=True)
+    }
 
 
 def absolute(search: SearchFile) -> SearchFile:

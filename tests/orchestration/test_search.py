@@ -1,10 +1,11 @@
-"""A real search: the driver killed, then a worker killed, then the same command to the end."""
+"""Real searches: driver and worker killed, then the same command to the end; a trial stopped early."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.helpers.searches import SearchProcess, steps_of, write_search
 
@@ -36,3 +37,34 @@ def test_a_search_survives_its_driver_and_a_worker_and_leaves_nothing(tmp_path: 
     assert third.end(200) == 0, third.tail()
     assert "0 trials to run" in third.tail()
     assert third.leftovers() == []
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_a_trial_that_falls_behind_is_stopped_and_makes_room(tmp_path: Path) -> None:
+    """The second of three points cannot learn; the third needs the workers that it gives back."""
+    file = write_search(
+        tmp_path,
+        [0.5],
+        [0],
+        steps=600,
+        space={"optimizer.learning_rate": {"choice": [3e-3, 1e-9, 3.1e-3]}},
+        early_stopping={"metric": "monolingual", "first_step": 60, "reduction": 2},
+    )
+    base = file.parent / "base.yaml"
+    run = yaml.safe_load(base.read_text("utf-8"))
+    run["training"]["checkpoint_every"] = 60
+    base.write_text(yaml.safe_dump(run), "utf-8")
+    search = SearchProcess(file)
+    search.wait_until((search.folder / "trials/p0001-s0/stop").exists, 600)
+    search.wait_until(lambda: search.statuses()["p0001-s0"] == "stopped", 60)
+    search.wait_until(lambda: "p0002-s0" in search.statuses(), 60)
+    assert search.end(500) == 0, search.tail()
+    assert search.leftovers() == []
+    statuses = search.statuses()
+    assert statuses["p0000-s0"] == "finished"
+    assert statuses["p0001-s0"] == "stopped"
+    assert steps_of(search.folder, "p0001-s0")[-1] < 600
+    assert not (search.folder / "trials/p0001-s0/run/model").exists()
+    assert "removing a placement group" not in search.tail()

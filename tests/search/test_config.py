@@ -56,6 +56,10 @@ def write(folder: Path, **changes: Any) -> str:
         ({"objectives": ["speed"]}, "objectives"),
         ({"warm_start": ["elsewhere"]}, "optuna"),
         ({"early_stopping": {"first_step": 5}, "evaluate_checkpoints": False}, "evaluate_checkpoints"),
+        (
+            {"early_stopping": {"first_step": 5, "metric": "monolingual"}, "objectives": ["crosslingual"]},
+            "none of the objectives",
+        ),
         ({"trial_resources": {"CPU": 0}}, "positive"),
         ({"run": "nowhere.yaml"}, "no such run file"),
         ({"run": "quickstart", "overrides": ["batches.alhpa=1"]}, "unknown key"),
@@ -74,6 +78,13 @@ def test_a_development_benchmark_must_not_share_questions_with_a_test_benchmark(
     with pytest.raises(UserError, match="shares 1,320 questions") as refused:
         search_job(file, dry_run=True)
     assert "sample-test" in str(refused.value)
+
+
+def test_a_benchmark_of_one_language_has_no_crosslingual_objective(tmp_path: Path) -> None:
+    benchmark = {"name": "sample", "variant": "dev", "languages": ["en"]}
+    with pytest.raises(UserError, match="gives no crosslingual"):
+        search_job(write(tmp_path, benchmark=benchmark), dry_run=True)
+    search_job(write(tmp_path, benchmark=benchmark, objectives=["monolingual"]), dry_run=True)
 
 
 def test_a_missing_benchmark_is_found_first(tmp_path: Path) -> None:
