@@ -46,6 +46,12 @@ class EvaluationSettings(Settings):
         description="length of the ranked lists kept for the TREC run and the same-language share; 0 keeps "
         "none",
     )
+    ranked_lists: Literal["counted", "faiss"] = Field(
+        default="counted",
+        description="where the lists of top_k come from: counted, beside the ranks in the same pass; faiss, "
+        "a flat search of each shard (on its GPU where faiss has one), merged exactly. Ranks and all "
+        "metrics of relevant candidates are counted either way",
+    )
     consistency_questions: int | None = Field(
         default=100,
         ge=0,

@@ -25,6 +25,7 @@ from hbt_dist.evaluation.bias import (
     summarise_bias,
 )
 from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.evaluation.faiss_lists import faiss_top_lists
 from hbt_dist.evaluation.kernels import torch_device
 from hbt_dist.evaluation.language_removal import remove_languages
 from hbt_dist.evaluation.pair_matrix import (
@@ -132,6 +133,8 @@ def rank_in_process(
     arranged = arrange_questions(plan, questions, question_names(benchmark))
     blocks = plan.shard_blocks(settings.num_shards)
     top_k = min(settings.top_k, plan.num_candidates)
+    searched = settings.ranked_lists == "faiss" and top_k > 0
+    threads = settings.num_threads or torch.get_num_threads()
     shards = [
         Shard(
             plan,
@@ -139,15 +142,20 @@ def rank_in_process(
             arranged,
             candidates,
             candidate_ids=shard_ids(plan, part, benchmark.candidate_ids),
-            top_k=top_k,
-            num_threads=settings.num_threads or torch.get_num_threads(),
+            top_k=0 if searched else top_k,
+            num_threads=threads,
             cache_bytes=cache_bytes // len(blocks),
             device=torch_device(settings.device),
         )
         for part in blocks
     ]
     at_once = min(shard.blocks_at_once for shard in shards)
-    return rank_relevant(plan, shards, blocks_at_once=at_once, progress=progress)
+    ranks, top = rank_relevant(plan, shards, blocks_at_once=at_once, progress=progress)
+    if searched:
+        top = faiss_top_lists(
+            plan, questions, candidates, top_k, num_shards=settings.num_shards, num_threads=threads
+        )
+    return ranks, top
 
 
 def question_names(benchmark: Benchmark) -> list[str]:

@@ -133,7 +133,15 @@ def _foreign_relevant_above(plan: ScoringPlan, scores: Float32, language: Int64)
 def _top_lists(plan: ScoringPlan, tops: list[NDArray[np.uint64]]) -> TopLists | None:
     if not tops:
         return None
-    keys = np.sort(np.concatenate(tops), axis=1)[:, ::-1]
+    keys = np.concatenate(tops)  # questions in the plan's order
+    in_place = np.empty_like(keys)
+    in_place[plan.question_order] = keys
+    return lists_of_keys(plan, in_place)
+
+
+def lists_of_keys(plan: ScoringPlan, keys: NDArray[np.uint64]) -> TopLists:
+    """Ranked lists from ranking keys (Q, k), questions in the benchmark's order; key 0 stands for nothing."""
+    keys = np.sort(keys, axis=1)[:, ::-1]
     scores, id_order = decode_keys(keys)
     position_of_id = np.empty(plan.num_candidates, np.int64)
     position_of_id[plan.id_order] = np.arange(plan.num_candidates)
@@ -141,7 +149,4 @@ def _top_lists(plan: ScoringPlan, tops: list[NDArray[np.uint64]]) -> TopLists | 
     if plan.candidate_order is not None:
         rows = plan.candidate_order[rows]
     missing = keys == 0
-    result_rows, result_scores = np.empty_like(rows), np.empty_like(scores)
-    result_rows[plan.question_order] = np.where(missing, -1, rows)
-    result_scores[plan.question_order] = np.where(missing, np.float32(-np.inf), scores)
-    return TopLists(result_rows, result_scores)
+    return TopLists(np.where(missing, -1, rows), np.where(missing, np.float32(-np.inf), scores))

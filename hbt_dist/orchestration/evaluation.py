@@ -30,6 +30,7 @@ from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, texts_of
 from hbt_dist.evaluation.encode import Role, embedding_files, encode_rows
 from hbt_dist.evaluation.evaluation import Evaluation, assemble, question_names
+from hbt_dist.evaluation.faiss_lists import merge_parts, part_keys
 from hbt_dist.evaluation.kernels import torch_device
 from hbt_dist.evaluation.language_removal import remove_languages
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
@@ -81,6 +82,20 @@ class _Worker:
     def count(self, task: dict[str, Any], blocks: range, scores: NDArray[np.float32]) -> Counts:
         return self._shard(task).count(blocks, scores)
 
+    def search(self, task: dict[str, Any], questions: Rows) -> NDArray[np.uint64]:
+        """The part's ranked lists through faiss."""
+        import ray
+
+        candidates = task["candidates"]
+        return part_keys(
+            ray.get(task["plan"]),
+            task["blocks"],
+            questions,
+            ray.get(candidates) if isinstance(candidates, ray.ObjectRef) else candidates,
+            task["searched"],
+            num_threads=task["num_threads"],
+        )
+
     def _shard(self, task: dict[str, Any]) -> Shard:
         """The shard of a task, rebuilt after a restart."""
         import ray
@@ -116,6 +131,10 @@ class _RemoteShard:
 
     def relevant_scores(self, blocks: range) -> tuple[Any, Any]:
         result: tuple[Any, Any] = _get(self._actor.relevant_scores.remote(self._task, blocks))
+        return result
+
+    def search(self, questions: Any) -> NDArray[np.uint64]:
+        result: NDArray[np.uint64] = _get(self._actor.search.remote(self._task, questions))
         return result
 
     def count(self, blocks: range, scores: NDArray[np.float32]) -> Counts:
@@ -208,19 +227,28 @@ class EvaluationActors:
             "candidates": candidates if isinstance(candidates, EmbeddingFiles) else ray.put(candidates),
         }
         shards = []
+        top_k = min(settings.top_k, plan.num_candidates)
+        searched = top_k if settings.ranked_lists == "faiss" else 0
         for number, blocks in enumerate(plan.shard_blocks(len(self.handles))):
             task = {
                 **in_store,
                 "key": f"{benchmark.fingerprint}-{number}-{id(in_store)}",
                 "blocks": blocks,
                 "ids": ray.put(shard_ids(plan, blocks, benchmark.candidate_ids)),
-                "top_k": min(settings.top_k, plan.num_candidates),
+                "top_k": top_k - searched,
+                "searched": searched,
                 "num_threads": settings.num_threads or max(1, int(self.settings.cpus_per_actor)),
                 "device": settings.device,
             }
             shards.append(_RemoteShard(self.handles[number], task))
         with ThreadPoolExecutor(len(shards)) as pool:
-            return rank_relevant(plan, shards, map_shards=lambda call, parts: list(pool.map(call, parts)))
+            ranks, top = rank_relevant(
+                plan, shards, map_shards=lambda call, parts: list(pool.map(call, parts))
+            )
+            if searched:
+                asked = questions if isinstance(questions, EmbeddingFiles) else ray.put(questions)
+                top = merge_parts(plan, list(pool.map(lambda shard: shard.search(asked), shards)))
+        return ranks, top
 
 
 @contextmanager

@@ -98,9 +98,13 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
         thread.join()
         assert killed.is_set()
         assert ray.get(actors.handles[0].process_id.remote()) != process
+        searching = settings.model_copy(update={"ranked_lists": "faiss"})
+        searched = evaluate_with_actors(actors, model, benchmark, searching, progress=False)
         with pytest.raises(UserError, match="cache_dir"):
             evaluate_with_actors(actors, model, benchmark, alone, progress=False)
     for name in ("pair", "one_target", "pooled", "tied", "scores"):
         np.testing.assert_array_equal(getattr(found.ranks, name), getattr(want.ranks, name))
     np.testing.assert_array_equal(found.top.rows, want.top.rows)
+    np.testing.assert_allclose(searched.top.scores, want.top.scores, atol=1e-6)
+    np.testing.assert_array_equal(searched.ranks.pooled, want.ranks.pooled)
     assert results_document(found) == results_document(want)
