@@ -127,7 +127,7 @@ def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], qui
 
 
 def _start_model(run: RunFile, folder: RunFolder) -> str:
-    from hbt_dist.training.trainer import prepare
+    from hbt_dist.training.preparation import prepare
 
     if run.model.scratch is None:
         assert run.model.name_or_path is not None
@@ -346,7 +346,7 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
     from hbt_dist.data.corpus import build_corpus
 
     if tokens:
-        from hbt_dist.training.trainer import prepare
+        from hbt_dist.training.preparation import prepare
 
         prepared = prepare(run)
         corpus, plan, store = prepared.corpus, prepared.plan, prepared.tokens

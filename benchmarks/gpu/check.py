@@ -40,7 +40,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hbt_dist.contrastive import loss as loss_module
 from hbt_dist.contrastive.config import LossSettings, StepSettings
-from hbt_dist.contrastive.loss import Layout, contrast
+from hbt_dist.contrastive.layout import Layout
+from hbt_dist.contrastive.loss import contrast
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.engine import PlainEngine, TrainedModel

@@ -19,82 +19,17 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hbt_dist.contrastive.config import LossSettings
+from hbt_dist.contrastive.layout import Layout
 
 _TORCH_OPTIONS = getattr(nn, "LinearCrossEntropyOptions", None)
 
 # (first row, past the last row) of a chunk -> (r, N) bool, True where the column is left out.
 Exclude = Callable[[int, int], Tensor]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which gathered column belongs to which row, and which pairs may not meet.
-
-    Args:
-        rank, world_size: of this process.
-        num_rows: b.
-        num_negatives: n.
-        group_N: passage group of every gathered column, None if no two columns share one.
-        sub_batch_B, sub_batch_N: sub-batch of every global row and column, None if there is only one.
-    """
-
-    rank: int
-    world_size: int
-    num_rows: int
-    num_negatives: int
-    group_N: Tensor | None = None
-    sub_batch_B: Tensor | None = None
-    sub_batch_N: Tensor | None = None
-
-    @classmethod
-    def of_arrays(
-        cls,
-        *,
-        rank: int,
-        world_size: int,
-        num_rows: int,
-        num_negatives: int,
-        group_N: np.ndarray | None,
-        sub_batch_B: np.ndarray | None,
-        sub_batch_N: np.ndarray | None,
-        settings: LossSettings,
-        device: torch.device,
-    ) -> Layout:
-        """Keep only the arrays that change anything under `settings`."""
-
-        def move(array: np.ndarray) -> Tensor:
-            return torch.as_tensor(np.ascontiguousarray(array, dtype=np.int64), device=device)
-
-        group = sub_B = sub_N = None
-        if settings.mask_false_negatives and group_N is not None and len(np.unique(group_N)) < len(group_N):
-            group = move(group_N)
-        if settings.negatives == "sub_batch":
-            assert sub_batch_B is not None
-            assert sub_batch_N is not None
-            if len(np.unique(sub_batch_B)) > 1:
-                sub_B, sub_N = move(sub_batch_B), move(sub_batch_N)
-        return cls(rank, world_size, num_rows, num_negatives, group, sub_B, sub_N)
-
-    @property
-    def first_row(self) -> int:
-        """Global number of the own first row."""
-        return self.rank * self.num_rows
-
-    @property
-    def first_column(self) -> int:
-        """Column of the own first positive."""
-        return self.rank * self.num_rows * (1 + self.num_negatives)
-
-    def positive_columns(self, device: torch.device) -> Tensor:
-        """The column of every global row's positive: (B,)."""
-        rows = torch.arange(self.world_size * self.num_rows, device=device)
-        return rows + (rows // self.num_rows) * self.num_rows * self.num_negatives
 
 
 @dataclass

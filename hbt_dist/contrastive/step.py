@@ -32,7 +32,8 @@ from torch import Tensor
 from hbt_dist.contrastive.chunks import Chunk, RandomState, Tokens, plan_chunks
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
-from hbt_dist.contrastive.loss import Contrast, Layout, contrast, inner_product
+from hbt_dist.contrastive.layout import Layout
+from hbt_dist.contrastive.loss import Contrast, contrast, inner_product
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 

@@ -19,9 +19,10 @@ from hbt_dist.errors import UserError
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
 from hbt_dist.orchestration.nodes import check_nodes
 from hbt_dist.runtime import RayRuntime
+from hbt_dist.training.preparation import prepare
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.tracking import StepProgress
-from hbt_dist.training.trainer import prepare, train_loop
+from hbt_dist.training.trainer import train_loop
 
 
 def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = None) -> None:

@@ -16,33 +16,23 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
-from hbt_dist.batching.code_switching.switcher import Switcher
-from hbt_dist.batching.code_switching.switching import summed_figures
-from hbt_dist.batching.collate import collate
-from hbt_dist.batching.plan import BatchPlan, check_divisible
+from hbt_dist.batching.plan import check_divisible
 from hbt_dist.batching.resume import check_resume
-from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.config import RunFile
-from hbt_dist.contrastive.config import StepSettings
 from hbt_dist.contrastive.fit import resolve_chunk_rows
-from hbt_dist.contrastive.step import NonFiniteError, check_gradient_norm, contrastive_step
+from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.world import World
-from hbt_dist.data.corpus import Corpus, build_corpus
-from hbt_dist.encoder import LoadedEncoder
 from hbt_dist.errors import UserError
-from hbt_dist.modeling import prepare_model
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
 from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
-from hbt_dist.training.deepspeed_config import load_deepspeed_config
 from hbt_dist.training.engine import Engine, build_engine
 from hbt_dist.training.engine_state import (
     describe,
@@ -54,33 +44,12 @@ from hbt_dist.training.engine_state import (
 )
 from hbt_dist.training.export import write_model_folder
 from hbt_dist.training.model_card import model_card
+from hbt_dist.training.one_step import train_step
+from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
 from hbt_dist.training.tracking import Tracker
 from hbt_dist.training.universal import universal_form
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a run needs before its first step."""
-
-    corpus: Corpus
-    model: LoadedEncoder
-    tokens: TokenStore
-    plan: BatchPlan
-
-    @property
-    def switcher(self) -> Switcher | None:
-        """What replaces words of the rows, where code-switching is on."""
-        switching = self.plan.switching
-        if switching is None:
-            return None
-        return Switcher(switching, self.corpus, self.model.tokenizer, self.model.text)
-
-    @property
-    def fingerprint(self) -> str:
-        """What all ranks must agree on."""
-        return f"{self.plan.fingerprint}-{self.tokens.fingerprint}"
 
 
 @dataclass(frozen=True)
@@ -91,22 +60,6 @@ class TrainResult:
     finished: bool
     loss: float | None
     seconds: float
-
-
-def prepare(run: RunFile) -> Prepared:
-    """Convert the data, build or load the encoder, tokenise, plan. Idempotent; safe in several processes.
-
-    Raises:
-        UserError: something the user gave cannot be used.
-    """
-    if run.deepspeed.config is not None:  # read again when the engine is built; here a mistake costs nothing
-        load_deepspeed_config(run.deepspeed.config, gradient_clipping=run.optimizer.gradient_clipping)
-    cache = Path(run.data.cache_dir)
-    corpus = build_corpus(run.data, cache)
-    plan = BatchPlan(corpus, run.batches, run.seed)
-    model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
-    tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
-    return Prepared(corpus, model, tokens, plan)
 
 
 def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult:
@@ -130,6 +83,8 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     try:
         prepared = prepare(run)
         _agree(prepared.fingerprint, world)
+        rows = run.batches.global_batch_size // world.size
+        check_equal_slices(rows, run.batches.hard_negatives.count, world)
         training = _Training(run, runtime, world, folder, prepared)
         step, finished, loss = training.run_all(quiet=quiet)
         return TrainResult(step, finished, loss, time.monotonic() - began)
@@ -300,98 +255,12 @@ class _Training:
         ]
 
 
-def describe_texts(tokens: TokenStore) -> list[str]:
-    """One line per role whose texts were cut at the length limit, said once per start."""
-    lines = []
-    for role in ROLES:
-        reports = [report for report in tokens.reports if report.role == role and report.truncated]
-        if reports:
-            worst = max(reports, key=lambda report: report.truncated_share)
-            texts = sum(report.texts for report in tokens.reports if report.role == role)
-            lines.append(
-                f"{sum(report.truncated for report in reports):,} of {texts:,} {role}s are cut at "
-                f"model.text.max_{role}_tokens (most in {worst.language}: {worst.truncated_share:.1%})"
-            )
-    return lines
-
-
 def _reserve(run: RunFile, encoder: torch.nn.Module) -> int:
     """Bytes that training holds beside a chunk: AdamW's state, gathered embeddings and their gradients."""
     parameters = sum(p.numel() for p in encoder.parameters())
     columns = run.batches.global_batch_size * (2 + run.batches.hard_negatives.count)
     width = int(getattr(encoder, "width", 0))
     return 8 * parameters + 2 * 4 * columns * width
-
-
-def train_step(
-    step: int, run: RunFile, how: StepSettings, world: World, engine: Engine, prepared: Prepared
-) -> dict[str, Any]:
-    """One optimizer step on the global batch of `step`; returns its figures.
-
-    Args:
-        how: the run's step settings with `chunk_rows` resolved to a number.
-
-    Raises:
-        UserError: NaN or infinity; names the step, its kind, the languages and the examples.
-    """
-    tick = time.monotonic()
-    local = collate(
-        prepared.plan.batch(step),
-        prepared.corpus,
-        prepared.tokens,
-        world.rank,
-        world.size,
-        aligned_seed=run.seed if run.loss.alignment_weight > 0 else None,
-        switcher=prepared.switcher,
-    )
-    planned = time.monotonic()
-    torch.manual_seed(
-        int(np.random.SeedSequence((run.seed, step, world.rank)).generate_state(1, np.uint64)[0] >> 1)
-    )
-    fault.in_step(step + 1, world, engine.model)
-    try:
-        result = contrastive_step(engine, local, run.loss, how, world)
-        norm = engine.step(step)
-        if not engine.scales_loss:
-            check_gradient_norm(norm, local)
-    except NonFiniteError as error:
-        raise explain_divergence(error, prepared.corpus) from error
-    seconds = time.monotonic() - tick
-    figures = asdict(result)
-    figures.pop("traffic")
-    batch = local.batch
-    languages = sorted({prepared.corpus.languages[i] for i in np.unique(batch.question_language)})
-    return {
-        "loss": result.loss,
-        "kind": batch.kind,
-        "languages": languages if len(languages) == 1 else len(languages),
-        "learning_rate": engine.learning_rate(step),
-        "gradient_norm": norm,
-        **{name: value for name, value in figures.items() if name != "loss"},
-        **({} if local.switched is None else summed_figures(local.switched, world)),
-        "seconds": round(seconds, 4),
-        "seconds_planning": round(planned - tick, 4),
-        "tokens_per_second": round(result.num_tokens / seconds),
-    }
-
-
-def explain_divergence(error: NonFiniteError, corpus: Corpus) -> UserError:
-    """Name what was in the batch that gave NaN or infinity."""
-    pairs = sorted(
-        {
-            f"{corpus.languages[q]}-{corpus.languages[p]}"
-            for q, p in zip(error.question_languages, error.passage_languages, strict=True)
-        }
-    )
-    examples = [corpus.example_id(int(row)) for row in error.examples[:5]]
-    more = f" and {len(error.examples) - 5} more" if len(error.examples) > 5 else ""
-    return UserError(
-        f"step {error.step}",
-        f"NaN or infinity in the {error.what} of a {error.kind} batch; question-passage languages "
-        f"{', '.join(pairs[:8])}{', ...' if len(pairs) > 8 else ''}; examples {', '.join(examples)}{more}",
-        "training stopped; the last complete checkpoint is untouched. Lower optimizer.learning_rate,\n"
-        "raise loss.temperature, or look at these examples with 'hbt-dist data inspect'",
-    )
 
 
 def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path) -> None:
@@ -402,17 +271,6 @@ def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path)
         facts = model_facts(run, prepared, run.training.steps)
         write_model_folder(prepared.model, weights, folder, card=card, facts=facts)
     dist.barrier()
-
-
-def model_facts(run: RunFile, prepared: Prepared, step: int) -> dict[str, Any]:
-    """What a model folder records of its training."""
-    return {
-        "run": run.name,
-        "languages": list(prepared.corpus.languages),
-        "steps": step,
-        "corpus": prepared.corpus.fingerprint,
-        "plan": prepared.plan.fingerprint,
-    }
 
 
 def set_threads(run: RunFile, runtime: Runtime) -> None:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hbt_dist.contrastive.config import LossSettings
-from hbt_dist.contrastive.loss import Contrast, Layout, contrast
+from hbt_dist.contrastive.layout import Layout
+from hbt_dist.contrastive.loss import Contrast, contrast
 from tests.contrastive.tiny import Case, locals_of, plain_loss
 
 

@@ -1,0 +1,93 @@
+"""One optimizer step: plan, collate, contrast, update, figures; and what is said when it gives no number."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from hbt_dist.batching.code_switching.switching import summed_figures
+from hbt_dist.batching.collate import collate
+from hbt_dist.config import RunFile
+from hbt_dist.contrastive.config import StepSettings
+from hbt_dist.contrastive.step import NonFiniteError, check_gradient_norm, contrastive_step
+from hbt_dist.contrastive.world import World
+from hbt_dist.data.corpus import Corpus
+from hbt_dist.errors import UserError
+from hbt_dist.training import fault
+from hbt_dist.training.engine import Engine
+from hbt_dist.training.preparation import Prepared
+
+
+def train_step(
+    step: int, run: RunFile, how: StepSettings, world: World, engine: Engine, prepared: Prepared
+) -> dict[str, Any]:
+    """One optimizer step on the global batch of `step`; returns its figures.
+
+    Args:
+        how: the run's step settings with `chunk_rows` resolved to a number.
+
+    Raises:
+        UserError: NaN or infinity; names the step, its kind, the languages and the examples.
+    """
+    tick = time.monotonic()
+    local = collate(
+        prepared.plan.batch(step),
+        prepared.corpus,
+        prepared.tokens,
+        world.rank,
+        world.size,
+        aligned_seed=run.seed if run.loss.alignment_weight > 0 else None,
+        switcher=prepared.switcher,
+    )
+    planned = time.monotonic()
+    torch.manual_seed(
+        int(np.random.SeedSequence((run.seed, step, world.rank)).generate_state(1, np.uint64)[0] >> 1)
+    )
+    fault.in_step(step + 1, world, engine.model)
+    try:
+        result = contrastive_step(engine, local, run.loss, how, world)
+        norm = engine.step(step)
+        if not engine.scales_loss:
+            check_gradient_norm(norm, local)
+    except NonFiniteError as error:
+        raise explain_divergence(error, prepared.corpus) from error
+    seconds = time.monotonic() - tick
+    figures = asdict(result)
+    figures.pop("traffic")
+    batch = local.batch
+    languages = sorted({prepared.corpus.languages[i] for i in np.unique(batch.question_language)})
+    return {
+        "loss": result.loss,
+        "kind": batch.kind,
+        "languages": languages if len(languages) == 1 else len(languages),
+        "learning_rate": engine.learning_rate(step),
+        "gradient_norm": norm,
+        **{name: value for name, value in figures.items() if name != "loss"},
+        **({} if local.switched is None else summed_figures(local.switched, world)),
+        "seconds": round(seconds, 4),
+        "seconds_planning": round(planned - tick, 4),
+        "tokens_per_second": round(result.num_tokens / seconds),
+    }
+
+
+def explain_divergence(error: NonFiniteError, corpus: Corpus) -> UserError:
+    """Name what was in the batch that gave NaN or infinity."""
+    pairs = sorted(
+        {
+            f"{corpus.languages[q]}-{corpus.languages[p]}"
+            for q, p in zip(error.question_languages, error.passage_languages, strict=True)
+        }
+    )
+    examples = [corpus.example_id(int(row)) for row in error.examples[:5]]
+    more = f" and {len(error.examples) - 5} more" if len(error.examples) > 5 else ""
+    return UserError(
+        f"step {error.step}",
+        f"NaN or infinity in the {error.what} of a {error.kind} batch; question-passage languages "
+        f"{', '.join(pairs[:8])}{', ...' if len(pairs) > 8 else ''}; examples {', '.join(examples)}{more}",
+        "training stopped; the last complete checkpoint is untouched. Lower optimizer.learning_rate,\n"
+        "raise loss.temperature, or look at these examples with 'hbt-dist data inspect'",
+    )

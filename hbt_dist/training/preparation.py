@@ -1,0 +1,83 @@
+"""What a run needs before its first step: corpus, encoder, tokens, batch plan. Each node for itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hbt_dist.batching.code_switching.switcher import Switcher
+from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.batching.tokens import ROLES, TokenStore
+from hbt_dist.config import RunFile
+from hbt_dist.data.corpus import Corpus, build_corpus
+from hbt_dist.encoder import LoadedEncoder
+from hbt_dist.modeling import prepare_model
+from hbt_dist.training.deepspeed_config import load_deepspeed_config
+from hbt_dist.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs before its first step."""
+
+    corpus: Corpus
+    model: LoadedEncoder
+    tokens: TokenStore
+    plan: BatchPlan
+
+    @cached_property
+    def switcher(self) -> Switcher | None:
+        """What replaces words of the rows, where code-switching is on."""
+        switching = self.plan.switching
+        if switching is None:
+            return None
+        return Switcher(switching, self.corpus, self.model.tokenizer, self.model.text)
+
+    @property
+    def fingerprint(self) -> str:
+        """What all ranks must agree on."""
+        return f"{self.plan.fingerprint}-{self.tokens.fingerprint}"
+
+
+def prepare(run: RunFile) -> Prepared:
+    """Convert the data, build or load the encoder, tokenise, plan. Idempotent; safe in several processes.
+
+    Raises:
+        UserError: something the user gave cannot be used.
+    """
+    if run.deepspeed.config is not None:  # read again when the engine is built; here a mistake costs nothing
+        load_deepspeed_config(run.deepspeed.config, gradient_clipping=run.optimizer.gradient_clipping)
+    cache = Path(run.data.cache_dir)
+    corpus = build_corpus(run.data, cache)
+    plan = BatchPlan(corpus, run.batches, run.seed)
+    model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
+    tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
+    return Prepared(corpus, model, tokens, plan)
+
+
+def describe_texts(tokens: TokenStore) -> list[str]:
+    """One line per role whose texts were cut at the length limit, said once per start."""
+    lines = []
+    for role in ROLES:
+        reports = [report for report in tokens.reports if report.role == role and report.truncated]
+        if reports:
+            worst = max(reports, key=lambda report: report.truncated_share)
+            texts = sum(report.texts for report in tokens.reports if report.role == role)
+            lines.append(
+                f"{sum(report.truncated for report in reports):,} of {texts:,} {role}s are cut at "
+                f"model.text.max_{role}_tokens (most in {worst.language}: {worst.truncated_share:.1%})"
+            )
+    return lines
+
+
+def model_facts(run: RunFile, prepared: Prepared, step: int) -> dict[str, Any]:
+    """What a model folder records of its training."""
+    return {
+        "run": run.name,
+        "languages": list(prepared.corpus.languages),
+        "steps": step,
+        "corpus": prepared.corpus.fingerprint,
+        "plan": prepared.plan.fingerprint,
+    }
