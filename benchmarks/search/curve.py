@@ -90,13 +90,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("search", type=Path)
-    parser.add_argument("study", type=Path)
+    parser.add_argument("study", type=Path, nargs="?", help="none: the sample alone")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
-    sample, public = of_search(given.search), of_study(given.study)
-    sample.to_csv(given.output / "alpha_sample.csv", index=False)
-    public.to_csv(given.output / "alpha_public.csv", index=False)
-    frames = {"embedded sample (dev)": sample, **dict(iter(public.groupby("benchmark")))}
+    frames = {"embedded sample (dev)": of_search(given.search)}
+    frames["embedded sample (dev)"].to_csv(given.output / "alpha_sample.csv", index=False)
+    if given.study is not None:
+        public = of_study(given.study)
+        public.to_csv(given.output / "alpha_public.csv", index=False)
+        frames |= dict(iter(public.groupby("benchmark")))
     draw(frames, given.output / "alpha.png")
     parts = [
         "# The curve of alpha",
