@@ -296,22 +296,37 @@ def _tracker_callbacks(trackers: Sequence[str], folder: SearchFolder) -> list[An
 def _await_freed(seconds: float = 10) -> None:
     """Wait until the trials' placement groups are gone; remove what stays."""
     import ray
-    from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
-    from ray.util.state import list_placement_groups
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-    context = ray.get_runtime_context()
-    job, address = context.get_job_id(), context.gcs_address
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        alive = {name for name, facts in placement_group_table().items() if facts["state"] != "REMOVED"}
-        mine = [
-            group.placement_group_id
-            for group in list_placement_groups(address, filters=[("creator_job_id", "=", job)])
-            if group.placement_group_id in alive
-        ]
-        if not mine:
-            return
-        time.sleep(0.5)
+    try:
+        while (mine := _own_placement_groups()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+    except Exception as error:  # all trials have ended: a look at what is left must not lose that
+        print(f"could not look for placement groups that are left: {error}", file=sys.stderr)
+        return
     for name in mine:
         print(f"removing a placement group that Ray kept: {name}", file=sys.stderr)
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(name)))
+
+
+def _own_placement_groups() -> list[str]:
+    """Living placement groups that this driver or one of its actors has made."""
+    import ray
+    from ray.util.placement_group import placement_group_table
+    from ray.util.state import list_placement_groups
+
+    context = ray.get_runtime_context()
+    alive = {name for name, facts in placement_group_table().items() if facts["state"] != "REMOVED"}
+    if not alive:
+        return []
+    # Ray's State API prefers the environment to the address that it is given.
+    names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ["RAY_ADDRESS"] = context.gcs_address
+    try:
+        groups = list_placement_groups(filters=[("creator_job_id", "=", context.get_job_id())])
+    finally:
+        del os.environ["RAY_ADDRESS"]
+        os.environ.update(before)
+    return [group.placement_group_id for group in groups if group.placement_group_id in alive]
