@@ -256,7 +256,7 @@ def group_contrast(
     difference = float(b.mean() - a.mean())
     smallest = min(1.0, (2.0 if len(a) == len(b) else 1.0) / math.comb(len(a) + len(b), len(b)))
     p = nan
-    if len(a) + len(b) > 2:
+    if min(len(a), len(b)) > 1:
         test = stats.permutation_test(
             (b, a),
             lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),

@@ -90,3 +90,10 @@ def test_group_contrast():
     assert "a difference" in found.verdict
     assert "too few languages" in group_contrast(gain[5:7], languages[5:7]).verdict
     assert "no language of Uralic" in group_contrast(gain[:4], languages[:4]).verdict
+
+
+def test_one_language_of_a_family_is_no_group():
+    contrast = group_contrast(np.array([0.1, 0.2, 0.3]), ["en", "de", "fi"])
+    assert contrast.difference == pytest.approx(0.15)
+    assert np.isnan(contrast.p_permutation)
+    assert "too few languages" in contrast.verdict
