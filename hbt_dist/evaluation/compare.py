@@ -244,8 +244,13 @@ def _typology(gain: np.ndarray[Any, np.dtype[np.float64]], languages: list[str])
     return {"distances": [_plain(effect) for effect in effects], "families": _plain(contrast)}
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+def _plain(values: Any) -> Any:
+    """The same with None for NaN and infinity, at every depth."""
+    if isinstance(values, dict):
+        return {key: _plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def _nones(matrix: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[float | None]]:
@@ -308,7 +313,7 @@ def write_comparison(document: dict[str, Any], out_dir: str | Path) -> Path:
             writer.writerows(document["tests"])
             file.seek(0)
             _put(out / "comparison.csv", file.read())
-        plain = {**document, "tests": [_plain(row) for row in document["tests"]]}
+        plain = _plain(document)
         _put(out / "comparison.json", json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(

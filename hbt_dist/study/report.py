@@ -270,6 +270,17 @@ def _with_spread(value: float, spread: float, name: str) -> str:
     return f"{value:.{digits}f}" + (f" ({spread:.{digits}f})" if math.isfinite(spread) else "")
 
 
+def _same_seeds(baseline: list[Path], system: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Folders of the seeds that both have, seed by seed; a trial's folder is named by its seed."""
+
+    def by_seed(places: list[Path]) -> dict[str, Path]:
+        return {place.parents[2].name.rpartition("-s")[2]: place for place in places}
+
+    old, new = by_seed(baseline), by_seed(system)
+    common = [seed for seed in old if seed in new]
+    return [old[seed] for seed in common], [new[seed] for seed in common]
+
+
 def _below(path: str, root: Path) -> str:
     try:
         return Path(path).relative_to(root).as_posix()
