@@ -124,7 +124,7 @@ class _Benchmark:
         self.families = {
             name: gains
             for name in self.others
-            if len(gains := family_gains(baseline, found[name]))
+            if len(gains := family_gains(*_same_seeds(baseline, found[name])))
             and gains["pair"].str.contains("Uralic").any()
         }
         self.summary.to_csv(out / "tables" / f"{label}_summary.csv", index=False)
