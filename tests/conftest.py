@@ -6,15 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# A busy machine is no reason to fail: examples have no time limit, and are the same in every run.
-settings.register_profile("hbt-dist", deadline=None, derandomize=True)
+# A busy machine is no reason to fail: no time limit for examples or for making them; all runs have the same.
+settings.register_profile(
+    "hbt-dist", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("hbt-dist")
 
 
