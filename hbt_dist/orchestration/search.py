@@ -127,16 +127,9 @@ class SearchSource:
 
     def remaining(self) -> int:
         """Trials that wait, and the points that are still to be drawn."""
-        return len(self._waiting) + len(self._search.seeds) * max(0, self.planned() - len(self._points))
-
-    def planned(self) -> int:
-        """Points of the whole search."""
-        if self._search.sampler.points is not None:
-            return self._search.sampler.points
-        count = 1
-        for dimension in self._search.space.values():
-            count *= len(dimension.values() or [])
-        return count
+        return len(self._waiting) + len(self._search.seeds) * max(
+            0, self._search.num_points() - len(self._points)
+        )
 
     def _ask(self) -> bool:
         point = self._sampler.ask()

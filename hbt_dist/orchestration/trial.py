@@ -8,6 +8,7 @@ training is where Ray leaks workers.
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import tempfile
@@ -157,6 +158,7 @@ def _train_and_measure(
     stop_file = trial.folder / "stop"
     benchmark = plan["benchmark"] and BenchmarkSettings.model_validate(plan["benchmark"])
     measured = {line["step"] for line in trial.history()}
+    _import_for_both_threads()
     training = _Training(run, stop_file)
     if not folder.model.is_dir():
         training.start()
@@ -183,6 +185,15 @@ def _train_and_measure(
     if benchmark is None:
         report({"step": float(step)})
     return finished
+
+
+def _import_for_both_threads() -> None:
+    """Import what both threads need before there are two.
+
+    transformers swaps its entry of `sys.modules` while it is imported: a thread that waits for the other's
+    import gets the first, empty module ("module 'transformers' has no attribute 'AutoTokenizer'").
+    """
+    importlib.import_module("transformers")
 
 
 class _Training(threading.Thread):

@@ -228,7 +228,13 @@ class SearchFile(Settings):
                 raise ValueError(
                     f"sampler: a grid needs listed values; {endless[0]} is continuous (use range or choice)"
                 )
-            count = math.prod(len(values or []) for values in listed.values())
+            count = self.num_points()
             if count > _MOST_GRID_POINTS:
                 raise ValueError(f"sampler: the grid has {count:,} points, more than {_MOST_GRID_POINTS:,}")
         return self
+
+    def num_points(self) -> int:
+        """Points of the whole search: those asked for, or all of the grid."""
+        if self.sampler.points is not None:
+            return self.sampler.points
+        return math.prod(len(dimension.values() or []) for dimension in self.space.values())

@@ -100,11 +100,7 @@ def _described(search: SearchFile) -> dict[str, object]:
 
 
 def _tell_plan(search: SearchFile, folder: SearchFolder) -> None:
-    count = search.sampler.points
-    if count is None:
-        count = 1
-        for dimension in search.space.values():
-            count *= len(dimension.values() or [])
+    count = search.num_points()
     print(f"{search.name}: {count} points x {len(search.seeds)} seeds = {count * len(search.seeds)} trials")
     for key, dimension in search.space.items():
         print(f"  {key}: {dimension.describe()}")
