@@ -1,0 +1,164 @@
+"""The scale model: its traffic is what was counted, and its limits are what they must be."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from benchmarks.scale import model, report
+from benchmarks.scale.model import Assumptions, Cluster, Encoder, Traffic, Workload
+from tests.helpers.ranks import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+COUNTED: list[dict[str, Any]] = json.loads((RESULTS / "collectives.json").read_text("utf-8"))
+BASE, LARGE = report.ENCODERS
+NDR = report.CLUSTERS[0]
+#: Round figures: 1 GB/s everywhere, 1 TFLOP/s of each kind.
+ROUND = Cluster("round", 1e12, 1e12, 1e10, 1e12, 1e9, 1e9)
+PERFECT = Assumptions(utilisation=1.0, loss_utilisation=1.0, link=1.0)
+
+
+def summed(traffic: list[Traffic]) -> dict[str, list[float]]:
+    counts: Counter[str] = Counter()
+    num_bytes: Counter[str] = Counter()
+    for one in traffic:
+        counts[one.kind.replace("_", "")] += one.count
+        num_bytes[one.kind.replace("_", "")] += int(one.num_bytes)
+    return {kind: [counts[kind], num_bytes[kind]] for kind in counts}
+
+
+@pytest.mark.parametrize("case", COUNTED, ids=lambda case: "-".join(str(v) for v in list(case.values())[:6]))
+def test_the_traffic_is_what_was_counted(case: dict[str, Any]) -> None:
+    load = Workload(
+        rows=16,
+        negatives=1,
+        stage=case["stage"],
+        reduction=case["reduction"],
+        both_directions=case["directions"] == "both",
+    )
+    # 4 gathers per chunk, three passes over a model of two modules
+    found = model.step_traffic(load, 32, case["parameters"], case["world_size"], 4, case["num_chunks"])
+    assert summed(found) == case["contrastive_step"]
+    assert summed(model.optimizer_traffic(case["stage"], case["parameters"])) == case["optimizer_step"]
+
+
+def test_every_stage_and_way_was_counted() -> None:
+    assert len(COUNTED) == 48
+    assert {case["stage"] for case in COUNTED} == {None, 0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("stage", [None, 0, 1, 2, 3])
+def test_one_gpu_sends_nothing(stage: int | None) -> None:
+    step = model.step_time(BASE, Workload(rows=64, stage=stage), 1, NDR)
+    assert set(step.traffic.values()) == {0.0}
+    assert step.seconds == step.encoder + step.loss + step.optimizer
+
+
+def test_a_ring_by_hand() -> None:
+    # 16 ranks on 2 nodes, 1.6 GB at 1 GB/s: an all-gather moves 15 / 16 of it over 14 near hops and 1 far one
+    gather = model.ring_seconds(Traffic("embeddings", "all_gather", 1, 1.6e9), 16, ROUND, PERFECT)
+    assert gather == pytest.approx(1.5 + (8.4 + 14 * 3.4 + 14.0) * 1e-6, rel=1e-12)
+    reduce = model.ring_seconds(Traffic("gradient", "all_reduce", 1, 1.6e9), 16, ROUND, PERFECT)
+    assert reduce == pytest.approx(3.0 + (8.4 + 28 * 3.4 + 2 * 14.0) * 1e-6, rel=1e-12)
+    # inside a node the network does not matter; 8 bytes are all latency, of the protocol LL
+    slow = replace(ROUND, network=1.0)
+    scalars = model.ring_seconds(Traffic("scalars", "all_reduce", 1, 8), 8, slow, PERFECT)
+    assert scalars == pytest.approx((6.6 + 14 * 0.6) * 1e-6, rel=1e-2)
+
+
+def test_operations_by_hand() -> None:
+    encoder = Encoder("by hand", 1000, 400, layers=2, width=10, heads=1)
+    load = Workload(rows=3, negatives=1, question_tokens=4, passage_tokens=8)
+    # tokens 3 x (4 + 16) = 60; squares 16 + 2 x 64 = 144 per row
+    forward = 2 * 600 * 60 + 4 * 2 * 10 * 144 * 3
+    assert model.encoder_flops(encoder, load) == 4 * forward
+    assert model.encoder_flops(encoder, replace(load, cached=False)) == 3 * forward
+    # 3 questions x (2 ranks x 3 rows x 2 passages) x 10 wide, 3 products of 2 operations
+    assert model.loss_flops(10, load, 2) == 6 * 3 * 12 * 10
+
+
+def test_operations_are_those_of_the_gpu_script() -> None:
+    """Three forwards are the model FLOPs of benchmarks/gpu/check.py: 6 per parameter and token, attention."""
+    load = Workload(rows=5, negatives=0, cached=False)
+    attention = sum(12 * BASE.layers * BASE.width * length**2 * 5 for length in (32, 128))
+    assert model.encoder_flops(BASE, load) == 6 * BASE.matrices * load.tokens + attention
+
+
+@pytest.mark.parametrize("encoder", report.ENCODERS, ids=lambda one: one.name)
+def test_shapes_are_those_of_the_published_models(encoder: Encoder) -> None:
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    config = XLMRobertaConfig(
+        vocab_size=250_002,
+        hidden_size=encoder.width,
+        num_hidden_layers=encoder.layers,
+        num_attention_heads=encoder.heads,
+        intermediate_size=4 * encoder.width,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+    )
+    with torch.device("meta"):
+        built = XLMRobertaModel(config)
+    assert sum(p.numel() for p in built.parameters()) == encoder.parameters
+    assert sum(p.numel() for p in built.embeddings.parameters()) == encoder.embedding_parameters
+
+
+def test_states_by_hand() -> None:
+    whole = {stage: model.memory(BASE, Workload(rows=8, stage=stage), 4)["states"] for stage in (0, 1, 2)}
+    assert whole == {0: 16 * BASE.parameters, 1: 11 * BASE.parameters, 2: 11 * BASE.parameters}
+    boundary = model.memory(BASE, Workload(rows=8, stage=2, reduction="boundary"), 4)["states"]
+    assert boundary == 8 * BASE.parameters
+    # B = 32 rows, 64 passages of width 768, and their gradient
+    assert model.memory(BASE, Workload(rows=8), 4)["embeddings"] == 64 * 768 * 4 * 2
+
+
+@pytest.mark.parametrize("cluster", report.CLUSTERS, ids=lambda one: one.name)
+@pytest.mark.parametrize("encoder", report.ENCODERS, ids=lambda one: one.name)
+def test_more_gpus_never_raise_efficiency(encoder: Encoder, cluster: Cluster) -> None:
+    for strong, rows in ((False, 1024), (True, 8192)):
+        shares = [
+            model.efficiency(
+                encoder,
+                report.load_of(rows, world, strong=strong),
+                world,
+                cluster,
+                Assumptions(),
+                strong=strong,
+            )
+            for world in report.WORLDS
+        ]
+        assert shares[0] == 1.0
+        assert all(after <= before + 1e-9 for before, after in pairwise(shares))
+
+
+def test_faster_networks_and_slower_encoders_raise_efficiency() -> None:
+    def share(cluster: Cluster, utilisation: float) -> float:
+        assumed = Assumptions(utilisation=utilisation)
+        return model.efficiency(BASE, Workload(rows=128), 64, cluster, assumed, strong=True)
+
+    networks = [replace(NDR, network=speed) for speed in (12.5e9, 50e9, 200e9, 400e9)]
+    over_networks = [share(cluster, 0.35) for cluster in networks]
+    over_utilisations = [share(NDR, one) for one in (0.5, 0.35, 0.2)]
+    assert over_networks == sorted(over_networks)
+    assert over_utilisations == sorted(over_utilisations)
+
+
+def test_the_loss_shares_out_a_fixed_batch_and_grows_with_a_fixed_share() -> None:
+    fixed = [model.loss_flops(768, Workload(rows=8192 // world), world) for world in (1, 8, 64)]
+    assert fixed == [fixed[0], fixed[0] / 8, fixed[0] / 64]
+    growing = [model.loss_flops(768, Workload(rows=8192), world) for world in (1, 8, 64)]
+    assert growing == [growing[0], growing[0] * 8, growing[0] * 64]
+
+
+def test_the_shipped_page_is_what_the_model_says() -> None:
+    rows = report.curves()
+    notes = (RESULTS / "scale_notes.md").read_text("utf-8").strip()
+    assert (RESULTS / "scale.md").read_text("utf-8") == report.page(rows, notes)
+    shipped = json.loads((RESULTS / "scale.json").read_text("utf-8"))
+    assert shipped["curves"] == [list(row.values()) for row in rows]
