@@ -1,7 +1,4 @@
-"""The quickstart's main job, whole: untrained, trained on hybrid batches, and trained on monolingual ones.
-
-Marked slow: three minutes on two quiet cores.
-"""
+"""The quickstart's main job, whole: untrained, trained on hybrid batches, and trained on monolingual ones."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Each case draws, from its own seed, an engine (plain PyTorch, ZeRO 0 to 3), one 
 for each of them a worker and a moment: one of the named places inside a step or a save, or any moment at all
 (kill -9 from outside after a random time). Two processes train the embedded sample for 12 steps on the CPU
 in float32. A case passes if the run ends with the same losses and bitwise the same weights as one that was
-left alone. Costs about 30 seconds a case on two quiet cores.
+left alone.
 """
 
 from __future__ import annotations
