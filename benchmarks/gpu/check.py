@@ -1,7 +1,7 @@
 """Check the contrastive step on one GPU and measure it; writes JSON.
 
     python benchmarks/gpu/check.py --out gpu.json
-    python benchmarks/gpu/check.py --device cpu --tiny           # the same code, tiny sizes: 16 processor seconds
+    python benchmarks/gpu/check.py --device cpu --tiny    # the same code, tiny sizes: 16 processor seconds
 
 Three parts, each skipped with a reason where something is missing:
 

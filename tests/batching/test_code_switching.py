@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from hbt_dist.batching.code_switching.config import CodeSwitchingSettings
@@ -40,6 +39,7 @@ from hbt_dist.errors import UserError
 from hbt_dist.jobs import train_in_process
 from hbt_dist.modeling import ScratchSettings, train_tokenizer
 from tests.helpers.runs import tiny_run
+from tests.helpers.tokenizers import word_tokenizer
 
 LANGUAGES = ("en", "fi", "de")
 WORDS = [f"word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
@@ -208,14 +208,7 @@ def test_rows_are_chosen_by_chance_kind_and_language() -> None:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "q", ":", "."]
-    words = special + [f"{code}{word}" for word in WORDS for code in ("", "fi", "de")]
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+    return word_tokenizer(["q", ":", ".", *(f"{code}{word}" for word in WORDS for code in ("", "fi", "de"))])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from hbt_dist.batching.chunks import chunk_plan, padding_waste
@@ -24,18 +23,13 @@ from hbt_dist.data.config import DataSettings
 from hbt_dist.data.corpus import Corpus, build_corpus
 from hbt_dist.encoder import TextSettings
 from hbt_dist.errors import UserError
+from tests.helpers.tokenizers import word_tokenizer
 
 TEXT = TextSettings(question_prefix="q: ", max_question_tokens=8, max_passage_tokens=12)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "q", ":", *(f"w{i}" for i in range(200))]
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+    return word_tokenizer(["q", ":", *(f"w{i}" for i in range(200))])
 
 
 @pytest.fixture(scope="module")
