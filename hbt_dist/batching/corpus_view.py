@@ -15,19 +15,29 @@ class PlanCorpus(Protocol):
     """The integer side of a corpus: E examples, P passages, L languages, C availability cells."""
 
     @property
-    def languages(self) -> tuple[str, ...]: ...
+    def languages(self) -> tuple[str, ...]:
+        """Codes; a language index is a position here."""
+
     @property
-    def datasets(self) -> tuple[str, ...]: ...
+    def datasets(self) -> tuple[str, ...]:
+        """Names; a data set index is a position here."""
+
     @property
     def alignment(self) -> tuple[bool, ...]:
         """Per dataset: question and passage are one text in one language, so such a row teaches nothing."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Of the content: another text or order gives another."""
+
     @property
-    def num_examples(self) -> int: ...
+    def num_examples(self) -> int:
+        """E."""
+
     @property
-    def num_passages(self) -> int: ...
+    def num_passages(self) -> int:
+        """P."""
+
     @property
     def example_passage(self) -> NDArray[np.int64]:
         """(E,) passage row of the positive."""
@@ -73,13 +83,22 @@ class PlanCorpus(Protocol):
 class TextCorpus(PlanCorpus, Protocol):
     """The text side of a corpus, as the token store and the inspection read it."""
 
-    def example_id(self, row: int) -> str: ...
-    def passage_id(self, row: int) -> str: ...
-    def question_text(self, row: int, language: int | str) -> str: ...
-    def passage_text(self, row: int, language: int | str) -> str: ...
+    def example_id(self, row: int) -> str:
+        """The id of an example, as its file gives it."""
+
+    def passage_id(self, row: int) -> str:
+        """The id of a passage."""
+
+    def question_text(self, row: int, language: int | str) -> str:
+        """The question of an example in a language."""
+
+    def passage_text(self, row: int, language: int | str) -> str:
+        """The text of a passage in a language."""
+
     def question_texts(
         self, language: int | str, start: int = 0, stop: int | None = None
-    ) -> list[str | None]: ...
-    def passage_texts(
-        self, language: int | str, start: int = 0, stop: int | None = None
-    ) -> list[str | None]: ...
+    ) -> list[str | None]:
+        """Questions of rows start to stop, None where the language is missing."""
+
+    def passage_texts(self, language: int | str, start: int = 0, stop: int | None = None) -> list[str | None]:
+        """Passages of rows start to stop, None where the language is missing."""

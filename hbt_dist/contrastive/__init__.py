@@ -1,0 +1,1 @@
+"""The contrastive step: gathered embeddings, row-chunked loss, gradients of one large batch."""

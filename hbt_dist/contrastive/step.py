@@ -58,28 +58,36 @@ class LocalRows(Protocol):
     """
 
     @property
-    def batch(self) -> Any: ...
+    def batch(self) -> Any:
+        """The whole global batch, for messages about examples."""
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """This process."""
 
     @property
-    def world_size(self) -> int: ...
+    def world_size(self) -> int:
+        """Processes that share the batch."""
 
     @property
-    def questions(self) -> Any: ...
+    def questions(self) -> Any:
+        """Tokens of the b own questions."""
 
     @property
-    def passages(self) -> Any: ...
+    def passages(self) -> Any:
+        """Tokens of the b own positives, then of their b n negatives."""
 
     @property
-    def passage_group_N(self) -> Any: ...
+    def passage_group_N(self) -> Any:
+        """(N,) group of every gathered passage, for the masks."""
 
     @property
-    def sub_batch_B(self) -> Any: ...
+    def sub_batch_B(self) -> Any:
+        """(B,) sub-batch of every question."""
 
     @property
-    def sub_batch_N(self) -> Any: ...
+    def sub_batch_N(self) -> Any:
+        """(N,) sub-batch of every gathered passage."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Corpora for training and benchmarks for evaluation, read from public and own formats."""

@@ -100,22 +100,31 @@ def expand_benchmark(
                 len(tasks), "expand questions", "expansion", initial=finished, disable=not progress
             ) as bar:
                 for batch in batches[done:]:
-                    texts = generate(
-                        loaded,
-                        [tokens[row] for row in batch],
-                        [seed_of(settings.seed, tasks[row]) for row in batch],
-                        max_new_tokens=settings.max_new_tokens,
-                        temperature=settings.drawn_at,
-                    )
-                    for row, text in zip(batch, texts, strict=True):
-                        for line in _lines(tasks[row], clean(text)):
-                            stream.write(line)
+                    stream.writelines(_expanded(loaded, tasks, tokens, batch, settings))
                     stream.flush()
                     bar.update(len(batch))
         os.replace(partial, output)
     except OSError as error:
         raise UserError(str(output), f"cannot be written: {error.strerror}", "name another file") from error
     return output
+
+
+def _expanded(
+    loaded: LoadedGenerator,
+    tasks: list[Task],
+    tokens: list[list[int]],
+    batch: list[int],
+    settings: ExpansionSettings,
+) -> list[bytes]:
+    """The lines of one batch of tasks."""
+    texts = generate(
+        loaded,
+        [tokens[row] for row in batch],
+        [seed_of(settings.seed, tasks[row]) for row in batch],
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.drawn_at,
+    )
+    return [line for row, text in zip(batch, texts, strict=True) for line in _lines(tasks[row], clean(text))]
 
 
 def plan_tasks(benchmark: Benchmark, settings: ExpansionSettings, translations: Path | None) -> list[Task]:

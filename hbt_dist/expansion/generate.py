@@ -174,6 +174,7 @@ class SeededNoise:
         self._seeds, self._temperature, self._prompt_length = seeds_B, temperature, prompt_length
 
     def __call__(self, input_ids: Tensor, scores_BV: Tensor) -> Tensor:
+        """Scores over temperature plus the noise of this step: the largest is a draw."""
         step = input_ids.shape[1] - self._prompt_length
         noise = gumbel_noise(self._seeds.to(scores_BV.device), step, scores_BV.shape[1])
         return scores_BV.float() / self._temperature + noise

@@ -1,0 +1,1 @@
+"""Ray: clusters, workers, trials of a search, evaluation shards."""

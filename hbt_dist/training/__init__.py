@@ -1,0 +1,1 @@
+"""Training: engines, optimizer, checkpoints, the loop."""

@@ -140,10 +140,12 @@ class PlainEngine(Engine):
                 dist.broadcast(tensor.detach(), group_src=0, group=world.group)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(n, T) token ids and mask -> (n, D) embeddings and the learned log(1 / temperature), if any."""
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self._autocast):
             return cast("tuple[Tensor, Tensor | None]", self.model(input_ids, attention_mask))
 
     def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
+        """Backpropagate each, then average the sum over ranks in one all-reduce."""
         for surrogate in surrogates:
             surrogate().backward()
         if self.world.size == 1:
@@ -158,6 +160,7 @@ class PlainEngine(Engine):
             start += parameter.numel()
 
     def step(self, index: int) -> float:
+        """Clip, set the learning rate of step ``index``, update; returns the norm, infinite if skipped."""
         limit = self._clipping if self._clipping > 0 else float("inf")
         norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
         self._set_learning_rate(self.optimizer, index)
@@ -202,9 +205,11 @@ class DeepSpeedEngine(Engine):
         self.reduction = self._choose(reduction)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(n, T) token ids and mask -> (n, D) embeddings and the learned log(1 / temperature), if any."""
         return cast("tuple[Tensor, Tensor | None]", self.deepspeed(input_ids, attention_mask))
 
     def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
+        """Backpropagate each; reduce once at the end, or at every one of them."""
         coalesce = self.reduction == "coalesce" and len(surrogates) > 1
         with self.deepspeed.coalesce_grad_reduction() if coalesce else self._boundaries():
             for number, surrogate in enumerate(surrogates, start=1):
@@ -222,6 +227,7 @@ class DeepSpeedEngine(Engine):
             self.deepspeed.set_gradient_accumulation_boundary(True)
 
     def step(self, index: int) -> float:
+        """Set the learning rate of step ``index`` and update; returns DeepSpeed's gradient norm."""
         self._set_learning_rate(self.deepspeed.optimizer, index)
         plain_norm = self._norm_without_zero() if self.zero_stage == 0 else None
         if plain_norm is not None and not plain_norm < float("inf"):
@@ -238,9 +244,11 @@ class DeepSpeedEngine(Engine):
         return float(nn.utils.get_total_norm(gradients))
 
     def train(self) -> None:
+        """Training mode: dropout."""
         self.deepspeed.train()
 
     def eval(self) -> None:
+        """No dropout."""
         self.deepspeed.eval()
 
     def _choose(self, reduction: Reduction) -> Literal["coalesce", "boundary"]:

@@ -178,8 +178,11 @@ class Summing(Protocol):
     """Processes that can add up integers: `hbt_dist.contrastive.world.World`."""
 
     @property
-    def device(self) -> torch.device: ...
-    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor: ...
+    def device(self) -> torch.device:
+        """Where the counts are put to be added."""
+
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes."""
 
 
 def summed_figures(counts: Mapping[Role, SwitchCounts], world: Summing) -> dict[str, Any]:
