@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hbt_dist.batching.config import BatchSettings, CodeSwitchingSettings
 from hbt_dist.contrastive.config import LossSettings, StepSettings
@@ -46,6 +46,14 @@ class RunEvaluation(Settings):
     when: tuple[Literal["start", "end"], ...] = Field(
         ("end",), description="start: the model before training; end: the trained model"
     )
+    checkpoint_benchmarks: tuple[BenchmarkSettings, ...] = Field(
+        (),
+        description="every checkpoint is measured on these, beside the training, which does not wait; "
+        "figures go to validation.jsonl and TensorBoard",
+    )
+    checkpoint_gpus: float = Field(
+        0, ge=0, description="GPUs that Ray reserves for that beside the workers'; 0: on a CPU"
+    )
     scoring: EvaluationSettings = Field(
         default_factory=EvaluationSettings, description="how embeddings are made and scored"
     )
@@ -73,6 +81,12 @@ class RunFile(Settings):
     training: TrainingSettings = Field(description="how long, and what is written")
     workers: WorkerSettings = Field(default_factory=WorkerSettings, description="processes and Ray")
     evaluation: RunEvaluation = Field(default_factory=RunEvaluation, description="measurements of the run")
+
+    @model_validator(mode="after")
+    def _best_of_something(self) -> RunFile:
+        if self.training.keep_best is not None and not self.evaluation.checkpoint_benchmarks:
+            raise ValueError("training.keep_best needs evaluation.checkpoint_benchmarks")
+        return self
 
     def plain(self) -> dict[str, Any]:
         """The resolved run file as plain data (YAML, JSON)."""
@@ -120,11 +134,15 @@ def resolve_paths(run: RunFile) -> RunFile:
         data["batches"]["code_switching"] |= _absolute_dictionaries(switching)
     for benchmarks, blocks in (
         (run.evaluation.benchmarks, data["evaluation"]["benchmarks"]),
+        (run.evaluation.checkpoint_benchmarks, data["evaluation"]["checkpoint_benchmarks"]),
         (run.data.exclude_overlap_with, data["data"]["exclude_overlap_with"]),
     ):
         for benchmark, block in zip(benchmarks, blocks, strict=True):
             if benchmark.data_dir is not None:
                 block["data_dir"] = _absolute(benchmark.data_dir)
+    storage = run.training.storage
+    if storage is not None and "://" not in storage:
+        data["training"]["storage"] = _absolute(storage)
     name = run.model.name_or_path
     if name is not None and Path(name).expanduser().is_dir():
         data["model"]["name_or_path"] = _absolute(name)

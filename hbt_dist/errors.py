@@ -7,6 +7,11 @@ traceback.
 
 from __future__ import annotations
 
+import re
+
+#: Of an address: it may land in a log.
+_CREDENTIALS = re.compile(r"://[^/@\s]+@")
+
 
 class UserError(Exception):
     """What was given cannot be used.
@@ -19,10 +24,11 @@ class UserError(Exception):
     """
 
     def __init__(self, place: str, found: str, expected: str = "") -> None:
-        self.place = place
-        self.found = found
-        self.expected = expected
-        super().__init__(place, found, expected)  # the three parts, so that the error can be pickled
+        self.place, self.found, self.expected = (
+            _CREDENTIALS.sub(r"://***@", part) for part in (place, found, expected)
+        )
+        # the three parts, so that the error can be pickled
+        super().__init__(self.place, self.found, self.expected)
 
     def __str__(self) -> str:
         lines = [f"{self.place}: {self.found}"]

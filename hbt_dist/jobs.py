@@ -1,7 +1,7 @@
 """What the command line does, as functions: train a run, evaluate a model.
 
 train     [evaluate the start model] -> train -> [evaluate the trained model] -> compare the two
-evaluate  load -> encode -> rank -> write a folder with results.json, pair_matrix.csv, heatmap.png
+evaluate  load -> encode -> rank -> write a folder with report.html, results.json, pair_matrix.csv
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from hbt_dist.config import BenchmarkSettings, RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.training.beside import beside_training, own_storage, teller
 from hbt_dist.training.run_folder import RunFolder, environment_facts
+from hbt_dist.training.validation import measure_in_a_process
 
 Launcher = Literal["ray", "local"]
 
@@ -41,35 +45,61 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
         check_benchmarks(run.evaluation.benchmarks)
     if first and run.data.exclude_overlap_with and not quiet:
         _say(overlap_of(run))
+    with own_storage(run, folder, teller(folder, None if quiet else _say)) if first else nullcontext():
+        finished = _train_and_measure(run, folder, launcher, measure=measure, first=first, quiet=quiet)
+    if first and not finished and not quiet:
+        step = max(folder.checkpoint_steps(), default=0)
+        _say(f"stopped at step {step} as asked; the same command continues from there")
+    return folder
+
+
+def _train_and_measure(
+    run: RunFile, folder: RunFolder, launcher: Launcher, *, measure: bool, first: bool, quiet: bool
+) -> bool:
+    """Whether the training reached its last step."""
     if launcher == "ray":
         if measure and "start" in run.evaluation.when:
             _measure(run, folder, "start", quiet)
         from hbt_dist.orchestration.train import train_on_ray
 
-        train_on_ray(run, quiet=quiet)
+        finished = train_on_ray(run, quiet=quiet)
     else:
-        train_in_process(run, quiet=quiet)
+        finished = train_in_process(run, first=first, quiet=quiet)
         if measure and "start" in run.evaluation.when:
             _measure(run, folder, "start", quiet)
-    if measure and "end" in run.evaluation.when and folder.model.is_dir():
+    if measure and "end" in run.evaluation.when and finished:
         _measure(run, folder, "end", quiet)
-    if measure and not quiet and {"start", "end"} <= set(run.evaluation.when) and folder.model.is_dir():
+    if measure and {"start", "end"} <= set(run.evaluation.when) and finished:
+        from hbt_dist.evaluation.report import write_report
+        from hbt_dist.evaluation.results import before_and_after
+
         for benchmark in run.evaluation.benchmarks:
             before, after = (folder.evaluation / when / benchmark.label for when in ("start", "end"))
-            _say(before_and_after(before, after))
-    return folder
+            page = write_report(after, baseline=before)
+            if not quiet:
+                _say(f"{before_and_after(before, after)}\n  report: {page}")
+    return finished
 
 
-def train_in_process(run: RunFile, *, quiet: bool = False) -> None:
-    """Be one of the processes that a launcher started (or the only one)."""
+def train_in_process(run: RunFile, *, first: bool = True, quiet: bool = False) -> bool:
+    """Be one of the processes that a launcher started (or the only one).
+
+    Args:
+        first: whether this is the one that follows the checkpoints.
+
+    Returns:
+        whether the last step was reached.
+    """
     from hbt_dist.runtime import EnvironmentRuntime
+    from hbt_dist.training.trainer import train_loop
 
-    with EnvironmentRuntime() as runtime:
-        from hbt_dist.training.trainer import train_loop
-
-        result = train_loop(run, runtime, quiet=quiet)
-    if runtime.rank == 0 and not result.finished:
-        _say(f"stopped at step {result.step} as asked; the same command continues from there")
+    folder = RunFolder(run.output_dir)
+    say = teller(folder, None if quiet else _say)
+    timeout = timedelta(seconds=run.training.hang_timeout_seconds)
+    with EnvironmentRuntime(timeout) as runtime:
+        followers = beside_training(run, folder, measure_in_a_process(run), say) if first else nullcontext()
+        with followers:
+            return train_loop(run, runtime, quiet=quiet).finished
 
 
 def overlap_of(run: RunFile) -> str:
@@ -90,12 +120,21 @@ def check_benchmarks(benchmarks: Sequence[BenchmarkSettings]) -> None:
         load(benchmark)
 
 
-def load(benchmark: BenchmarkSettings) -> Any:
-    """Read a benchmark as the run file names it."""
+def load(benchmark: BenchmarkSettings, cache_dir: str | None = None) -> Any:
+    """Read a benchmark as the run file names it.
+
+    Args:
+        cache_dir: where a large one is kept converted, see `load_benchmark`.
+    """
     from hbt_dist.data.benchmark import load_benchmark
 
-    data_dir = Path(benchmark.data_dir) if benchmark.data_dir is not None else None
-    return load_benchmark(benchmark.name, data_dir, variant=benchmark.variant, languages=benchmark.languages)
+    return load_benchmark(
+        benchmark.name,
+        benchmark.data_dir,
+        variant=benchmark.variant,
+        languages=benchmark.languages,
+        cache_dir=cache_dir,
+    )
 
 
 def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
@@ -121,6 +160,7 @@ def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], qui
             trust_remote_code=run.model.trust_remote_code,
             training_languages=languages,
             quiet=quiet,
+            report=True,
         )
         if not quiet:
             _say(text)
@@ -151,6 +191,7 @@ def evaluate_job(
     quiet: bool = False,
     expansions: Path | None = None,
     combine: Any = None,
+    report: bool = False,
 ) -> str:
     """Evaluate one model on one benchmark and write the folder `out`.
 
@@ -168,6 +209,7 @@ def evaluate_job(
         quiet: no progress.
         expansions: expansion file of the benchmark; questions are asked with these.
         combine: `CombineSettings`, how they are.
+        report: also write report.html and report.md.
 
     Returns:
         the summary for the terminal.
@@ -185,7 +227,9 @@ def evaluate_job(
 
     scoring = scoring or EvaluationSettings()
     check_target(out)
-    data = load(benchmark)
+    data = load(benchmark, scoring.cache_dir)
+    if scoring.cache_dir is None and (data.on_disk or actors is not None):
+        scoring = scoring.model_copy(update={"cache_dir": str(Path(".cache/hbt_dist/embeddings").absolute())})
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
     if expansions is not None:
         if actors is not None:
@@ -197,6 +241,7 @@ def evaluate_job(
     facts = {
         "model": model,
         "text": loaded.text.model_dump(),
+        "scoring": scoring.model_dump(mode="json"),
         "training": loaded.facts,
         **environment_facts(),
     }
@@ -228,7 +273,7 @@ def evaluate_job(
             provenance=facts,
             language_vectors=vectors,
         )
-    write_evaluation(evaluation, out, trec=trec)
+    write_evaluation(evaluation, out, trec=trec, report=report)
     return summary(evaluation)
 
 
@@ -310,8 +355,6 @@ def _evaluate_on_ray(
     from hbt_dist.orchestration.config import WorkerSettings
     from hbt_dist.orchestration.evaluation import ActorSettings, evaluate_with_actors, evaluation_actors
 
-    if scoring.cache_dir is None:
-        scoring = scoring.model_copy(update={"cache_dir": str(Path(".cache/hbt_dist/embeddings").absolute())})
     if Path(model["name_or_path"]).is_dir():
         model = {**model, "name_or_path": str(Path(model["name_or_path"]).absolute())}
     with (
@@ -355,23 +398,6 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
         plan, store = BatchPlan(corpus, run.batches, run.seed), None
     report = inspect(plan, run.training.steps, step=step, tokens=store, texts=corpus, rows=rows)
     return json.dumps(report.as_dict(), ensure_ascii=False) if as_json else render(report).rstrip()
-
-
-def before_and_after(before: Path, after: Path) -> str:
-    """A few lines that compare the evaluations of one benchmark before and after training."""
-    old, new = (json.loads((folder / "results.json").read_text("utf-8")) for folder in (before, after))
-    rows: list[tuple[str, Any, Any]] = []
-    for setting in ("monolingual", "crosslingual", "multilingual"):
-        rows.append(
-            (f"{setting} mAP", *(results["means"][setting]["macro"]["map"] for results in (old, new)))
-        )
-    rows.append(("rank distance", *(results["bias"]["rank_distance"]["macro"] for results in (old, new))))
-    lines = [f"{after.name}: before -> after training"]
-    for title, *values in rows:
-        shown = ["-" if v is None else f"{v:.1f}" if title == "rank distance" else f"{v:.4f}" for v in values]
-        lines.append(f"  {title:<18} {shown[0]:>8} -> {shown[1]:>8}")
-    lines.append(f"  whole matrices: {before}, {after}")
-    return "\n".join(lines)
 
 
 def _say(text: str) -> None:

@@ -60,7 +60,7 @@ def find_device(local_rank: int) -> torch.device:
     return torch.device("cpu")
 
 
-def _explain_meeting(error: Exception) -> UserError:
+def _explain_meeting(error: Exception, timeout: timedelta) -> UserError:
     """Why the processes did not find each other."""
     place = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
     text = " ".join(str(error).split())
@@ -69,7 +69,7 @@ def _explain_meeting(error: Exception) -> UserError:
         return UserError(
             place, "the port is taken", remedy + "--main_process_port; torchrun: --rdzv-endpoint)"
         )
-    minutes = PROCESS_GROUP_TIMEOUT.total_seconds() / 60
+    minutes = timeout.total_seconds() / 60
     return UserError(
         place,
         f"the processes did not meet: {text[:200]}",
@@ -85,6 +85,9 @@ _PLAIN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127
 class EnvironmentRuntime:
     """A process started by torchrun, `deepspeed`, `accelerate launch`, Slurm, or by hand.
 
+    Args:
+        timeout: how long to wait for the others, at the start and in every collective; 10 minutes by default.
+
     Raises:
         UserError: the environment names a rank without the rest.
     """
@@ -92,8 +95,9 @@ class EnvironmentRuntime:
     launcher = "environment"
     folder_wait_seconds = 20.0
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: timedelta | None = None) -> None:
         _complete_environment()
+        self._timeout = timeout or PROCESS_GROUP_TIMEOUT
         self.rank = int(os.environ["RANK"])
         self.world_size = int(os.environ["WORLD_SIZE"])
         self.local_rank = int(os.environ["LOCAL_RANK"])
@@ -106,10 +110,10 @@ class EnvironmentRuntime:
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         try:
             dist.init_process_group(
-                backend, rank=self.rank, world_size=self.world_size, timeout=PROCESS_GROUP_TIMEOUT
+                backend, rank=self.rank, world_size=self.world_size, timeout=self._timeout
             )
         except dist.DistError as error:
-            raise _explain_meeting(error) from error
+            raise _explain_meeting(error, self._timeout) from error
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -215,14 +215,14 @@ def check_resources(cluster: Cluster, settings: WorkerSettings) -> bool:
     total = {"CPU": cluster.num_cpus, "GPU": cluster.num_gpus}
     for name, amount in (cluster.growth or {}).items():
         total[name] = max(total.get(name, 0.0), float(amount))
-    use_gpu = total["GPU"] >= settings.num_workers if settings.use_gpu == "auto" else settings.use_gpu
+    use_gpu = total["GPU"] >= settings.fewest if settings.use_gpu == "auto" else settings.use_gpu
     share = worker_resources(settings, use_gpu)
-    asked = f"{settings.num_workers} workers x ({_words(share)}) are asked"
+    asked = f"{settings.fewest} workers x ({_words(share)}) are asked"
     has = f"the cluster at {cluster.address} has {describe_nodes(cluster.nodes, total)}"
     short = [
         name
         for name in ("CPU", "GPU")
-        if share.get(name, 0.0) * settings.num_workers > total.get(name, 0.0) + 1e-9
+        if share.get(name, 0.0) * settings.fewest > total.get(name, 0.0) + 1e-9
     ]
     if short:
         raise UserError("workers", f"{asked}, {has}", _remedy(short))
@@ -249,7 +249,7 @@ def _check_placement(
         min(int((node.get(name, 0.0) + 1e-9) // amount) for name, amount in share.items())
         for node in cluster.nodes
     ]
-    wanted = settings.num_workers
+    wanted = settings.fewest
     if sum(room) < wanted:
         problem = f"only {sum(room)} fit on single nodes"
     elif settings.placement == "STRICT_SPREAD" and sum(slots > 0 for slots in room) < wanted:

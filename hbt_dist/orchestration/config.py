@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hbt_dist.settings import Settings
 
@@ -18,6 +18,13 @@ class WorkerSettings(Settings):
 
     num_workers: int = Field(
         1, ge=1, description="data-parallel workers; the global batch is cut into so many slices"
+    )
+    min_workers: int | None = Field(
+        None,
+        ge=1,
+        description="Ray may also train with fewer workers, down to so many, and starts again with more when "
+        "the cluster has room; global_batch_size must divide by every number between; by default the number "
+        "is fixed",
     )
     use_gpu: bool | Literal["auto"] = Field(
         "auto", description="one GPU per worker; auto: if the cluster has GPUs"
@@ -42,3 +49,14 @@ class WorkerSettings(Settings):
         description="Ray cluster: host:port, 'auto' (the one running here), or 'local' (a private one); "
         "by default RAY_ADDRESS, else the one running here, else a private one",
     )
+
+    @model_validator(mode="after")
+    def _fewer(self) -> WorkerSettings:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers {self.min_workers} is above num_workers {self.num_workers}")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """The smallest number of workers that may train."""
+        return self.num_workers if self.min_workers is None else self.min_workers

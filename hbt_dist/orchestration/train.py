@@ -8,7 +8,10 @@ without restarts.
 from __future__ import annotations
 
 import json
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,42 +22,95 @@ from hbt_dist.errors import UserError
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
 from hbt_dist.orchestration.nodes import check_nodes
 from hbt_dist.runtime import RayRuntime
+from hbt_dist.training.beside import beside_training, teller
 from hbt_dist.training.preparation import prepare
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.tracking import StepProgress
 from hbt_dist.training.trainer import train_loop
+from hbt_dist.training.validation import Measure, measure_checkpoint
 
 
-def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = None) -> None:
-    """Train with Ray workers as `run.workers` says; returns when the last step is done.
+def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = None) -> bool:
+    """Train with Ray workers as `run.workers` says.
+
+    SIGTERM to this process has the workers write a checkpoint and end.
 
     Args:
         stop_file: once it exists, the workers write a checkpoint and end (searches stop trials so).
 
+    Returns:
+        whether the last step was reached.
+
     Raises:
         UserError: the run or the cluster cannot be used, or training kept failing.
     """
-    check_divisible(run.batches.global_batch_size, run.workers.num_workers)
+    for number in range(run.workers.fewest, run.workers.num_workers + 1):
+        check_divisible(run.batches.global_batch_size, number)
     folder = RunFolder(run.output_dir)
     folder.check(run.plain())
     folder.acquire()  # is another run writing there? said here, at once; workers take the folder themselves
     folder.release()
     prepare(run)  # here, so that a mistake in the data is one error before any worker starts
-    with connect(run.workers) as cluster:
+    stop_file = stop_file or folder.root / "ray" / "stop"
+    stop_file.parent.mkdir(parents=True, exist_ok=True)
+    stop_file.unlink(missing_ok=True)
+    with connect(run.workers, extra_cpus=1 if run.evaluation.checkpoint_benchmarks else 0) as cluster:
         use_gpu = check_resources(cluster, run.workers)
         check_nodes(run)
-        with _Follower(folder, run, quiet=quiet or not cluster.private):
+        # On a private cluster the progress below shows the log.
+        say = teller(folder, None if quiet or cluster.private else print)
+        with (
+            _Follower(folder, run, quiet=quiet or not cluster.private),
+            beside_training(run, folder, _measure_on_ray(run), say),
+            _sigterm_makes(stop_file),
+        ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)
+    return max(folder.checkpoint_steps(), default=0) >= run.training.steps
+
+
+@contextmanager
+def _sigterm_makes(stop_file: Path) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop_file.touch())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _measure_on_ray(run: RunFile) -> Measure:
+    """Measure in a task on any node that sees the run's folder."""
+
+    def measure(held: Path, step: int) -> list[dict[str, Any]]:
+        import ray
+
+        gpus = run.evaluation.checkpoint_gpus
+        hidden: dict[str, Any] = {} if gpus else {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
+        task = ray.remote(measure_checkpoint).options(num_cpus=1, num_gpus=gpus, max_retries=2, **hidden)
+        try:
+            lines: list[dict[str, Any]] = ray.get(task.remote(run, held, step))
+            return lines
+        except ray.exceptions.RayTaskError as error:
+            raise UserError("evaluation", str(error.cause).strip()) from error
+        except ray.exceptions.RayError as error:
+            raise UserError("evaluation", str(error).strip().splitlines()[0]) from error
+
+    return measure
 
 
 def _fit(
-    run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet: bool, stop_file: Path | None
+    run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet: bool, stop_file: Path
 ) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig
 
     workers = run.workers
+    number: Any = workers.num_workers
+    if workers.min_workers is not None:
+        number = (workers.min_workers, workers.num_workers)
     start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     trainer = TorchTrainer(
         _worker,
@@ -62,11 +118,13 @@ def _fit(
             "run": run.plain(),
             "start": start,
             "quiet": quiet or cluster.private,
-            "stop_file": None if stop_file is None else str(stop_file),
+            "stop_file": str(stop_file),
         },
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=600),
+        torch_config=TorchConfig(
+            backend="nccl" if use_gpu else "gloo", timeout_s=round(run.training.hang_timeout_seconds)
+        ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.num_workers,
+            num_workers=number,
             use_gpu=use_gpu,
             resources_per_worker=worker_resources(workers, use_gpu),
             placement_strategy=workers.placement,

@@ -23,6 +23,7 @@ from hbt_dist.config import BenchmarkSettings, RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.search.folder import Trial, append_line, now, replace_json
 from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.validation import objectives_of
 
 _POLL_SECONDS = 0.5
 
@@ -70,7 +71,7 @@ def run_trial(folder: Path, report: Report) -> None:
     """
     plan = json.loads((folder / "plan.json").read_text("utf-8"))
     trial = Trial(folder, plan["point"], plan["seed"], plan["parameters"])
-    run = RunFile.model_validate(plan["run"])
+    run = _by_itself(RunFile.model_validate(plan["run"]))
     record = _Record(trial, run)
     problem = folder / "error.txt"
     problem.unlink(missing_ok=True)
@@ -84,6 +85,13 @@ def run_trial(folder: Path, report: Report) -> None:
         )
     else:
         record.end("finished" if finished else "stopped")
+
+
+def _by_itself(run: RunFile) -> RunFile:
+    """The run without what watches a training from outside: the search does that."""
+    training = run.training.model_copy(update={"keep_best": None, "storage": None})
+    evaluation = run.evaluation.model_copy(update={"checkpoint_benchmarks": ()})
+    return run.model_copy(update={"training": training, "evaluation": evaluation})
 
 
 class _Record:
@@ -216,8 +224,7 @@ class _Training(threading.Thread):
 
 
 def _newest_step(folder: RunFolder) -> int | None:
-    steps = [int(path.name.removeprefix("step-")) for path in folder.checkpoints.glob("step-*[0-9]")]
-    return max(steps, default=None)
+    return max(folder.checkpoint_steps(), default=None)
 
 
 def _measure_checkpoint(
@@ -236,9 +243,8 @@ def _measure_checkpoint(
     place = Path(tempfile.mkdtemp(prefix="hbt-checkpoint-"))
     try:
         try:
-            checkpoint = next(folder.checkpoints.glob(f"step-*{step}"))
-            export_checkpoint(checkpoint, place / "model")
-        except (StopIteration, OSError, UserError):
+            export_checkpoint(folder.checkpoint(step), place / "model")
+        except (OSError, UserError):
             if _newest_step(folder) == step:
                 raise
             return  # training went on and removed it meanwhile: the next one is measured
@@ -277,16 +283,6 @@ def _evaluate(run: RunFile, model: Path, benchmark: BenchmarkSettings, out: Path
         trust_remote_code=run.model.trust_remote_code,
         quiet=True,
     )
-
-
-def objectives_of(folder: Path) -> dict[str, float]:
-    """The objectives that an evaluation folder has (with one language there is no cross-lingual mAP)."""
-    results = json.loads((folder / "results.json").read_text("utf-8"))
-    found: dict[str, float | None] = {}
-    for name in ("monolingual", "crosslingual", "multilingual"):
-        found[name] = results["means"][name]["macro"]["map"]
-    found["rank_distance"] = results["bias"]["rank_distance"]["macro"]
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def _loss_at(folder: RunFolder, step: int) -> float | None:

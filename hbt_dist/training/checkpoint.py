@@ -47,17 +47,23 @@ class CheckpointStore:
         folder: holds one sub-folder per checkpoint.
         rank: this process.
         world_size: number of processes; all of them call `save`.
-        keep: how many of the newest checkpoints stay.
+        removable: of the steps there are, which need not stay (rank 0).
         say: where messages for the user go (rank 0).
     """
 
     def __init__(
-        self, folder: Path, *, rank: int, world_size: int, keep: int, say: Callable[[str], None]
+        self,
+        folder: Path,
+        *,
+        rank: int,
+        world_size: int,
+        removable: Callable[[list[int]], set[int]],
+        say: Callable[[str], None],
     ) -> None:
         self.folder = folder
         self.rank = rank
         self.world_size = world_size
-        self.keep = keep
+        self.removable = removable
         self.say = say
 
     def save(self, step: int, write: Callable[[Path], None], facts: dict[str, Any]) -> Path:
@@ -103,7 +109,7 @@ class CheckpointStore:
         beside.rename(final)
         flush_folder(self.folder)
         # Newer ones are invalid, or this run would have started from them: they count for nothing here.
-        for old in [other for other in self._steps() if other <= step][: -self.keep]:
+        for old in self.removable([other for other in self._steps() if other <= step]):
             shutil.rmtree(self.folder / f"step-{old:010d}", ignore_errors=True)
 
     def _together(self, action: Callable[[], Any], beside: Path) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
 
 from hbt_dist.settings import Settings
 
@@ -15,6 +18,25 @@ class TrainingSettings(Settings):
         500, ge=1, description="steps between checkpoints; the last step always has one"
     )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the newest checkpoints stay on disk")
+    keep_every: int | None = Field(
+        None, ge=1, description="besides them, keep every checkpoint whose step is a multiple of this"
+    )
+    keep_best: Literal["monolingual", "crosslingual", "multilingual"] | None = Field(
+        None,
+        description="besides them, keep the checkpoint with the best such mAP on the first of "
+        "evaluation.checkpoint_benchmarks",
+    )
+    storage: str | None = Field(
+        None,
+        description="where a copy of each checkpoint and of the trained model goes, below the run's name, "
+        "while training goes on: a folder, or a URI that pyarrow reads (s3://, gs://, hdfs://, file://); "
+        "a start with an empty output_dir continues from there",
+    )
+    hang_timeout_seconds: float = Field(
+        600,
+        gt=0,
+        description="a worker that waits so long for another one ends: the other one hangs",
+    )
     log_every: int = Field(
         10, ge=1, description="steps between log lines; every step goes into metrics.jsonl"
     )
@@ -24,3 +46,13 @@ class TrainingSettings(Settings):
         description="CPU threads of one worker; by default the node's cores divided by its workers",
     )
     tensorboard: bool = Field(True, description="also write the figures for TensorBoard")
+
+    @field_validator("storage")
+    @classmethod
+    def _no_secrets(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value and "@" in urlsplit(value).netloc:
+            raise ValueError(
+                "the address holds credentials, which would be written into the run's files; "
+                "put them where the cloud's tools look for them (environment, ~/.aws, metadata)"
+            )
+        return value

@@ -10,6 +10,8 @@ checkpoints/       what the same command continues from
 universal/         the last checkpoint in another form, after a start on another number of workers
 model/             the trained model
 evaluation/        one folder per evaluation
+validation.jsonl   one line per checkpoint and benchmark of `evaluation.checkpoint_benchmarks`
+held-*/            checkpoints that are being measured or copied elsewhere
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import socket
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -58,14 +62,24 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.universal = self.root / "universal"
         self.model = self.root / "model"
+        self.validation = self.root / "validation.jsonl"
         self.evaluation = self.root / "evaluation"
         self._lock = FileLock(self.root / ".lock")
 
-    def check(self, run: dict[str, Any]) -> None:
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.checkpoints / f"step-{step:010d}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps that have a checkpoint, in order; its files have not been looked at."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.checkpoints.glob("step-*[0-9]"))
+
+    def check(self, run: dict[str, Any], place: str | None = None) -> None:
         """Refuse to continue another run.
 
         Args:
             run: the resolved run file as plain data.
+            place: how the folder is called in errors, if not by its path.
 
         Raises:
             UserError: the folder holds a run that differs in what it computes.
@@ -84,7 +98,7 @@ class RunFolder:
         ]
         if differences:
             raise UserError(
-                str(self.root),
+                place or str(self.root),
                 f"holds another run ({'; '.join(differences[:3])}{'; ...' if len(differences) > 3 else ''})",
                 "choose another output_dir, or move the folder away",
             )
@@ -128,14 +142,17 @@ class RunFolder:
 
 
 def environment_facts() -> dict[str, Any]:
-    """Versions and place of this process; no secrets, no environment variables."""
+    """Versions, place and command of this process; no secrets, no environment variables."""
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    program, *arguments = sys.argv
+    typed = Path(program).name == "hbt-dist"  # a process of Ray or of a launcher tells nothing by its own
     return {
+        **({"command": shlex.join(["hbt-dist", *arguments])} if typed else {}),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "hbt_dist": __version__,
         "python": platform.python_version(),

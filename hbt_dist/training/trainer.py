@@ -46,6 +46,7 @@ from hbt_dist.training.export import write_model_folder
 from hbt_dist.training.model_card import model_card
 from hbt_dist.training.one_step import train_step
 from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare
+from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
 from hbt_dist.training.tracking import Tracker
@@ -139,7 +140,7 @@ class _Training:
             folder.checkpoints,
             rank=world.rank,
             world_size=world.size,
-            keep=run.training.keep_checkpoints,
+            removable=lambda steps: removable(steps, run.training, folder),
             say=self.notes.append,
         )
         self.start = self._resume(self.store.newest())

@@ -19,7 +19,13 @@ from hbt_dist.training.optimizer import OptimizerSettings
 
 
 def store_of(world: World, folder: Path, said: list[str], keep: int = 2) -> CheckpointStore:
-    return CheckpointStore(folder, rank=world.rank, world_size=world.size, keep=keep, say=said.append)
+    return CheckpointStore(
+        folder,
+        rank=world.rank,
+        world_size=world.size,
+        removable=lambda steps: set(steps[:-keep]),
+        say=said.append,
+    )
 
 
 def write_some(world: World, folder: Path, step: int, size: int = 3000) -> None:

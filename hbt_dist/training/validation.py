@@ -1,0 +1,168 @@
+"""Checkpoints measured while training goes on.
+
+A checkpoint is exported and evaluated in a process of its own (a Ray task, or below the process of rank 0),
+on a CPU unless Ray is told to reserve a GPU: training waits for nothing. Figures go to ``validation.jsonl``
+and TensorBoard, the pair matrices to ``evaluation/step-N/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hbt_dist.config import RunFile
+from hbt_dist.errors import UserError
+from hbt_dist.training.following import CheckpointFollower
+from hbt_dist.training.retention import validation_lines
+from hbt_dist.training.run_folder import RunFolder
+
+_MOST_WAITING = 4
+_OF_A_RANK = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "SLURM_PROCID",
+)
+
+#: Measures a held checkpoint (its folder, step) and gives one entry of figures per benchmark.
+Measure = Callable[[Path, int], list[dict[str, Any]]]
+
+
+def measure_checkpoint(run: RunFile, held: Path, step: int) -> list[dict[str, Any]]:
+    """Export a checkpoint and evaluate it on the run's checkpoint benchmarks.
+
+    Args:
+        held: folder of the checkpoint, two levels below the run's folder.
+
+    Returns:
+        for each benchmark: step, benchmark, monolingual, crosslingual, multilingual (mAP), rank_distance,
+        seconds, evaluation (where the matrices lie).
+
+    Raises:
+        UserError: the checkpoint or a benchmark cannot be used.
+    """
+    from hbt_dist.jobs import evaluate_job
+    from hbt_dist.training.export import export_checkpoint
+
+    folder = RunFolder(run.output_dir)
+    place = Path(tempfile.mkdtemp(prefix="hbt-checkpoint-"))
+    try:
+        export_checkpoint(held, place / "model")
+        found = []
+        for benchmark in run.evaluation.checkpoint_benchmarks:
+            began = time.monotonic()
+            out = folder.evaluation / f"step-{step}" / benchmark.label
+            evaluate_job(
+                str(place / "model"),
+                benchmark,
+                out,
+                text=run.model.text,
+                scoring=run.evaluation.scoring,
+                trust_remote_code=run.model.trust_remote_code,
+                quiet=True,
+            )
+            found.append(
+                {
+                    "step": step,
+                    "benchmark": benchmark.label,
+                    **objectives_of(out),
+                    "seconds": round(time.monotonic() - began, 1),
+                    "evaluation": str(out.relative_to(folder.root)),
+                }
+            )
+        return found
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def objectives_of(folder: Path) -> dict[str, float]:
+    """mAP and rank distance of an evaluation folder (with one language there is no cross-lingual mAP)."""
+    results = json.loads((folder / "results.json").read_text("utf-8"))
+    found: dict[str, float | None] = {}
+    for name in ("monolingual", "crosslingual", "multilingual"):
+        found[name] = results["means"][name]["macro"]["map"]
+    found["rank_distance"] = results["bias"]["rank_distance"]["macro"]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def validation_follower(
+    run: RunFile, folder: RunFolder, measure: Measure, say: Callable[[str], None]
+) -> CheckpointFollower:
+    """A follower that has every checkpoint measured and records the figures."""
+
+    def record(lines: list[dict[str, Any]]) -> None:
+        with folder.validation.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+    def handle(held: Path, step: int) -> None:
+        lines = measure(held, step)
+        record(lines)
+        for line in lines:
+            figures = (f"{name} {line[name]:.4g}" for name in line if isinstance(line[name], float))
+            say(f"step {step} on {line['benchmark']}: {', '.join(figures)}")
+        if run.training.tensorboard:
+            _to_tensorboard(folder, lines)
+
+    return CheckpointFollower(
+        folder,
+        "validation",
+        handle,
+        say=say,
+        done={line["step"] for line in validation_lines(folder)},
+        most_waiting=_MOST_WAITING,
+        skip=lambda step: record([{"step": step, "benchmark": "", "left_out": True}]),
+    )
+
+
+def _to_tensorboard(folder: RunFolder, lines: list[dict[str, Any]]) -> None:
+    from tensorboardX import SummaryWriter
+
+    with SummaryWriter(str(folder.tensorboard / "validation")) as board:
+        for line in lines:
+            for name, value in line.items():
+                if isinstance(value, float) and name != "seconds":
+                    board.add_scalar(f"{line['benchmark']}/{name}", value, line["step"])
+
+
+def measure_in_a_process(run: RunFile) -> Measure:
+    """Measure in a process below this one, on a CPU and with low priority."""
+
+    def measure(held: Path, step: int) -> list[dict[str, Any]]:
+        environment = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+        done = subprocess.run(
+            [sys.executable, "-m", "hbt_dist.training.validation"],
+            input=json.dumps({"run": run.plain(), "held": str(held), "step": step}),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise UserError("evaluation", lines[-1])
+        return list(json.loads(done.stdout.splitlines()[-1]))
+
+    return measure
+
+
+def _main() -> None:
+    os.nice(10)
+    asked = json.load(sys.stdin)
+    run = RunFile.model_validate(asked["run"])
+    print(json.dumps(measure_checkpoint(run, Path(asked["held"]), asked["step"])))
+
+
+if __name__ == "__main__":
+    _main()

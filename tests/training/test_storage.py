@@ -1,0 +1,164 @@
+"""A run's copy on other storage: complete or not counted, one writer, and enough to go on from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hbt_dist.config import load_run
+from hbt_dist.errors import UserError
+from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.storage import RunStorage
+from tests.helpers.runs import losses, weights_digest
+from tests.training.conftest import Launch
+from tests.training.test_following import save
+
+RUN = {"name": "one", "seed": 3}
+
+
+def run_folder(root: Path, steps: tuple[int, ...] = (1, 2)) -> RunFolder:
+    folder = RunFolder(root)
+    folder.root.mkdir(parents=True)
+    folder.write_run_file(RUN)
+    folder.metrics.write_text('{"step": 1}\n', "utf-8")
+    for step in steps:
+        save(folder, step)
+    return folder
+
+
+def nothing(steps: list[int]) -> set[int]:
+    return set()
+
+
+@pytest.fixture(params=["folder", "file://"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> RunStorage:
+    where = tmp_path / "storage"
+    where.mkdir()
+    return RunStorage(f"file://{where}" if "file" in request.param else str(where), "one")
+
+
+def test_there_and_back(storage: RunStorage, tmp_path: Path) -> None:
+    here, said = run_folder(tmp_path / "here"), list[str]()
+    for step in (1, 2):
+        storage.put(here, here.checkpoint(step), step, nothing)
+    assert storage.steps() == [1, 2]
+    there = RunFolder(tmp_path / "there")
+    storage.fetch(there, RUN, said.append)
+    assert said == [f"fetched the checkpoint of step 2 from {storage.where}"]
+    assert there.checkpoint_steps() == [2]
+    for name in ("manifest.json", "state/weights"):
+        assert (there.checkpoint(2) / name).read_bytes() == (here.checkpoint(2) / name).read_bytes()
+    assert yaml.safe_load(there.run_file.read_text("utf-8")) == RUN
+    assert there.metrics.read_bytes() == here.metrics.read_bytes()
+    storage.fetch(here, RUN, said.append)  # nothing is newer there
+    assert len(said) == 1
+
+
+def test_old_ones_go_as_asked(storage: RunStorage, tmp_path: Path) -> None:
+    here = run_folder(tmp_path / "here", (1, 2, 3))
+    for step in (1, 2, 3):
+        storage.put(here, here.checkpoint(step), step, lambda steps: set(steps[:-1]) - {1})
+    assert storage.steps() == [1, 3]
+
+
+@pytest.mark.parametrize("damage", ["manifest", "weights", "truncated"])
+def test_a_damaged_copy_is_passed_over(damage: str, storage: RunStorage, tmp_path: Path) -> None:
+    here, said = run_folder(tmp_path / "here"), list[str]()
+    for step in (1, 2):
+        storage.put(here, here.checkpoint(step), step, nothing)
+    copy = tmp_path / "storage" / "one" / "checkpoints" / "step-0000000002"
+    if damage == "manifest":
+        (copy / "manifest.json").unlink()  # it was being written when its writer died
+    elif damage == "weights":
+        (copy / "state" / "weights").write_bytes(b"?" * 1000)
+    else:
+        (copy / "state" / "weights").write_bytes(b"?")
+    there = RunFolder(tmp_path / "there")
+    storage.fetch(there, RUN, said.append)
+    assert there.checkpoint_steps() == [1]
+    assert ("is passed over: state/weights" in said[0]) == (damage != "manifest")
+
+
+def test_another_run_is_refused(storage: RunStorage, tmp_path: Path) -> None:
+    here = run_folder(tmp_path / "here")
+    storage.put(here, here.checkpoint(2), 2, nothing)
+    there = RunFolder(tmp_path / "there")
+    with pytest.raises(UserError, match=r"holds another run .seed: 3 there, 4 now") as refused:
+        storage.fetch(there, {**RUN, "seed": 4}, print)
+    assert refused.value.place == storage.where
+    assert there.checkpoint_steps() == []
+
+
+def test_one_writer(tmp_path: Path) -> None:
+    where = str(tmp_path)
+    first = RunStorage(where, "one", renew=0.02, silence=0.5)
+    second = RunStorage(where, "one", renew=0.02, silence=0.5)
+    here, there = RunFolder(tmp_path / "here"), RunFolder(tmp_path / "there")
+    with first.owned_by(here):
+        with pytest.raises(UserError, match="another run is writing there"), second.owned_by(there):
+            pass
+        with second.owned_by(here):
+            pass  # the folder itself has a lock; the same folder may come back from elsewhere
+    (tmp_path / "one" / "owner.json").write_text(json.dumps({"owner": "dead", "time": 0}), "utf-8")
+    with second.owned_by(there):
+        assert json.loads((tmp_path / "one" / "owner.json").read_text("utf-8"))["owner"] != "dead"
+    assert not (tmp_path / "one" / "owner.json").exists()
+    assert "storage-owner" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize("where", ["nonsense://bucket/x", "/proc/nowhere"])
+def test_storage_that_does_not_work(where: str, tmp_path: Path) -> None:
+    here = run_folder(tmp_path / "here")
+    with pytest.raises(UserError, match=r"training\.storage"), RunStorage(where, "one").owned_by(here):
+        pass
+
+
+def test_credentials_in_the_address_are_refused(launch: Launch, tmp_path: Path) -> None:
+    file, _ = launch.file(tmp_path, training__storage="s3://key:secret@bucket/runs")
+    with pytest.raises(UserError, match="the address holds credentials") as refused:
+        load_run(str(file))
+    assert "s3://***@bucket/runs" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.timeout(600)
+def test_a_lost_machine_is_continued_elsewhere(
+    launch: Launch, finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Killed at step 5, its folder lost; the same command, with the storage, ends bitwise the same."""
+    storage = tmp_path / "storage"
+    changes = {"deepspeed__config": 1, "training__storage": str(storage)}
+    file, output = launch.file(tmp_path / "run", **changes)
+    group = launch.start(file, 2, HBT_DIST_FAULT="rank=1,step=5,where=hang")
+    steps = RunStorage(str(storage), load_run(str(file)).name).steps
+    deadline = threading.Event()
+    for _ in range(1200):
+        if steps() == [2, 4]:
+            break
+        deadline.wait(0.1)
+    assert steps() == [2, 4], group.error()
+    for rank in (0, 1):
+        group.signal(rank, signal.SIGKILL)
+    assert group.wait() == [-signal.SIGKILL] * 2
+    shutil.rmtree(output)
+    (storage / load_run(str(file)).name / "owner.json").unlink()  # or wait a minute
+    launch.finish(file, 2)
+    log = (output / "log.txt").read_text("utf-8")
+    assert "fetched the checkpoint of step 4 from" in log
+    assert "continuing from the checkpoint of step 4" in log
+    reference = finished(1)
+    assert losses(output) == losses(reference)
+    assert weights_digest(output) == weights_digest(reference)
+    copy = storage / load_run(str(file)).name
+    assert (copy / "model" / "model.safetensors").read_bytes() == (
+        output / "model" / "model.safetensors"
+    ).read_bytes()
+    assert (copy / "metrics.jsonl").read_bytes() == (output / "metrics.jsonl").read_bytes()
+    assert steps() == [4, 6]
