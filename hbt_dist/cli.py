@@ -19,6 +19,7 @@ import typer
 from hbt_dist import __version__
 from hbt_dist.errors import UserError
 from hbt_dist.expansion.command import expand
+from hbt_dist.report_command import report
 
 app = typer.Typer(
     name="hbt-dist",
@@ -31,6 +32,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Look into training data and batches.")
 app.add_typer(data_app, name="data")
 app.command()(expand)
+app.command()(report)
 
 RunArgument = Annotated[
     str,
@@ -91,7 +93,7 @@ def evaluate(
     benchmark: Annotated[
         str, typer.Option(help="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...")
     ],
-    output: Annotated[Path, typer.Option(help="folder for results.json, pair_matrix.csv, heatmap.png")],
+    output: Annotated[Path, typer.Option(help="folder for report.html, results.json, pair_matrix.csv, ...")],
     data_dir: Annotated[Path | None, typer.Option(help="folder of the benchmark's files")] = None,
     variant: Annotated[str | None, typer.Option(help="such as sentence or sentence+context")] = None,
     languages: Annotated[str | None, typer.Option(help="only these, separated by commas")] = None,
@@ -184,13 +186,14 @@ def evaluate(
             repeat=repeat_question,
             expansion_languages=_split(expansion_languages),
         ),
+        report=True,
     )
     if as_json:
         results = json.loads((output / "results.json").read_text("utf-8"))
         typer.echo(json.dumps({"means": results["means"], "bias": results["bias"], "folder": str(output)}))
     else:
         typer.echo(summary)
-        typer.echo(f"written: {output}/results.json, pair_matrix.csv, heatmap.png")
+        typer.echo(f"written: {output}/report.html, results.json, pair_matrix.csv, heatmap.png")
 
 
 def _split(text: str | None) -> tuple[str, ...] | None:
@@ -243,10 +246,11 @@ def doctor(
 ) -> None:
     """Look whether this machine and its Ray cluster are ready to train; exit code 1 if there is a problem."""
     from hbt_dist.config import load_run
-    from hbt_dist.doctor import examine, report
+    from hbt_dist.doctor import examine
+    from hbt_dist.doctor import report as tell
 
     found = examine(load_run(run) if run else None)
-    if report(found, as_json=as_json, say=typer.echo):
+    if tell(found, as_json=as_json, say=typer.echo):
         raise typer.Exit(1)
 
 
@@ -297,38 +301,6 @@ def search(
     folder = search_job(file, overrides or [], dry_run=dry_run, retry_failed=retry_failed, quiet=quiet)
     if not dry_run:
         typer.echo(f"search: {folder}\nanalyse it with: hbt-dist report {folder}")
-
-
-@app.command("report")
-def search_report(
-    search_dir: Annotated[
-        Path, typer.Argument(metavar="SEARCH_DIR", help="folder of a search; it may still run")
-    ],
-    output: Annotated[Path | None, typer.Option(help="folder; default: SEARCH_DIR/report")] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option(metavar="TRIAL,TRIAL", help="two trials: how the second's language pairs differ"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
-) -> None:
-    """Analyse a search: trade-off, best run, curves, cost; tables, figures and a page to read offline."""
-    from hbt_dist.analysis import write_search_report
-
-    folder = write_search_report(search_dir, output, _two_trials(compare))
-    typer.echo((folder / ("summary.json" if as_json else "summary.txt")).read_text("utf-8").rstrip())
-    if not as_json:
-        typer.echo(f"written: {folder}/report.html, summary.json, tables, figures")
-
-
-def _two_trials(text: str | None) -> tuple[str, str] | None:
-    names = _split(text)
-    if names is None:
-        return None
-    if len(names) != 2:
-        raise UserError(
-            f"--compare {text}", f"names {len(names)} trials", "name two: --compare p0000-s0,p0001-s0"
-        )
-    return names[0], names[1]
 
 
 @app.command()

@@ -16,4 +16,4 @@ echo
 echo "What happened: an encoder with random weights was evaluated, trained on batches that are monolingual or"
 echo "cross-lingual with equal probability, and evaluated again on facts that it had not seen. 'not seen' above"
 echo "are languages that it was never trained on."
-echo "Report: $here/runs/quickstart/evaluation/end/sample (heatmap.png, pair_matrix.csv, results.json)"
+echo "Report: $here/runs/quickstart/evaluation/end/sample/report.html (against the untrained encoder)"

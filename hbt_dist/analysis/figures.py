@@ -1,7 +1,6 @@
 """The report's figures, PNG and SVG: fronts, parameter curves, importance.
 
-Colours are those of Okabe and Ito, told apart with any kind of colour blindness; shapes say the same again,
-so the figures also work in grey. No display needed; files of equal data are equal.
+Shapes say what colours say, so the figures also work in grey.
 """
 
 from __future__ import annotations
@@ -14,15 +13,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hbt_dist.analysis.overview import Analysis
-
-BLUE, ORANGE, GREEN, VERMILLION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-GREY = "#8A8A8A"
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION)
-MARKERS = ("o", "s", "^", "D", "v")
+from hbt_dist.pages.figures import BLUE, GREY, MARKERS, SERIES, VERMILLION, new_figure, single_axes, tidy
 
 
 def draw_figures(analysis: Analysis, folder: Path) -> list[str]:
@@ -62,7 +56,7 @@ def axis_scale(values: pd.Series[Any], logarithm: bool) -> str:
 
 
 def _front(analysis: Analysis, x: str, y: str) -> Figure:
-    figure, axes = _figure(6.0, 4.4)
+    figure, axes = single_axes(6.0, 4.4)
     every, front = analysis.candidates, analysis.front
     axes.scatter(
         every[x], every[y], s=16, facecolors="none", edgecolors=GREY, linewidths=0.8, label="checkpoints"
@@ -96,8 +90,7 @@ def _describe(axes: Axes, analysis: Analysis, x: str, y: str) -> None:
 
 def _curve(analysis: Analysis, parameter: str, rows: pd.DataFrame) -> Figure:
     objectives = list(analysis.results.objectives)
-    figure = Figure(figsize=(6.0, 2.4 * len(objectives) + 0.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.0, 2.4 * len(objectives) + 0.6)
     panels = figure.subplots(len(objectives), 1, sharex=True, squeeze=False)[:, 0]
     values = pd.Series(sorted(rows["value"].unique().tolist()), dtype=object)
     scale = axis_scale(values, parameter in analysis.results.log_parameters)
@@ -117,8 +110,7 @@ def _curve(analysis: Analysis, parameter: str, rows: pd.DataFrame) -> Figure:
             markersize=5,
         )
         axes.set_ylabel(label(name))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     last = panels[-1]
     if scale == "log":
         last.set_xscale("log")
@@ -133,7 +125,7 @@ def _importance(analysis: Analysis) -> Figure:
     table = analysis.sensitivity.dropna(subset="importance")
     parameters = list(dict.fromkeys(table["parameter"]))
     objectives = list(dict.fromkeys(table["objective"]))
-    figure, axes = _figure(6.4, 1.2 + 0.28 * len(parameters) * (len(objectives) + 1))
+    figure, axes = single_axes(6.4, 1.2 + 0.28 * len(parameters) * (len(objectives) + 1))
     height = 1 / (len(objectives) + 1)
     for i, objective in enumerate(objectives):
         rows = table[table["objective"] == objective].set_index("parameter").loc[parameters]
@@ -159,15 +151,6 @@ def _importance(analysis: Analysis) -> Figure:
     axes.set_xlabel("share of the variance explained alone (bars: bootstrap 95 %)")
     axes.legend(fontsize=8)
     return figure
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    return figure, axes
 
 
 def _save(figure: Figure, folder: Path, stem: str) -> list[str]:

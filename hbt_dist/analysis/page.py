@@ -18,6 +18,7 @@ import pandas as pd
 from hbt_dist.analysis.figures import axis_scale, label
 from hbt_dist.analysis.overview import Analysis, plain, shown, with_spread
 from hbt_dist.analysis.page_tables import difference_table, html_table, importance_table
+from hbt_dist.pages.html import facts, page, section
 
 ASSETS = Path(__file__).parent / "assets"
 TRIAL_KEYS = ("trial", "point", "seed", "status", "steps", "worker_hours", "error")
@@ -32,11 +33,6 @@ def render_page(analysis: Analysis, document: dict[str, Any], best: str | None) 
         best: the text of best.yaml, or None.
     """
     parts = {
-        "title": escape(document["search"]),
-        "style": (ASSETS / "report.css").read_text("utf-8"),
-        "script": "\n".join((ASSETS / name).read_text("utf-8") for name in SCRIPTS),
-        "data": embedded_json(page_data(analysis, document)),
-        "facts": _facts(analysis, document),
         "problems": _problems(document["problems"]),
         "findings": _findings(document),
         "importance": importance_table(analysis),
@@ -45,7 +41,16 @@ def render_page(analysis: Analysis, document: dict[str, Any], best: str | None) 
         "best": _best(best),
     }
     template = (ASSETS / "report.html").read_text("utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+    code = "\n".join((ASSETS / name).read_text("utf-8") for name in SCRIPTS)
+    data = embedded_json(page_data(analysis, document))
+    return page(
+        document["search"],
+        re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template),
+        kind="search report",
+        header=f"<p>Report of a search over training settings.</p>\n{_facts(analysis, document)}",
+        style=(ASSETS / "report.css").read_text("utf-8"),
+        scripts=f'<script type="application/json" id="data">{data}</script>\n<script>\n{code}\n</script>\n',
+    )
 
 
 def embedded_json(value: Any) -> str:
@@ -116,7 +121,7 @@ def _facts(analysis: Analysis, document: dict[str, Any]) -> str:
     search = analysis.results.search
     benchmark = search.get("benchmark")
     seeds = ", ".join(str(seed) for seed in search.get("seeds") or ["-"])
-    facts = {
+    found: dict[str, object] = {
         "trials": ", ".join(f"{count} {status}" for status, count in document["trials"].items()),
         "points": f"{document['num_points']}, seeds {seeds}",
         "worker hours": f"{document['worker_hours']:.2f}",
@@ -131,16 +136,15 @@ def _facts(analysis: Analysis, document: dict[str, Any]) -> str:
     }
     space = search.get("space")
     if isinstance(space, dict):
-        facts["space"] = "; ".join(f"{key}: {shown(value)}" for key, value in space.items())
-    items = [f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items() if v is not None]
-    return f'<dl class="facts">{"".join(items)}</dl>'
+        found["space"] = "; ".join(f"{key}: {shown(value)}" for key, value in space.items())
+    return facts({key: value for key, value in found.items() if value is not None})
 
 
 def _problems(problems: list[str]) -> str:
     if not problems:
         return ""
     items = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
-    return f'<section aria-labelledby="h-notes"><h2 id="h-notes">Notes</h2><ul>{items}</ul></section>'
+    return section("notes", "Notes", f"<ul>{items}</ul>")
 
 
 def _findings(document: dict[str, Any]) -> str:
@@ -148,7 +152,7 @@ def _findings(document: dict[str, Any]) -> str:
     chosen += [(f"best {label(name)}", found) for name, found in document["best"].items()]
     rows = [
         {
-            "": name,
+            "checkpoint": name,
             "point": found["point"],
             "step": found["step"],
             "seeds": found["num_seeds"],
@@ -170,18 +174,15 @@ def _tables(analysis: Analysis) -> str:
         ("trials", "Trials", results.trials.drop(columns=["worker_hours", "workers"])),
         ("cost", "Cost in worker hours", analysis.cost),
     ]
-    return "\n".join(
-        f'<section aria-labelledby="h-{key}"><h2 id="h-{key}">{escape(title)}</h2>'
-        f"{html_table(table, key, title)}</section>"
-        for key, title, table in shown_tables
-    )
+    return "\n".join(section(key, title, html_table(table, key, title)) for key, title, table in shown_tables)
 
 
 def _best(best: str | None) -> str:
     if best is None:
         return ""
-    return (
-        '<section aria-labelledby="h-best"><h2 id="h-best">Run file of the knee point</h2>'
+    return section(
+        "best",
+        "Run file of the knee point",
         "<p>The file <code>best.yaml</code> beside this page; <code>hbt-dist train best.yaml</code> trains "
-        f'it.</p><pre tabindex="0" aria-label="best.yaml">{escape(best)}</pre></section>'
+        f'it.</p><pre tabindex="0" role="region" aria-label="best.yaml">{escape(best)}</pre>',
     )

@@ -6,35 +6,32 @@ import math
 from html import escape
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hbt_dist.analysis.figures import label
 from hbt_dist.analysis.overview import Analysis, number, plain
+from hbt_dist.pages.html import section, table
+from hbt_dist.pages.matrix import Matrix
 
-#: Okabe and Ito's blue and orange, as red, green, blue.
-_MORE, _LESS = "0,114,178", "230,159,0"
 _BAR_WIDTH = 160
 IMPORTANCE_KEYS = ("importance", "low", "high", "p", "num_points", "num_values")
 
 
-def html_table(table: pd.DataFrame, key: str, caption: str, *, sortable: bool = True) -> str:
+def html_table(frame: pd.DataFrame, key: str, caption: str, *, sortable: bool = True) -> str:
     """A table in a frame that scrolls sideways; headers are buttons that sort, where scripts run."""
-    if table.empty:
+    if frame.empty:
         return "<p>None.</p>"
-    numeric = [pd.api.types.is_numeric_dtype(table[name].dtype) for name in table.columns]
-    heads = "".join(
+    numeric = [pd.api.types.is_numeric_dtype(frame[name].dtype) for name in frame.columns]
+    heads = [
         f'<th scope="col"{_class(is_number)}>{_head(str(name), sortable)}</th>'
-        for name, is_number in zip(table.columns, numeric, strict=True)
+        for name, is_number in zip(frame.columns, numeric, strict=True)
+    ]
+    rows = (
+        [_cell(value, kind) for value, kind in zip(row, numeric, strict=True)]
+        for row in frame.itertuples(index=False, name=None)
     )
-    body = "".join(
-        "<tr>" + "".join(_cell(value, kind) for value, kind in zip(row, numeric, strict=True)) + "</tr>"
-        for row in table.itertuples(index=False, name=None)
-    )
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
-        f'<table id="t-{key}"{" data-sortable" if sortable else ""}><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return table(caption, heads, rows, attributes=f'id="t-{key}"{" data-sortable" if sortable else ""}')
 
 
 def _head(name: str, sortable: bool) -> str:
@@ -58,25 +55,22 @@ def _cell(value: Any, is_number: bool) -> str:
 
 def importance_table(analysis: Analysis) -> str:
     """Importance of the parameters with bars and intervals."""
-    table = analysis.sensitivity
-    if table.empty or table["importance"].isna().all():
+    found = analysis.sensitivity
+    if found.empty or found["importance"].isna().all():
         return "<p>Too few points, or no parameter that varies.</p>"
-    rows = []
-    for _, row in table.iterrows():
-        cells = [
+    rows = [
+        [
             f"<td>{escape(label(row['objective']))}</td>",
             f'<th scope="row">{escape(row["parameter"])}</th>',
             f'<td data-v="{plain(row["importance"]) or 0!r}">{_bar(row)}</td>',
             *(_cell(row[key], True) for key in IMPORTANCE_KEYS),
         ]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        for _, row in found.iterrows()
+    ]
     names = ("objective", "parameter", "share", "importance", "low", "high", "p", "points", "values")
-    heads = "".join(f'<th scope="col"><button type="button">{name}</button></th>' for name in names)
-    return (
-        '<div class="scroll" role="region" tabindex="0" aria-label="Importance of the parameters">'
-        '<table id="t-importance" data-sortable><caption>Importance of the parameters</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    heads = [f'<th scope="col"><button type="button">{name}</button></th>' for name in names]
+    attributes = 'id="t-importance" data-sortable'
+    return table("Importance of the parameters", heads, rows, attributes=attributes)
 
 
 def _bar(row: pd.Series[Any]) -> str:
@@ -97,28 +91,16 @@ def difference_table(analysis: Analysis) -> str:
     if found is None:
         return ""
     about = found.attrs
-    largest = max(float(found.abs().max().max()), 1e-12)
-    heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in found.columns)
-    rows = []
-    for name, row in found.iterrows():
-        cells = "".join(_shade(float(value), largest) for value in row)
-        rows.append(f'<tr><th scope="row">{escape(str(name))}</th>{cells}</tr>')
-    title = (
-        f"{about['trial_b']} (step {about['step_b']}) minus {about['trial_a']} (step {about['step_a']}), mAP"
+    first, second = (f"{about[f'trial_{x}']} (step {about[f'step_{x}']})" for x in "ab")
+    matrix = Matrix(
+        f"{second} minus {first}, mAP",
+        tuple(map(str, found.columns)),
+        found.to_numpy(np.float64),
+        difference=True,
     )
-    return (
-        '<section aria-labelledby="h-difference"><h2 id="h-difference">Language pairs of two trials</h2>'
+    return section(
+        "difference",
+        "Language pairs of two trials",
         "<p>Rows: question language; columns: candidate language. Blue: the first named is better; "
-        "orange: worse.</p>"
-        '<div class="scroll" role="region" tabindex="0" aria-label="Difference of the pair matrices">'
-        f'<table class="matrix"><caption>{escape(title)}</caption><thead><tr><td></td>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
+        f"orange: worse.</p>{matrix.html()}",
     )
-
-
-def _shade(value: float, largest: float) -> str:
-    if math.isnan(value):
-        return '<td class="n">-</td>'
-    strength = round(0.55 * abs(value) / largest, 3)
-    color = _MORE if value > 0 else _LESS
-    return f'<td class="n" style="background:rgba({color},{strength})">{value:+.3f}</td>'

@@ -5,8 +5,8 @@
 
 For each system against the baseline and each setting: means, paired randomisation and bootstrap over question
 ids (or paragraphs), effect size, Holm's correction over all tests that are reported together; the change of
-every pair cell; whether the cross-lingual gain grows with the distance of the languages; and the figures that
-papers printed for the benchmark.
+every pair cell and its test, Holm over the cells; whether the cross-lingual gain grows with the distance of
+the languages; and the figures that papers printed for the benchmark.
 
 Per-question values of several seeds are averaged before the paired test, and a Welch test over the seeds'
 means stands beside it.
@@ -31,7 +31,13 @@ import pyarrow.parquet as pq
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.published import published_means
 from hbt_dist.evaluation.results import SCHEMA, SCHEMA_VERSION
-from hbt_dist.evaluation.significance import compare_paired, compare_seeds, holm
+from hbt_dist.evaluation.significance import (
+    RESAMPLES,
+    compare_paired,
+    compare_seeds,
+    holm,
+    randomisation_by_column,
+)
 from hbt_dist.evaluation.typology import DISTANCES, distance_effect, group_contrast
 
 MEASURES = (
@@ -40,6 +46,7 @@ MEASURES = (
     ("multilingual", "map"),
     ("multilingual", "rank_distance"),
 )
+CELL_RESAMPLES = 200  # permutations per cell tested: the smallest p, corrected, is .005
 KEY = ["question_id", "question_language", "candidate_language"]
 
 
@@ -60,13 +67,15 @@ class StoredEvaluation:
         return np.array(self.results["pair_matrix"]["metrics"]["map"], np.float64)
 
     def values(self, setting: str, metric: str) -> pd.DataFrame:
-        """Rows of a setting: KEY, question_cluster, value; without rows that have no value."""
+        """Rows of a setting, or of "pair", which is monolingual and crosslingual together.
+
+        Columns: KEY, question_cluster, value; rows without a value are left out.
+        """
         frame = self.rows
-        if setting == "multilingual":
-            frame = frame[frame.setting == "multilingual"]
-        else:
+        frame = frame[frame.setting == ("multilingual" if setting == "multilingual" else "pair")]
+        if setting in ("monolingual", "crosslingual"):
             same = frame.question_language.astype(str) == frame.candidate_language.astype(str)
-            frame = frame[(frame.setting == "pair") & (same if setting == "monolingual" else ~same)]
+            frame = frame[same if setting == "monolingual" else ~same]
         if metric not in frame:
             return pd.DataFrame(columns=[*KEY, "question_cluster", "value"])
         chosen = frame[[*KEY, "question_cluster", metric]].rename(columns={metric: "value"})
@@ -143,6 +152,10 @@ def compare(
         "cell_gain": {
             names[i]: _nones(_mean_cells(groups[i]) - _mean_cells(groups[0])) for i in range(1, len(groups))
         },
+        "cell_p_holm": {
+            names[i]: _nones(_cell_p(groups[0], groups[i], first.languages, cluster))
+            for i in range(1, len(groups))
+        },
         "typology": {
             names[i]: _typology(_mean_cells(groups[i]) - _mean_cells(groups[0]), first.languages)
             for i in range(1, len(groups))
@@ -201,6 +214,28 @@ def _tests(
             row["seeds"] = dict(zip(keys, compare_seeds(old, new, confidence), strict=True))
         rows.append(row)
     return rows
+
+
+def _cell_p(
+    baseline: list[StoredEvaluation], system: list[StoredEvaluation], languages: list[str], cluster: str
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(L, L) p of each pair cell's change, Holm over the cells; NaN where a cell is empty."""
+    a, b = (_seed_mean(group, "pair", "map") for group in (baseline, system))
+    joined = a.merge(b, on=[*KEY, "question_cluster"], suffixes=("_a", "_b"))
+    unit = "question_id" if cluster == "question" else "question_cluster"
+    size, place = len(languages), {code: i for i, code in enumerate(languages)}
+    cells = joined.question_language.map(place) * size + joined.candidate_language.map(place)
+    units, names = pd.factorize(joined[unit])
+    flat = units * size**2 + cells.to_numpy(np.int64)
+    length = len(names) * size**2
+    counts = np.bincount(flat, minlength=length)
+    sums = np.bincount(flat, weights=joined.value_b - joined.value_a, minlength=length)
+    difference = np.divide(sums, counts, out=np.full(length, np.nan), where=counts > 0).reshape(-1, size**2)
+    tested = ~np.isnan(difference).all(axis=0)
+    found = np.full(size**2, np.nan)
+    resamples = max(RESAMPLES, CELL_RESAMPLES * int(tested.sum()))
+    found[tested] = holm(randomisation_by_column(difference[:, tested], resamples=resamples).tolist())
+    return found.reshape(size, size)
 
 
 def _seed_mean(group: list[StoredEvaluation], setting: str, metric: str) -> pd.DataFrame:

@@ -29,7 +29,9 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -246,3 +248,19 @@ def _seen_lines(seen: dict[str, Any]) -> list[str]:
         ]
         lines.append(f"{name} ({', '.join(row['languages'])}): {', '.join(parts)}")
     return lines
+
+
+def before_and_after(before: Path, after: Path) -> str:
+    """A few lines that compare the evaluations of one benchmark before and after training."""
+    old, new = (json.loads((folder / "results.json").read_text("utf-8")) for folder in (before, after))
+    rows: list[tuple[str, Any, Any]] = []
+    for setting in ("monolingual", "crosslingual", "multilingual"):
+        rows.append(
+            (f"{setting} mAP", *(results["means"][setting]["macro"]["map"] for results in (old, new)))
+        )
+    rows.append(("rank distance", *(results["bias"]["rank_distance"]["macro"] for results in (old, new))))
+    lines = [f"{after.name}: before -> after training"]
+    for title, *values in rows:
+        shown = ["-" if v is None else f"{v:.1f}" if title == "rank distance" else f"{v:.4f}" for v in values]
+        lines.append(f"  {title:<18} {shown[0]:>8} -> {shown[1]:>8}")
+    return "\n".join(lines)

@@ -105,7 +105,13 @@ class DistanceEffect:
 
 
 def distance_effect(
-    gain: Float64, languages: Sequence[str], source: str, *, num_permutations: int = 999, seed: int = 0
+    gain: Float64,
+    languages: Sequence[str],
+    source: str,
+    *,
+    num_permutations: int = 999,
+    seed: int = 0,
+    mixed: bool = True,
 ) -> DistanceEffect:
     """Does the gain of cross-lingual cells grow with the distance of their languages?
 
@@ -113,6 +119,7 @@ def distance_effect(
         gain: (L, L), rows question languages; the diagonal is not used, NaN cells are left out.
         languages: L codes; those without the distance are left out.
         source: one of DISTANCES.
+        mixed: fit the mixed model too; its slope and interval are NaN otherwise.
     """
     distance = language_distances(languages, source)
     known = ~np.all(np.isnan(distance) | np.eye(len(languages), dtype=bool), axis=1)
@@ -128,7 +135,7 @@ def distance_effect(
         verdict = "the distance does not vary among these languages beyond each language's own mean"
         return DistanceEffect(source, names, int(mask.sum()), nan, nan, nan, 0, nan, nan, nan, verdict)
     slope, correlation, p, count = permutation_test(gain, distance, num_permutations, seed)
-    mixed, low, high = mixed_model(gain, distance)
+    mixed_slope, low, high = mixed_model(gain, distance) if mixed else (nan, nan, nan)
     direction = "grows" if slope > 0 else "shrinks"
     verdict = (
         f"gain {direction} with distance (p = {p:.3f}, {len(keep)} languages)"
@@ -136,7 +143,7 @@ def distance_effect(
         else f"no evidence that gain depends on distance (p = {p:.3f}, {len(keep)} languages)"
     )
     return DistanceEffect(
-        source, names, int(mask.sum()), slope, correlation, p, count, mixed, low, high, verdict
+        source, names, int(mask.sum()), slope, correlation, p, count, mixed_slope, low, high, verdict
     )
 
 

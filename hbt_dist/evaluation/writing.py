@@ -3,6 +3,7 @@
     results.json                  everything as one document (results.py has the schema)
     pair_matrix.csv               mAP; first column the question language, header the candidate languages
     one_target_matrix.csv         the same over the pool of all languages
+    report.html, report.md        everything to read, see report.py; pictures in figures/
     heatmap.png                   the pair matrix as a picture
     per_question.parquet          every metric of every ranking, and the bias of every question
     top.run.gz, qrels.gz          TREC files, on request
@@ -32,21 +33,25 @@ import pyarrow.parquet as pq
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.export import mteb_document, write_qrels, write_run
-from hbt_dist.evaluation.heatmap import draw_heatmap
 from hbt_dist.evaluation.metrics import METRICS
 from hbt_dist.evaluation.pair_matrix import PairMatrix, QuestionTable
+from hbt_dist.evaluation.report import HEATMAP, STEM, report_document
+from hbt_dist.evaluation.report_parts import pair_heatmap
 from hbt_dist.evaluation.results import results_document
 
 RESULTS = "results.json"
 
 
-def write_evaluation(evaluation: Evaluation, out_dir: str | Path, *, trec: bool = False) -> Path:
+def write_evaluation(
+    evaluation: Evaluation, out_dir: str | Path, *, trec: bool = False, report: bool = True
+) -> Path:
     """Write all files of an evaluation to `out_dir`, which appears complete or not at all.
 
     Args:
         evaluation: what `evaluate` returned.
         out_dir: new folder, or one that holds an evaluation, which is replaced.
         trec: also write the TREC run (top lists) and qrels: about 20 MB per million lines.
+        report: also write the report, which takes about a second.
 
     Raises:
         UserError: `out_dir` holds something else, or cannot be written.
@@ -58,10 +63,10 @@ def write_evaluation(evaluation: Evaluation, out_dir: str | Path, *, trec: bool 
         write_matrix(evaluation.one_target_matrix, folder / "one_target_matrix.csv")
         write_json(folder / "mteb.json", mteb_document(evaluation))
         pq.write_table(per_question(evaluation), folder / "per_question.parquet", compression="zstd")
-        name = evaluation.benchmark.name
-        draw_heatmap(
-            evaluation.pair_matrix, folder / "heatmap.png", f"{name}: mAP, candidates of one language"
-        )
+        if report:
+            report_document(document).write(folder, STEM)
+        else:
+            (folder / HEATMAP).write_bytes(pair_heatmap(document).picture())
         if trec:
             write_qrels(evaluation, folder / "qrels.gz")
             if evaluation.top is not None:

@@ -1,6 +1,6 @@
 """The report of a study: Markdown, one HTML page, figures, tables, and what is supported by them.
 
-    report/study.md, study.html     the same report
+    report/study.md, study.html     the same report, with pictures in report/figures/
     report/tables/*.csv             every table, full precision
     report/comparison/LABEL/        tests of each benchmark (`hbt_dist.evaluation.compare`)
 
@@ -18,16 +18,21 @@ import pandas as pd
 
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.compare import compare, write_comparison
+from hbt_dist.evaluation.report_figures import draw_gains
+from hbt_dist.evaluation.report_parts import (
+    SIGNIFICANT,
+    add_cell_changes,
+    add_distance_verdicts,
+    add_tests,
+)
+from hbt_dist.pages.document import Document
 from hbt_dist.search.config import OBJECTIVES
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.study.config import StudyFile
-from hbt_dist.study.document import Document
-from hbt_dist.study.figures import draw_families, draw_gain_matrix, draw_summary
+from hbt_dist.study.figures import draw_summary
 from hbt_dist.study.job import evaluations_of, trials_of
 from hbt_dist.study.tables import SETTINGS, family_gains, seed_values, summary_table
 from hbt_dist.training.run_folder import environment_facts
-
-_SIGNIFICANT = 0.05
 
 
 def write_study_report(study: StudyFile, folder: SearchFolder, *, say: Callable[[str], None] = print) -> Path:
@@ -38,8 +43,7 @@ def write_study_report(study: StudyFile, folder: SearchFolder, *, say: Callable[
     """
     out = folder.root / "report"
     (out / "tables").mkdir(parents=True, exist_ok=True)
-    document = Document(f"Study {study.name}", out)
-    document.paragraph(study.question)
+    document = Document(f"Study {study.name}", study.question, "study report")
     verdicts: list[str] = []
     parts: list[_Benchmark] = []
     for benchmark in study.benchmarks:
@@ -61,8 +65,7 @@ def write_study_report(study: StudyFile, folder: SearchFolder, *, say: Callable[
     _setup(document, study, folder)
     for part in parts:
         part.write(document)
-    (out / "study.md").write_text(document.markdown(), "utf-8")
-    (out / "study.html").write_text(document.page(), "utf-8")
+    document.write(out, "study")
     say(f"report: {out / 'study.md'}, study.html")
     return out
 
@@ -143,8 +146,8 @@ class _Benchmark:
                 continue
             change = row["macro_system"] - row["macro_baseline"]
             seeds = row.get("seeds") or {}
-            robust = bool(seeds) and seeds["p"] < _SIGNIFICANT
-            clear = row["p_holm"] < _SIGNIFICANT
+            robust = bool(seeds) and seeds["p"] < SIGNIFICANT
+            clear = row["p_holm"] < SIGNIFICANT
             if clear and robust:
                 word = "supported"
             elif clear:
@@ -190,51 +193,24 @@ class _Benchmark:
         for row in self.summary.to_dict("records"):
             figures = [_with_spread(row[name], row[f"{name}_sd"], name) for name in OBJECTIVES]
             rows.append([str(row["method"]), str(row["seeds"]), *figures])
-        document.table("Mean over seeds, standard deviation between them in brackets", columns, rows)
-        path = self.out / "figures" / f"{self.label}_summary.png"
-        draw_summary(self.summary, path, self.label)
-        document.figure(path, f"mAP of each method on {self.label}; the table above holds the numbers")
+        caption = f"{self.label}: mean over seeds, standard deviation between them in brackets"
+        document.table(caption, columns, rows)
+        document.figure(
+            f"figures/{self.label}_summary.png",
+            draw_summary(self.summary, self.label),
+            f"mAP of each method on {self.label}",
+            f"Bars of the mAP of each method on {self.label}; the table above holds the numbers",
+        )
         if self.comparison is None:
             return
-        self._tests(document)
+        about = f"{self.label}: "
+        add_tests(document, self.comparison, about)
+        add_distance_verdicts(document, self.comparison)
         if self.families:
             self._families(document)
         for name in self.others:
-            path = self.out / "figures" / f"{self.label}_{name}_gain.png"
-            languages = self.comparison["benchmark"]["languages"]
-            title = f"{name} - {self.study.baseline} on {self.label}"
-            draw_gain_matrix(self.comparison["cell_gain"][name], languages, path, title)
-            document.figure(path, f"Gain in mAP of {title}, cell by cell")
-
-    def _tests(self, document: Document) -> None:
-        assert self.comparison is not None
-        rows = []
-        for row in self.comparison["tests"]:
-            digits = 1 if row["metric"] == "rank_distance" else 4
-            seeds = row.get("seeds") or {}
-            rows.append(
-                [
-                    f"{row['system']}: {row['setting']} {row['metric'].replace('_', ' ')}",
-                    f"{row['macro_system'] - row['macro_baseline']:+.{digits}f}",
-                    f"[{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]",
-                    f"{row['effect_size']:+.2f}",
-                    f"{row['p_holm']:.4f}",
-                    f"{seeds['p']:.4f}" if seeds else "-",
-                ]
-            )
-        document.table(
-            f"Change against {self.study.baseline}: 95 % interval and p over {self.study.resampled}s "
-            "(paired randomisation, Holm over this table), p over seeds (Welch)",
-            ["method and figure", "change", "interval", "d", "p (Holm)", "p (seeds)"],
-            rows,
-        )
-        lines = [
-            f"{name}, {effect['source']} distance: {effect['verdict']}"
-            for name, part in self.comparison["typology"].items()
-            for effect in part["distances"]
-        ]
-        document.paragraph("Does the cross-lingual gain grow with the distance of the languages?")
-        document.items(lines)
+            file = f"figures/{self.label}_{name}_gain.png"
+            add_cell_changes(document, self.comparison, name, file, about=about)
 
     def _families(self, document: Document) -> None:
         rows = []
@@ -253,14 +229,19 @@ class _Benchmark:
                     ]
                 )
         document.table(
-            "Cross-lingual mAP by families (question -> candidate): baseline, gain, 95 % interval over "
-            "questions, spread of the gain between seeds, paired t over seeds, seeds needed for 80 % power",
+            f"{self.label}: cross-lingual mAP by families (question -> candidate): baseline, gain, 95 % "
+            "interval over questions, spread of the gain between seeds, paired t over seeds, seeds needed "
+            "for 80 % power",
             ["method: families", "pairs", "baseline", "gain", "interval", "sd", "p (seeds)", "seeds needed"],
             rows,
         )
-        path = self.out / "figures" / f"{self.label}_families.png"
-        draw_families(self.families, path, self.label)
-        document.figure(path, f"Gain by families on {self.label}; the table above holds the numbers")
+        named = {name: frame.rename(columns={"pair": "group"}) for name, frame in self.families.items()}
+        document.figure(
+            f"figures/{self.label}_families.png",
+            draw_gains(named, self.label),
+            f"Gain over {self.study.baseline} by families on {self.label}",
+            f"Gain by families on {self.label}, with intervals; the table above holds the numbers",
+        )
 
 
 def _with_spread(value: float, spread: float, name: str) -> str:

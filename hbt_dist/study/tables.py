@@ -1,8 +1,8 @@
 """The numbers of a study's report: means over seeds, comparisons with the baseline, gains by language family.
 
-Family gains: per question id the mean gain of the cells of a family pair (question family -> candidate
-family), averaged over the seeds; the interval is a bootstrap over question ids. Seeds are the other source
-of chance: their spread stands beside it, and `seeds_needed` says how many would resolve the gain.
+Family gains are those of a family pair (question family -> candidate family), with an interval over question
+ids. Seeds are the other source of chance: their spread stands beside it, and `seeds_needed` says how many
+would resolve the gain.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import pandas as pd
 from scipy import stats
 
 from hbt_dist.evaluation.compare import StoredEvaluation, read_evaluation
+from hbt_dist.evaluation.gains import group_gains
 from hbt_dist.evaluation.languages import describe
 from hbt_dist.search.config import OBJECTIVES
 
 SETTINGS = ("monolingual", "crosslingual", "multilingual")
 FAMILIES = ("Indo-European", "Uralic")
-_RESAMPLES = 2000
 
 
 def objectives(one: StoredEvaluation) -> dict[str, float]:
@@ -73,58 +73,16 @@ def family_gains(baseline: Sequence[Path], system: Sequence[Path], confidence: f
         rows: pair, cells, questions, baseline, gain, low, high (bootstrap over question ids), seed_sd (of the
         gain between seeds), p_seeds (paired t over seeds), seeds_needed (80 % power at 5 %, two-sided).
     """
-    pairs = list(zip(baseline, system, strict=False))
-    frames = []
-    for number, (old, new) in enumerate(pairs):
-        values = []
-        for place in (old, new):
-            frame = read_evaluation(place).values("crosslingual", "map")
-            for key in ("question_id", "question_language", "candidate_language"):
-                frame[key] = frame[key].astype(str)
-            values.append(frame.drop(columns="question_cluster"))
-        joined = values[0].merge(
-            values[1],
-            on=["question_id", "question_language", "candidate_language"],
-            suffixes=("_old", "_new"),
-        )
-        joined["seed"] = number
-        frames.append(joined)
-    if not frames:
-        return pd.DataFrame()
-    rows = pd.concat(frames, ignore_index=True)
-    languages = rows[["question_language", "candidate_language"]].drop_duplicates()
-    names = {
-        (question, candidate): family_pair(question, candidate)
-        for question, candidate in languages.itertuples(index=False)
-    }
-    keys = zip(rows["question_language"], rows["candidate_language"], strict=True)
-    rows["pair"] = [names[key] for key in keys]
-    rows["gain"] = rows["value_new"] - rows["value_old"]
-    found = []
-    for pair, part in rows.dropna(subset="pair").groupby("pair", sort=True):
-        per_question = part.groupby("question_id")["gain"].mean().to_numpy()
-        rng = np.random.default_rng(0)
-        draws = rng.integers(0, len(per_question), (_RESAMPLES, len(per_question)))
-        means = per_question[draws].mean(axis=1)
-        low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-        per_seed = part.groupby("seed")["gain"].mean().to_numpy()
-        gain = float(part["gain"].mean())
-        spread = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else math.nan
-        found.append(
-            {
-                "pair": pair,
-                "cells": int(part.groupby(["question_language", "candidate_language"]).ngroups),
-                "questions": len(per_question),
-                "baseline": float(part["value_old"].mean()),
-                "gain": gain,
-                "low": float(low),
-                "high": float(high),
-                "seed_sd": spread,
-                "p_seeds": _p_of_seeds(per_seed),
-                "seeds_needed": seeds_needed(gain, spread),
-            }
-        )
-    return pd.DataFrame(found)
+    old, new = ([read_evaluation(place) for place in places] for places in (baseline, system))
+    found = group_gains(old, new, family_pair, confidence).rename(columns={"group": "pair"})
+    if found.empty:
+        return found
+    seeds = found.pop("per_seed")
+    found["seed_sd"] = [float(gains.std(ddof=1)) if len(gains) > 1 else math.nan for gains in seeds]
+    found["p_seeds"] = [_p_of_seeds(gains) for gains in seeds]
+    spreads = zip(found["gain"], found["seed_sd"], strict=True)
+    found["seeds_needed"] = [seeds_needed(gain, spread) for gain, spread in spreads]
+    return found
 
 
 def _p_of_seeds(gains: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

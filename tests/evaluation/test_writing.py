@@ -10,15 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import pytrec_eval
-from matplotlib.image import imread
 
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation import writing
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
-from hbt_dist.evaluation.heatmap import draw_heatmap
 from hbt_dist.evaluation.metrics import METRICS
-from hbt_dist.evaluation.pair_matrix import PairMatrix
 from hbt_dist.evaluation.writing import write_evaluation
 
 
@@ -41,6 +38,9 @@ def test_files_and_precision(evaluation, tmp_path):
         "mteb.json",
         "per_question.parquet",
         "heatmap.png",
+        "report.html",
+        "report.md",
+        "figures",
     }
     with (out / "pair_matrix.csv").open() as file:
         header, *rows = csv.reader(file)
@@ -106,7 +106,7 @@ def test_nothing_half_written(evaluation, tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(writing, "draw_heatmap", fail)
+    monkeypatch.setattr(writing, "report_document", fail)
     for target in (out, tmp_path / "fresh"):
         with pytest.raises(OSError, match="disk full"):
             write_evaluation(evaluation, target)
@@ -114,15 +114,7 @@ def test_nothing_half_written(evaluation, tmp_path, monkeypatch):
     assert (out / "results.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("size", [2, 20])
-def test_heat_map(tmp_path, size):
-    rng = np.random.default_rng(0)
-    values = rng.random((size, size))
-    values[0, 1] = np.nan
-    names = tuple(f"l{i}" for i in range(size))
-    draw_heatmap(
-        PairMatrix(names, np.ones((size, size), np.int64), {"map": values}), tmp_path / "x.png", "title"
-    )
-    picture = imread(tmp_path / "x.png")
-    assert picture.shape[0] >= 600
-    assert len(np.unique(picture[..., 0])) > 50
+def test_without_report(evaluation, tmp_path):
+    out = write_evaluation(evaluation, tmp_path / "out", report=False)
+    assert not (out / "report.html").exists()
+    assert (out / "heatmap.png").read_bytes().startswith(b"\x89PNG")

@@ -128,7 +128,7 @@ function showChosen(focus) {
 }
 
 function smallTable(caption, heads, rows) {
-  return el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption },
+  return el("div", { class: "scroll", role: "group", tabindex: "0", "aria-label": caption },
     el("table", {}, el("caption", {}, caption),
       el("thead", {}, el("tr", {}, ...heads.map((text) => el("th", { scope: "col" }, text)))),
       el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((value) =>

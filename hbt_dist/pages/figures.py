@@ -1,0 +1,47 @@
+"""Colours and canvases of all figures.
+
+Colours are those of Okabe and Ito, told apart with any kind of colour blindness; every figure says the same
+again with shapes or words. No display is needed; files of equal data are equal.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
+GREY = "#8A8A8A"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION)
+MARKERS = ("o", "s", "^", "D", "v")
+DPI = 150
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches; at most 5 wide stays readable on a phone."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one drawing."""
+    figure = new_figure(width, height)
+    axes = figure.add_subplot()
+    tidy(axes)
+    return figure, axes
+
+
+def tidy(axes: Axes) -> None:
+    """A faint grid and no frame."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file's content."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": "hbt_dist"})
+    return buffer.getvalue()

@@ -1,0 +1,104 @@
+"""Pieces of a page as HTML text. Whatever is not said to be HTML is escaped here.
+
+A content security policy forbids every request; scripts run only on pages that bring some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def page(
+    title: str,
+    main: str,
+    *,
+    kind: str,
+    header: str = "",
+    style: str = "",
+    scripts: str = "",
+) -> str:
+    """A whole page.
+
+    Args:
+        title: heading of the page.
+        main: HTML of its content; its headings begin at level 2.
+        kind: of report, in the browser's title.
+        header: HTML below the heading: what the page is about.
+        style: CSS beyond that of all pages.
+        scripts: HTML of script elements.
+    """
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if scripts:
+        policy += "; script-src 'unsafe-inline'"
+    css = (ASSETS / "page.css").read_text("utf-8") + style
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(title)}: {escape(kind)}</title>\n'
+        f"<style>\n{css}</style>\n</head>\n<body>\n"
+        '<a class="skip" href="#main">Skip to the findings</a>\n'
+        f"<header>\n<h1>{escape(title)}</h1>\n{header}\n</header>\n"
+        f'<main id="main">\n{main}\n</main>\n{scripts}</body>\n</html>\n'
+    )
+
+
+def section(key: str, title: str, content: str) -> str:
+    """A part of the page with a heading of level 2; `content` is HTML."""
+    return (
+        f'<section aria-labelledby="h-{key}"><h2 id="h-{key}">{escape(title)}</h2>\n{content}\n</section>\n'
+    )
+
+
+def facts(items: Mapping[str, object]) -> str:
+    """Names and values, which may be long."""
+    pairs = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>" for key, value in items.items())
+    return f'<dl class="facts">{pairs}</dl>'
+
+
+def table(
+    caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, attributes: str = "", note: str = ""
+) -> str:
+    """A table in a frame of its own that scrolls, with the keyboard too, where the page is too narrow.
+
+    Args:
+        caption: also the frame's name, so it must be the only one of its kind on the page.
+        heads: HTML elements of the head row.
+        rows: HTML elements of each row.
+        attributes: HTML attributes of the table.
+        note: HTML in the frame below the table.
+    """
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    name = escape(caption)
+    return (
+        f'<div class="scroll" role="group" tabindex="0" aria-label="{name}">'
+        f"<table{' ' + attributes if attributes else ''}><caption>{name}</caption>"
+        f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table>{note}</div>"
+    )
+
+
+def text_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts; the first column names the row, columns of numbers stand to the right."""
+    kinds = [_kind([row[i] for row in rows]) for i in range(1, len(columns))]
+    heads = [f'<th scope="col">{escape(columns[0])}</th>']
+    heads += [
+        f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns[1:], kinds, strict=True)
+    ]
+    cells = (
+        [
+            f'<th scope="row">{escape(name)}</th>',
+            *(f"<td{kind}>{escape(text)}</td>" for text, kind in zip(texts, kinds, strict=True)),
+        ]
+        for name, *texts in rows
+    )
+    return table(caption, heads, cells)
+
+
+def _kind(texts: Sequence[str]) -> str:
+    if all(text == "-" or text.lstrip("+-[.")[:1].isdigit() for text in texts):
+        return ' class="n"'
+    return ' class="long"' if max(map(len, texts)) > 60 else ""

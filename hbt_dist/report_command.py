@@ -1,0 +1,59 @@
+"""`hbt-dist report`: the page of a search or of an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hbt_dist.errors import UserError
+
+
+def report(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="folder of a search, which may still run, or an evaluation"),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="folder to write to; default: FOLDER/report of a search, an evaluation's FOLDER"),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="evaluation: an older one on the same benchmark, to compare with")
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRIAL,TRIAL", help="search: two trials, how the second's language pairs differ"
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="search: print the findings as JSON")] = False,
+) -> None:
+    """Write a page to read offline about a search (trade-off, best run, cost) or about an evaluation."""
+    if (folder / "results.json").is_file():
+        from hbt_dist.evaluation.report import write_report
+
+        if compare or as_json:
+            raise UserError(str(folder), "is an evaluation", "give --compare and --json with a search only")
+        typer.echo(f"written: {write_report(folder, baseline, output)}, report.md, figures")
+        return
+    if baseline is not None:
+        raise UserError(str(folder), "is no evaluation folder", "give --baseline with an evaluation only")
+    from hbt_dist.analysis import write_search_report
+
+    written = write_search_report(folder, output, _two_trials(compare))
+    typer.echo((written / ("summary.json" if as_json else "summary.txt")).read_text("utf-8").rstrip())
+    if not as_json:
+        typer.echo(f"written: {written}/report.html, summary.json, tables, figures")
+
+
+def _two_trials(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if len(names) != 2:
+        raise UserError(
+            f"--compare {text}", f"names {len(names)} trials", "name two: --compare p0000-s0,p0001-s0"
+        )
+    return names[0], names[1]
