@@ -23,9 +23,15 @@ from numpy.typing import NDArray
 from hbt_dist.data.benchmark_registry import BENCHMARKS
 from hbt_dist.data.languages import language_codes
 from hbt_dist.data.splits import Split
+from hbt_dist.data.stored_texts import StoredTexts
 from hbt_dist.errors import UserError
 
 _T = TypeVar("_T")
+
+#: Candidates of larger files are read from disk as they are needed.
+MEMORY_BYTES = 2**28
+#: Where converted benchmarks are kept unless told otherwise.
+CACHE_DIR = ".cache/hbt_dist"
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Benchmark:
             retrieval: the same sentence in every language). Then the monolingual cells are trivially
             perfect and the multilingual pool holds one trivial hit; the cross-lingual cells are untouched.
         fingerprint: SHA-256 over all of the above; computed when left empty.
+
+    Candidate ids and texts are lists, or, of large pools, `StoredTexts` that read a file as they are asked.
     """
 
     name: str
@@ -80,6 +88,11 @@ class Benchmark:
     def num_candidates(self) -> int:
         return len(self.candidate_language)
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether the candidates' texts are read from disk as they are needed."""
+        return isinstance(self.candidate_texts, StoredTexts)
+
     def relevant_of(self, question: int) -> NDArray[np.int64]:
         """The candidate rows relevant to a question row, ascending."""
         return self.relevant[self.relevant_offsets[question] : self.relevant_offsets[question + 1]]
@@ -99,10 +112,9 @@ def _check(benchmark: Benchmark) -> None:
     place = f"benchmark {benchmark.name}"
     _check_lengths(benchmark, place)
     candidates, rows = benchmark.candidate_ids, _question_rows(benchmark)
-    if len(set(candidates)) != len(candidates):
-        raise UserError(
-            place, f"candidate id {_first_repeated(candidates)!r} occurs twice", "ids must be unique"
-        )
+    twice = _repeated_id(candidates)
+    if twice is not None:
+        raise UserError(place, f"candidate id {twice!r} occurs twice", "ids must be unique")
     if len(set(rows)) != len(rows):
         question, language = _first_repeated(rows)
         raise UserError(place, f"question {question!r} occurs twice in {benchmark.languages[language]!r}")
@@ -159,6 +171,19 @@ def _question_rows(benchmark: Benchmark) -> list[tuple[str, int]]:
     return list(zip(benchmark.question_ids, benchmark.question_language.tolist(), strict=True))
 
 
+def _repeated_id(ids: Sequence[str]) -> str | None:
+    """An id that occurs twice, if any; 8 bytes per id, which need not be in memory."""
+    hashes = np.sort(np.fromiter(map(hash, ids), np.int64, len(ids)))
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    seen: set[str] = set()
+    for one in ids if suspects else ():
+        if hash(one) in suspects:
+            if one in seen:
+                return one
+            seen.add(one)
+    return None
+
+
 def _first_repeated(values: Iterable[_T]) -> _T:
     seen: set[_T] = set()
     for value in values:
@@ -198,15 +223,22 @@ def load_benchmark(
     data_dir: Path | str | None = None,
     variant: str | None = None,
     languages: Sequence[str] | None = None,
+    *,
+    cache_dir: Path | str | None = None,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Benchmark:
     """Read a benchmark.
 
     Args:
         name: one of `BENCHMARKS`.
-        data_dir: the benchmark's folder, or a folder that holds it under its usual name.
+        data_dir: the benchmark's folder, or a folder that holds it under its usual name; by default its files
+            are downloaded from the hub, where they are there (hub.py).
         variant: one of the benchmark's variants; by default the first.
         languages: questions and candidates of these languages only, in this order; by default all, sorted.
             A question that loses all of its relevant candidates is left out.
+        cache_dir: folder for converted benchmarks; by default `CACHE_DIR` in the working directory.
+        memory_bytes: query and corpus collections whose files are larger (`.gz` counts fourfold) are
+            converted once, and their candidates are read from disk as they are needed (stored_benchmark.py).
 
     Raises:
         UserError: unknown name or variant, files missing or malformed, a language absent, a benchmark that
@@ -234,23 +266,48 @@ def load_benchmark(
         return _sample(chosen, codes)
     from hbt_dist.data.benchmark_builder import BenchmarkBuilder
 
-    builder = BenchmarkBuilder(name, chosen, codes)
     module = importlib.import_module(f"hbt_dist.data.benchmark_readers.{entry.module}")
-    getattr(module, entry.function)(benchmark_folder(name, data_dir), chosen, codes, builder)
+    folder = benchmark_folder(name, data_dir, codes)
+
+    def read(builder: BenchmarkBuilder) -> None:
+        getattr(module, entry.function)(folder, chosen, codes, builder)
+
+    if entry.files:
+        files: list[Path] = getattr(module, entry.files)(folder, chosen, codes)
+        if sum(_unpacked_bytes(path) for path in files) > memory_bytes:
+            from hbt_dist.data.stored_benchmark import stored_benchmark
+
+            return stored_benchmark(name, chosen, codes, files, read, Path(cache_dir or CACHE_DIR))
+    builder = BenchmarkBuilder(name, chosen, codes)
+    read(builder)
     return builder.build()
 
 
-def benchmark_folder(name: str, data_dir: Path | str | None) -> Path:
+def _unpacked_bytes(path: Path) -> int:
+    """About how large a file's text is; 0 if there is no file."""
+    try:
+        return path.stat().st_size * (4 if path.suffix == ".gz" else 1)
+    except OSError:
+        return 0
+
+
+def benchmark_folder(
+    name: str, data_dir: Path | str | None, languages: tuple[str, ...] | None = None
+) -> Path:
     """The folder of a known benchmark's files.
 
+    Args:
+        data_dir: the folder, or one above; None downloads the files from the hub.
+        languages: download no more than these.
+
     Raises:
-        UserError: no folder is given, or there is none.
+        UserError: there is no such folder, or the hub cannot be reached or doesn't have the benchmark.
     """
     entry = BENCHMARKS[name]
     if data_dir is None:
-        raise UserError(
-            f"benchmark {name}", "no data folder is given", "name the folder of its files (data_dir)"
-        )
+        from hbt_dist.data.hub import hub_folder
+
+        return hub_folder(name, languages)
     folder = Path(data_dir).expanduser()
     if entry.folder and (folder / entry.folder).is_dir():
         return folder / entry.folder

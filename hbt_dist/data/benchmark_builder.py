@@ -1,7 +1,8 @@
 """Collects what a benchmark reader finds, in any order, and makes the columns of a `Benchmark`.
 
 Candidates are named by an item and a language: a passage and its translations are one item. Relevance joins a
-question id (all of its languages) with an item, either in all of the item's languages or in one.
+question id (all of its languages) with an item, either in all of the item's languages or in one. Questions
+and relevance are held in memory; where candidates are held is the pool's affair (candidate_pool.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from hbt_dist.data.benchmark import Benchmark
+from hbt_dist.data.candidate_pool import ArrangedCandidates, CandidatePool, MemoryPool
 from hbt_dist.errors import UserError
 
 
@@ -19,17 +21,19 @@ class BenchmarkBuilder:
 
     Args:
         languages: questions and candidates of other languages are passed over; None takes all.
+        pool: takes the candidates; by default in memory.
     """
 
-    def __init__(self, name: str, variant: str, languages: tuple[str, ...] | None) -> None:
+    def __init__(
+        self, name: str, variant: str, languages: tuple[str, ...] | None, pool: CandidatePool | None = None
+    ) -> None:
         self.name = name
         self.variant = variant
         self.own_text_relevant = False
         self._languages = languages
         self._questions: dict[tuple[str, str], str] = {}  # (language, id) -> text, in the order of reading
-        self._candidates: dict[tuple[str, str], str] = {}  # (language, item) -> text
+        self._pool = MemoryPool() if pool is None else pool
         self._other_questions: set[str] = set()
-        self._other_items: set[str] = set()
         self._cluster_of: dict[str, set[Hashable]] = {}
         self._relevant: dict[str, dict[tuple[str, str | None], str]] = {}  # id -> (item, language) -> place
 
@@ -59,11 +63,9 @@ class BenchmarkBuilder:
         """Add an item's text in a language. Inside a language candidates are sorted by item."""
         _check_id(item, place)
         if self._languages is not None and language not in self._languages:
-            self._other_items.add(item)
-            return
-        if (language, item) in self._candidates:
-            raise UserError(place, f"candidate {item!r} occurs twice in {language!r}", "ids must be unique")
-        self._candidates[language, item] = text
+            self._pool.leave_out(item)
+        else:
+            self._pool.add(language, item, text, place)
 
     def add_relevant(self, question_id: str, item: str, place: str, language: str | None = None) -> None:
         """Say that an item answers a question: in one language, or in all that it has."""
@@ -78,15 +80,14 @@ class BenchmarkBuilder:
         """
         languages = self._found_languages()
         index = {language: number for number, language in enumerate(languages)}
-        candidates = sorted(self._candidates, key=lambda key: (index[key[0]], key[1]))
-        rows_of_item: dict[str, list[int]] = {}
-        for row, (_, item) in enumerate(candidates):
-            rows_of_item.setdefault(item, []).append(row)
-        row_of = {key: row for row, key in enumerate(candidates)}
-        relevant_of = self._relevant_rows(row_of, rows_of_item)
+        self._check_questions_of_relevance()
+        asked = {item for answers in self._relevant.values() for item, _ in answers}
+        left_out = self._pool.left_out(asked)
+        candidates = self._pool.arrange(languages, asked)
+        relevant_of = self._relevant_rows(candidates, left_out)
         questions = sorted(self._questions, key=lambda key: index[key[0]])  # stable: order of reading inside
-        if self._languages is not None:
-            questions = [key for key in questions if relevant_of.get(key[1])]
+        if self._languages is not None:  # what is relevant may be in a language that is left out
+            questions = [key for key in questions if relevant_of.get(key[1]) != []]
         relevant = [relevant_of.get(question_id, []) for _, question_id in questions]
         clusters = self._clusters()
         return Benchmark(
@@ -97,16 +98,16 @@ class BenchmarkBuilder:
             question_language=np.array([index[language] for language, _ in questions], np.int32),
             question_texts=[self._questions[key] for key in questions],
             question_cluster=_dense([clusters[question_id] for _, question_id in questions]),
-            candidate_ids=[f"{language}_{item}" for language, item in candidates],
-            candidate_language=np.array([index[language] for language, _ in candidates], np.int32),
-            candidate_texts=[self._candidates[key] for key in candidates],
+            candidate_ids=candidates.ids,
+            candidate_language=candidates.language,
+            candidate_texts=candidates.texts,
             relevant_offsets=np.cumsum([0, *map(len, relevant)]).astype(np.int64),
             relevant=np.array([row for rows in relevant for row in rows], np.int64),
             own_text_relevant=self.own_text_relevant,
         )
 
     def _found_languages(self) -> tuple[str, ...]:
-        found = {language for language, _ in self._questions} | {language for language, _ in self._candidates}
+        found = {language for language, _ in self._questions} | self._pool.languages
         if self._languages is None:
             return tuple(sorted(found))
         absent = [language for language in self._languages if language not in found]
@@ -118,21 +119,25 @@ class BenchmarkBuilder:
             )
         return self._languages
 
-    def _relevant_rows(
-        self, row_of: dict[tuple[str, str], int], rows_of_item: dict[str, list[int]]
-    ) -> dict[str, list[int]]:
+    def _check_questions_of_relevance(self) -> None:
         known = {question_id for _, question_id in self._questions} | self._other_questions
+        for question_id, answers in self._relevant.items():
+            if question_id not in known:
+                raise UserError(
+                    next(iter(answers.values())),
+                    f"question {question_id!r} is not among the questions",
+                    "do the files belong together?",
+                )
+
+    def _relevant_rows(self, candidates: ArrangedCandidates, left_out: set[str]) -> dict[str, list[int]]:
+        rows_of_item: dict[str, list[int]] = {}
+        for (_, item), row in candidates.rows.items():
+            rows_of_item.setdefault(item, []).append(row)
         found: dict[str, list[int]] = {}
         for question_id, answers in self._relevant.items():
             rows: set[int] = set()
             for (item, language), place in answers.items():
-                if question_id not in known:
-                    raise UserError(
-                        place,
-                        f"question {question_id!r} is not among the questions",
-                        "do the files belong together?",
-                    )
-                if item not in rows_of_item and item not in self._other_items:
+                if item not in rows_of_item and item not in left_out:
                     raise UserError(
                         place,
                         f"relevant candidate {item!r} is not in the pool",
@@ -140,8 +145,8 @@ class BenchmarkBuilder:
                     )
                 if language is None:
                     rows.update(rows_of_item.get(item, []))
-                elif (language, item) in row_of:
-                    rows.add(row_of[language, item])
+                elif (language, item) in candidates.rows:
+                    rows.add(candidates.rows[language, item])
                 elif self._languages is None or language in self._languages:
                     raise UserError(place, f"relevant candidate {item!r} is not in the {language!r} pool")
             found[question_id] = sorted(rows)

@@ -17,6 +17,8 @@ class BenchmarkEntry:
         module: of `hbt_dist.data.benchmark_readers`.
         function: called with (folder, variant, languages, builder).
         variants: the first one is the default.
+        files: function of the module, called with (folder, variant, languages), that lists the files which
+            decide the benchmark's content; "" for those that are always held in memory.
         folder: usual name of its folder below the data folder; "" if it needs no files or has no usual name.
         needs_files: whether a folder must be given.
         about: one line for a person.
@@ -28,6 +30,7 @@ class BenchmarkEntry:
     folder: str
     about: str
     needs_files: bool = True
+    files: str = ""
 
 
 BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
@@ -65,16 +68,20 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
     "miracl": BenchmarkEntry(
         "trec", "read_miracl", ("dev", "train", "testA", "testB"), "miracl",
         "question to Wikipedia passage, monolingual; topics, qrels and corpus per language",
+        files="miracl_files",
     ),
     "mewsli-x": BenchmarkEntry(
-        "trec", "read_mewsli_x", ("test", "dev"), "mewsli-x", "mention in context to entity description"
+        "trec", "read_mewsli_x", ("test", "dev"), "mewsli-x", "mention in context to entity description",
+        files="mewsli_x_files",
     ),
     "beir": BenchmarkEntry(
         "trec", "read_beir", ("separate", "parallel"), "",
         "a folder per language with corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB)",
+        files="beir_files",
     ),
     "jsonl": BenchmarkEntry(
-        "own", "read_jsonl", ("jsonl",), "", "questions.jsonl, candidates.jsonl and qrels.tsv of your own"
+        "own", "read_jsonl", ("jsonl",), "", "questions.jsonl, candidates.jsonl and qrels.tsv of your own",
+        files="jsonl_files",
     ),
     "sample": BenchmarkEntry(
         "own", "read_jsonl", VARIANTS, "", "the embedded sample's held-out facts", needs_files=False

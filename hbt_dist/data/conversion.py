@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-import time
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -20,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
+from hbt_dist.data.cache import MANIFEST, built_once, make_cache, remembered_digest
 from hbt_dist.data.config import RAGGED, DataSettings, SourceSettings
 from hbt_dist.data.corpus import COLUMNS, Corpus
 from hbt_dist.data.corpus_builder import CorpusBuilder
-from hbt_dist.data.files import digest_of_file
 from hbt_dist.data.overlap_filter import BATCH, OverlapCounts, OverlapFilter, identity_of
 from hbt_dist.data.records import TrainingRecord
 from hbt_dist.data.training_readers import SourceReader, open_source
@@ -35,8 +30,6 @@ from hbt_dist.progress import Progress
 
 #: Part of every fingerprint; raise it when the same sources give another corpus.
 VERSION = 1
-# A file changed this shortly ago may change again without its time showing it: its digest isn't remembered.
-_SETTLED_SECONDS = 2.0
 
 
 def convert(settings: DataSettings, cache_dir: Path) -> Path:
@@ -45,37 +38,21 @@ def convert(settings: DataSettings, cache_dir: Path) -> Path:
         open_source(source, settings.languages_of(source), settings.missing_of(source))
         for source in settings.sources
     ]
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            str(cache_dir), f"cannot be made ({error.strerror})", "choose another data.cache_dir"
-        ) from None
+    make_cache(cache_dir, "data.cache_dir")
     identities = [
         _identity(settings, *pair, cache_dir) for pair in zip(settings.sources, readers, strict=True)
     ]
     recipe: dict[str, Any] = {"version": VERSION, "languages": settings.languages, "sources": identities}
     if settings.exclude_overlap_with:
         recipe["excluded"] = [
-            identity_of(benchmark, lambda path: _digest(path, cache_dir))
+            identity_of(benchmark, lambda path: remembered_digest(path, cache_dir))
             for benchmark in settings.exclude_overlap_with
         ]
     fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    folder = cache_dir / f"corpus-{fingerprint[:24]}"
-    if (folder / "manifest.json").exists():
-        return folder
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "manifest.json").exists():
-            building = cache_dir / f"{folder.name}.building"
-            shutil.rmtree(
-                building, ignore_errors=True
-            )  # left by a killed process; nobody else holds the lock
-            try:
-                _build(settings, readers, building, {"fingerprint": fingerprint, **recipe})
-                os.replace(building, folder)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
-    return folder
+    return built_once(
+        cache_dir / f"corpus-{fingerprint[:24]}",
+        lambda folder: _build(settings, readers, folder, {"fingerprint": fingerprint, **recipe}),
+    )
 
 
 def _identity(
@@ -88,32 +65,8 @@ def _identity(
         "languages": settings.languages_of(source),
         "missing": settings.missing_of(source),
         "identity": reader.identity,
-        "files": [[path.name, _digest(path, cache_dir)] for path in reader.files],
+        "files": [[path.name, remembered_digest(path, cache_dir)] for path in reader.files],
     }
-
-
-def _digest(path: Path, cache_dir: Path) -> str:
-    """SHA-256 of a file, remembered under its size and modification time."""
-    memory = cache_dir / "digests.json"
-    try:
-        status = path.stat()
-    except OSError:
-        return digest_of_file(path)  # raises the error that names the file
-    stamp = [status.st_size, status.st_mtime_ns]
-    try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    key = str(path.resolve())
-    if isinstance(known.get(key), list) and known[key][:2] == stamp:
-        return str(known[key][2])
-    digest = digest_of_file(path)
-    if time.time() - status.st_mtime > _SETTLED_SECONDS:
-        known[key] = [*stamp, digest]
-        with tempfile.NamedTemporaryFile("w", dir=cache_dir, suffix=".digests", delete=False) as beside:
-            json.dump(known, beside)
-        os.replace(beside.name, memory)
-    return digest
 
 
 def _build(
@@ -152,7 +105,7 @@ def _build(
         "num_passages": len(columns["passage_group"]),
         "statistics": statistics,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def _add_source(

@@ -35,6 +35,7 @@ from scipy import sparse
 from hbt_dist.data.benchmark import Benchmark
 from hbt_dist.data.corpus import Corpus
 from hbt_dist.data.shingles import ShingledTexts, Shingler, shingle_units
+from hbt_dist.data.stored_texts import take_texts
 
 Kind = Literal["question", "passage"]
 Int64 = NDArray[np.int64]
@@ -109,7 +110,7 @@ class _LanguageIndex:
                 ("passage", benchmark.candidate_texts, benchmark.candidate_language),
             ):
                 rows = np.flatnonzero(np.asarray(of_language) == benchmark.languages.index(language))
-                found = shingler([texts[row] for row in rows.tolist()], language)
+                found = shingler(take_texts(texts, rows), language)
                 found, kept = _distinct(found, with_shingles=benchmark.name not in TEMPLATED)
                 parts.append(found)
                 entries += [(number, kind, row) for row in rows[kept].tolist()]  # type: ignore[misc]

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from hbt_dist.encoder import LoadedEncoder
+from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.embedding_files import (
     EmbeddingFiles,
@@ -26,6 +27,7 @@ from hbt_dist.evaluation.embedding_files import (
     texts_of,
 )
 from hbt_dist.evaluation.kernels import torch_device
+from hbt_dist.evaluation.rows import check_rows
 from hbt_dist.progress import Progress
 
 Float32 = NDArray[np.float32]
@@ -64,7 +66,7 @@ def encode_texts(
             for first in range(0, len(texts), settings.rows_per_file):
                 rows = range(first, min(first + settings.rows_per_file, len(texts)))
                 out[rows.start : rows.stop] = encode_rows(
-                    loaded, texts_of(texts, rows), role, settings, bar.update
+                    loaded, texts_of(texts, rows), role, settings, bar.update, first
                 )
         return out
     files = embedding_files(loaded, texts, role, settings)
@@ -72,8 +74,9 @@ def encode_texts(
     done = len(texts) - sum(len(files.rows_of_file(number)) for number in missing)
     with Progress(total=len(texts), initial=done, desc=label, unit="row", disable=not progress) as bar:
         for number in missing:
-            here = texts_of(texts, files.rows_of_file(number))
-            files.write_file(number, encode_rows(loaded, here, role, settings, bar.update))
+            rows = files.rows_of_file(number)
+            here = texts_of(texts, rows)
+            files.write_file(number, encode_rows(loaded, here, role, settings, bar.update, rows.start))
     return files
 
 
@@ -99,11 +102,16 @@ def encode_rows(
     role: Role,
     settings: EvaluationSettings,
     on_rows: Callable[[int], Any] | None = None,
+    first_row: int = 0,
 ) -> Float32:
     """Encode texts that fit in memory: (n, D) float32, in the order given.
 
     Args:
         on_rows: called with the number of rows of each finished batch.
+        first_row: number of the first text in the whole, for messages.
+
+    Raises:
+        UserError: a vector that cannot be ranked, or of another width; known with the first such batch.
     """
     device = torch_device(settings.device)
     encoder = loaded.encoder.to(device).eval()
@@ -123,18 +131,38 @@ def encode_rows(
             embedded = encoder(
                 torch.from_numpy(ids_nT).to(device), torch.from_numpy(mask_nT.astype(np.int64)).to(device)
             )
-            out[rows] = embedded.float().cpu().numpy()
+            values = embedded.float().cpu().numpy()
+            _check_vectors(loaded, values, texts, rows, role, first_row)
+            out[rows] = values
             if on_rows is not None:
                 on_rows(len(rows))
     return out
 
 
-def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[list[int]]:
+def _check_vectors(
+    loaded: LoadedEncoder,
+    values: Float32,
+    texts: list[str],
+    rows: NDArray[np.int64],
+    role: Role,
+    first_row: int,
+) -> None:
+    width = loaded.encoder.width
+    if values.shape != (len(rows), width):
+        raise UserError(
+            f"model {loaded.source}",
+            f"makes vectors of shape {values.shape[1:]} where its configuration says {width}",
+            "is the model damaged?",
+        )
+    check_rows(values, lambda i: f"row {first_row + rows[i]}: {texts[rows[i]][:60]}", role)
+
+
+def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[NDArray[np.int32]]:
     """Token ids of each text with its role's prefix, cut at the role's limit."""
     prefix, longest = loaded.text.prefix(role), loaded.text.max_tokens(role)
-    result: list[list[int]] = []
+    result: list[NDArray[np.int32]] = []  # 4 bytes per token: a file's tokens are held together
     for first in range(0, len(texts), TEXTS_PER_CALL):
-        result += loaded.tokenizer(
+        found = loaded.tokenizer(
             [prefix + text for text in texts[first : first + TEXTS_PER_CALL]],
             truncation=True,
             max_length=longest,
@@ -142,6 +170,7 @@ def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[list[i
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
+        result += [np.array(ids, np.int32) for ids in found]
     return result
 
 

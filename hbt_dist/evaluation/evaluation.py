@@ -38,7 +38,7 @@ from hbt_dist.evaluation.pair_matrix import (
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.rows import Rows, check_shapes
-from hbt_dist.evaluation.shard import CACHE_BYTES, Shard, arrange_questions, shard_ids
+from hbt_dist.evaluation.shard import CACHE_BYTES, Shard, arrange_questions
 
 if TYPE_CHECKING:
     from hbt_dist.data.benchmark import Benchmark
@@ -141,7 +141,7 @@ def rank_in_process(
             part,
             arranged,
             candidates,
-            candidate_ids=shard_ids(plan, part, benchmark.candidate_ids),
+            candidate_ids=benchmark.candidate_ids,
             top_k=0 if searched else top_k,
             num_threads=threads,
             cache_bytes=cache_bytes // len(blocks),

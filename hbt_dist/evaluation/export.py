@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from hbt_dist.data.stored_texts import take_texts
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.languages import describe
 from hbt_dist.evaluation.metrics import METRICS
+
+_QUESTIONS_AT_ONCE = 1024
 
 
 def trec_question_ids(evaluation: Evaluation) -> list[str]:
@@ -31,11 +34,11 @@ def write_qrels(evaluation: Evaluation, path: Path) -> None:
     """Relevance of the multilingual setting: `question 0 candidate 1`, gzipped."""
     benchmark = evaluation.benchmark
     offsets = np.asarray(benchmark.relevant_offsets).tolist()
-    relevant = np.asarray(benchmark.relevant).tolist()
+    relevant = take_texts(benchmark.candidate_ids, np.asarray(benchmark.relevant))
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
         for question, name in enumerate(trec_question_ids(evaluation)):
-            for row in relevant[offsets[question] : offsets[question + 1]]:
-                file.write(f"{name} 0 {benchmark.candidate_ids[row]} 1\n")
+            for candidate in relevant[offsets[question] : offsets[question + 1]]:
+                file.write(f"{name} 0 {candidate} 1\n")
 
 
 def write_run(evaluation: Evaluation, path: Path, tag: str = "hbt_dist") -> None:
@@ -45,16 +48,17 @@ def write_run(evaluation: Evaluation, path: Path, tag: str = "hbt_dist") -> None
     """
     if evaluation.top is None:
         raise ValueError("no top lists were kept (top_k is 0)")
-    ids = evaluation.benchmark.candidate_ids
-    rows, scores = evaluation.top.rows.tolist(), evaluation.top.scores.tolist()
+    top, names = evaluation.top, trec_question_ids(evaluation)
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
-        for name, row, values in zip(trec_question_ids(evaluation), rows, scores, strict=True):
-            lines = [
-                f"{name} Q0 {ids[candidate]} {rank} {score:.9g} {tag}\n"
-                for rank, (candidate, score) in enumerate(zip(row, values, strict=True), 1)
-                if candidate >= 0
-            ]
-            file.writelines(lines)
+        for first in range(0, len(names), _QUESTIONS_AT_ONCE):
+            some = slice(first, first + _QUESTIONS_AT_ONCE)
+            there = top.rows[some] >= 0  # a list ends where the pool does
+            ids = iter(take_texts(evaluation.benchmark.candidate_ids, top.rows[some][there]))
+            for name, length, scores in zip(names[some], there.sum(axis=1), top.scores[some], strict=True):
+                file.writelines(
+                    f"{name} Q0 {next(ids)} {rank} {score:.9g} {tag}\n"
+                    for rank, score in enumerate(scores[:length].tolist(), 1)
+                )
 
 
 def mteb_document(evaluation: Evaluation) -> dict[str, Any]:

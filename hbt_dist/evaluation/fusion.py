@@ -126,10 +126,14 @@ def _check(benchmark: Benchmark, runs: Rows, question_of_run: Int64, candidates:
             "encode both with one model",
         )
     names = [f"a run of {benchmark.question_ids[row]}" for row in question_of_run.tolist()]
-    check_rows(np.asarray(runs[:], np.float32), names, "question")
+    check_rows(np.asarray(runs[:], np.float32), names.__getitem__, "question")
     for first in range(0, benchmark.num_candidates, 65536):
         rows = slice(first, min(first + 65536, benchmark.num_candidates))
-        check_rows(np.asarray(candidates[rows], np.float32), list(benchmark.candidate_ids[rows]), "candidate")
+        check_rows(
+            np.asarray(candidates[rows], np.float32),
+            lambda row, first=first: benchmark.candidate_ids[first + row],  # type: ignore[misc]
+            "candidate",
+        )
 
 
 class _Fuser:

@@ -103,7 +103,9 @@ def language_components(
         here = rows[start : start + _ROWS_AT_ONCE]
         block = np.asarray(vectors[here], np.float32)
         check_rows(
-            block, [f"text {row + 1}" if names is None else names[row] for row in here.tolist()], language
+            block,
+            lambda i, here=here: f"text {here[i] + 1}" if names is None else names[here[i]],  # type: ignore[misc]
+            language,
         )
         gram += block.T.astype(np.float64) @ block.astype(np.float64)
     release_pages(vectors)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BLOCK_QUESTIONS = 512
 BLOCK_CANDIDATES = 1024
+_MOST_RUNS = 1000
 
 Int64 = NDArray[np.int64]
 
@@ -147,10 +148,32 @@ def plan_scoring(
 
 
 def _string_order(ids: Sequence[str]) -> NDArray[np.uint32]:
-    """How many ids come before each one. Code point order is that of UTF-8 bytes too."""
+    """How many ids come before each one. Code point order is that of UTF-8 bytes too.
+
+    Ids that lie in a few ascending runs, one after the other in some order (a run per language), are not
+    loaded: one pass over them is enough.
+    """
+    starts: list[int] = []  # first row of each run
+    firsts: list[str] = []
+    lasts: list[str] = []
+    for row, one in enumerate(ids):
+        if not starts or one <= lasts[-1]:
+            starts.append(row)
+            firsts.append(one)
+            lasts.append(one)
+            if len(starts) > _MOST_RUNS:
+                break
+        lasts[-1] = one
+    by_first = sorted(range(len(starts)), key=firsts.__getitem__)
     place = np.empty(len(ids), np.uint32)
-    if all(a < b for a, b in pairwise(ids)):
-        place[:] = np.arange(len(ids), dtype=np.uint32)
+    if len(starts) <= _MOST_RUNS and all(lasts[a] < firsts[b] for a, b in pairwise(by_first)):
+        before = 0
+        stops = [*starts[1:], len(ids)]
+        for run in by_first:
+            size = stops[run] - starts[run]
+            place[starts[run] : stops[run]] = np.arange(before, before + size)
+            before += size
     else:
-        place[np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)] = np.arange(len(ids))
+        loaded = list(ids)
+        place[np.array(sorted(range(len(ids)), key=loaded.__getitem__), dtype=np.int64)] = np.arange(len(ids))
     return place

@@ -8,7 +8,7 @@ pages are given back, so that the resident memory of a pass over 7.7 GB stays at
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,11 +69,14 @@ def check_shapes(
         )
 
 
-def check_rows(block_CD: NDArray[np.float32], ids: Sequence[str], what: str) -> None:
+def check_rows(block_CD: NDArray[np.float32], name_of: Callable[[int], str], what: str) -> None:
     """Refuse rows that cannot be ranked: not a number, infinite, all zero, or too long for float32 scores.
 
+    Args:
+        name_of: the name of a row of the block, for the message.
+
     Raises:
-        UserError: names the id of the first such row.
+        UserError: names the first such row.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         square = np.einsum("cd,cd->c", block_CD, block_CD, dtype=np.float64)
@@ -90,7 +93,7 @@ def check_rows(block_CD: NDArray[np.float32], ids: Sequence[str], what: str) -> 
         else:
             found = f"has length {np.sqrt(square[row]):.3g}"
         raise UserError(
-            f"{what} embedding of '{ids[row]}'",
+            f"{what} embedding of '{name_of(row)}'",
             f"the vector {found}",
             f"a finite vector of length above 0 and at most {LARGEST_NORM:g}; "
             f"{int(bad.sum())} of {len(bad)} rows read so far are bad. Is the model damaged, a text empty?",

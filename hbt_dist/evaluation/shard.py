@@ -75,7 +75,7 @@ class Shard:
             candidate_blocks: blocks of this shard.
             questions: (question blocks * block_questions, D) from `arrange_questions`.
             candidates: the whole (N, D) matrix; only this shard's rows are read.
-            candidate_ids: of this shard in the plan's order (`shard_ids`), for error messages.
+            candidate_ids: of the whole benchmark, for error messages.
             top_k: length of the ranked lists to keep, 0 for none.
             num_threads: blocks worked on at a time.
             cache_bytes: scores to keep between `relevant_scores` and `count`.
@@ -244,26 +244,21 @@ class Shard:
 
     def _check(self, candidate_block: int, rows: slice | Int64, host: Float32) -> None:
         positions = self.plan.candidate_positions(candidate_block)
-        first = positions.start - self.blocks.start * self.plan.block_candidates
-        if self._ids is not None:
-            ids = self._ids[first : first + positions.stop - positions.start]
-        else:
-            ids = [f"row {row}" for row in np.arange(self.plan.num_candidates)[rows].tolist()]
-        check_rows(host[: positions.stop - positions.start], ids, "candidate")
+        row_of = np.arange(positions.start, positions.stop) if isinstance(rows, slice) else rows
+
+        def name(i: int) -> str:
+            row = int(row_of[i])
+            try:
+                return f"row {row}" if self._ids is None else self._ids[row]
+            except OSError:  # the ids of a large pool are a file, which this machine may not see
+                return f"row {row}"
+
+        check_rows(host[: positions.stop - positions.start], name, "candidate")
         self._checked.add(candidate_block)
 
 
 def _as_numpy(values: Any) -> Any:
     return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
-
-
-def shard_ids(plan: ScoringPlan, candidate_blocks: range, candidate_ids: Sequence[str]) -> list[str]:
-    """Ids of a shard's candidates in the plan's order."""
-    size = plan.block_candidates
-    start, stop = candidate_blocks.start * size, min(candidate_blocks.stop * size, plan.num_candidates)
-    if plan.candidate_order is None:
-        return list(candidate_ids[start:stop])
-    return [candidate_ids[row] for row in plan.candidate_order[start:stop].tolist()]
 
 
 def arrange_questions(plan: ScoringPlan, questions: Rows, question_names: Sequence[str]) -> Float32:
@@ -274,6 +269,7 @@ def arrange_questions(plan: ScoringPlan, questions: Rows, question_names: Sequen
     """
     arranged = np.zeros((plan.num_question_blocks * plan.block_questions, questions.shape[1]), np.float32)
     read_rows(questions, plan.question_order, arranged)
-    names = [question_names[row] for row in plan.question_order.tolist()]
-    check_rows(arranged[: plan.num_questions], names, "question")
+    check_rows(
+        arranged[: plan.num_questions], lambda place: question_names[plan.question_order[place]], "question"
+    )
     return arranged

@@ -36,7 +36,7 @@ from hbt_dist.evaluation.language_removal import remove_languages
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.rows import Rows, check_shapes
-from hbt_dist.evaluation.shard import Counts, Shard, arrange_questions, shard_ids
+from hbt_dist.evaluation.shard import Counts, Shard, arrange_questions
 from hbt_dist.settings import Settings
 
 
@@ -73,7 +73,8 @@ class _Worker:
         key = repr(sorted(model.items(), key=str))
         if key not in self._loaded:
             self._loaded = {key: load_encoder(**model)}
-        files.write_file(number, encode_rows(self._loaded[key], texts, role, settings))
+        first = files.rows_of_file(number).start
+        files.write_file(number, encode_rows(self._loaded[key], texts, role, settings, first_row=first))
         return number
 
     def relevant_scores(self, task: dict[str, Any], blocks: range) -> tuple[Any, Any]:
@@ -225,6 +226,7 @@ class EvaluationActors:
             "plan": ray.put(plan),
             "questions": ray.put(arrange_questions(plan, questions, question_names(benchmark))),
             "candidates": candidates if isinstance(candidates, EmbeddingFiles) else ray.put(candidates),
+            "ids": ray.put(benchmark.candidate_ids),
         }
         shards = []
         top_k = min(settings.top_k, plan.num_candidates)
@@ -234,7 +236,6 @@ class EvaluationActors:
                 **in_store,
                 "key": f"{benchmark.fingerprint}-{number}-{id(in_store)}",
                 "blocks": blocks,
-                "ids": ray.put(shard_ids(plan, blocks, benchmark.candidate_ids)),
                 "top_k": top_k - searched,
                 "searched": searched,
                 "num_threads": settings.num_threads or max(1, int(self.settings.cpus_per_actor)),

@@ -132,3 +132,57 @@ def test_a_damaged_manifest_is_named(loaded, tmp_path):
     (folder / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json"):
         encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("broken", "found"),
+    [
+        ("nan", r"is not a number \(NaN\)"),
+        ("infinite", "is infinite"),
+        ("zero", "is all zeros"),
+        ("width", r"makes vectors of shape \(15,\) where its configuration says 16"),
+    ],
+)
+@pytest.mark.parametrize("cached", [False, True])
+def test_bad_vectors_are_known_with_their_batch(tiny_model, tmp_path, monkeypatch, broken, found, cached):
+    loaded = load_encoder(tiny_model)
+    forward, calls = type(loaded.encoder).forward, []
+
+    def damaged(self, input_ids, attention_mask):
+        good = forward(self, input_ids, attention_mask)
+        calls.append(len(good))
+        if len(calls) < 2:  # the second batch of 20 or so
+            return good
+        if broken == "width":
+            return good[:, :15]
+        good[-1] = {"nan": torch.nan, "infinite": torch.inf, "zero": 0.0}[broken]
+        return good
+
+    monkeypatch.setattr(type(loaded.encoder), "forward", damaged)
+    settings = EvaluationSettings(
+        device="cpu",
+        max_tokens_per_batch=60,
+        rows_per_file=20,
+        cache_dir=str(tmp_path / "cache") if cached else None,
+    )
+    with pytest.raises(UserError, match=found) as error:
+        encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    assert len(calls) == 2
+    if broken != "width":
+        row = int(error.value.place.split("row ")[1].split(":")[0])
+        assert error.value.place == f"passage embedding of 'row {row}: {TEXTS[row][:60]}'"
+    assert not list((tmp_path / "cache").rglob("rows-*"))
+    assert not list((tmp_path / "cache").rglob(".part-*"))
+
+
+def test_a_bad_vector_is_named_by_its_row_in_the_whole(loaded, monkeypatch):
+    real = encode.check_rows
+
+    def refuse_one(values, name_of, what):
+        names = [name_of(i) for i in range(len(values))]
+        assert all(TEXTS[int(name.split()[1][:-1])].startswith(name.split(": ")[1]) for name in names)
+        real(values, name_of, what)
+
+    monkeypatch.setattr(encode, "check_rows", refuse_one)
+    settings = EvaluationSettings(device="cpu", rows_per_file=20)
+    encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)

@@ -35,6 +35,13 @@ from hbt_dist.data.training_readers.lines import files_by_language
 from hbt_dist.errors import UserError
 
 
+def jsonl_files(folder: Path, variant: str, languages: tuple[str, ...] | None) -> list[Path]:
+    """The files that `read_jsonl` reads."""
+    qrels = folder / "qrels.tsv"
+    found = [find_file(folder, "candidates.jsonl"), find_file(folder, "questions.jsonl")]
+    return [*found, qrels] if qrels.exists() else found
+
+
 def read_jsonl(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
     """Read a folder in the format above."""
     for place, row in read_json_lines(find_file(folder, "candidates.jsonl")):

@@ -1,6 +1,6 @@
 """Query and corpus collections: BEIR/MTEB folders, MIRACL, Mewsli-X.
 
-The whole pool is held in memory: about 1 GB per million Wikipedia passages.
+Each reader has a function that lists its files: large collections are converted once and stay on disk.
 """
 
 from __future__ import annotations
@@ -61,6 +61,19 @@ def _titled(row: dict[str, Any], place: str) -> str:
     return check_text(" ".join(part for part in parts if part), place, "title and text")
 
 
+def beir_files(folder: Path, variant: str, languages: tuple[str, ...] | None) -> list[Path]:
+    """The files that `read_beir` reads."""
+    return [
+        file
+        for path in _language_folders(folder, languages).values()
+        for file in (
+            find_file(path, "corpus.jsonl"),
+            find_file(path, "queries.jsonl"),
+            find_file(path / "qrels", "test.tsv"),
+        )
+    ]
+
+
 def read_beir(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
     """Read `{language}/corpus.jsonl`, `{language}/queries.jsonl`, `{language}/qrels/test.tsv` (`.gz` too).
 
@@ -69,9 +82,11 @@ def read_beir(folder: Path, variant: str, languages: tuple[str, ...] | None, int
     """
     for language, path in _language_folders(folder, languages).items():
         prefix, within = (f"{language}:", language) if variant == "separate" else ("", None)
+        qrels = find_file(path / "qrels", "test.tsv")
+        judged = list(read_qrels(qrels))
+        _check_judged(judged, qrels, language)
         for place, row in read_json_lines(find_file(path, "corpus.jsonl")):
             into.add_candidate(id_field(row, "_id", place), language, _titled(row, place), place)
-        judged = list(read_qrels(find_file(path / "qrels", "test.tsv")))
         asked = {query for _, query, _ in judged}  # BEIR's queries.jsonl holds those of the other splits too
         for place, row in read_json_lines(find_file(path, "queries.jsonl")):
             query = id_field(row, "_id", place)
@@ -90,20 +105,46 @@ def read_miracl(
     `miracl-corpus-v1.0-{language}/docs-*.jsonl[.gz]` with docid, title and text. Relevance stays inside a
     language.
     """
+    for language, (topics, qrels, shards) in _miracl(folder, variant, languages).items():
+        for place, query, text in _topics(topics):
+            into.add_question(f"{language}:{query}", language, text, place)
+        judged = list(read_qrels(qrels))
+        _check_judged(judged, qrels, language)
+        for place, query, item in judged:
+            into.add_relevant(f"{language}:{query}", item, place, language)
+        for shard in shards:
+            for place, row in read_json_lines(shard):
+                into.add_candidate(id_field(row, "docid", place), language, _titled(row, place), place)
+
+
+def miracl_files(folder: Path, variant: str, languages: tuple[str, ...] | None) -> list[Path]:
+    """The files that `read_miracl` reads."""
+    found = _miracl(folder, variant, languages).values()
+    return [path for topics, qrels, shards in found for path in (topics, qrels, *shards)]
+
+
+def _miracl(
+    folder: Path, variant: str, languages: tuple[str, ...] | None
+) -> dict[str, tuple[Path, Path, list[Path]]]:
+    """Language -> topics, qrels and the files of the corpus."""
     corpora = _language_folders(folder, languages, "miracl-corpus-v1.0-")
     topics = _language_folders(folder, tuple(corpora), "miracl-v1.0-")
+    found = {}
     for language, corpus in corpora.items():
         shards = sorted([*corpus.glob("*.jsonl.gz"), *corpus.glob("*.jsonl")])
         if not shards:
             raise UserError(str(corpus), "holds no docs-*.jsonl.gz", "check the folder")
-        for shard in shards:
-            for place, row in read_json_lines(shard):
-                into.add_candidate(id_field(row, "docid", place), language, _titled(row, place), place)
-        stem = f"miracl-v1.0-{topics[language].name.rsplit('-', 1)[-1]}-{variant}.tsv"
-        for place, query, text in _topics(topics[language] / "topics" / f"topics.{stem}"):
-            into.add_question(f"{language}:{query}", language, text, place)
-        for place, query, item in read_qrels(topics[language] / "qrels" / f"qrels.{stem}"):
-            into.add_relevant(f"{language}:{query}", item, place, language)
+        asked = topics[language]
+        stem = f"miracl-v1.0-{asked.name.rsplit('-', 1)[-1]}-{variant}.tsv"
+        found[language] = (asked / "topics" / f"topics.{stem}", asked / "qrels" / f"qrels.{stem}", shards)
+    return found
+
+
+def _check_judged(judged: list[tuple[str, str, str]], path: Path, language: str) -> None:
+    if not judged:
+        raise UserError(
+            str(path), f"names no relevant candidate for {language!r}", "drop the language, or check the file"
+        )
 
 
 def _topics(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -115,6 +156,14 @@ def _topics(path: Path) -> Iterator[tuple[str, str, str]]:
         if not tab:
             raise UserError(place, "has no tab", "expected query id, tab, text")
         yield place, query.strip(), check_text(text, place, "the query")
+
+
+def mewsli_x_files(folder: Path, variant: str, languages: tuple[str, ...] | None) -> list[Path]:
+    """The files that `read_mewsli_x` reads."""
+    return [
+        find_file(folder, "candidate_set_entities.jsonl"),
+        find_file(folder, f"wikinews_mentions-{variant}.jsonl"),
+    ]
 
 
 def read_mewsli_x(
