@@ -19,6 +19,7 @@ import typer
 from hbt_dist import __version__
 from hbt_dist.errors import UserError
 from hbt_dist.expansion.command import expand
+from hbt_dist.files_command import files
 from hbt_dist.report_command import report
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Look into training data and batches.")
 app.add_typer(data_app, name="data")
 app.command()(expand)
+app.command()(files)
 app.command()(report)
 
 RunArgument = Annotated[
