@@ -57,10 +57,3 @@ def metrics_from_ranks(ranks: Int64, offsets: Int64) -> dict[str, Float64]:
     for k in (1, 10, 100):
         values[f"recall@{k}"] = total((ranks <= k).astype(np.float64)) / num_relevant
     return {name: values[name] for name in METRICS}
-
-
-def reduce_at(values: NDArray[np.generic], offsets: Int64, how: np.ufunc) -> NDArray[np.generic]:
-    """`how.reduce` over each group; groups are not empty."""
-    if len(offsets) < 2:
-        return values[:0]
-    return np.asarray(how.reduceat(values, offsets[:-1]))

@@ -36,7 +36,6 @@ Float64 = NDArray[np.float64]
 DISTANCES = ("syntax", "grambank", "geography", "family", "script")
 MIN_SHARED_FEATURES = 50
 MIN_LANGUAGES = 6  # fewer give at most 120 labellings; no p below .008, and no variance to estimate
-EARTH_RADIUS_KM = 6371.0
 
 
 @lru_cache
