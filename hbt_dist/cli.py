@@ -96,7 +96,9 @@ def evaluate(
         str, typer.Option(help="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...")
     ],
     output: Annotated[Path, typer.Option(help="folder for report.html, results.json, pair_matrix.csv, ...")],
-    data_dir: Annotated[Path | None, typer.Option(help="folder of the benchmark's files")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="folder of the benchmark's files; default: from the hub")
+    ] = None,
     variant: Annotated[str | None, typer.Option(help="such as sentence or sentence+context")] = None,
     languages: Annotated[str | None, typer.Option(help="only these, separated by commas")] = None,
     training_languages: Annotated[

@@ -130,7 +130,10 @@ class BenchmarkSettings(Settings):
     """One benchmark to evaluate on."""
 
     name: str = Field(description="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...")
-    data_dir: str | None = Field(None, description="its folder; the embedded sample needs none")
+    data_dir: str | None = Field(
+        None,
+        description="its folder; none: from the hub, where it has the files. The embedded sample needs none",
+    )
     variant: str | None = Field(
         None, description="candidate text or task variant, where the benchmark has several"
     )

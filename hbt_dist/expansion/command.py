@@ -16,7 +16,9 @@ def expand(
         Literal["zero-shot", "few-shot", "chain-of-thought", "rephrase-and-respond"],
         typer.Option(help="how the model is asked"),
     ] = "zero-shot",
-    data_dir: Annotated[Path | None, typer.Option(help="folder of the benchmark's files")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="folder of the benchmark's files; default: from the hub")
+    ] = None,
     variant: Annotated[str | None, typer.Option(help="variant of the benchmark")] = None,
     order: Annotated[
         Literal["before", "after"] | None,

@@ -6,12 +6,14 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from hbt_dist.data.benchmark import load_benchmark
+from hbt_dist.data.stored_texts import StoredTexts, StoredTextsWriter
 from hbt_dist.encoder import Encoder, TextSettings, load_encoder, save_encoder
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
@@ -100,6 +102,15 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
         assert ray.get(actors.handles[0].process_id.remote()) != process
         searching = settings.model_copy(update={"ranked_lists": "faiss"})
         searched = evaluate_with_actors(actors, model, benchmark, searching, progress=False)
+        with StoredTextsWriter(tmp_path / "pool.arrow") as writer:
+            writer.append(list(benchmark.candidate_ids), list(benchmark.candidate_texts))
+        on_disk = replace(
+            benchmark,
+            candidate_ids=StoredTexts(tmp_path / "pool.arrow", "id"),
+            candidate_texts=StoredTexts(tmp_path / "pool.arrow", "text"),
+        )
+        elsewhere = settings.model_copy(update={"cache_dir": str(tmp_path / "other")})
+        from_disk = evaluate_with_actors(actors, model, on_disk, elsewhere, progress=False)
         with pytest.raises(UserError, match="cache_dir"):
             evaluate_with_actors(actors, model, benchmark, alone, progress=False)
     for name in ("pair", "one_target", "pooled", "tied", "scores"):
@@ -108,3 +119,5 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
     np.testing.assert_allclose(searched.top.scores, want.top.scores, atol=1e-6)
     np.testing.assert_array_equal(searched.ranks.pooled, want.ranks.pooled)
     assert results_document(found) == results_document(want)
+    assert results_document(from_disk) == results_document(want)
+    np.testing.assert_array_equal(from_disk.top.rows, want.top.rows)
