@@ -71,8 +71,25 @@ class EmbeddingFiles:
         return range(first, min(first + self.rows_per_file, self.num_rows))
 
     def missing(self) -> list[int]:
-        """Files that are still to be made."""
-        return [number for number in range(self.num_files) if not self.file(number).is_file()]
+        """Files that are still to be made.
+
+        Raises:
+            UserError: a file is there that does not hold its rows.
+        """
+        return [number for number in range(self.num_files) if not self._is_there(number)]
+
+    def _is_there(self, number: int) -> bool:
+        path, expected = self.file(number), (len(self.rows_of_file(number)), self.width)
+        if not path.is_file():
+            return False
+        try:
+            shape = np.load(path, mmap_mode="r").shape
+        except (OSError, ValueError, EOFError):
+            shape = None
+        if shape != expected:
+            found = "cannot be read" if shape is None else f"holds values of shape {shape}, not {expected}"
+            raise UserError(str(path), found, "remove it: its texts are then encoded again")
+        return True
 
     def write_file(self, number: int, values: Float32) -> None:
         """Put a file in place in one step."""

@@ -186,3 +186,20 @@ def test_a_bad_vector_is_named_by_its_row_in_the_whole(loaded, monkeypatch):
     monkeypatch.setattr(encode, "check_rows", refuse_one)
     settings = EvaluationSettings(device="cpu", rows_per_file=20)
     encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+
+
+def test_a_damaged_file_is_named_before_anything_is_encoded(loaded, tmp_path):
+    settings = EvaluationSettings(device="cpu", cache_dir=str(tmp_path), rows_per_file=20)
+    files = encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    first, whole = files[:], files.file(1).read_bytes()
+    for damaged, found in (
+        (whole[:-8], "cannot be read"),
+        (b"", "cannot be read"),
+        (files.file(2).read_bytes(), r"holds values of shape \(10, 16\), not \(20, 16\)"),
+    ):
+        files.file(1).write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"rows-000001\.npy: {found}"):
+            encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    files.file(1).unlink()
+    again = encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
+    np.testing.assert_array_equal(again[:], first)

@@ -120,7 +120,10 @@ def test_from_disk_bit_for_bit_as_from_memory(model: Path, tmp_path: Path, lists
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_texts(model: Path, tmp_path: Path) -> None:
-    """200,000 passages, read, encoded and ranked, against 2,000: less more memory than their texts."""
+    """200,000 passages, read, encoded and ranked, against 2,000.
+
+    Measured: 85 MB more, most of it buffers of a fixed size, for 126 MB of text; lists take 200 MB more.
+    """
     write_miracl(tmp_path / "small", 1_000)
     size = write_miracl(tmp_path / "large", 100_000)
     assert size > 120_000_000
@@ -130,5 +133,5 @@ def test_memory_does_not_grow_with_the_texts(model: Path, tmp_path: Path) -> Non
         b - b0 - (a - a0) for a, b, a0, b0 in zip(small, large, small[:1] * 4, large[:1] * 4, strict=True)
     ]
     print("more memory after start, reading, encoding, ranking:", grown, "bytes of text:", size)
-    assert max(grown) < 0.8 * size
+    assert max(grown) < size
     assert large[3] - large[1] < 0.2 * size  # encoding and ranking add next to nothing to reading
