@@ -1,0 +1,197 @@
+"""Every command of the README is run: here in its order with small sizes, or by the test that is named.
+
+A command that is new in the README fails `test_every_command_is_covered` until it stands in COVERED.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.analysis.made_search import write_search
+from tests.helpers.ranks import ROOT
+from tests.helpers.runs import BIN, finish, losses, start
+
+README = (ROOT / "README.md").read_text("utf-8")
+HERE = "tests/test_readme.py::test_commands_in_their_order"
+QUICKSTART = "tests/test_quickstart.py::test_training_pays_in_every_setting"
+REAL_DATA = "tests/test_real_data.py::test_xquad_r_is_an_eleven_by_eleven_matrix"
+LAUNCHERS = "tests/training/test_launchers.py::test_launchers_agree"
+SEARCH = (
+    "tests/orchestration/test_search.py::test_a_search_survives_its_driver_and_a_worker_and_leaves_nothing"
+)
+COVERED = {
+    "./launchers/quickstart.sh": QUICKSTART,
+    "./launchers/test.sh": ".ci/run",
+    "pip install -c constraints.txt '.[gpu]'": "tests/test_readme.py::test_extras_of_the_readme_exist",
+    ". .venv/bin/activate": HERE,
+    "hbt-dist files --to .": "tests/test_files_command.py::test_copies_are_files_of_their_own",
+    "hbt-dist doctor": "tests/test_doctor.py::test_the_command_on_this_machine",
+    "hbt-dist data inspect run.yaml --step 0": HERE,
+    "hbt-dist train run.yaml": HERE,
+    "hbt-dist train run.yaml batches.alpha=0.25 output_dir=runs/quarter": HERE,
+    "hbt-dist schema": HERE,
+    "hbt-dist train run.yaml workers.num_workers=8": LAUNCHERS,
+    "ray submit ray_configs/on_premises.yaml launchers/train.py -- run.yaml": (
+        "tests/multihost/test_multihost.py::test_ray_submit_trains_and_evaluates_on_several_hosts"
+    ),
+    "ray job submit --working-dir . -- python launchers/train.py run.yaml": (
+        "tests/orchestration/test_jobs.py::test_a_stopped_job_continues"
+    ),
+    "deepspeed --no_local_rank --num_gpus 2 launchers/train.py run.yaml": LAUNCHERS,
+    "torchrun --nproc_per_node 2 launchers/train.py run.yaml": LAUNCHERS,
+    "accelerate launch --num_processes 2 launchers/train.py run.yaml": LAUNCHERS,
+    "hbt-dist train run.yaml --launcher local": "tests/test_wheel.py::test_train_and_evaluate",
+    "hbt-dist evaluate --model runs/mine/model --benchmark xquad-r --data-dir DATA/xquad-r "
+    "--output results/xquad-r": REAL_DATA,
+    "hbt-dist evaluate --model sentence-transformers/LaBSE --benchmark mlqa-r --variant sentence+context "
+    "--data-dir DATA/mlqa-r --output results/labse-mlqa-r": (
+        "tests/evaluation/test_real_model.py::test_xquad_r_cells_equal_sentence_transformers_and_pytrec_eval"
+    ),
+    "hbt-dist compare --baseline results/a results/b": HERE,
+    "hbt-dist report results/b --baseline results/a": HERE,
+    "hbt-dist search ray_configs/search/alpha.yaml --dry-run": (
+        "tests/search/test_config.py::test_shipped_searches_are_sound"
+    ),
+    "hbt-dist search ray_configs/search/alpha.yaml": SEARCH,
+    "hbt-dist report searches/alpha": HERE,
+    "hbt-dist train searches/alpha/report/best.yaml": (
+        "tests/analysis/test_report.py::test_best_run_is_the_knee_and_loads"
+    ),
+    "hbt-dist study ray_configs/studies/methods.yaml --dry-run": (
+        "tests/study/test_study.py::test_shipped_studies_resolve_without_their_data"
+    ),
+    "hbt-dist study ray_configs/studies/methods.yaml": "tests/study/test_study.py::test_a_whole_study",
+    "hbt-dist train squad_en_fi": REAL_DATA,
+    "python benchmarks/gpu/check.py": (
+        "tests/contrastive/test_gpu_script.py::test_without_deepspeed_it_says_what_it_skipped"
+    ),
+}
+#: Instead of XLM-R base and 2,000 steps of 256 rows.
+SMALL: dict[str, Any] = {
+    "model": {
+        "scratch": {
+            "vocabulary_size": 300,
+            "architecture": {
+                "model_type": "bert",
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 32,
+            },
+        }
+    },
+    "batches": {"global_batch_size": 8},
+    "training": {"steps": 4, "checkpoint_every": 2, "threads_per_worker": 1, "tensorboard": False},
+}
+
+
+def blocks(language: str) -> list[str]:
+    """The contents of the README's blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    """All commands in order, without comments: of the blocks, then those inside sentences and tables."""
+    found = []
+    for block in blocks("bash"):
+        lines = re.sub(r"\\\n\s*", "", block).splitlines()
+        found += [re.sub(r"(^|\s{2,})#.*", "", line).strip() for line in lines]
+    outside = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    program = re.compile(
+        r"(?:\./launchers/|hbt-dist \S+ |ray |deepspeed --|torchrun |accelerate |pip |python )"
+    )
+    found += [code for code in re.findall(r"`([^`]+)`", outside) if program.match(code)]
+    return list(dict.fromkeys(command for command in found if command))
+
+
+def test_every_command_is_covered() -> None:
+    missing = [command for command in commands() if command not in COVERED]
+    assert missing == [], "say in COVERED which test runs them"
+    assert [command for command in COVERED if command not in commands()] == [], "no longer in the README"
+
+
+def test_the_named_tests_exist() -> None:
+    for where in set(COVERED.values()):
+        file, _, name = where.partition("::")
+        assert (ROOT / file).is_file(), where
+        if name:
+            tree = ast.parse((ROOT / file).read_text("utf-8"))
+            assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, where
+    assert "launchers/test.sh" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_extras_of_the_readme_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"\.\[(\w+)\]", README)) <= set(extras)
+
+
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    write_search(tmp_path / "searches" / "alpha")
+    (example,) = blocks("python")
+    done = subprocess.run(
+        [BIN / "python", "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "monolingual" in done.stdout
+
+
+def given_files(work: Path) -> None:
+    """What a reader has before the first command: the environment, own data, and the README's run file."""
+    (work / ".venv").symlink_to(BIN.parent)
+    (example,) = blocks("json")
+    rows = [
+        json.dumps(
+            {
+                "id": f"e{i}",
+                "question": {"en": f"Where is town {i}?", "fi": f"Missä kaupunki {i} on?"},
+                "passage": {"en": f"Town {i} is in land {i % 7}.", "fi": f"Kaupunki {i} on maassa {i % 7}."},
+            }
+        )
+        for i in range(40)
+    ]
+    (work / "train.jsonl").write_text(example + "\n".join(rows) + "\n", encoding="utf-8")
+    run = next(yaml.safe_load(block) for block in blocks("yaml") if block.startswith("name: mine"))
+    text = run["model"]["text"]
+    for key, value in SMALL.items():
+        run[key] = {**run.get(key, {}), **value}
+    run["model"] = {**SMALL["model"], "text": text}
+    run["workers"]["address"] = "local"
+    (work / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
+    write_search(work / "searches" / "alpha")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_commands_in_their_order(tmp_path: Path) -> None:
+    given_files(tmp_path)
+    said = {}
+    for command in (command for command in commands() if COVERED.get(command) == HERE):
+        if "compare" in command:
+            for name, model in (("a", "mine"), ("b", "quarter")):
+                sample = f"--benchmark sample --languages en,fi --output results/{name}"
+                shell(f"hbt-dist evaluate --model runs/{model}/model {sample}", tmp_path)
+        said[command] = shell(command, tmp_path)
+    assert "Missä" in said["hbt-dist data inspect run.yaml --step 0"]
+    assert len(losses(tmp_path / "runs" / "mine")) == len(losses(tmp_path / "runs" / "quarter")) == 4
+    assert "properties" in json.loads(said["hbt-dist schema"])
+    assert (tmp_path / "searches" / "alpha" / "report" / "best.yaml").is_file()
+
+
+def shell(command: str, work: Path) -> str:
+    """What a command prints, in a shell as the README has it: its environment activated."""
+    environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "PATH": os.defpath}
+    code, out, err = finish(start(["bash", "-c", f". .venv/bin/activate\n{command}"], work, **environment))
+    assert code == 0, f"{command}\n{out[-2000:]}\n{err[-3000:]}"
+    assert "Traceback" not in err, err[-3000:]
+    return out
