@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +23,9 @@ settings.register_profile(
 settings.load_profile("hbt-dist")
 
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the public data sets (XQuAD-R, MLQA-R, ...), which are not part of this repository."""
@@ -27,3 +33,27 @@ def shared_data() -> Path:
     if not (root / "xquad-r" / "en.json").is_file():
         pytest.skip(f"no public data sets at {root}; set HBT_DIST_DATA to their folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A browser without a window. Needs chromium with its driver, and selenium."""
+    selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install selenium")
+    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no chromium with chromedriver on PATH: apt-get install chromium chromium-driver")
+    assert selenium
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,1000"):
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # chromium refuses its sandbox to root
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(driver))
+    yield opened
+    opened.quit()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hbt_dist.errors import UserError
@@ -66,8 +67,35 @@ def test_a_better_system_is_found_better(folders, tmp_path):
     assert len((out / "comparison.csv").read_text().splitlines()) == 5
 
 
+def test_cells_are_tested_one_by_one(folders):
+    """Each cell's p, before Holm's correction, is that of the paired test on its questions alone."""
+    from hbt_dist.evaluation.significance import compare_paired, holm
+
+    document = compare([[folders["better", 0]]], baseline=[folders["plain", 0]])
+    found = np.array(document["cell_p_holm"]["better-0"])
+    old, new = (
+        pd.read_parquet(folders[name, 0] / "per_question.parquet").query("setting == 'pair'")
+        for name in ("plain", "better")
+    )
+    alone = []
+    for asked in LANGUAGES:
+        for target in LANGUAGES:
+            values = [
+                frame[(frame.question_language == asked) & (frame.candidate_language == target)]
+                .set_index("question_id")["map"]
+                .sort_index()
+                for frame in (old, new)
+            ]
+            alone.append(compare_paired(*(value.to_numpy() for value in values)).p_randomisation)
+    wanted = np.reshape(holm(alone), found.shape)
+    assert 0 < np.sum(found < 0.05) < found.size
+    np.testing.assert_allclose(found, wanted, atol=0.06)
+    assert np.mean((found < 0.05) == (wanted < 0.05)) > 0.9
+
+
 def test_a_system_does_not_differ_from_itself(folders):
     document = compare([[folders["plain", 0]]], baseline=[folders["plain", 0]], names=["a", "b"])
+    assert np.all(np.array(document["cell_p_holm"]["b"]) == 1.0)
     assert all(row["difference"] == 0.0 and row["p_holm"] == 1.0 for row in document["tests"])
 
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hbt_dist.evaluation.significance import compare_paired, compare_seeds, holm, unit_means
+from hbt_dist.evaluation.significance import (
+    compare_paired,
+    compare_seeds,
+    holm,
+    randomisation_by_column,
+    unit_means,
+)
 
 
 def test_agrees_with_the_t_test_on_ordinary_data():
@@ -28,6 +34,24 @@ def test_small_sample_is_exact():
     """Five differences of one sign: 2 of 32 sign patterns are as extreme."""
     found = compare_paired(np.zeros(5), np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
     assert found.p_randomisation == pytest.approx(2 / 32)
+
+
+def test_columns_at_once_agree_with_each_alone():
+    rng = np.random.default_rng(2)
+    difference = rng.normal([0.0, 0.01, 0.03, 0.2], 0.1, (80, 4))
+    found = randomisation_by_column(difference, resamples=9999)
+    for column, p in zip(difference.T, found, strict=True):
+        alone = compare_paired(np.zeros(80), column).p_randomisation
+        assert p == pytest.approx(alone, abs=0.02)
+    assert found[3] == pytest.approx(1e-4)
+
+
+def test_columns_with_gaps_and_without_change():
+    """A unit without a value counts for nothing; five of one sign: 2 of 32 patterns; no change: p is 1."""
+    difference = np.array([[0.1, 0.0, np.nan]] * 5 + [[np.nan, 0.0, 0.3]])
+    found = randomisation_by_column(difference, resamples=20000)
+    assert found[:2] == pytest.approx([2 / 32, 1.0], abs=0.006)
+    assert found[2] == 1.0
 
 
 def test_translations_are_one_unit():
