@@ -9,6 +9,7 @@ import random
 import string
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from hbt_dist.config import BenchmarkSettings
+from hbt_dist.data import benchmark
 from hbt_dist.encoder import Encoder, TextSettings, save_encoder
+from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.jobs import evaluate_job
 from tests.evaluation import large_pool_body
 from tests.evaluation.large_pool_body import evaluate_folder
 
@@ -116,6 +121,24 @@ def test_from_disk_bit_for_bit_as_from_memory(model: Path, tmp_path: Path, lists
     assert outputs(tmp_path / "disk") == want
     assert want["top.run.gz"].count(b"\n") == 100 * QUESTIONS * len(LANGUAGES)
     assert want["qrels.gz"].count(b"\n") == 3 * QUESTIONS * len(LANGUAGES)
+
+
+def test_the_command_keeps_a_large_pool_and_its_embeddings_on_disk(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_miracl(tmp_path / "miracl", 300)
+    asked = BenchmarkSettings(name="miracl", data_dir=str(tmp_path / "miracl"))
+    monkeypatch.chdir(tmp_path)
+    in_memory = evaluate_job(str(model), asked, tmp_path / "a", quiet=True)
+    assert not (tmp_path / ".cache").exists()
+    large = partial(benchmark.load_benchmark, memory_bytes=0)
+    monkeypatch.setattr(benchmark, "load_benchmark", large)
+    assert evaluate_job(str(model), asked, tmp_path / "b", quiet=True) == in_memory
+    assert [path.name for path in (tmp_path / ".cache/hbt_dist").glob("benchmark-*/candidates.arrow")]
+    assert len(list((tmp_path / ".cache/hbt_dist/embeddings").glob("*/rows-*.npy"))) == 2
+    chosen = EvaluationSettings(cache_dir=str(tmp_path / "chosen"))
+    assert evaluate_job(str(model), asked, tmp_path / "c", scoring=chosen, quiet=True) == in_memory
+    assert list((tmp_path / "chosen").glob("benchmark-*/candidates.arrow"))
 
 
 @pytest.mark.slow
