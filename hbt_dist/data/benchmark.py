@@ -82,10 +82,12 @@ class Benchmark:
 
     @property
     def num_questions(self) -> int:
+        """Q: question rows of all languages."""
         return len(self.question_language)
 
     @property
     def num_candidates(self) -> int:
+        """N: candidate rows of all languages."""
         return len(self.candidate_language)
 
     @property

@@ -90,20 +90,29 @@ class MemoryPool:
 
     @property
     def languages(self) -> set[str]:
+        """Languages that have a candidate."""
         return {language for language, _ in self._texts}
 
     def add(self, language: str, item: str, text: str, place: str) -> None:
+        """Take one text.
+
+        Raises:
+            UserError: the language has this id already.
+        """
         if (language, item) in self._texts:
             raise _repeated(language, item, place)
         self._texts[language, item] = text
 
     def leave_out(self, item: str) -> None:
+        """Remember an id that is no candidate."""
         self._left_out.add(item)
 
     def left_out(self, items: set[str]) -> set[str]:
+        """Which of these ids were left out."""
         return items & self._left_out
 
     def arrange(self, languages: tuple[str, ...], asked: set[str]) -> ArrangedCandidates:
+        """All candidates by language and id, and the rows of those that are asked for."""
         index = {language: number for number, language in enumerate(languages)}
         keys = sorted(self._texts, key=lambda key: (index[key[0]], key[1]))
         return ArrangedCandidates(
@@ -124,17 +133,21 @@ class DiskPool:
 
     @property
     def languages(self) -> set[str]:
+        """Languages that have a candidate."""
         return self._spools.keys() - {_LEFT_OUT}
 
     def add(self, language: str, item: str, text: str, place: str) -> None:
+        """Write one text; `arrange` finds an id that the language has already."""
         if language not in self._spools:
             self._spools[language] = _Spool(self._folder / f"spool-{language}.arrow")
         self._progress.update(self._spools[language].add(item, text, place))
 
     def leave_out(self, item: str) -> None:
+        """Remember an id that is no candidate."""
         self.add(_LEFT_OUT, item, "", "")
 
     def left_out(self, items: set[str]) -> set[str]:
+        """Which of these ids were left out."""
         if _LEFT_OUT not in self._spools:
             return set()
         wanted = pa.array(sorted(items), pa.string())
@@ -145,6 +158,7 @@ class DiskPool:
         return {item for some in found for item in some}
 
     def arrange(self, languages: tuple[str, ...], asked: set[str]) -> ArrangedCandidates:
+        """All candidates by language and id, and the rows of those that are asked for."""
         path = self._folder / CANDIDATES
         sizes: list[int] = []
         rows: dict[tuple[str, str], int] = {}

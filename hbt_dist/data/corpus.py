@@ -198,10 +198,12 @@ class Corpus:
 
     @property
     def num_examples(self) -> int:
+        """E: rows, one question in several languages with its passage."""
         return len(self.example_passage)
 
     @property
     def num_passages(self) -> int:
+        """P."""
         return len(self.passage_group)
 
     @property

@@ -61,6 +61,7 @@ class CorpusBuilder:
 
     @property
     def num_examples(self) -> int:
+        """Rows taken so far."""
         return len(self._example_passage)
 
     def start_source(self, index: int, name: str, languages: tuple[str, ...] | None, *, refuse: bool) -> None:

@@ -60,6 +60,7 @@ class StoredEvaluation:
 
     @property
     def languages(self) -> list[str]:
+        """In the order of the matrices."""
         return list(self.results["benchmark"]["languages"])
 
     def cells(self) -> np.ndarray[Any, np.dtype[np.float64]]:

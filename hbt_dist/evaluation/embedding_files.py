@@ -41,6 +41,7 @@ class EmbeddingFiles:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(rows, width)."""
         return self.num_rows, self.width
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> Float32:
@@ -60,13 +61,16 @@ class EmbeddingFiles:
         return out
 
     def file(self, number: int) -> Path:
+        """Where the rows of file ``number`` lie."""
         return self.folder / f"rows-{number:06d}.npy"
 
     @property
     def num_files(self) -> int:
+        """Files of all rows."""
         return -(-self.num_rows // self.rows_per_file)
 
     def rows_of_file(self, number: int) -> range:
+        """Rows of file ``number``."""
         first = number * self.rows_per_file
         return range(first, min(first + self.rows_per_file, self.num_rows))
 

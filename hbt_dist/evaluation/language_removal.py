@@ -54,6 +54,7 @@ class LanguageFreeRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(rows, width)."""
         return self.matrix.shape
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> Float32:

@@ -54,22 +54,27 @@ class ScoringPlan:
 
     @property
     def num_candidates(self) -> int:
+        """N."""
         return len(self.id_order)
 
     @property
     def num_questions(self) -> int:
+        """Q."""
         return len(self.question_order)
 
     @property
     def num_relevant(self) -> int:
+        """M: pairs of a question and a relevant candidate."""
         return len(self.relevant_position)
 
     @property
     def num_question_blocks(self) -> int:
+        """Blocks of questions that are scored at once."""
         return -(-self.num_questions // self.block_questions)
 
     @property
     def num_candidate_blocks(self) -> int:
+        """Blocks of candidates that are scored at once."""
         return -(-self.num_candidates // self.block_candidates)
 
     def shard_blocks(self, num_shards: int) -> list[range]:
@@ -78,10 +83,12 @@ class ScoringPlan:
         return [range(a, b) for a, b in pairwise(edges)]
 
     def question_places(self, block: int) -> slice:
+        """Places of the questions of a block."""
         start = block * self.block_questions
         return slice(start, min(start + self.block_questions, self.num_questions))
 
     def candidate_positions(self, block: int) -> slice:
+        """Positions of the candidates of a block."""
         start = block * self.block_candidates
         return slice(start, min(start + self.block_candidates, self.num_candidates))
 

@@ -35,9 +35,11 @@ Float32 = NDArray[np.float32]
 class ScoringShard(Protocol):
     """One part of the pool, here or in another process. Both calls are pure functions of their arguments."""
 
-    def relevant_scores(self, blocks: range) -> tuple[Int64, Float32]: ...
+    def relevant_scores(self, blocks: range) -> tuple[Int64, Float32]:
+        """Pairs whose candidate lies in these blocks, and their scores."""
 
-    def count(self, blocks: range, scores: Float32) -> Counts: ...
+    def count(self, blocks: range, scores: Float32) -> Counts:
+        """How many candidates of these blocks score higher than each relevant one, or as high."""
 
 
 @dataclass(frozen=True)

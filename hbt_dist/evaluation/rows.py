@@ -23,7 +23,8 @@ class Rows(Protocol):
     """A matrix that can be read by rows."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(rows, width)."""
 
     def __getitem__(self, rows: Any, /) -> Any: ...
 

@@ -46,6 +46,7 @@ class Counts:
     top: NDArray[np.uint64] | None  # (questions, k) ranking keys, unordered; 0 where the pool is smaller
 
     def add(self, other: Counts) -> Counts:
+        """Counts of both sets of candidates together; the best of both heads."""
         top = self.top
         if top is not None and other.top is not None:
             both = np.concatenate([top, other.top], axis=1)

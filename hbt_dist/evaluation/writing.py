@@ -125,6 +125,7 @@ def _umask() -> int:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
+    """UTF-8, one space per level; refuses NaN and infinity."""
     path.write_text(
         json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
     )
