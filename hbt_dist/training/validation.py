@@ -24,6 +24,7 @@ from hbt_dist.training.following import CheckpointFollower
 from hbt_dist.training.retention import validation_lines
 from hbt_dist.training.run_folder import RunFolder
 
+OBJECTIVES = ("monolingual", "crosslingual", "multilingual", "rank_distance")
 _MOST_WAITING = 4
 _OF_A_RANK = (
     "RANK",
@@ -90,7 +91,7 @@ def objectives_of(folder: Path) -> dict[str, float]:
     """mAP and rank distance of an evaluation folder (with one language there is no cross-lingual mAP)."""
     results = json.loads((folder / "results.json").read_text("utf-8"))
     found: dict[str, float | None] = {}
-    for name in ("monolingual", "crosslingual", "multilingual"):
+    for name in OBJECTIVES[:3]:
         found[name] = results["means"][name]["macro"]["map"]
     found["rank_distance"] = results["bias"]["rank_distance"]["macro"]
     return {name: value for name, value in found.items() if value is not None}
@@ -109,7 +110,7 @@ def validation_follower(
         lines = measure(held, step)
         record(lines)
         for line in lines:
-            figures = (f"{name} {line[name]:.4g}" for name in line if isinstance(line[name], float))
+            figures = (f"{name} {line[name]:.4g}" for name in OBJECTIVES if name in line)
             say(f"step {step} on {line['benchmark']}: {', '.join(figures)}")
         if run.training.tensorboard:
             _to_tensorboard(folder, lines)
@@ -130,9 +131,9 @@ def _to_tensorboard(folder: RunFolder, lines: list[dict[str, Any]]) -> None:
 
     with SummaryWriter(str(folder.tensorboard / "validation")) as board:
         for line in lines:
-            for name, value in line.items():
-                if isinstance(value, float) and name != "seconds":
-                    board.add_scalar(f"{line['benchmark']}/{name}", value, line["step"])
+            for name in OBJECTIVES:
+                if name in line:
+                    board.add_scalar(f"{line['benchmark']}/{name}", line[name], line["step"])
 
 
 def measure_in_a_process(run: RunFile) -> Measure:

@@ -6,9 +6,7 @@ The head is one of our own on loopback, with its own folder and ports; it is end
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,66 +15,12 @@ from typing import Any
 
 import pytest
 
-from hbt_dist.orchestration.cluster import free_port
-from tests.helpers.runs import BIN, PYTHON, losses, run_command, session_of, start, tiny_run, write_run
+from tests.helpers.ray_head import Head
+from tests.helpers.runs import BIN, PYTHON, losses, run_command, tiny_run, write_run
 
 TRAIN = Path(__file__).resolve().parents[2] / "launchers" / "train.py"
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
-
-
-class Head:
-    """A Ray head of this test alone."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self.dashboard = free_port(), free_port()
-        options = {
-            "port": self.port,
-            "dashboard-port": self.dashboard,
-            "dashboard-host": "127.0.0.1",
-            "node-ip-address": "127.0.0.1",
-            "ray-client-server-port": free_port(),
-            "dashboard-agent-listen-port": free_port(),
-            "num-cpus": 3,
-            "object-store-memory": 10**8,
-            "temp-dir": folder,
-        }
-        command = [BIN / "ray", "start", "--head", "--block", "--disable-usage-stats"]
-        self.process = start(
-            [*command, *(f"--{name}={value}" for name, value in options.items())],
-            folder,
-            RAY_AUTH_MODE="disabled",
-        )
-
-    def job(self, *arguments: str | Path, timeout: float = 240) -> tuple[int, str]:
-        code, out, err = run_command(
-            [
-                BIN / "ray",
-                "job",
-                arguments[0],
-                "--address",
-                f"http://127.0.0.1:{self.dashboard}",
-                *arguments[1:],
-            ],
-            Path.cwd(),
-            timeout,
-        )
-        return code, out + err
-
-    def wait(self, seconds: float = 240) -> None:
-        deadline = time.monotonic() + seconds
-        while self.job("list")[0] != 0:
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline, f"the head does not answer after {seconds} s"
-            time.sleep(1)
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(20)
-        for process in session_of(self.process.pid):
-            process.kill()
-        self.process.communicate()
 
 
 @pytest.fixture(scope="module")
