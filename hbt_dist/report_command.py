@@ -1,4 +1,4 @@
-"""`hbt-dist report`: the page of a search or of an evaluation."""
+"""`hbt-dist report`: the page of a search, of a study or of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from hbt_dist.errors import UserError
 def report(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="folder of a search, which may still run, or an evaluation"),
+        typer.Argument(
+            metavar="FOLDER", help="folder of a search or a study, which may still run, or of an evaluation"
+        ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="folder to write to; default: FOLDER/report of a search, an evaluation's FOLDER"),
+        typer.Option(
+            help="folder to write to; default: FOLDER/report of a search or a study, an evaluation's FOLDER"
+        ),
     ] = None,
     baseline: Annotated[
         Path | None, typer.Option(help="evaluation: an older one on the same benchmark, to compare with")
@@ -30,7 +34,7 @@ def report(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="search: print the findings as JSON")] = False,
 ) -> None:
-    """Write a page to read offline about a search (trade-off, best run, cost) or about an evaluation."""
+    """Write a page to read offline about a search (trade-off, best run, cost), a study or an evaluation."""
     if (folder / "results.json").is_file():
         from hbt_dist.evaluation.report import write_report
 
@@ -40,12 +44,27 @@ def report(
         return
     if baseline is not None:
         raise UserError(str(folder), "is no evaluation folder", "give --baseline with an evaluation only")
+    if (folder / "study.yaml").is_file():
+        if compare or as_json:
+            raise UserError(str(folder), "is a study", "give --compare and --json with a search only")
+        _report_study(folder, output)
+        return
     from hbt_dist.analysis import write_search_report
 
     written = write_search_report(folder, output, _two_trials(compare))
     typer.echo((written / ("summary.json" if as_json else "summary.txt")).read_text("utf-8").rstrip())
     if not as_json:
         typer.echo(f"written: {written}/report.html, summary.json, tables, figures")
+
+
+def _report_study(folder: Path, output: Path | None) -> None:
+    from hbt_dist.search.folder import SearchFolder
+    from hbt_dist.settings import load_settings
+    from hbt_dist.study.config import StudyFile
+    from hbt_dist.study.report import write_study_report
+
+    study = load_settings(StudyFile, folder / "study.yaml")
+    write_study_report(study, SearchFolder(folder.absolute()), output, say=typer.echo)
 
 
 def _two_trials(text: str | None) -> tuple[str, str] | None:

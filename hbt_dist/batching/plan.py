@@ -148,6 +148,16 @@ class BatchPlan:
         """Equal for two plans if all their batches are equal."""
         return state_fingerprint(self.state)
 
+    @cached_property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that rows can be drawn in; an entry without weight or a language left out adds none."""
+        used: set[int] = set()
+        for stream in self.streams:
+            joint = stream.shares.joint
+            drawn = joint.share.any(axis=0)
+            used |= {*joint.question[drawn].tolist(), *joint.passage[drawn].tolist()}
+        return tuple(self.corpus.languages[index] for index in sorted(used))
+
     def batch(self, step: int) -> GlobalBatch:
         """Return the global batch of a step (0 is the first)."""
         example, slot, stream, pair = self._rows(step)

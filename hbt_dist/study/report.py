@@ -35,33 +35,46 @@ from hbt_dist.study.tables import SETTINGS, family_gains, seed_values, summary_t
 from hbt_dist.training.run_folder import environment_facts
 
 
-def write_study_report(study: StudyFile, folder: SearchFolder, *, say: Callable[[str], None] = print) -> Path:
+def write_study_report(
+    study: StudyFile,
+    folder: SearchFolder,
+    output: Path | None = None,
+    *,
+    say: Callable[[str], None] = print,
+) -> Path:
     """Write the report of what has ended so far.
 
+    Args:
+        output: where to; default: `report` in the study's folder.
+
     Raises:
-        UserError: the baseline has no results on any benchmark.
+        UserError: the baseline has no results on any benchmark, or the report cannot be written.
     """
-    out = folder.root / "report"
-    (out / "tables").mkdir(parents=True, exist_ok=True)
+    out = output or folder.root / "report"
     document = Document(f"Study {study.name}", study.question, "study report")
-    verdicts: list[str] = []
     parts: list[_Benchmark] = []
     for benchmark in study.benchmarks:
         found = {
             name: places for name, places in evaluations_of(study, folder, benchmark.label).items() if places
         }
         if study.baseline in found:
-            part = _Benchmark(study, benchmark.label, found, out)
-            verdicts += part.verdicts()
-            parts.append(part)
+            parts.append(_Benchmark(study, benchmark.label, found))
     if not parts:
         raise UserError(
             str(folder.root),
             f"the baseline {study.baseline!r} has no results yet",
             "let a training of it end; error.txt in a trial's folder says why one failed",
         )
+    try:
+        (out / "tables").mkdir(parents=True, exist_ok=True)
+        for part in parts:
+            part.write_tables(out, folder.root)
+    except OSError as error:
+        raise UserError(
+            str(out), f"cannot be written: {error.strerror}", "name a folder you can write"
+        ) from error
     document.heading("What the numbers say")
-    document.items(verdicts)
+    document.items([line for part in parts for line in part.verdicts()])
     _setup(document, study, folder)
     for part in parts:
         part.write(document)
@@ -109,8 +122,8 @@ def _setup(document: Document, study: StudyFile, folder: SearchFolder) -> None:
 class _Benchmark:
     """One benchmark's part of the report."""
 
-    def __init__(self, study: StudyFile, label: str, found: dict[str, list[Path]], out: Path) -> None:
-        self.study, self.label, self.out = study, label, out
+    def __init__(self, study: StudyFile, label: str, found: dict[str, list[Path]]) -> None:
+        self.study, self.label = study, label
         self.summary = summary_table(found)
         self.seeds = seed_values(found)
         self.others = [name for name in found if name != study.baseline]
@@ -123,20 +136,25 @@ class _Benchmark:
                 names=[study.baseline, *self.others],
                 cluster=study.resampled,
             )
-            write_comparison(self.comparison, out / "comparison" / label)
         self.families = {
             name: gains
             for name in self.others
             if len(gains := family_gains(*_same_seeds(baseline, found[name])))
             and gains["pair"].str.contains("Uralic").any()
         }
-        self.summary.to_csv(out / "tables" / f"{label}_summary.csv", index=False)
-        self.seeds.assign(folder=[_below(place, out.parent) for place in self.seeds["folder"]]).to_csv(
-            out / "tables" / f"{label}_seeds.csv", index=False
+
+    def write_tables(self, out: Path, root: Path) -> None:
+        """The tables and tests as files below `out`; evaluation folders are told as they lie below `root`."""
+        tables, label = out / "tables", self.label
+        if self.comparison is not None:
+            write_comparison(self.comparison, out / "comparison" / label)
+        self.summary.to_csv(tables / f"{label}_summary.csv", index=False)
+        self.seeds.assign(folder=[_below(place, root) for place in self.seeds["folder"]]).to_csv(
+            tables / f"{label}_seeds.csv", index=False
         )
         if self.families:
             frame = pd.concat([gains.assign(method=name) for name, gains in self.families.items()])
-            frame.to_csv(out / "tables" / f"{label}_families.csv", index=False)
+            frame.to_csv(tables / f"{label}_families.csv", index=False)
 
     def verdicts(self) -> list[str]:
         """What is supported and what is not, a sentence each."""

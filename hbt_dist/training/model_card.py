@@ -5,14 +5,15 @@ from __future__ import annotations
 import yaml
 
 from hbt_dist import __version__
+from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.config import RunFile
 from hbt_dist.data.corpus import Corpus
 
 
-def model_card(run: RunFile, corpus: Corpus, plan_fingerprint: str) -> str:
+def model_card(run: RunFile, corpus: Corpus, plan: BatchPlan) -> str:
     """Markdown with the metadata header that model hubs read."""
     header = {
-        "language": sorted(corpus.languages),
+        "language": sorted(plan.languages),
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "dense-retrieval", "multilingual", "hybrid-batch-training"],
@@ -25,20 +26,20 @@ def model_card(run: RunFile, corpus: Corpus, plan_fingerprint: str) -> str:
 
 # {run.name}
 
-A bi-encoder for retrieval in {len(corpus.languages)} languages, trained with hybrid batches
+A bi-encoder for retrieval in {len(plan.languages)} languages, trained with hybrid batches
 ([arXiv 2408.10536](https://arxiv.org/abs/2408.10536)) by hbt_dist {__version__}.
 
 | | |
 |---|---|
 | started from | {run.model.name_or_path or "random weights"} |
-| training languages | {" ".join(corpus.languages)} |
+| training languages | {" ".join(plan.languages)} |
 | data | {", ".join(corpus.datasets)}: {corpus.num_examples:,} examples |
 | batches | {mixture}; global batch {run.batches.global_batch_size} |
 | loss | InfoNCE, temperature {run.loss.temperature:g} |
 | steps | {run.training.steps}, learning rate {run.optimizer.learning_rate:g} |
 | seed | {run.seed} |
 | data fingerprint | `{corpus.fingerprint[:16]}` |
-| plan fingerprint | `{plan_fingerprint[:16]}` |
+| plan fingerprint | `{plan.fingerprint[:16]}` |
 
 ```python
 from sentence_transformers import SentenceTransformer

@@ -76,7 +76,7 @@ def model_facts(run: RunFile, prepared: Prepared, step: int) -> dict[str, Any]:
     """What a model folder records of its training."""
     return {
         "run": run.name,
-        "languages": list(prepared.corpus.languages),
+        "languages": list(prepared.plan.languages),
         "steps": step,
         "corpus": prepared.corpus.fingerprint,
         "plan": prepared.plan.fingerprint,

@@ -235,7 +235,7 @@ class _Training:
             **describe(self.engine),
             "model": {
                 "facts": model_facts(run, prepared, step),
-                "card": model_card(run, prepared.corpus, prepared.plan.fingerprint),
+                "card": model_card(run, prepared.corpus, prepared.plan),
             },
         }
         self.store.save(step, write, facts)
@@ -268,7 +268,7 @@ def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path)
     """Write the trained model as a folder that transformers and sentence-transformers load. Collective."""
     weights = gather_weights(engine)
     if weights is not None:
-        card = model_card(run, prepared.corpus, prepared.plan.fingerprint)
+        card = model_card(run, prepared.corpus, prepared.plan)
         facts = model_facts(run, prepared, run.training.steps)
         write_model_folder(prepared.model, weights, folder, card=card, facts=facts)
     dist.barrier()

@@ -38,7 +38,8 @@ def gradients_of(engine: Engine) -> dict[str, Tensor]:
     if isinstance(engine, DeepSpeedEngine):
         from deepspeed.utils import safe_get_full_grad
 
-        return {name: safe_get_full_grad(p).detach().float().clone() for name, p in named}
+        scale = engine.deepspeed.optimizer.loss_scale if engine.scales_loss else 1.0
+        return {name: safe_get_full_grad(p).detach().float().clone() / scale for name, p in named}
     return {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
 
 
@@ -51,10 +52,19 @@ def parameters_of(engine: Engine) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in named}
 
 
+def _let_deepspeed_take_fp16_on_any_cpu() -> None:
+    """It asks whether the processor has instructions for it; torch computes it without them, only slower."""
+    from deepspeed.accelerator import get_accelerator
+
+    get_accelerator().is_fp16_supported = lambda: True
+
+
 def run_case(
     world: World, case: Case, *, wrong_scale: float = 1.0, plain_backward: bool = False
 ) -> dict[str, Any]:
     """Train `case.steps` steps; losses, norms, first gradients, last parameters."""
+    if "fp16" in case.deepspeed:
+        _let_deepspeed_take_fp16_on_any_cpu()
     engine = build_engine(
         build_encoder(case),
         optimizer=OPTIMIZER,
