@@ -150,7 +150,7 @@ class BatchPlan:
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
-        """The languages that rows can be drawn in; an entry without weight or a language left out adds none."""
+        """The languages that rows can be drawn in: not those of the corpus that the mixture leaves out."""
         used: set[int] = set()
         for stream in self.streams:
             joint = stream.shares.joint

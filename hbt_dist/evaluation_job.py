@@ -1,0 +1,208 @@
+"""Evaluate a model: load -> encode -> rank -> a folder with report.html, results.json, pair_matrix.csv.
+
+In this process, or on Ray actors with the same digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hbt_dist.data.config import BenchmarkSettings
+from hbt_dist.errors import UserError
+from hbt_dist.training.run_folder import environment_facts
+
+
+def check_benchmarks(benchmarks: Sequence[BenchmarkSettings]) -> None:
+    """Read the benchmarks before hours of training rather than after.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    for benchmark in benchmarks:
+        load(benchmark)
+
+
+def load(benchmark: BenchmarkSettings, cache_dir: str | None = None) -> Any:
+    """Read a benchmark as the run file names it.
+
+    Args:
+        cache_dir: where a large one is kept converted, see `load_benchmark`.
+    """
+    from hbt_dist.data.benchmark import load_benchmark
+
+    return load_benchmark(
+        benchmark.name,
+        benchmark.data_dir,
+        variant=benchmark.variant,
+        languages=benchmark.languages,
+        cache_dir=cache_dir,
+    )
+
+
+def evaluate_job(
+    model: str,
+    benchmark: BenchmarkSettings,
+    out: Path,
+    *,
+    training_languages: Sequence[str] | None = None,
+    text: dict[str, Any] | None = None,
+    scoring: Any = None,
+    trust_remote_code: bool = False,
+    trec: bool = False,
+    actors: int | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+    expansions: Path | None = None,
+    combine: Any = None,
+    report: bool = False,
+) -> str:
+    """Evaluate one model on one benchmark and write the folder `out`.
+
+    Args:
+        model: folder or hub name of an encoder.
+        benchmark: what to measure on.
+        out: folder for the results; an older evaluation there is replaced.
+        training_languages: to report seen and unseen languages apart; by default what the model recorded.
+        text: text settings that replace the model's own.
+        scoring: `EvaluationSettings`; by default the run's, else the defaults.
+        trust_remote_code: run code that comes with the model.
+        trec: also write TREC run and qrels files.
+        actors: encode and score on so many Ray actors instead of in this process; the digits are the same.
+        address: Ray cluster for the actors, see `WorkerSettings.address`.
+        quiet: no progress.
+        expansions: expansion file of the benchmark; questions are asked with these.
+        combine: `CombineSettings`, how they are.
+        report: also write report.html and report.md.
+
+    Returns:
+        the summary for the terminal.
+
+    Raises:
+        UserError: model, benchmark or folder cannot be used.
+    """
+    from hbt_dist.encoder import load_encoder
+    from hbt_dist.evaluation.config import EvaluationSettings
+    from hbt_dist.evaluation.encode import encode_texts
+    from hbt_dist.evaluation.evaluation import evaluate
+    from hbt_dist.evaluation.language_removal import read_language_texts
+    from hbt_dist.evaluation.results import summary
+    from hbt_dist.evaluation.writing import check_target, write_evaluation
+
+    scoring = scoring or EvaluationSettings()
+    check_target(out)
+    data = load(benchmark, scoring.cache_dir)
+    if scoring.cache_dir is None and (data.on_disk or actors is not None):
+        scoring = scoring.model_copy(update={"cache_dir": str(Path(".cache/hbt_dist/embeddings").absolute())})
+    loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
+    if expansions is not None:
+        if actors is not None:
+            raise UserError(
+                "--expansions", "is not supported on Ray actors", "evaluate with --launcher local"
+            )
+        _make_room(loaded, combine, text)
+    seen = training_languages if training_languages is not None else loaded.facts.get("languages")
+    facts = {
+        "model": model,
+        "text": loaded.text.model_dump(),
+        "scoring": scoring.model_dump(mode="json"),
+        "training": loaded.facts,
+        **environment_facts(),
+    }
+    vectors = None
+    if scoring.language_removal_texts is not None:
+        by_language = read_language_texts(scoring.language_removal_texts, data.languages)
+        vectors = {
+            code: encode_texts(loaded, texts, "question", settings=scoring, progress=not quiet)
+            for code, texts in by_language.items()
+        }
+    if expansions is not None:
+        evaluation = _evaluate_expanded(loaded, data, expansions, combine, scoring, seen, facts, quiet)
+    elif actors is not None:
+        arguments = {"name_or_path": model, "trust_remote_code": trust_remote_code, "text": text}
+        evaluation = _evaluate_on_ray(arguments, data, scoring, actors, address, seen, facts, vectors, quiet)
+    else:
+        questions = encode_texts(
+            loaded, data.question_texts, "question", settings=scoring, progress=not quiet
+        )
+        candidates = encode_texts(
+            loaded, data.candidate_texts, "passage", settings=scoring, progress=not quiet
+        )
+        evaluation = evaluate(
+            data,
+            questions,
+            candidates,
+            settings=scoring,
+            seen_languages=seen,
+            provenance=facts,
+            language_vectors=vectors,
+        )
+    write_evaluation(evaluation, out, trec=trec, report=report)
+    return summary(evaluation)
+
+
+def _make_room(loaded: Any, combine: Any, text: dict[str, Any] | None) -> None:
+    """Raise the question limit for concatenated expansions, unless the caller set it."""
+    from hbt_dist.expansion.combine import make_room
+
+    if combine.combine == "concatenate" and "max_question_tokens" not in (text or {}):
+        make_room(loaded, combine)
+
+
+def _evaluate_expanded(
+    loaded: Any,
+    data: Any,
+    file: Path,
+    combine: Any,
+    scoring: Any,
+    seen: Sequence[str] | None,
+    facts: dict[str, Any],
+    quiet: bool,
+) -> Any:
+    from hbt_dist.expansion.combine import evaluate_expanded
+    from hbt_dist.expansion.files import read_expansions
+
+    return evaluate_expanded(
+        loaded,
+        data,
+        read_expansions(file, data, combine.expansion_languages),
+        combine,
+        settings=scoring,
+        seen_languages=seen,
+        provenance=facts,
+        progress=not quiet,
+    )
+
+
+def _evaluate_on_ray(
+    model: dict[str, Any],
+    data: Any,
+    scoring: Any,
+    actors: int,
+    address: str | None,
+    seen: Sequence[str] | None,
+    facts: dict[str, Any],
+    vectors: Any,
+    quiet: bool,
+) -> Any:
+    from hbt_dist.orchestration.cluster import connect
+    from hbt_dist.orchestration.config import WorkerSettings
+    from hbt_dist.orchestration.evaluation import ActorSettings, evaluate_with_actors, evaluation_actors
+
+    if Path(model["name_or_path"]).is_dir():
+        model = {**model, "name_or_path": str(Path(model["name_or_path"]).absolute())}
+    with (
+        connect(WorkerSettings(num_workers=actors, address=address)),
+        evaluation_actors(ActorSettings(num_actors=actors)) as pool,
+    ):
+        return evaluate_with_actors(
+            pool,
+            model,
+            data,
+            scoring,
+            seen_languages=seen,
+            provenance=facts,
+            progress=not quiet,
+            language_vectors=vectors,
+        )

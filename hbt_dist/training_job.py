@@ -1,0 +1,149 @@
+"""Train a run: [evaluate the start model] -> train -> [evaluate the trained model] -> compare the two."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from hbt_dist.config import RunFile
+from hbt_dist.evaluation_job import check_benchmarks, evaluate_job
+from hbt_dist.training.beside import beside_training, own_storage, teller
+from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.validation import measure_in_a_process
+
+Launcher = Literal["ray", "local"]
+
+
+def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFolder:
+    """Train as the run file says and measure the model as it asks.
+
+    Args:
+        run: the run file with absolute paths.
+        launcher: ``ray`` starts workers; ``local`` trains in this process, which torchrun, deepspeed,
+            accelerate or Slurm may have started with others.
+        quiet: print results only.
+
+    Raises:
+        UserError: the run cannot be done as asked.
+    """
+    folder = RunFolder(run.output_dir)
+    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    measure = first and bool(run.evaluation.benchmarks)
+    if first:
+        folder.check(run.plain())
+    if measure:
+        check_benchmarks(run.evaluation.benchmarks)
+    if first and run.data.exclude_overlap_with and not quiet:
+        _say(overlap_of(run))
+    with own_storage(run, folder, teller(folder, None if quiet else _say)) if first else nullcontext():
+        finished = _train_and_measure(run, folder, launcher, measure=measure, first=first, quiet=quiet)
+    if first and not finished and not quiet:
+        step = max(folder.checkpoint_steps(), default=0)
+        _say(f"stopped at step {step} as asked; the same command continues from there")
+    return folder
+
+
+def _train_and_measure(
+    run: RunFile, folder: RunFolder, launcher: Launcher, *, measure: bool, first: bool, quiet: bool
+) -> bool:
+    """Whether the training reached its last step."""
+    if launcher == "ray":
+        if measure and "start" in run.evaluation.when:
+            _measure(run, folder, "start", quiet)
+        from hbt_dist.orchestration.train import train_on_ray
+
+        finished = train_on_ray(run, quiet=quiet)
+    else:
+        finished = train_in_process(run, first=first, quiet=quiet)
+        if measure and "start" in run.evaluation.when:
+            _measure(run, folder, "start", quiet)
+    if measure and "end" in run.evaluation.when and finished:
+        _measure(run, folder, "end", quiet)
+    if measure and {"start", "end"} <= set(run.evaluation.when) and finished:
+        from hbt_dist.evaluation.report import write_report
+        from hbt_dist.evaluation.results import before_and_after
+
+        for benchmark in run.evaluation.benchmarks:
+            before, after = (folder.evaluation / when / benchmark.label for when in ("start", "end"))
+            page = write_report(after, baseline=before)
+            if not quiet:
+                _say(f"{before_and_after(before, after)}\n  report: {page}")
+    return finished
+
+
+def train_in_process(run: RunFile, *, first: bool = True, quiet: bool = False) -> bool:
+    """Be one of the processes that a launcher started (or the only one).
+
+    Args:
+        first: whether this is the one that follows the checkpoints.
+
+    Returns:
+        whether the last step was reached.
+    """
+    from hbt_dist.runtime import EnvironmentRuntime
+    from hbt_dist.training.trainer import train_loop
+
+    folder = RunFolder(run.output_dir)
+    say = teller(folder, None if quiet else _say)
+    timeout = timedelta(seconds=run.training.hang_timeout_seconds)
+    with EnvironmentRuntime(timeout) as runtime:
+        followers = beside_training(run, folder, measure_in_a_process(run), say) if first else nullcontext()
+        with followers:
+            return train_loop(run, runtime, quiet=quiet).finished
+
+
+def overlap_of(run: RunFile) -> str:
+    """What the run's corpus left out because it repeats a benchmark, source by source."""
+    from hbt_dist.data.conversion import overlap_text
+    from hbt_dist.data.corpus import build_corpus
+
+    return overlap_text(build_corpus(run.data, Path(run.data.cache_dir)))
+
+
+def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
+    from hbt_dist.batching.plan import BatchPlan
+    from hbt_dist.data.corpus import build_corpus
+
+    model = str(folder.model)
+    if when == "start":
+        model = _start_model(run, folder)
+    corpus = build_corpus(run.data, Path(run.data.cache_dir))
+    languages = BatchPlan(corpus, run.batches, run.seed).languages
+    for benchmark in run.evaluation.benchmarks:
+        out = folder.evaluation / when / benchmark.label
+        if when == "start" and (out / "results.json").is_file():
+            continue  # a resumed run: the start model has not changed
+        title = "before training" if when == "start" else "after training"
+        if not quiet:
+            _say(f"evaluate {title}: {benchmark.label}")
+        text = evaluate_job(
+            model,
+            benchmark,
+            out,
+            text=run.model.text,
+            scoring=run.evaluation.scoring,
+            trust_remote_code=run.model.trust_remote_code,
+            training_languages=languages,
+            quiet=quiet,
+            report=True,
+        )
+        if not quiet:
+            _say(text)
+
+
+def _start_model(run: RunFile, folder: RunFolder) -> str:
+    from hbt_dist.training.preparation import prepare
+
+    if run.model.scratch is None:
+        assert run.model.name_or_path is not None
+        return run.model.name_or_path
+    prepare(run)
+    return str(folder.start)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stdout, flush=True)
