@@ -68,6 +68,7 @@ class Bench:
         output = self.folder / name / "out"
         output.parent.mkdir(parents=True)
         changes = {"training__steps": STEPS, "training__checkpoint_every": EVERY, "deepspeed__config": stage}
+        changes["training__hang_timeout_seconds"] = 30  # who dies before the others have met is waited for
         run = tiny_run(output, self.folder / "cache", model={"name_or_path": str(self.model)}, **changes)
         return write_run(output.parent / "run.yaml", run), output
 
