@@ -50,7 +50,14 @@ def beside_training(
 
             followers.enter_context(
                 CheckpointFollower(
-                    folder, "copy", copy, say=say, done=set(storage.steps()), newest_first=True
+                    folder,
+                    "copy",
+                    copy,
+                    say=say,
+                    done=set(storage.steps()),
+                    newest_first=True,
+                    # Removed at once if they were copied now: held, they would fill the disk.
+                    unneeded=lambda steps: removable(steps, run.training, folder),
                 )
             )
         if run.evaluation.checkpoint_benchmarks:

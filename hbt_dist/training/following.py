@@ -29,10 +29,11 @@ class CheckpointFollower:
     Args:
         folder: of the run.
         name: of the work; two followers of one run need two names.
-        handle: does it; raises UserError or OSError if it cannot, which is said and ends nothing.
+        handle: does it; what it raises is said and ends nothing.
         done: steps that need it no more (of earlier starts).
         newest_first: else in the order of the steps.
         most_waiting: more checkpoints than these do not wait: the oldest ones are given to `skip`.
+        unneeded: of the steps that wait (in order), those that need the work no more.
         say: where messages go.
         every: seconds between two looks.
     """
@@ -48,11 +49,14 @@ class CheckpointFollower:
         newest_first: bool = False,
         most_waiting: int | None = None,
         skip: Callable[[int], None] = lambda step: None,
+        unneeded: Callable[[list[int]], set[int]] = lambda steps: set(),
         every: float = 1.0,
     ) -> None:
         self.folder, self.name, self.handle, self.say = folder, name, handle, say
         self.done = set(done or ())
         self.newest_first, self.most_waiting, self.skip, self.every = newest_first, most_waiting, skip, every
+        self.unneeded = unneeded
+        self._ended: set[int] = set()  # handled or left out; removing what was held may take longer
         self._held = folder.root / f"held-{name}"
         self._stop, self._cancelled = threading.Event(), False
         self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
@@ -74,33 +78,38 @@ class CheckpointFollower:
         last = False
         while not last:
             last = self._stop.wait(self.every)
-            held = self._hold_new()
-            while held and not self._cancelled:
-                step = held.pop(-1 if self.newest_first else 0)
-                self._work(step)
-                held = sorted({*held, *self._hold_new()})
+            while (waiting := self._hold_new()) and not self._cancelled:
+                self._work(waiting[-1 if self.newest_first else 0])
 
     def _hold_new(self) -> list[int]:
         """Hold what is new; all steps that wait, in order."""
         for step in self.folder.checkpoint_steps():
             if step not in self.done and hold(self.folder.checkpoint(step), self._place(step)):
                 self.done.add(step)
-        waiting = sorted(int(path.name.removeprefix("step-")) for path in self._held.glob("step-*[0-9]"))
-        if self.most_waiting is not None and len(waiting) > self.most_waiting:
-            for step in waiting[: -self.most_waiting]:
-                shutil.rmtree(self._place(step), ignore_errors=True)
+        held = (int(path.name.removeprefix("step-")) for path in self._held.glob("step-*[0-9]"))
+        waiting = sorted(set(held) - self._ended)
+        unneeded = self.unneeded(waiting)
+        late = set() if self.most_waiting is None else set(waiting[: -self.most_waiting])
+        for step in sorted(unneeded | late):
+            self._let_go(step)
+            if step in late:
                 self.say(f"{self.name} of step {step} is left out: it is slower than the checkpoints come")
                 self.skip(step)
-        return waiting if self.most_waiting is None else waiting[-self.most_waiting :]
+        return [step for step in waiting if step not in unneeded | late]
 
     def _work(self, step: int) -> None:
         try:
             self.handle(self._place(step), step)
-        except (UserError, OSError) as error:
+        except Exception as error:  # whatever it is, the next checkpoint has its chance and training goes on
             if not self._cancelled:
-                self.say(f"warning: {self.name} of step {step}: {' '.join(str(error).split())}")
+                kind = "" if isinstance(error, UserError | OSError) else f"{type(error).__name__}: "
+                self.say(f"warning: {self.name} of step {step}: {kind}{' '.join(str(error).split())}")
         finally:
-            shutil.rmtree(self._place(step), ignore_errors=True)
+            self._let_go(step)
+
+    def _let_go(self, step: int) -> None:
+        self._ended.add(step)
+        shutil.rmtree(self._place(step), ignore_errors=True)
 
     def _place(self, step: int) -> Path:
         return self._held / f"step-{step:010d}"

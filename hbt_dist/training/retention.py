@@ -12,7 +12,8 @@ from hbt_dist.training.run_folder import RunFolder
 def removable(steps: list[int], training: TrainingSettings, folder: RunFolder) -> set[int]:
     """Of the steps that have a checkpoint (in order), those that need not stay.
 
-    With `keep_best`, what has not been measured yet stays too: it may be the best.
+    With `keep_best`, what has not been measured yet stays too: it may be the best. What was left out,
+    or could not be measured, does not.
     """
     candidates = set(steps[: -training.keep_checkpoints])
     if training.keep_every is not None:

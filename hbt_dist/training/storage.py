@@ -16,6 +16,7 @@ Cost: each checkpoint is read once and sent; nothing waits for it but the end of
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -35,7 +36,7 @@ _BLOCK = 8 * 1024**2  # bytes sent at a time
 _RENEW, _DEAD = 20.0, 60.0  # seconds between two words of an owner; of silence after which it counts as dead
 _FILES = ("run.yaml", "provenance.json", "metrics.jsonl", "validation.jsonl", "log.txt")
 _OWNER = "owner.json"
-
+_MANIFEST_PATH = re.compile(rf"/step-(\d{{10}})/{re.escape(MANIFEST)}$")
 
 Removable = Callable[[list[int]], set[int]]
 
@@ -102,7 +103,7 @@ class RunStorage:
     def _wait_for_silence(self, owner: str) -> None:
         found = self._read(_OWNER)
         deadline = time.monotonic() + self._silence
-        while found is not None and json.loads(found)["owner"] != owner and time.monotonic() < deadline:
+        while found is not None and _owner_in(found) != owner and time.monotonic() < deadline:
             time.sleep(min(1.0, self._silence / 10))
             now = self._read(_OWNER)
             if now is not None and now != found:
@@ -130,7 +131,9 @@ class RunStorage:
         """
         with self._explained():
             there = f"checkpoints/step-{step:010d}"
-            if step not in self.steps():
+            if step not in self._steps():
+                # What an interrupted copy left may have other files: of another number of workers.
+                self._fs.delete_dir_contents(self._path(there), missing_dir_ok=True)
                 for file in sorted(path for path in held.rglob("*") if path.is_file()):
                     if file.name != MANIFEST:
                         self._send(file, f"{there}/{file.relative_to(held)}")
@@ -138,7 +141,7 @@ class RunStorage:
             self._put_files(folder)
             if folder.start.is_dir() and self._read("start/config.json") is None:
                 self._put_folder(folder.start, "start")
-            for old in removable(self.steps()):
+            for old in removable(self._steps()):
                 self._fs.delete_dir(self._path(f"checkpoints/step-{old:010d}"))
 
     def put_results(self, folder: RunFolder) -> None:
@@ -182,7 +185,7 @@ class RunStorage:
                 return
             self._check_run(folder, data, run)
             newest_here = max(folder.checkpoint_steps(), default=0)
-            for step in sorted(self.steps(), reverse=True):
+            for step in sorted(self._steps(), reverse=True):
                 if step <= newest_here:
                     return
                 if self._fetch_checkpoint(folder, step, say):
@@ -194,13 +197,18 @@ class RunStorage:
                     return
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints there."""
+        """Steps of the complete checkpoints there.
+
+        Raises:
+            UserError: the storage cannot be read.
+        """
+        with self._explained():
+            return self._steps()
+
+    def _steps(self) -> list[int]:
         selector = fs.FileSelector(self._path("checkpoints"), recursive=True, allow_not_found=True)
-        return sorted(
-            int(Path(info.path).parent.name.removeprefix("step-"))
-            for info in self._fs.get_file_info(selector)
-            if info.base_name == MANIFEST
-        )
+        manifests = (_MANIFEST_PATH.search(info.path) for info in self._fs.get_file_info(selector))
+        return sorted(int(found.group(1)) for found in manifests if found)
 
     def _check_run(self, folder: RunFolder, data: bytes, run: dict[str, Any]) -> None:
         there = folder.root / ".fetched"
@@ -261,7 +269,7 @@ class RunStorage:
         selector = fs.FileSelector(self._path(name), recursive=True, allow_not_found=True)
         for info in self._fs.get_file_info(selector):
             if info.type == fs.FileType.File:
-                relative = info.path.split(f"/{name}/", 1)[1]
+                relative = info.path.removeprefix(f"{self._path(name)}/")
                 self._receive(f"{name}/{relative}", folder / relative)
 
     def _make_parent(self, name: str) -> None:
@@ -291,6 +299,14 @@ def _identity(folder: RunFolder) -> str:
         folder.root.mkdir(parents=True, exist_ok=True)
         file.write_text(uuid.uuid4().hex, "utf-8")
     return file.read_text("utf-8")
+
+
+def _owner_in(word: bytes) -> str | None:
+    """Whose word it is; none if its writer died while writing it."""
+    try:
+        return str(json.loads(word)["owner"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _first(error: Exception) -> str:

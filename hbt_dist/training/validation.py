@@ -20,6 +20,7 @@ from typing import Any
 
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.search.folder import append_line
 from hbt_dist.training.following import CheckpointFollower
 from hbt_dist.training.retention import validation_lines
 from hbt_dist.training.run_folder import RunFolder
@@ -103,11 +104,15 @@ def validation_follower(
     """A follower that has every checkpoint measured and records the figures."""
 
     def record(lines: list[dict[str, Any]]) -> None:
-        with folder.validation.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        for line in lines:
+            append_line(folder.validation, line)
 
     def handle(held: Path, step: int) -> None:
-        lines = measure(held, step)
+        try:
+            lines = measure(held, step)
+        except Exception:
+            record([{"step": step, "benchmark": "", "failed": True}])  # `keep_best` waits for it no more
+            raise
         record(lines)
         for line in lines:
             figures = (f"{name} {line[name]:.4g}" for name in OBJECTIVES if name in line)
@@ -120,7 +125,7 @@ def validation_follower(
         "validation",
         handle,
         say=say,
-        done={line["step"] for line in validation_lines(folder)},
+        done={line["step"] for line in validation_lines(folder) if "failed" not in line},
         most_waiting=_MOST_WAITING,
         skip=lambda step: record([{"step": step, "benchmark": "", "left_out": True}]),
     )
@@ -162,7 +167,10 @@ def _main() -> None:
     os.nice(10)
     asked = json.load(sys.stdin)
     run = RunFile.model_validate(asked["run"])
-    print(json.dumps(measure_checkpoint(run, Path(asked["held"]), asked["step"])))
+    try:
+        print(json.dumps(measure_checkpoint(run, Path(asked["held"]), asked["step"])))
+    except UserError as error:
+        sys.exit(" ".join(str(error).split()))  # one line: the last one of stderr is what is told
 
 
 if __name__ == "__main__":

@@ -80,6 +80,69 @@ def test_slow_work_leaves_out_the_oldest(tmp_path: Path) -> None:
     assert skipped == [2, 3, 4]
 
 
+def test_what_waits_may_be_left_out_meanwhile(tmp_path: Path) -> None:
+    """A step that waited for its turn is left out while another one is worked on: it is not handled after."""
+    folder, seen, skipped, said = RunFolder(tmp_path), list[int](), list[int](), list[str]()
+    go_on = threading.Event()
+
+    def handle(held: Path, step: int) -> None:
+        seen.append(step)
+        assert verify(held, step)[0] is None
+        assert go_on.wait(10)
+
+    save(folder, 1)
+    save(folder, 2)
+    follower = CheckpointFollower(
+        folder, "work", handle, say=said.append, most_waiting=2, skip=skipped.append, every=0.01
+    )
+    with follower:
+        while not seen:
+            time.sleep(0.01)
+        for step in range(3, 7):
+            save(folder, step)
+        go_on.set()
+    assert seen == [1, 5, 6]
+    assert skipped == [2, 3, 4]
+    assert not [text for text in said if "warning" in text]
+
+
+def test_what_is_needed_no_more_is_let_go(tmp_path: Path) -> None:
+    folder, seen, go_on = RunFolder(tmp_path), list[int](), threading.Event()
+
+    def handle(held: Path, step: int) -> None:
+        seen.append(step)
+        assert go_on.wait(10)
+
+    with CheckpointFollower(
+        folder,
+        "work",
+        handle,
+        say=print,
+        newest_first=True,
+        unneeded=lambda steps: {step for step in steps[:-2] if step % 3},
+        every=0.01,
+    ):
+        save(folder, 1)
+        while not seen:
+            time.sleep(0.01)
+        for step in range(2, 8):
+            save(folder, step)
+        go_on.set()
+    assert seen == [1, 7, 6, 3]
+
+
+def test_an_unexpected_error_ends_nothing(tmp_path: Path) -> None:
+    folder, said = RunFolder(tmp_path), list[str]()
+
+    def handle(held: Path, step: int) -> None:
+        raise KeyError("odd") if step == 1 else ValueError("odder")
+
+    save(folder, 1)
+    with CheckpointFollower(folder, "work", handle, say=said.append, every=0.01):
+        save(folder, 2)
+    assert said == ["warning: work of step 1: KeyError: 'odd'", "warning: work of step 2: ValueError: odder"]
+
+
 def test_a_failed_training_waits_for_nothing(tmp_path: Path) -> None:
     folder, seen = RunFolder(tmp_path), list[int]()
     follower = CheckpointFollower(folder, "work", lambda held, step: seen.append(step), say=print, every=60)

@@ -86,6 +86,51 @@ def test_a_damaged_copy_is_passed_over(damage: str, storage: RunStorage, tmp_pat
     assert ("is passed over: state/weights" in said[0]) == (damage != "manifest")
 
 
+def test_what_an_interrupted_copy_left_does_not_spoil_the_next(storage: RunStorage, tmp_path: Path) -> None:
+    """Another number of workers writes other files for the same step."""
+    here, said = run_folder(tmp_path / "here"), list[str]()
+    copy = tmp_path / "storage" / "one" / "checkpoints" / "step-0000000002"
+    copy.mkdir(parents=True)
+    (copy / "rank-3").write_bytes(b"of an earlier start")
+    (copy.parent / "notes").mkdir()
+    (copy.parent / "notes" / "manifest.json").write_text("{}", "utf-8")  # somebody else's
+    storage.put(here, here.checkpoint(2), 2, nothing)
+    assert storage.steps() == [2]
+    storage.fetch(RunFolder(tmp_path / "there"), RUN, said.append)
+    assert said == [f"fetched the checkpoint of step 2 from {storage.where}"]
+
+
+def test_a_storage_below_a_folder_of_the_same_name(tmp_path: Path) -> None:
+    here, storage = run_folder(tmp_path / "here"), RunStorage(str(tmp_path / "start" / "runs"), "one")
+    (here.start / "deep").mkdir(parents=True)
+    for name in ("config.json", "deep/start"):
+        (here.start / name).write_text("{}", "utf-8")
+    storage.put(here, here.checkpoint(2), 2, nothing)
+    there = RunFolder(tmp_path / "there")
+    storage.fetch(there, RUN, print)
+    assert sorted(path.relative_to(there.start).as_posix() for path in there.start.rglob("*")) == [
+        "config.json",
+        "deep",
+        "deep/start",
+    ]
+
+
+def test_half_a_word_of_an_owner_goes_stale(tmp_path: Path) -> None:
+    storage = RunStorage(str(tmp_path), "one", renew=0.02, silence=0.1)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "owner.json").write_text('{"own', "utf-8")
+    with storage.owned_by(RunFolder(tmp_path / "here")):
+        assert "owner" in json.loads((tmp_path / "one" / "owner.json").read_text("utf-8"))
+
+
+def test_a_storage_that_goes_away_is_told(tmp_path: Path) -> None:
+    storage = RunStorage(str(tmp_path / "storage"), "one")
+    (tmp_path / "storage" / "one").mkdir(parents=True)
+    (tmp_path / "storage" / "one" / "checkpoints").write_text("no folder", "utf-8")
+    with pytest.raises(UserError, match=r"training\.storage"):
+        storage.steps()
+
+
 def test_another_run_is_refused(storage: RunStorage, tmp_path: Path) -> None:
     here = run_folder(tmp_path / "here")
     storage.put(here, here.checkpoint(2), 2, nothing)
