@@ -233,6 +233,26 @@ def test_alignment_data_never_give_rows_in_one_language() -> None:
         assert (corpus.example_dataset[batch.example[same]] == 1).all()
 
 
+def test_languages_are_those_that_rows_are_drawn_in() -> None:
+    corpus = parallel_corpus()
+    assert corpus.languages == ("en", "fi", "ar", "es")
+    english = [{"kind": "monolingual", "languages": ["en"]}]
+    assert plan_of(corpus, mixture=english).languages == ("en",)
+    assert plan_of(corpus, alpha=0.5).languages == corpus.languages
+    assert plan_of(corpus, alpha=1.0, languages={"es": 1, "fi": 2}).languages == ("fi", "es")
+    none = {"kind": "crosslingual", "weight": 0.0}
+    assert plan_of(corpus, mixture=[*english, none]).languages == ("en",)
+    late = {
+        "kind": "crosslingual",
+        "languages": ["ar", "es"],
+        "weight": {"schedule": "steps", "values": {0: 0.0, 10: 1.0}},
+    }
+    plan = plan_of(corpus, mixture=[*english, late])
+    assert plan.languages == ("en", "ar", "es")
+    drawn = {int(code) for step in range(40) for code in plan.batch(step).question_language}
+    assert {corpus.languages[code] for code in drawn} == set(plan.languages)
+
+
 def test_one_dataset_per_batch() -> None:
     corpus = parallel_corpus(400, 3, 3, dataset_sizes=(3, 1))
     plan = plan_of(corpus, alpha=0.5, datasets={"per": "batch"})

@@ -66,6 +66,7 @@ def write_study(folder: Path, **changes: Any) -> Path:
         ({"methods": {"multilingual": {}, "b": {"overrides": {"batches.alpha": 2}}}}, "less than or equal"),
         ({"methods": {"multilingual": {}, "b": {"scoring": {"odd": 1}}}}, "odd"),
         ({"run": "nowhere"}, "no such run file"),
+        ({"later_benchmarks": [{"name": "sample", "variant": "test"}]}, "benchmarks: each once"),
     ],
 )
 def test_refused_with_one_message(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
@@ -89,6 +90,17 @@ def test_known_backbones_have_the_size_of_their_configuration() -> None:
     base = XLMRobertaConfig(vocab_size=250002, max_position_embeddings=514, type_vocab_size=1)
     whole, working = dry_run._count(base)
     assert dry_run._KNOWN["FacebookAI/xlm-roberta-base"] == (whole, whole - working)
+    large = XLMRobertaConfig(
+        vocab_size=250002,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+    )
+    whole, working = dry_run._count(large)
+    assert dry_run._KNOWN["FacebookAI/xlm-roberta-large"] == (whole, whole - working)
     whole, working = dry_run._count(BertConfig(vocab_size=501153))
     assert dry_run._KNOWN["sentence-transformers/LaBSE"] == (whole, whole - working)
 
@@ -133,6 +145,16 @@ def test_a_whole_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     code, out, err = hbt_dist("study", str(path), cwd=tmp_path, timeout=800)
     assert code == 0, err[-3000:]
     assert "1 trials to run" in out
+    pd.testing.assert_frame_equal(before, pd.read_csv(report / "tables" / "sample-test_seeds.csv"))
+
+    # A benchmark that is added later is measured on the models there are.
+    models = {path: path.stat().st_mtime_ns for path in tmp_path.glob("study/trials/*/run/model/*")}
+    later = [{"name": "sample", "variant": "dev", "languages": ["en", "hu"]}]
+    study_job(str(write_study(tmp_path, later_benchmarks=later)), quiet=True)
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+    assert len(pd.read_csv(report / "tables" / "sample-dev_seeds.csv")) == 6
+    text = (report / "study.md").read_text("utf-8")
+    assert "sample-dev was added after the training: no training text repeats it" in text
     pd.testing.assert_frame_equal(before, pd.read_csv(report / "tables" / "sample-test_seeds.csv"))
 
     with pytest.raises(UserError, match="another search"):
