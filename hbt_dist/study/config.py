@@ -58,6 +58,11 @@ class StudyFile(Settings):
     baseline: str = Field(description="the method that the others are compared with")
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="every method is trained once with each")
     benchmarks: tuple[BenchmarkSettings, ...] = Field(min_length=1, description="what all are measured on")
+    later_benchmarks: tuple[BenchmarkSettings, ...] = Field(
+        (),
+        description="all are measured on these too, but their texts are not kept out of training, so that "
+        "they can be added to a finished study; the report counts the training examples that repeat them",
+    )
     check_leaks: bool = Field(
         True, description="drop training examples whose texts are those of a benchmark, or nearly"
     )
@@ -84,10 +89,14 @@ class StudyFile(Settings):
                 raise ValueError(f"methods.{name}: trained_as {other!r} is not a method that trains")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: each seed once, found {self.seeds}")
-        labels = [benchmark.label for benchmark in self.benchmarks]
+        labels = [benchmark.label for benchmark in self.all_benchmarks()]
         if len(set(labels)) < len(labels):
             raise ValueError(f"benchmarks: each once, found {labels}")
         return self
+
+    def all_benchmarks(self) -> tuple[BenchmarkSettings, ...]:
+        """What all methods are measured on."""
+        return self.benchmarks + self.later_benchmarks
 
     def trained(self) -> dict[str, Method]:
         """The methods that train models of their own."""

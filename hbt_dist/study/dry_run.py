@@ -55,7 +55,7 @@ def describe_study(study: Study, tflops: float = REACHED_TFLOPS) -> str:
     for name, method in file.methods.items():
         if method.trained_as is not None:
             lines.append(f"  {name}: the models of {method.trained_as}, measured otherwise")
-    for benchmark in file.benchmarks:
+    for benchmark in file.all_benchmarks():
         lines.append(f"  benchmark {benchmark.label}: {_benchmark_size(benchmark)}")
     lines.append(
         f"about {total:.1f} GPU hours of training at {tflops:.0f} TFLOP/s per GPU, evaluation not counted; "

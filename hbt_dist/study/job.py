@@ -15,12 +15,24 @@ from typing import Any
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
-from hbt_dist.search.folder import SearchFolder, Trial
+from hbt_dist.search.folder import SearchFolder, Trial, replace_json
 from hbt_dist.search.space import Base
 from hbt_dist.settings import load_settings
 from hbt_dist.study.config import Method, StudyFile
 
 Say = Callable[[str], None]
+
+#: How many training examples repeat the later benchmarks.
+OVERLAPS = "later_overlaps.json"
+_MAY_CHANGE = (
+    "output_dir",
+    "question",
+    "notes",
+    "max_concurrent",
+    "trial_resources",
+    "resampled",
+    "later_benchmarks",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Study:
         study = load_settings(StudyFile, Path(path), overrides)
         data = study.model_dump(mode="json")
         data["output_dir"] = str(Path(study.output_dir).expanduser().absolute())
-        for block in data["benchmarks"]:
+        for block in data["benchmarks"] + data["later_benchmarks"]:
             if block["data_dir"] is not None:
                 block["data_dir"] = str(Path(block["data_dir"]).expanduser().absolute())
         study = StudyFile.model_validate(data)
@@ -181,7 +193,7 @@ def study_job(
 
         print(describe_study(study))
         return Path(study.file.output_dir)
-    check_benchmarks(study.file.benchmarks)
+    check_benchmarks(study.file.all_benchmarks())
     folder = SearchFolder(Path(study.file.output_dir))
     folder.open(_described(study.file), {"study.yaml": study.file.model_dump(mode="json")})
     try:
@@ -197,7 +209,8 @@ def study_job(
                 max_concurrent=study.file.max_concurrent,
                 say=say,
             )
-        _evaluate_otherwise(study, folder, say)
+        _evaluate_the_rest(study, folder, say)
+        _count_overlaps(study, folder, say)
         from hbt_dist.study.report import write_study_report
 
         write_study_report(study.file, folder, say=say)
@@ -217,20 +230,42 @@ def _say_overlaps(study: Study, say: Say) -> None:
             told.add(text)
 
 
-def _evaluate_otherwise(study: Study, folder: SearchFolder, say: Say) -> None:
-    """Measure the methods that use the models of another one."""
+def _count_overlaps(study: Study, folder: SearchFolder, say: Say) -> None:
+    """How many training examples repeat the later benchmarks, into `OVERLAPS`: label -> source -> number."""
+    from hbt_dist.data.corpus import build_corpus
+    from hbt_dist.data.leakage import find_leaks
+    from hbt_dist.jobs import load
+
+    later = study.file.later_benchmarks
+    if not later:
+        return
+    labels = [benchmark.label for benchmark in later]
+    benchmarks = [load(benchmark) for benchmark in later]
+    most: dict[str, dict[str, int]] = {label: {} for label in labels}
+    for fingerprint, corpus in {
+        corpus.fingerprint: corpus
+        for corpus in (build_corpus(run.data, Path(run.data.cache_dir)) for run in study.runs.values())
+    }.items():
+        say(f"compare training data {fingerprint[:8]} with {', '.join(labels)}")
+        for source, counts in find_leaks(corpus, benchmarks, labels).counts.items():
+            for label, number in counts.items():
+                most[label][source] = max(number, most[label].get(source, 0))
+    replace_json(folder.root / OVERLAPS, most)
+
+
+def _evaluate_the_rest(study: Study, folder: SearchFolder, say: Say) -> None:
+    """Measure on the later benchmarks, and the methods that use the models of another one on all of them."""
     from hbt_dist.jobs import evaluate_job
 
     trials = trials_of(study.file, folder)
     for name, method in study.file.methods.items():
-        if method.trained_as is None:
-            continue
-        run = study.runs[method.trained_as]
+        own = method.trained_as is None
+        run = study.runs[method.trained_as or name]
         scoring = _scoring(run, method, name)
-        for trial in trials[method.trained_as]:
+        for trial in trials[method.trained_as or name]:
             model = trial.folder / "run" / "model"
-            for benchmark in study.file.benchmarks:
-                out = trial.folder / "evaluation" / name / benchmark.label
+            for benchmark in study.file.later_benchmarks if own else study.file.all_benchmarks():
+                out = trial.folder / "evaluation" / ("final" if own else name) / benchmark.label
                 if model.is_dir() and not (out / "results.json").is_file():
                     say(f"evaluate {name}: seed {trial.seed}, {benchmark.label}")
                     evaluate_job(str(model), benchmark, out, text=run.model.text, scoring=scoring, quiet=True)
@@ -239,7 +274,7 @@ def _evaluate_otherwise(study: Study, folder: SearchFolder, say: Say) -> None:
 def _described(study: StudyFile) -> dict[str, Any]:
     """What makes a study this study: what is computed, not where or how much at a time."""
     data = study.model_dump(mode="json")
-    for key in ("output_dir", "question", "notes", "max_concurrent", "trial_resources", "resampled"):
+    for key in _MAY_CHANGE:
         del data[key]
     for method in data["methods"].values():
         del method["about"]

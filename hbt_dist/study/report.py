@@ -9,6 +9,7 @@ Every number comes from the evaluation folders of the study, whose per-question 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,7 @@ from hbt_dist.search.config import OBJECTIVES
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.study.config import StudyFile
 from hbt_dist.study.figures import draw_summary
-from hbt_dist.study.job import evaluations_of, trials_of
+from hbt_dist.study.job import OVERLAPS, evaluations_of, trials_of
 from hbt_dist.study.tables import SETTINGS, family_gains, seed_values, summary_table
 from hbt_dist.training.run_folder import environment_facts
 
@@ -53,7 +54,7 @@ def write_study_report(
     out = output or folder.root / "report"
     document = Document(f"Study {study.name}", study.question, "study report")
     parts: list[_Benchmark] = []
-    for benchmark in study.benchmarks:
+    for benchmark in study.all_benchmarks():
         found = {
             name: places for name, places in evaluations_of(study, folder, benchmark.label).items() if places
         }
@@ -112,11 +113,23 @@ def _setup(document: Document, study: StudyFile, folder: SearchFolder) -> None:
             "texts of the benchmarks were kept out of training"
             if study.check_leaks
             else "training data was NOT checked for texts of the benchmarks",
+            *_overlap_lines(folder),
             f"hbt_dist {facts['hbt_dist']}, "
             + ", ".join(f"{name} {version}" for name, version in sorted(facts["versions"].items())),
             *study.notes,
         ]
     )
+
+
+def _overlap_lines(folder: SearchFolder) -> list[str]:
+    file = folder.root / OVERLAPS
+    if not file.is_file():
+        return []
+    lines = []
+    for label, counts in json.loads(file.read_text("utf-8")).items():
+        found = ", ".join(f"{number:,} examples of {source}" for source, number in counts.items() if number)
+        lines.append(f"{label} was added after the training: {found or 'no training text'} repeats it")
+    return lines
 
 
 class _Benchmark:
