@@ -59,7 +59,7 @@ def _train_and_measure(
         finished = train_on_ray(run, quiet=quiet)
     else:
         finished = train_in_process(run, first=first, quiet=quiet)
-        if measure and "start" in run.evaluation.when:
+        if measure and "start" in run.evaluation.when and finished:
             _measure(run, folder, "start", quiet)
     if measure and "end" in run.evaluation.when and finished:
         _measure(run, folder, "end", quiet)

@@ -90,6 +90,28 @@ def test_export_while_a_run_goes_on_records_its_step(finished: Callable[..., Pat
     assert {**facts, "steps": 6} == last
 
 
+@pytest.mark.timeout(600)
+def test_a_run_in_english_alone_has_seen_english_alone(launch: Launch, tmp_path: Path) -> None:
+    """The corpus has three languages; what the batches leave out was not seen, by whatever says so."""
+    file, output = launch.file(
+        tmp_path,
+        batches={
+            "global_batch_size": 12,
+            "mixture": [{"kind": "monolingual", "languages": ["en"]}],
+        },
+        evaluation={"benchmarks": [{"name": "sample", "languages": ["en", "fi"]}], "when": ["start", "end"]},
+        training__steps=2,
+    )
+    launch.finish(file, 1)
+    facts = json.loads((output / "model" / "hbt_dist.json").read_text("utf-8"))["training"]
+    assert facts["languages"] == ["en"]
+    assert "| training languages | en |" in (output / "model" / "README.md").read_text("utf-8")
+    for results in sorted(output.glob("evaluation/*/*/results.json")):
+        seen = json.loads(results.read_text("utf-8"))["groups"]["seen"]
+        assert {name: row["languages"] for name, row in seen.items()} == {"seen": ["en"], "unseen": ["fi"]}
+    assert len(list(output.glob("evaluation/*/*/results.json"))) == 2
+
+
 def copy_of(output: Path, tmp_path: Path) -> Path:
     shutil.copytree(output, tmp_path / "out")
     return tmp_path / "out"

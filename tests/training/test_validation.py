@@ -13,7 +13,7 @@ from hbt_dist.data.config import BenchmarkSettings
 from hbt_dist.errors import UserError
 from hbt_dist.jobs import evaluate_job
 from hbt_dist.training.export import export_checkpoint
-from hbt_dist.training.retention import best_step, validation_lines
+from hbt_dist.training.retention import best_step, removable, validation_lines
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.validation import objectives_of
 from tests.helpers.runs import tiny_run
@@ -65,8 +65,14 @@ def test_a_measurement_that_fails_does_not_end_the_training(launch: Launch, tmp_
     (output / "evaluation").write_text("in the way", "utf-8")
     launch.finish(file, 1)
     assert (output / "model").is_dir()
-    assert "warning: validation of step 6" in (output / "log.txt").read_text("utf-8")
-    assert not (output / "validation.jsonl").exists()
+    log = (output / "log.txt").read_text("utf-8")
+    assert (
+        f"warning: validation of step 6: evaluation: {output / 'evaluation'}" in log
+    )  # not its last words only
+    lines = validation_lines(RunFolder(output))
+    assert [(line["step"], line["failed"]) for line in lines] == [(2, True), (4, True), (6, True)]
+    # keep_best does not hoard what cannot be measured
+    assert removable([2, 4, 6], load_run(str(file)).training, RunFolder(output)) == {2, 4}
 
 
 def test_the_best_of_nothing_is_refused(tmp_path: Path) -> None:
