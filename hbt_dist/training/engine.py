@@ -26,6 +26,7 @@ from typing import Any, Literal, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d as c10d
 
 from hbt_dist.contrastive.config import LossSettings
 from hbt_dist.contrastive.world import World
@@ -170,6 +171,29 @@ class PlainEngine(Engine):
         return norm
 
 
+@contextlib.contextmanager
+def _groups_time_out_like_the_first(device: torch.device) -> Iterator[None]:
+    """Have the process groups that DeepSpeed makes for itself wait no longer than the default group.
+
+    DeepSpeed names no limit for them, and torch then takes 30 minutes from two constants: for so long would
+    the others wait for a worker that died or hangs between two collectives of DeepSpeed.
+    """
+    first = dist.group.WORLD
+    if first is None:
+        yield
+        return
+    limit = first._get_backend(device).options._timeout
+    names = [name for name in ("default_pg_timeout", "default_pg_nccl_timeout") if hasattr(c10d, name)]
+    before = {name: getattr(c10d, name) for name in names}
+    for name in names:
+        setattr(c10d, name, limit)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(c10d, name, value)
+
+
 class DeepSpeedEngine(Engine):
     """A `deepspeed` engine whose several backward passes per step are exact.
 
@@ -194,12 +218,13 @@ class DeepSpeedEngine(Engine):
         self.world = world
         self.config = config
         self.zero_stage = config["zero_optimization"].get("stage", 0)
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=model,
-            optimizer=build_optimizer(model, optimizer),
-            config=config,
-            dist_init_required=False,
-        )
+        with _groups_time_out_like_the_first(world.device):
+            self.deepspeed, *_ = deepspeed.initialize(
+                model=model,
+                optimizer=build_optimizer(model, optimizer),
+                config=config,
+                dist_init_required=False,
+            )
         self.model = model
         self.scales_loss = bool(config.get("fp16", {}).get("enabled"))
         self.reduction = self._choose(reduction)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import pickle
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from hbt_dist.contrastive.step import contrastive_step
@@ -163,3 +165,26 @@ def self_checks(world: World, configs: list[Any], wrong_scale: float = 1.0) -> l
         except UserError as error:
             found.append(str(error))
     return found
+
+
+def group_limits(world: World, store: str, stage: int) -> list[float]:
+    """Seconds after which DeepSpeed's own process group gives up, with 77 for the default group."""
+    from deepspeed.utils import groups
+
+    dist.destroy_process_group()
+    where = f"file://{store}"
+    dist.init_process_group(
+        "gloo", init_method=where, rank=world.rank, world_size=world.size, timeout=timedelta(seconds=77)
+    )
+    case = Case(stage=stage)
+    build_engine(
+        build_encoder(case),
+        optimizer=OPTIMIZER,
+        total_steps=TOTAL_STEPS,
+        world=World(world.rank, world.size, world.device),
+        deepspeed=deepspeed_settings(case),
+        loss=case.loss_settings,
+    )
+    own, later = groups._get_data_parallel_group(), dist.new_group()
+    assert own is not dist.group.WORLD
+    return [group._get_backend(world.device).options._timeout.total_seconds() for group in (own, later)]
