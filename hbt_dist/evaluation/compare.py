@@ -47,6 +47,7 @@ MEASURES = (
     ("multilingual", "rank_distance"),
 )
 CELL_RESAMPLES = 200  # permutations per cell tested: the smallest p, corrected, is .005
+MOST_CELLS = 1024  # the work grows with the fourth power of the number of languages
 KEY = ["question_id", "question_language", "candidate_language"]
 
 
@@ -220,7 +221,12 @@ def _tests(
 def _cell_p(
     baseline: list[StoredEvaluation], system: list[StoredEvaluation], languages: list[str], cluster: str
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(L, L) p of each pair cell's change, Holm over the cells; NaN where a cell is empty."""
+    """(L, L) p of each pair cell's change, Holm over the cells; NaN where a cell is empty.
+
+    NaN everywhere beyond `MOST_CELLS`.
+    """
+    if len(languages) ** 2 > MOST_CELLS:
+        return np.full((len(languages), len(languages)), np.nan)
     a, b = (_seed_mean(group, "pair", "map") for group in (baseline, system))
     joined = a.merge(b, on=[*KEY, "question_cluster"], suffixes=("_a", "_b"))
     unit = "question_id" if cluster == "question" else "question_cluster"

@@ -56,6 +56,7 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
     stop_file.unlink(missing_ok=True)
     with connect(run.workers, extra_cpus=1 if run.evaluation.checkpoint_benchmarks else 0) as cluster:
         use_gpu = check_resources(cluster, run.workers)
+        _check_room_for_measuring(run, cluster, use_gpu)
         check_nodes(run)
         # On a private cluster the progress below shows the log.
         say = teller(folder, None if quiet or cluster.private else print)
@@ -80,6 +81,19 @@ def _sigterm_makes(stop_file: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _check_room_for_measuring(run: RunFile, cluster: Cluster, use_gpu: bool) -> None:
+    """Whether the GPUs that measure checkpoints exist besides the workers'."""
+    asked = run.evaluation.checkpoint_gpus if run.evaluation.checkpoint_benchmarks else 0.0
+    workers = run.workers.num_workers if use_gpu else 0
+    has = max(cluster.num_gpus, float((cluster.growth or {}).get("GPU", 0.0)))
+    if asked and asked + workers > has:
+        raise UserError(
+            "evaluation.checkpoint_gpus",
+            f"{asked:g} GPUs are asked besides those of {workers} workers, the cluster has {has:g}",
+            "set it to 0 to measure on a CPU, or lower workers.num_workers",
+        )
+
+
 def _measure_on_ray(run: RunFile) -> Measure:
     """Measure in a task on any node that sees the run's folder."""
 
@@ -88,7 +102,8 @@ def _measure_on_ray(run: RunFile) -> Measure:
 
         gpus = run.evaluation.checkpoint_gpus
         hidden: dict[str, Any] = {} if gpus else {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
-        task = ray.remote(measure_checkpoint).options(num_cpus=1, num_gpus=gpus, max_retries=2, **hidden)
+        # No CPU is reserved: on a cluster that is full a finished run would wait for one.
+        task = ray.remote(measure_checkpoint).options(num_cpus=0, num_gpus=gpus, max_retries=2, **hidden)
         try:
             lines: list[dict[str, Any]] = ray.get(task.remote(run, held, step))
             return lines

@@ -143,6 +143,7 @@ class SearchFolder:
         before = self._read(self.root / "search.json")
         if before is not None:
             self._check(before, described, fingerprint)
+            self._write_files(files)  # what does not make it another one may have changed
             return True
         if any(self.root.glob("trials/*")):
             raise UserError(
@@ -150,14 +151,18 @@ class SearchFolder:
                 "holds trials but no search.json",
                 "put search.json back, or move the folder away",
             )
-        for name, content in files.items():
-            (self.root / name).write_text(
-                yaml.safe_dump(content, sort_keys=False, allow_unicode=True), "utf-8"
-            )
+        self._write_files(files)
         (self.root / "trials").mkdir(exist_ok=True)
         head = {"format": FORMAT, "hbt_dist": __version__, "started": now()}
         replace_json(self.root / "search.json", {**head, **described, "fingerprint": fingerprint})
         return False
+
+    def _write_files(self, files: Mapping[str, Any]) -> None:
+        for name, content in files.items():
+            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+            beside = self.root / f"{name}.tmp"
+            beside.write_text(text, "utf-8")
+            beside.replace(self.root / name)
 
     def close(self) -> None:
         """Let others write."""

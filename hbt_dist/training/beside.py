@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hbt_dist.config import RunFile
+from hbt_dist.errors import UserError
 from hbt_dist.training.following import CheckpointFollower
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
@@ -27,7 +28,12 @@ def own_storage(run: RunFile, folder: RunFolder, say: Callable[[str], None]) -> 
     storage = RunStorage(run.training.storage, run.name)
     with storage.owned_by(folder):
         storage.fetch(folder, run.plain(), say)
-        yield
+        try:
+            yield
+        except UserError:
+            if folder.model.is_dir():  # trained; what came after it went wrong
+                storage.put_results(folder)
+            raise
         storage.put_results(folder)
 
 

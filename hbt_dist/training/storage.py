@@ -81,14 +81,16 @@ class RunStorage:
         with self._explained():
             self._wait_for_silence(owner)
             self._say_owner(owner)
+            time.sleep(min(1.0, self._silence / 10))  # who says so at the same moment has now been heard
+            if not self._is_owner(owner):
+                raise self._taken()
         stop = threading.Event()
 
         def renew() -> None:
             while not stop.wait(self._renew):
-                try:
-                    self._say_owner(owner)
-                except OSError:
-                    continue  # copying tells; a later renewal may work
+                with suppress(OSError):  # copying tells; a later renewal may work
+                    if self._is_owner(owner):
+                        self._say_owner(owner)
 
         thread = threading.Thread(target=renew, name="storage-owner", daemon=True)
         thread.start()
@@ -98,7 +100,8 @@ class RunStorage:
             stop.set()
             thread.join()
             with suppress(OSError):  # a word that stays goes stale
-                self._fs.delete_file(self._path(_OWNER))
+                if self._is_owner(owner):
+                    self._fs.delete_file(self._path(_OWNER))
 
     def _wait_for_silence(self, owner: str) -> None:
         found = self._read(_OWNER)
@@ -107,12 +110,20 @@ class RunStorage:
             time.sleep(min(1.0, self._silence / 10))
             now = self._read(_OWNER)
             if now is not None and now != found:
-                raise UserError(
-                    f"training.storage {self.where}",
-                    "another run is writing there",
-                    "wait for it, or choose another name or storage",
-                )
+                raise self._taken()
             found = now
+
+    def _taken(self) -> UserError:
+        return UserError(
+            f"training.storage {self.where}",
+            "another run is writing there",
+            "wait for it, or choose another name or storage",
+        )
+
+    def _is_owner(self, owner: str) -> bool:
+        """Whether nobody else has said so since; a word that is gone counts as ours."""
+        found = self._read(_OWNER)
+        return found is None or _owner_in(found) == owner
 
     def _say_owner(self, owner: str) -> None:
         self._write(_OWNER, json.dumps({"owner": owner, "time": time.time()}).encode())
@@ -137,7 +148,9 @@ class RunStorage:
                 for file in sorted(path for path in held.rglob("*") if path.is_file()):
                     if file.name != MANIFEST:
                         self._send(file, f"{there}/{file.relative_to(held)}")
-                self._send(held / MANIFEST, f"{there}/{MANIFEST}")
+                # Moved into place: half a manifest must not look like one.
+                self._send(held / MANIFEST, f"{there}/{MANIFEST}.tmp")
+                self._fs.move(self._path(f"{there}/{MANIFEST}.tmp"), self._path(f"{there}/{MANIFEST}"))
             self._put_files(folder)
             if folder.start.is_dir() and self._read("start/config.json") is None:
                 self._put_folder(folder.start, "start")
