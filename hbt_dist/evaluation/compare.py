@@ -305,6 +305,7 @@ def comparison_text(document: dict[str, Any]) -> str:
     lines = [
         f"{benchmark['name']} ({benchmark['variant']}), {len(benchmark['languages'])} languages; "
         f"{document['confidence']:.0%} intervals, resampling {document['resampled']}s",
+        "baseline, system: mean over language cells; change, interval, d: mean over questions",
         f"{'':<28}{'baseline':>10}{'system':>10}{'change':>10}  {'interval':<30}{'p (Holm)':>10}{'d':>7}",
     ]
     for row in document["tests"]:
@@ -313,7 +314,7 @@ def comparison_text(document: dict[str, Any]) -> str:
         interval = f"[{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
         name = f"{row['system']}: {row['setting']} {row['metric'].replace('_', ' ')}"
         lines.append(
-            f"{name:<28}{a:>10.{digits}f}{b:>10.{digits}f}{b - a:>+10.{digits}f}  {interval:<30}"
+            f"{name:<28}{a:>10.{digits}f}{b:>10.{digits}f}{row['difference']:>+10.{digits}f}  {interval:<30}"
             f"{row['p_holm']:>10.4f}{row['effect_size']:>+7.2f}"
         )
     for system, part in document["typology"].items():

@@ -64,6 +64,7 @@ def add_tests(document: Document, comparison: dict[str, Any], about: str = "") -
         cells = [
             f"{row['system']}: {row['setting']} {row['metric'].replace('_', ' ')}",
             f"{row['macro_system'] - row['macro_baseline']:+.{digits}f}",
+            f"{row['difference']:+.{digits}f}",
             f"[{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]",
             f"{row['effect_size']:+.2f}",
             f"{row['p_holm']:.4f}",
@@ -75,7 +76,15 @@ def add_tests(document: Document, comparison: dict[str, Any], about: str = "") -
     document.table(
         f"{about}Change against {baseline}: 95 % interval and p over {comparison['resampled']}s (paired "
         f"randomisation, Holm over this table){', p over seeds (Welch)' if over_seeds else ''}",
-        ["system and figure", "change", "interval", "d", "p (Holm)", *["p (seeds)"] * over_seeds],
+        [
+            "system and figure",
+            "change (over cells)",
+            "change (over questions)",
+            "interval",
+            "d",
+            "p (Holm)",
+            *["p (seeds)"] * over_seeds,
+        ],
         rows,
     )
 

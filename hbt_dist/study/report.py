@@ -175,7 +175,7 @@ class _Benchmark:
         for row in self.comparison["tests"] if self.comparison else []:
             if row["metric"] != "map":
                 continue
-            change = row["macro_system"] - row["macro_baseline"]
+            change = row["difference"]  # over questions, as the interval
             seeds = row.get("seeds") or {}
             robust = bool(seeds) and seeds["p"] < SIGNIFICANT
             clear = row["p_holm"] < SIGNIFICANT

@@ -67,6 +67,16 @@ def test_a_better_system_is_found_better(folders, tmp_path):
     assert len((out / "comparison.csv").read_text().splitlines()) == 5
 
 
+def test_a_change_stands_beside_its_own_interval(folders):
+    """Means over cells and over questions differ where cells have different numbers of questions."""
+    document = compare([[folders["better", 0]]], [folders["plain", 0]])
+    text = comparison_text(document)
+    for row in document["tests"]:
+        assert row["low"] <= row["difference"] <= row["high"]
+        digits = 1 if row["metric"] == "rank_distance" else 4
+        assert f"{row['difference']:+.{digits}f}  [{row['low']:+.{digits}f}" in text
+
+
 def test_cells_are_tested_one_by_one(folders):
     """Each cell's p, before Holm's correction, is that of the paired test on its questions alone."""
     from hbt_dist.evaluation.significance import compare_paired, holm
