@@ -83,7 +83,7 @@ def train(
     from hbt_dist.jobs import train_job
 
     folder = train_job(load_run(run, overrides or []), launcher, quiet=quiet)
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("RANK", "0") == "0" and folder.model.is_dir():
         typer.echo(f"model: {folder.model}")
 
 

@@ -41,7 +41,7 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
         _say(overlap_of(run))
     with own_storage(run, folder, teller(folder, None if quiet else _say)) if first else nullcontext():
         finished = _train_and_measure(run, folder, launcher, measure=measure, first=first, quiet=quiet)
-    if first and not finished and not quiet:
+    if first and not finished:
         step = max(folder.checkpoint_steps(), default=0)
         _say(f"stopped at step {step} as asked; the same command continues from there")
     return folder

@@ -20,8 +20,6 @@ from tests.training.conftest import Launch
 
 TEXTS = ["Which language has most speakers in Finland?", "Mikä on Unkarin pääkaupunki?", "a"]
 
-pytestmark = pytest.mark.cluster  # minutes of whole runs: by name, `-m cluster`
-
 
 def embeddings_of_transformers(folder: Path) -> np.ndarray:
     """Mean pooling written out, so that nothing of ours is in it."""

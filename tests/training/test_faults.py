@@ -28,8 +28,6 @@ Finished = Callable[..., Path]
 RAY_SECONDS = 400  # a start takes 20 seconds on two quiet cores, minutes on busy ones
 PATIENT = {"workers__start_timeout_seconds": 300}
 
-pytestmark = pytest.mark.cluster  # minutes of whole runs: by name, `-m cluster`
-
 
 def digests(folder: Path) -> dict[str, str]:
     return {str(path): hash_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -21,8 +21,6 @@ from tests.training.conftest import Launch
 Finished = Callable[..., Path]
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
-pytestmark = pytest.mark.cluster  # minutes of whole runs: by name, `-m cluster`
-
 
 def assert_same(output: Path, reference: Path) -> None:
     assert losses(output) == losses(reference)
