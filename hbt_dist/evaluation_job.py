@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hbt_dist.config import RunFile
 from hbt_dist.data.config import BenchmarkSettings
 from hbt_dist.errors import UserError
+from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.training.run_folder import environment_facts
 
 
@@ -140,6 +142,35 @@ def evaluate_job(
         )
     write_evaluation(evaluation, out, trec=trec, report=report)
     return summary(evaluation)
+
+
+def evaluate_for_run(
+    run: RunFile,
+    model: Path | str,
+    benchmark: BenchmarkSettings,
+    out: Path,
+    *,
+    scoring: EvaluationSettings | None = None,
+    training_languages: Sequence[str] | None = None,
+    report: bool = False,
+    quiet: bool = True,
+) -> str:
+    """Evaluate a model of a run with the run's own text settings and scoring, see `evaluate_job`.
+
+    Args:
+        scoring: instead of the run's.
+    """
+    return evaluate_job(
+        str(model),
+        benchmark,
+        out,
+        text=run.model.text,
+        scoring=scoring or run.evaluation.scoring,
+        trust_remote_code=run.model.trust_remote_code,
+        training_languages=training_languages,
+        quiet=quiet,
+        report=report,
+    )
 
 
 def _make_room(loaded: Any, combine: Any, text: dict[str, Any] | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from hbt_dist.config import RunFile
-from hbt_dist.evaluation_job import check_benchmarks, evaluate_job
+from hbt_dist.evaluation_job import check_benchmarks, evaluate_for_run
 from hbt_dist.training.beside import beside_training, own_storage, teller
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.validation import measure_in_a_process
@@ -120,16 +120,8 @@ def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], qui
         title = "before training" if when == "start" else "after training"
         if not quiet:
             _say(f"evaluate {title}: {benchmark.label}")
-        text = evaluate_job(
-            model,
-            benchmark,
-            out,
-            text=run.model.text,
-            scoring=run.evaluation.scoring,
-            trust_remote_code=run.model.trust_remote_code,
-            training_languages=languages,
-            quiet=quiet,
-            report=True,
+        text = evaluate_for_run(
+            run, model, benchmark, out, training_languages=languages, quiet=quiet, report=True
         )
         if not quiet:
             _say(text)

@@ -54,7 +54,7 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
     stop_file = stop_file or folder.root / "ray" / "stop"
     stop_file.parent.mkdir(parents=True, exist_ok=True)
     stop_file.unlink(missing_ok=True)
-    with connect(run.workers, extra_cpus=1 if run.evaluation.checkpoint_benchmarks else 0) as cluster:
+    with connect(run.workers) as cluster:
         use_gpu = check_resources(cluster, run.workers)
         _check_room_for_measuring(run, cluster, use_gpu)
         check_nodes(run)

@@ -21,6 +21,7 @@ from typing import Any
 
 from hbt_dist.config import BenchmarkSettings, RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.evaluation_job import evaluate_for_run
 from hbt_dist.search.folder import Trial, append_line, now, replace_json
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.validation import objectives_of
@@ -189,7 +190,7 @@ def _train_and_measure(
             final = BenchmarkSettings.model_validate(block)
             out = trial.folder / "evaluation" / "final" / final.label
             if not (out / "results.json").is_file():
-                _evaluate(run, folder.model, final, out)
+                evaluate_for_run(run, folder.model, final, out)
     if benchmark is None:
         report({"step": float(step)})
     return finished
@@ -263,26 +264,12 @@ def _measure(
     report: Report,
 ) -> None:
     place = Path("evaluation") / f"step-{step}" / benchmark.label
-    _evaluate(run, model, benchmark, trial.folder / place)
+    evaluate_for_run(run, model, benchmark, trial.folder / place)
     objectives = objectives_of(trial.folder / place)
     record.measured(
         step, {"loss": _loss_at(RunFolder(run.output_dir), step), **objectives, "evaluation": str(place)}
     )
     report({"step": float(step), **objectives})
-
-
-def _evaluate(run: RunFile, model: Path, benchmark: BenchmarkSettings, out: Path) -> None:
-    from hbt_dist.jobs import evaluate_job
-
-    evaluate_job(
-        str(model),
-        benchmark,
-        out,
-        text=run.model.text,
-        scoring=run.evaluation.scoring,
-        trust_remote_code=run.model.trust_remote_code,
-        quiet=True,
-    )
 
 
 def _loss_at(folder: RunFolder, step: int) -> float | None:

@@ -7,6 +7,7 @@ when all trainings have ended.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,12 +232,17 @@ def _say_overlaps(study: Study, say: Say) -> None:
 
 
 def _count_overlaps(study: Study, folder: SearchFolder, say: Say) -> None:
-    """How many training examples repeat the later benchmarks, into `OVERLAPS`: label -> source -> number."""
+    """How many training examples repeat the later benchmarks, into `OVERLAPS`: label -> source -> number.
+
+    Counted once: the trainings of a study do not change.
+    """
     from hbt_dist.data.corpus import build_corpus
     from hbt_dist.data.leakage import find_leaks
     from hbt_dist.jobs import load
 
-    later = study.file.later_benchmarks
+    file = folder.root / OVERLAPS
+    counted: dict[str, dict[str, int]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    later = [one for one in study.file.later_benchmarks if one.label not in counted]
     if not later:
         return
     labels = [benchmark.label for benchmark in later]
@@ -250,12 +256,12 @@ def _count_overlaps(study: Study, folder: SearchFolder, say: Say) -> None:
         for source, counts in find_leaks(corpus, benchmarks, labels).counts.items():
             for label, number in counts.items():
                 most[label][source] = max(number, most[label].get(source, 0))
-    replace_json(folder.root / OVERLAPS, most)
+    replace_json(file, {**counted, **most})
 
 
 def _evaluate_the_rest(study: Study, folder: SearchFolder, say: Say) -> None:
     """Measure on the later benchmarks, and the methods that use the models of another one on all of them."""
-    from hbt_dist.jobs import evaluate_job
+    from hbt_dist.evaluation_job import evaluate_for_run
 
     trials = trials_of(study.file, folder)
     for name, method in study.file.methods.items():
@@ -268,7 +274,7 @@ def _evaluate_the_rest(study: Study, folder: SearchFolder, say: Say) -> None:
                 out = trial.folder / "evaluation" / ("final" if own else name) / benchmark.label
                 if model.is_dir() and not (out / "results.json").is_file():
                     say(f"evaluate {name}: seed {trial.seed}, {benchmark.label}")
-                    evaluate_job(str(model), benchmark, out, text=run.model.text, scoring=scoring, quiet=True)
+                    evaluate_for_run(run, model, benchmark, out, scoring=scoring)
 
 
 def _described(study: StudyFile) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _setup(document: Document, study: StudyFile, folder: SearchFolder) -> None:
             "texts of the benchmarks were kept out of training"
             if study.check_leaks
             else "training data was NOT checked for texts of the benchmarks",
-            *_overlap_lines(folder),
+            *_overlap_lines(study, folder),
             f"hbt_dist {facts['hbt_dist']}, "
             + ", ".join(f"{name} {version}" for name, version in sorted(facts["versions"].items())),
             *study.notes,
@@ -121,12 +121,12 @@ def _setup(document: Document, study: StudyFile, folder: SearchFolder) -> None:
     )
 
 
-def _overlap_lines(folder: SearchFolder) -> list[str]:
+def _overlap_lines(study: StudyFile, folder: SearchFolder) -> list[str]:
     file = folder.root / OVERLAPS
-    if not file.is_file():
-        return []
+    counted = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     lines = []
-    for label, counts in json.loads(file.read_text("utf-8")).items():
+    for label in (one.label for one in study.later_benchmarks if one.label in counted):
+        counts = counted[label]
         found = ", ".join(f"{number:,} examples of {source}" for source, number in counts.items() if number)
         lines.append(f"{label} was added after the training: {found or 'no training text'} repeats it")
     return lines

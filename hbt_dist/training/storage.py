@@ -241,6 +241,9 @@ class RunStorage:
         if problem is not None:
             say(f"warning: {self.where}/checkpoints/{final.name} is passed over: {problem}")
             shutil.rmtree(beside)
+            # Without its manifest it no longer counts: the step is copied again when the run reaches it.
+            manifest = self._path(f"checkpoints/{final.name}/{MANIFEST}")
+            self._fs.move(manifest, f"{manifest}.damaged")
             return False
         shutil.rmtree(final, ignore_errors=True)
         beside.rename(final)

@@ -54,7 +54,7 @@ def measure_checkpoint(run: RunFile, held: Path, step: int) -> list[dict[str, An
     Raises:
         UserError: the checkpoint or a benchmark cannot be used.
     """
-    from hbt_dist.jobs import evaluate_job
+    from hbt_dist.evaluation_job import evaluate_for_run
     from hbt_dist.training.export import export_checkpoint
 
     folder = RunFolder(run.output_dir)
@@ -65,15 +65,7 @@ def measure_checkpoint(run: RunFile, held: Path, step: int) -> list[dict[str, An
         for benchmark in run.evaluation.checkpoint_benchmarks:
             began = time.monotonic()
             out = folder.evaluation / f"step-{step}" / benchmark.label
-            evaluate_job(
-                str(place / "model"),
-                benchmark,
-                out,
-                text=run.model.text,
-                scoring=run.evaluation.scoring,
-                trust_remote_code=run.model.trust_remote_code,
-                quiet=True,
-            )
+            evaluate_for_run(run, place / "model", benchmark, out)
             found.append(
                 {
                     "step": step,

@@ -84,6 +84,10 @@ def test_a_damaged_copy_is_passed_over(damage: str, storage: RunStorage, tmp_pat
     storage.fetch(there, RUN, said.append)
     assert there.checkpoint_steps() == [1]
     assert ("is passed over: state/weights" in said[0]) == (damage != "manifest")
+    assert storage.steps() == [1]
+    storage.put(here, here.checkpoint(2), 2, nothing)  # the run has reached the step again
+    storage.fetch(there, RUN, said.append)
+    assert there.checkpoint_steps() == [1, 2]
 
 
 def test_what_an_interrupted_copy_left_does_not_spoil_the_next(storage: RunStorage, tmp_path: Path) -> None:
