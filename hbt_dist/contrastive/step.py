@@ -31,6 +31,7 @@ from torch import Tensor
 
 from hbt_dist.contrastive.chunks import Chunk, RandomState, Tokens, plan_chunks
 from hbt_dist.contrastive.config import LossSettings, StepSettings
+from hbt_dist.contrastive.finite import NonFiniteError, broken_rows
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import Contrast, contrast, inner_product
@@ -106,31 +107,6 @@ class StepResult:
     traffic: dict[str, tuple[int, int]]  # collective -> (calls, bytes of the full tensor), this step
 
 
-class NonFiniteError(RuntimeError):
-    """A NaN or infinity appeared: in embeddings, in the loss, or in the model's gradient.
-
-    Raised on every rank in the same step, before the optimizer moved anything (for ``what = "gradient"``
-    see `check_gradient_norm`).
-
-    Attributes:
-        what: ``"embedding"``, ``"loss"`` or ``"gradient"``.
-        step, kind: of the global batch.
-        rows: rows of the global batch that are at fault; all of them where it cannot be told.
-        examples, question_languages, passage_languages: of these rows, as numbers of the corpus.
-    """
-
-    def __init__(self, what: str, batch: Any, rows: np.ndarray) -> None:
-        self.what, self.step, self.kind, self.rows = what, int(batch.step), str(batch.kind), rows
-        self.examples = np.asarray(batch.example)[rows]
-        self.question_languages = np.asarray(batch.question_language)[rows]
-        self.passage_languages = np.asarray(batch.passage_language)[rows]
-        shown = ", ".join(str(row) for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
-        super().__init__(
-            f"step {self.step} ({self.kind}): NaN or infinity in the {what}; "
-            f"{len(rows)} of {len(np.asarray(batch.example))} rows: {shown}"
-        )
-
-
 def contrastive_step(
     engine: ContrastiveEngine,
     local: LocalRows | Sequence[LocalRows],
@@ -175,20 +151,6 @@ def contrastive_step(
             for name, (calls, size) in after.items()
         },
     )
-
-
-def check_gradient_norm(norm: float, local: LocalRows | Sequence[LocalRows]) -> None:
-    """Raise if the norm of the model's gradient is not finite; every rank sees the same norm.
-
-    Under fp16 loss scaling an overflow skips the step and is no error: do not call this then. Rows cannot be
-    told apart here, so the error names the whole batch.
-
-    Raises:
-        NonFiniteError: with ``what = "gradient"``.
-    """
-    if not math.isfinite(norm):
-        batch = (local[0] if isinstance(local, Sequence) else local).batch
-        raise NonFiniteError("gradient", batch, np.arange(len(np.asarray(batch.example))))
 
 
 class _Part:
@@ -343,7 +305,7 @@ class _Part:
         broken = self.scalars[-1] > 0
         if broken or not math.isfinite(self.scalars[0]):
             if not broken:
-                bad_b = _broken(part.questions_bD)
+                bad_b = broken_rows(part.questions_bD)
             every = self.world.all_gather(bad_b.to(torch.uint8)).cpu().numpy()
             rows = every.nonzero()[0] if every.any() else np.arange(len(every))
             raise NonFiniteError("embedding" if broken else "loss", self.local.batch, rows)
@@ -351,19 +313,14 @@ class _Part:
     def _broken_embeddings(self) -> Tensor:
         """Own rows with an embedding that is not finite, of any role: (b,) bool."""
         b = self.embeddings["question"].shape[0]
-        bad_b = _broken(self.embeddings["question"])
-        bad_passage = _broken(self.embeddings["passage"])
+        bad_b = broken_rows(self.embeddings["question"])
+        bad_passage = broken_rows(self.embeddings["passage"])
         bad_b |= bad_passage[:b]
         if bad_passage.shape[0] > b:
             bad_b |= bad_passage[b:].view(b, -1).any(1)
         if "aligned" in self.embeddings:
-            bad_b |= _broken(self.embeddings["aligned"])
+            bad_b |= broken_rows(self.embeddings["aligned"])
         return bad_b
-
-
-def _broken(rows_nD: Tensor) -> Tensor:
-    """Rows with a NaN or an infinity, (n,) bool; a sum keeps them and needs no memory of the rows' size."""
-    return ~torch.isfinite(rows_nD.sum(1))
 
 
 def _check_lengths(roles: dict[str, Tokens], local: LocalRows) -> None:

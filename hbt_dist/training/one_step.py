@@ -13,7 +13,8 @@ from hbt_dist.batching.code_switching.switching import summed_figures
 from hbt_dist.batching.collate import collate
 from hbt_dist.config import RunFile
 from hbt_dist.contrastive.config import StepSettings
-from hbt_dist.contrastive.step import NonFiniteError, check_gradient_norm, contrastive_step
+from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
+from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.data.corpus import Corpus
 from hbt_dist.errors import UserError
@@ -52,7 +53,7 @@ def train_step(
         result = contrastive_step(engine, local, run.loss, how, world)
         norm = engine.step(step)
         if not engine.scales_loss:
-            check_gradient_norm(norm, local)
+            check_gradient_norm(norm, local.batch)
     except NonFiniteError as error:
         raise explain_divergence(error, prepared.corpus) from error
     seconds = time.monotonic() - tick

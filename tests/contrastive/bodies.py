@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from hbt_dist.contrastive.chunks import plan_chunks
+from hbt_dist.contrastive.finite import NonFiniteError
 from hbt_dist.contrastive.gather import check_equal_slices, gather_embeddings, scatter_gradients
-from hbt_dist.contrastive.step import NonFiniteError, contrastive_step
+from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 from hbt_dist.training.engine import build_engine

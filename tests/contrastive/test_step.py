@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from hbt_dist.contrastive.chunks import RandomState
+from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
 from hbt_dist.contrastive.fit import find_chunk_rows, resolve_chunk_rows
-from hbt_dist.contrastive.step import NonFiniteError, check_gradient_norm, contrastive_step
+from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 from hbt_dist.training.engine import build_engine
@@ -151,13 +152,13 @@ def test_figures_of_a_step() -> None:
 
 
 def test_a_gradient_that_is_not_finite_names_step_and_examples() -> None:
-    local = locals_of(Case(), 1, 3)[0]
-    check_gradient_norm(1.0, local)
+    batch = locals_of(Case(), 1, 3)[0][0].batch
+    check_gradient_norm(1.0, batch)
     for norm in (float("nan"), float("inf")):
         with pytest.raises(
             NonFiniteError, match=r"step 3 \(mixed\): NaN or infinity in the gradient"
         ) as caught:
-            check_gradient_norm(norm, local)
+            check_gradient_norm(norm, batch)
         assert caught.value.examples.tolist() == list(range(12))
 
 
