@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 15.0
+Say = Callable[[str], None]
+
+
+def say(text: str) -> None:
+    """Print a line at once, so that a log holds the lines of several writers in their order."""
+    print(text, flush=True)
 
 
 class Progress:

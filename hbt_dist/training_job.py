@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal
 
 from hbt_dist.config import RunFile
 from hbt_dist.evaluation_job import check_benchmarks, evaluate_for_run
+from hbt_dist.progress import say
 from hbt_dist.training.beside import beside_training, own_storage, teller
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.validation import measure_in_a_process
@@ -38,12 +38,12 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
     if measure:
         check_benchmarks(run.evaluation.benchmarks)
     if first and run.data.exclude_overlap_with and not quiet:
-        _say(overlap_of(run))
-    with own_storage(run, folder, teller(folder, None if quiet else _say)) if first else nullcontext():
+        say(overlap_of(run))
+    with own_storage(run, folder, teller(folder, None if quiet else say)) if first else nullcontext():
         finished = _train_and_measure(run, folder, launcher, measure=measure, first=first, quiet=quiet)
     if first and not finished:
         step = max(folder.checkpoint_steps(), default=0)
-        _say(f"stopped at step {step} as asked; the same command continues from there")
+        say(f"stopped at step {step} as asked; the same command continues from there")
     return folder
 
 
@@ -71,7 +71,7 @@ def _train_and_measure(
             before, after = (folder.evaluation / when / benchmark.label for when in ("start", "end"))
             page = write_report(after, baseline=before)
             if not quiet:
-                _say(f"{before_and_after(before, after)}\n  report: {page}")
+                say(f"{before_and_after(before, after)}\n  report: {page}")
     return finished
 
 
@@ -88,10 +88,10 @@ def train_in_process(run: RunFile, *, first: bool = True, quiet: bool = False) -
     from hbt_dist.training.trainer import train_loop
 
     folder = RunFolder(run.output_dir)
-    say = teller(folder, None if quiet else _say)
+    tell = teller(folder, None if quiet else say)
     timeout = timedelta(seconds=run.training.hang_timeout_seconds)
     with EnvironmentRuntime(timeout) as runtime:
-        followers = beside_training(run, folder, measure_in_a_process(run), say) if first else nullcontext()
+        followers = beside_training(run, folder, measure_in_a_process(run), tell) if first else nullcontext()
         with followers:
             return train_loop(run, runtime, quiet=quiet).finished
 
@@ -119,12 +119,12 @@ def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], qui
             continue  # a resumed run: the start model has not changed
         title = "before training" if when == "start" else "after training"
         if not quiet:
-            _say(f"evaluate {title}: {benchmark.label}")
+            say(f"evaluate {title}: {benchmark.label}")
         text = evaluate_for_run(
             run, model, benchmark, out, training_languages=languages, quiet=quiet, report=True
         )
         if not quiet:
-            _say(text)
+            say(text)
 
 
 def _start_model(run: RunFile, folder: RunFolder) -> str:
@@ -135,7 +135,3 @@ def _start_model(run: RunFile, folder: RunFolder) -> str:
         return run.model.name_or_path
     prepare(run)
     return str(folder.start)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stdout, flush=True)

@@ -15,7 +15,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,12 +24,12 @@ from hbt_dist.errors import UserError
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
 from hbt_dist.orchestration.config import WorkerSettings
 from hbt_dist.orchestration.trial import write_plan
+from hbt_dist.progress import Say
+from hbt_dist.progress import say as say_line
 from hbt_dist.search.config import EarlyStopping, SearchFile
 from hbt_dist.search.folder import SearchFolder, Trial
 from hbt_dist.search.sampler import Sampler, make_sampler
 from hbt_dist.search.space import Base
-
-Say = Callable[[str], None]
 
 
 class TrialSource(Protocol):
@@ -154,7 +154,7 @@ def run_trials(
     max_concurrent: int | None = None,
     early_stopping: EarlyStopping | None = None,
     trackers: Sequence[str] = (),
-    say: Say = print,
+    say: Say = say_line,
 ) -> None:
     """Run every trial of a source on the cluster that `workers` names; returns when all have ended.
 

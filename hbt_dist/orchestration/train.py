@@ -21,6 +21,7 @@ from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
 from hbt_dist.orchestration.nodes import check_nodes
+from hbt_dist.progress import say
 from hbt_dist.runtime import RayRuntime
 from hbt_dist.training.beside import beside_training, teller
 from hbt_dist.training.preparation import prepare
@@ -59,10 +60,10 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
         _check_room_for_measuring(run, cluster, use_gpu)
         check_nodes(run)
         # On a private cluster the progress below shows the log.
-        say = teller(folder, None if quiet or cluster.private else print)
+        tell = teller(folder, None if quiet or cluster.private else say)
         with (
             _Follower(folder, run, quiet=quiet or not cluster.private),
-            beside_training(run, folder, _measure_on_ray(run), say),
+            beside_training(run, folder, _measure_on_ray(run), tell),
             _sigterm_makes(stop_file),
         ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)
@@ -214,7 +215,7 @@ class _Follower:
         while not last:
             last = self._stop.wait(0.5)
             for line in self._new_lines(self._folder.log):
-                (progress.say if progress else print)(line)
+                (progress.say if progress else say)(line)
             for line in self._new_lines(self._folder.metrics):
                 figures = _parse(line)
                 if figures is None:

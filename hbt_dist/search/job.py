@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hbt_dist.progress import say
 from hbt_dist.search.config import OBJECTIVES, SearchFile
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
@@ -65,9 +66,9 @@ def search_job(
         source = SearchSource(search, base, folder, retry_failed=retry_failed)
         if continued and not quiet:
             ended = sum(trial.status() not in (None, "running") for trial in folder.trials())
-            print(f"continuing: {ended} trials have ended", flush=True)
+            say(f"continuing: {ended} trials have ended")
         if search.warm_start:
-            print(f"learned from {source.warm_start()} points of earlier searches", flush=True)
+            say(f"learned from {source.warm_start()} points of earlier searches")
         run_trials(
             source,
             folder,
@@ -76,7 +77,7 @@ def search_job(
             max_concurrent=search.max_concurrent,
             early_stopping=search.early_stopping,
             trackers=search.trackers,
-            say=(lambda text: None) if quiet else (lambda text: print(text, flush=True)),
+            say=(lambda text: None) if quiet else say,
         )
     finally:
         folder.close()

@@ -8,7 +8,7 @@ when all trainings have ended.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from typing import Any
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.progress import Say
+from hbt_dist.progress import say as say_line
 from hbt_dist.search.folder import SearchFolder, Trial, replace_json
 from hbt_dist.search.space import Base
 from hbt_dist.settings import load_settings
 from hbt_dist.study.config import Method, StudyFile
-
-Say = Callable[[str], None]
 
 #: How many training examples repeat the later benchmarks.
 OVERLAPS = "later_overlaps.json"
@@ -184,10 +184,7 @@ def study_job(
     from hbt_dist.jobs import check_benchmarks
     from hbt_dist.orchestration.search import run_trials
 
-    def say(text: str) -> None:
-        if not quiet:
-            print(text, flush=True)
-
+    say: Say = (lambda text: None) if quiet else say_line
     study = Study.load(path, overrides)
     if dry_run:
         from hbt_dist.study.dry_run import describe_study
