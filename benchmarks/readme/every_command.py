@@ -4,7 +4,7 @@
 
 Needs nothing but Python and git. WORK must not exist; it receives the clone, a home folder of its own and
 what the commands write (some 8 GB). A command is run as the README has it; what the reader brings is small
-(`run.yaml`, training data, the size of the search). What one bare machine cannot run is listed with the reason
+(`run.yaml`, training data, the size of the search). What one bare machine cannot run is listed with a reason
 and the test that runs it, see `tests/test_readme.py`.
 
 OUTPUT.log receives all that was printed, OUTPUT.md one line for each command. Exit code 1: a command failed,

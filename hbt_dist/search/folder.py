@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from hbt_dist import __version__
 from hbt_dist.errors import UserError
 
 FORMAT = 1
+_HEAD = ("format", "hbt_dist", "started", "fingerprint")
 Status = Literal["running", "finished", "stopped", "failed"]
 
 
@@ -122,12 +123,15 @@ class SearchFolder:
         self.stop_file = root / "stop"
         self._lock = FileLock(root / ".lock")
 
-    def open(self, described: dict[str, Any], files: Mapping[str, Any]) -> bool:
+    def open(
+        self, described: dict[str, Any], files: Mapping[str, Any], may_grow: Collection[str] = ()
+    ) -> bool:
         """Make the folder, or continue the one that is there; tells whether it was there.
 
         Args:
             described: what `search.json` says besides format, version and time.
             files: name -> content of further YAML files.
+            may_grow: what of `described` may have more entries than before; those that were there stay.
 
         Raises:
             UserError: another process works there; it holds another search, or one of another format.
@@ -142,7 +146,9 @@ class SearchFolder:
         fingerprint = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
         before = self._read(self.root / "search.json")
         if before is not None:
-            self._check(before, described, fingerprint)
+            self._check(before, described, fingerprint, may_grow)
+            if before["fingerprint"] != fingerprint:
+                replace_json(self.root / "search.json", {**before, **described, "fingerprint": fingerprint})
             self._write_files(files)  # what does not make it another one may have changed
             return True
         if any(self.root.glob("trials/*")):
@@ -179,7 +185,13 @@ class SearchFolder:
             raise UserError(str(path), "is not a search", "choose another output_dir")
         return found
 
-    def _check(self, before: dict[str, Any], described: dict[str, Any], fingerprint: str) -> None:
+    def _check(
+        self,
+        before: dict[str, Any],
+        described: dict[str, Any],
+        fingerprint: str,
+        may_grow: Collection[str],
+    ) -> None:
         if before.get("format") != FORMAT:
             raise UserError(
                 str(self.root / "search.json"),
@@ -188,7 +200,14 @@ class SearchFolder:
                 "choose another output_dir",
             )
         if before.get("fingerprint") != fingerprint:
-            changed = [key for key in described if before.get(key) != described[key]]
+            changed = [
+                key
+                for key in described
+                if before.get(key) != described[key]
+                and not (key in may_grow and _holds(described[key], before.get(key)))
+            ]
+            if not changed and set(before) == {*described, *_HEAD}:
+                return
             raise UserError(
                 str(self.root),
                 f"holds another search (it differs in {', '.join(changed) or 'its settings'})",
@@ -223,3 +242,10 @@ class SearchFolder:
             return None
         lines = [history[max(common)] for history in histories]
         return {name: sum(line[name] for line in lines) / len(lines) for name in objectives}
+
+
+def _holds(new: Any, old: Any) -> bool:
+    """Whether every entry of a mapping or a list is in a new one, with the same value."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        return all(key in new and new[key] == value for key, value in old.items())
+    return isinstance(new, list) and isinstance(old, list) and all(value in new for value in old)

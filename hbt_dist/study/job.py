@@ -193,7 +193,11 @@ def study_job(
         return Path(study.file.output_dir)
     check_benchmarks(study.file.all_benchmarks())
     folder = SearchFolder(Path(study.file.output_dir))
-    folder.open(_described(study.file), {"study.yaml": study.file.model_dump(mode="json")})
+    folder.open(
+        _described(study.file),
+        {"study.yaml": study.file.model_dump(mode="json")},
+        may_grow=("methods", "seeds"),
+    )
     try:
         if study.file.check_leaks:
             _say_overlaps(study, say)

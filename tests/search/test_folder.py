@@ -41,6 +41,37 @@ def test_the_same_search_is_continued_and_another_refused(tmp_path: Path) -> Non
         SearchFolder(tmp_path).open({**DESCRIBED, "space": {}}, {})
 
 
+def test_what_may_grow_keeps_what_it_held(tmp_path: Path) -> None:
+    grows = ("methods", "seeds")
+    first = {"name": "s", "methods": {"a": {"alpha": 1.0}}, "seeds": [0]}
+
+    def open_(**changed: object) -> dict[str, object]:
+        folder = SearchFolder(tmp_path)
+        try:
+            folder.open({**first, **changed}, {}, may_grow=grows)
+        finally:
+            folder.close()
+        found = json.loads((tmp_path / "search.json").read_text("utf-8"))
+        return {key: found[key] for key in first}
+
+    open_()
+    started = json.loads((tmp_path / "search.json").read_text("utf-8"))["started"]
+    more: dict[str, object] = {"methods": {"a": {"alpha": 1.0}, "b": {}}, "seeds": [0, 1]}
+    assert open_(**more) == {**first, **more}
+    assert open_(**more) == {**first, **more}
+    assert json.loads((tmp_path / "search.json").read_text("utf-8"))["started"] == started
+    for wrong in (
+        {**more, "methods": {"a": {"alpha": 0.5}, "b": {}}},
+        {**more, "methods": {"a": {"alpha": 1.0}}},
+        {**more, "seeds": [1, 2]},
+        {**more, "name": "other"},
+    ):
+        with pytest.raises(UserError, match="another search"):
+            open_(**wrong)
+    with pytest.raises(UserError, match="differs in seeds"):
+        SearchFolder(tmp_path).open({**first, **more, "seeds": [0, 1, 2]}, {})
+
+
 def test_two_processes_do_not_write_one_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = opened(tmp_path)
     second = SearchFolder(tmp_path)
