@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -140,7 +142,7 @@ def measure_in_a_process(run: RunFile) -> Measure:
         environment = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
         environment["CUDA_VISIBLE_DEVICES"] = ""
         done = subprocess.run(
-            [sys.executable, "-m", "hbt_dist.training.validation"],
+            [sys.executable, "-m", "hbt_dist.training.validation", str(os.getpid())],
             input=json.dumps({"run": run.plain(), "held": str(held), "step": step}),
             env=environment,
             capture_output=True,
@@ -155,7 +157,17 @@ def measure_in_a_process(run: RunFile) -> Measure:
     return measure
 
 
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, however that one ended; temporary folders go first."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10.0)  # native code may not listen
+    os._exit(1)
+
+
 def _main() -> None:
+    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
     os.nice(10)
     asked = json.load(sys.stdin)
     run = RunFile.model_validate(asked["run"])

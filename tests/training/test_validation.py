@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hbt_dist.config import RunFile, load_run
@@ -93,3 +98,22 @@ def test_search_trials_watch_themselves(tmp_path: Path) -> None:
     assert alone.training.storage is None
     assert alone.training.keep_best is None
     assert alone.evaluation.checkpoint_benchmarks == ()
+
+
+def test_measuring_ends_with_the_training(tmp_path: Path) -> None:
+    """Its parent is killed with no chance to say so, while it still waits for what to measure."""
+    starter = (
+        "import os, subprocess, sys; "
+        "below = [sys.executable, '-m', 'hbt_dist.training.validation', str(os.getpid())]; "
+        "started = subprocess.Popen(below, stderr=subprocess.DEVNULL); "
+        "print(started.pid, flush=True); started.wait()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", starter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
+    ) as parent:
+        assert parent.stdout is not None
+        measuring = psutil.Process(int(parent.stdout.readline()))
+        with pytest.raises(psutil.TimeoutExpired):
+            measuring.wait(8)
+        os.kill(parent.pid, signal.SIGKILL)
+        measuring.wait(20)
