@@ -48,7 +48,7 @@ def test_a_trial_that_falls_behind_is_stopped_and_makes_room(tmp_path: Path) -> 
         tmp_path,
         [0.5],
         [0],
-        steps=600,
+        steps=360,
         space={"optimizer.learning_rate": {"choice": [3e-3, 1e-9, 3.1e-3]}},
         early_stopping={"metric": "monolingual", "first_step": 60, "reduction": 2},
     )
@@ -65,6 +65,6 @@ def test_a_trial_that_falls_behind_is_stopped_and_makes_room(tmp_path: Path) -> 
     statuses = search.statuses()
     assert statuses["p0000-s0"] == "finished"
     assert statuses["p0001-s0"] == "stopped"
-    assert steps_of(search.folder, "p0001-s0")[-1] < 600
+    assert steps_of(search.folder, "p0001-s0")[-1] < 360
     assert not (search.folder / "trials/p0001-s0/run/model").exists()
     assert "removing a placement group" not in search.tail()

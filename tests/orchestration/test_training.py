@@ -48,8 +48,8 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path: Path) -> None:
     """The checkpoints are measured by Ray tasks meanwhile, each once."""
     output, cache = tmp_path / "out", tmp_path / "cache"
     changes: dict[str, Any] = {
-        "training__steps": 400,
-        "training__checkpoint_every": 200,
+        "training__steps": 240,
+        "training__checkpoint_every": 120,
         "deepspeed__config": 1,
     }
     run = tiny_run(output, cache, evaluation={"checkpoint_benchmarks": [DEV]}, **changes)
@@ -62,7 +62,7 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path: Path) -> None:
     assert left_behind(process.pid) == []
     stopped = len(losses(output))
     assert f"stopped at step {stopped} as asked; the same command continues" in out
-    assert stopped < 400
+    assert stopped < 240
     assert verify(output / "checkpoints" / f"step-{stopped:010d}", stopped)[0] is None
     assert not (output / "model").exists()
 
@@ -72,9 +72,9 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path: Path) -> None:
     label = BenchmarkSettings.model_validate(DEV).label
     lines = [json.loads(line) for line in (output / "validation.jsonl").read_text("utf-8").splitlines()]
     assert [(line["step"], line["benchmark"]) for line in lines] == [
-        (step, label) for step in sorted({stopped, 200, 400})
+        (step, label) for step in sorted({stopped, 120, 240})
     ]
-    assert f"step 400 on {label}: monolingual" in out + err
+    assert f"step 240 on {label}: monolingual" in out + err
 
     reference = tmp_path / "reference" / "out"
     reference.parent.mkdir()
