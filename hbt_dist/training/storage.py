@@ -55,7 +55,7 @@ class RunStorage:
 
     def __init__(self, where: str, name: str, *, renew: float = _RENEW, silence: float = _DEAD) -> None:
         self._renew, self._silence = renew, silence
-        self.where = f"{where.rstrip('/')}/{name}"
+        self.where = f"{where.partition('?')[0].rstrip('/')}/{name}"
         try:
             self._fs, root = (
                 fs.FileSystem.from_uri(where)
@@ -168,6 +168,7 @@ class RunStorage:
             for place in (folder.model, folder.evaluation):
                 if place.is_dir():
                     self._put_folder(place, place.name)
+            self._remove_others(folder.model, "model")
 
     def _put_files(self, folder: RunFolder) -> None:
         for name in _FILES:
@@ -179,6 +180,12 @@ class RunStorage:
         files = [path for path in source.rglob("*") if path.is_file()]
         for file in sorted(files, key=lambda path: (path.name == "config.json", path)):
             self._send(file, f"{name}/{file.relative_to(source)}")
+
+    def _remove_others(self, source: Path, name: str) -> None:
+        """What a longer run's model does not have: its tokenizer or its shards may have other names."""
+        for relative in self._files_below(name):
+            if not (source / relative).is_file():
+                self._fs.delete_file(self._path(f"{name}/{relative}"))
 
     # ---------------------------------------------------------------- from the storage
 
@@ -282,11 +289,16 @@ class RunStorage:
             self._receive(name, file)
 
     def _receive_folder(self, name: str, folder: Path) -> None:
+        for relative in self._files_below(name):
+            self._receive(f"{name}/{relative}", folder / relative)
+
+    def _files_below(self, name: str) -> list[str]:
         selector = fs.FileSelector(self._path(name), recursive=True, allow_not_found=True)
-        for info in self._fs.get_file_info(selector):
-            if info.type == fs.FileType.File:
-                relative = info.path.removeprefix(f"{self._path(name)}/")
-                self._receive(f"{name}/{relative}", folder / relative)
+        return [
+            info.path.removeprefix(f"{self._path(name)}/")
+            for info in self._fs.get_file_info(selector)
+            if info.type == fs.FileType.File
+        ]
 
     def _make_parent(self, name: str) -> None:
         self._fs.create_dir(self._path(name).rsplit("/", 1)[0], recursive=True)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import signal
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
 
 from hbt_dist.config import load_run
 from hbt_dist.errors import UserError
@@ -37,11 +41,39 @@ def nothing(steps: list[int]) -> set[int]:
     return set()
 
 
-@pytest.fixture(params=["folder", "file://"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> RunStorage:
-    where = tmp_path / "storage"
-    where.mkdir()
-    return RunStorage(f"file://{where}" if "file" in request.param else str(where), "one")
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The address of an object store on this machine."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server.start()
+    try:
+        yield f"127.0.0.1:{server.get_host_and_port()[1]}"
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["folder", "file://", "s3://"])
+def where(request: pytest.FixtureRequest, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "s3://":
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "for-the-test")
+        bucket = f"b{uuid.uuid4().hex}"
+        options = f"region=us-east-1&scheme=http&endpoint_override={s3}&allow_bucket_creation=true"
+        fs.FileSystem.from_uri(f"s3://{bucket}?{options}")[0].create_dir(bucket)
+        return f"s3://{bucket}/runs?{options}"
+    place = tmp_path / "storage"
+    place.mkdir()
+    return f"file://{place}" if request.param == "file://" else str(place)
+
+
+@pytest.fixture
+def storage(where: str) -> RunStorage:
+    return RunStorage(where, "one")
+
+
+def remove(storage: RunStorage, name: str) -> None:
+    storage._fs.delete_file(storage._path(name))
 
 
 def test_there_and_back(storage: RunStorage, tmp_path: Path) -> None:
@@ -73,13 +105,11 @@ def test_a_damaged_copy_is_passed_over(damage: str, storage: RunStorage, tmp_pat
     here, said = run_folder(tmp_path / "here"), list[str]()
     for step in (1, 2):
         storage.put(here, here.checkpoint(step), step, nothing)
-    copy = tmp_path / "storage" / "one" / "checkpoints" / "step-0000000002"
+    copy = "checkpoints/step-0000000002"
     if damage == "manifest":
-        (copy / "manifest.json").unlink()  # it was being written when its writer died
-    elif damage == "weights":
-        (copy / "state" / "weights").write_bytes(b"?" * 1000)
+        remove(storage, f"{copy}/manifest.json")  # it was being written when its writer died
     else:
-        (copy / "state" / "weights").write_bytes(b"?")
+        storage._write(f"{copy}/state/weights", b"?" * (1000 if damage == "weights" else 1))
     there = RunFolder(tmp_path / "there")
     storage.fetch(there, RUN, said.append)
     assert there.checkpoint_steps() == [1]
@@ -93,11 +123,8 @@ def test_a_damaged_copy_is_passed_over(damage: str, storage: RunStorage, tmp_pat
 def test_what_an_interrupted_copy_left_does_not_spoil_the_next(storage: RunStorage, tmp_path: Path) -> None:
     """Another number of workers writes other files for the same step."""
     here, said = run_folder(tmp_path / "here"), list[str]()
-    copy = tmp_path / "storage" / "one" / "checkpoints" / "step-0000000002"
-    copy.mkdir(parents=True)
-    (copy / "rank-3").write_bytes(b"of an earlier start")
-    (copy.parent / "notes").mkdir()
-    (copy.parent / "notes" / "manifest.json").write_text("{}", "utf-8")  # somebody else's
+    storage._write("checkpoints/step-0000000002/rank-3", b"of an earlier start")
+    storage._write("checkpoints/notes/manifest.json", b"{}")  # somebody else's
     storage.put(here, here.checkpoint(2), 2, nothing)
     assert storage.steps() == [2]
     storage.fetch(RunFolder(tmp_path / "there"), RUN, said.append)
@@ -145,8 +172,19 @@ def test_another_run_is_refused(storage: RunStorage, tmp_path: Path) -> None:
     assert there.checkpoint_steps() == []
 
 
-def test_one_writer(tmp_path: Path) -> None:
-    where = str(tmp_path)
+def test_a_model_has_only_its_own_files_there(storage: RunStorage, tmp_path: Path) -> None:
+    here = run_folder(tmp_path / "here")
+    here.model.mkdir()
+    for names in (("config.json", "model-1-of-2", "model-2-of-2"), ("config.json", "model")):
+        shutil.rmtree(here.model)
+        here.model.mkdir()
+        for name in names:
+            (here.model / name).write_text(name, "utf-8")
+        storage.put_results(here)
+        assert sorted(storage._files_below("model")) == sorted(names)
+
+
+def test_one_writer(where: str, tmp_path: Path) -> None:
     first = RunStorage(where, "one", renew=0.02, silence=0.5)
     second = RunStorage(where, "one", renew=0.02, silence=0.5)
     here, there = RunFolder(tmp_path / "here"), RunFolder(tmp_path / "there")
@@ -155,10 +193,10 @@ def test_one_writer(tmp_path: Path) -> None:
             pass
         with second.owned_by(here):
             pass  # the folder itself has a lock; the same folder may come back from elsewhere
-    (tmp_path / "one" / "owner.json").write_text(json.dumps({"owner": "dead", "time": 0}), "utf-8")
+    second._write("owner.json", json.dumps({"owner": "dead", "time": 0}).encode())
     with second.owned_by(there):
-        assert json.loads((tmp_path / "one" / "owner.json").read_text("utf-8"))["owner"] != "dead"
-    assert not (tmp_path / "one" / "owner.json").exists()
+        assert json.loads(second._read("owner.json") or b"")["owner"] != "dead"
+    assert second._read("owner.json") is None
     assert "storage-owner" not in [thread.name for thread in threading.enumerate()]
 
 
