@@ -168,7 +168,8 @@ class RunStorage:
             for place in (folder.model, folder.evaluation):
                 if place.is_dir():
                     self._put_folder(place, place.name)
-            self._remove_others(folder.model, "model")
+            if folder.model.is_dir():  # a run that stopped before its end leaves the model that is there
+                self._remove_others(folder.model, "model")
 
     def _put_files(self, folder: RunFolder) -> None:
         for name in _FILES:

@@ -182,6 +182,9 @@ def test_a_model_has_only_its_own_files_there(storage: RunStorage, tmp_path: Pat
             (here.model / name).write_text(name, "utf-8")
         storage.put_results(here)
         assert sorted(storage._files_below("model")) == sorted(names)
+    shutil.rmtree(here.model)
+    storage.put_results(here)
+    assert sorted(storage._files_below("model")) == ["config.json", "model"]
 
 
 def test_one_writer(where: str, tmp_path: Path) -> None:
