@@ -5,8 +5,8 @@
 
 For each system against the baseline and each setting: means, paired randomisation and bootstrap over question
 ids (or paragraphs), effect size, Holm's correction over all tests that are reported together; the change of
-every pair cell and its test, Holm over the cells; whether the cross-lingual gain grows with the distance of
-the languages; and the figures that papers printed for the benchmark.
+every pair cell and its test, step-down maxT over the cells; whether the cross-lingual gain grows with the
+distance of the languages; and the figures that papers printed for the benchmark.
 
 Per-question values of several seeds are averaged before the paired test, and a Welch test over the seeds'
 means stands beside it.
@@ -32,11 +32,10 @@ from hbt_dist.errors import UserError
 from hbt_dist.evaluation.published import published_means
 from hbt_dist.evaluation.results import SCHEMA, SCHEMA_VERSION
 from hbt_dist.evaluation.significance import (
-    RESAMPLES,
     compare_paired,
     compare_seeds,
     holm,
-    randomisation_by_column,
+    step_down_by_column,
 )
 from hbt_dist.evaluation.typology import DISTANCES, distance_effect, group_contrast
 
@@ -46,8 +45,6 @@ MEASURES = (
     ("multilingual", "map"),
     ("multilingual", "rank_distance"),
 )
-CELL_RESAMPLES = 200  # permutations per cell tested: the smallest p, corrected, is .005
-MOST_CELLS = 1024  # the work grows with the fourth power of the number of languages
 KEY = ["question_id", "question_language", "candidate_language"]
 
 
@@ -154,7 +151,7 @@ def compare(
         "cell_gain": {
             names[i]: _nones(_mean_cells(groups[i]) - _mean_cells(groups[0])) for i in range(1, len(groups))
         },
-        "cell_p_holm": {
+        "cell_p": {
             names[i]: _nones(_cell_p(groups[0], groups[i], first.languages, cluster))
             for i in range(1, len(groups))
         },
@@ -221,12 +218,7 @@ def _tests(
 def _cell_p(
     baseline: list[StoredEvaluation], system: list[StoredEvaluation], languages: list[str], cluster: str
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(L, L) p of each pair cell's change, Holm over the cells; NaN where a cell is empty.
-
-    NaN everywhere beyond `MOST_CELLS`.
-    """
-    if len(languages) ** 2 > MOST_CELLS:
-        return np.full((len(languages), len(languages)), np.nan)
+    """(L, L) p of each pair cell's change, corrected for all cells; NaN where a cell is empty."""
     a, b = (_seed_mean(group, "pair", "map") for group in (baseline, system))
     joined = a.merge(b, on=[*KEY, "question_cluster"], suffixes=("_a", "_b"))
     unit = "question_id" if cluster == "question" else "question_cluster"
@@ -240,8 +232,7 @@ def _cell_p(
     difference = np.divide(sums, counts, out=np.full(length, np.nan), where=counts > 0).reshape(-1, size**2)
     tested = ~np.isnan(difference).all(axis=0)
     found = np.full(size**2, np.nan)
-    resamples = max(RESAMPLES, CELL_RESAMPLES * int(tested.sum()))
-    found[tested] = holm(randomisation_by_column(difference[:, tested], resamples=resamples).tolist())
+    found[tested] = step_down_by_column(difference[:, tested])
     return found.reshape(size, size)
 
 

@@ -93,7 +93,7 @@ def add_cell_changes(
     document: Document, comparison: dict[str, Any], system: str, file: str, *, about: str = ""
 ) -> None:
     """The difference of the pair matrices, with stars where a cell's change is significant."""
-    p_values = comparison["cell_p_holm"][system]
+    p_values = comparison["cell_p"][system]
     tested = [p for row in p_values for p in row if p is not None]
     baseline = next(iter(comparison["folders"]))
     matrix = language_matrix(
@@ -106,8 +106,8 @@ def add_cell_changes(
     document.matrix(matrix, file, numbers=False)
     document.paragraph(
         f"{sum(p < SIGNIFICANT for p in tested)} of {len(tested)} cells differ (*: p < .05, paired "
-        f"randomisation over {comparison['resampled']}s, Holm over the cells). Blue: better than {baseline}; "
-        "orange: worse."
+        f"randomisation over {comparison['resampled']}s, step-down maxT over the cells). "
+        f"Blue: better than {baseline}; orange: worse."
     )
 
 

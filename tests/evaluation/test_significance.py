@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,7 +12,7 @@ from hbt_dist.evaluation.significance import (
     compare_paired,
     compare_seeds,
     holm,
-    randomisation_by_column,
+    step_down_by_column,
     unit_means,
 )
 
@@ -36,20 +38,58 @@ def test_small_sample_is_exact():
     assert found.p_randomisation == pytest.approx(2 / 32)
 
 
-def test_columns_at_once_agree_with_each_alone():
+def test_one_column_is_the_paired_test():
     rng = np.random.default_rng(2)
-    difference = rng.normal([0.0, 0.01, 0.03, 0.2], 0.1, (80, 4))
-    found = randomisation_by_column(difference, resamples=9999)
-    for column, p in zip(difference.T, found, strict=True):
-        alone = compare_paired(np.zeros(80), column).p_randomisation
-        assert p == pytest.approx(alone, abs=0.02)
-    assert found[3] == pytest.approx(1e-4)
+    for shift in (0.0, 0.01, 0.03, 0.2):
+        difference = rng.normal(shift, 0.1, 80)
+        alone = compare_paired(np.zeros(80), difference).p_randomisation
+        assert step_down_by_column(difference[:, None])[0] == pytest.approx(alone, abs=0.02)
+
+
+def test_columns_are_corrected_as_the_definition_says():
+    """All sign patterns of seven units in plain loops, each column against those not above it."""
+    rng = np.random.default_rng(3)
+    difference = rng.normal([0.0, 0.3, 0.6, 1.0, 0.6], 0.5, (7, 5))
+    difference[:, 4] = difference[:, 2] + rng.normal(0, 0.05, 7)  # two columns that say nearly the same
+    difference[2, 1] = np.nan
+    filled = np.nan_to_num(difference)
+
+    def statistics(signs: tuple[int, ...]) -> list[float]:
+        return [
+            abs(sum(s * value for s, value in zip(signs, column, strict=True))) / np.linalg.norm(column)
+            for column in filled.T
+        ]
+
+    seen = statistics((1,) * 7)
+    patterns = [statistics(signs) for signs in itertools.product((1, -1), repeat=7)]
+    wanted: list[float] = []
+    for column in range(5):
+        not_above = [other for other in range(5) if seen[other] <= seen[column]]
+        at_least = sum(max(found[other] for other in not_above) >= seen[column] - 1e-9 for found in patterns)
+        wanted.append(at_least / len(patterns))
+    wanted = [
+        max(p for p, other in zip(wanted, seen, strict=True) if other >= mine) for mine in seen
+    ]  # never below a larger statistic's
+    found = step_down_by_column(difference, resamples=40000)
+    np.testing.assert_allclose(found, wanted, atol=0.01)
+    alone = [compare_paired(np.zeros(7), column).p_randomisation for column in filled.T]
+    assert found[2] < 0.9 * holm(alone)[2]
+
+
+def test_one_false_alarm_in_twenty_matrices():
+    """Forty columns that depend on each other and do not differ: some p is below .05 in 5 % of the cases."""
+    rng = np.random.default_rng(4)
+    alarms = 0
+    for case in range(400):
+        difference = rng.normal(size=(30, 1)) + rng.normal(size=(30, 40))
+        alarms += step_down_by_column(difference, resamples=199, seed=case).min() < 0.05
+    assert 4 <= alarms <= 36  # 20 expected (18 with these 199 permutations), four standard deviations
 
 
 def test_columns_with_gaps_and_without_change():
     """A unit without a value counts for nothing; five of one sign: 2 of 32 patterns; no change: p is 1."""
     difference = np.array([[0.1, 0.0, np.nan]] * 5 + [[np.nan, 0.0, 0.3]])
-    found = randomisation_by_column(difference, resamples=20000)
+    found = step_down_by_column(difference, resamples=20000)
     assert found[:2] == pytest.approx([2 / 32, 1.0], abs=0.006)
     assert found[2] == 1.0
 
