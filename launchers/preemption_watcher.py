@@ -57,21 +57,15 @@ def seconds_left(cloud: str, base: str | None) -> float | None:
     return GRACE["azure"] if any(event["EventType"] == "Preempt" for event in events) else None
 
 
-def drain(address: str | None, node_id: str | None, seconds: float) -> int:
-    """Announce the end of a node to Ray: by default the one on this machine."""
-    command = [
-        *("ray", "drain-node", "--address", address, "--node-id", node_id),
-        *(
-            "--reason",
-            "DRAIN_NODE_REASON_PREEMPTION",
-            "--reason-message",
-            "the cloud takes this machine away",
-        ),
+def drain_command(address: str | None, node_id: str | None, seconds: float) -> list[str]:
+    """What announces the end of a node to Ray: by default the one on this machine."""
+    return [
+        *("ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"),
+        *("--reason-message", "the cloud takes this machine away"),
         *("--deadline-remaining-seconds", str(max(1, int(seconds)))),
         *(("--address", address) if address else ()),
         *(("--node-id", node_id) if node_id else ()),
     ]
-    return subprocess.run(command, check=False).returncode
 
 
 def main() -> int:
@@ -90,7 +84,8 @@ def main() -> int:
     while (left := seconds_left(options.cloud, options.metadata)) is None:
         time.sleep(options.every)
     print(f"this machine is taken away in {left:.0f} s", flush=True)
-    return 1 if drain(options.address, options.node_id, left) else 0
+    command = drain_command(options.address, options.node_id, left)
+    return 1 if subprocess.run(command, check=False).returncode else 0
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from ray.scripts.scripts import drain_node
 
 LAUNCHERS = Path(__file__).resolve().parents[2] / "launchers"
 SHELL = sorted([*LAUNCHERS.glob("*.sh"), *LAUNCHERS.glob("*.sbatch")])
@@ -80,3 +81,13 @@ def test_notices_of_the_clouds(watcher: ModuleType, service: str) -> None:
     assert 80 < watcher.seconds_left("aws", f"{service}/aws") <= 90
     assert watcher.seconds_left("gcp", f"{service}/gcp") == 30
     assert watcher.seconds_left("azure", f"{service}/azure") == 30
+
+
+@pytest.mark.parametrize("node_id", [None, "ab" * 28])
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_ray_understands_the_watcher(watcher: ModuleType, address: str | None, node_id: str | None) -> None:
+    program, name, *arguments = watcher.drain_command(address, node_id, 29.7)
+    assert (program, name) == ("ray", "drain-node")
+    found = drain_node.make_context(name, arguments).params
+    assert (found["address"], found["node_id"]) == (address, node_id)
+    assert found["deadline_remaining_seconds"] == 29
