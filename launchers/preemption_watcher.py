@@ -84,8 +84,12 @@ def main() -> int:
     while (left := seconds_left(options.cloud, options.metadata)) is None:
         time.sleep(options.every)
     print(f"this machine is taken away in {left:.0f} s", flush=True)
+    environment = dict(os.environ)
+    if options.address:
+        # Without --node-id Ray asks the cluster of this variable for its node here, not the one of --address.
+        environment["RAY_ADDRESS"] = options.address
     command = drain_command(options.address, options.node_id, left)
-    return 1 if subprocess.run(command, check=False).returncode else 0
+    return 1 if subprocess.run(command, env=environment, check=False).returncode else 0
 
 
 if __name__ == "__main__":
