@@ -6,17 +6,16 @@ Exit codes: 0 done; 1 a bug or an unexpected failure (with a traceback); 2 somet
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from hbt_dist import __version__
+from hbt_dist.calm import calm_libraries
 from hbt_dist.errors import UserError
 from hbt_dist.expansion.command import expand
 from hbt_dist.files_command import files
@@ -339,7 +338,7 @@ def schema(
 
 def main() -> None:
     """Entry point of the `hbt-dist` command."""
-    _calm_libraries()
+    calm_libraries()
     try:
         app()
     except UserError as error:
@@ -348,21 +347,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
-
-
-def _calm_libraries() -> None:
-    """Keep the libraries' notices about their own inner workings off the user's terminal."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing forks afterwards
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not glob.glob("/dev/nvidia[0-9]*") and not Path("/dev/kfd").exists():
-        os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        )  # DeepSpeed warns when it finds no accelerator by itself
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("DS_LOG_LEVEL", "error")
-    os.environ.setdefault("LOG_LEVEL", "error")
-    for module in ("deepspeed", "torch", "ray", "transformers"):
-        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}(\.|$)")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.start_timeout_seconds)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # or every line of a worker comes twice
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -166,6 +167,10 @@ _PASSED = (
     "DS_ACCELERATOR",
     "HF_HUB_OFFLINE",
     "HF_HOME",
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "TRANSFORMERS_VERBOSITY",
+    "DS_LOG_LEVEL",
+    "LOG_LEVEL",
     "TORCH_EXTENSIONS_DIR",
     "PYTHONWARNINGS",
     "GLOO_SOCKET_IFNAME",

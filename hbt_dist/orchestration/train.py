@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.batching.plan import check_divisible
+from hbt_dist.calm import calm_libraries
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
@@ -159,6 +160,7 @@ def _fit(
 
 def _worker(config: dict[str, Any]) -> None:
     """What each Ray worker runs."""
+    calm_libraries()
     run = RunFile.model_validate(config["run"])
     verdict = _verdict_file(RunFolder(run.output_dir), config["start"])
     if verdict.is_file():  # a restart cannot help: another rank of this start has refused already

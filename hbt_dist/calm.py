@@ -1,0 +1,23 @@
+"""The libraries' notices about their own inner workings stay off the user's terminal."""
+
+from __future__ import annotations
+
+import glob
+import os
+import warnings
+from pathlib import Path
+
+
+def calm_libraries() -> None:
+    """Ask the libraries for less: before they are imported, as far as they read the environment."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing forks afterwards
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not glob.glob("/dev/nvidia[0-9]*") and not Path("/dev/kfd").exists():
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # DeepSpeed warns when it finds no accelerator by itself
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DS_LOG_LEVEL", "error")
+    os.environ.setdefault("LOG_LEVEL", "error")
+    for module in ("deepspeed", "torch", "ray", "transformers"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}(\.|$)")
