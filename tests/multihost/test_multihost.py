@@ -7,8 +7,10 @@ share /mnt. Without root, or without the programs, the tests are skipped with th
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -147,7 +149,7 @@ def test_training_survives_a_host_that_drops_out(cluster: Hosts) -> None:
         survivor = "worker-1" if victim == "worker-2" else "worker-2"
         assert cluster.processes(survivor, "RayTrainWorker") == 1
     finally:
-        driver.kill()
+        os.killpg(driver.pid, signal.SIGKILL)  # nsenter has started the driver, and would leave it alone
         out, _ = driver.communicate()
         sys.stdout.write(out[-4000:])
         cluster.plug(victim)
