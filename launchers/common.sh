@@ -37,8 +37,9 @@ install() {
         }
     fi
     echo "installing (a few minutes and about 3 GB the first time)"
-    # torch first, alone: its exact version has a CPU build; later packages then find it there.
-    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy
+    # torch first, alone: its exact version has a CPU build; later packages then find it there. Without wheel,
+    # pip builds DeepSpeed in a way that it warns of.
+    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy wheel
     "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
     echo "$wanted" >"$stamp"
 }
