@@ -50,9 +50,12 @@ SMALL_SEARCH = {
     "space": "space: {batches.alpha: {choice: [0.0, 1.0]}}",
     "seeds": "seeds: [0]",
 }
-#: What a reader would worry about. Lines of pip about its own indexes are the machine's.
+#: What a reader would worry about, but for two things that are not ours: what pip says of a machine's indexes,
+#: and those of DeepSpeed's launcher about a hostfile and an accelerator that it did not find.
 WORRY = re.compile(r"traceback|warning|deprecat|error:", re.IGNORECASE)
-OF_PIP = re.compile(r"WARNING: (Location|The candidate|Retrying|Cache)")
+KNOWN = re.compile(
+    r"WARNING: (Location|The candidate|Retrying|Cache)|.*\[WARNING\] \[(runner|real_accelerator)\.py"
+)
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Done:
 
     @property
     def worries(self) -> list[str]:
-        return [line for line in self.lines if WORRY.search(line) and not OF_PIP.match(line)]
+        return [line for line in self.lines if WORRY.search(line) and not KNOWN.match(line)]
 
 
 def main() -> int:
@@ -141,7 +144,8 @@ def run(command: str, tests: str, clone: Path, environment: dict[str, str]) -> D
             before = (
                 f"hbt-dist evaluate --model runs/{model}/model --benchmark sample --output results/{name}"
             )
-            subprocess.run(["bash", "-c", f"{ACTIVATE}; {before}"], cwd=clone, env=environment, check=True)
+            run_before = ["bash", "-c", f"{ACTIVATE}; {before}"]
+            subprocess.run(run_before, cwd=clone, env=environment, capture_output=True, check=True)
     text = f"{command} {tests}" if command == "./launchers/test.sh" else command
     folder = clone
     if not command.startswith("./launchers/"):
