@@ -50,8 +50,8 @@ SMALL_SEARCH = {
     "space": "space: {batches.alpha: {choice: [0.0, 1.0]}}",
     "seeds": "seeds: [0]",
 }
-#: What a reader would worry about, but for two things that are not ours: what pip says of a machine's indexes,
-#: and those of DeepSpeed's launcher about a hostfile and an accelerator that it did not find.
+#: What a reader would worry about. Two things are not ours: what pip says of a machine's indexes, and what
+#: DeepSpeed's launcher says of a hostfile and an accelerator that it did not find.
 WORRY = re.compile(r"traceback|warning|deprecat|error:", re.IGNORECASE)
 KNOWN = re.compile(
     r"WARNING: (Location|The candidate|Retrying|Cache)|.*\[WARNING\] \[(runner|real_accelerator)\.py"
