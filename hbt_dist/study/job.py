@@ -235,29 +235,32 @@ def _say_overlaps(study: Study, say: Say) -> None:
 def _count_overlaps(study: Study, folder: SearchFolder, say: Say) -> None:
     """How many training examples repeat the later benchmarks, into `OVERLAPS`: label -> source -> number.
 
-    Counted once: the trainings of a study do not change.
+    Counted again when a benchmark, or a method with other training data, has been added.
     """
     from hbt_dist.data.corpus import build_corpus
     from hbt_dist.data.leakage import find_leaks
     from hbt_dist.jobs import load
 
-    file = folder.root / OVERLAPS
-    counted: dict[str, dict[str, int]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    later = [one for one in study.file.later_benchmarks if one.label not in counted]
+    later = study.file.later_benchmarks
     if not later:
+        return
+    corpora = {
+        corpus.fingerprint: corpus
+        for corpus in (build_corpus(run.data, Path(run.data.cache_dir)) for run in study.runs.values())
+    }
+    of = {"corpora": sorted(corpora), "benchmarks": [one.model_dump(mode="json") for one in later]}
+    file = folder.root / OVERLAPS
+    if file.is_file() and json.loads(file.read_text("utf-8")).get("of") == of:
         return
     labels = [benchmark.label for benchmark in later]
     benchmarks = [load(benchmark) for benchmark in later]
     most: dict[str, dict[str, int]] = {label: {} for label in labels}
-    for fingerprint, corpus in {
-        corpus.fingerprint: corpus
-        for corpus in (build_corpus(run.data, Path(run.data.cache_dir)) for run in study.runs.values())
-    }.items():
+    for fingerprint, corpus in corpora.items():
         say(f"compare training data {fingerprint[:8]} with {', '.join(labels)}")
         for source, counts in find_leaks(corpus, benchmarks, labels).counts.items():
             for label, number in counts.items():
                 most[label][source] = max(number, most[label].get(source, 0))
-    replace_json(file, {**counted, **most})
+    replace_json(file, {"of": of, "counts": most})
 
 
 def _evaluate_the_rest(study: Study, folder: SearchFolder, say: Say) -> None:

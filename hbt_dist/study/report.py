@@ -123,7 +123,7 @@ def _setup(document: Document, study: StudyFile, folder: SearchFolder) -> None:
 
 def _overlap_lines(study: StudyFile, folder: SearchFolder) -> list[str]:
     file = folder.root / OVERLAPS
-    counted = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    counted = json.loads(file.read_text("utf-8"))["counts"] if file.is_file() else {}
     lines = []
     for label in (one.label for one in study.later_benchmarks if one.label in counted):
         counts = counted[label]
