@@ -1,7 +1,7 @@
 """Reading text files so that every mistake in them is named by file, line and remedy.
 
-Files stream line by line; `.gz` is decompressed on the way. Only `UserError` leaves these functions,
-whatever the bytes are: missing file, folder instead of file, truncated or damaged gzip, bytes that aren't
+Files stream line by line; `.gz` and `.dz` (dictzip) are decompressed on the way. Only `UserError` leaves
+these functions, whatever the bytes are: missing file, folder instead of file, damaged gzip, bytes that aren't
 UTF-8, malformed JSON, JSON nested beyond reason.
 """
 
@@ -23,10 +23,10 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for reading, decompressing `.gz`; errors of the file become `UserError`."""
+    """Open `path` for reading, decompressing `.gz` and `.dz`; errors of the file become `UserError`."""
     try:
         with path.open("rb") as raw:
-            if path.suffix == ".gz":
+            if path.suffix in {".gz", ".dz"}:
                 with gzip.GzipFile(fileobj=raw) as unpacked:
                     yield cast(BinaryIO, unpacked)
             else:

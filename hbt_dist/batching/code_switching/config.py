@@ -27,8 +27,9 @@ class CodeSwitchingSettings(Settings):
         None,
         description="Word translations: a folder with files such as en-fi.txt in MUSE format (one pair "
         "`source target` per line, separated by white space or a tab; a tab lets the target hold spaces; of "
-        "several translations the first counts), a mapping {en-fi: FILE}, or `sample` (names of countries, "
-        "languages, currencies, ... of the embedded sample).",
+        "several translations the first counts) or freedict-eng-fin.index (FreeDict, as Debian's package "
+        "dict-freedict-eng-fin puts it into /usr/share/dictd), a mapping {en-fi: FILE}, or `sample` (names "
+        "of countries, languages, currencies, ... of the embedded sample).",
     )
     vectors: dict[str, str] | None = Field(
         None,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hbt_dist.batching.code_switching import freedict
 from hbt_dist.batching.code_switching.config import CodeSwitchingSettings, split_pair
 from hbt_dist.batching.code_switching.sample import sample_dictionary
 from hbt_dist.batching.code_switching.vectors import nearest_words
@@ -106,11 +107,12 @@ def _files_of(folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
         raise UserError(
             f"{_PLACE}.dictionaries",
             f"{str(folder)!r} is neither a folder nor the name of a dictionary that comes with the package",
-            "give a folder with files such as en-fi.txt, a mapping {en-fi: FILE}, or sample",
+            "give a folder with files such as en-fi.txt or freedict-eng-fin.index,\n"
+            "a mapping {en-fi: FILE}, or sample",
         )
     found: dict[tuple[str, str], Path] = {}
     for file in sorted(folder.iterdir()):
-        match = _FILE.fullmatch(file.name)
+        match = _FILE.fullmatch(file.name) or freedict.FILE_NAME.fullmatch(file.name)
         if match is None:
             continue
         try:
@@ -125,13 +127,17 @@ def _files_of(folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
             )
         found[pair] = file
     if not found:
-        raise UserError(str(folder), "holds no dictionary", "its files should be named such as en-fi.txt")
+        raise UserError(
+            str(folder),
+            "holds no dictionary",
+            "its files should be named such as en-fi.txt or freedict-eng-fin.index",
+        )
     yield from found.items()
 
 
 def _load(settings: CodeSwitchingSettings, source: str, target: str, file: Path | None) -> Translations:
     if file is not None:
-        return read_dictionary(file)
+        return freedict.read_freedict(file) if file.suffix == ".index" else read_dictionary(file)
     if settings.vectors is not None:
         return nearest_words(
             Path(settings.vectors[source]),
