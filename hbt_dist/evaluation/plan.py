@@ -97,6 +97,10 @@ class ScoringPlan:
         positions = self.candidate_positions(block)
         return positions if self.candidate_order is None else self.candidate_order[positions]
 
+    def language_of(self, positions: Int64) -> Int64:
+        """Language of the candidates at some positions."""
+        return np.searchsorted(self.language_starts, positions, side="right") - 1
+
     def relevant_range(self, block: int) -> slice:
         """Relevant pairs of a question block."""
         places = self.question_places(block)

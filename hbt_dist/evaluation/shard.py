@@ -41,7 +41,8 @@ CACHE_BYTES = 192 * 2**20
 class Counts:
     """What shards report and the driver adds up, for the relevant pairs of some question blocks."""
 
-    higher: Int64  # (m, L) candidates ranked above the pair's candidate, by language
+    higher: Int64  # (m,) candidates ranked above the pair's candidate
+    higher_own: Int64  # (m,) those of them in the language of the pair's candidate
     tied: Int64  # (m,) other candidates with exactly its score
     top: NDArray[np.uint64] | None  # (questions, k) ranking keys, unordered; 0 where the pool is smaller
 
@@ -51,7 +52,8 @@ class Counts:
         if top is not None and other.top is not None:
             both = np.concatenate([top, other.top], axis=1)
             top = np.partition(both, both.shape[1] - top.shape[1], axis=1)[:, -top.shape[1] :]
-        return Counts(self.higher + other.higher, self.tied + other.tied, top)
+        own = self.higher_own + other.higher_own
+        return Counts(self.higher + other.higher, own, self.tied + other.tied, top)
 
 
 class Shard:
@@ -139,10 +141,12 @@ class Shard:
         first_place = plan.question_places(blocks[0]).start
         num_places = plan.question_places(blocks[-1]).stop - first_place
         totals = Counts(
-            higher=np.zeros((len(scores), plan.num_languages), np.int64),
+            higher=np.zeros(len(scores), np.int64),
+            higher_own=np.zeros(len(scores), np.int64),
             tied=np.zeros(len(scores), np.int64),
             top=np.zeros((num_places, self.top_k), np.uint64) if self.top_k else None,
         )
+        pair_language = plan.language_of(plan.relevant_position[start : start + len(scores)])
         lock = threading.Lock()
 
         def visit(candidate_block: int, product: Callable[[int], Any]) -> None:
@@ -155,8 +159,9 @@ class Shard:
                     block, candidate_block, result, scores[local]
                 )
                 with lock:
+                    totals.higher[local] += higher.sum(axis=0)
                     for i, language in enumerate(languages):
-                        totals.higher[local, language] += higher[i]
+                        totals.higher_own[local] += higher[i] * (pair_language[local] == language)
                     totals.tied[local] += tied
                 if totals.top is not None:
                     places = plan.question_places(block)
