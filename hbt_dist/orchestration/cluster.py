@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import socket
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,10 +204,16 @@ def _runtime_environment() -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nobody uses now and no outgoing connection will take.
+
+    Connections get theirs from 32768 on (Linux's default), and Ray's workers from 10002 to 19999: a port of
+    those that was free a moment ago is sometimes taken when a server comes to listen on it.
+    """
+    for port in random.SystemRandom().sample(range(20000, 30000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free TCP port from 20000 to 29999 on 127.0.0.1")
 
 
 def check_resources(cluster: Cluster, settings: WorkerSettings) -> bool:
