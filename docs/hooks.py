@@ -12,22 +12,55 @@ from pydantic_core import PydanticUndefined
 from hbt_dist.config import RunFile
 from hbt_dist.search.config import SearchFile
 from hbt_dist.study.config import StudyFile
+from hbt_dist.training.deepspeed_config import load_deepspeed_config
+from hbt_dist.training.memory import state_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 _FILES = {"RunFile": RunFile, "SearchFile": SearchFile, "StudyFile": StudyFile}
-_MARK = re.compile(r"<!-- settings: (\w+) -->")
+_MARK = re.compile(r"<!-- (settings|include|deepspeed): ([\w./]+) -->")
+_MODELS = {
+    "multilingual E5 small, 118 M": 118e6,
+    "XLM-R base, 278 M": 278e6,
+    "LaBSE, 471 M": 471e6,
+    "XLM-R large, BGE-M3, 560 M": 560e6,
+    "1.5 B": 1.5e9,
+    "7 B": 7e9,
+}
+_CHOICES = [
+    (name, w) for w in (1, 8) for name in ("zero1", "zero2_bf16", "zero3") if (name, w) != ("zero3", 1)
+]
 _OUTSIDE = re.compile(r"\]\(\.\./([^)#]+)(#[^)]*)?\)")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the tables in; a link out of docs/ becomes the name of an existing file."""
-    return _OUTSIDE.sub(_name_file, _MARK.sub(lambda found: settings(_FILES[found[1]]), markdown))
+    return _OUTSIDE.sub(_name_file, _MARK.sub(_filled, markdown))
+
+
+def _filled(mark: re.Match[str]) -> str:
+    kind, name = mark[1], mark[2]
+    if kind == "settings":
+        return settings(_FILES[name])
+    if kind == "include":
+        title, _, text = (ROOT / name).read_text("utf-8").partition("\n")
+        return f"#{title}\n{text}"  # one level below the page's own title
+    return deepspeed_choices()
 
 
 def _name_file(found: re.Match[str]) -> str:
     if not (ROOT / found[1]).exists():
         raise FileNotFoundError(f"a page links to {found[1]}, which does not exist")
     return f"](#) (`{found[1]}`)".replace("](#)", "]")
+
+
+def deepspeed_choices() -> str:
+    """GiB of states per GPU, models by configurations."""
+    lines = ["| model | " + " | ".join(f"`{name}`, {w} GPU{'s' * (w > 1)}" for name, w in _CHOICES) + " |"]
+    lines.append("|---|" + "---:|" * len(_CHOICES))
+    for model, parameters in _MODELS.items():
+        sizes = [state_bytes(load_deepspeed_config(name), parameters, w) / 2**30 for name, w in _CHOICES]
+        lines.append(f"| {model} | " + " | ".join(f"{size:.1f}" for size in sizes) + " |")
+    return "\n".join(lines)
 
 
 def settings(kind: type[BaseModel]) -> str:

@@ -4,8 +4,7 @@ Rows are counted where the data lies here (a data set of the hub is named, not f
 hours are estimates:
 
     parameters    P of the backbone's configuration (built on torch's meta device: no memory, no weights)
-    states        16 bytes per parameter (weights and gradients in float32, two AdamW moments); ZeRO 1
-                  shards 8 of them over the workers, ZeRO 2 12, ZeRO 3 all 16
+    states        weights, gradients, optimizer (`hbt_dist.training.memory`)
     work          6 P' T floating-point operations for T tokens per step with P' parameters outside the
                   embeddings; 8 P' T with the cached step, whose forward pass runs twice
     hours         work / (workers x `tflops` x 1e12), with `tflops` what one GPU really reaches
@@ -24,6 +23,7 @@ from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.study.job import Study
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
+from hbt_dist.training.memory import state_bytes
 
 #: (parameters, of them in embeddings) of backbones that studies name, so that nothing is fetched for them.
 _KNOWN = {
@@ -33,7 +33,6 @@ _KNOWN = {
 }
 #: bfloat16 TFLOP/s that encoders of this size reach on an A100, about 40 % of its 312.
 REACHED_TFLOPS = 125.0
-_SHARDED_BYTES = {0: 0, 1: 8, 2: 12, 3: 16}
 
 
 def describe_study(study: Study, tflops: float = REACHED_TFLOPS) -> str:
@@ -77,14 +76,9 @@ def estimate(run: RunFile, tflops: float) -> dict[str, Any]:
         return found
     whole, working = counted
     workers = run.workers.num_workers
-    stage = (
-        load_deepspeed_config(run.deepspeed.config)["zero_optimization"]["stage"]
-        if run.deepspeed.config is not None
-        else 0
-    )
-    sharded = _SHARDED_BYTES[stage]
+    config = None if run.deepspeed.config is None else load_deepspeed_config(run.deepspeed.config)
     found["parameters"] = f"{whole / 1e6:.1f} M parameters"
-    found["state_gib"] = whole * (16 - sharded + sharded / workers) / 1024**3
+    found["state_gib"] = state_bytes(config, whole, workers) / 1024**3
     text = run.model.text
     passages = 1 + run.batches.hard_negatives.count
     tokens = run.batches.global_batch_size * (

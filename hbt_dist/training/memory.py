@@ -1,0 +1,40 @@
+"""Memory of weights, gradients and optimizer states on each device, whatever the batch.
+
+Bytes per parameter, W devices; float32 has 4, bf16 2, AdamW two moments of 4 each. Why DeepSpeed holds what
+it holds stands in deepspeed_configs/README.md.
+
+    plain, ZeRO 0     16             weight, gradient, two moments
+    ZeRO 1            8 + 12 / W     weight, gradient; shared out: a second copy of the weight, moments
+    ZeRO 2            8 + 12 / W     while chunks add up; 4 + 16 / W after a reduction per chunk
+    the same in bf16  2 + 16 / W     weight in bf16; shared out in float32: gradient, master copy, moments
+    ZeRO 3            20 / W         and the layers in use
+    ZeRO 3 offloaded  0              the layers in use; the rest is in host memory
+
+Estimates: buckets (up to 1.6 GB), activations, the framework's own context (about 1 GB) come on top.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def state_bytes(config: dict[str, Any] | None, parameters: int, workers: int) -> float:
+    """Bytes of states on each device.
+
+    Args:
+        config: of DeepSpeed, as a dictionary; None: plain PyTorch.
+        parameters: of the model.
+        workers: W, the devices that share it.
+    """
+    zero = {} if config is None else config.get("zero_optimization", {})
+    bf16 = config is not None and config.get("bf16", {}).get("enabled", False)
+    stage = int(zero.get("stage", 0))
+    if stage == 0:
+        return 16.0 * parameters
+    if stage == 3:
+        offloaded = [zero.get(f"offload_{what}", {}).get("device", "none") for what in ("optimizer", "param")]
+        kept = (0 if offloaded[0] == "cpu" else 16) + (0 if offloaded[1] == "cpu" else 4)
+        return kept * parameters / workers
+    if bf16:
+        return (2 + 16 / workers) * parameters
+    return (8 + 12 / workers) * parameters
