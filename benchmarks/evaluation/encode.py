@@ -3,8 +3,8 @@
     python benchmarks/evaluation/encode.py --model MODEL [--data-dir DATA/xquad-r]
 
 Texts are the candidates of XQuAD-R in English with and without their paragraphs, or those of the embedded
-sample. Both sort by length; sentence-transformers then takes 32 (its default) or 128 texts at once, ours as many
-as `max_tokens_per_batch` admits. Processor seconds of the whole call, tokenising included, medians over rounds.
+sample. Both sort by length; sentence-transformers then takes 32 (its default) or 128 texts at once, ours as
+many as `max_tokens_per_batch` admits. Processor seconds with tokenising, medians over rounds.
 Writes benchmarks/results/encode.json.
 """
 
