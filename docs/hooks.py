@@ -29,11 +29,11 @@ _MODELS = {
 _CHOICES = [
     (name, w) for w in (1, 8) for name in ("zero1", "zero2_bf16", "zero3") if (name, w) != ("zero3", 1)
 ]
-_OUTSIDE = re.compile(r"\]\(\.\./([^)#]+)(#[^)]*)?\)")
+_OUTSIDE = re.compile(r"\[([^]]*)\]\(\.\./([^)#]+)(#[^)]*)?\)")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the tables in; a link out of docs/ becomes the name of an existing file."""
+    """Put the tables in; a link out of docs/ becomes its words and the name of an existing file."""
     return _OUTSIDE.sub(_name_file, _MARK.sub(_filled, markdown))
 
 
@@ -48,9 +48,10 @@ def _filled(mark: re.Match[str]) -> str:
 
 
 def _name_file(found: re.Match[str]) -> str:
-    if not (ROOT / found[1]).exists():
-        raise FileNotFoundError(f"a page links to {found[1]}, which does not exist")
-    return f"](#) (`{found[1]}`)".replace("](#)", "]")
+    words, path = found[1], found[2]
+    if not (ROOT / path).exists():
+        raise FileNotFoundError(f"a page links to {path}, which does not exist")
+    return f"`{path}`" if Path(path).name == words else f"{words} (`{path}`)"
 
 
 def deepspeed_choices() -> str:

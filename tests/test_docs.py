@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import hbt_dist
+import hbt_dist.analysis
+from tests.analysis.made_search import write_search
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -45,7 +49,15 @@ def test_docs_build_strictly_and_list_every_key(tmp_path: Path) -> None:
     ):
         assert f"<code>{key}</code>" in page, key
     api = (tmp_path / "site" / "api" / "index.html").read_text("utf-8")
-    assert "pareto_front" in api
+    for name in {*hbt_dist.__all__, *hbt_dist.analysis.__all__} - {
+        "Analysis",
+        "analyse",
+        "write_search_report",
+    }:
+        assert re.search(rf'id="hbt_dist\.[\w.]*\b{name}"', api), f"{name} is not on the API page"
+    for file in (tmp_path / "site").rglob("*.html"):
+        article = file.read_text("utf-8").split("<article", 1)[-1].split("</article", 1)[0]
+        assert "] (" not in re.sub("<pre.*?</pre>|<code.*?</code>", "", article, flags=re.DOTALL), file
 
 
 def test_the_readme_names_existing_files() -> None:
@@ -57,3 +69,30 @@ def test_the_readme_names_existing_files() -> None:
     assert len(links) + len(files) > 20
     missing = [name for name in [*links, *files] if not (ROOT / name).exists()]
     assert missing == []
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    write_search(tmp_path / "searches" / "alpha")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "notebook.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    assert "step 3: " in done.stdout
+    assert "knee of the front:" in done.stdout
+    assert (tmp_path / "results" / "after" / "report.html").is_file()
+
+
+def test_every_exported_name_is_there() -> None:
+    for name in hbt_dist.__all__:
+        assert getattr(hbt_dist, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hbt_dist.nothing
