@@ -51,6 +51,8 @@ COVERED = {
     "torchrun --nproc_per_node 2 launchers/train.py run.yaml": LAUNCHERS,
     "accelerate launch --num_processes 2 launchers/train.py run.yaml": LAUNCHERS,
     "hbt-dist train run.yaml --launcher local": "tests/test_wheel.py::test_train_and_evaluate",
+    "hbt-dist evaluate --model runs/mine/model --benchmark jsonl --data-dir my_benchmark "
+    "--output results/mine": HERE,
     "hbt-dist evaluate --model runs/mine/model --benchmark xquad-r --data-dir DATA/xquad-r "
     "--output results/xquad-r": REAL_DATA,
     "hbt-dist evaluate --model sentence-transformers/LaBSE --benchmark mlqa-r --variant sentence+context "
@@ -148,7 +150,11 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
 def given_files(work: Path) -> None:
     """What a reader has before the first command: the environment, own data, and the README's run file."""
     (work / ".venv").symlink_to(BIN.parent)
-    (example,) = blocks("json")
+    example, own_benchmark = blocks("json")
+    (work / "my_benchmark").mkdir()
+    question, candidate = own_benchmark.splitlines()
+    (work / "my_benchmark" / "questions.jsonl").write_text(question + "\n", encoding="utf-8")
+    (work / "my_benchmark" / "candidates.jsonl").write_text(candidate + "\n", encoding="utf-8")
     rows = [
         json.dumps(
             {
@@ -186,6 +192,7 @@ def test_commands_in_their_order(tmp_path: Path) -> None:
     assert len(losses(tmp_path / "runs" / "mine")) == len(losses(tmp_path / "runs" / "quarter")) == 4
     assert "properties" in json.loads(said["hbt-dist schema"])
     assert (tmp_path / "searches" / "alpha" / "report" / "best.yaml").is_file()
+    assert (tmp_path / "results" / "mine" / "report.html").is_file()
 
 
 def shell(command: str, work: Path) -> str:
