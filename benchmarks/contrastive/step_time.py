@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.contrastive.loss_memory import resident
 from benchmarks.contrastive.ranks import run
-from benchmarks.gpu.check import MeanEncoder, batch_of
+from benchmarks.gpu.model import MeanEncoder, batch_of
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
