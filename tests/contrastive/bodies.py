@@ -112,7 +112,8 @@ def kernel_errors(
             for count in (num_rows, num_columns)
         )
         target = torch.randint(num_columns, (num_rows,), generator=generator)
-        before = torch.randn(columns.shape, generator=generator)  # the columns' gradient is added to it
+        # The columns' gradient is added to it; small enough not to hide that gradient's errors.
+        before = torch.randn(columns.shape, generator=generator) / columns.numel() ** 0.5
         exact = rows.double().requires_grad_(), columns.double().requires_grad_()
         loss = F.cross_entropy(20 * exact[0] @ exact[1].T, target, reduction="sum")
         (0.3 * loss).backward()

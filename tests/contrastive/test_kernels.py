@@ -46,7 +46,7 @@ def test_a_kernel_is_as_near_to_float64_as_the_row_loop(kernel: Kernel) -> None:
     for size, errors in zip(SIZES, found, strict=True):
         assert set(errors) == {"loss", "rows", "columns"}
         for name, (error, of_rows) in errors.items():
-            assert error < max(1e-6, 2 * of_rows), f"{size}: {name}"
+            assert error < max(1e-6, 4 * of_rows), f"{size}: {name}"
             assert of_rows < 3e-5, f"{size}: {name}"
 
 
