@@ -4,11 +4,11 @@
     python benchmarks/gpu/check.py --out gpu.json --seconds 540    # where a command may take ten minutes
     python benchmarks/gpu/check.py --device cpu --tiny    # the same code, tiny sizes: 30 processor seconds
 
-Three parts; what is missing or does not fit is skipped with its reason:
+Four parts; what is missing or does not fit is skipped with its reason:
 
 * equalities, in float32 and bf16 autocast: cached = direct = plain autograd over the whole B x N matrix, with
-  every kernel of the loss that runs here; dropout that repeats; each kernel = float64 on given embeddings;
-  with DeepSpeed every ZeRO stage passes the self-check.
+  every kernel of the loss that runs here; dropout that repeats; each kernel = float64 on given embeddings.
+* deepspeed: every ZeRO stage passes the self-check.
 * loss: seconds and peak extra memory of the loss alone, kernel by kernel, B from 4,096 to 131,072.
 * training: tokens per second, model FLOP utilisation and peak memory of whole cached steps (AdamW included,
   questions of 32 and passages of 128 tokens) for encoders of XLM-R-base and XLM-R-large size with random
@@ -65,7 +65,7 @@ SIZES = {
 TINY = {"tiny": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300}}
 # Heads of 64, as the real models have: the choice of an attention kernel, and its dropout, depend on it.
 SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 300}
-PARTS = ["equalities", "loss", "training"]
+PARTS = ["equalities", "deepspeed", "loss", "training"]
 
 
 class Clock:
@@ -254,6 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = Report(chosen.out, {"device": device.facts(), "tiny": chosen.tiny})
     if "equalities" in parts:
         report.add("equalities", {**check_equalities(device, SMALL), **check_kernels(device)})
+    if "deepspeed" in parts:
         report.add("deepspeed", check_deepspeed(device))
     if "loss" in parts:
         batches = [64, 256] if chosen.tiny else [4096, 16384, 65536, 131072]
