@@ -186,6 +186,26 @@ def _deepspeed(_: RunFile | None) -> Iterator[Verdict]:
     )
 
 
+def _kernel(run: RunFile | None) -> Iterator[Verdict]:
+    """Whether the device here can use the run's `loss.kernel`."""
+    if run is None:
+        return
+    import torch
+
+    from hbt_dist.contrastive.kernels import why_not
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reason = why_not(run.loss.kernel, device)
+    if reason is None:
+        yield Verdict("loss.kernel", "ok", f"{run.loss.kernel} on {device.type}")
+    elif run.workers.use_gpu is True and device.type == "cpu":
+        remedy = "fine if this machine only drives a cluster with GPUs"
+        yield Verdict("loss.kernel", "warning", f"{run.loss.kernel} {reason}", remedy)
+    else:
+        remedy = "set loss.kernel to auto or rows"
+        yield Verdict("loss.kernel", "problem", f"{run.loss.kernel} {reason}", remedy)
+
+
 def _faiss(_: RunFile | None) -> Iterator[Verdict]:
     found = {}
     for name in FLAVOURS:
@@ -338,6 +358,7 @@ _CHECKS: tuple[Callable[[RunFile | None], Iterator[Verdict]], ...] = (
     _packages,
     _accelerator,
     _deepspeed,
+    _kernel,
     _faiss,
     _disk,
     _hub,

@@ -126,3 +126,13 @@ def test_processes_that_fail_are_quoted(tmp_path: Path) -> None:
     answer = doctor._run_ranks(2, tmp_path)
     assert isinstance(answer, str)
     assert "engine.json" in answer
+
+
+def test_a_kernel_of_the_loss_that_cannot_be_used_here() -> None:
+    run = tiny_run(Path("out"), Path("cache"))
+    assert levels(verdicts_of(doctor._kernel, RunFile.model_validate(run))) == {"ok"}
+    run["loss"] = {"kernel": "liger"}
+    (verdict,) = verdicts_of(doctor._kernel, RunFile.model_validate(run))
+    assert (verdict.level, verdict.found) == ("problem", "liger needs a CUDA device, and this run is on cpu")
+    run["workers"]["use_gpu"] = True
+    assert levels(verdicts_of(doctor._kernel, RunFile.model_validate(run))) == {"warning"}

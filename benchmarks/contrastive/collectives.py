@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.contrastive.ranks import run
-from benchmarks.gpu.check import batch_of
+from benchmarks.gpu.model import batch_of
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World

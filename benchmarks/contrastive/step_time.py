@@ -1,11 +1,14 @@
 """Time and memory of whole steps on one model and the same rows: direct, cached, sentence-transformers.
 
-    python benchmarks/contrastive/step_time.py --out benchmarks/results/step_time.json
+    python benchmarks/contrastive/step_time.py --out benchmarks/results/step_time.json    # on a quiet machine
 
-An XLM-R of 4 layers and width 256 with random weights; no DeepSpeed. Rounds go round the methods, so that a
-busy machine slows all of them; the median over rounds of wall and of processor seconds is reported, and the
-ratio of medians. Memory is the peak of the resident set above that before the step. Gradients are compared
-with those of the direct step.
+About four minutes on two free cores. An XLM-R of 4 layers and width 256 with random weights; no DeepSpeed.
+A round runs every method once, each round in another order, so that what disturbs the machine meets all of
+them. Reported are median and quartiles over rounds of wall and of processor seconds, and of the ratios
+within a round, which a load that comes and goes leaves alone. The load before and after stands beside them:
+alone on the machine, one rank's wall time is little more than its processor time. Memory is the peak of the
+resident set above that before the step, after what earlier steps had freed went back to the system.
+Gradients are compared with those of the direct step.
 
 sentence-transformers' loss is called as its trainer would, with `gather_across_devices` on 2 ranks; the
 model's gradient is then averaged by one all-reduce, which is less traffic than DDP gives it.
@@ -14,7 +17,9 @@ model's gradient is then averaged by one all-reduce, which is less traffic than 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -31,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.contrastive.loss_memory import resident
 from benchmarks.contrastive.ranks import run
-from benchmarks.gpu.check import MeanEncoder, batch_of
+from benchmarks.gpu.model import MeanEncoder, batch_of
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
@@ -40,6 +45,8 @@ from hbt_dist.training.optimizer import OptimizerSettings
 
 SIZE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 4000}
 TEMPERATURE = 0.05
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+BUSY = 0.3  # processes per core before anything was started
 
 
 def sentence_transformer(world: World, backbone: Any, folder: str) -> Any:
@@ -124,66 +131,98 @@ def steps_of(
 
 
 def measure(world: World, rows: int, chunk: int, rounds: int, folder: str) -> dict[str, Any]:
-    """Medians of one rank; memory of the first calls, method by method from small to large."""
+    """What one rank found: memory and gradients of a step of each method, then the rounds."""
     methods, mine, other = steps_of(world, rows, chunk, folder)
-    found: dict[str, dict[str, Any]] = {name: {"wall": [], "cpu": []} for name in methods}
+    figures: dict[str, dict[str, Any]] = {}
     gradients = {}
-    for name in ("cached", "sentence-transformers cached", "direct"):
-        methods[name]()  # once for caches and imports
+    for name, method in methods.items():
+        method()  # once for caches and imports
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
         before = resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
-        methods[name]()
-        found[name]["extra_mb"] = round((resident("VmHWM") - before) / 1e6, 1)
+        method()
         model = other if name.startswith("sentence") else mine
+        figures[name] = {"extra_mb": round((resident("VmHWM") - before) / 1e6, 1)}
         gradients[name] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         model.zero_grad(set_to_none=True)
     want = gradients["direct"]
-    for _ in range(rounds):
-        for name, method in methods.items():
-            if world.size > 1:
-                dist.barrier()
-            wall, cpu = time.perf_counter(), time.process_time()
-            method()
-            found[name]["wall"].append(time.perf_counter() - wall)
-            found[name]["cpu"].append(time.process_time() - cpu)
-    for name, figures in found.items():
-        figures["gradient_error"] = float((gradients[name] - want).norm() / want.norm())
-        for key in ("wall", "cpu"):
-            figures[f"{key}_seconds"] = round(float(np.median(figures.pop(key))), 3)
+    for name, gradient in gradients.items():
+        figures[name]["gradient_error"] = float((gradient - want).norm() / want.norm())
+    seconds = time_rounds(world, methods, rounds)
+    for name in methods:
+        for clock in CLOCKS:
+            figures[name][f"{clock}_seconds"] = spread(seconds[clock][name])
     return {
         "world_size": world.size,
         "rows_per_rank": rows,
         "chunk_rows": chunk,
-        "methods": found,
+        "rounds": rounds,
+        "methods": figures,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
-        "cached_over_direct": {
-            key: round(found["cached"][key] / found["direct"][key], 3)
-            for key in ("wall_seconds", "cpu_seconds")
-        },
-        "cached_over_sentence_transformers": {
-            key: round(found["cached"][key] / found["sentence-transformers cached"][key], 3)
-            for key in ("wall_seconds", "cpu_seconds")
+        **{
+            f"cached_over_{name.split()[0]}": {
+                clock: spread([a / b for a, b in zip(found["cached"], found[name], strict=True)])
+                for clock, found in seconds.items()
+            }
+            for name in methods
+            if name != "cached"
         },
     }
+
+
+def time_rounds(
+    world: World, methods: dict[str, Callable[[], None]], rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Wall and processor seconds of every method in every round."""
+    seconds: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in methods} for clock in CLOCKS}
+    names = list(methods)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            if world.size > 1:
+                dist.barrier()
+            start = {clock: now() for clock, now in CLOCKS.items()}
+            methods[name]()
+            for clock, now in CLOCKS.items():
+                seconds[clock][name].append(now() - start[clock])
+    return seconds
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    quartiles = np.percentile(values, [50, 25, 75])
+    return dict(zip(("median", "lower", "upper"), (round(float(q), 3) for q in quartiles), strict=True))
+
+
+def load() -> float:
+    """Processes that ran or wanted to, per core, in the last minute."""
+    return round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)
 
 
 def main() -> None:
     """Measure 1 and 2 ranks."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=128, help="pairs of the global batch")
-    parser.add_argument("--chunk", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=64, help="pairs of the global batch")
+    parser.add_argument("--chunk", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     found = []
     for world_size in chosen.ranks:
+        before = load()
+        if before > BUSY:
+            print(
+                f"the machine is busy: {before} processes per core; wall times will say little",
+                file=sys.stderr,
+            )
         with tempfile.TemporaryDirectory() as folder:
             rows = chosen.rows // world_size
-            found.append(run(world_size, measure, rows, chosen.chunk, chosen.rounds, folder)[0])
+            figures = run(world_size, measure, rows, chosen.chunk, chosen.rounds, folder)[0]
+        found.append({**figures, "load_per_core": {"before": before, "after": load()}})
         print(json.dumps(found[-1], indent=1), flush=True)
-    if chosen.out:
-        chosen.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        if chosen.out:
+            chosen.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

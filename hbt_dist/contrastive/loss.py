@@ -15,21 +15,16 @@ contributes its b positives, then its negatives row by row.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hbt_dist.contrastive.config import LossSettings
+from hbt_dist.contrastive.kernels import UNMASKED, Exclude, infonce_rows
 from hbt_dist.contrastive.layout import Layout
-
-_TORCH_OPTIONS = getattr(nn, "LinearCrossEntropyOptions", None)
-
-# (first row, past the last row) of a chunk -> (r, N) bool, True where the column is left out.
-Exclude = Callable[[int, int], Tensor]
 
 
 @dataclass
@@ -188,21 +183,10 @@ def _over_segments(
             row_groups = None if groups is None else (groups[0][rows], groups[1][columns])
             column_positive = None if is_positive is None else is_positive[columns]
         exclude = _exclusion(target, row_groups, column_positive)
-        if exclude is None and settings.kernel == "torch" and _TORCH_OPTIONS is not None:
-            loss, part_grad = torch_rows(
-                part, subset, grad, target, scale=scale, weight=weight, row_chunk=settings.row_chunk
-            )
-        else:
-            loss, part_grad = infonce_rows(
-                part,
-                subset,
-                grad,
-                target,
-                scale=scale,
-                weight=weight,
-                row_chunk=settings.row_chunk,
-                exclude=exclude,
-            )
+        kernel = UNMASKED[settings.kernel] if exclude is None else partial(infonce_rows, exclude=exclude)
+        loss, part_grad = kernel(
+            part, subset, grad, target, scale=scale, weight=weight, row_chunk=settings.row_chunk
+        )
         total += loss
         if rows is None or columns is None:
             rows_grad = part_grad
@@ -231,75 +215,6 @@ def _exclusion(
         return mask.scatter_(1, target_b[start:stop, None], False)
 
     return exclude
-
-
-def infonce_rows(
-    rows_bD: Tensor,
-    columns_MD: Tensor,
-    columns_grad_MD: Tensor,
-    target_b: Tensor,
-    *,
-    scale: float,
-    weight: float,
-    row_chunk: int,
-    exclude: Exclude | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Sum over rows of -log softmax(scale * row . columns)[target], one buffer of scores at a time.
-
-    Gradients are those of `weight` times the sum.
-
-    Returns:
-        the sum, () float64, and the gradient of the rows (b, D); the columns' is added to `columns_grad_MD`.
-    """
-    total = torch.zeros((), dtype=torch.float64, device=rows_bD.device)
-    rows_grad = torch.empty_like(rows_bD)
-    for start in range(0, rows_bD.shape[0], row_chunk):
-        stop = min(start + row_chunk, rows_bD.shape[0])
-        scaled_rD = rows_bD[start:stop] * scale
-        target_r1 = target_b[start:stop, None]
-        scores_rM = scaled_rD @ columns_MD.T
-        if exclude is not None:
-            scores_rM.masked_fill_(exclude(start, stop), -math.inf)
-        target_score_r1 = scores_rM.gather(1, target_r1)
-        highest_r1 = scores_rM.amax(1, keepdim=True)
-        mass_r1 = scores_rM.sub_(highest_r1).exp_().sum(1, keepdim=True)
-        total += (mass_r1.log() + highest_r1 - target_score_r1).sum(dtype=torch.float64)
-        # From here on the scores' buffer holds their gradient: weight * (softmax - one-hot).
-        gradient_rM = scores_rM.mul_(weight / mass_r1)
-        gradient_rM.scatter_add_(1, target_r1, torch.full_like(target_score_r1, -weight))
-        rows_grad[start:stop] = (gradient_rM @ columns_MD).mul_(scale)
-        columns_grad_MD.addmm_(gradient_rM.T, scaled_rD)
-    return total, rows_grad
-
-
-def torch_rows(
-    rows_bD: Tensor,
-    columns_MD: Tensor,
-    columns_grad_MD: Tensor,
-    target_b: Tensor,
-    *,
-    scale: float,
-    weight: float,
-    row_chunk: int,
-) -> tuple[Tensor, Tensor]:
-    """`infonce_rows` without masks, by `torch.nn.functional.linear_cross_entropy` (torch >= 2.13).
-
-    With an explicit chunk size: without `options` torch takes its plain path and holds all scores.
-    """
-    assert _TORCH_OPTIONS is not None
-    rows = rows_bD.detach().requires_grad_()
-    columns = columns_MD.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = F.linear_cross_entropy(
-            rows * scale,
-            columns,
-            target_b,
-            reduction="sum",
-            options=_TORCH_OPTIONS(batch_chunk_size=row_chunk),
-        )
-        rows_grad, columns_grad = torch.autograd.grad(loss * weight, (rows, columns))
-    columns_grad_MD.add_(columns_grad)
-    return loss.detach().double(), rows_grad
 
 
 def _kl_rows(

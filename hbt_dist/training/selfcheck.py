@@ -4,7 +4,8 @@ A tiny encoder with dropout is trained for no step: its gradient through the run
 stage, precision, offload, way of reduction), over the real ranks, in several chunks, with hard negatives and
 in both directions, is compared with plain autograd on the whole B x N matrix. A wrong scale, a lost chunk or
 dropout that does not repeat cannot pass. Every rank computes the reference by itself: it draws the dropout of
-every rank from that rank's seed.
+every rank from that rank's seed. The step runs with the run's `loss.kernel`; what the tolerance of a reduced
+precision would hide of it, `hbt_dist.contrastive.kernels.check_kernel` finds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hbt_dist.contrastive.chunks import plan_chunks
-from hbt_dist.contrastive.config import LossSettings, StepSettings
+from hbt_dist.contrastive.config import Kernel, LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
@@ -49,7 +50,10 @@ class SelfCheck:
 
 
 def self_check(
-    world: World, deepspeed: DeepSpeedSettings | None = None, grad_reduction: Reduction = "auto"
+    world: World,
+    deepspeed: DeepSpeedSettings | None = None,
+    grad_reduction: Reduction = "auto",
+    kernel: Kernel = "auto",
 ) -> SelfCheck:
     """Compare the gradients. Collective: every rank calls it.
 
@@ -58,10 +62,12 @@ def self_check(
     """
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        return _check(world, deepspeed, grad_reduction)
+        return _check(world, deepspeed, grad_reduction, kernel)
 
 
-def _check(world: World, deepspeed: DeepSpeedSettings | None, grad_reduction: Reduction) -> SelfCheck:
+def _check(
+    world: World, deepspeed: DeepSpeedSettings | None, grad_reduction: Reduction, kernel: Kernel
+) -> SelfCheck:
     settings, tolerance = _small_settings(deepspeed or DeepSpeedSettings(config=None), world)
     encoder = _TinyEncoder()
     reference = copy.deepcopy(encoder).to(world.device)
@@ -76,7 +82,8 @@ def _check(world: World, deepspeed: DeepSpeedSettings | None, grad_reduction: Re
     engine.train()
     slices = [_slice(rank, world.size) for rank in range(world.size)]
     torch.manual_seed(_seed(world.rank))
-    result = contrastive_step(engine, slices[world.rank], _LOSS, _STEP, world)
+    loss = _LOSS.model_copy(update={"kernel": kernel})
+    result = contrastive_step(engine, slices[world.rank], loss, _STEP, world)
     want_loss = _reference_backward(reference.train(), slices, world.device)
     got, want = _gradients(engine), {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}
     error = max(_relative(got[f"encoder.{name}"], gradient) for name, gradient in want.items())
@@ -91,14 +98,17 @@ def _check(world: World, deepspeed: DeepSpeedSettings | None, grad_reduction: Re
 
 
 def require_self_check(
-    world: World, deepspeed: DeepSpeedSettings | None = None, grad_reduction: Reduction = "auto"
+    world: World,
+    deepspeed: DeepSpeedSettings | None = None,
+    grad_reduction: Reduction = "auto",
+    kernel: Kernel = "auto",
 ) -> SelfCheck:
     """`self_check`, and refuse to go on if it failed.
 
     Raises:
         UserError: on every rank, with the errors found.
     """
-    check = self_check(world, deepspeed, grad_reduction)
+    check = self_check(world, deepspeed, grad_reduction, kernel)
     if not check.passed:
         raise UserError(
             "self-check",

@@ -28,6 +28,7 @@ from hbt_dist.batching.resume import check_resume
 from hbt_dist.config import RunFile
 from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.gather import check_equal_slices
+from hbt_dist.contrastive.kernels import check_kernel
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 from hbt_dist.runtime import Request, Runtime
@@ -80,6 +81,7 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     set_threads(run, runtime)
     world = World(runtime.rank, runtime.world_size, runtime.device)
     check_divisible(run.batches.global_batch_size, world.size)
+    check_kernel(run.loss.kernel, world)
     _on_rank_0(runtime, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
     try:
         prepared = prepare(run)
@@ -114,7 +116,7 @@ class _Training:
             prepared,
         )
         if run.step.self_check:
-            require_self_check(world, run.deepspeed, run.step.grad_reduction)
+            require_self_check(world, run.deepspeed, run.step.grad_reduction, run.loss.kernel)
         encoder = prepared.model.encoder.to(world.device)
         text = prepared.model.text
         self.step_settings = resolve_chunk_rows(

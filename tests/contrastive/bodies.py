@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from hbt_dist.contrastive import kernels
 from hbt_dist.contrastive.chunks import plan_chunks
+from hbt_dist.contrastive.config import Kernel
 from hbt_dist.contrastive.finite import NonFiniteError
 from hbt_dist.contrastive.gather import check_equal_slices, gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.step import contrastive_step
@@ -94,3 +98,50 @@ def poisoned(world: World, case: Case, where: str) -> dict[str, Any]:
     except NonFiniteError as error:
         return {"what": error.what, "rows": error.rows.tolist(), "text": str(error), "step": error.step}
     return {"what": "nothing"}
+
+
+def kernel_errors(
+    _: World, kernel: Kernel, sizes: list[tuple[int, int, int, int]]
+) -> list[dict[str, tuple[float, float]]]:
+    """Loss and gradients in float32: the kernel's errors, and those of rows, to a whole matrix in float64."""
+    found = []
+    for num_rows, num_columns, width, row_chunk in sizes:
+        generator = torch.Generator().manual_seed(num_columns)
+        rows, columns = (
+            F.normalize(torch.randn(count, width, generator=generator), dim=-1)
+            for count in (num_rows, num_columns)
+        )
+        target = torch.randint(num_columns, (num_rows,), generator=generator)
+        # The columns' gradient is added to it; small enough not to hide that gradient's errors.
+        before = torch.randn(columns.shape, generator=generator) / columns.numel() ** 0.5
+        exact = rows.double().requires_grad_(), columns.double().requires_grad_()
+        loss = F.cross_entropy(20 * exact[0] @ exact[1].T, target, reduction="sum")
+        (0.3 * loss).backward()
+        want = {"loss": loss.detach(), "rows": exact[0].grad, "columns": before.double() + exact[1].grad}
+        errors = []
+        for function in (kernels.UNMASKED[kernel], kernels.infonce_rows):
+            got = {"columns": before.clone()}
+            got["loss"], got["rows"] = function(
+                rows, columns, got["columns"], target, scale=20.0, weight=0.3, row_chunk=row_chunk
+            )
+            errors.append({name: float((got[name].double() - want[name]).norm()) for name in want})
+        sizes_of = {name: max(float(tensor.norm()), 1e-30) for name, tensor in want.items()}
+        found.append({name: tuple(each[name] / sizes_of[name] for each in errors) for name in want})
+    return found
+
+
+def refused_on_the_last_rank(world: World) -> str:
+    """A kernel that fails on one rank alone."""
+
+    def sometimes(*arguments: Any, **sizes: Any) -> Any:
+        if world.rank == world.size - 1:
+            raise RuntimeError("no compiler")
+        return kernels.infonce_rows(*arguments, **sizes)
+
+    os.environ["TRITON_INTERPRET"] = "1"
+    kernels.UNMASKED["liger"] = sometimes  # type: ignore[index]
+    try:
+        kernels.check_kernel("liger", world)
+    except UserError as error:
+        return str(error)
+    return "accepted"

@@ -162,6 +162,7 @@ def test_no_mask_is_kept_where_no_two_columns_share_a_group() -> None:
     [
         {"equation": "paper_eq1", "directions": "both"},
         {"equation": "paper_eq1", "kernel": "torch"},
+        {"equation": "paper_eq1", "kernel": "liger"},
         {"temperature": 0.0},
         {"learn_temperature": True, "temperature": 2.0},
         {"min_temperature": 0.5, "max_temperature": 0.1},

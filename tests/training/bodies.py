@@ -11,11 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hbt_dist.contrastive.config import Kernel
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed_config import DeepSpeedSettings
 from hbt_dist.training.engine import DeepSpeedEngine, Engine, TrainedModel, build_engine
 from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
+from hbt_dist.training.selfcheck import SelfCheck, self_check
 from tests.contrastive.tiny import Case, build_encoder, locals_of, reference_loss, seed_of
 
 OPTIMIZER = OptimizerSettings(
@@ -165,6 +167,11 @@ def self_checks(world: World, configs: list[Any], wrong_scale: float = 1.0) -> l
         except UserError as error:
             found.append(str(error))
     return found
+
+
+def run_with_kernel(world: World, kernel: Kernel, cases: list[Case]) -> tuple[SelfCheck, list[Any]]:
+    """The self-check with a kernel of the loss, then `run_cases`."""
+    return self_check(world, kernel=kernel), run_cases(world, cases)
 
 
 def group_limits(world: World, store: str, stage: int) -> list[float]:
