@@ -24,6 +24,7 @@ from hbt_dist.batching.code_switching.switching import CodeSwitching
 from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.deck import build_decks
+from hbt_dist.batching.holders import Holders
 from hbt_dist.batching.keyed import Int64s, below, derive_key, hash64
 from hbt_dist.batching.kinds import KINDS
 from hbt_dist.batching.mixture import Mixture, slots_of
@@ -238,8 +239,12 @@ class BatchPlan:
             language = np.repeat((passage if choice == "passage" else question)[:, None], count, axis=1)
         group = np.asarray(self.corpus.example_group)[example]
         key = derive_key("negatives", self.seed, step)
-        rows, filled = hard_negatives(self.corpus, example, group, language, key)
+        rows, filled = hard_negatives(self.corpus, self._holders, example, group, language, key)
         return rows, language, filled
+
+    @cached_property
+    def _holders(self) -> Holders:
+        return Holders(self.corpus)
 
     @cached_property
     def _negative_languages(self) -> Int32s:
