@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hbt_dist.batching.capacity import _beyond
 from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.batching.resume import check_resume
 from hbt_dist.config import load_run
 from hbt_dist.data.config import DataSettings
 from hbt_dist.data.corpus import Corpus, build_corpus
@@ -311,7 +312,10 @@ def test_plans_of_the_first_version_are_kept(tmp_path: Path) -> None:
 
 def test_plans_that_changed_have_another_version() -> None:
     rare = corpus_of([("ab", 900), ("bc", 900), ("abc", 2)])
-    assert plan_of(rare, 16, pairs=OVER_B).state["version"] == 2
+    state = plan_of(rare, 16, pairs=OVER_B).state
+    assert state["version"] == 2
+    with pytest.raises(UserError, match="draws batches from such data in another way"):
+        check_resume({**state, "version": 1}, state)
     negatives = {"count": 2}
     corpus = corpus_of([("ab", 900), ("bc", 900)])
     assert plan_of(corpus, 16).state["version"] == 1
