@@ -11,7 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class PlanCorpus(Protocol):
+class PlanPassages(Protocol):
+    """The passages of a corpus in integers: P passages, L languages, S sets of languages."""
+
+    @property
+    def num_passages(self) -> int:
+        """P."""
+
+    @property
+    def passage_group(self) -> NDArray[np.int64]:
+        """(P,) group of a passage, numbered as `example_group`."""
+
+    @property
+    def passage_set(self) -> NDArray[np.int32]:
+        """(P,) index into `set_languages`."""
+
+    @property
+    def set_languages(self) -> NDArray[np.bool_]:
+        """(S, L) the languages that passages of a set have."""
+
+    def passage_has(
+        self, rows: NDArray[np.integer], language: NDArray[np.integer] | int
+    ) -> NDArray[np.bool_]:
+        """Whether each passage row has a text in the language beside it."""
+
+
+class PlanCorpus(PlanPassages, Protocol):
     """The integer side of a corpus: E examples, P passages, L languages, C availability cells."""
 
     @property
@@ -33,10 +58,6 @@ class PlanCorpus(Protocol):
     @property
     def num_examples(self) -> int:
         """E."""
-
-    @property
-    def num_passages(self) -> int:
-        """P."""
 
     @property
     def example_passage(self) -> NDArray[np.int64]:
@@ -63,21 +84,12 @@ class PlanCorpus(Protocol):
         """(C, L) the passage languages that examples of a cell have."""
 
     @property
-    def passage_group(self) -> NDArray[np.int64]:
-        """(P,) group of a passage, numbered as `example_group`."""
-
-    @property
     def negative_offsets(self) -> NDArray[np.int64]:
         """(E + 1,) where the hard negatives of an example begin and end in `negatives`."""
 
     @property
     def negatives(self) -> NDArray[np.int64]:
         """Passage rows of the hard negatives, example after example."""
-
-    def passage_has(
-        self, rows: NDArray[np.integer], language: NDArray[np.integer] | int
-    ) -> NDArray[np.bool_]:
-        """Whether each passage row has a text in the language beside it."""
 
 
 class TextCorpus(PlanCorpus, Protocol):

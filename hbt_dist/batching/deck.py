@@ -114,9 +114,11 @@ class Order:
 
     @classmethod
     def of(cls, decks: list[Deck], rows: Int64s) -> Order:
-        """Return the order of decks of which `rows` (S,) rows at most are taken at a time."""
+        """Return the order of decks of which `rows` (S,) rows at most are taken at a time; 0: never two."""
         each = list(zip(decks, rows.tolist(), strict=True))
-        visits = [np.minimum(deck.size, fitting_visits(deck, most)) for deck, most in each]
+        visits = [
+            np.minimum(deck.size, fitting_visits(deck, most)) if most else deck.size for deck, most in each
+        ]
         return cls(
             stratum=np.repeat(np.arange(len(decks)), [len(deck.size) for deck in decks]),
             size=np.concatenate([deck.size for deck in decks]),

@@ -6,7 +6,8 @@ looked at without the ones before it. No group of examples (one passage, its tra
 comes twice in a global batch.
 
 How: mixture.py draws which streams feed the batch and how often each was drawn before; streams.py gives the
-rows of that draw; here groups that two of them have in common are told apart and the rows are shuffled.
+rows of that draw; here groups that two of them have in common are told apart (spares.py, lending.py) and the
+rows are shuffled. capacity.py refuses what a corpus cannot fill.
 Cost: 8,192 rows in about 10 ms, whatever the size of the corpus; building the plan sorts the examples once
 (2.5 s at 10 million, benchmarks/results/batching_speed.md).
 """
@@ -20,18 +21,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hbt_dist.batching.capacity import Capacity
 from hbt_dist.batching.code_switching.switching import CodeSwitching
 from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.corpus_view import PlanCorpus
-from hbt_dist.batching.deck import build_decks
+from hbt_dist.batching.holders import Holders
 from hbt_dist.batching.keyed import Int64s, below, derive_key, hash64
 from hbt_dist.batching.kinds import KINDS
-from hbt_dist.batching.mixture import Mixture, slots_of
+from hbt_dist.batching.lending import Lender
+from hbt_dist.batching.mixture import Mixture
 from hbt_dist.batching.negatives import hard_negatives
-from hbt_dist.batching.resume import plan_state, state_fingerprint
+from hbt_dist.batching.refusal import refuse_shortfall
+from hbt_dist.batching.resume import FIRST_VERSION, PLAN_VERSION, plan_state, state_fingerprint
 from hbt_dist.batching.spares import StratumTable, replace_repeated
-from hbt_dist.batching.streams import Stream, split_joint
-from hbt_dist.batching.weights import Cells, joint_share
+from hbt_dist.batching.streams import Streams
+from hbt_dist.batching.weights import Cells
 from hbt_dist.errors import UserError
 
 Int32s = NDArray[np.int32]
@@ -107,32 +111,17 @@ class BatchPlan:
         self.settings = settings
         self.seed = seed
         self.cells = Cells.of(corpus)
-        rows_of_entry = {slot.entry: slot.max_rows for slot in slots_of(settings)}
-        parts = [
-            split_joint(index, joint_share(corpus, self.cells, settings, index), self.cells, settings)
-            if entry.weight_extremes()[1] > 0 and not rows_of_entry.keys().isdisjoint({None, index})
-            else []
-            for index, entry in enumerate(settings.entries())
-        ]
-        self.mixture = Mixture(settings, [np.array([part.weight for part in group]) for group in parts], seed)
-        self._pool, decks = build_decks(
-            self.cells.of_example,
-            np.asarray(corpus.example_group),
-            [cells for group in parts for part in group for cells in part.strata(self.cells)],
+        made = Streams.of(corpus, self.cells, settings, seed)
+        capacity = Capacity(corpus, self.cells, settings, made)
+        refuse_shortfall(capacity)
+        self.streams, self._pool = made.each, made.pool
+        self.mixture = Mixture(
+            settings, [np.array([part.weight for part in group]) for group in made.shares], seed
         )
-        self.streams = [
-            Stream.of(
-                part,
-                rows_of_entry[None if None in rows_of_entry else index],
-                decks,
-                self.cells,
-                derive_key("rows", seed, index, number),
-            )
-            for index, group in enumerate(parts)
-            for number, part in enumerate(group)
-        ]
         self._table = StratumTable.of(self.streams)
-        self._table.check(self)
+        self._lender = Lender(
+            self.streams, capacity.service, self.cells, self._pool, np.asarray(corpus.example_group)
+        )
         self.switching: CodeSwitching | None = None
         if settings.code_switching is not None:
             self.switching = CodeSwitching.of(settings.code_switching, corpus.languages, seed)
@@ -141,7 +130,15 @@ class BatchPlan:
     def state(self) -> dict[str, Any]:
         """What decides the batches, as plain data, to be saved with a checkpoint (resume.check_resume)."""
         switching = None if self.switching is None else self.switching.state
-        return plan_state(self.corpus, self.settings, self.seed, switching)
+        return plan_state(self.corpus, self.settings, self.seed, switching, self._version)
+
+    @property
+    def _version(self) -> int:
+        """The version of the plan's rules that last changed anything for such data and settings."""
+        has = np.asarray(self.corpus.set_languages)
+        filled = self.settings.hard_negatives.count > 0 and not has[:, self._negative_languages].all()
+        changed = filled or any(stream.few.any() for stream in self.streams)
+        return PLAN_VERSION if changed else FIRST_VERSION
 
     @property
     def fingerprint(self) -> str:
@@ -200,25 +197,35 @@ class BatchPlan:
                     hash64(derive_key("part", self.seed, step, slot), np.arange(len(rows.stratum)))
                 )
                 keep = keep[:count]
-            stratum, pool_row = rows.stratum[keep], rows.pool_row[keep]
-            parts.append((stratum, pool_row, rows.epoch[stratum], np.full(len(stratum), slot)))
+            stratum, pool_row, epoch = rows.stratum[keep], rows.pool_row[keep], rows.epoch[keep]
+            parts.append((stratum, pool_row, epoch, np.full(len(stratum), slot)))
         stratum, pool_row, epoch, slot_of = (np.concatenate(column) for column in zip(*parts, strict=True))
         stream = drawn[slot_of]
         example = np.where(pool_row >= 0, self._pool[pool_row], -1).astype(np.int64)
-        example = replace_repeated(
-            example,
-            stratum + self._table.first[stream],
-            self._table,
-            self._pool,
-            np.asarray(self.corpus.example_group),
-            derive_key("spare", self.seed, step),
+        example, kept = self._without_repeats(
+            step, example, stratum + self._table.first[stream], stream, epoch
         )
         cell = self.cells.of_example[example]
         pair = np.empty(len(example), np.int64)
         for number in np.unique(stream):
             rows_of = stream == number
             pair[rows_of] = self.streams[number].pairs(example[rows_of], cell[rows_of], epoch[rows_of])
+        pair = np.where(kept >= 0, kept, pair)
         return example, slot_of, stream, pair
+
+    def _without_repeats(
+        self, step: int, example: Int64s, stratum: Int64s, stream: Int64s, epoch: Int64s
+    ) -> tuple[Int64s, Int64s]:
+        """Return examples of as many groups as rows, and the pair of each row that keeps one (else -1)."""
+        group = np.asarray(self.corpus.example_group)
+        key = derive_key("spare", self.seed, step)
+        filled = replace_repeated(example, stratum, self._table, self._pool, group, key)
+        if (filled >= 0).all():
+            return filled, np.full(len(filled), -1)
+        place = below(derive_key("origin", key), np.arange(len(example)), self._table.num_examples[stratum])
+        any_of_stratum = self._pool[self._table.start[stratum] + place]
+        origin = np.where(example >= 0, example, any_of_stratum).astype(np.int64)
+        return self._lender.lend(filled, stream, origin, epoch, derive_key("lend", key))
 
     def _negatives(
         self, step: int, example: Int64s, question: Int32s, passage: Int32s
@@ -238,8 +245,12 @@ class BatchPlan:
             language = np.repeat((passage if choice == "passage" else question)[:, None], count, axis=1)
         group = np.asarray(self.corpus.example_group)[example]
         key = derive_key("negatives", self.seed, step)
-        rows, filled = hard_negatives(self.corpus, example, group, language, key)
+        rows, filled = hard_negatives(self.corpus, self._holders, example, group, language, key)
         return rows, language, filled
+
+    @cached_property
+    def _holders(self) -> Holders:
+        return Holders(self.corpus)
 
     @cached_property
     def _negative_languages(self) -> Int32s:

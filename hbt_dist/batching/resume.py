@@ -15,7 +15,11 @@ from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.errors import UserError
 
-PLAN_VERSION = 1  # raised whenever the same settings give other batches than before
+# Raised whenever the same settings give other batches than before. A plan that a change leaves as it was
+# keeps the number it had, so that its checkpoints go on. 2: strata of few rows count their epochs by rows,
+# and hard negatives are filled up from the passages of their language.
+PLAN_VERSION = 2
+FIRST_VERSION = 1
 
 
 def plan_state(
@@ -23,10 +27,11 @@ def plan_state(
     settings: BatchSettings,
     seed: int,
     code_switching: Mapping[str, Any] | None = None,
+    version: int = PLAN_VERSION,
 ) -> dict[str, Any]:
     """Return everything that decides the batches, as plain data; `code_switching` where it is on."""
     state = {
-        "version": PLAN_VERSION,
+        "version": version,
         "seed": seed,
         "corpus": corpus.fingerprint,
         "batches": settings.canonical(),
@@ -56,6 +61,8 @@ def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     differences = {key: f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed}
     if "corpus" in differences:
         differences["corpus"] = "the training data are others"
+    if "version" in differences:
+        differences["version"] = "this version of hbt_dist draws batches from such data in another way"
     dictionaries = "code_switching.dictionaries"
     if dictionaries in differences and dictionaries in before and dictionaries in now:
         differences[dictionaries] = "the dictionaries of code-switching are others"

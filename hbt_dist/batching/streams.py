@@ -5,11 +5,15 @@ and per dataset (datasets.per: batch). Draw number T of a stream is a pure funct
 
 1. *Strata.* Cells whose examples are drawn equally often form one stratum; fully parallel data drawn by size
    is one stratum. Rows are dealt to strata by systematic sampling: cumulated shares, shifted by a rotation
-   that moves on by the golden ratio each draw. A stratum's count is within 1 of its share in every draw, and
-   its count over all earlier draws has a closed form (`floor_sum`).
+   that moves on by the golden ratio each draw. Draw T gives a stratum the whole numbers between its lower
+   and its upper bound, both shifted by x(T). An interval of width w, open on one side, holds floor(w) or
+   ceil(w) of them wherever it lies; so that is what a stratum takes in any draw, and neighbouring strata
+   take together floor or ceil of their joint width: of a hundred strata that make 2 rows in all, no draw
+   takes more than 2. The count over all earlier draws has a closed form (`floor_sum`).
 2. *Rows.* Each stratum takes its next rows without replacement (deck.py). An epoch of a stratum is the
    number of draws that its examples suffice for; the tail, less than one draw's rows, is left out and is
-   another one in every epoch.
+   another one in every epoch. Where that would leave out much, in a stratum of few rows beside others, the
+   rows are counted instead: an epoch ends with its last row, also amid a draw.
 3. *Pairs.* A row's language pair is the quantile of frac(hash(example) + epoch * golden ratio) in the shares
    of its cell: independent between examples, and evenly spread over the pairs from epoch to epoch for one.
 """
@@ -23,14 +27,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.config import BatchSettings
-from hbt_dist.batching.deck import Deck, Order
+from hbt_dist.batching.corpus_view import PlanCorpus
+from hbt_dist.batching.deck import Deck, Order, build_decks
 from hbt_dist.batching.keyed import Floats, Int64s, derive_key, floor_sum, uniform
-from hbt_dist.batching.weights import Cells, Joint
+from hbt_dist.batching.mixture import slots_of
+from hbt_dist.batching.weights import Cells, Joint, joint_share
 
 _ROTATION_BITS = 32
 _MODULUS = 1 << _ROTATION_BITS
 _STEP = 2_654_435_769  # golden ratio * 2**32
 _GOLDEN_RATIO = 0.6180339887498949
+_STRAY = 3  # the count of a stratum strays from its share by about this much over the draws
+_FEW = 8  # an epoch of fewer draws than this is counted by rows
 
 
 @dataclass(frozen=True)
@@ -74,16 +82,32 @@ def split_joint(entry: int, joint: Joint, cells: Cells, settings: BatchSettings)
     return streams
 
 
+def shares_of_entries(corpus: PlanCorpus, cells: Cells, settings: BatchSettings) -> list[list[StreamShares]]:
+    """Return the streams of every entry of the mixture; none for an entry that never has rows.
+
+    Raises:
+        UserError: the corpus has no example for an entry, or not what the weights name.
+    """
+    fed = {slot.entry for slot in slots_of(settings)}
+    return [
+        split_joint(index, joint_share(corpus, cells, settings, index), cells, settings)
+        if entry.weight_extremes()[1] > 0 and not fed.isdisjoint({None, index})
+        else []
+        for index, entry in enumerate(settings.entries())
+    ]
+
+
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one draw; S strata.
+    """Rows of one draw.
 
-    Where the count of a stratum strays beyond the end of its epoch a row lacks an example: pool_row is -1.
+    Where the count of a stratum strays beyond the end of its epoch, or it has fewer examples than it is
+    asked for, a row lacks an example: pool_row is -1.
     """
 
     stratum: Int64s
     pool_row: Int64s
-    epoch: Int64s  # (S,)
+    epoch: Int64s
 
 
 @dataclass(frozen=True)
@@ -96,8 +120,9 @@ class Stream:
     order: Order
     key: int
     bounds: Int64s  # (S + 1,) cumulated rows per draw, in units of 2**-32
-    draws_per_epoch: Int64s  # (S,)
-    max_rows: Int64s  # (S,) per draw
+    draws_per_epoch: Int64s  # (S,) where epochs are counted by draws
+    few: NDArray[np.bool_]  # (S,) epochs are counted by rows
+    stratum_of_cell: Int64s = field(repr=False)  # (C,) -1 where the stream has no row of it
     pair_cdf: Floats = field(repr=False)  # flat: index of the cell in `cells` + cumulated share of its pairs
     pair_of: Int64s = field(repr=False)  # flat: the pair
     pair_last: Int64s = field(repr=False)  # last place of each cell in the two above
@@ -114,11 +139,19 @@ class Stream:
         inner = np.floor(np.cumsum(per_draw)[:-1] * rows * _MODULUS + 0.5).astype(np.int64)
         bounds = np.concatenate([[0], inner, [rows * _MODULUS]]).astype(np.int64)
         width = np.diff(bounds)
-        max_rows = np.minimum(-(-width // _MODULUS) + (len(strata) > 1), rows)
+        most = -(-width // _MODULUS)
         chosen = [decks[stratum] for stratum in strata]
-        order = Order.of(chosen, max_rows)
-        slack = 0 if len(strata) == 1 else 3  # the count strays from its share by about this much
-        draws = (order.epoch_rows - slack) / np.maximum(width / _MODULUS, 1e-12)
+        # Beside others a deck leaves room for one row more than it gives: not needed, but plans rest on it.
+        room = np.minimum(most + (len(strata) > 1), rows)
+        order = Order.of(chosen, room)
+        few = (order.epoch_rows < _FEW * (most + _STRAY)) & (len(strata) > 1)
+        if few.any():
+            order = Order.of(chosen, np.where(few, np.where(most > 1, most, 0), room))
+        stray = 0 if len(strata) == 1 else _STRAY
+        draws = (order.epoch_rows - stray) / np.maximum(width / _MODULUS, 1e-12)
+        stratum_of_cell = np.full(len(cell_share), -1, np.int64)
+        for number, stratum in enumerate(strata):
+            stratum_of_cell[list(stratum)] = number
         used = np.flatnonzero(cell_share > 0)
         cell_index = np.full(len(cell_share), -1, np.int64)
         cell_index[used] = np.arange(len(used))
@@ -126,13 +159,13 @@ class Stream:
         in_cell, pair_of = np.nonzero(pair_share)
         cumulated = np.cumsum(pair_share / pair_share.sum(axis=1, keepdims=True), axis=1)[in_cell, pair_of]
         return cls(
-            shares, rows, chosen, order, key, bounds, np.maximum(draws.astype(np.int64), 1), max_rows,
-            in_cell + cumulated, pair_of, np.cumsum(np.bincount(in_cell)) - 1, cell_index,
+            shares, rows, chosen, order, key, bounds, np.maximum(draws.astype(np.int64), 1), few,
+            stratum_of_cell, in_cell + cumulated, pair_of, np.cumsum(np.bincount(in_cell)) - 1, cell_index,
         )  # fmt: skip
 
     def counts_before(self, draws: Int64s) -> Int64s:
         """Return the rows of each stratum in the first `draws` draws: (..., S) -> (..., S)."""
-        if len(self.max_rows) == 1:
+        if len(self.decks) == 1:
             return draws * self.rows
         whole, part = self.bounds >> _ROTATION_BITS, self.bounds & (_MODULUS - 1)
         offset = self.key & (_MODULUS - 1)
@@ -145,18 +178,24 @@ class Stream:
 
     def draw(self, number: int) -> Rows:
         """Return the rows of draw `number`, stratum by stratum."""
-        epoch = number // self.draws_per_epoch
-        now = np.full_like(epoch, number)
-        moments = np.stack([epoch * self.draws_per_epoch, now, now + 1])
-        epoch_start, before, after = self.counts_before(moments)
-        count = after - before
-        start = np.minimum(before - epoch_start, self.order.epoch_rows)
-        fitting = np.minimum(self.order.epoch_rows - start, count)
-        stratum, pool_row = self.order.take(self.key, epoch, start, fitting)
-        lacking = np.repeat(np.arange(len(count)), count - fitting)
-        return Rows(
-            np.concatenate([stratum, lacking]), np.concatenate([pool_row, np.full(len(lacking), -1)]), epoch
+        by_draws = number // self.draws_per_epoch
+        now = np.full_like(by_draws, number)
+        epoch_start, before, after = self.counts_before(
+            np.stack([by_draws * self.draws_per_epoch, now, now + 1])
         )
+        count, size = after - before, self.order.epoch_rows
+        epoch = np.where(self.few, before // size, by_draws)
+        start = np.where(self.few, before % size, np.minimum(before - epoch_start, size))
+        fitting = np.minimum(size - start, count)
+        over = np.where(self.few, np.minimum(count - fitting, size), 0)  # rows of the next epoch
+        stratum, pool_row = self.order.take(self.key, epoch, start, fitting)
+        parts = [(stratum, pool_row, epoch[stratum])]
+        if over.any():
+            stratum, pool_row = self.order.take(self.key, epoch + 1, np.zeros_like(start), over)
+            parts.append((stratum, pool_row, epoch[stratum] + 1))
+        lacking = np.repeat(np.arange(len(count)), count - fitting - over)
+        parts.append((lacking, np.full(len(lacking), -1), (epoch + self.few)[lacking]))
+        return Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def pairs(self, example: NDArray[np.integer], cell: NDArray[np.integer], epoch: Int64s) -> Int64s:
         """Return the index of the language pair of each row."""
@@ -166,3 +205,42 @@ class Stream:
         index = self.cell_index[cell]
         place = np.searchsorted(self.pair_cdf, index + quantile % 1.0, side="right")
         return self.pair_of[np.minimum(place, self.pair_last[index])]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """All streams of a plan with the examples they draw from."""
+
+    shares: list[list[StreamShares]]  # by entry of the mixture
+    each: list[Stream]
+    pool: NDArray[np.integer]  # examples of all decks
+
+    @classmethod
+    def of(cls, corpus: PlanCorpus, cells: Cells, settings: BatchSettings, seed: int) -> Streams:
+        """Return the streams that a mixture draws from.
+
+        Raises:
+            UserError: as `shares_of_entries`.
+        """
+        shares = shares_of_entries(corpus, cells, settings)
+        pool, decks = build_decks(
+            cells.of_example,
+            np.asarray(corpus.example_group),
+            [stratum for group in shares for part in group for stratum in part.strata(cells)],
+        )
+        rows = rows_of_entries(settings)
+        each = [
+            Stream.of(part, rows[part.entry], decks, cells, derive_key("rows", seed, part.entry, number))
+            for group in shares
+            for number, part in enumerate(group)
+        ]
+        return cls(shares, each, pool)
+
+
+def rows_of_entries(settings: BatchSettings) -> dict[int, int]:
+    """Return the rows of a slot of each entry of the mixture that has one."""
+    rows: dict[int, int] = {}
+    for slot in slots_of(settings):
+        entries = range(len(settings.entries())) if slot.entry is None else [slot.entry]
+        rows |= dict.fromkeys(entries, slot.max_rows)
+    return rows

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
+from hbt_dist.batching import holders
 from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.data.corpus import Corpus
@@ -113,3 +117,77 @@ def test_ragged_data() -> None:
     batch = plan_of(corpus, 2, mixture={"any_pair": 1}, alpha=None).batch(5)
     assert (corpus.passage_group[batch.negative] != corpus.example_group[batch.example][:, None]).all()
     assert corpus.passage_has(batch.negative, batch.negative_language).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**20), st.integers(1, 6), st.floats(0.02, 1.0))
+def test_holders_number_the_passages_of_a_language(seed: int, num_languages: int, holds: float) -> None:
+    has = np.random.default_rng(seed).random((500, num_languages)) < holds
+    everything = np.ones((1, num_languages), bool)
+    corpus = Corpus.from_arrays(
+        languages=[f"l{number}" for number in range(num_languages)],
+        example_passage=np.arange(500),
+        example_cell=np.zeros(500, np.int32),
+        cell_questions=everything,
+        cell_passages=everything,
+        passage_languages=has,
+    )
+    with patch.object(holders, "_AT_ONCE", 64):
+        made = holders.Holders(corpus)
+        assert made.count.tolist() == has.sum(axis=0).tolist()
+        numbers = np.concatenate([np.arange(count) for count in made.count])
+        languages = np.repeat(np.arange(num_languages), made.count)
+        found = made.passages(numbers, languages)
+    for language in range(num_languages):
+        own = found[languages == language]
+        assert sorted(own.tolist()) == np.flatnonzero(has[:, language]).tolist()
+        if has[:, language].all():
+            assert own.tolist() == list(range(500))
+
+
+def test_no_list_is_made_where_every_passage_has_the_language_or_nothing_is_filled() -> None:
+    corpus = parallel_corpus(200, 3, 3)
+    plan = plan_of(corpus, 2)
+    assert plan.batch(0).negative_filled.all()
+    assert "_by_set" not in vars(plan._holders)
+    full = parallel_corpus(200, 3, 3, most_negatives=0)
+    assert "_holders" not in vars(plan_of(full, 0))
+
+
+def test_filled_negatives_come_evenly_from_the_language() -> None:
+    """Twelve languages with passages of their own: every passage of a language is as likely."""
+    languages = np.eye(12, dtype=bool)
+    own = np.repeat(np.arange(12), 40)
+    corpus = Corpus.from_arrays(
+        languages=[f"l{number}" for number in range(12)],
+        example_passage=np.arange(480),
+        example_cell=own.astype(np.int32),
+        cell_questions=languages,
+        cell_passages=languages,
+    )
+    plan = plan_of(corpus, 4, alpha=1.0)
+    counts = np.zeros(480, np.int64)
+    for step in range(600):
+        batch = plan.batch(step)
+        check(corpus, batch)
+        np.add.at(counts, batch.negative.ravel(), 1)
+    drawn = counts.reshape(12, 40)
+    expected = np.repeat(drawn.sum(axis=1, keepdims=True) / 40, 40, axis=1)
+    assert chisquare(drawn.ravel(), expected.ravel(), ddof=11).pvalue > 1e-4
+
+
+def test_a_row_whose_group_holds_nearly_the_whole_language() -> None:
+    everything = np.ones((1, 2), bool)
+    group = np.concatenate([np.zeros(9000, np.int64), np.arange(1, 9)])
+    corpus = Corpus.from_arrays(
+        languages=["en", "fi"],
+        example_passage=np.arange(len(group)),
+        example_cell=np.zeros(len(group), np.int32),
+        cell_questions=everything,
+        cell_passages=everything,
+        example_group=group,
+        passage_group=group,
+    )
+    plan = plan_of(corpus, 3, global_batch_size=8)
+    for step in range(20):
+        check(corpus, plan.batch(step))

@@ -26,7 +26,7 @@ def drawn_plan(corpus: Corpus, seed: int, block: dict[str, object]) -> BatchPlan
     try:
         return plan_of(corpus, seed, **block)
     except UserError as error:
-        if "can need" in error.found:
+        if error.place == "batches.global_batch_size":
             reject()
         raise
 

@@ -1,0 +1,336 @@
+"""Data that is not fully parallel: rare sets of languages beside large ones."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbt_dist.batching.capacity import _beyond
+from hbt_dist.batching.config import BatchSettings
+from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.batching.resume import check_resume
+from hbt_dist.config import load_run
+from hbt_dist.data.config import DataSettings
+from hbt_dist.data.corpus import Corpus, build_corpus
+from hbt_dist.errors import UserError
+from tests.batching.corpora import CODES, parallel_corpus, ragged_corpus
+from tests.batching.test_plan import check_rows
+from tests.batching.test_shares import assert_binomial
+
+KINDS = [
+    {"alpha": 0.5},
+    {"alpha": 0.0},
+    {"mixture": {"any_pair": 1}},
+    {"mixture": {"mixed_monolingual": 1}},
+    {"alpha": 0.5, "mixing": "shares"},
+]
+OVER_B = {"a-b": 1, "b-a": 1, "b-c": 1, "c-b": 1}
+
+
+def plan_of(corpus: Corpus, rows: int, seed: int = 0, **block: object) -> BatchPlan:
+    return BatchPlan(corpus, BatchSettings.model_validate({"global_batch_size": rows, **block}), seed)
+
+
+def corpus_of(sets: list[tuple[str, int]], languages: str = "abc") -> Corpus:
+    """Examples whose question and passage have the same languages: [("ab", 3)] is three with a and b."""
+    cells = np.array([[name in held for name in languages] for held, _ in sets])
+    cell = np.repeat(np.arange(len(sets)), [count for _, count in sets])
+    return Corpus.from_arrays(
+        languages=list(languages),
+        example_passage=np.arange(len(cell)),
+        example_cell=cell.astype(np.int32),
+        cell_questions=cells,
+        cell_passages=cells,
+    )
+
+
+def corpus_with_holes(num_passages: int = 3000, num_languages: int = 6, missing: float = 0.02) -> Corpus:
+    """Two questions per passage; every text is missing with the same probability."""
+    random = np.random.default_rng(5)
+    passage = np.repeat(np.arange(num_passages), 2)
+    has_passage = random.random((num_passages, num_languages)) > missing
+    has_question = random.random((len(passage), num_languages)) > missing
+    both = np.hstack([has_question, has_passage[passage]])
+    cells, cell = np.unique(both, axis=0, return_inverse=True)
+    return Corpus.from_arrays(
+        languages=CODES[:num_languages],
+        example_passage=passage,
+        example_cell=cell.astype(np.int32),
+        cell_questions=cells[:, :num_languages],
+        cell_passages=cells[:, num_languages:],
+        passage_languages=has_passage,
+    )
+
+
+def assert_pairs_as_configured(plan: BatchPlan, steps: int) -> None:
+    """Pairs of the crosslingual rows, against their shares."""
+    (stream,) = plan.streams
+    joint = stream.shares.joint
+    size = len(plan.corpus.languages)
+    counts = np.zeros((size, size), np.int64)
+    for step in range(steps):
+        batch = plan.batch(step)
+        np.add.at(counts, (batch.question_language, batch.passage_language), 1)
+    weights = joint.share.sum(axis=0)
+    for question, passage, weight in zip(joint.question, joint.passage, weights, strict=True):
+        assert_binomial(int(counts[question, passage]), int(counts.sum()), float(weight))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**30), st.integers(1, 40), st.integers(1, 60), st.integers(0, 10**6))
+def test_a_stratum_takes_its_width_rounded_down_or_up(
+    seed: int, num_cells: int, rows: int, late: int
+) -> None:
+    """And so do neighbours together; by brute force over many draws, with whole numbers of any size."""
+    corpus = ragged_corpus(seed, num_cells=num_cells, num_languages=5)
+    stream = BatchPlan(corpus, BatchSettings(global_batch_size=1, alpha=0.0), seed).streams[0]
+    bounds = np.round(stream.bounds / stream.bounds[-1] * rows * 2**32).astype(np.int64).tolist()
+    object.__setattr__(stream, "bounds", np.array(bounds))
+    object.__setattr__(stream, "rows", rows)
+    strata = len(stream.decks)
+    draws = np.concatenate([np.arange(1500), late + np.arange(500)])
+    before = stream.counts_before(np.repeat(draws[:, None], strata, axis=1))
+    after = stream.counts_before(np.repeat(draws[:, None] + 1, strata, axis=1))
+    counts = after - before
+    assert (counts.sum(axis=1) == rows).all()
+    for first, last in combinations(range(strata + 1), 2):
+        width = bounds[last] - bounds[first]
+        together = counts[:, first:last].sum(axis=1)
+        assert together.min() >= width // 2**32
+        assert together.max() <= -(-width // 2**32)
+    if strata > 1:
+        for place in (0, 7, 1499, 1999):
+            shift = (stream.key % 2**32) + 2_654_435_769 * int(draws[place])
+            ends = [(shift % 2**32 + bound) // 2**32 for bound in bounds]
+            assert counts[place].tolist() == [high - low for low, high in pairwise(ends)]
+
+
+@pytest.mark.parametrize("block", KINDS)
+@pytest.mark.parametrize("rows", [8, 100, 1024])
+def test_a_corpus_with_two_percent_of_its_texts_missing(block: dict[str, object], rows: int) -> None:
+    corpus = corpus_with_holes()
+    plan = plan_of(corpus, rows, 3, **block)
+    assert max(len(stream.decks) for stream in plan.streams) > 20
+    again = plan_of(corpus, rows, 3, **block)
+    for step in (0, 1, 2, 40, 12_345):
+        batch = plan.batch(step)
+        check_rows(corpus, batch)
+        np.testing.assert_array_equal(again.batch(step).example, batch.example)
+        joined = [batch.rank_slice(rank, 4).example for rank in range(4)]
+        np.testing.assert_array_equal(np.concatenate(joined), batch.example)
+
+
+def test_pairs_of_a_corpus_with_holes_are_as_configured() -> None:
+    assert_pairs_as_configured(plan_of(corpus_with_holes(), 128, 1, alpha=0.0), 100)
+
+
+@pytest.mark.parametrize("few", [1, 2, 3, 7])
+def test_a_rare_set_of_languages_is_visited_evenly(few: int) -> None:
+    """Rows counted over the draws give every example its turn, whatever the width of the stratum."""
+    corpus = corpus_of([("ab", 900), ("bc", 900), ("abc", few)])
+    plan = plan_of(corpus, 16, 2, alpha=0.0, pairs=OVER_B)
+    stream = plan.streams[0]
+    rare = int(stream.stratum_of_cell[2])
+    assert stream.few.tolist() == [stratum == rare for stratum in range(len(stream.decks))]
+    visits = np.zeros(corpus.num_examples, np.int64)
+    steps = 1500
+    for step in range(steps):
+        batch = plan.batch(step)
+        check_rows(corpus, batch)
+        visits[batch.example] += 1
+    own = visits[1800:]
+    assert own.max() - own.min() <= 1
+    width = float(np.diff(stream.bounds)[rare]) / 2**32
+    assert own.sum() == pytest.approx(width * steps, abs=3)
+
+
+def test_rows_beyond_a_stratum_keep_their_pair() -> None:
+    """One example with all languages, asked for more than once per batch; others can take its rows."""
+    corpus = corpus_of([("ab", 12), ("bc", 12), ("abc", 1)])
+    plan = plan_of(corpus, 16, 4, alpha=0.0, pairs=OVER_B)
+    stream = plan.streams[0]
+    width = np.diff(stream.bounds) / 2**32
+    assert width[stream.stratum_of_cell[2]] > 1
+    for step in range(20):
+        check_rows(corpus, plan.batch(step))
+    assert_pairs_as_configured(plan, 400)
+
+
+def test_two_rare_sets_with_one_group_between_them() -> None:
+    """They can be asked for both in one batch, but cannot meet in it."""
+    questions = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 1], [1, 1, 1]], bool)
+    passages = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 1], [0, 1, 0]], bool)
+    corpus = Corpus.from_arrays(
+        languages=["a", "b", "c"],
+        example_passage=np.concatenate([[0, 0], np.arange(1, 61)]),
+        example_cell=np.concatenate([[2, 3], np.repeat([0, 1], 30)]).astype(np.int32),
+        cell_questions=questions,
+        cell_passages=passages,
+        passage_languages=np.ones((61, 3), bool),
+    )
+    plan = plan_of(corpus, 40, 1, alpha=0.0, pairs=OVER_B)
+    rare = [int(plan.streams[0].stratum_of_cell[cell]) for cell in (2, 3)]
+    assert rare[0] != rare[1]
+    asked = [np.isin(rare, plan.streams[0].draw(number).stratum).all() for number in range(200)]
+    assert sum(asked) > 20
+    for step in range(200):
+        check_rows(corpus, plan.batch(step))
+
+
+def remedies(error: UserError, block: dict[str, object], names: list[str]) -> list[dict[str, object]]:
+    """The settings that a refusal names."""
+    found: list[dict[str, object]] = []
+    if match := re.search(r"lower global_batch_size to ([\d,]+) at most", error.expected):
+        size = int(match[1].replace(",", ""))
+        found += [{**block, "global_batch_size": size}, {**block, "global_batch_size": max(size // 2, 1)}]
+    if match := re.search(r"set batches\.(pairs|languages): size", error.expected):
+        found.append({**block, match[1]: "size"})
+    if match := re.search(r"leave (\w+) out of batches.mixture\[(\d)\].languages", error.expected):
+        entries = BatchSettings.model_validate(block).entries()
+        mixture = [entry.model_dump() for entry in entries]
+        mixture[int(match[2])]["languages"] = [name for name in names if name != match[1]]
+        without = {key: value for key, value in block.items() if key != "alpha"}
+        found.append({**without, "mixture": mixture})
+    if "datasets.per: row" in error.expected:
+        found.append({**block, "datasets": {"per": "row"}})
+    return found
+
+
+def test_pairs_that_the_data_cannot_give_are_refused_with_remedies_that_work() -> None:
+    corpus = corpus_of([("ab", 500), ("bc", 5)])
+    block: dict[str, object] = {"global_batch_size": 64, "alpha": 0.0}
+    with pytest.raises(UserError) as caught:
+        BatchPlan(corpus, BatchSettings.model_validate(block), 0)
+    assert caught.value.place == "batches.global_batch_size"
+    assert "64 crosslingual rows needs 32.0 on average in b-c, c-b" in caught.value.found
+    assert "only 5 passages" in caught.value.found
+    assert "to 10 at most" in caught.value.expected
+    tried = remedies(caught.value, block, ["a", "b", "c"])
+    assert len(tried) == 4
+    for one in tried:
+        plan = BatchPlan(corpus, BatchSettings.model_validate(one), 0)
+        for step in range(10):
+            check_rows(corpus, plan.batch(step))
+    with pytest.raises(UserError):
+        plan_of(corpus, 11, alpha=0.0)
+
+
+def test_a_dataset_that_is_too_small_for_its_weight_is_refused() -> None:
+    corpus = parallel_corpus(400, 3, 3, dataset_sizes=(40, 1))
+    weights = {"datasets": {"weights": {"set0": 1, "set1": 1}}}
+    assert plan_of(corpus, 16, alpha=0.0, **weights).batch(0)
+    with pytest.raises(UserError, match="for which set1 has only"):
+        plan_of(corpus, 64, alpha=0.0, **weights)
+    block: dict[str, object] = {"global_batch_size": 64, "alpha": 0.0, "datasets": {"per": "batch"}}
+    with pytest.raises(UserError, match="set1 has only") as caught:
+        BatchPlan(corpus, BatchSettings.model_validate(block), 0)
+    assert "datasets.per: row" in caught.value.expected
+    for one in remedies(caught.value, block, list(corpus.languages)):
+        check_rows(corpus, BatchPlan(corpus, BatchSettings.model_validate(one), 0).batch(0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**30), st.sampled_from(KINDS), st.integers(8, 200))
+def test_every_remedy_works(seed: int, block: dict[str, object], rows: int) -> None:
+    corpus = ragged_corpus(seed, num_passages=150, num_cells=14, num_languages=5, holds=0.4)
+    whole: dict[str, object] = {"global_batch_size": rows, **block}
+    try:
+        plan = BatchPlan(corpus, BatchSettings.model_validate(whole), 0)
+    except UserError as error:
+        tried = remedies(error, whole, list(corpus.languages))
+        assert tried
+        for one in tried:
+            check_rows(corpus, BatchPlan(corpus, BatchSettings.model_validate(one), 0).batch(3))
+        return
+    for step in range(3):
+        check_rows(corpus, plan.batch(step))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**30))
+def test_the_flow_finds_what_looking_at_all_sets_of_choices_finds(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    num_choices, num_cells, num_groups = random.integers(1, [6, 6, 9])
+    pairs = np.unique(random.integers(0, [num_cells, num_groups], (random.integers(1, 15), 2)), axis=0)
+    cell, group = pairs.T
+    present = np.unique(cell)
+    links = [
+        np.sort(random.choice(present, random.integers(1, len(present) + 1), False))
+        for _ in range(num_choices)
+    ]
+    demand = random.random(num_choices) * 4
+    rows = int(np.ceil(demand.sum()))
+    groups = [set(group[np.isin(cell, one)].tolist()) for one in links]
+    sets = [
+        list(chosen)
+        for size in range(1, num_choices + 1)
+        for chosen in combinations(range(num_choices), size)
+    ]
+    lacking = [
+        one for one in sets if demand[one].sum() > len(set[int]().union(*(groups[i] for i in one))) + 1e-6
+    ]
+    found = _beyond(demand, links, cell, group, rows)
+    assert (found is not None) == bool(lacking)
+    if found is not None:
+        chosen = np.flatnonzero(found[0]).tolist()
+        assert chosen in lacking
+        assert found[1] == len(set[int]().union(*(groups[i] for i in chosen)))
+
+
+def digest(plan: BatchPlan, steps: int) -> str:
+    content = hashlib.sha256()
+    for step in range(steps):
+        for value in vars(plan.batch(step)).values():
+            content.update(value.tobytes() if isinstance(value, np.ndarray) else str(value).encode())
+    return content.hexdigest()[:16]
+
+
+def test_plans_of_the_first_version_are_kept(tmp_path: Path) -> None:
+    """Digests of the first 200 steps, made before rows could be lent."""
+    run = load_run("quickstart")
+    plans = {
+        "sample": BatchPlan(build_corpus(run.data, tmp_path), run.batches, run.seed),
+        "parallel": plan_of(parallel_corpus(dataset_sizes=(5, 3, 1)), 24, 1, alpha=0.5),
+        "ragged": plan_of(ragged_corpus(4, num_passages=5000), 24, 2, alpha=0.3),
+        "filled": plan_of(parallel_corpus(most_negatives=2), 24, 3, hard_negatives={"count": 3}),
+    }
+    assert {plan.state["version"] for plan in plans.values()} == {1}
+    assert {name: digest(plan, 200) for name, plan in plans.items()} == {
+        "sample": "8b052adfb28b7d58",
+        "parallel": "81f9ee2b38e068a2",
+        "ragged": "f301e2b2534a5d6e",
+        "filled": "a24b50c51a970b8f",
+    }
+
+
+def test_plans_that_changed_have_another_version() -> None:
+    rare = corpus_of([("ab", 900), ("bc", 900), ("abc", 2)])
+    state = plan_of(rare, 16, pairs=OVER_B).state
+    assert state["version"] == 2
+    with pytest.raises(UserError, match="draws batches from such data in another way"):
+        check_resume({**state, "version": 1}, state)
+    negatives = {"count": 2}
+    corpus = corpus_of([("ab", 900), ("bc", 900)])
+    assert plan_of(corpus, 16).state["version"] == 1
+    assert plan_of(corpus, 16, hard_negatives=negatives).state["version"] == 2
+    assert plan_of(parallel_corpus(), 16, hard_negatives=negatives).state["version"] == 1
+
+
+@pytest.mark.parametrize("block", KINDS)
+def test_exams(block: dict[str, object], shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    source = {"name": "exams", "format": "exams", "path": str(shared_data / "exams")}
+    data = DataSettings.model_validate({"sources": [source], "missing": "skip"})
+    corpus = build_corpus(data, tmp_path_factory.getbasetemp() / "exams")
+    for rows in (2, 8, 64, 96):
+        plan = plan_of(corpus, rows, 0, **block)
+        for step in range(20):
+            check_rows(corpus, plan.batch(step))
+    if block == {"alpha": 0.0}:
+        assert_pairs_as_configured(plan_of(corpus, 64, 1, **block), 200)
