@@ -139,9 +139,17 @@ class _TinyEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         mask = attention_mask.unsqueeze(-1)
-        hidden = F.dropout(torch.tanh(self.hidden(self.tokens(input_ids))), 0.2, self.training)
+        hidden = torch.tanh(self.hidden(self.tokens(input_ids)))
+        if self.training:
+            hidden = _dropout(hidden)
         pooled = (self.norm(hidden) * mask).sum(1) / mask.sum(1)
         return self.out(pooled)
+
+
+def _dropout(x: Tensor) -> Tensor:
+    """Dropout of .2 whose mask the seed alone decides: on CUDA that of F.dropout depends on the dtype too."""
+    keep = torch.rand(x.shape, dtype=torch.float32, device=x.device) >= 0.2
+    return x * keep / 0.8
 
 
 class _Tokens:
