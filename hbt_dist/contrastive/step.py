@@ -9,7 +9,7 @@ Two ways to the same gradient:
 
 Collectives of a step, whatever the number of chunks: one all-gather and one reduce-scatter of the passages
 (the same again of the questions if both directions are asked), one all-reduce of a few scalars, with
-`chunk_tokens` one of three integers. The reduction of the model's gradient is the engine's.
+`chunk_tokens` one of three integers, with `replay_tolerance` one of a scalar. The reduction of the model's gradient is the engine's.
 
 The scale is that of `hbt_dist.contrastive.gather`: losses are means over own rows, gathered gradients are
 summed, the engine averages over ranks.
@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -113,6 +114,7 @@ def contrastive_step(
     loss: LossSettings,
     step: StepSettings,
     world: World,
+    replay_tolerance: float | None = None,
 ) -> StepResult:
     """Leave the gradient of the mean loss over the global batch in the engine's model.
 
@@ -123,15 +125,20 @@ def contrastive_step(
         loss: the objective.
         step: direct or cached, chunk sizes.
         world: the ranks that share the global batch; all call this together.
+        replay_tolerance: if given, refuse second forwards whose embeddings differ from those of the first
+            by more than this, relative to their length: the model draws noise that no seed repeats.
 
     Raises:
         NonFiniteError: on all ranks.
+        UserError: on all ranks, see `replay_tolerance`.
     """
     batches = list(local) if isinstance(local, Sequence) else [local]
     before = world.traffic.snapshot()
     share = 1.0 / len(batches)
     parts = [_Part(engine, rows, loss=loss, step=step, world=world, share=share) for rows in batches]
     engine.accumulate([surrogate for part in parts for surrogate in part.surrogates()])
+    if replay_tolerance is not None:
+        _check_replay([part.replay_error for part in parts], replay_tolerance, world)
     after = world.traffic.snapshot()
     scalars = np.mean([part.scalars for part in parts], axis=0)
     values = dict(zip(_SCALARS, scalars.tolist(), strict=True))
@@ -178,6 +185,7 @@ class _Part:
         self.scalars = np.zeros(len(_SCALARS))
         self.scale = 1.0 / loss.temperature
         self._padded_tokens = 0
+        self.replay_error: Tensor | None = None  # of the first chunk, where it is encoded a second time
 
     def surrogates(self) -> list[Callable[[], Tensor]]:
         """Scalars whose gradients add up to the gradient of this batch's loss."""
@@ -196,7 +204,11 @@ class _Part:
             def surrogate() -> Tensor:
                 with state.replay():
                     again, log_scale = self._encode(chunk)
-                gradient = gradients[chunk.role][torch.as_tensor(chunk.rows, device=again.device)]
+                rows = torch.as_tensor(chunk.rows, device=again.device)
+                if chunk is first:
+                    stored = self.embeddings[chunk.role][rows]
+                    self.replay_error = (again.detach() - stored).norm() / stored.norm()
+                gradient = gradients[chunk.role][rows]
                 value = (again * gradient).sum()
                 if log_scale is not None:
                     # Zero in the other chunks: every chunk gives every parameter a gradient, as ZeRO expects.
@@ -321,6 +333,20 @@ class _Part:
         if "aligned" in self.embeddings:
             bad_b |= broken_rows(self.embeddings["aligned"])
         return bad_b
+
+
+def _check_replay(errors: list[Tensor | None], tolerance: float, world: World) -> None:
+    """Refuse on all ranks: a rank that refuses alone would leave the others waiting."""
+    found = [float(error) for error in errors if error is not None]
+    worst = torch.tensor([max(found, default=0.0)], dtype=torch.float64, device=world.device)
+    error = float(world.all_reduce(worst, op=dist.ReduceOp.MAX))
+    if not error <= tolerance:
+        raise UserError(
+            "model",
+            f"encodes a chunk differently the second time: by {error:.1e} of its length, not {tolerance:g}",
+            "its noise comes from elsewhere than torch's generators, so the cached gradient would be wrong;\n"
+            "switch that noise off, or set step.mode: direct, which encodes once",
+        )
 
 
 def _check_lengths(roles: dict[str, Tokens], local: LocalRows) -> None:

@@ -24,15 +24,23 @@ from hbt_dist.training.preparation import Prepared
 
 
 def train_step(
-    step: int, run: RunFile, how: StepSettings, world: World, engine: Engine, prepared: Prepared
+    step: int,
+    run: RunFile,
+    how: StepSettings,
+    world: World,
+    engine: Engine,
+    prepared: Prepared,
+    *,
+    first: bool = False,
 ) -> dict[str, Any]:
     """One optimizer step on the global batch of `step`; returns its figures.
 
     Args:
         how: the run's step settings with `chunk_rows` resolved to a number.
+        first: of this start: also compare what the model makes of a chunk in its two forwards.
 
     Raises:
-        UserError: NaN or infinity; names the step, its kind, the languages and the examples.
+        UserError: two forwards differ; NaN or infinity, with step, kind, languages and examples.
     """
     tick = time.monotonic()
     local = collate(
@@ -50,7 +58,8 @@ def train_step(
     )
     fault.in_step(step + 1, world, engine.model)
     try:
-        result = contrastive_step(engine, local, run.loss, how, world)
+        tolerance = engine.replay_tolerance if first else None
+        result = contrastive_step(engine, local, run.loss, how, world, tolerance)
         norm = engine.step(step)
         if not engine.scales_loss:
             check_gradient_norm(norm, local.batch)

@@ -33,6 +33,8 @@ from hbt_dist.errors import UserError
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
 from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
+from hbt_dist.training.deepspeed_config import load_deepspeed_config
+from hbt_dist.training.deepspeed_start import check_with_deepspeed
 from hbt_dist.training.engine import Engine, build_engine
 from hbt_dist.training.engine_state import (
     describe,
@@ -80,6 +82,12 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     set_threads(run, runtime)
     world = World(runtime.rank, runtime.world_size, runtime.device)
     check_divisible(run.batches.global_batch_size, world.size)
+    if run.deepspeed.config is not None:
+        clipping = run.optimizer.gradient_clipping
+        config = load_deepspeed_config(
+            run.deepspeed.config, gradient_clipping=clipping, device_type=world.device.type
+        )
+        check_with_deepspeed(config, world.device)
     _on_rank_0(runtime, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
     try:
         prepared = prepare(run)
@@ -202,7 +210,13 @@ class _Training:
         loss: float | None = None
         for step in range(self.start, total):
             figures = train_step(
-                step, self.settings, self.step_settings, self.world, self.engine, self.prepared
+                step,
+                self.settings,
+                self.step_settings,
+                self.world,
+                self.engine,
+                self.prepared,
+                first=step == self.start,
             )
             loss = float(figures["loss"])
             record(step + 1, figures)

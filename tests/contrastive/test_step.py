@@ -190,6 +190,22 @@ def test_alignment_without_a_second_language_is_refused() -> None:
         contrastive_step(engine, local, case.loss_settings, case.step_settings, ALONE)
 
 
+def test_a_model_whose_noise_no_seed_repeats_is_refused() -> None:
+    case = Case(stage=None)
+    engine = build_engine(build_encoder(case), optimizer=OPTIMIZER, total_steps=5, world=ALONE)
+    local, forward, noise = locals_of(case, 1, 0)[0], engine.model.encoder.forward, np.random.default_rng(1)
+
+    def step(how: dict[str, Any]) -> None:
+        settings = case.but(step=how).step_settings
+        contrastive_step(engine, local, case.loss_settings, settings, ALONE, engine.replay_tolerance)
+
+    step({"mode": "cached"})
+    engine.model.encoder.forward = lambda *a: forward(*a) + torch.tensor(noise.normal(0, 0.1))  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="encodes a chunk differently the second time"):
+        step({"mode": "cached"})
+    step({"mode": "direct"})
+
+
 class _Limited(torch.nn.Module):
     """An encoder that runs out of memory above so many rows."""
 
