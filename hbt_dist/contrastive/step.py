@@ -9,7 +9,8 @@ Two ways to the same gradient:
 
 Collectives of a step, whatever the number of chunks: one all-gather and one reduce-scatter of the passages
 (the same again of the questions if both directions are asked), one all-reduce of a few scalars, with
-`chunk_tokens` one of three integers, with `replay_tolerance` one of a scalar. The reduction of the model's gradient is the engine's.
+`chunk_tokens` one of three integers, with `replay_tolerance` one of a number. The reduction of the model's
+gradient is the engine's.
 
 The scale is that of `hbt_dist.contrastive.gather`: losses are means over own rows, gathered gradients are
 summed, the engine averages over ranks.

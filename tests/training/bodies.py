@@ -15,6 +15,7 @@ from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed_config import DeepSpeedSettings
 from hbt_dist.training.engine import DeepSpeedEngine, Engine, TrainedModel, build_engine
+from hbt_dist.training.engine_state import gather_weights
 from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
 from tests.contrastive.tiny import Case, build_encoder, locals_of, reference_loss, seed_of
 
@@ -95,6 +96,7 @@ def run_case(
         result["norm"].append(engine.step(step))
         result["results"].append(found)
     result["parameters"] = parameters_of(engine)
+    result["exported"] = gather_weights(engine)
     result["reduction"] = getattr(engine, "reduction", None)
     return result
 
