@@ -107,10 +107,10 @@ class RunFolder:
         """Become the only writer; the lock ends with the process.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds it, or the folder cannot be written.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=wait_seconds)
         except Timeout:
             raise UserError(
@@ -118,6 +118,12 @@ class RunFolder:
                 "another run is writing to this folder",
                 "wait for it, or choose another output_dir",
             ) from None
+        except OSError as error:
+            raise UserError(
+                str(self.root),
+                f"cannot be written: {error.strerror or error}",
+                "mend the rights, or choose another output_dir",
+            ) from error
 
     def release(self) -> None:
         """Let others write."""

@@ -47,10 +47,12 @@ from hbt_dist.training.engine_state import (
 from hbt_dist.training.export import write_model_folder
 from hbt_dist.training.model_card import model_card
 from hbt_dist.training.one_step import train_step
+from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
+from hbt_dist.training.together import attempt, on_rank_0, raise_everywhere, require_shared
 from hbt_dist.training.tracking import Tracker
 from hbt_dist.training.universal import universal_form
 
@@ -88,8 +90,9 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
             run.deepspeed.config, gradient_clipping=clipping, device_type=world.device.type
         )
         check_with_deepspeed(config, world.device)
-    _on_rank_0(runtime, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
+    on_rank_0(world, folder.root, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
     try:
+        require_shared(folder.root, world)
         prepared = prepare(run)
         _agree(prepared.fingerprint, world)
         rows = run.batches.global_batch_size // world.size
@@ -100,6 +103,31 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     finally:
         if runtime.rank == 0:
             folder.release()
+
+
+def check_steps(run: RunFile, found: Checkpoint) -> None:
+    """Refuse to continue with fewer steps than were made, or on another course of the learning rate.
+
+    Raises:
+        UserError: the steps made so far would have had other learning rates.
+    """
+    steps, course = run.training.steps, run.training.course
+    if steps < found.step:
+        raise UserError(
+            "training.steps",
+            f"is {steps}, but the run has made {found.step} already",
+            f"set it to {found.step} or more; hbt-dist export reads the checkpoints that are kept",
+        )
+    before = int(found.manifest.get("schedule_steps", course))  # older checkpoints do not say
+    rates = ([learning_rate(step, n, run.optimizer) for step in range(found.step)] for n in (before, course))
+    if before != course and any(old != new for old, new in zip(*rates, strict=True)):
+        keep = f"set training.schedule_steps: {before} to keep it"
+        other = "choose another output_dir, with the model of this one as model.name_or_path"
+        raise UserError(
+            "training.steps" if run.training.schedule_steps is None else "training.schedule_steps",
+            f"is {course}, but the learning rate has followed a course of {before} steps so far",
+            other if before < steps and run.optimizer.schedule != "constant" else f"{keep}, or {other}",
+        )
 
 
 def _take_folder(run: RunFile, folder: RunFolder, wait_seconds: float) -> None:
@@ -137,7 +165,7 @@ class _Training:
         self.engine = build_engine(
             encoder,
             optimizer=run.optimizer,
-            total_steps=run.training.steps,
+            total_steps=run.training.course,
             world=world,
             deepspeed=run.deepspeed,
             loss=run.loss,
@@ -157,6 +185,7 @@ class _Training:
         if found is None:
             return 0
         check_resume(found.manifest["plan"], self.prepared.plan.state)
+        check_steps(self.settings, found)
         here = describe(self.engine)
         for key, what in (("engine", "engine"), ("zero_stage", "ZeRO stage")):
             if found.manifest[key] != here[key]:
@@ -180,8 +209,14 @@ class _Training:
 
     def run_all(self, *, quiet: bool) -> tuple[int, bool, float | None]:
         """The remaining steps, with figures kept by rank 0: (last step, whether it is the end, last loss)."""
-        if self.runtime.rank != 0:
+        tracker = on_rank_0(self.world, self.folder.root, lambda: self._tracker(quiet=quiet))
+        if tracker is None:
             return self._loop(lambda *_: None)
+        with tracker:
+            return self._loop(tracker.step)
+
+    def _tracker(self, *, quiet: bool) -> Tracker:
+        """Record this start, and be ready to record its steps (rank 0)."""
         facts = {
             "launcher": self.runtime.launcher,
             "first_step": self.start,
@@ -192,17 +227,17 @@ class _Training:
         }
         self.folder.add_provenance(facts)
         training = self.settings.training
-        with Tracker(
+        tracker = Tracker(
             self.folder,
             start=self.start,
             total=training.steps,
             log_every=training.log_every,
             tensorboard=training.tensorboard,
             quiet=quiet,
-        ) as tracker:
-            for note in [*self.notes, *self._introduction()]:
-                tracker.say(note)
-            return self._loop(tracker.step)
+        )
+        for note in [*self.notes, *self._introduction()]:
+            tracker.say(note)
+        return tracker
 
     def _loop(self, record: Callable[[int, dict[str, Any]], None]) -> tuple[int, bool, float | None]:
         self.engine.train()
@@ -219,8 +254,7 @@ class _Training:
                 first=step == self.start,
             )
             loss = float(figures["loss"])
-            record(step + 1, figures)
-            request = Request(self.world.all_max(self.runtime.request()))
+            request = self._record(record, step + 1, figures)
             if (step + 1) % every == 0 or step + 1 == total or request is not Request.NONE:
                 self._save(step + 1)
                 fault.at("between_save_and_report", step + 1, self.world)
@@ -229,6 +263,15 @@ class _Training:
                 return step + 1, False, loss
         export_model(self.settings, self.engine, self.prepared, self.folder.model)
         return total, True, loss
+
+    def _record(self, record: Callable[[int, dict[str, Any]], None], step: int, figures: Any) -> Request:
+        """Keep a step's figures (rank 0), and hear what the launchers of all ranks ask for. Collective."""
+        _, problem = attempt(lambda: record(step, figures), self.folder.root)
+        failed = len(Request)  # above all requests: the other ranks need not be told in every step
+        asked = self.world.all_max(failed if problem else self.runtime.request())
+        if asked == failed:
+            raise_everywhere(self.world, problem)
+        return Request(asked)
 
     def _save(self, step: int) -> None:
         if not weights_are_finite(self.engine):
@@ -246,6 +289,7 @@ class _Training:
         facts = {
             "run": run.name,
             "plan": prepared.plan.state,
+            "schedule_steps": run.training.course,
             **describe(self.engine),
             "model": {
                 "facts": model_facts(run, prepared, step),
@@ -281,11 +325,14 @@ def _reserve(run: RunFile, encoder: torch.nn.Module) -> int:
 def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path) -> None:
     """Write the trained model as a folder that transformers and sentence-transformers load. Collective."""
     weights = gather_weights(engine)
-    if weights is not None:
+
+    def write() -> None:
+        assert weights is not None
         card = model_card(run, prepared.corpus, prepared.plan)
         facts = model_facts(run, prepared, run.training.steps)
         write_model_folder(prepared.model, weights, folder, card=card, facts=facts)
-    dist.barrier()
+
+    on_rank_0(engine.world, folder, write)
 
 
 def set_threads(run: RunFile, runtime: Runtime) -> None:
@@ -294,19 +341,6 @@ def set_threads(run: RunFile, runtime: Runtime) -> None:
     if threads is None:
         threads = max(1, (os.cpu_count() or 1) // runtime.local_world_size)
     torch.set_num_threads(threads)
-
-
-def _on_rank_0(runtime: Runtime, action: Callable[[], None]) -> None:
-    """Run `action` on rank 0; if it refuses, all ranks raise the same error."""
-    problem: list[UserError | None] = [None]
-    if runtime.rank == 0:
-        try:
-            action()
-        except UserError as error:
-            problem[0] = error
-    dist.broadcast_object_list(problem, src=0)
-    if problem[0] is not None:
-        raise problem[0]
 
 
 def _agree(fingerprint: str, world: World) -> None:
