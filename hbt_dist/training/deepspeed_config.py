@@ -147,6 +147,10 @@ def _check(config: dict[str, Any], place: str) -> None:
     for key in zero:
         if key.startswith("mics_") or key == "zeropp_loco_param":
             raise UserError(f"{place}, zero_optimization.{key}", "cannot be set", "it has been removed")
+    if config.get("zero_force_ds_cpu_optimizer"):
+        raise UserError(
+            f"{place}, zero_force_ds_cpu_optimizer", "is true", "remove it: the optimizer is torch's, fused"
+        )
     steps = config.get("gradient_accumulation_steps", 1)
     if steps != 1:
         raise UserError(

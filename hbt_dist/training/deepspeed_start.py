@@ -54,18 +54,15 @@ def name_device(device: torch.device) -> None:
         os.environ.setdefault("LOCAL_RANK", "0")
 
 
-def check_with_deepspeed(config: dict[str, Any], device: torch.device) -> None:
+def check_with_deepspeed(config: dict[str, Any]) -> None:
     """Let DeepSpeed read a configuration: it knows its keys and their types.
 
     Args:
         config: what `load_deepspeed_config` returned.
-        device: of this process.
 
     Raises:
         UserError: a misspelt key, or a value of the wrong type.
     """
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
 
     try:

@@ -69,10 +69,24 @@ def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> Non
                 engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
         finally:
             settings.load_universal_checkpoint = before
+        _keep_fused(engine.deepspeed.optimizer)
     elif isinstance(engine, PlainEngine):
         state = torch.load(folder / PLAIN_FILE, map_location=engine.world.device, weights_only=True)
         engine.model.load_state_dict(state["model"])
         engine.optimizer.load_state_dict(state["optimizer"])
+        _keep_fused(engine.optimizer)
+
+
+def _keep_fused(optimizer: Any) -> None:
+    """Loading brings back the settings of who saved, and a universal checkpoint leaves step counters on the CPU,
+    where the fused update of another device does not look for them.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    for group in optimizer.param_groups:
+        group["fused"] = True
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].to(parameter.device, torch.float32)
 
 
 @contextlib.contextmanager

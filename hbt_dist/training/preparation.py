@@ -15,6 +15,7 @@ from hbt_dist.data.corpus import Corpus, build_corpus
 from hbt_dist.encoder import LoadedEncoder
 from hbt_dist.errors import UserError
 from hbt_dist.modeling import prepare_model
+from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
 from hbt_dist.training.run_folder import RunFolder
 
@@ -49,7 +50,10 @@ def prepare(run: RunFile) -> Prepared:
         UserError: something the user gave cannot be used.
     """
     if run.deepspeed.config is not None:  # read again when the engine is built; here a mistake costs nothing
-        load_deepspeed_config(run.deepspeed.config, gradient_clipping=run.optimizer.gradient_clipping)
+        config = load_deepspeed_config(
+            run.deepspeed.config, gradient_clipping=run.optimizer.gradient_clipping
+        )
+        check_auto_chunks(run, config["zero_optimization"].get("stage", 0))
     cache = Path(run.data.cache_dir)
     corpus = build_corpus(run.data, cache)
     plan = BatchPlan(corpus, run.batches, run.seed)

@@ -26,13 +26,13 @@ import torch.distributed as dist
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.config import RunFile
-from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
 from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
+from hbt_dist.training.chunk_size import choose_chunk_rows
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
 from hbt_dist.training.deepspeed_start import check_with_deepspeed
 from hbt_dist.training.engine import Engine, build_engine
@@ -89,7 +89,7 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
         config = load_deepspeed_config(
             run.deepspeed.config, gradient_clipping=clipping, device_type=world.device.type
         )
-        check_with_deepspeed(config, world.device)
+        check_with_deepspeed(config)
     on_rank_0(world, folder.root, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
     try:
         require_shared(folder.root, world)
@@ -152,15 +152,7 @@ class _Training:
         if run.step.self_check:
             require_self_check(world, run.deepspeed, run.step.grad_reduction)
         encoder = prepared.model.encoder.to(world.device)
-        text = prepared.model.text
-        self.step_settings = resolve_chunk_rows(
-            run.step,
-            encoder,
-            max_tokens=max(text.max_question_tokens, text.max_passage_tokens),
-            most_rows=run.batches.global_batch_size // world.size * (1 + run.batches.hard_negatives.count),
-            world=world,
-            reserve_bytes=_reserve(run, encoder),
-        )
+        self.step_settings = choose_chunk_rows(run, encoder, prepared.model.text, world)
         torch.manual_seed(run.seed)
         self.engine = build_engine(
             encoder,
@@ -312,14 +304,6 @@ class _Training:
             f"{run.training.steps} steps",
             *describe_texts(self.prepared.tokens),
         ]
-
-
-def _reserve(run: RunFile, encoder: torch.nn.Module) -> int:
-    """Bytes that training holds beside a chunk: AdamW's state, gathered embeddings and their gradients."""
-    parameters = sum(p.numel() for p in encoder.parameters())
-    columns = run.batches.global_batch_size * (2 + run.batches.hard_negatives.count)
-    width = int(getattr(encoder, "width", 0))
-    return 8 * parameters + 2 * 4 * columns * width
 
 
 def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path) -> None:

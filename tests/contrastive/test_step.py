@@ -215,6 +215,7 @@ class _Limited(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.ones(1))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        self.seen = (self.training, torch.is_autocast_enabled("cpu"))
         if len(input_ids) > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate.")
         return input_ids * self.weight
@@ -228,3 +229,16 @@ def test_the_largest_chunk_that_fits(rows: int, most: int, want: int) -> None:
     step = Case(step={"chunk_rows": "auto"}).step_settings
     found = resolve_chunk_rows(step, encoder, max_tokens=4, most_rows=most, world=ALONE, reserve_bytes=0)
     assert found.chunk_rows == want
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_chunks_are_tried_as_they_are_trained(autocast: bool) -> None:
+    encoder = _Limited(8).eval()
+    find_chunk_rows(encoder, max_tokens=4, most_rows=8, world=ALONE, autocast=autocast)
+    assert encoder.seen == (True, autocast)
+    assert not encoder.training
+
+
+def test_no_room_for_one_row_is_a_refusal() -> None:
+    with pytest.raises(UserError, match="auto finds no room for one text of 4 tokens"):
+        find_chunk_rows(_Limited(0), max_tokens=4, most_rows=8, world=ALONE)

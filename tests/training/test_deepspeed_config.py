@@ -59,6 +59,7 @@ def test_sources(tmp_path: Path) -> None:
         ({"zero_optimization": {"stage": 4}}, "stage: is 4"),
         ({"zero_optimization": {"stage": 3, "mics_shard_size": 8}}, "mics_shard_size"),
         ({"optimizer": {"type": "AdamW"}}, "optimizer block decides"),
+        ({"zero_force_ds_cpu_optimizer": True}, "zero_force_ds_cpu_optimizer: is true"),
         ({"train_batch_size": 64}, "global_batch_size decides"),
         ({"elasticity": {}}, "removed"),
         ({"gradient_allreduce_op": "sum"}, "averaged over ranks"),
@@ -87,7 +88,7 @@ def test_what_deepspeed_cannot_read_is_refused(zero: Any, message: str | None) -
 
     def read() -> None:
         config = load_deepspeed_config({**GOOD, "zero_optimization": zero})
-        check_with_deepspeed(config, torch.device("cpu"))
+        check_with_deepspeed(config)
 
     if message is None:
         read()
@@ -98,7 +99,7 @@ def test_what_deepspeed_cannot_read_is_refused(zero: Any, message: str | None) -
 
 def test_every_shipped_configuration_is_read_by_deepspeed() -> None:
     for name in shipped_configs():
-        check_with_deepspeed(load_deepspeed_config(name), torch.device("cpu"))
+        check_with_deepspeed(load_deepspeed_config(name))
 
 
 @pytest.mark.parametrize(("device", "told"), [("cuda:0", "0"), ("cuda:2", "2"), ("cpu", "3")])

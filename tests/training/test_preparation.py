@@ -11,9 +11,13 @@ import transformers
 from pydantic import ValidationError
 
 from hbt_dist.config import RunFile
+from hbt_dist.contrastive.config import StepSettings
+from hbt_dist.contrastive.fit import resolve_chunk_rows
+from hbt_dist.contrastive.world import World
 from hbt_dist.encoder import Encoder, LoadedEncoder, TextSettings
 from hbt_dist.errors import UserError
 from hbt_dist.modeling import check_positions
+from hbt_dist.training import chunk_size
 from hbt_dist.training.preparation import check_similarity
 from tests.helpers.runs import tiny_run
 
@@ -82,3 +86,27 @@ def test_texts_longer_than_the_positions_are_refused(kind: str) -> None:
     real(ids, torch.ones_like(ids))  # so many it takes, and no more
     with pytest.raises((IndexError, RuntimeError)):
         real(torch.full((1, most + 1), 5), torch.ones(1, most + 1, dtype=torch.long))
+
+
+def test_chunks_are_measured_with_checkpointing_and_never_under_zero_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = transformers.BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    text = TextSettings(max_question_tokens=8, max_passage_tokens=8)
+    encoder = Encoder(transformers.BertModel(config, add_pooling_layer=False), text)
+    checkpointed: list[bool] = []
+
+    def resolve(step: StepSettings, encoder: Encoder, **how: Any) -> StepSettings:
+        checkpointed.append(encoder.backbone.is_gradient_checkpointing)  # type: ignore[arg-type]
+        return resolve_chunk_rows(step, encoder, **how)
+
+    monkeypatch.setattr(chunk_size, "resolve_chunk_rows", resolve)
+    run = run_with(tmp_path, step__chunk_rows="auto", deepspeed={"gradient_checkpointing": True, "config": 1})
+    found = chunk_size.choose_chunk_rows(run, encoder, text, World.alone())
+    assert found.chunk_rows == 8
+    assert checkpointed == [True]
+    chunk_size.check_auto_chunks(run, 2)
+    with pytest.raises(UserError, match="auto is measured on a whole model"):
+        chunk_size.check_auto_chunks(run, 3)
