@@ -78,8 +78,8 @@ def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> Non
 
 
 def _keep_fused(optimizer: Any) -> None:
-    """Loading brings back the settings of who saved, and a universal checkpoint leaves step counters on the CPU,
-    where the fused update of another device does not look for them.
+    """Loading brings back the settings of who saved, and a universal checkpoint leaves step counters on the
+    CPU, where the fused update of another device does not look for them.
     """
     optimizer = getattr(optimizer, "optimizer", optimizer)
     for group in optimizer.param_groups:
