@@ -100,8 +100,8 @@ def find_chunk_rows(
     if found == 0:
         raise UserError(
             "step.chunk_rows",
-            f"auto finds no room for one text of {max_tokens} tokens beside {reserve_bytes / 1024**3:.1f} GiB "
-            "of states and buffers",
+            f"auto finds no room for one text of {max_tokens} tokens beside "
+            f"{reserve_bytes / 1024**3:.1f} GiB of states and buffers",
             "take a DeepSpeed configuration that needs less memory, or deepspeed.gradient_checkpointing, or\n"
             "lower model.text.max_passage_tokens",
         )

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from hbt_dist.batching.collate import LocalBatch
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.config import RunFile
@@ -31,6 +32,7 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
+from hbt_dist.training.ahead import Ahead, rows_ahead
 from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
 from hbt_dist.training.chunk_size import choose_chunk_rows
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
@@ -232,6 +234,12 @@ class _Training:
         return tracker
 
     def _loop(self, record: Callable[[int, dict[str, Any]], None]) -> tuple[int, bool, float | None]:
+        with rows_ahead(self.settings, self.world, self.prepared) as rows:
+            return self._steps(record, rows)
+
+    def _steps(
+        self, record: Callable[[int, dict[str, Any]], None], rows: Ahead[LocalBatch]
+    ) -> tuple[int, bool, float | None]:
         self.engine.train()
         total, every = self.settings.training.steps, self.settings.training.checkpoint_every
         loss: float | None = None
@@ -243,6 +251,7 @@ class _Training:
                 self.world,
                 self.engine,
                 self.prepared,
+                rows=rows,
                 first=step == self.start,
             )
             loss = float(figures["loss"])

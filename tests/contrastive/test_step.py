@@ -17,7 +17,7 @@ from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 from hbt_dist.training.engine import build_engine
-from tests.contrastive.tiny import Case, build_encoder, locals_of
+from tests.contrastive.tiny import Case, Texts, build_encoder, locals_of
 from tests.training.bodies import OPTIMIZER, reference, run_case
 
 ALONE = World.alone()
@@ -129,6 +129,14 @@ def test_auto_is_direct_for_a_small_slice_and_cached_for_a_large_one() -> None:
         want = run_case(ALONE, case.but(step={"mode": mode, "chunk_rows": rows}))
         assert got["loss"] == want["loss"]
         assert all(torch.equal(got["gradients"][name], g) for name, g in want["gradients"].items())
+
+
+def test_the_two_forwards_of_a_chunk_share_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    padded: list[int] = []
+    pad = Texts.pad
+    monkeypatch.setattr(Texts, "pad", lambda texts, rows: (padded.append(len(rows)), pad(texts, rows))[1])
+    found = run_case(ALONE, Case(stage=None, step={"chunk_rows": 5}, steps=1))
+    assert len(padded) == found["results"][0].num_chunks == 6
 
 
 def test_figures_of_a_step() -> None:
