@@ -33,7 +33,8 @@ from filelock import FileLock, Timeout
 from hbt_dist import __version__
 from hbt_dist.errors import UserError
 
-#: Blocks of the run file that may change when a run is continued: none of them changes what is computed.
+#: Blocks of the run file that may change when a run is continued: none of them changes what is computed, but
+#: the training's steps with a schedule made for them, which the trainer compares with the checkpoint.
 MAY_CHANGE = ("output_dir", "workers", "evaluation", "training", "step")
 PACKAGES = (
     "torch",
