@@ -88,6 +88,28 @@ class RunFile(Settings):
             raise ValueError("training.keep_best needs evaluation.checkpoint_benchmarks")
         return self
 
+    @model_validator(mode="after")
+    def _a_rate_for_every_step(self) -> RunFile:
+        if self.training.course < self.training.steps and self.optimizer.schedule != "constant":
+            raise ValueError(
+                "training.schedule_steps is below training.steps: the last steps would have learning rate 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_contrast(self) -> RunFile:
+        if self.batches.hard_negatives.count == 0:
+            if self.loss.equation == "paper_eq1":
+                raise ValueError(
+                    "loss.equation paper_eq1 knows hard negatives only, batches.hard_negatives.count is 0: "
+                    "nothing would be trained"
+                )
+            if self.batches.global_batch_size == 1:
+                raise ValueError(
+                    "batches.global_batch_size is 1 without hard negatives: nothing to contrast with"
+                )
+        return self
+
     def plain(self) -> dict[str, Any]:
         """The resolved run file as plain data (YAML, JSON)."""
         return self.model_dump(mode="json")

@@ -165,7 +165,7 @@ def _nvidia_driver() -> str | None:
     return answer.stdout.strip().splitlines()[0] if answer.stdout.strip() else None
 
 
-def _deepspeed(_: RunFile | None) -> Iterator[Verdict]:
+def _deepspeed(run: RunFile | None) -> Iterator[Verdict]:
     if not list(Path("/dev").glob("nvidia[0-9]*")):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     began = time.monotonic()
@@ -180,6 +180,12 @@ def _deepspeed(_: RunFile | None) -> Iterator[Verdict]:
             f"pip install deepspeed=={tested_versions()['deepspeed']}",
         )
         return
+    if run is not None and run.deepspeed.config is not None:
+        from hbt_dist.training.deepspeed_config import load_deepspeed_config
+        from hbt_dist.training.deepspeed_start import check_with_deepspeed
+
+        clipping = run.optimizer.gradient_clipping
+        check_with_deepspeed(load_deepspeed_config(run.deepspeed.config, gradient_clipping=clipping))
     compiler = "no compiler is needed" if shutil.which("g++") is None else "nothing is compiled"
     yield Verdict(
         "deepspeed", "ok", f"{metadata.version('deepspeed')} imported in {seconds:.0f} s; {compiler}"

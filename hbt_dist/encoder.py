@@ -226,8 +226,9 @@ _POOLING = {
 def _sentence_transformers_settings(
     folder: Path, modules: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], list[DenseLayer]]:
-    settings: dict[str, Any] = {"normalize": False}
+    settings: dict[str, Any] = {}
     dense: list[DenseLayer] = []
+    normalized = False
     for module in modules:
         kind = module["type"].rsplit(".", 1)[-1]
         path = folder / module["path"]
@@ -243,18 +244,28 @@ def _sentence_transformers_settings(
         elif kind == "Dense":
             dense.append(_load_dense(path))
         elif kind == "Normalize":
-            settings["normalize"] = True
+            normalized = True
         else:
             raise UserError(
                 str(folder / "modules.json"),
                 f"the sentence-transformers module {kind!r} is not supported",
                 "supported: Transformer, Pooling (mean, cls, last token), Dense, Normalize",
             )
-    prompts_file = folder / "config_sentence_transformers.json"
-    if prompts_file.is_file():
-        prompts = json.loads(prompts_file.read_text("utf-8")).get("prompts") or {}
+    file = folder / "config_sentence_transformers.json"
+    config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    prompts = config.get("prompts") or {}
+    if file.is_file():
         settings["question_prefix"] = prompts.get("query", "")
         settings["passage_prefix"] = prompts.get("passage", prompts.get("document", ""))
+    # Without a word on it sentence-transformers compares by cosine, whatever the length of the embeddings.
+    similarity = config.get("similarity_fn_name") or "cosine"
+    if similarity not in ("cosine", "dot") and (similarity, normalized) != ("euclidean", True):
+        raise UserError(
+            str(file),
+            f"similarity_fn_name {similarity!r} is not supported",
+            "supported: cosine, dot; euclidean after a Normalize module, where it orders as cosine does",
+        )
+    settings["normalize"] = normalized or similarity == "cosine"
     return settings, dense
 
 

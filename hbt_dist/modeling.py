@@ -26,6 +26,7 @@ from hbt_dist.settings import Settings
 if TYPE_CHECKING:
     from hbt_dist.data.corpus import Corpus
 
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
@@ -96,7 +97,25 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
     else:
         _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
         loaded = load_encoder(folder)
+    check_positions(loaded)
     return loaded
+
+
+def check_positions(loaded: LoadedEncoder) -> None:
+    """Refuse length limits above the learned positions: a longer text would fail in the middle of a run."""
+    for name, module in loaded.encoder.backbone.named_modules():
+        if not isinstance(module, torch.nn.Embedding) or name.rsplit(".", 1)[-1] not in _POSITIONS:
+            continue
+        # RoBERTa and its kin count positions from the one after padding.
+        most = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        for role in ("question", "passage"):
+            wanted = getattr(loaded.text, f"max_{role}_tokens")
+            if wanted > most:
+                raise UserError(
+                    f"model.text.max_{role}_tokens",
+                    f"is {wanted}, but {loaded.source} has positions for {most} tokens",
+                    f"set it to {most} or less",
+                )
 
 
 def _build_scratch(

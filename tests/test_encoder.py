@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,32 @@ def test_sentence_transformers_folder_is_a_model(tmp_path: Path) -> None:
         rtol=0,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize(
+    ("similarity", "module", "normalize"),
+    [
+        (None, False, True),  # cosine, says sentence-transformers
+        ("cosine", False, True),
+        ("dot", False, False),
+        ("dot", True, True),
+        ("euclidean", True, True),
+        ("euclidean", False, None),
+        ("manhattan", True, None),
+    ],
+)
+def test_a_folder_without_a_normalize_module_says_how_it_compares(
+    similarity: str | None, module: bool, normalize: bool | None, tmp_path: Path
+) -> None:
+    save_encoder(tiny_encoder(TextSettings(normalize=module)), tiny_tokenizer(), tmp_path)
+    (tmp_path / "hbt_dist.json").unlink()
+    file = tmp_path / "config_sentence_transformers.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"similarity_fn_name": similarity}))
+    if normalize is None:
+        with pytest.raises(UserError, match=f"similarity_fn_name '{similarity}' is not supported"):
+            load_encoder(tmp_path)
+    else:
+        assert load_encoder(tmp_path).text.normalize is normalize
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

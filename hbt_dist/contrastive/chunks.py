@@ -8,7 +8,7 @@ and those with fewer halve their largest chunks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -71,6 +71,48 @@ def _halve_largest(chunks: list[np.ndarray], count: int) -> None:
         largest = max(range(len(chunks)), key=lambda i: len(chunks[i]))
         rows = chunks[largest]
         chunks[largest : largest + 1] = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+
+
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """To a device without waiting for it; a copy from pageable memory would wait for all that came before."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+class ChunkOrder:
+    """From the order of the chunks to that of the rows and back, once per role, however many there are.
+
+    Args:
+        chunks: of all roles.
+        device: of the embeddings.
+    """
+
+    def __init__(self, chunks: Sequence[Chunk], device: torch.device) -> None:
+        self._roles = [chunk.role for chunk in chunks]
+        self._sizes = [len(chunk.rows) for chunk in chunks]
+        self._rows: dict[str, Tensor] = {}  # of each role, chunk by chunk
+        self._back: dict[str, Tensor] = {}
+        for role in dict.fromkeys(self._roles):
+            rows = np.concatenate([chunk.rows for chunk in chunks if chunk.role == role])
+            self._rows[role] = move(torch.as_tensor(rows), device)
+            self._back[role] = move(torch.as_tensor(np.argsort(rows)), device)
+
+    def of_rows(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Embeddings of the chunks, (r, D) each, as those of each role's rows, (rows, D)."""
+        found = {}
+        for role, back in self._back.items():
+            own = [part for part, other in zip(parts, self._roles, strict=True) if other == role]
+            found[role] = torch.cat(own)[back]
+        return found
+
+    def of_chunks(self, whole: Mapping[str, Tensor]) -> list[Tensor]:
+        """Values of each role's rows, (rows, D), as those of the chunks, (r, D) each."""
+        pieces = {}
+        for role, rows in self._rows.items():
+            sizes = [size for size, other in zip(self._sizes, self._roles, strict=True) if other == role]
+            pieces[role] = iter(whole[role][rows].split(sizes))
+        return [next(pieces[role]) for role in self._roles]
 
 
 class RandomState:

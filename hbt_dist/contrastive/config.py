@@ -15,7 +15,8 @@ class LossSettings(Settings):
     """InfoNCE over the global batch."""
 
     similarity: Literal["cosine", "dot"] = Field(
-        "cosine", description="score of a question and a passage; cosine scales embeddings to length 1 first"
+        "cosine",
+        description="score of a question and a passage: cosine with model.text.normalize, dot without",
     )
     temperature: float = Field(
         0.05,

@@ -7,6 +7,7 @@ from torch import nn
 
 from hbt_dist.contrastive.config import StepSettings
 from hbt_dist.contrastive.world import World
+from hbt_dist.errors import UserError
 
 # Linux gives a process more memory than there is and kills it later: nothing to catch, so nothing to try.
 CPU_ROWS = 64
@@ -20,18 +21,30 @@ def resolve_chunk_rows(
     most_rows: int,
     world: World,
     reserve_bytes: int,
+    autocast: bool = False,
 ) -> StepSettings:
     """Replace ``chunk_rows: auto`` by a number, the same on every rank; other settings pass through."""
     if step.chunk_rows != "auto":
         return step
     rows = find_chunk_rows(
-        encoder, max_tokens=max_tokens, most_rows=most_rows, world=world, reserve_bytes=reserve_bytes
+        encoder,
+        max_tokens=max_tokens,
+        most_rows=most_rows,
+        world=world,
+        reserve_bytes=reserve_bytes,
+        autocast=autocast,
     )
     return step.model_copy(update={"chunk_rows": rows})
 
 
 def find_chunk_rows(
-    encoder: nn.Module, *, max_tokens: int, most_rows: int, world: World, reserve_bytes: int = 0
+    encoder: nn.Module,
+    *,
+    max_tokens: int,
+    most_rows: int,
+    world: World,
+    reserve_bytes: int = 0,
+    autocast: bool = False,
 ) -> int:
     """The largest power of two of rows, each `max_tokens` long, whose forward and backward fit on every rank.
 
@@ -40,12 +53,16 @@ def find_chunk_rows(
     nothing above 64 rows.
 
     Args:
-        encoder: on `world.device`, in the precision of training or a higher one.
+        encoder: on `world.device`, with gradient checkpointing if training has it; tried with dropout.
         max_tokens: longest text.
         most_rows: no chunk needs more; the rank's rows.
         world: the ranks; the smallest of their numbers counts.
         reserve_bytes: held during the trials, for what training adds later: optimizer state (8 bytes per
             parameter and its sharded copies), gathered embeddings and their gradients.
+        autocast: try in bf16 autocast, whose activations are no smaller than those of bf16 weights.
+
+    Raises:
+        UserError: on all ranks: on one of them not even one row fits.
     """
     from accelerate.utils import find_executable_batch_size
 
@@ -61,13 +78,31 @@ def find_chunk_rows(
     def trial(num_rows: int) -> int:
         ballast = torch.empty(reserve_bytes, dtype=torch.uint8, device=world.device)
         input_ids = torch.full((num_rows, max_tokens), 5, device=world.device)
-        encoder(input_ids, torch.ones_like(input_ids)).float().sum().backward()
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=autocast):
+            embeddings = encoder(input_ids, torch.ones_like(input_ids))
+        embeddings.float().sum().backward()
         del ballast
         return num_rows
 
     search = find_executable_batch_size(trial, starting_batch_size=rows, reduce_batch_size_fn=halve)
+    was_training = encoder.training
+    encoder.train()
     try:
         found = int(search())
+    except RuntimeError:
+        if rows > 0:
+            raise
+        found = 0
     finally:
         encoder.zero_grad(set_to_none=True)
-    return world.all_min(found)
+        encoder.train(was_training)
+    found = world.all_min(found)
+    if found == 0:
+        raise UserError(
+            "step.chunk_rows",
+            f"auto finds no room for one text of {max_tokens} tokens beside "
+            f"{reserve_bytes / 1024**3:.1f} GiB of states and buffers",
+            "take a DeepSpeed configuration that needs less memory, or deepspeed.gradient_checkpointing, or\n"
+            "lower model.text.max_passage_tokens",
+        )
+    return found

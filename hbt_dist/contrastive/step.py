@@ -9,7 +9,8 @@ Two ways to the same gradient:
 
 Collectives of a step, whatever the number of chunks: one all-gather and one reduce-scatter of the passages
 (the same again of the questions if both directions are asked), one all-reduce of a few scalars, with
-`chunk_tokens` one of three integers. The reduction of the model's gradient is the engine's.
+`chunk_tokens` one of three integers, with `replay_tolerance` one of a number. The reduction of the model's
+gradient is the engine's.
 
 The scale is that of `hbt_dist.contrastive.gather`: losses are means over own rows, gathered gradients are
 summed, the engine averages over ranks.
@@ -26,10 +27,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from hbt_dist.contrastive.chunks import Chunk, RandomState, Tokens, plan_chunks
+from hbt_dist.contrastive.chunks import ChunkOrder, RandomState, Tokens, move, plan_chunks
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.contrastive.finite import NonFiniteError, broken_rows
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
@@ -113,6 +115,7 @@ def contrastive_step(
     loss: LossSettings,
     step: StepSettings,
     world: World,
+    replay_tolerance: float | None = None,
 ) -> StepResult:
     """Leave the gradient of the mean loss over the global batch in the engine's model.
 
@@ -123,15 +126,20 @@ def contrastive_step(
         loss: the objective.
         step: direct or cached, chunk sizes.
         world: the ranks that share the global batch; all call this together.
+        replay_tolerance: if given, refuse second forwards whose embeddings differ from those of the first
+            by more than this, relative to their length: the model draws noise that no seed repeats.
 
     Raises:
         NonFiniteError: on all ranks.
+        UserError: on all ranks, see `replay_tolerance`.
     """
     batches = list(local) if isinstance(local, Sequence) else [local]
     before = world.traffic.snapshot()
     share = 1.0 / len(batches)
     parts = [_Part(engine, rows, loss=loss, step=step, world=world, share=share) for rows in batches]
     engine.accumulate([surrogate for part in parts for surrogate in part.surrogates()])
+    if replay_tolerance is not None:
+        _check_replay([part.replay_error for part in parts], replay_tolerance, world)
     after = world.traffic.snapshot()
     scalars = np.mean([part.scalars for part in parts], axis=0)
     values = dict(zip(_SCALARS, scalars.tolist(), strict=True))
@@ -175,72 +183,70 @@ class _Part:
         self.direct = max_rows is None
         self.chunks = plan_chunks(self.roles, max_rows, step.chunk_tokens, world)
         self.embeddings: dict[str, Tensor] = {}
+        self._order = ChunkOrder(self.chunks, world.device)
+        self._inputs: dict[int, tuple[Tensor, Tensor]] = {}  # of each chunk, kept for its second forward
         self.scalars = np.zeros(len(_SCALARS))
         self.scale = 1.0 / loss.temperature
         self._padded_tokens = 0
+        self.replay_error: Tensor | None = None  # of the first chunk, where it is encoded a second time
 
     def surrogates(self) -> list[Callable[[], Tensor]]:
         """Scalars whose gradients add up to the gradient of this batch's loss."""
         if self.direct:
             return [self._direct]
         with torch.no_grad():
-            states = []
-            for chunk in self.chunks:
+            states, found = [], []
+            for number in range(len(self.chunks)):
                 states.append(RandomState(self.world.device))
-                embeddings, log_scale = self._encode(chunk)
-                self._keep(chunk, embeddings)
-        gradients, log_scale_gradient = self._gradients(log_scale)
-        first = self.chunks[0]
+                embeddings, log_scale = self._encode(number)
+                found.append(embeddings)
+        gradients, log_scale_gradient = self._gradients(found, log_scale)
+        first = found[0]
 
-        def second_forward(chunk: Chunk, state: RandomState) -> Callable[[], Tensor]:
+        def second_forward(number: int) -> Callable[[], Tensor]:
             def surrogate() -> Tensor:
-                with state.replay():
-                    again, log_scale = self._encode(chunk)
-                gradient = gradients[chunk.role][torch.as_tensor(chunk.rows, device=again.device)]
-                value = (again * gradient).sum()
+                with states[number].replay():
+                    again, log_scale = self._encode(number)
+                if number == 0:
+                    self.replay_error = (again.detach() - first).norm() / first.norm()
+                value = (again * gradients[number]).sum()
                 if log_scale is not None:
                     # Zero in the other chunks: every chunk gives every parameter a gradient, as ZeRO expects.
-                    once = log_scale_gradient if chunk is first else 0.0
+                    once = log_scale_gradient if number == 0 else 0.0
                     value = value + (log_scale.float() * once).sum()
                 return value
 
             return surrogate
 
-        return [second_forward(chunk, state) for chunk, state in zip(self.chunks, states, strict=True)]
+        return [second_forward(number) for number in range(len(self.chunks))]
 
     def _direct(self) -> Tensor:
         """Forward with graph, loss, and the scalar whose gradient is the loss's."""
-        kept = []
-        for chunk in self.chunks:
-            embeddings, log_scale = self._encode(chunk)
-            self._keep(chunk, embeddings.detach())
-            kept.append((chunk, embeddings))
-        gradients, log_scale_gradient = self._gradients(log_scale)
-        value = torch.stack([(embeddings * gradients[chunk.role]).sum() for chunk, embeddings in kept]).sum()
+        found = []
+        for number in range(len(self.chunks)):
+            embeddings, log_scale = self._encode(number)
+            found.append(embeddings)
+        gradients, log_scale_gradient = self._gradients([part.detach() for part in found], log_scale)
+        value = torch.stack([(part * g).sum() for part, g in zip(found, gradients, strict=True)]).sum()
         return value if log_scale is None else value + (log_scale.float() * log_scale_gradient).sum()
 
-    def _encode(self, chunk: Chunk) -> tuple[Tensor, Tensor | None]:
+    def _encode(self, number: int) -> tuple[Tensor, Tensor | None]:
         """Embeddings of a chunk, (r, D) in float32 (float64 stays), scaled to length 1 for cosine."""
-        input_ids, attention_mask = self.roles[chunk.role].pad(chunk.rows)
-        device = self.world.device
-        embeddings, log_scale = self.engine.encode(
-            input_ids.to(device, non_blocking=True), attention_mask.to(device, non_blocking=True)
-        )
+        if number not in self._inputs:
+            chunk, device = self.chunks[number], self.world.device
+            input_ids, attention_mask = self.roles[chunk.role].pad(chunk.rows)
+            self._inputs[number] = move(input_ids, device), move(attention_mask, device)
+            self._padded_tokens += input_ids.numel()
+        input_ids, attention_mask = self._inputs[number]
+        # A copy: some models change their mask in place, and the second forward must see what the first saw.
+        embeddings, log_scale = self.engine.encode(input_ids, attention_mask.clone())
         if embeddings.dtype != torch.float64:
             embeddings = embeddings.float()
         return F.normalize(embeddings, dim=-1) if self.loss.similarity == "cosine" else embeddings, log_scale
 
-    def _keep(self, chunk: Chunk, embeddings: Tensor) -> None:
-        """Put a chunk's embeddings back in the order of the rows."""
-        tokens = self.roles[chunk.role]
-        if chunk.role not in self.embeddings:
-            num_rows = len(tokens.lengths)
-            self.embeddings[chunk.role] = embeddings.new_empty(num_rows, embeddings.shape[1])
-        self.embeddings[chunk.role][torch.as_tensor(chunk.rows, device=embeddings.device)] = embeddings
-        self._padded_tokens += len(chunk.rows) * int(np.asarray(tokens.lengths)[chunk.rows].max())
-
-    def _gradients(self, log_scale: Tensor | None) -> tuple[dict[str, Tensor], float]:
-        """Gather, loss, scatter: the gradient of every own embedding and of log(1 / temperature)."""
+    def _gradients(self, found: list[Tensor], log_scale: Tensor | None) -> tuple[list[Tensor], float]:
+        """Gather, loss, scatter: the gradient of every chunk's embeddings and of log(1 / temperature)."""
+        self.embeddings = self._order.of_rows(found)
         world, loss, local = self.world, self.loss, self.local
         low, high = -math.log(loss.max_temperature), -math.log(loss.min_temperature)
         current = 0.0
@@ -286,7 +292,7 @@ class _Part:
             log_scale_gradient = 0.0
         if self.share != 1.0:
             gradients = {role: gradient * self.share for role, gradient in gradients.items()}
-        return gradients, log_scale_gradient * self.share
+        return self._order.of_chunks(gradients), log_scale_gradient * self.share
 
     def _reduce_scalars(self, part: Contrast, passages_ND: Tensor) -> None:
         """Means over ranks of the step's scalars; raises on all ranks if one of them is not finite."""
@@ -321,6 +327,20 @@ class _Part:
         if "aligned" in self.embeddings:
             bad_b |= broken_rows(self.embeddings["aligned"])
         return bad_b
+
+
+def _check_replay(errors: list[Tensor | None], tolerance: float, world: World) -> None:
+    """Refuse on all ranks: a rank that refuses alone would leave the others waiting."""
+    found = [float(error) for error in errors if error is not None]
+    worst = torch.tensor([max(found, default=0.0)], dtype=torch.float64, device=world.device)
+    error = float(world.all_reduce(worst, op=dist.ReduceOp.MAX))
+    if not error <= tolerance:
+        raise UserError(
+            "model",
+            f"encodes a chunk differently the second time: by {error:.1e} of its length, not {tolerance:g}",
+            "its noise comes from elsewhere than torch's generators, so the cached gradient would be wrong;\n"
+            "switch that noise off, or set step.mode: direct, which encodes once",
+        )
 
 
 def _check_lengths(roles: dict[str, Tokens], local: LocalRows) -> None:

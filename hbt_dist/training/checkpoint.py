@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from hbt_dist.errors import UserError
 MANIFEST = "manifest.json"
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{10})")
+LATE_SECONDS = 30.0  # a network file system may show a new file so much later
 _FULL = 16 * 1024**2  # bytes; with less room left a failed write is put down to a full disk
 
 
@@ -103,6 +105,9 @@ class CheckpointStore:
     ) -> None:
         if self.rank != 0:
             return
+        absent = next((name for name in sorted(files) if not appears(beside / name)), None)
+        if absent is not None:
+            raise RuntimeError(f"it does not see {absent}: output_dir must be one folder for all workers")
         write_manifest(beside, {"step": step, **facts}, files)
         if final.exists():  # an invalid one that a resumed run passed over and has now reached again
             shutil.rmtree(final)
@@ -138,13 +143,18 @@ class CheckpointStore:
         return sorted(int(match.group(1)) for match in names if match)
 
     def newest(self) -> Checkpoint | None:
-        """The newest complete checkpoint. Collective: the ranks check its files together."""
+        """The newest complete checkpoint; None before the first one. Collective: the ranks check its files.
+
+        Raises:
+            UserError: there are checkpoints, and none of them can be used.
+        """
         steps: list[list[int]] = [[]]
         if self.rank == 0:
             for leftover in self.folder.glob("step-*.tmp"):
                 shutil.rmtree(leftover, ignore_errors=True)
             steps[0] = self._steps()
         dist.broadcast_object_list(steps, src=0)
+        problems: list[str] = []
         for step in reversed(steps[0]):
             folder = self.folder / f"step-{step:010d}"
             problem, manifest = verify(folder, step, share=(self.rank, self.world_size))
@@ -152,6 +162,13 @@ class CheckpointStore:
             if not problems:
                 return Checkpoint(folder, step, manifest)
             self.say(f"warning: checkpoint {folder} is passed over: {problems[0]}")
+        if problems:
+            raise UserError(
+                str(self.folder),
+                f"holds {len(steps[0])} checkpoints, and none can be used; of the oldest: {problems[0]}",
+                "the run would start at step 0 and replace them: bring back a good one, remove the folder,\n"
+                "or choose another output_dir",
+            )
         return None
 
 
@@ -303,6 +320,16 @@ def explain_failed_write(error: OSError | RuntimeError, folder: Path) -> str:
     if free < _FULL:
         return f"No space left on device ({free / 1024**2:.1f} MiB free at {folder})"
     return str(error).splitlines()[0]
+
+
+def appears(path: Path, seconds: float | None = None) -> bool:
+    """Whether a file is there, or comes within so many seconds, `LATE_SECONDS` if not given."""
+    deadline = time.monotonic() + (LATE_SECONDS if seconds is None else seconds)
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def flush_folder(folder: Path) -> None:

@@ -14,6 +14,12 @@ class TrainingSettings(Settings):
     """How long to train, what to write, how often."""
 
     steps: int = Field(gt=0, description="optimizer steps; one global batch each")
+    schedule_steps: int | None = Field(
+        None,
+        gt=0,
+        description="steps that warm-up and decay of the learning rate are made for, by default `steps`; for "
+        "a run that may be cut short or taken further",
+    )
     checkpoint_every: int = Field(
         500, ge=1, description="steps between checkpoints; the last step always has one"
     )
@@ -46,6 +52,11 @@ class TrainingSettings(Settings):
         description="CPU threads of one worker; by default the node's cores divided by its workers",
     )
     tensorboard: bool = Field(True, description="also write the figures for TensorBoard")
+
+    @property
+    def course(self) -> int:
+        """The steps that the learning rate's course is made for."""
+        return self.steps if self.schedule_steps is None else self.schedule_steps
 
     @field_validator("storage")
     @classmethod

@@ -1,8 +1,8 @@
 """Read a DeepSpeed configuration and refuse what would train something else than the run file says.
 
 Every refusal here is a silent fault otherwise: `gradient_accumulation_steps` above 1 scales cached gradients
-down, a missing `gradient_clipping` clips at 1.0, ``"auto"`` belongs to the Hugging Face Trainer, an
-`optimizer` block would be ignored beside ours.
+down, a missing `gradient_clipping` clips at 1.0, fp16 without ZeRO never scales the loss, ``"auto"`` belongs
+to the Hugging Face Trainer, an `optimizer` block would be ignored beside ours.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _OURS = {
     "gradient_predivide_factor": "gradients are averaged over ranks as they are; remove it here",
     "managed_gradient_accumulation": "the step marks its own boundaries; remove it here",
 }
+_BFLOAT16 = ("bfloat16", "bf16", "torch.bfloat16")  # as DeepSpeed reads it
 
 
 class DeepSpeedSettings(Settings):
@@ -132,6 +133,9 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _check(config: dict[str, Any], place: str) -> None:
+    for key in ("zero_optimization", "bf16", "fp16", "torch_autocast", "data_types"):
+        if not isinstance(config.get(key, {}), dict):
+            raise UserError(f"{place}, {key}", f"is {config[key]!r}", "an object, {...}")
     for key, reason in (_REMOVED | _OURS).items():
         if key in config:
             raise UserError(f"{place}, {key}", "cannot be set", reason)
@@ -143,13 +147,17 @@ def _check(config: dict[str, Any], place: str) -> None:
     for key in zero:
         if key.startswith("mics_") or key == "zeropp_loco_param":
             raise UserError(f"{place}, zero_optimization.{key}", "cannot be set", "it has been removed")
+    if config.get("zero_force_ds_cpu_optimizer"):
+        raise UserError(
+            f"{place}, zero_force_ds_cpu_optimizer", "is true", "remove it: the optimizer is torch's, fused"
+        )
     steps = config.get("gradient_accumulation_steps", 1)
     if steps != 1:
         raise UserError(
             f"{place}, gradient_accumulation_steps",
             f"is {steps}",
             "it must be 1: the step calls backward once per chunk, and DeepSpeed would divide each by this\n"
-            "number. Accumulate with the run file's accumulation setting, which keeps the gradient exact",
+            "number. For more rows per step raise batches.global_batch_size: a chunk takes the same memory",
         )
     if "gradient_clipping" not in config:
         raise UserError(
@@ -160,12 +168,30 @@ def _check(config: dict[str, Any], place: str) -> None:
     stage = zero.get("stage", 0)
     if stage not in (0, 1, 2, 3):
         raise UserError(f"{place}, zero_optimization.stage", f"is {stage!r}", "0, 1, 2 or 3")
-    if config.get("bf16", {}).get("enabled") and stage == 0:
-        raise UserError(
-            f"{place}, bf16",
-            "with ZeRO stage 0 DeepSpeed takes its fp16 optimizer",
-            "use stage 1 or higher, or torch_autocast with dtype bfloat16",
-        )
+    _check_precision(config, place, stage)
+
+
+def _check_precision(config: dict[str, Any], place: str, stage: int) -> None:
+    why = {
+        "bf16": "with ZeRO stage 0 DeepSpeed takes its fp16 optimizer",
+        "fp16": "with ZeRO stage 0 DeepSpeed divides gradients by a loss scale that it never multiplied by",
+    }
+    for key, reason in why.items():
+        if config.get(key, {}).get("enabled") and stage == 0:
+            raise UserError(
+                f"{place}, {key}", reason, "use stage 1 or higher, or torch_autocast with dtype bfloat16"
+            )
+    autocast = config.get("torch_autocast", {})
+    dtype = autocast.get("dtype")
+    if autocast.get("enabled") and dtype not in _BFLOAT16:
+        found = "is missing" if dtype is None else f"is {dtype!r}"
+        reason = "float16 overflows without a loss scale"
+        raise UserError(f"{place}, torch_autocast.dtype", found, f"write bfloat16; {reason}")
+
+
+def uses_low_precision(config: dict[str, Any]) -> bool:
+    """Whether a configuration computes anything in bf16 or fp16."""
+    return any(config.get(name, {}).get("enabled") for name in ("bf16", "fp16", "torch_autocast"))
 
 
 def _auto_keys(node: Any, prefix: str = "") -> list[str]:

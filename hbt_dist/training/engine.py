@@ -19,19 +19,22 @@ Both average over ranks. tests/training/test_engine.py compares them with one pr
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import distributed_c10d as c10d
 
 from hbt_dist.contrastive.config import LossSettings
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
-from hbt_dist.training.deepspeed_config import DeepSpeedSettings, load_deepspeed_config
+from hbt_dist.training.deepspeed_config import (
+    DeepSpeedSettings,
+    load_deepspeed_config,
+    uses_low_precision,
+)
+from hbt_dist.training.deepspeed_start import groups_time_out_like_the_first, prepare_deepspeed
 from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
 
 Reduction = Literal["auto", "coalesce", "boundary"]
@@ -71,6 +74,7 @@ class Engine:
     world: World
     zero_stage: int
     scales_loss = False  # fp16: an overflow skips a step and is no error
+    low_precision = False  # bf16 or fp16 somewhere
 
     def __init__(self, optimizer_settings: OptimizerSettings, total_steps: int) -> None:
         self._settings = optimizer_settings
@@ -99,6 +103,11 @@ class Engine:
     def learning_rate(self, index: int) -> float:
         """The learning rate of step `index`."""
         return learning_rate(index, self._total_steps, self._settings)
+
+    @property
+    def replay_tolerance(self) -> float:
+        """How far two forwards of the same rows may lie apart, for other kernels may run without a graph."""
+        return 0.05 if self.low_precision else 1e-3
 
     def train(self) -> None:
         """Dropout on."""
@@ -134,7 +143,7 @@ class PlainEngine(Engine):
         self.zero_stage = 0
         self.optimizer = build_optimizer(model, optimizer)
         self._clipping = 1.0 if optimizer.gradient_clipping is None else optimizer.gradient_clipping
-        self._autocast = precision == "bf16_autocast"
+        self._autocast = self.low_precision = precision == "bf16_autocast"
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if world.size > 1:
             for tensor in [*model.parameters(), *model.buffers()]:
@@ -171,29 +180,6 @@ class PlainEngine(Engine):
         return norm
 
 
-@contextlib.contextmanager
-def _groups_time_out_like_the_first(device: torch.device) -> Iterator[None]:
-    """Have the process groups that DeepSpeed makes for itself wait no longer than the default group.
-
-    DeepSpeed names no limit for them, and torch then takes 30 minutes from two constants: for so long would
-    the others wait for a worker that died or hangs between two collectives of DeepSpeed.
-    """
-    first = dist.group.WORLD
-    if first is None:
-        yield
-        return
-    limit = first._get_backend(device).options._timeout
-    names = [name for name in ("default_pg_timeout", "default_pg_nccl_timeout") if hasattr(c10d, name)]
-    before = {name: getattr(c10d, name) for name in names}
-    for name in names:
-        setattr(c10d, name, limit)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(c10d, name, value)
-
-
 class DeepSpeedEngine(Engine):
     """A `deepspeed` engine whose several backward passes per step are exact.
 
@@ -218,7 +204,7 @@ class DeepSpeedEngine(Engine):
         self.world = world
         self.config = config
         self.zero_stage = config["zero_optimization"].get("stage", 0)
-        with _groups_time_out_like_the_first(world.device):
+        with groups_time_out_like_the_first(world.device):
             self.deepspeed, *_ = deepspeed.initialize(
                 model=model,
                 optimizer=build_optimizer(model, optimizer),
@@ -227,6 +213,7 @@ class DeepSpeedEngine(Engine):
             )
         self.model = model
         self.scales_loss = bool(config.get("fp16", {}).get("enabled"))
+        self.low_precision = uses_low_precision(config)
         self.reduction = self._choose(reduction)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -337,7 +324,7 @@ def build_engine(
     """
     deepspeed = deepspeed or DeepSpeedSettings(config=None)
     if deepspeed.gradient_checkpointing:
-        _checkpoint_activations(encoder)
+        checkpoint_activations(encoder)
     model = TrainedModel(encoder, loss)
     if deepspeed.config is None:
         return PlainEngine(
@@ -352,33 +339,7 @@ def build_engine(
     )
 
 
-def prepare_deepspeed(world: World) -> None:
-    """Make DeepSpeed adopt the process group, without compiling anything.
-
-    Sets ``DS_ACCELERATOR=cpu`` for a CPU world if nothing is set; a process without a process group gets one
-    of its own. On Linux CPUs DeepSpeed would compile a shared-memory operator for about 1.5 minutes that
-    training never calls.
-    """
-    if world.device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", str(world.device.index or 0))
-    import deepspeed
-
-    if world.device.type == "cpu":
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if not dist.is_initialized():
-        if world.size != 1:
-            raise RuntimeError("initialise the torch process group before building a DeepSpeed engine")
-        backend = "nccl" if world.device.type == "cuda" else "gloo"
-        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=0, world_size=1)
-    if not deepspeed.comm.is_initialized():
-        deepspeed.init_distributed(
-            dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False, dist_init_required=False
-        )
-
-
-def _checkpoint_activations(encoder: nn.Module) -> None:
+def checkpoint_activations(encoder: nn.Module) -> None:
     """Recompute activations in the backward pass; non-reentrant, which adapters and hooks need."""
     backbone = getattr(encoder, "backbone", encoder)
     enable = getattr(backbone, "gradient_checkpointing_enable", None)

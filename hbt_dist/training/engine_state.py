@@ -69,10 +69,24 @@ def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> Non
                 engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
         finally:
             settings.load_universal_checkpoint = before
+        _keep_fused(engine.deepspeed.optimizer)
     elif isinstance(engine, PlainEngine):
         state = torch.load(folder / PLAIN_FILE, map_location=engine.world.device, weights_only=True)
         engine.model.load_state_dict(state["model"])
         engine.optimizer.load_state_dict(state["optimizer"])
+        _keep_fused(engine.optimizer)
+
+
+def _keep_fused(optimizer: Any) -> None:
+    """Loading brings back the settings of who saved, and a universal checkpoint leaves step counters on the
+    CPU, where the fused update of another device does not look for them.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    for group in optimizer.param_groups:
+        group["fused"] = True
+    for parameter, state in optimizer.state.items():
+        if isinstance(state.get("step"), Tensor):
+            state["step"] = state["step"].to(parameter.device, torch.float32)
 
 
 @contextlib.contextmanager
@@ -102,23 +116,38 @@ def weights_are_finite(engine: Engine) -> bool:
 def gather_weights(engine: Engine) -> dict[str, Tensor] | None:
     """The whole encoder's weights on rank 0 (float32, CPU); None elsewhere. Collective.
 
-    Under ZeRO-3 parameters are fetched one at a time, so that no other rank ever holds the whole model.
+    Under ZeRO those that the optimizer moves: with bf16 or fp16 the module holds a rounded copy. They are
+    fetched one at a time, so that no other rank ever holds the whole model.
     """
     encoder = engine.model.encoder
     keep = engine.world.rank == 0
     weights: dict[str, Tensor] = {}
-    if isinstance(engine, DeepSpeedEngine) and engine.zero_stage == 3:
-        import deepspeed
-
-        for name, parameter in encoder.named_parameters():
-            with deepspeed.zero.GatheredParameters([parameter]):
+    if isinstance(engine, DeepSpeedEngine) and engine.zero_stage > 0:
+        for name, parameter in encoder.named_parameters(remove_duplicate=False):
+            with _whole(parameter) as value:
                 if keep:
-                    weights[name] = _copy(parameter.data)
+                    weights[name] = _copy(value)
         if keep:
             weights |= {name: _copy(buffer) for name, buffer in _saved_buffers(encoder).items()}
     elif keep:
         weights = {name: _copy(value) for name, value in encoder.state_dict().items()}
     return weights if keep else None
+
+
+@contextlib.contextmanager
+def _whole(parameter: torch.nn.Parameter) -> Iterator[Tensor]:
+    """A parameter under ZeRO, all of it, in float32 where the optimizer holds it so. Collective."""
+    import deepspeed
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    trained = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
+    if trained is not None:
+        yield trained
+    elif hasattr(parameter, "ds_id"):  # frozen, in pieces
+        with deepspeed.zero.GatheredParameters([parameter]):
+            yield parameter.data
+    else:
+        yield parameter.data
 
 
 def _saved_buffers(module: torch.nn.Module) -> dict[str, Tensor]:

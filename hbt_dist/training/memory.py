@@ -10,12 +10,15 @@ it holds stands in deepspeed_configs/README.md.
     ZeRO 3            20 / W         and the layers in use
     ZeRO 3 offloaded  0              the layers in use; the rest is in host memory
 
-Estimates: buckets (up to 1.6 GB), activations, the framework's own context (about 1 GB) come on top.
+Estimates: buckets (up to 1.6 GB, `bucket_bytes`), activations, the framework's own context (about 1 GB) come
+on top.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+_BUCKET = 500_000_000  # elements, DeepSpeed's default
 
 
 def state_bytes(config: dict[str, Any] | None, parameters: int, workers: int) -> float:
@@ -38,3 +41,19 @@ def state_bytes(config: dict[str, Any] | None, parameters: int, workers: int) ->
     if bf16:
         return (2 + 16 / workers) * parameters
     return (8 + 12 / workers) * parameters
+
+
+def bucket_bytes(config: dict[str, Any] | None, parameters: int) -> int:
+    """Bytes of DeepSpeed's communication buffers on each device, for gradients and for weights."""
+    zero = {} if config is None else config.get("zero_optimization", {})
+    if not zero.get("stage", 0):
+        return 0
+    reduced = int(zero.get("reduce_bucket_size", _BUCKET)) * (2 if zero.get("overlap_comm") else 1)
+    gathered = min(int(zero.get("allgather_bucket_size", _BUCKET)), parameters)
+    return 4 * (reduced + gathered)
+
+
+def added_bytes(config: dict[str, Any] | None, parameters: int, workers: int) -> int:
+    """What training holds beside float32 weights and their gradients: the rest of the states, and buckets."""
+    states = state_bytes(config, parameters, workers) - 8.0 * parameters
+    return max(0, int(states)) + bucket_bytes(config, parameters)

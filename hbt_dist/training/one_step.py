@@ -1,4 +1,4 @@
-"""One optimizer step: plan, collate, contrast, update, figures; and what is said when it gives no number."""
+"""One optimizer step: take its rows, contrast, update, figures; and what is said when it gives no number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hbt_dist.batching.code_switching.switching import summed_figures
-from hbt_dist.batching.collate import collate
+from hbt_dist.batching.collate import LocalBatch
 from hbt_dist.config import RunFile
 from hbt_dist.contrastive.config import StepSettings
 from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
@@ -19,38 +19,42 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.data.corpus import Corpus
 from hbt_dist.errors import UserError
 from hbt_dist.training import fault
+from hbt_dist.training.ahead import Ahead
 from hbt_dist.training.engine import Engine
 from hbt_dist.training.preparation import Prepared
 
 
 def train_step(
-    step: int, run: RunFile, how: StepSettings, world: World, engine: Engine, prepared: Prepared
+    step: int,
+    run: RunFile,
+    how: StepSettings,
+    world: World,
+    engine: Engine,
+    prepared: Prepared,
+    *,
+    rows: Ahead[LocalBatch],
+    first: bool = False,
 ) -> dict[str, Any]:
     """One optimizer step on the global batch of `step`; returns its figures.
 
     Args:
         how: the run's step settings with `chunk_rows` resolved to a number.
+        rows: gives this rank's slice of the step's global batch.
+        first: of this start: also compare what the model makes of a chunk in its two forwards.
 
     Raises:
-        UserError: NaN or infinity; names the step, its kind, the languages and the examples.
+        UserError: two forwards differ; NaN or infinity, with step, kind, languages and examples.
     """
     tick = time.monotonic()
-    local = collate(
-        prepared.plan.batch(step),
-        prepared.corpus,
-        prepared.tokens,
-        world.rank,
-        world.size,
-        aligned_seed=run.seed if run.loss.alignment_weight > 0 else None,
-        switcher=prepared.switcher,
-    )
+    local = rows.take(step)
     planned = time.monotonic()
     torch.manual_seed(
         int(np.random.SeedSequence((run.seed, step, world.rank)).generate_state(1, np.uint64)[0] >> 1)
     )
     fault.in_step(step + 1, world, engine.model)
     try:
-        result = contrastive_step(engine, local, run.loss, how, world)
+        tolerance = engine.replay_tolerance if first else None
+        result = contrastive_step(engine, local, run.loss, how, world, tolerance)
         norm = engine.step(step)
         if not engine.scales_loss:
             check_gradient_norm(norm, local.batch)

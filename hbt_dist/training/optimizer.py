@@ -57,12 +57,16 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """torch's own AdamW: nothing is compiled, and DeepSpeed shards its state like that of its own."""
+    """torch's own AdamW: nothing is compiled, and DeepSpeed shards its state like that of its own.
+
+    Fused, one pass over the states: several times faster on a CPU, where offloaded states are updated.
+    """
     return torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay),
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.epsilon,
+        fused=True,
     )
 
 

@@ -13,7 +13,9 @@ from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.config import RunFile
 from hbt_dist.data.corpus import Corpus, build_corpus
 from hbt_dist.encoder import LoadedEncoder
+from hbt_dist.errors import UserError
 from hbt_dist.modeling import prepare_model
+from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
 from hbt_dist.training.run_folder import RunFolder
 
@@ -48,13 +50,30 @@ def prepare(run: RunFile) -> Prepared:
         UserError: something the user gave cannot be used.
     """
     if run.deepspeed.config is not None:  # read again when the engine is built; here a mistake costs nothing
-        load_deepspeed_config(run.deepspeed.config, gradient_clipping=run.optimizer.gradient_clipping)
+        config = load_deepspeed_config(
+            run.deepspeed.config, gradient_clipping=run.optimizer.gradient_clipping
+        )
+        check_auto_chunks(run, config["zero_optimization"].get("stage", 0))
     cache = Path(run.data.cache_dir)
     corpus = build_corpus(run.data, cache)
     plan = BatchPlan(corpus, run.batches, run.seed)
     model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
+    check_similarity(run, model)
     tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
     return Prepared(corpus, model, tokens, plan)
+
+
+def check_similarity(run: RunFile, model: LoadedEncoder) -> None:
+    """Evaluation and the exported model take inner products: training must score in the same way."""
+    wanted, normalize = run.loss.similarity, model.text.normalize
+    if (wanted == "cosine") != normalize:
+        way = "scaled to length 1" if normalize else "not scaled to length 1"
+        fitting = "cosine" if normalize else "dot"
+        raise UserError(
+            "loss.similarity",
+            f"is {wanted}, but embeddings of {model.source} are {way} (model.text.normalize)",
+            f"set loss.similarity: {fitting}, or model.text: {{normalize: {str(not normalize).lower()}}}",
+        )
 
 
 def describe_texts(tokens: TokenStore) -> list[str]:

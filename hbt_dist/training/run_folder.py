@@ -33,7 +33,8 @@ from filelock import FileLock, Timeout
 from hbt_dist import __version__
 from hbt_dist.errors import UserError
 
-#: Blocks of the run file that may change when a run is continued: none of them changes what is computed.
+#: Blocks of the run file that may change when a run is continued: none of them changes what is computed, but
+#: the training's steps with a schedule made for them, which the trainer compares with the checkpoint.
 MAY_CHANGE = ("output_dir", "workers", "evaluation", "training", "step")
 PACKAGES = (
     "torch",
@@ -107,10 +108,10 @@ class RunFolder:
         """Become the only writer; the lock ends with the process.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds it, or the folder cannot be written.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=wait_seconds)
         except Timeout:
             raise UserError(
@@ -118,6 +119,12 @@ class RunFolder:
                 "another run is writing to this folder",
                 "wait for it, or choose another output_dir",
             ) from None
+        except OSError as error:
+            raise UserError(
+                str(self.root),
+                f"cannot be written: {error.strerror or error}",
+                "mend the rights, or choose another output_dir",
+            ) from error
 
     def release(self) -> None:
         """Let others write."""

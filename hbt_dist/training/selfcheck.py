@@ -25,7 +25,11 @@ from hbt_dist.contrastive.config import Kernel, LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
-from hbt_dist.training.deepspeed_config import DeepSpeedSettings, load_deepspeed_config
+from hbt_dist.training.deepspeed_config import (
+    DeepSpeedSettings,
+    load_deepspeed_config,
+    uses_low_precision,
+)
 from hbt_dist.training.engine import DeepSpeedEngine, Engine, Reduction, build_engine
 from hbt_dist.training.optimizer import OptimizerSettings
 
@@ -125,13 +129,13 @@ def _small_settings(deepspeed: DeepSpeedSettings, world: World) -> tuple[DeepSpe
     if deepspeed.config is None:
         reduced = deepspeed.precision != "fp32"
         return deepspeed.model_copy(update={"gradient_checkpointing": False}), 0.2 if reduced else 1e-4
-    config = load_deepspeed_config(deepspeed.config, device_type=world.device.type)
+    # The check clips as it likes; that the run says how it clips is checked when it is prepared.
+    config = load_deepspeed_config(deepspeed.config, gradient_clipping=1.0, device_type=world.device.type)
     config.pop("fp16", None)
     zero = config["zero_optimization"]
     for key in [key for key in zero if key.endswith("bucket_size")]:
         zero[key] = 100_000
-    reduced = any(config.get(name, {}).get("enabled") for name in ("bf16", "torch_autocast"))
-    return DeepSpeedSettings(config=config), 0.2 if reduced else 1e-4
+    return DeepSpeedSettings(config=config), 0.2 if uses_low_precision(config) else 1e-4
 
 
 class _TinyEncoder(nn.Module):
@@ -149,9 +153,17 @@ class _TinyEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         mask = attention_mask.unsqueeze(-1)
-        hidden = F.dropout(torch.tanh(self.hidden(self.tokens(input_ids))), 0.2, self.training)
+        hidden = torch.tanh(self.hidden(self.tokens(input_ids)))
+        if self.training:
+            hidden = _dropout(hidden)
         pooled = (self.norm(hidden) * mask).sum(1) / mask.sum(1)
         return self.out(pooled)
+
+
+def _dropout(x: Tensor) -> Tensor:
+    """Dropout of .2 whose mask the seed alone decides: on CUDA that of F.dropout depends on the dtype too."""
+    keep = torch.rand(x.shape, dtype=torch.float32, device=x.device) >= 0.2
+    return x * keep / 0.8
 
 
 class _Tokens:

@@ -191,7 +191,9 @@ class RunStorage:
     # ---------------------------------------------------------------- from the storage
 
     def fetch(self, folder: RunFolder, run: dict[str, Any], say: Callable[[str], None]) -> None:
-        """Bring back a run whose folder is empty, or behind the copy.
+        """Bring back a run whose folder is empty, or behind the copy, or damaged.
+
+        Reads the newest local checkpoint once, a second per GiB.
 
         Args:
             run: the resolved run file as plain data; a copy of another run is refused.
@@ -205,8 +207,9 @@ class RunStorage:
             if data is None:
                 return
             self._check_run(folder, data, run)
-            newest_here = max(folder.checkpoint_steps(), default=0)
-            for step in sorted(self._steps(), reverse=True):
+            steps = sorted(self._steps(), reverse=True)
+            newest_here = _newest_complete(folder) if steps else 0
+            for step in steps:
                 if step <= newest_here:
                     return
                 if self._fetch_checkpoint(folder, step, say):
@@ -314,6 +317,12 @@ class RunStorage:
                 f"cannot be read or written: {_first(error)}",
                 "check the address, your credentials and the network; the run's own folder is complete",
             ) from error
+
+
+def _newest_complete(folder: RunFolder) -> int:
+    """The newest local step whose files are as they were written, 0 without any."""
+    steps = reversed(folder.checkpoint_steps())
+    return next((step for step in steps if verify(folder.checkpoint(step), step)[0] is None), 0)
 
 
 def _copy(source: IO[bytes], target: Any) -> None:

@@ -23,17 +23,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from hbt_dist.batching.collate import LocalBatch
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.config import RunFile
-from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.kernels import check_kernel
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
+from hbt_dist.training.ahead import Ahead, rows_ahead
 from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
+from hbt_dist.training.chunk_size import choose_chunk_rows
+from hbt_dist.training.deepspeed_config import load_deepspeed_config
+from hbt_dist.training.deepspeed_start import check_with_deepspeed
 from hbt_dist.training.engine import Engine, build_engine
 from hbt_dist.training.engine_state import (
     describe,
@@ -46,10 +50,12 @@ from hbt_dist.training.engine_state import (
 from hbt_dist.training.export import write_model_folder
 from hbt_dist.training.model_card import model_card
 from hbt_dist.training.one_step import train_step
+from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
+from hbt_dist.training.together import attempt, on_rank_0, raise_everywhere, require_shared
 from hbt_dist.training.tracking import Tracker
 from hbt_dist.training.universal import universal_form
 
@@ -82,8 +88,15 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     world = World(runtime.rank, runtime.world_size, runtime.device)
     check_divisible(run.batches.global_batch_size, world.size)
     check_kernel(run.loss.kernel, world)
-    _on_rank_0(runtime, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
+    if run.deepspeed.config is not None:
+        clipping = run.optimizer.gradient_clipping
+        config = load_deepspeed_config(
+            run.deepspeed.config, gradient_clipping=clipping, device_type=world.device.type
+        )
+        check_with_deepspeed(config)
+    on_rank_0(world, folder.root, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
     try:
+        require_shared(folder.root, world)
         prepared = prepare(run)
         _agree(prepared.fingerprint, world)
         rows = run.batches.global_batch_size // world.size
@@ -94,6 +107,31 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     finally:
         if runtime.rank == 0:
             folder.release()
+
+
+def check_steps(run: RunFile, found: Checkpoint) -> None:
+    """Refuse to continue with fewer steps than were made, or on another course of the learning rate.
+
+    Raises:
+        UserError: the steps made so far would have had other learning rates.
+    """
+    steps, course = run.training.steps, run.training.course
+    if steps < found.step:
+        raise UserError(
+            "training.steps",
+            f"is {steps}, but the run has made {found.step} already",
+            f"set it to {found.step} or more; hbt-dist export reads the checkpoints that are kept",
+        )
+    before = int(found.manifest.get("schedule_steps", course))  # older checkpoints do not say
+    rates = ([learning_rate(step, n, run.optimizer) for step in range(found.step)] for n in (before, course))
+    if before != course and any(old != new for old, new in zip(*rates, strict=True)):
+        keep = f"set training.schedule_steps: {before} to keep it"
+        other = "choose another output_dir, with the model of this one as model.name_or_path"
+        raise UserError(
+            "training.steps" if run.training.schedule_steps is None else "training.schedule_steps",
+            f"is {course}, but the learning rate has followed a course of {before} steps so far",
+            other if before < steps and run.optimizer.schedule != "constant" else f"{keep}, or {other}",
+        )
 
 
 def _take_folder(run: RunFile, folder: RunFolder, wait_seconds: float) -> None:
@@ -118,20 +156,12 @@ class _Training:
         if run.step.self_check:
             require_self_check(world, run.deepspeed, run.step.grad_reduction, run.loss.kernel)
         encoder = prepared.model.encoder.to(world.device)
-        text = prepared.model.text
-        self.step_settings = resolve_chunk_rows(
-            run.step,
-            encoder,
-            max_tokens=max(text.max_question_tokens, text.max_passage_tokens),
-            most_rows=run.batches.global_batch_size // world.size * (1 + run.batches.hard_negatives.count),
-            world=world,
-            reserve_bytes=_reserve(run, encoder),
-        )
+        self.step_settings = choose_chunk_rows(run, encoder, prepared.model.text, world)
         torch.manual_seed(run.seed)
         self.engine = build_engine(
             encoder,
             optimizer=run.optimizer,
-            total_steps=run.training.steps,
+            total_steps=run.training.course,
             world=world,
             deepspeed=run.deepspeed,
             loss=run.loss,
@@ -151,6 +181,7 @@ class _Training:
         if found is None:
             return 0
         check_resume(found.manifest["plan"], self.prepared.plan.state)
+        check_steps(self.settings, found)
         here = describe(self.engine)
         for key, what in (("engine", "engine"), ("zero_stage", "ZeRO stage")):
             if found.manifest[key] != here[key]:
@@ -174,8 +205,14 @@ class _Training:
 
     def run_all(self, *, quiet: bool) -> tuple[int, bool, float | None]:
         """The remaining steps, with figures kept by rank 0: (last step, whether it is the end, last loss)."""
-        if self.runtime.rank != 0:
+        tracker = on_rank_0(self.world, self.folder.root, lambda: self._tracker(quiet=quiet))
+        if tracker is None:
             return self._loop(lambda *_: None)
+        with tracker:
+            return self._loop(tracker.step)
+
+    def _tracker(self, *, quiet: bool) -> Tracker:
+        """Record this start, and be ready to record its steps (rank 0)."""
         facts = {
             "launcher": self.runtime.launcher,
             "first_step": self.start,
@@ -186,29 +223,41 @@ class _Training:
         }
         self.folder.add_provenance(facts)
         training = self.settings.training
-        with Tracker(
+        tracker = Tracker(
             self.folder,
             start=self.start,
             total=training.steps,
             log_every=training.log_every,
             tensorboard=training.tensorboard,
             quiet=quiet,
-        ) as tracker:
-            for note in [*self.notes, *self._introduction()]:
-                tracker.say(note)
-            return self._loop(tracker.step)
+        )
+        for note in [*self.notes, *self._introduction()]:
+            tracker.say(note)
+        return tracker
 
     def _loop(self, record: Callable[[int, dict[str, Any]], None]) -> tuple[int, bool, float | None]:
+        with rows_ahead(self.settings, self.world, self.prepared) as rows:
+            return self._steps(record, rows)
+
+    def _steps(
+        self, record: Callable[[int, dict[str, Any]], None], rows: Ahead[LocalBatch]
+    ) -> tuple[int, bool, float | None]:
         self.engine.train()
         total, every = self.settings.training.steps, self.settings.training.checkpoint_every
         loss: float | None = None
         for step in range(self.start, total):
             figures = train_step(
-                step, self.settings, self.step_settings, self.world, self.engine, self.prepared
+                step,
+                self.settings,
+                self.step_settings,
+                self.world,
+                self.engine,
+                self.prepared,
+                rows=rows,
+                first=step == self.start,
             )
             loss = float(figures["loss"])
-            record(step + 1, figures)
-            request = Request(self.world.all_max(self.runtime.request()))
+            request = self._record(record, step + 1, figures)
             if (step + 1) % every == 0 or step + 1 == total or request is not Request.NONE:
                 self._save(step + 1)
                 fault.at("between_save_and_report", step + 1, self.world)
@@ -217,6 +266,15 @@ class _Training:
                 return step + 1, False, loss
         export_model(self.settings, self.engine, self.prepared, self.folder.model)
         return total, True, loss
+
+    def _record(self, record: Callable[[int, dict[str, Any]], None], step: int, figures: Any) -> Request:
+        """Keep a step's figures (rank 0), and hear what the launchers of all ranks ask for. Collective."""
+        _, problem = attempt(lambda: record(step, figures), self.folder.root)
+        failed = len(Request)  # above all requests: the other ranks need not be told in every step
+        asked = self.world.all_max(failed if problem else self.runtime.request())
+        if asked == failed:
+            raise_everywhere(self.world, problem)
+        return Request(asked)
 
     def _save(self, step: int) -> None:
         if not weights_are_finite(self.engine):
@@ -234,6 +292,7 @@ class _Training:
         facts = {
             "run": run.name,
             "plan": prepared.plan.state,
+            "schedule_steps": run.training.course,
             **describe(self.engine),
             "model": {
                 "facts": model_facts(run, prepared, step),
@@ -258,22 +317,17 @@ class _Training:
         ]
 
 
-def _reserve(run: RunFile, encoder: torch.nn.Module) -> int:
-    """Bytes that training holds beside a chunk: AdamW's state, gathered embeddings and their gradients."""
-    parameters = sum(p.numel() for p in encoder.parameters())
-    columns = run.batches.global_batch_size * (2 + run.batches.hard_negatives.count)
-    width = int(getattr(encoder, "width", 0))
-    return 8 * parameters + 2 * 4 * columns * width
-
-
 def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path) -> None:
     """Write the trained model as a folder that transformers and sentence-transformers load. Collective."""
     weights = gather_weights(engine)
-    if weights is not None:
+
+    def write() -> None:
+        assert weights is not None
         card = model_card(run, prepared.corpus, prepared.plan)
         facts = model_facts(run, prepared, run.training.steps)
         write_model_folder(prepared.model, weights, folder, card=card, facts=facts)
-    dist.barrier()
+
+    on_rank_0(engine.world, folder, write)
 
 
 def set_threads(run: RunFile, runtime: Runtime) -> None:
@@ -282,19 +336,6 @@ def set_threads(run: RunFile, runtime: Runtime) -> None:
     if threads is None:
         threads = max(1, (os.cpu_count() or 1) // runtime.local_world_size)
     torch.set_num_threads(threads)
-
-
-def _on_rank_0(runtime: Runtime, action: Callable[[], None]) -> None:
-    """Run `action` on rank 0; if it refuses, all ranks raise the same error."""
-    problem: list[UserError | None] = [None]
-    if runtime.rank == 0:
-        try:
-            action()
-        except UserError as error:
-            problem[0] = error
-    dist.broadcast_object_list(problem, src=0)
-    if problem[0] is not None:
-        raise problem[0]
 
 
 def _agree(fingerprint: str, world: World) -> None:

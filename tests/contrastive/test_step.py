@@ -17,7 +17,7 @@ from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 from hbt_dist.training.engine import build_engine
-from tests.contrastive.tiny import Case, build_encoder, locals_of
+from tests.contrastive.tiny import Case, Texts, build_encoder, locals_of
 from tests.training.bodies import OPTIMIZER, reference, run_case
 
 ALONE = World.alone()
@@ -131,6 +131,14 @@ def test_auto_is_direct_for_a_small_slice_and_cached_for_a_large_one() -> None:
         assert all(torch.equal(got["gradients"][name], g) for name, g in want["gradients"].items())
 
 
+def test_the_two_forwards_of_a_chunk_share_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    padded: list[int] = []
+    pad = Texts.pad
+    monkeypatch.setattr(Texts, "pad", lambda texts, rows: (padded.append(len(rows)), pad(texts, rows))[1])
+    found = run_case(ALONE, Case(stage=None, step={"chunk_rows": 5}, steps=1))
+    assert len(padded) == found["results"][0].num_chunks == 6
+
+
 def test_figures_of_a_step() -> None:
     case = Case(stage=None, num_negatives=1, dropout=0.0, loss={"temperature": 0.2})
     result = run_case(ALONE, case)["results"][0]
@@ -190,6 +198,22 @@ def test_alignment_without_a_second_language_is_refused() -> None:
         contrastive_step(engine, local, case.loss_settings, case.step_settings, ALONE)
 
 
+def test_a_model_whose_noise_no_seed_repeats_is_refused() -> None:
+    case = Case(stage=None)
+    engine = build_engine(build_encoder(case), optimizer=OPTIMIZER, total_steps=5, world=ALONE)
+    local, forward, noise = locals_of(case, 1, 0)[0], engine.model.encoder.forward, np.random.default_rng(1)
+
+    def step(how: dict[str, Any]) -> None:
+        settings = case.but(step=how).step_settings
+        contrastive_step(engine, local, case.loss_settings, settings, ALONE, engine.replay_tolerance)
+
+    step({"mode": "cached"})
+    engine.model.encoder.forward = lambda *a: forward(*a) + torch.tensor(noise.normal(0, 0.1))  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="encodes a chunk differently the second time"):
+        step({"mode": "cached"})
+    step({"mode": "direct"})
+
+
 class _Limited(torch.nn.Module):
     """An encoder that runs out of memory above so many rows."""
 
@@ -199,6 +223,7 @@ class _Limited(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.ones(1))
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        self.seen = (self.training, torch.is_autocast_enabled("cpu"))
         if len(input_ids) > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate.")
         return input_ids * self.weight
@@ -212,3 +237,16 @@ def test_the_largest_chunk_that_fits(rows: int, most: int, want: int) -> None:
     step = Case(step={"chunk_rows": "auto"}).step_settings
     found = resolve_chunk_rows(step, encoder, max_tokens=4, most_rows=most, world=ALONE, reserve_bytes=0)
     assert found.chunk_rows == want
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_chunks_are_tried_as_they_are_trained(autocast: bool) -> None:
+    encoder = _Limited(8).eval()
+    find_chunk_rows(encoder, max_tokens=4, most_rows=8, world=ALONE, autocast=autocast)
+    assert encoder.seen == (True, autocast)
+    assert not encoder.training
+
+
+def test_no_room_for_one_row_is_a_refusal() -> None:
+    with pytest.raises(UserError, match="auto finds no room for one text of 4 tokens"):
+        find_chunk_rows(_Limited(0), max_tokens=4, most_rows=8, world=ALONE)

@@ -11,11 +11,13 @@ import torch.distributed as dist
 
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
+from hbt_dist.training import checkpoint
 from hbt_dist.training.checkpoint import CheckpointStore
 from hbt_dist.training.deepspeed_config import DeepSpeedSettings
 from hbt_dist.training.engine import build_engine
 from hbt_dist.training.engine_state import load_engine, save_engine
 from hbt_dist.training.optimizer import OptimizerSettings
+from hbt_dist.training.together import attempt, on_rank_0, raise_everywhere, require_shared
 
 
 def store_of(world: World, folder: Path, said: list[str], keep: int = 2) -> CheckpointStore:
@@ -29,7 +31,7 @@ def store_of(world: World, folder: Path, said: list[str], keep: int = 2) -> Chec
 
 
 def write_some(world: World, folder: Path, step: int, size: int = 3000) -> None:
-    (folder / "state").mkdir(exist_ok=True)
+    (folder / "state").mkdir(parents=True, exist_ok=True)
     (folder / "state" / f"rank_{world.rank}.bin").write_bytes(bytes((step + i) % 251 for i in range(size)))
 
 
@@ -45,6 +47,57 @@ def look(world: World, folder: str) -> tuple[int | None, list[str]]:
     said: list[str] = []
     found = store_of(world, Path(folder), said).newest()
     return (None if found is None else found.step), said
+
+
+def refused(world: World, folder: str) -> tuple[str, list[str]]:
+    """What `newest` refuses to go on with, and what was said."""
+    said: list[str] = []
+    try:
+        store_of(world, Path(folder), said).newest()
+    except UserError as error:
+        return str(error), said
+    return "nothing", said
+
+
+def on_disks_of_their_own(world: World, folder: str) -> list[str]:
+    """Every rank has another folder: what a start says, and what a save says."""
+    own = Path(f"{folder}-{world.rank}")
+    own.mkdir()
+    checkpoint.LATE_SECONDS = 0.2
+    problems = []
+    for action in (
+        lambda: require_shared(own, world),
+        lambda: store_of(world, own, []).save(1, lambda place: write_some(world, place, 1), {}),
+    ):
+        try:
+            action()
+            problems.append("nothing")
+        except UserError as error:
+            problems.append(str(error))
+    return [*problems, *_names(own)]
+
+
+def shared_by_all(world: World, folder: str) -> list[str]:
+    require_shared(Path(folder), world)
+    return _names(Path(folder))
+
+
+def rank_0_cannot_write(world: World, folder: str) -> list[str]:
+    """What every rank hears when rank 0 alone fails."""
+
+    def write() -> None:
+        (Path(folder) / "absent" / "file").write_text("x")
+
+    problems = []
+    for action in (
+        lambda: on_rank_0(world, Path(folder), write),
+        lambda: raise_everywhere(world, attempt(write, Path(folder))[1] if world.rank == 0 else None),
+    ):
+        try:
+            action()
+        except UserError as error:
+            problems.append(str(error))
+    return problems
 
 
 def look_at_all(world: World, folders: list[str]) -> list[tuple[int | None, list[str]]]:

@@ -127,10 +127,27 @@ def test_all_damaged(three: Path, tmp_path: Path) -> None:
     shutil.copytree(three, folder)
     for checkpoint in folder.iterdir():
         (checkpoint / MANIFEST).unlink()
-    for rank, (step, said) in enumerate(run_ranks(2, f"{BODIES}:look", folder=str(folder))):
-        assert step is None
-        assert len(said) == 3, rank
+    for problem, said in run_ranks(2, f"{BODIES}:refused", folder=str(folder)):
+        assert problem.startswith(f"{folder}: holds 3 checkpoints, and none can be used")
+        assert len(said) == 3
         assert all("it has no manifest" in line for line in said)
+
+
+def test_a_folder_on_disks_of_their_own_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for start, save, *left in run_ranks(2, f"{BODIES}:on_disks_of_their_own", folder=str(folder)):
+        assert "is not the same folder for all workers" in start
+        assert "is not seen by rank 1 on " in start
+        assert "rank 0: it does not see state/rank_1.bin: output_dir must be one folder" in save
+        assert [name for name in left if not name.endswith(".tmp")] == []
+    assert run_ranks(2, f"{BODIES}:shared_by_all", folder=str(tmp_path)) == [["out-0", "out-1"]] * 2
+
+
+def test_all_hear_that_rank_0_cannot_write(tmp_path: Path) -> None:
+    for problems in run_ranks(2, f"{BODIES}:rank_0_cannot_write", folder=str(tmp_path)):
+        assert len(problems) == 2
+        for problem in problems:
+            assert problem.startswith(f"{tmp_path}: cannot be written: No such file or directory ")
 
 
 def test_retention_and_leftovers(tmp_path: Path) -> None:

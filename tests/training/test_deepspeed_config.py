@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hbt_dist.errors import UserError
 from hbt_dist.training.deepspeed_config import load_deepspeed_config, shipped_configs
+from hbt_dist.training.deepspeed_start import check_with_deepspeed, name_device
 
 FOLDER = Path(__file__).resolve().parents[2] / "deepspeed_configs"
 GOOD: dict[str, Any] = {"gradient_clipping": 1.0, "zero_optimization": {"stage": 2}}
@@ -56,15 +59,57 @@ def test_sources(tmp_path: Path) -> None:
         ({"zero_optimization": {"stage": 4}}, "stage: is 4"),
         ({"zero_optimization": {"stage": 3, "mics_shard_size": 8}}, "mics_shard_size"),
         ({"optimizer": {"type": "AdamW"}}, "optimizer block decides"),
+        ({"zero_force_ds_cpu_optimizer": True}, "zero_force_ds_cpu_optimizer: is true"),
         ({"train_batch_size": 64}, "global_batch_size decides"),
         ({"elasticity": {}}, "removed"),
         ({"gradient_allreduce_op": "sum"}, "averaged over ranks"),
         ({"bf16": {"enabled": True}, "zero_optimization": {"stage": 0}}, "stage 1 or higher"),
+        ({"fp16": {"enabled": True}, "zero_optimization": {"stage": 0}}, "fp16: with ZeRO stage 0"),
+        ({"torch_autocast": {"enabled": True, "dtype": "float16"}}, "torch_autocast.dtype: is 'float16'"),
+        ({"torch_autocast": {"enabled": True}}, "torch_autocast.dtype: is missing"),
     ],
 )
 def test_what_would_train_something_else_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_deepspeed_config({**GOOD, **change})
+
+
+@pytest.mark.parametrize(
+    ("zero", "message"),
+    [
+        ([1], r"zero_optimization: is \[1\]"),
+        ({"stage": 1, "reduce_bucket_sise": 1}, "reduce_bucket_sise: Extra inputs are not permitted"),
+        ({"stage": 1, "reduce_bucket_size": "large"}, "reduce_bucket_size"),
+        ({"stage": 1, "reduce_bucket_size": 1}, None),
+    ],
+)
+def test_what_deepspeed_cannot_read_is_refused(zero: Any, message: str | None) -> None:
+    """Before anything starts, and in one sentence."""
+
+    def read() -> None:
+        config = load_deepspeed_config({**GOOD, "zero_optimization": zero})
+        check_with_deepspeed(config)
+
+    if message is None:
+        read()
+    else:
+        with pytest.raises(UserError, match=message):
+            read()
+
+
+def test_every_shipped_configuration_is_read_by_deepspeed() -> None:
+    for name in shipped_configs():
+        check_with_deepspeed(load_deepspeed_config(name))
+
+
+@pytest.mark.parametrize(("device", "told"), [("cuda:0", "0"), ("cuda:2", "2"), ("cpu", "3")])
+def test_deepspeed_takes_the_device_that_the_process_has(
+    device: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fourth task of a node, with one visible GPU or several."""
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    name_device(torch.device(device))
+    assert os.environ["LOCAL_RANK"] == told
 
 
 def test_missing_clipping_is_refused_unless_the_run_file_has_it() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hbt_dist.errors import UserError
 from hbt_dist.training.deepspeed_config import DeepSpeedSettings
@@ -125,6 +126,7 @@ def test_variants_equal_one_process(name: str) -> None:
     assert max(error.values()) <= (3 * TOLERANCE if "temperature" in name else TOLERANCE), error
     if name.startswith("boundary"):
         assert got[0]["reduction"] == "boundary"
+    assert_exported(got)
 
 
 @pytest.mark.timeout(300)
@@ -134,6 +136,14 @@ def test_half_precision_is_close_to_float32_on_one_process(name: str) -> None:
     error = error_of(got, reference(LOW[name], 2))
     assert max(error["loss"], error["norm"], error["parameter"]) <= 0.05, error
     assert error["gradient"] <= 0.3, error
+    assert_exported(got)
+
+
+def assert_exported(got: list[dict[str, Any]]) -> None:
+    """The model that is written is the one the optimizer moves, not its copy in bf16 or fp16."""
+    for name, parameter in got[0]["parameters"].items():
+        if name.startswith("encoder."):
+            assert torch.equal(got[0]["exported"][name.removeprefix("encoder.")], parameter), name
 
 
 @pytest.mark.timeout(300)

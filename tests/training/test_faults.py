@@ -129,6 +129,21 @@ def test_two_runs_in_one_folder(launch: Launch, tmp_path: Path) -> None:
     assert third.wait() == [0], third.error()
 
 
+@pytest.mark.parametrize("place", ["model.tmp", "out"])
+def test_what_rank_0_cannot_write_ends_all(place: str, launch: Launch, tmp_path: Path) -> None:
+    """A file lies where a folder is needed: in the way of the model, or of the run."""
+    file, output = launch.file(tmp_path / "run", training__steps=1, deepspeed__config=None)
+    if place == "out":
+        output.write_text("in the way")
+    else:
+        output.mkdir()
+        (output / place).write_text("in the way")
+    group = launch.start(file, 2)
+    assert group.wait() == [2, 2]
+    assert "cannot be written: File exists" in message(group)
+    assert "Traceback" not in group.error()
+
+
 def test_malformed_fault_is_refused(launch: Launch, tmp_path: Path) -> None:
     file, _ = launch.file(tmp_path, deepspeed__config=None)
     group = launch.start(file, 1, HBT_DIST_FAULT="rank=0,where=lunch")

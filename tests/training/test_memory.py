@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
-from hbt_dist.training.memory import state_bytes
+from hbt_dist.training.memory import added_bytes, state_bytes
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,19 @@ from hbt_dist.training.memory import state_bytes
 def test_state_bytes(name: str | None, workers: int, per_parameter: float) -> None:
     config = None if name is None else load_deepspeed_config(name)
     assert state_bytes(config, 1000, workers) == 1000 * per_parameter
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "per_parameter", "elements"),
+    [
+        (None, 4, 8, 0),  # two moments
+        ("zero0", 4, 8, 0),
+        ("zero1", 1, 12, 200e6 + 1000),  # a copy of the weights and two moments; buckets
+        ("zero1", 4, 3, 200e6 + 1000),
+        ("zero2_bf16", 1, 10, 200e6 + 1000),
+        ("zero2_bf16", 8, 0, 200e6 + 1000),  # less than float32 weights and gradients take
+    ],
+)
+def test_what_training_adds(name: str | None, workers: int, per_parameter: float, elements: float) -> None:
+    config = None if name is None else load_deepspeed_config(name)
+    assert added_bytes(config, 1000, workers) == 1000 * per_parameter + 4 * elements

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-from hbt_dist.training.checkpoint import verify
-from tests.helpers.runs import BIN, finish, losses, session_of, start, weights_digest
+from hbt_dist.config import RunFile
+from hbt_dist.errors import UserError
+from hbt_dist.training.checkpoint import Checkpoint, read_manifest, verify
+from hbt_dist.training.trainer import check_steps
+from tests.helpers.runs import BIN, finish, losses, session_of, start, tiny_run, weights_digest
 from tests.helpers.workers import Workers
 from tests.training.conftest import Launch
 
@@ -163,6 +166,44 @@ def test_another_plan_is_refused(launch: Launch, finished: Finished) -> None:
     assert group.wait() == [2]
     assert "holds another run" in group.error()
     assert weights_digest(output) == before
+
+
+@pytest.mark.parametrize(
+    ("steps", "training", "optimizer", "message"),
+    [
+        (20, {}, {}, None),
+        (10, {}, {}, "is 10, but the run has made 12 already"),
+        (40, {}, {}, "training.steps: is 40, but the learning rate has followed a course of 20 steps"),
+        (15, {}, {}, "set training.schedule_steps: 20 to keep it"),
+        (15, {"schedule_steps": 20}, {}, None),
+        (20, {"schedule_steps": 30}, {}, "training.schedule_steps: is 30"),
+        (40, {}, {"schedule": "constant", "warmup_steps": 3}, None),
+        (40, {}, {"schedule": "constant", "warmup_ratio": 0.5}, "set training.schedule_steps: 20 to keep it"),
+        (40, {"schedule_steps": 20}, {"schedule": "constant", "warmup_ratio": 0.5}, None),
+    ],
+)
+def test_another_course_of_the_learning_rate_is_refused(
+    steps: int,
+    training: dict[str, Any],
+    optimizer: dict[str, Any],
+    message: str | None,
+    tmp_path: Path,
+) -> None:
+    """12 of 20 steps are done; a run that asks for other learning rates of these is another run."""
+    run = RunFile.model_validate(
+        tiny_run(tmp_path, tmp_path, training={"steps": steps, **training}, optimizer=optimizer)
+    )
+    found = Checkpoint(tmp_path, 12, {"schedule_steps": 20})
+    if message is None:
+        check_steps(run, found)
+    else:
+        with pytest.raises(UserError, match=message):
+            check_steps(run, found)
+
+
+def test_checkpoints_record_the_course_of_the_learning_rate(finished: Finished) -> None:
+    output = finished(1)
+    assert read_manifest(output / "checkpoints" / "step-0000000006")["schedule_steps"] == 6
 
 
 @pytest.mark.cluster

@@ -23,6 +23,12 @@ def test_every_shipped_configuration_passes_on_two_ranks() -> None:
                 assert check.gradient_error < 1e-5, config
 
 
+def test_bf16_passes_where_dropout_depends_on_the_dtype() -> None:
+    configs = ["zero1", "zero2_bf16"]
+    (found,) = run_ranks(1, "tests.training.bodies:self_checks", configs=configs, dropout_of_cuda=True)
+    assert all(not isinstance(check, str) for check in found), found
+
+
 def test_a_wrong_scale_is_refused_on_every_rank() -> None:
     for scale in (2.0, 0.5):
         found = run_ranks(2, "tests.training.bodies:self_checks", configs=[None, "zero2"], wrong_scale=scale)

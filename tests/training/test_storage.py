@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from hbt_dist.config import load_run
 from hbt_dist.errors import UserError
+from hbt_dist.training.checkpoint import verify
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.storage import RunStorage
 from tests.helpers.runs import losses, weights_digest
@@ -98,6 +99,21 @@ def test_old_ones_go_as_asked(storage: RunStorage, tmp_path: Path) -> None:
     for step in (1, 2, 3):
         storage.put(here, here.checkpoint(step), step, lambda steps: set(steps[:-1]) - {1})
     assert storage.steps() == [1, 3]
+
+
+def test_a_damaged_checkpoint_here_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "storage").mkdir()
+    storage, here, said = (
+        RunStorage(str(tmp_path / "storage"), "one"),
+        run_folder(tmp_path / "here"),
+        list[str](),
+    )
+    for step in (1, 2):
+        storage.put(here, here.checkpoint(step), step, nothing)
+    (here.checkpoint(2) / "state" / "weights").write_bytes(b"x")
+    storage.fetch(here, RUN, said.append)
+    assert said == [f"fetched the checkpoint of step 2 from {storage.where}"]
+    assert verify(here.checkpoint(2), 2)[0] is None
 
 
 @pytest.mark.parametrize("damage", ["manifest", "weights", "truncated"])

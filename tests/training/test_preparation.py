@@ -1,0 +1,112 @@
+"""What a run is refused for before its first step, because it would train nothing or something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from pydantic import ValidationError
+
+from hbt_dist.config import RunFile
+from hbt_dist.contrastive.config import StepSettings
+from hbt_dist.contrastive.fit import resolve_chunk_rows
+from hbt_dist.contrastive.world import World
+from hbt_dist.encoder import Encoder, LoadedEncoder, TextSettings
+from hbt_dist.errors import UserError
+from hbt_dist.modeling import check_positions
+from hbt_dist.training import chunk_size
+from hbt_dist.training.preparation import check_similarity
+from tests.helpers.runs import tiny_run
+
+
+def run_with(tmp_path: Path, **changes: Any) -> RunFile:
+    return RunFile.model_validate(tiny_run(tmp_path, tmp_path, **changes))
+
+
+def test_a_batch_without_anything_to_contrast_with_is_refused(tmp_path: Path) -> None:
+    alone: dict[str, Any] = {"global_batch_size": 1, "alpha": 0.5}
+    with pytest.raises(ValidationError, match="paper_eq1 knows hard negatives only"):
+        run_with(tmp_path, loss__equation="paper_eq1")
+    with pytest.raises(ValidationError, match="global_batch_size is 1 without hard negatives"):
+        run_with(tmp_path, batches=alone)
+    with_negatives = {**alone, "hard_negatives": {"count": 1}}
+    run_with(tmp_path, batches=with_negatives, loss__equation="paper_eq1")
+
+
+def loaded(kind: type[Any], config: transformers.PretrainedConfig, text: TextSettings) -> LoadedEncoder:
+    with torch.device("meta"):
+        return LoadedEncoder(Encoder(kind(config), text), None, "a model")
+
+
+@pytest.mark.parametrize(
+    ("similarity", "normalize", "remedy"),
+    [
+        ("cosine", True, None),
+        ("dot", False, None),
+        ("cosine", False, r"set loss.similarity: dot, or model.text: \{normalize: true\}"),
+        ("dot", True, r"set loss.similarity: cosine, or model.text: \{normalize: false\}"),
+    ],
+)
+def test_training_scores_as_evaluation_does(
+    similarity: str, normalize: bool, remedy: str | None, tmp_path: Path
+) -> None:
+    config = transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    model = loaded(transformers.BertModel, config, TextSettings(normalize=normalize))
+    run = run_with(tmp_path, loss__similarity=similarity)
+    if remedy is None:
+        check_similarity(run, model)
+    else:
+        with pytest.raises(UserError, match=remedy):
+            check_similarity(run, model)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "XLMRoberta", "MPNet"])
+def test_texts_longer_than_the_positions_are_refused(kind: str) -> None:
+    config_class, model_class = (getattr(transformers, f"{kind}{part}") for part in ("Config", "Model"))
+    config = config_class(
+        vocab_size=9,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=34,
+        pad_token_id=1,
+    )
+    most = 34 if kind == "Bert" else 32
+    check_positions(loaded(model_class, config, TextSettings(max_question_tokens=8, max_passage_tokens=most)))
+    with pytest.raises(UserError, match=f"max_passage_tokens: is {most + 1}, .* positions for {most} tokens"):
+        check_positions(
+            loaded(model_class, config, TextSettings(max_question_tokens=8, max_passage_tokens=most + 1))
+        )
+    ids = torch.full((1, most), 5)
+    real = model_class(config).eval()
+    real(ids, torch.ones_like(ids))  # so many it takes, and no more
+    with pytest.raises((IndexError, RuntimeError)):
+        real(torch.full((1, most + 1), 5), torch.ones(1, most + 1, dtype=torch.long))
+
+
+def test_chunks_are_measured_with_checkpointing_and_never_under_zero_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = transformers.BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    text = TextSettings(max_question_tokens=8, max_passage_tokens=8)
+    encoder = Encoder(transformers.BertModel(config, add_pooling_layer=False), text)
+    checkpointed: list[bool] = []
+
+    def resolve(step: StepSettings, encoder: Encoder, **how: Any) -> StepSettings:
+        checkpointed.append(encoder.backbone.is_gradient_checkpointing)  # type: ignore[arg-type]
+        return resolve_chunk_rows(step, encoder, **how)
+
+    monkeypatch.setattr(chunk_size, "resolve_chunk_rows", resolve)
+    run = run_with(tmp_path, step__chunk_rows="auto", deepspeed={"gradient_checkpointing": True, "config": 1})
+    found = chunk_size.choose_chunk_rows(run, encoder, text, World.alone())
+    assert found.chunk_rows == 8
+    assert checkpointed == [True]
+    chunk_size.check_auto_chunks(run, 2)
+    with pytest.raises(UserError, match="auto is measured on a whole model"):
+        chunk_size.check_auto_chunks(run, 3)
