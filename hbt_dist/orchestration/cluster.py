@@ -28,6 +28,10 @@ from hbt_dist.errors import UserError
 from hbt_dist.orchestration.config import WorkerSettings
 from hbt_dist.orchestration.janitor import Janitor
 
+#: Runtime environment of processes that reserve no GPU: Ray itself hides none from them, and what they took
+#: would be somebody else's.
+NO_GPU: dict[str, Any] = {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}}
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -212,7 +216,8 @@ def free_port() -> int:
 def check_resources(cluster: Cluster, settings: WorkerSettings) -> bool:
     """Refuse to start what the cluster cannot hold; tells whether workers get a GPU.
 
-    A cluster that an autoscaler grows is judged by what it may grow to.
+    A cluster that an autoscaler grows is judged by what it may grow to. Where there are GPUs, but fewer than
+    workers, `use_gpu: auto` is refused too: a node may have come late, and a CPU is no substitute.
 
     Raises:
         UserError: it says what is asked, what the cluster has, and what to change.
@@ -220,7 +225,7 @@ def check_resources(cluster: Cluster, settings: WorkerSettings) -> bool:
     total = {"CPU": cluster.num_cpus, "GPU": cluster.num_gpus}
     for name, amount in (cluster.growth or {}).items():
         total[name] = max(total.get(name, 0.0), float(amount))
-    use_gpu = total["GPU"] >= settings.fewest if settings.use_gpu == "auto" else settings.use_gpu
+    use_gpu = total["GPU"] > 0 if settings.use_gpu == "auto" else settings.use_gpu
     share = worker_resources(settings, use_gpu)
     asked = f"{settings.fewest} workers x ({_words(share)}) are asked"
     has = f"the cluster at {cluster.address} has {describe_nodes(cluster.nodes, total)}"

@@ -29,6 +29,7 @@ from hbt_dist.config import RunFile
 from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.world import World
+from hbt_dist.data.conversion import overlap_text
 from hbt_dist.errors import UserError
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
@@ -49,6 +50,7 @@ from hbt_dist.training.preparation import Prepared, describe_texts, model_facts,
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
+from hbt_dist.training.together import on_every_rank
 from hbt_dist.training.tracking import Tracker
 from hbt_dist.training.universal import universal_form
 
@@ -82,7 +84,7 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     check_divisible(run.batches.global_batch_size, world.size)
     _on_rank_0(runtime, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
     try:
-        prepared = prepare(run)
+        prepared = on_every_rank(lambda: prepare(run), world)
         _agree(prepared.fingerprint, world)
         rows = run.batches.global_batch_size // world.size
         check_equal_slices(rows, run.batches.hard_negatives.count, world)
@@ -250,10 +252,16 @@ class _Training:
             f"corpus: {corpus.num_examples:,} examples, {corpus.num_passages:,} passages, "
             f"{len(corpus.languages)} languages ({' '.join(corpus.languages)})",
             f"model: {parameters:,} parameters; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
-            f"{engine['world_size']} workers; global batch {run.batches.global_batch_size}, "
+            f"{engine['world_size']} workers on {_device_name(self.world.device)}; "
+            f"global batch {run.batches.global_batch_size}, "
             f"{run.training.steps} steps",
+            *overlap_text(corpus).splitlines(),
             *describe_texts(self.prepared.tokens),
         ]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _reserve(run: RunFile, encoder: torch.nn.Module) -> int:

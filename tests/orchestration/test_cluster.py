@@ -44,12 +44,21 @@ def test_what_fits_is_accepted() -> None:
     assert check_resources(TWO_NODES, WorkerSettings(num_workers=4)) is False
     assert check_resources(TWO_NODES, WorkerSettings(num_workers=2, placement="STRICT_SPREAD")) is False
     assert check_resources(FOUR_GPUS, WorkerSettings(num_workers=4)) is True
-    assert check_resources(FOUR_GPUS, WorkerSettings(num_workers=5)) is False, "auto: GPUs for all or none"
+    assert check_resources(FOUR_GPUS, WorkerSettings(num_workers=5, use_gpu=False)) is False
+
+
+def test_auto_does_not_fall_back_to_cpus_where_there_are_gpus() -> None:
+    """One of two nodes has joined: training on CPUs would be hundreds of times slower, and say nothing."""
+    with pytest.raises(UserError, match=r"5 workers x \(1 CPU \+ 1 GPU\) are asked") as refused:
+        check_resources(FOUR_GPUS, WorkerSettings(num_workers=5))
+    assert "workers.use_gpu: false" in refused.value.expected
 
 
 def test_a_cluster_that_grows_is_judged_by_what_it_may_become() -> None:
     head_only = Cluster("x:1", False, 0, 0, ({"TRAIN_DRIVER_RESOURCE": 1},), {"CPU": 96, "GPU": 8})
     assert check_resources(head_only, WorkerSettings(num_workers=8)) is True
+    with pytest.raises(UserError, match="9 workers"):
+        check_resources(head_only, WorkerSettings(num_workers=9))
     with pytest.raises(UserError, match="9 workers"):
         check_resources(head_only, WorkerSettings(num_workers=9, use_gpu=True))
 
