@@ -1,8 +1,8 @@
 """What a worker checks of its node before it trains: that it sees the driver's folder and has its packages.
 
-`hbt_dist.orchestration.nodes` asks the nodes that are alive when a run starts. An autoscaler adds nodes later,
-and Ray starts workers there without asking anybody. So the driver leaves a mark in the output folder for as long
-as the training lasts, and every worker looks for it. A stat and a few package look-ups per start of a worker.
+`hbt_dist.orchestration.nodes` asks the nodes that are alive when a run starts. An autoscaler adds nodes
+later, and Ray starts workers there without asking anybody. So the driver leaves a mark in the output folder
+for as long as the training lasts, and every worker looks for it: a stat and a few package look-ups.
 """
 
 from __future__ import annotations
@@ -60,5 +60,5 @@ def check_arrival(output_dir: str, driver: dict[str, Any], seconds: float = 10) 
             f"output_dir {output_dir}",
             f"is another folder on {here} than on {driver['host']}, where the run was started",
             "all workers write their part of each checkpoint there: name a folder on shared storage\n"
-            "(NFS, Lustre, FSx, Filestore, a read-write-many volume), and see that it is mounted on every node",
+            "(NFS, Lustre, FSx, Filestore, a read-write-many volume) that is mounted on every node",
         )

@@ -16,6 +16,7 @@ from typing import Any
 
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.run_paths import paths_in
 
 #: Packages whose versions must be equal on all nodes: they write or read what others get.
 SAME_VERSIONS = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
@@ -207,11 +208,9 @@ def missing_paths(paths: Sequence[str], nodes: Sequence[Node], seconds: float = 
 
 
 def inputs_of(run: RunFile) -> list[str]:
-    """The files and folders that every worker of a run reads."""
-    paths = [source.path for source in run.data.sources if source.path is not None and source.format != "hub"]
-    if run.model.name_or_path is not None and Path(run.model.name_or_path).is_absolute():
-        paths.append(run.model.name_or_path)
-    return paths
+    """The files and folders that every node must have: workers read them, or what measures checkpoints."""
+    users = {"workers", "checkpoints"} if run.evaluation.checkpoint_benchmarks else {"workers"}
+    return list(dict.fromkeys(found.path for found in paths_in(run.plain()) if found.user in users))
 
 
 def check_nodes(run: RunFile, seconds: float = 120) -> None:
@@ -245,7 +244,7 @@ def check_nodes(run: RunFile, seconds: float = 120) -> None:
         raise UserError(
             "data",
             "does not exist on " + "; ".join(problems),
-            "every worker reads the data: put it on shared storage, or copy it to each node",
+            "every node reads these: put them on shared storage, or copy them to each node",
         )
 
 

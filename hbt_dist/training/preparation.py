@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,12 @@ from hbt_dist.config import RunFile
 from hbt_dist.data.corpus import Corpus, build_corpus
 from hbt_dist.encoder import LoadedEncoder
 from hbt_dist.modeling import prepare_model
+from hbt_dist.training.checkpoint import hash_file
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
 from hbt_dist.training.run_folder import RunFolder
+
+#: Files of a model folder that decide what it computes: weights, configuration, tokenizer.
+_OF_A_MODEL = (".safetensors", ".bin", ".json", ".model", ".txt")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,21 @@ def prepare(run: RunFile) -> Prepared:
     model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
     tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
     return Prepared(corpus, model, tokens, plan)
+
+
+def start_digest(run: RunFile) -> str | None:
+    """A digest of the model folder that the run starts from; none: it comes from a hub or from scratch.
+
+    Cost: reading it once, about a second per GiB.
+    """
+    name = run.model.name_or_path
+    if name is None or not Path(name).is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(Path(name).rglob("*")):
+        if path.suffix in _OF_A_MODEL and path.is_file():
+            digest.update(f"{path.relative_to(name)} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def describe_texts(tokens: TokenStore) -> list[str]:

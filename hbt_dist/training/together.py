@@ -1,9 +1,9 @@
 """Long work before the first step, done by every rank for itself, without anybody giving up waiting.
 
-A collective waits as long as `training.hang_timeout_seconds` for the slowest rank. Converting and tokenising a
-large corpus takes longer, and nodes with a cache of their own do not end at the same time. So the work goes on
-in a thread while the ranks exchange signs of life, until all have ended or one has failed. A rank whose process
-dies is noticed as in any collective.
+A collective waits for the slowest rank as long as `training.hang_timeout_seconds`. Converting and tokenising
+a large corpus takes longer, and nodes with a cache of their own do not end at the same time. So the work goes
+on in a thread while the ranks exchange signs of life, until all have ended or one has failed. A rank whose
+process dies is noticed as in any collective.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def on_every_rank(work: Callable[[], Result], world: World) -> Result:
 
 
 def on_rank_0(work: Callable[[], None], world: World) -> None:
-    """Run `work` on rank 0 while the others wait for it; if it refuses, all ranks raise the same. Collective."""
+    """Run `work` on rank 0 while the others wait; if it refuses, all ranks raise the same. Collective."""
     on_every_rank(work if world.rank == 0 else lambda: None, world)
 
 

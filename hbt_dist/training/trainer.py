@@ -46,7 +46,7 @@ from hbt_dist.training.engine_state import (
 from hbt_dist.training.export import write_model_folder
 from hbt_dist.training.model_card import model_card
 from hbt_dist.training.one_step import train_step
-from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare
+from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare, start_digest
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
@@ -84,11 +84,13 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     check_divisible(run.batches.global_batch_size, world.size)
     _on_rank_0(runtime, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
     try:
-        prepared = on_every_rank(lambda: prepare(run), world)
+        prepared, digest = on_every_rank(
+            lambda: (prepare(run), start_digest(run) if world.rank == 0 else None), world
+        )
         _agree(prepared.fingerprint, world)
         rows = run.batches.global_batch_size // world.size
         check_equal_slices(rows, run.batches.hard_negatives.count, world)
-        training = _Training(run, runtime, world, folder, prepared)
+        training = _Training(run, runtime, world, folder, prepared, digest)
         step, finished, loss = training.run_all(quiet=quiet)
         return TrainResult(step, finished, loss, time.monotonic() - began)
     finally:
@@ -106,8 +108,15 @@ class _Training:
     """One start of a run on this rank: engine, checkpoints, and the loop over the steps."""
 
     def __init__(
-        self, run: RunFile, runtime: Runtime, world: World, folder: RunFolder, prepared: Prepared
+        self,
+        run: RunFile,
+        runtime: Runtime,
+        world: World,
+        folder: RunFolder,
+        prepared: Prepared,
+        start_model: str | None,
     ) -> None:
+        self.start_model = start_model  # digest, on rank 0
         self.settings, self.runtime, self.world, self.folder, self.prepared = (
             run,
             runtime,
@@ -151,6 +160,7 @@ class _Training:
         if found is None:
             return 0
         check_resume(found.manifest["plan"], self.prepared.plan.state)
+        _on_rank_0(self.runtime, lambda: self._check_start_model(found))
         here = describe(self.engine)
         for key, what in (("engine", "engine"), ("zero_stage", "ZeRO stage")):
             if found.manifest[key] != here[key]:
@@ -171,6 +181,16 @@ class _Training:
         dist.barrier()
         self.notes.append(f"continuing from the checkpoint of step {found.step}")
         return found.step
+
+    def _check_start_model(self, found: Checkpoint) -> None:
+        """Refuse a folder that holds another model than the one that the run began with."""
+        before = found.manifest.get("start_model")
+        if before is not None and before != self.start_model:
+            raise UserError(
+                f"model.name_or_path {self.settings.model.name_or_path}",
+                f"is not the model that the checkpoint of step {found.step} began with",
+                "name that model, or choose another output_dir",
+            )
 
     def run_all(self, *, quiet: bool) -> tuple[int, bool, float | None]:
         """The remaining steps, with figures kept by rank 0: (last step, whether it is the end, last loss)."""
@@ -234,6 +254,7 @@ class _Training:
         facts = {
             "run": run.name,
             "plan": prepared.plan.state,
+            "start_model": self.start_model,
             **describe(self.engine),
             "model": {
                 "facts": model_facts(run, prepared, step),

@@ -41,7 +41,7 @@ def _as(world: World) -> dict[str, int]:
 
 
 def outcomes(world: World) -> list[str]:
-    """What `on_every_rank` gives: results, a refusal of one rank, a fault of one rank, a refusal of rank 0."""
+    """What `on_every_rank` gives: results, one rank's refusal, one rank's fault, a refusal of rank 0."""
 
     def refuse() -> None:
         raise UserError("here", "wrong", "right")
