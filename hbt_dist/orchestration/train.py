@@ -22,7 +22,13 @@ from hbt_dist.calm import calm_libraries
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.orchestration.arrival import check_arrival, marked
-from hbt_dist.orchestration.cluster import NO_GPU, Cluster, check_resources, connect, worker_resources
+from hbt_dist.orchestration.cluster import (
+    Cluster,
+    check_resources,
+    connect,
+    without_gpus,
+    worker_resources,
+)
 from hbt_dist.orchestration.nodes import check_nodes
 from hbt_dist.progress import say
 from hbt_dist.runtime import RayRuntime
@@ -32,6 +38,10 @@ from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.tracking import StepProgress
 from hbt_dist.training.trainer import train_loop
 from hbt_dist.training.validation import Measure, measure_checkpoint
+
+
+class NoRoomError(UserError):
+    """The cluster has not started the workers in time."""
 
 
 def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = None) -> bool:
@@ -46,6 +56,7 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
         whether the last step was reached.
 
     Raises:
+        NoRoomError: the workers have not started within `workers.start_timeout_seconds`, three times.
         UserError: the run or the cluster cannot be used, or training kept failing.
     """
     for number in range(run.workers.fewest, run.workers.num_workers + 1):
@@ -126,7 +137,7 @@ def _measure_on_ray(run: RunFile) -> Measure:
         import ray
 
         gpus = run.evaluation.checkpoint_gpus
-        hidden: dict[str, Any] = {} if gpus else {"runtime_env": NO_GPU}
+        hidden: dict[str, Any] = {} if gpus else {"runtime_env": without_gpus()}
         # No CPU is reserved: on a cluster that is full a finished run would wait for one.
         task = ray.remote(measure_checkpoint).options(num_cpus=0, num_gpus=gpus, max_retries=2, **hidden)
         try:
@@ -145,7 +156,7 @@ def _fit(
 ) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import FailureConfig
+    from ray.train.v2.api.config import FailureConfig, RunConfig
 
     workers = run.workers
     number: Any = workers.num_workers
@@ -158,6 +169,12 @@ def _fit(
         "quiet": quiet or cluster.private,
         "stop_file": str(stop_file),
     }
+    settings: Any = RunConfig(
+        name=f"{run.name}-{start}",  # new each time: the run's own checkpoints carry the state
+        storage_path=str(folder.root / "ray"),
+        failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=2),
+        worker_runtime_env={} if use_gpu else without_gpus(),
+    )
     with marked(folder.root / "ray" / f"driver-{start}.json") as driver:
         trainer = TorchTrainer(
             _worker,
@@ -171,12 +188,7 @@ def _fit(
                 resources_per_worker=worker_resources(workers, use_gpu),
                 placement_strategy=workers.placement,
             ),
-            run_config=ray.train.RunConfig(
-                name=f"{run.name}-{start}",  # new each time: the run's own checkpoints carry the state
-                storage_path=str(folder.root / "ray"),
-                failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=2),
-                worker_runtime_env={} if use_gpu else NO_GPU,
-            ),
+            run_config=settings,
         )
         try:
             trainer.fit()
@@ -206,6 +218,8 @@ def _verdict_file(folder: RunFolder, start: str) -> Path:
 
 
 def _explain(error: Exception, folder: RunFolder, start: str) -> UserError:
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
     verdict = _verdict_file(folder, start)
     if verdict.is_file():
         return UserError(*json.loads(verdict.read_text("utf-8")))
@@ -216,7 +230,8 @@ def _explain(error: Exception, folder: RunFolder, start: str) -> UserError:
             return refusal
     lines = str(next(iter(failures.values()), error)).strip().splitlines()
     rank = f"worker {next(iter(failures))}: " if failures else ""
-    return UserError(
+    late = isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
+    return (NoRoomError if late else UserError)(
         str(folder.root),
         f"training failed: {rank}{lines[-1] if lines else type(error).__name__}",
         f"Ray's report lies in {folder.root / 'ray'}; the same command continues from the last checkpoint",

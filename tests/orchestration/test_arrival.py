@@ -1,4 +1,4 @@
-"""A worker on a node that an autoscaler added later: it has the driver's folder and packages, or it refuses."""
+"""A worker on a node that an autoscaler added: it has the driver's folder and packages, or it refuses."""
 
 from __future__ import annotations
 
@@ -50,6 +50,15 @@ def test_a_worker_without_the_drivers_folder_trains_nothing(
     failures = {1: construct_user_exception_with_traceback(refused.value)}
     explained: Any = SimpleNamespace(worker_failures=failures)
     assert train._explain(explained, RunFolder(tmp_path / "here"), "1") is refused.value
+
+
+def test_workers_that_find_no_room_are_told_from_those_that_fail(tmp_path: Path) -> None:
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    late: Any = SimpleNamespace(controller_failure=WorkerGroupStartupTimeoutError(2))
+    assert isinstance(train._explain(late, RunFolder(tmp_path), "1"), train.NoRoomError)
+    dead: Any = SimpleNamespace(worker_failures={0: RuntimeError("dead")})
+    assert not isinstance(train._explain(dead, RunFolder(tmp_path), "1"), train.NoRoomError)
 
 
 def test_workers_that_end_well_and_leave_nothing_are_an_error(tmp_path: Path) -> None:

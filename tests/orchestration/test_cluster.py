@@ -71,6 +71,18 @@ def test_an_address_without_a_cluster_is_refused_at_once(address: str, found: st
         pass
 
 
+def test_what_the_network_and_the_hub_need_reaches_the_workers_but_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed = ("NCCL_IB_HCA", "FI_PROVIDER", "UCX_TLS", "TORCH_NCCL_TRACE_BUFFER_SIZE", "HF_DATASETS_CACHE")
+    kept = ("HF_TOKEN", "HF_OTHER_TOKEN", "WANDB_API_KEY", "PATH")
+    for name in (*passed, *kept):
+        monkeypatch.setenv(name, "x")
+    found = module._runtime_environment()["env_vars"]
+    assert [name for name in passed if name not in found] == []
+    assert [name for name in kept if name in found] == []
+
+
 def test_the_package_goes_along_from_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", "/models")
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
