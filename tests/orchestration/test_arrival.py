@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,28 @@ from hbt_dist.errors import UserError
 from hbt_dist.orchestration import train
 from hbt_dist.orchestration.arrival import check_arrival, marked
 from hbt_dist.training.run_folder import RunFolder
-from tests.helpers.runs import tiny_run
+from tests.helpers.ray_head import Head
+from tests.helpers.runs import PYTHON, run_command, tiny_run, write_run
+
+_PROGRAM = """
+import sys, time
+
+import ray
+
+from hbt_dist.config import load_run
+from hbt_dist.errors import UserError
+from hbt_dist.orchestration import train
+
+train.check_nodes = lambda run: None  # as if the node had come after it
+run = load_run(sys.argv[1])
+ray.init(address=run.workers.address, log_to_driver=False)
+while ray.cluster_resources().get("CPU", 0) < 1:
+    time.sleep(0.5)
+try:
+    train.train_on_ray(run, quiet=True)
+except UserError as error:
+    print("refused:", error)
+"""
 
 
 def test_a_node_like_the_drivers_is_accepted(tmp_path: Path) -> None:
@@ -70,3 +94,36 @@ def test_workers_that_end_well_and_leave_nothing_are_an_error(tmp_path: Path) ->
     assert train._has_finished(run, folder, stop_file, seconds=0) is False
     folder.checkpoint(6).mkdir(parents=True)
     assert train._has_finished(run, folder, stop_file, seconds=0) is True
+
+
+@pytest.fixture
+def head() -> Iterator[Head]:
+    folder = Path(f"/tmp/hbt-arrival-{os.getpid()}")
+    folder.mkdir()
+    head = Head(folder, num_cpus=0)
+    try:
+        head.wait()
+        yield head
+    finally:
+        head.close()
+        subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(os.geteuid() != 0, reason="a folder of another content needs root")
+def test_a_node_of_an_autoscaler_with_a_disk_of_its_own(head: Head, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    head.add_node(1, own_folder=disk)
+    workers = {"num_workers": 1, "address": f"127.0.0.1:{head.port}", "max_failures": 1}
+    run = tiny_run(disk / "out", tmp_path / "cache", workers=workers, training__steps=1)
+    file = write_run(tmp_path / "run.yaml", run)
+    program = tmp_path / "program.py"
+    program.write_text(_PROGRAM, "utf-8")
+    code, out, err = run_command([PYTHON, program, file], tmp_path, 600)
+    assert code == 0, err[-3000:]
+    assert f"refused: output_dir {disk / 'out'}: is another folder on" in out, out + err[-3000:]
+    assert not list((disk / "out").glob("ray/driver-*")), "the mark goes with the run"
