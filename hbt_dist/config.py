@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from hbt_dist.batching.config import BatchSettings, CodeSwitchingSettings
+from hbt_dist.batching.config import BatchSettings
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.data.config import BenchmarkSettings, DataSettings
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.modeling import ModelSettings
 from hbt_dist.orchestration.config import WorkerSettings
+from hbt_dist.run_paths import with_paths
 from hbt_dist.settings import Settings, load_settings
 from hbt_dist.training.config import TrainingSettings
 from hbt_dist.training.deepspeed_config import DeepSpeedSettings
@@ -145,48 +146,8 @@ def load_run(path: str, overrides: list[str] | tuple[str, ...] = ()) -> RunFile:
 
 def resolve_paths(run: RunFile) -> RunFile:
     """The run with paths relative to the working directory made absolute."""
-    data = run.plain()
-    data["output_dir"] = _absolute(run.output_dir)
-    data["data"]["cache_dir"] = _absolute(run.data.cache_dir)
-    for source, block in zip(run.data.sources, data["data"]["sources"], strict=True):
-        if source.path is not None and source.format != "hub":
-            block["path"] = _absolute(source.path)
-    switching = run.batches.code_switching
-    if switching is not None:
-        data["batches"]["code_switching"] |= _absolute_dictionaries(switching)
-    for benchmarks, blocks in (
-        (run.evaluation.benchmarks, data["evaluation"]["benchmarks"]),
-        (run.evaluation.checkpoint_benchmarks, data["evaluation"]["checkpoint_benchmarks"]),
-        (run.data.exclude_overlap_with, data["data"]["exclude_overlap_with"]),
-    ):
-        for benchmark, block in zip(benchmarks, blocks, strict=True):
-            if benchmark.data_dir is not None:
-                block["data_dir"] = _absolute(benchmark.data_dir)
-    storage = run.training.storage
-    if storage is not None and "://" not in storage:
-        data["training"]["storage"] = _absolute(storage)
-    name = run.model.name_or_path
-    if name is not None and Path(name).expanduser().is_dir():
-        data["model"]["name_or_path"] = _absolute(name)
-    engine = run.deepspeed.config
-    if isinstance(engine, str) and ("/" in engine or engine.endswith(".json")):
-        data["deepspeed"]["config"] = _absolute(engine)
-    if run.evaluation.scoring.cache_dir is not None:
-        data["evaluation"]["scoring"]["cache_dir"] = _absolute(run.evaluation.scoring.cache_dir)
-    if run.evaluation.scoring.language_removal_texts is not None:
-        texts = _absolute(run.evaluation.scoring.language_removal_texts)
-        data["evaluation"]["scoring"]["language_removal_texts"] = texts
+    data = with_paths(run.plain(), lambda found: str(Path(found.path).expanduser().absolute()))
     return RunFile.model_validate(_unset_defaults(data, run))
-
-
-def _absolute_dictionaries(switching: CodeSwitchingSettings) -> dict[str, Any]:
-    files = switching.dictionaries
-    if isinstance(files, dict):
-        files = {pair: _absolute(file) for pair, file in files.items()}
-    elif files is not None and files != "sample":
-        files = _absolute(files)
-    vectors = switching.vectors and {code: _absolute(file) for code, file in switching.vectors.items()}
-    return {"dictionaries": files, "vectors": vectors, "cache_dir": _absolute(switching.cache_dir)}
 
 
 def _unset_defaults(data: dict[str, Any], run: RunFile) -> dict[str, Any]:
@@ -195,7 +156,3 @@ def _unset_defaults(data: dict[str, Any], run: RunFile) -> dict[str, Any]:
         for name in set(block) - source.model_fields_set:
             del block[name]
     return data
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())

@@ -224,8 +224,8 @@ def _evaluate_on_ray(
     if Path(model["name_or_path"]).is_dir():
         model = {**model, "name_or_path": str(Path(model["name_or_path"]).absolute())}
     with (
-        connect(WorkerSettings(num_workers=actors, address=address)),
-        evaluation_actors(ActorSettings(num_actors=actors)) as pool,
+        connect(WorkerSettings(num_workers=actors, address=address)) as cluster,
+        evaluation_actors(ActorSettings(num_actors=actors), cluster) as pool,
     ):
         return evaluate_with_actors(
             pool,

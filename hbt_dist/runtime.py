@@ -186,8 +186,10 @@ class RayRuntime:
         self.local_world_size = context.get_local_world_size()
         self._notice: Any = None
         self._stop_file = stop_file if self.rank == 0 else None
-        device = ray.train.torch.get_device()
-        self.device = device if device.type != "cpu" else find_device(self.local_rank)
+        # Ray hides no GPU from a worker that has reserved none: what it reserved counts, not what torch sees.
+        self.device = ray.train.torch.get_device()
+        if self.device.type == "cpu":
+            os.environ["DS_ACCELERATOR"] = "cpu"
 
     def report(self, metrics: dict[str, float]) -> None:
         """Report to Ray. Waits for the controller's next poll: call it at checkpoints, not at steps."""

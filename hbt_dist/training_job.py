@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -32,33 +33,39 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
     """
     folder = RunFolder(run.output_dir)
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
-    measure = first and bool(run.evaluation.benchmarks)
-    if first:
-        folder.check(run.plain())
-    if measure:
-        check_benchmarks(run.evaluation.benchmarks)
-    if first and run.data.exclude_overlap_with and not quiet:
-        say(overlap_of(run))
-    with own_storage(run, folder, teller(folder, None if quiet else say)) if first else nullcontext():
-        finished = _train_and_measure(run, folder, launcher, measure=measure, first=first, quiet=quiet)
+    with ExitStack() as held:
+        finished = _train_and_measure(run, folder, launcher, first=first, quiet=quiet, held=held)
     if first and not finished:
         step = max(folder.checkpoint_steps(), default=0)
         say(f"stopped at step {step} as asked; the same command continues from there")
     return folder
 
 
+def _make_ready(run: RunFile, folder: RunFolder, quiet: bool, held: ExitStack) -> None:
+    """What the first process does before training: look at what was given, and fetch what lies elsewhere.
+
+    Args:
+        held: gets what lasts until the results are there: being the only writer of the storage.
+    """
+    folder.check(run.plain())
+    check_benchmarks(run.evaluation.benchmarks)
+    held.enter_context(own_storage(run, folder, teller(folder, None if quiet else say)))
+
+
 def _train_and_measure(
-    run: RunFile, folder: RunFolder, launcher: Launcher, *, measure: bool, first: bool, quiet: bool
+    run: RunFile, folder: RunFolder, launcher: Launcher, *, first: bool, quiet: bool, held: ExitStack
 ) -> bool:
     """Whether the training reached its last step."""
+    measure = first and bool(run.evaluation.benchmarks)
     if launcher == "ray":
+        _make_ready(run, folder, quiet, held)
         if measure and "start" in run.evaluation.when:
             _measure(run, folder, "start", quiet)
         from hbt_dist.orchestration.train import train_on_ray
 
         finished = train_on_ray(run, quiet=quiet)
     else:
-        finished = train_in_process(run, first=first, quiet=quiet)
+        finished = train_in_process(run, quiet=quiet, before=lambda: _make_ready(run, folder, quiet, held))
         if measure and "start" in run.evaluation.when and finished:
             _measure(run, folder, "start", quiet)
     if measure and "end" in run.evaluation.when and finished:
@@ -75,23 +82,30 @@ def _train_and_measure(
     return finished
 
 
-def train_in_process(run: RunFile, *, first: bool = True, quiet: bool = False) -> bool:
+def train_in_process(run: RunFile, *, quiet: bool = False, before: Callable[[], None] = lambda: None) -> bool:
     """Be one of the processes that a launcher started (or the only one).
 
     Args:
-        first: whether this is the one that follows the checkpoints.
+        before: done by the first process when all have met; the others wait as long as it takes.
 
     Returns:
         whether the last step was reached.
     """
+    from hbt_dist.contrastive.world import World
     from hbt_dist.runtime import EnvironmentRuntime
     from hbt_dist.training.trainer import train_loop
+    from hbt_dist.training.waiting import wait_for_rank_0
 
     folder = RunFolder(run.output_dir)
     tell = teller(folder, None if quiet else say)
     timeout = timedelta(seconds=run.training.hang_timeout_seconds)
     with EnvironmentRuntime(timeout) as runtime:
-        followers = beside_training(run, folder, measure_in_a_process(run), tell) if first else nullcontext()
+        wait_for_rank_0(before, World(runtime.rank, runtime.world_size, runtime.device))
+        followers = (
+            beside_training(run, folder, measure_in_a_process(run), tell)
+            if runtime.rank == 0
+            else nullcontext()
+        )
         with followers:
             return train_loop(run, runtime, quiet=quiet).finished
 

@@ -6,11 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import pytest
 
 from hbt_dist.errors import UserError
-from hbt_dist.runtime import EnvironmentRuntime, Request
+from hbt_dist.runtime import EnvironmentRuntime, RayRuntime, Request
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -108,6 +109,21 @@ def test_sigterm_asks_for_a_checkpoint_and_the_end() -> None:
 def test_the_stronger_request_is_the_larger() -> None:
     assert max(Request.NONE, Request.SAVE, Request.STOP) is Request.STOP
     assert Request(max(int(Request.SAVE), int(Request.NONE))) is Request.SAVE
+
+
+def test_a_ray_worker_takes_no_gpu_that_it_has_not_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray hides no GPU from it: torch sees all eight of the node, Ray says CPU."""
+    import ray.train.torch
+    import torch
+
+    monkeypatch.setenv("DS_ACCELERATOR", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(ray.train, "get_context", MagicMock)
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    assert RayRuntime().device.type == "cpu"
+    assert os.environ["DS_ACCELERATOR"] == "cpu"
 
 
 def test_ray_has_the_notice_that_the_runtime_reads() -> None:

@@ -18,7 +18,7 @@ import random
 import socket
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,26 +163,26 @@ def _cluster_here() -> bool:
         return False
 
 
-#: What workers need to know of the driver's environment, where it is set.
+#: What workers need to know of the driver's environment, where it is set: names, and beginnings of names.
 _PASSED = (
     "DS_ACCELERATOR",
-    "HF_HUB_OFFLINE",
-    "HF_HOME",
-    "HF_HUB_DISABLE_PROGRESS_BARS",
-    "TRANSFORMERS_VERBOSITY",
     "DS_LOG_LEVEL",
     "LOG_LEVEL",
     "TORCH_EXTENSIONS_DIR",
     "PYTHONWARNINGS",
-    "GLOO_SOCKET_IFNAME",
-    "NCCL_SOCKET_IFNAME",
-    "NCCL_DEBUG",
     "HBT_DIST_FAULT",
 )
+_FAMILIES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "FI_", "UCX_", "HF_", "TRANSFORMERS_")
+#: Never passed: Ray's dashboard shows to everybody what is passed.
+_SECRET = ("_TOKEN", "_SECRET", "_PASSWORD", "_KEY")
 
 
 def _passed_on() -> dict[str, str]:
-    return {name: os.environ[name] for name in _PASSED if name in os.environ}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED or (name.startswith(_FAMILIES) and not name.endswith(_SECRET))
+    }
 
 
 def _runtime_environment() -> dict[str, Any]:
@@ -219,28 +219,65 @@ def free_port() -> int:
 def check_resources(cluster: Cluster, settings: WorkerSettings) -> bool:
     """Refuse to start what the cluster cannot hold; tells whether workers get a GPU.
 
-    A cluster that an autoscaler grows is judged by what it may grow to.
+    A cluster that an autoscaler grows is judged by what it may grow to. Where there are GPUs, but fewer than
+    workers, `use_gpu: auto` is refused too: a node may have come late, and a CPU is no substitute.
 
     Raises:
         UserError: it says what is asked, what the cluster has, and what to change.
     """
+    use_gpu = has_gpus(cluster) if settings.use_gpu == "auto" else settings.use_gpu
+    share = worker_resources(settings, use_gpu)
+    check_shares(cluster, settings.fewest, share, "workers", _remedy, settings.placement)
+    return use_gpu
+
+
+def has_gpus(cluster: Cluster) -> bool:
+    """Whether there is a GPU in the cluster or in what it may grow to."""
+    return _total(cluster)["GPU"] > 0
+
+
+def _total(cluster: Cluster) -> dict[str, float]:
     total = {"CPU": cluster.num_cpus, "GPU": cluster.num_gpus}
     for name, amount in (cluster.growth or {}).items():
         total[name] = max(total.get(name, 0.0), float(amount))
-    use_gpu = total["GPU"] >= settings.fewest if settings.use_gpu == "auto" else settings.use_gpu
-    share = worker_resources(settings, use_gpu)
-    asked = f"{settings.fewest} workers x ({_words(share)}) are asked"
+    return total
+
+
+def check_shares(
+    cluster: Cluster,
+    number: int,
+    share: dict[str, float],
+    what: str,
+    remedy: Callable[[Sequence[str]], str],
+    placement: str = "PACK",
+) -> None:
+    """Refuse `number` processes that each reserve `share` where the cluster cannot hold them.
+
+    Args:
+        what: they are called.
+        remedy: what to do, given the resources that are short.
+        placement: of `WorkerSettings`.
+
+    Raises:
+        UserError: it says what is asked, what the cluster has, and what to change.
+    """
+    total = _total(cluster)
+    asked = f"{number} {what} x ({in_words(share)}) are asked"
     has = f"the cluster at {cluster.address} has {describe_nodes(cluster.nodes, total)}"
-    short = [
-        name
-        for name in ("CPU", "GPU")
-        if share.get(name, 0.0) * settings.fewest > total.get(name, 0.0) + 1e-9
-    ]
+    short = [name for name in ("CPU", "GPU") if share.get(name, 0.0) * number > total.get(name, 0.0) + 1e-9]
     if short:
-        raise UserError("workers", f"{asked}, {has}", _remedy(short))
-    if cluster.growth is None:
-        _check_placement(cluster, settings, share, asked, has)
-    return use_gpu
+        raise UserError(what, f"{asked}, {has}", remedy(short))
+    problem = None if cluster.growth is not None else _placement_problem(cluster, number, share, placement)
+    if problem:
+        raise UserError(what, f"{asked}; {problem}; {has}", remedy(list(share)))
+
+
+def without_gpus() -> dict[str, Any]:
+    """Runtime environment of processes that reserve no GPU.
+
+    Ray itself hides none from them, and what they took would be somebody else's.
+    """
+    return {"env_vars": {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}}
 
 
 def worker_resources(settings: WorkerSettings, use_gpu: bool) -> dict[str, float]:
@@ -253,24 +290,19 @@ def worker_resources(settings: WorkerSettings, use_gpu: bool) -> dict[str, float
     return share
 
 
-def _check_placement(
-    cluster: Cluster, settings: WorkerSettings, share: dict[str, float], asked: str, has: str
-) -> None:
-    """Whether the nodes, one by one, can hold the workers: a worker cannot be cut in two."""
+def _placement_problem(cluster: Cluster, wanted: int, share: dict[str, float], placement: str) -> str | None:
+    """Why the nodes, one by one, cannot hold the processes: one cannot be cut in two."""
     room = [
         min(int((node.get(name, 0.0) + 1e-9) // amount) for name, amount in share.items())
         for node in cluster.nodes
     ]
-    wanted = settings.fewest
     if sum(room) < wanted:
-        problem = f"only {sum(room)} fit on single nodes"
-    elif settings.placement == "STRICT_SPREAD" and sum(slots > 0 for slots in room) < wanted:
-        problem = f"workers.placement STRICT_SPREAD needs {wanted} nodes that hold one each"
-    elif settings.placement == "STRICT_PACK" and max(room) < wanted:
-        problem = f"workers.placement STRICT_PACK needs one node that holds all; the best holds {max(room)}"
-    else:
-        return
-    raise UserError("workers", f"{asked}; {problem}; {has}", _remedy(list(share)))
+        return f"only {sum(room)} fit on single nodes"
+    if placement == "STRICT_SPREAD" and sum(slots > 0 for slots in room) < wanted:
+        return f"workers.placement STRICT_SPREAD needs {wanted} nodes that hold one each"
+    if placement == "STRICT_PACK" and max(room) < wanted:
+        return f"workers.placement STRICT_PACK needs one node that holds all; the best holds {max(room)}"
+    return None
 
 
 def _remedy(names: Sequence[str]) -> str:
@@ -281,7 +313,8 @@ def _remedy(names: Sequence[str]) -> str:
     return f"{', '.join(ways)}, choose another workers.placement, or add nodes"
 
 
-def _words(resources: dict[str, float]) -> str:
+def in_words(resources: Mapping[str, float]) -> str:
+    """Such as ``2 CPU + 1 GPU``."""
     words = [f"{resources.get(name, 0.0):g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
     if resources.get("memory"):
         words.append(f"{resources['memory'] / 1024**3:.1f} GiB")
@@ -290,7 +323,7 @@ def _words(resources: dict[str, float]) -> str:
 
 def describe_nodes(nodes: Sequence[dict[str, float]], total: dict[str, float]) -> str:
     """Such as ``4 CPU and 0 GPU (2 nodes of 2 CPU + 7.5 GiB)``."""
-    kinds = Counter(_words(node) for node in nodes)
+    kinds = Counter(in_words(node) for node in nodes)
     of_each = ", ".join(f"{count} node{'s' if count > 1 else ''} of {kind}" for kind, count in kinds.items())
     have = f"{total.get('CPU', 0.0):g} CPU and {total.get('GPU', 0.0):g} GPU"
     return f"{have} ({of_each})" if nodes else have

@@ -27,7 +27,7 @@ class WorkerSettings(Settings):
         "is fixed",
     )
     use_gpu: bool | Literal["auto"] = Field(
-        "auto", description="one GPU per worker; auto: if the cluster has GPUs"
+        "auto", description="one GPU per worker; auto: if the cluster has any GPU"
     )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs that Ray reserves for each worker")
     memory_gib_per_worker: float | None = Field(

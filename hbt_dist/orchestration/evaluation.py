@@ -12,6 +12,7 @@ and are shared by the actors of a node; candidates are read from the cache by th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.rows import Rows, check_shapes
 from hbt_dist.evaluation.shard import Counts, Shard, arrange_questions
+from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, without_gpus
+from hbt_dist.progress import say
 from hbt_dist.settings import Settings
 
 
@@ -46,9 +49,15 @@ class ActorSettings(Settings):
     num_actors: int = Field(default=2, ge=1, description="actors; usually one per GPU")
     cpus_per_actor: float = Field(default=1.0, gt=0, description="CPUs that Ray reserves for an actor")
     gpus_per_actor: float | Literal["auto"] = Field(
-        default="auto", description="GPUs of an actor, fractions allowed; auto: one if the cluster has enough"
+        default="auto",
+        description="GPUs of an actor, fractions allowed; auto: one if the cluster has any",
     )
     max_restarts: int = Field(default=3, ge=0, description="how often a dead actor is started again")
+    start_timeout_seconds: float = Field(
+        default=600,
+        gt=0,
+        description="actors that the cluster has not started after so long are done without",
+    )
 
 
 class _Worker:
@@ -144,22 +153,69 @@ class _RemoteShard:
 
 
 class EvaluationActors:
-    """Actors on a connected Ray cluster; use as `with evaluation_actors(settings) as actors`."""
+    """Actors on a connected Ray cluster; use as `with evaluation_actors(settings, cluster) as actors`.
 
-    def __init__(self, settings: ActorSettings) -> None:
+    Work goes to actors that have started only: others may hold what the rest of them waits for.
+
+    Raises:
+        UserError: the cluster cannot hold them.
+    """
+
+    def __init__(self, settings: ActorSettings, cluster: Cluster) -> None:
         import ray
 
-        gpus = settings.gpus_per_actor
-        if gpus == "auto":
-            gpus = 1.0 if ray.cluster_resources().get("GPU", 0.0) >= settings.num_actors else 0.0
+        share = actor_resources(settings, cluster)
+        check_shares(
+            cluster, settings.num_actors, share, "actors", lambda _: "ask for fewer actors, or add nodes"
+        )
+        gpus = share.get("GPU", 0.0)
+        hidden: dict[str, Any] = {} if gpus else {"runtime_env": without_gpus()}
         remote: Any = ray.remote(
             num_cpus=settings.cpus_per_actor,
             num_gpus=gpus,
             max_restarts=settings.max_restarts,
             max_task_retries=settings.max_restarts,
+            **hidden,
         )(_Worker)
-        self.settings = settings
+        self.settings, self._cluster = settings, cluster
         self.handles: list[Any] = [remote.remote() for _ in range(settings.num_actors)]
+        self._up: list[Any] = []
+        self._starting = {handle.process_id.remote(): handle for handle in self.handles}
+        self._deadline = time.monotonic() + settings.start_timeout_seconds
+
+    def _has_started(self, ping: Any) -> Any:
+        """Note that an actor has answered; gives it."""
+        handle = self._starting.pop(ping)
+        _get(ping)
+        self._up.append(handle)
+        return handle
+
+    def _started(self) -> list[Any]:
+        """The actors, once all have started or time is up.
+
+        Raises:
+            UserError: not one has started.
+        """
+        import ray
+
+        if self._starting:
+            left = max(0.0, self._deadline - time.monotonic())
+            ready, _ = ray.wait(list(self._starting), num_returns=len(self._starting), timeout=left)
+            for ping in ready:
+                self._has_started(ping)
+        if not self._up:
+            raise self._none_started()
+        if self._starting:
+            say(f"{len(self._up)} of {self.settings.num_actors} actors have started: going on with these")
+        return list(self._up)
+
+    def _none_started(self) -> UserError:
+        return UserError(
+            "actors",
+            f"the cluster at {self._cluster.address} has started none within "
+            f"{self.settings.start_timeout_seconds:g} s",
+            "'ray status' there tells who holds its CPUs and GPUs: wait for that, or add nodes",
+        )
 
     def close(self) -> None:
         """End the actors."""
@@ -196,7 +252,7 @@ class EvaluationActors:
         files = embedding_files(load_encoder(**model), texts, role, settings)
         waiting = files.missing()
         done = len(texts) - sum(len(files.rows_of_file(number)) for number in waiting)
-        idle = list(self.handles)
+        idle = list(self._up)
         running: dict[Any, Any] = {}
         with tqdm(
             total=len(texts), initial=done, desc=f"encode {role}s", unit=" rows", disable=not progress
@@ -206,9 +262,15 @@ class EvaluationActors:
                     number, handle = waiting.pop(0), idle.pop(0)
                     here = texts_of(texts, files.rows_of_file(number))
                     running[handle.encode.remote(model, files, number, here, (role, settings))] = handle
-                ready, _ = ray.wait(list(running), num_returns=1)
-                bar.update(len(files.rows_of_file(_get(ready[0]))))
-                idle.append(running.pop(ready[0]))
+                left = None if running or idle else max(0.0, self._deadline - time.monotonic())
+                ready, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=left)
+                if not ready:
+                    raise self._none_started()
+                if ready[0] in running:
+                    bar.update(len(files.rows_of_file(_get(ready[0]))))
+                    idle.append(running.pop(ready[0]))
+                else:
+                    idle.append(self._has_started(ready[0]))
         return files
 
     def rank(
@@ -219,9 +281,10 @@ class EvaluationActors:
         candidates: Rows,
         settings: EvaluationSettings,
     ) -> tuple[RelevantRanks, TopLists | None]:
-        """Ranks with one shard per actor."""
+        """Ranks with one shard per actor that has started; their number changes no digit."""
         import ray
 
+        handles = self._started()
         in_store = {
             "plan": ray.put(plan),
             "questions": ray.put(arrange_questions(plan, questions, question_names(benchmark))),
@@ -231,7 +294,7 @@ class EvaluationActors:
         shards = []
         top_k = min(settings.top_k, plan.num_candidates)
         searched = top_k if settings.ranked_lists == "faiss" else 0
-        for number, blocks in enumerate(plan.shard_blocks(len(self.handles))):
+        for number, blocks in enumerate(plan.shard_blocks(len(handles))):
             task = {
                 **in_store,
                 "key": f"{benchmark.fingerprint}-{number}-{id(in_store)}",
@@ -241,7 +304,7 @@ class EvaluationActors:
                 "num_threads": settings.num_threads or max(1, int(self.settings.cpus_per_actor)),
                 "device": settings.device,
             }
-            shards.append(_RemoteShard(self.handles[number], task))
+            shards.append(_RemoteShard(handles[number], task))
         with ThreadPoolExecutor(len(shards)) as pool:
             ranks, top = rank_relevant(
                 plan, shards, map_shards=lambda call, parts: list(pool.map(call, parts))
@@ -252,10 +315,25 @@ class EvaluationActors:
         return ranks, top
 
 
+def actor_resources(settings: ActorSettings, cluster: Cluster) -> dict[str, float]:
+    """What Ray reserves for one actor."""
+    gpus = settings.gpus_per_actor
+    if gpus == "auto":
+        gpus = float(has_gpus(cluster))
+    return {"CPU": settings.cpus_per_actor, **({"GPU": gpus} if gpus else {})}
+
+
 @contextmanager
-def evaluation_actors(settings: ActorSettings) -> Iterator[EvaluationActors]:
-    """Actors that end with the block."""
-    actors = EvaluationActors(settings)
+def evaluation_actors(settings: ActorSettings, cluster: Cluster) -> Iterator[EvaluationActors]:
+    """Actors that end with the block.
+
+    Args:
+        cluster: from `hbt_dist.orchestration.cluster.connect`.
+
+    Raises:
+        UserError: the cluster cannot hold them.
+    """
+    actors = EvaluationActors(settings, cluster)
     try:
         yield actors
     finally:

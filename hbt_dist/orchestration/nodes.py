@@ -11,13 +11,12 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hbt_dist import __version__
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.run_paths import paths_in
 
 #: Packages whose versions must be equal on all nodes: they write or read what others get.
 SAME_VERSIONS = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
@@ -109,24 +108,29 @@ def _node_facts() -> Callable[..., Any]:
     return facts
 
 
+def package_versions() -> dict[str, str | None]:
+    """The versions here of this package and of those that must be equal; none: it is missing."""
+    return dict(_node_facts()())
+
+
+def differing_versions(there: dict[str, str | None], here: dict[str, str | None]) -> list[str]:
+    """How the packages there differ from those here, one entry per package."""
+    return [
+        f"{name} {there[name] or 'is missing'}, here {here[name] or 'missing'}"
+        for name in here
+        if there[name] != here[name]
+    ]
+
+
 def version_problems(nodes: Sequence[Node], seconds: float = 120) -> list[str]:
     """How the nodes' packages differ from the driver's, one line per node that does."""
-    here: dict[str, str | None] = {"hbt-dist": __version__}
-    for name in SAME_VERSIONS:
-        try:
-            here[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            here[name] = None
+    here = package_versions()
     problems = []
     for node, answer in zip(nodes, ask_nodes(nodes, _node_facts(), [()] * len(nodes), seconds), strict=True):
         if isinstance(answer, Exception):
             problems.append(f"{node}: {_first_line(answer)}")
             continue
-        odd = [
-            f"{name} {answer[name] or 'is missing'}, here {here[name] or 'missing'}"
-            for name in here
-            if answer[name] != here[name]
-        ]
+        odd = differing_versions(answer, here)
         if odd:
             problems.append(f"{node}: {'; '.join(odd)}")
     return problems
@@ -166,7 +170,7 @@ def shared_folder_problems(folder: Path, nodes: Sequence[Node], seconds: float =
                 problems.append(f"{node}: {_first_line(answer)}")
             elif answer is not None:
                 problems.append(f"{node}: {answer}")
-            elif not _appears(folder / name):
+            elif not appears(folder / name):
                 problems.append(f"{node}: a file written there does not arrive here")
         return problems
     finally:
@@ -174,8 +178,8 @@ def shared_folder_problems(folder: Path, nodes: Sequence[Node], seconds: float =
             (folder / name).unlink(missing_ok=True)
 
 
-def _appears(path: Path, seconds: float = 10) -> bool:
-    """Network file systems may show a new file late."""
+def appears(path: Path, seconds: float = 10) -> bool:
+    """Whether a file is there; network file systems may show a new one late."""
     deadline = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > deadline:
@@ -204,11 +208,9 @@ def missing_paths(paths: Sequence[str], nodes: Sequence[Node], seconds: float = 
 
 
 def inputs_of(run: RunFile) -> list[str]:
-    """The files and folders that every worker of a run reads."""
-    paths = [source.path for source in run.data.sources if source.path is not None and source.format != "hub"]
-    if run.model.name_or_path is not None and Path(run.model.name_or_path).is_absolute():
-        paths.append(run.model.name_or_path)
-    return paths
+    """The files and folders that every node must have: workers read them, or what measures checkpoints."""
+    users = {"workers", "checkpoints"} if run.evaluation.checkpoint_benchmarks else {"workers"}
+    return list(dict.fromkeys(found.path for found in paths_in(run.plain()) if found.user in users))
 
 
 def check_nodes(run: RunFile, seconds: float = 120) -> None:
@@ -242,7 +244,7 @@ def check_nodes(run: RunFile, seconds: float = 120) -> None:
         raise UserError(
             "data",
             "does not exist on " + "; ".join(problems),
-            "every worker reads the data: put it on shared storage, or copy it to each node",
+            "every node reads these: put them on shared storage, or copy them to each node",
         )
 
 

@@ -21,8 +21,16 @@ from typing import Any, Protocol
 
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
-from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
+from hbt_dist.orchestration.cluster import (
+    Cluster,
+    check_resources,
+    connect,
+    describe_nodes,
+    in_words,
+    worker_resources,
+)
 from hbt_dist.orchestration.config import WorkerSettings
+from hbt_dist.orchestration.room import Resources, trials_in_all, trials_that_fit
 from hbt_dist.orchestration.trial import write_plan
 from hbt_dist.progress import Say
 from hbt_dist.progress import say as say_line
@@ -176,39 +184,59 @@ def run_trials(
     extra = trial_resources.get("CPU", 0.0) * wanted
     extra += workers.num_workers * workers.cpus_per_worker * (wanted - 1)
     with connect(workers, extra_cpus=extra) as cluster:
-        room = concurrent_trials(cluster, workers, trial_resources)
+        room = concurrent_trials(cluster, workers, trial_resources, _free(cluster))
         parallel = min(room, max_concurrent or room)
         say(f"{source.remaining()} trials to run, {parallel} at a time")
         _tune(source, folder, parallel, trial_resources, early_stopping, callbacks, say)
         _await_freed()
 
 
-def concurrent_trials(cluster: Cluster, workers: WorkerSettings, trial_resources: Mapping[str, float]) -> int:
+def concurrent_trials(
+    cluster: Cluster, workers: WorkerSettings, trial_resources: Mapping[str, float], free: Sequence[Resources]
+) -> int:
     """How many trials the cluster holds at once, each with its workers.
 
-    Raises:
-        UserError: not one.
-    """
-    import ray
+    A cluster that grows is judged by what it may grow to in all, another one by its nodes as they are now.
+    Where others hold so much that there is no room, one trial waits for them.
 
+    Args:
+        free: what nobody holds of each node.
+
+    Raises:
+        UserError: not one, even on an idle cluster.
+    """
     use_gpu = check_resources(cluster, workers)
-    share = {
-        name: amount * workers.num_workers for name, amount in worker_resources(workers, use_gpu).items()
-    }
-    for name, amount in trial_resources.items():
-        share[name] = share.get(name, 0.0) + amount
-    have = {**ray.cluster_resources(), **(cluster.growth or {})}
-    room = {name: int((have.get(name, 0.0) + 1e-6) // amount) for name, amount in share.items() if amount > 0}
-    short = [name for name, count in room.items() if count < 1]
-    if short:
-        name = short[0]
+    worker = worker_resources(workers, use_gpu)
+    if cluster.growth:
+        room = idle = trials_in_all(
+            {**_sum(cluster.nodes), **cluster.growth}, trial_resources, worker, workers.num_workers
+        )
+    else:
+        idle = trials_that_fit(cluster.nodes, trial_resources, worker, workers)
+        room = trials_that_fit(free, trial_resources, worker, workers)
+    if idle < 1:
+        own, total = in_words(trial_resources), {**_sum(cluster.nodes), **(cluster.growth or {})}
         raise UserError(
             "workers, trial_resources",
-            f"one trial needs {share[name]:g} {name} ({workers.num_workers} workers and its own process), "
-            f"the cluster has {have.get(name, 0.0):g}",
+            f"a trial needs {workers.num_workers} workers x ({in_words(worker)}) and {own} for its own "
+            f"process, the cluster has {describe_nodes(cluster.nodes, total)}",
             "lower workers.num_workers, workers.cpus_per_worker or trial_resources, or add nodes",
         )
-    return min(room.values())
+    return max(1, room)
+
+
+def _sum(nodes: Sequence[Resources]) -> dict[str, float]:
+    names = {name for node in nodes for name in node}
+    return {name: sum(node.get(name, 0.0) for node in nodes) for name in names}
+
+
+def _free(cluster: Cluster) -> Sequence[Resources]:
+    """What nobody holds of each node."""
+    if cluster.private:
+        return cluster.nodes
+    from ray._private.state import available_resources_per_node
+
+    return list(available_resources_per_node().values())
 
 
 def _tune(

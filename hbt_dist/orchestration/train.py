@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,14 @@ from hbt_dist.batching.plan import check_divisible
 from hbt_dist.calm import calm_libraries
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
-from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
+from hbt_dist.orchestration.arrival import check_arrival, marked
+from hbt_dist.orchestration.cluster import (
+    Cluster,
+    check_resources,
+    connect,
+    without_gpus,
+    worker_resources,
+)
 from hbt_dist.orchestration.nodes import check_nodes
 from hbt_dist.progress import say
 from hbt_dist.runtime import RayRuntime
@@ -30,6 +38,10 @@ from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.tracking import StepProgress
 from hbt_dist.training.trainer import train_loop
 from hbt_dist.training.validation import Measure, measure_checkpoint
+
+
+class NoRoomError(UserError):
+    """The cluster has not started the workers in time."""
 
 
 def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = None) -> bool:
@@ -44,6 +56,7 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
         whether the last step was reached.
 
     Raises:
+        NoRoomError: the workers have not started within `workers.start_timeout_seconds`, three times.
         UserError: the run or the cluster cannot be used, or training kept failing.
     """
     for number in range(run.workers.fewest, run.workers.num_workers + 1):
@@ -68,7 +81,28 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
             _sigterm_makes(stop_file),
         ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)
-    return max(folder.checkpoint_steps(), default=0) >= run.training.steps
+    return _has_finished(run, folder, stop_file)
+
+
+def _has_finished(run: RunFile, folder: RunFolder, stop_file: Path, seconds: float = 10) -> bool:
+    """Whether the last step was reached; that nobody asked to stop before.
+
+    Raises:
+        UserError: the workers have ended well, and what they wrote is not here.
+    """
+    deadline = time.monotonic() + seconds
+    while (step := max(folder.checkpoint_steps(), default=0)) < run.training.steps:
+        if stop_file.exists():
+            return False
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"output_dir {run.output_dir}",
+                f"the workers have ended without an error, and the newest checkpoint here is of step {step} "
+                f"of {run.training.steps}",
+                "name a folder on storage that all nodes share",
+            )
+        time.sleep(0.2)  # a network file system may show it late
+    return True
 
 
 @contextmanager
@@ -103,7 +137,7 @@ def _measure_on_ray(run: RunFile) -> Measure:
         import ray
 
         gpus = run.evaluation.checkpoint_gpus
-        hidden: dict[str, Any] = {} if gpus else {"runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}}
+        hidden: dict[str, Any] = {} if gpus else {"runtime_env": without_gpus()}
         # No CPU is reserved: on a cluster that is full a finished run would wait for one.
         task = ray.remote(measure_checkpoint).options(num_cpus=0, num_gpus=gpus, max_retries=2, **hidden)
         try:
@@ -122,40 +156,44 @@ def _fit(
 ) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import FailureConfig
+    from ray.train.v2.api.config import FailureConfig, RunConfig
 
     workers = run.workers
     number: Any = workers.num_workers
     if workers.min_workers is not None:
         number = (workers.min_workers, workers.num_workers)
     start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={
-            "run": run.plain(),
-            "start": start,
-            "quiet": quiet or cluster.private,
-            "stop_file": str(stop_file),
-        },
-        torch_config=TorchConfig(
-            backend="nccl" if use_gpu else "gloo", timeout_s=round(run.training.hang_timeout_seconds)
-        ),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=number,
-            use_gpu=use_gpu,
-            resources_per_worker=worker_resources(workers, use_gpu),
-            placement_strategy=workers.placement,
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"{run.name}-{start}",  # new each time: the run's own checkpoints carry the state
-            storage_path=str(folder.root / "ray"),
-            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=2),
-        ),
+    told: dict[str, Any] = {
+        "run": run.plain(),
+        "start": start,
+        "quiet": quiet or cluster.private,
+        "stop_file": str(stop_file),
+    }
+    settings: Any = RunConfig(
+        name=f"{run.name}-{start}",  # new each time: the run's own checkpoints carry the state
+        storage_path=str(folder.root / "ray"),
+        failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=2),
+        worker_runtime_env={} if use_gpu else without_gpus(),
     )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise _explain(error, folder, start) from error
+    with marked(folder.root / "ray" / f"driver-{start}.json") as driver:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={**told, "driver": driver},
+            torch_config=TorchConfig(
+                backend="nccl" if use_gpu else "gloo", timeout_s=round(run.training.hang_timeout_seconds)
+            ),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=number,
+                use_gpu=use_gpu,
+                resources_per_worker=worker_resources(workers, use_gpu),
+                placement_strategy=workers.placement,
+            ),
+            run_config=settings,
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _explain(error, folder, start) from error
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -166,10 +204,12 @@ def _worker(config: dict[str, Any]) -> None:
     if verdict.is_file():  # a restart cannot help: another rank of this start has refused already
         raise UserError(*json.loads(verdict.read_text("utf-8")))
     try:
+        check_arrival(run.output_dir, config["driver"])
         train_loop(run, RayRuntime(config["stop_file"]), quiet=config["quiet"])
     except UserError as error:
-        verdict.parent.mkdir(parents=True, exist_ok=True)
-        verdict.write_text(json.dumps([error.place, error.found, error.expected]), "utf-8")
+        with suppress(OSError):  # the folder may be what is wrong
+            verdict.parent.mkdir(parents=True, exist_ok=True)
+            verdict.write_text(json.dumps([error.place, error.found, error.expected]), "utf-8")
         raise
 
 
@@ -178,13 +218,20 @@ def _verdict_file(folder: RunFolder, start: str) -> Path:
 
 
 def _explain(error: Exception, folder: RunFolder, start: str) -> UserError:
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
     verdict = _verdict_file(folder, start)
     if verdict.is_file():
         return UserError(*json.loads(verdict.read_text("utf-8")))
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    for failure in failures.values():  # of a worker on a node whose output folder is another one
+        refusal = getattr(failure, "_base_exc", failure)
+        if isinstance(refusal, UserError):
+            return refusal
     lines = str(next(iter(failures.values()), error)).strip().splitlines()
     rank = f"worker {next(iter(failures))}: " if failures else ""
-    return UserError(
+    late = isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
+    return (NoRoomError if late else UserError)(
         str(folder.root),
         f"training failed: {rank}{lines[-1] if lines else type(error).__name__}",
         f"Ray's report lies in {folder.root / 'ray'}; the same command continues from the last checkpoint",

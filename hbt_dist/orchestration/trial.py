@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -21,12 +22,14 @@ from typing import Any
 
 from hbt_dist.config import BenchmarkSettings, RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation_job import evaluate_for_run
 from hbt_dist.search.folder import Trial, append_line, now, replace_json
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.validation import objectives_of
 
 _POLL_SECONDS = 0.5
+_STARTS = 4  # of a trial whose workers find no room: another trial's end makes some
 
 Report = Callable[[dict[str, float]], None]
 
@@ -190,7 +193,7 @@ def _train_and_measure(
             final = BenchmarkSettings.model_validate(block)
             out = trial.folder / "evaluation" / "final" / final.label
             if not (out / "results.json").is_file():
-                evaluate_for_run(run, folder.model, final, out)
+                evaluate_for_run(run, folder.model, final, out, scoring=own_scoring(run))
     if benchmark is None:
         report({"step": float(step)})
     return finished
@@ -212,12 +215,21 @@ class _Training(threading.Thread):
         self._problem: BaseException | None = None
 
     def run(self) -> None:
-        from hbt_dist.orchestration.train import train_on_ray
+        from hbt_dist.orchestration.train import NoRoomError, train_on_ray
 
-        try:
-            train_on_ray(self._run, quiet=True, stop_file=self._stop_file)
-        except BaseException as error:  # handed to the other thread
-            self._problem = error
+        for left in reversed(range(_STARTS)):
+            try:
+                train_on_ray(self._run, quiet=True, stop_file=self._stop_file)
+            except NoRoomError as error:
+                self._problem = error
+                if left:
+                    print(f"{self._run.name}: no room for its workers yet, it waits", file=sys.stderr)
+            except BaseException as error:  # handed to the other thread
+                self._problem = error
+                return
+            else:
+                self._problem = None
+                return
 
     def raise_problem(self) -> None:
         if self._problem is not None:
@@ -264,12 +276,26 @@ def _measure(
     report: Report,
 ) -> None:
     place = Path("evaluation") / f"step-{step}" / benchmark.label
-    evaluate_for_run(run, model, benchmark, trial.folder / place)
+    evaluate_for_run(run, model, benchmark, trial.folder / place, scoring=own_scoring(run))
     objectives = objectives_of(trial.folder / place)
     record.measured(
         step, {"loss": _loss_at(RunFolder(run.output_dir), step), **objectives, "evaluation": str(place)}
     )
     report({"step": float(step), **objectives})
+
+
+def own_scoring(run: RunFile) -> EvaluationSettings:
+    """How a trial's process measures: on the GPU that it has reserved, else on the CPU.
+
+    Ray hides no GPU from it, and the trials of a node would all take the first one beside the training that
+    owns it. A device that the run names is taken all the same.
+    """
+    import ray
+
+    scoring = run.evaluation.scoring
+    if scoring.device != "auto" or ray.get_gpu_ids():
+        return scoring
+    return scoring.model_copy(update={"device": "cpu"})
 
 
 def _loss_at(folder: RunFolder, step: int) -> float | None:

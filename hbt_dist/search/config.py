@@ -186,7 +186,8 @@ class SearchFile(Settings):
     trial_resources: dict[str, float] = Field(
         {"CPU": 1},
         description="what Ray reserves for the process that drives a trial and measures its checkpoints, "
-        "besides the workers; a custom resource keeps it on the nodes that have it",
+        "besides the workers; without a share of a GPU it measures on the CPU; a custom resource keeps it on "
+        "the nodes that have it",
     )
     warm_start: list[str] = Field([], description="folders of earlier searches that optuna learns from")
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(

@@ -5,11 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from hbt_dist.config import RunFile
+from hbt_dist.errors import UserError
 from hbt_dist.progress import say
 from hbt_dist.search.config import OBJECTIVES, SearchFile
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
-from hbt_dist.settings import load_settings
+from hbt_dist.settings import explain, load_settings, read_yaml
+from hbt_dist.training.run_folder import changed_settings
+
+#: Of the base run of a search: no figure of a trial depends on them, or each trial has its own.
+_BASE_MAY_CHANGE = (
+    "name",
+    "seed",
+    "output_dir",
+    "workers",
+    "step",
+    *(f"evaluation.{key}" for key in ("benchmarks", "when", "checkpoint_benchmarks", "checkpoint_gpus")),
+    *(f"evaluation.scoring.{key}" for key in ("num_shards", "num_threads", "device", "rows_per_file")),
+    *(f"evaluation.scoring.{key}" for key in ("max_tokens_per_batch", "top_k", "ranked_lists")),
+    *(f"training.{key}" for key in ("keep_checkpoints", "keep_every", "keep_best", "storage", "tensorboard")),
+    *(f"training.{key}" for key in ("hang_timeout_seconds", "log_every", "threads_per_worker")),
+)
 
 
 def load_search_file(path: str, overrides: Sequence[str] = ()) -> tuple[SearchFile, Base]:
@@ -52,6 +71,7 @@ def search_job(
     whole = base.run({}, place=path)
     check_benchmark(search, whole, path)
     folder = SearchFolder(Path(search.output_dir))
+    check_base(folder, search, whole)
     if dry_run:
         _tell_plan(search, folder)
         return folder.root
@@ -82,6 +102,34 @@ def search_job(
     finally:
         folder.close()
     return folder.root
+
+
+def check_base(folder: SearchFolder, search: SearchFile, base: RunFile) -> None:
+    """Refuse to continue a search whose trials so far began with another base run.
+
+    What the space sets counts for nothing in the base, nor what changes no figure.
+
+    Raises:
+        UserError: it names the settings that differ.
+    """
+    file = folder.root / "base.yaml"
+    if not file.is_file():
+        return
+    try:
+        before = RunFile.model_validate(read_yaml(file)[0])
+    except ValidationError as error:
+        raise explain(error, RunFile, str(file), {}, {}) from None
+    differences = changed_settings(
+        before.plain(), base.plain(), may_change=(*_BASE_MAY_CHANGE, *search.space), may_move=("made",)
+    )
+    if differences:
+        raise UserError(
+            str(folder.root),
+            f"its trials so far began with another base run ({'; '.join(differences[:3])}"
+            f"{'; ...' if len(differences) > 3 else ''})",
+            f"put {search.run} back as it was (see base.yaml there), or choose another output_dir;\n"
+            "warm_start lets optuna learn from the old one",
+        )
 
 
 def _described(search: SearchFile) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +16,13 @@ from hbt_dist.data.corpus import Corpus, build_corpus
 from hbt_dist.encoder import LoadedEncoder
 from hbt_dist.errors import UserError
 from hbt_dist.modeling import prepare_model
+from hbt_dist.training.checkpoint import hash_file
 from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
 from hbt_dist.training.run_folder import RunFolder
+
+#: Files of a model folder that decide what it computes: weights, configuration, tokenizer.
+_OF_A_MODEL = (".safetensors", ".bin", ".json", ".model", ".txt")
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,21 @@ def check_similarity(run: RunFile, model: LoadedEncoder) -> None:
             f"is {wanted}, but embeddings of {model.source} are {way} (model.text.normalize)",
             f"set loss.similarity: {fitting}, or model.text: {{normalize: {str(not normalize).lower()}}}",
         )
+
+
+def start_digest(run: RunFile) -> str | None:
+    """A digest of the model folder that the run starts from; none: it comes from a hub or from scratch.
+
+    Cost: reading it once, about a second per GiB.
+    """
+    name = run.model.name_or_path
+    if name is None or not Path(name).is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(Path(name).rglob("*")):
+        if path.suffix in _OF_A_MODEL and path.is_file():
+            digest.update(f"{path.relative_to(name)} {hash_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def describe_texts(tokens: TokenStore) -> list[str]:

@@ -22,16 +22,18 @@ import platform
 import shlex
 import socket
 import sys
+from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from filelock import FileLock, Timeout
 
 from hbt_dist import __version__
 from hbt_dist.errors import UserError
+from hbt_dist.run_paths import RunPath, User, with_paths
 
 #: Blocks of the run file that may change when a run is continued: none of them changes what is computed, but
 #: the training's steps with a schedule made for them, which the trainer compares with the checkpoint.
@@ -83,7 +85,8 @@ class RunFolder:
             place: how the folder is called in errors, if not by its path.
 
         Raises:
-            UserError: the folder holds a run that differs in what it computes.
+            UserError: the folder holds a run that differs in what it computes. Where its data lie may change:
+                `hbt_dist.batching.resume` and the checkpoint's manifest guard the content.
         """
         if not self.run_file.is_file():
             return
@@ -92,11 +95,7 @@ class RunFolder:
             assert isinstance(before, dict)
         except (yaml.YAMLError, AssertionError, UnicodeDecodeError):
             raise UserError(str(self.run_file), "is not a run file", "choose another output_dir") from None
-        differences = [
-            f"{key}: {old!r} there, {new!r} now"
-            for key, old, new in _differences(before, run, "")
-            if key.split(".")[0] not in MAY_CHANGE
-        ]
+        differences = changed_settings(before, run)
         if differences:
             raise UserError(
                 place or str(self.root),
@@ -168,6 +167,33 @@ def environment_facts() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "versions": versions,
     }
+
+
+def changed_settings(
+    before: dict[str, Any],
+    now: dict[str, Any],
+    *,
+    may_change: Collection[str] = MAY_CHANGE,
+    may_move: Collection[str] = get_args(User),
+) -> list[str]:
+    """In what two runs differ, such as ``optimizer.learning_rate: 0.1 there, 0.2 now``.
+
+    Args:
+        before, now: resolved run files as plain data.
+        may_change: dotted keys that do not count, nor what is below them.
+        may_move: whose paths do not count; of a DeepSpeed file its name does.
+    """
+
+    def moved(found: RunPath) -> str:
+        if found.user not in may_move:
+            return found.path
+        return Path(found.path).name if found.pattern == "deepspeed.config" else "a path"
+
+    return [
+        f"{key}: {old!r} there, {new!r} now"
+        for key, old, new in _differences(with_paths(before, moved), with_paths(now, moved), "")
+        if not any(f"{key}.".startswith(f"{free}.") for free in may_change)
+    ]
 
 
 def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:

@@ -30,6 +30,7 @@ from hbt_dist.config import RunFile
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.kernels import check_kernel
 from hbt_dist.contrastive.world import World
+from hbt_dist.data.conversion import overlap_text
 from hbt_dist.errors import UserError
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
@@ -51,13 +52,14 @@ from hbt_dist.training.export import write_model_folder
 from hbt_dist.training.model_card import model_card
 from hbt_dist.training.one_step import train_step
 from hbt_dist.training.optimizer import learning_rate
-from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare
+from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare, start_digest
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
 from hbt_dist.training.together import attempt, on_rank_0, raise_everywhere, require_shared
 from hbt_dist.training.tracking import Tracker
 from hbt_dist.training.universal import universal_form
+from hbt_dist.training.waiting import on_every_rank
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,13 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
     on_rank_0(world, folder.root, lambda: _take_folder(run, folder, runtime.folder_wait_seconds))
     try:
         require_shared(folder.root, world)
-        prepared = prepare(run)
+        prepared, digest = on_every_rank(
+            lambda: (prepare(run), start_digest(run) if world.rank == 0 else None), world
+        )
         _agree(prepared.fingerprint, world)
         rows = run.batches.global_batch_size // world.size
         check_equal_slices(rows, run.batches.hard_negatives.count, world)
-        training = _Training(run, runtime, world, folder, prepared)
+        training = _Training(run, runtime, world, folder, prepared, digest)
         step, finished, loss = training.run_all(quiet=quiet)
         return TrainResult(step, finished, loss, time.monotonic() - began)
     finally:
@@ -144,8 +148,15 @@ class _Training:
     """One start of a run on this rank: engine, checkpoints, and the loop over the steps."""
 
     def __init__(
-        self, run: RunFile, runtime: Runtime, world: World, folder: RunFolder, prepared: Prepared
+        self,
+        run: RunFile,
+        runtime: Runtime,
+        world: World,
+        folder: RunFolder,
+        prepared: Prepared,
+        start_model: str | None,
     ) -> None:
+        self.start_model = start_model  # digest, on rank 0
         self.settings, self.runtime, self.world, self.folder, self.prepared = (
             run,
             runtime,
@@ -182,6 +193,7 @@ class _Training:
             return 0
         check_resume(found.manifest["plan"], self.prepared.plan.state)
         check_steps(self.settings, found)
+        on_rank_0(self.world, self.folder.root, lambda: self._check_start_model(found))
         here = describe(self.engine)
         for key, what in (("engine", "engine"), ("zero_stage", "ZeRO stage")):
             if found.manifest[key] != here[key]:
@@ -202,6 +214,16 @@ class _Training:
         dist.barrier()
         self.notes.append(f"continuing from the checkpoint of step {found.step}")
         return found.step
+
+    def _check_start_model(self, found: Checkpoint) -> None:
+        """Refuse a folder that holds another model than the one that the run began with."""
+        before = found.manifest.get("start_model")
+        if before is not None and before != self.start_model:
+            raise UserError(
+                f"model.name_or_path {self.settings.model.name_or_path}",
+                f"is not the model that the checkpoint of step {found.step} began with",
+                "name that model, or choose another output_dir",
+            )
 
     def run_all(self, *, quiet: bool) -> tuple[int, bool, float | None]:
         """The remaining steps, with figures kept by rank 0: (last step, whether it is the end, last loss)."""
@@ -293,6 +315,7 @@ class _Training:
             "run": run.name,
             "plan": prepared.plan.state,
             "schedule_steps": run.training.course,
+            "start_model": self.start_model,
             **describe(self.engine),
             "model": {
                 "facts": model_facts(run, prepared, step),
@@ -311,10 +334,16 @@ class _Training:
             f"corpus: {corpus.num_examples:,} examples, {corpus.num_passages:,} passages, "
             f"{len(corpus.languages)} languages ({' '.join(corpus.languages)})",
             f"model: {parameters:,} parameters; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
-            f"{engine['world_size']} workers; global batch {run.batches.global_batch_size}, "
+            f"{engine['world_size']} workers on {_device_name(self.world.device)}; "
+            f"global batch {run.batches.global_batch_size}, "
             f"{run.training.steps} steps",
+            *overlap_text(corpus).splitlines(),
             *describe_texts(self.prepared.tokens),
         ]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def export_model(run: RunFile, engine: Engine, prepared: Prepared, folder: Path) -> None:

@@ -38,9 +38,15 @@ class Head:
         self.nodes: list[subprocess.Popen[str]] = []
         self.process = self._start([*command, *(f"--{name}={value}" for name, value in options.items())])
 
-    def add_node(self, num_cpus: int) -> subprocess.Popen[str]:
-        """A second raylet on this machine, as if it were another one."""
-        command = [BIN / "ray", "start", "--block", f"--address=127.0.0.1:{self.port}"]
+    def add_node(self, num_cpus: int, own_folder: Path | None = None) -> subprocess.Popen[str]:
+        """A second raylet on this machine, as if it were another one.
+
+        Args:
+            own_folder: has another content there, as on another machine's disk. Needs root.
+        """
+        private = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {own_folder} && exec "$@"', "sh"]
+        command: list[str | Path] = [] if own_folder is None else [*private]
+        command += [BIN / "ray", "start", "--block", f"--address=127.0.0.1:{self.port}"]
         command += ["--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--num-cpus={num_cpus}"]
         command += ["--object-store-memory=100000000", f"--dashboard-agent-listen-port={free_port()}"]
         self.nodes.append(self._start(command))

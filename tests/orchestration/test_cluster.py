@@ -44,12 +44,21 @@ def test_what_fits_is_accepted() -> None:
     assert check_resources(TWO_NODES, WorkerSettings(num_workers=4)) is False
     assert check_resources(TWO_NODES, WorkerSettings(num_workers=2, placement="STRICT_SPREAD")) is False
     assert check_resources(FOUR_GPUS, WorkerSettings(num_workers=4)) is True
-    assert check_resources(FOUR_GPUS, WorkerSettings(num_workers=5)) is False, "auto: GPUs for all or none"
+    assert check_resources(FOUR_GPUS, WorkerSettings(num_workers=5, use_gpu=False)) is False
+
+
+def test_auto_does_not_fall_back_to_cpus_where_there_are_gpus() -> None:
+    """One of two nodes has joined: training on CPUs would be hundreds of times slower, and say nothing."""
+    with pytest.raises(UserError, match=r"5 workers x \(1 CPU \+ 1 GPU\) are asked") as refused:
+        check_resources(FOUR_GPUS, WorkerSettings(num_workers=5))
+    assert "workers.use_gpu: false" in refused.value.expected
 
 
 def test_a_cluster_that_grows_is_judged_by_what_it_may_become() -> None:
     head_only = Cluster("x:1", False, 0, 0, ({"TRAIN_DRIVER_RESOURCE": 1},), {"CPU": 96, "GPU": 8})
     assert check_resources(head_only, WorkerSettings(num_workers=8)) is True
+    with pytest.raises(UserError, match="9 workers"):
+        check_resources(head_only, WorkerSettings(num_workers=9))
     with pytest.raises(UserError, match="9 workers"):
         check_resources(head_only, WorkerSettings(num_workers=9, use_gpu=True))
 
@@ -60,6 +69,18 @@ def test_a_cluster_that_grows_is_judged_by_what_it_may_become() -> None:
 def test_an_address_without_a_cluster_is_refused_at_once(address: str, found: str) -> None:
     with pytest.raises(UserError, match=found), connect(WorkerSettings(address=address)):
         pass
+
+
+def test_what_the_network_and_the_hub_need_reaches_the_workers_but_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed = ("NCCL_IB_HCA", "FI_PROVIDER", "UCX_TLS", "TORCH_NCCL_TRACE_BUFFER_SIZE", "HF_DATASETS_CACHE")
+    kept = ("HF_TOKEN", "HF_OTHER_TOKEN", "WANDB_API_KEY", "PATH")
+    for name in (*passed, *kept):
+        monkeypatch.setenv(name, "x")
+    found = module._runtime_environment()["env_vars"]
+    assert [name for name in passed if name not in found] == []
+    assert [name for name in kept if name in found] == []
 
 
 def test_the_package_goes_along_from_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:

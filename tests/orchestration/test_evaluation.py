@@ -20,9 +20,15 @@ from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.results import results_document
-from hbt_dist.orchestration.cluster import connect
+from hbt_dist.orchestration.cluster import Cluster, connect
 from hbt_dist.orchestration.config import WorkerSettings
-from hbt_dist.orchestration.evaluation import ActorSettings, evaluate_with_actors, evaluation_actors
+from hbt_dist.orchestration.evaluation import (
+    ActorSettings,
+    EvaluationActors,
+    actor_resources,
+    evaluate_with_actors,
+    evaluation_actors,
+)
 
 
 @pytest.fixture
@@ -53,6 +59,21 @@ def make_model(folder, texts):
     folder.mkdir()
     encoder = Encoder(transformers.BertModel(config, add_pooling_layer=False), TextSettings()).eval()
     save_encoder(encoder, fast, folder, card="# model\n")
+
+
+def evaluate_where_there_is_no_room(cluster, model, benchmark, settings, folder):
+    """Another job has taken what one of two actors waits for, and all that a single one waits for."""
+    half = ActorSettings(num_actors=2, cpus_per_actor=cluster.num_cpus / 2, start_timeout_seconds=30)
+    with evaluation_actors(half, cluster) as actors:
+        own = settings.model_copy(update={"cache_dir": str(folder / "half")})
+        found = evaluate_with_actors(actors, model, benchmark, own, progress=False)
+        assert len(actors._up) == 1
+    whole = ActorSettings(num_actors=1, cpus_per_actor=cluster.num_cpus, start_timeout_seconds=1)
+    with evaluation_actors(whole, cluster) as actors:
+        own = settings.model_copy(update={"cache_dir": str(folder / "nowhere")})
+        with pytest.raises(UserError, match="has started none within 1 s"):
+            evaluate_with_actors(actors, model, benchmark, own, progress=False)
+    return found
 
 
 @pytest.mark.ray
@@ -88,8 +109,8 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
             time.sleep(0.01)
 
     with (
-        connect(WorkerSettings(address="local", num_workers=2)),
-        evaluation_actors(ActorSettings(num_actors=2)) as actors,
+        connect(WorkerSettings(address="local", num_workers=4)) as cluster,
+        evaluation_actors(ActorSettings(num_actors=2), cluster) as actors,
     ):
         import ray
 
@@ -111,6 +132,7 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
         )
         elsewhere = settings.model_copy(update={"cache_dir": str(tmp_path / "other")})
         from_disk = evaluate_with_actors(actors, model, on_disk, elsewhere, progress=False)
+        on_one = evaluate_where_there_is_no_room(cluster, model, benchmark, settings, tmp_path)
         with pytest.raises(UserError, match="cache_dir"):
             evaluate_with_actors(actors, model, benchmark, alone, progress=False)
     for name in ("pair", "one_target", "pooled", "tied", "scores"):
@@ -121,3 +143,19 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
     assert results_document(found) == results_document(want)
     assert results_document(from_disk) == results_document(want)
     np.testing.assert_array_equal(from_disk.top.rows, want.top.rows)
+    assert results_document(on_one) == results_document(want)
+
+
+def test_actors_that_the_cluster_cannot_hold_are_refused() -> None:
+    two = Cluster("x:1", False, 4, 2, ({"CPU": 4, "GPU": 2},))
+    with pytest.raises(
+        UserError, match=r"3 actors x \(1 CPU \+ 1 GPU\) are asked, the cluster at x:1 has 4 CPU"
+    ):
+        EvaluationActors(ActorSettings(num_actors=3), two)
+    with pytest.raises(UserError, match="only 0 fit on single nodes"):
+        EvaluationActors(
+            ActorSettings(num_actors=1, cpus_per_actor=3), Cluster("x:1", False, 4, 0, ({"CPU": 2},) * 2)
+        )
+    empty = Cluster("x:1", False, 0, 0, ({},), {"CPU": 96, "GPU": 8})
+    assert actor_resources(ActorSettings(), empty) == {"CPU": 1, "GPU": 1}, "nodes come when actors wait"
+    assert actor_resources(ActorSettings(gpus_per_actor=0), empty) == {"CPU": 1}

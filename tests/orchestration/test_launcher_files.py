@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,30 @@ SHELL = sorted([*LAUNCHERS.glob("*.sh"), *LAUNCHERS.glob("*.sbatch")])
 @pytest.mark.parametrize("path", SHELL, ids=lambda path: path.name)
 def test_shell_is_sound(path: Path) -> None:
     subprocess.run(["bash", "-n", path], check=True)
+
+
+@pytest.mark.parametrize("path", sorted(LAUNCHERS.glob("*.sbatch")), ids=lambda path: path.name)
+def test_slurm_steps_get_the_cpus_of_the_job(path: Path, tmp_path: Path) -> None:
+    """From Slurm 22.05 on, srun does not take them over from sbatch. This srun says how it is called."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, body in (("srun", 'echo "srun $*"'), ("scontrol", "echo localhost")):
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    (programs / "activate").write_text("")
+    environment = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HBT_DIST_VENV": str(tmp_path),
+        "SLURM_SUBMIT_DIR": str(LAUNCHERS.parent),
+        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "12",
+    }
+    done = subprocess.run(
+        ["bash", path, "run.yaml"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "--cpus-per-task=12 " in done.stdout
 
 
 @pytest.mark.parametrize(

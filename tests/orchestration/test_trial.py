@@ -6,14 +6,53 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import ray
+
 from hbt_dist.config import RunFile
-from hbt_dist.orchestration.trial import write_plan
+from hbt_dist.orchestration import train, trial
+from hbt_dist.orchestration.trial import own_scoring, write_plan
 from hbt_dist.search.folder import Trial
 from tests.helpers.runs import tiny_run
+
+
+def test_a_trial_measures_on_the_gpu_that_it_has_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight of them on a node see its eight GPUs, and `auto` would be the first one for all."""
+    run = RunFile.model_validate(tiny_run(Path("/out"), Path("/cache")))
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+    assert own_scoring(run).device == "cpu"
+    named = {"scoring": {"device": "cuda:1"}}
+    named_run = RunFile.model_validate(tiny_run(Path("/out"), Path("/cache"), evaluation=named))
+    assert own_scoring(named_run).device == "cuda:1"
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: [0])
+    assert own_scoring(run).device == "auto"
+
+
+def test_a_trial_whose_workers_find_no_room_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache"))
+    for failures, raised in ((3, False), (4, True)):
+        left = [train.NoRoomError("cluster", "full")] * failures
+
+        def training(*_: object, left: list[Exception] = left, **__: object) -> None:
+            if left:
+                raise left.pop()
+
+        monkeypatch.setattr(train, "train_on_ray", training)
+        thread = trial._Training(run, tmp_path / "stop")
+        thread.run()
+        if raised:
+            with pytest.raises(train.NoRoomError):
+                thread.raise_problem()
+        else:
+            thread.raise_problem()
+
 
 _PROGRAM = """
 import sys
 from pathlib import Path
+
+import pytest
+import ray
 
 from hbt_dist.orchestration import train, trial
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from hbt_dist.errors import UserError
 from hbt_dist.search.job import load_search_file, search_job
 from hbt_dist.search.space import Base
+from hbt_dist.settings import set_value
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,6 +93,40 @@ def test_a_missing_benchmark_is_found_first(tmp_path: Path) -> None:
     file = write(tmp_path, benchmark={"name": "xquad-r", "data_dir": str(tmp_path / "none")})
     with pytest.raises(UserError, match="none"):
         search_job(file, dry_run=True)
+
+
+def test_a_search_is_not_continued_over_another_base_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same file name, edited meanwhile: finished trials would stand beside trials of another run."""
+    monkeypatch.setattr("hbt_dist.orchestration.search.run_trials", lambda *_, **__: None)
+    base = tmp_path / "base.yaml"
+    run = yaml.safe_load((ROOT / "hbt_dist" / "run_files" / "quickstart.yaml").read_text("utf-8"))
+
+    def search(**changes: Any) -> None:
+        edited = copy.deepcopy(run)
+        for key, value in changes.items():
+            set_value(edited, key.replace("__", "."), value, "here")
+        base.write_text(yaml.safe_dump(edited), "utf-8")
+        search_job(write(tmp_path, run=str(base)), quiet=True)
+
+    search()
+    search(  # none of these changes a figure
+        batches__alpha=0.1,
+        workers__num_workers=1,
+        training__log_every=7,
+        evaluation__scoring={"num_threads": 1},
+        data__cache_dir=str(tmp_path / "elsewhere"),
+    )
+    written = (tmp_path / "search" / "base.yaml").read_text("utf-8")
+    for changes, found in (
+        ({"optimizer__learning_rate": 0.5}, "optimizer.learning_rate: .* there, 0.5 now"),
+        ({"training__steps": 7}, "training.steps: .* there, 7 now"),
+        ({"evaluation__scoring": {"dtype": "bfloat16"}}, "evaluation.scoring.dtype"),
+    ):
+        with pytest.raises(UserError, match=f"another base run .{found}"):
+            search(**changes)
+    assert (tmp_path / "search" / "base.yaml").read_text("utf-8") == written
 
 
 @pytest.mark.parametrize(

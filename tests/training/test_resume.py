@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -204,6 +205,25 @@ def test_another_course_of_the_learning_rate_is_refused(
 def test_checkpoints_record_the_course_of_the_learning_rate(finished: Finished) -> None:
     output = finished(1)
     assert read_manifest(output / "checkpoints" / "step-0000000006")["schedule_steps"] == 6
+
+
+def test_a_run_goes_on_where_its_model_was_moved_to_and_not_with_another(
+    launch: Launch, tmp_path: Path
+) -> None:
+    places = {name: tmp_path / name for name in ("first", "moved", "other")}
+    for place in places.values():
+        shutil.copytree(launch.start_model, place)
+    config = json.loads((places["other"] / "config.json").read_text("utf-8"))
+    (places["other"] / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.2}), "utf-8")
+    outcomes = []
+    for steps, place in ((2, "first"), (4, "moved"), (6, "other")):
+        own = Launch(launch.cache, places[place])
+        changes = {"deepspeed__config": None, "training__steps": steps, "training__schedule_steps": 6}
+        file, output = own.file(tmp_path / "run", **changes)
+        group = own.start(file, 1)
+        outcomes.append((group.wait(), steps_done(output)))
+    assert outcomes == [([0], 2), ([0], 4), ([2], 4)]
+    assert "is not the model that the checkpoint of step 4 began with" in group.error()
 
 
 @pytest.mark.cluster

@@ -1,0 +1,97 @@
+"""Where paths stand in a run file: one table for all who look at them.
+
+They are made absolute when a run file is loaded, must exist on every node of a cluster that reads them, and
+do not make a run another run: the content counts, which fingerprints guard, and not where it lies.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+#: Who uses a path. made: the run writes it. workers: every worker reads it. checkpoints: what measures
+#: checkpoints reads it, on any node. driver: it is read where the run was started.
+User = Literal["made", "workers", "checkpoints", "driver"]
+
+#: Dotted key (`*`: every entry of a list or a mapping) -> who uses it.
+PATHS: dict[str, User] = {
+    "output_dir": "made",
+    "data.cache_dir": "made",
+    "data.sources.*.path": "workers",
+    "data.exclude_overlap_with.*.data_dir": "workers",
+    "batches.code_switching.cache_dir": "made",
+    "batches.code_switching.dictionaries": "workers",
+    "batches.code_switching.dictionaries.*": "workers",
+    "batches.code_switching.vectors.*": "workers",
+    "model.name_or_path": "workers",
+    "deepspeed.config": "workers",
+    "training.storage": "made",
+    "evaluation.benchmarks.*.data_dir": "driver",
+    "evaluation.checkpoint_benchmarks.*.data_dir": "checkpoints",
+    "evaluation.scoring.cache_dir": "made",
+    "evaluation.scoring.language_removal_texts": "checkpoints",
+}
+
+
+@dataclass(frozen=True)
+class RunPath:
+    """A path in a run file."""
+
+    key: tuple[str | int, ...]
+    pattern: str  # its line of `PATHS`
+    path: str
+
+    @property
+    def user(self) -> User:
+        """Who uses it."""
+        return PATHS[self.pattern]
+
+
+def paths_in(run: dict[str, Any]) -> Iterator[RunPath]:
+    """The paths of a run, given as plain data.
+
+    A name that is no path (on a hub, of a shipped configuration, in an object store) is left out.
+    """
+    for pattern in PATHS:
+        for key, value in _matching(run, pattern.split("."), ()):
+            if isinstance(value, str) and _is_path(run, key, pattern, value):
+                yield RunPath(key, pattern, value)
+
+
+def with_paths(run: dict[str, Any], change: Callable[[RunPath], str]) -> dict[str, Any]:
+    """A copy of the run with every path replaced."""
+    changed = copy.deepcopy(run)
+    for found in paths_in(run):
+        place: Any = changed
+        for part in found.key[:-1]:
+            place = place[part]
+        place[found.key[-1]] = change(found)
+    return changed
+
+
+def _matching(
+    value: Any, pattern: list[str], key: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    if not pattern:
+        yield key, value
+    elif pattern[0] != "*":
+        if isinstance(value, dict) and pattern[0] in value:
+            yield from _matching(value[pattern[0]], pattern[1:], (*key, pattern[0]))
+    elif isinstance(value, dict | list):
+        for name, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _matching(one, pattern[1:], (*key, name))
+
+
+def _is_path(run: dict[str, Any], key: tuple[str | int, ...], pattern: str, value: str) -> bool:
+    if pattern == "data.sources.*.path":
+        return bool(run["data"]["sources"][key[2]].get("format") != "hub")
+    if pattern == "batches.code_switching.dictionaries":
+        return value != "sample"
+    if pattern == "model.name_or_path":
+        return Path(value).is_absolute() or Path(value).expanduser().is_dir()
+    if pattern == "deepspeed.config":
+        return "/" in value or value.endswith(".json")
+    return pattern != "training.storage" or "://" not in value
