@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 Float64 = NDArray[np.float64]
 
@@ -216,11 +215,18 @@ def compare_seeds(differences: Sequence[float], confidence: float = 0.95) -> See
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: adjusted p values in the order given."""
-    if not p_values:
-        return []
-    adjusted: list[float] = multipletests(list(p_values), method="holm")[1].tolist()
-    return adjusted
+    """Holm's step-down correction: adjusted p values in the order given.
+
+    Those of `statsmodels.stats.multitest.multipletests`, which collects garbage at every call: half a second
+    each in a process that holds a study.
+    """
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    found: list[float] = adjusted.tolist()
+    return found
 
 
 def _mean(x: Float64, axis: int = -1) -> Float64:

@@ -42,9 +42,12 @@ class Document:
         else:
             self._html(f"<h{level}>{escape(text)}</h{level}>")
 
-    def paragraph(self, text: str) -> None:
-        """A paragraph of plain text."""
-        self._both(_plain(text), f"<p>{escape(text)}</p>")
+    def paragraph(self, text: str, *, lead: str = "") -> None:
+        """A paragraph of plain text, behind a few words that stand out."""
+        self._both(
+            f"**{_plain(lead)}** {_plain(text)}" if lead else _plain(text),
+            f"<p>{f'<strong>{escape(lead)}</strong> ' if lead else ''}{escape(text)}</p>",
+        )
 
     def items(self, texts: Sequence[str]) -> None:
         """A list."""

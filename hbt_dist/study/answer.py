@@ -20,7 +20,8 @@ _FIRST, _SECOND = FAMILIES
 _PLANNED_SEEDS = (3, 5, 10, 20)
 LEGEND = (
     "* holds over questions and over seeds; ° holds over questions, the seeds do not settle it; no mark: no "
-    "difference is found"
+    "difference is found. Marks are corrected for the tests made together, intervals (95 %) are not. Near: not "
+    "three times the mAP of a random order."
 )
 
 
@@ -40,11 +41,17 @@ def add_answer(
             )
             continue
         families = _families(parts, contrast)
-        text = " ".join([lead(found), *sentences(found), _family_sentence(families)])
-        document.paragraph(text.strip())
+        text = " ".join([*sentences(found), _family_sentence(families)])
+        document.paragraph(text.strip(), lead=lead(found))
         _gains(document, parts, findings, contrast)
+        document.paragraph(LEGEND)
         if families:
             _family_table(document, families, contrast)
+            document.paragraph(
+                "Intervals are for these languages; of families speaks p alone, an exact permutation of the "
+                "languages (at best: what so few can reach). Unseen only: pairs of two languages that are in no "
+                "training data."
+            )
         plans += [
             (f"{one.label}: {method} - {reference}", one.seeds) for one in found if one.holds != "holds"
         ]
@@ -140,8 +147,7 @@ def _gains(
         )
     word = WORDS[decisive]
     document.table(
-        f"{method} minus {reference}, mAP. {LEGEND}. 95 % intervals (not corrected, the marks are), levels and "
-        f"chance (a random order) are those of the {word} gain",
+        f"{method} minus {reference}: change in mAP; intervals, levels and chance are of the {word} one",
         [
             "benchmark",
             *(WORDS[name] for name in SETTINGS),
@@ -174,9 +180,7 @@ def _family_table(
             ]
         )
     document.table(
-        f"Cross-lingual gain of {contrast[0]} over {contrast[1]} by family, 95 % intervals of the difference, "
-        "p of an exact permutation of the languages and the lowest that so many can reach (only that speaks of "
-        "families). Unseen only: pairs of two languages that are in no training data",
+        f"Cross-lingual gain of {contrast[0]} over {contrast[1]} by family; intervals of the difference",
         [
             "benchmark",
             _FIRST,
@@ -205,8 +209,8 @@ def _missing(
     document.heading("What it would take to be sure", 3)
     if known:
         document.table(
-            "The smallest true gain that so many seeds find with 80 % power (paired t at 5 %, not corrected), by "
-            f"the upper {PLANNING_CONFIDENCE:.0%} limit of the spread between seeds",
+            "The smallest true gain that so many seeds find with 80 % power (paired t at 5 %), by the upper "
+            f"{PLANNING_CONFIDENCE:.0%} limit of the spread between seeds",
             ["not settled", "measured gain", "spread", *(f"{number} seeds" for number in _PLANNED_SEEDS)],
             [
                 [
@@ -240,8 +244,8 @@ def _language_lines(parts: Sequence[BenchmarkPart], study: StudyFile) -> list[st
     if not needed:
         return []
     return [
-        f"A claim about families takes more {_SECOND} languages, beside as many {_FIRST} ones as there are, at "
-        f"least: {'; '.join(needed.values())}."
+        f"A claim about families takes more {_SECOND} languages, beside as many {_FIRST} ones as there are. "
+        f"At least: {'; '.join(needed.values())}."
     ]
 
 
@@ -253,7 +257,7 @@ def _limits(study: StudyFile, parts: Sequence[BenchmarkPart], findings: Sequence
             f"In {', '.join(own)} a question's own text is among the candidates: monolingual figures are "
             "trivial and not tested, and multilingual ones hold one free hit."
         )
-    near = sorted({one.label for one in findings if one.primary and one.near_chance})
+    near = list(dict.fromkeys(one.label for one in findings if one.primary and one.near_chance))
     if near:
         lines.append(f"Near chance, so that no method does well: {', '.join(near)}.")
     lines.append(

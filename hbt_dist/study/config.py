@@ -116,8 +116,8 @@ class StudyFile(Settings):
         for one in self.primary:
             if one.method not in self.methods or (one.method, self._against(one)) not in self.contrasts():
                 raise ValueError(
-                    f"primary: {one.method!r} against {self._against(one)!r} is none of the contrasts; add it to "
-                    "the method's `against`"
+                    f"primary: {one.method!r} against {self._against(one)!r} is none of the contrasts; "
+                    "add it to the method's `against`"
                 )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: each seed once, found {self.seeds}")

@@ -5,8 +5,8 @@
     report/comparison/LABEL/against_M/    tests of each benchmark against method M (`evaluation.compare`)
 
 It opens with the answer of the primary contrasts (`answer.py`); then all methods in one table, the setting,
-and a part for every benchmark with its long tables folded away. Every number comes from the evaluation folders
-of the study, whose per-question values stay beside them.
+and a part for every benchmark with its long tables folded away. Every number comes from the evaluation
+folders of the study, whose per-question values stay beside them.
 """
 
 from __future__ import annotations
@@ -104,17 +104,16 @@ def _all_methods(
         document.paragraph("No other method has results yet.")
         return
     document.table(
-        f"Change in mAP against {study.baseline}, or the method named behind the minus. {LEGEND}. Holm's "
-        "correction within each benchmark; the primary contrasts are corrected for themselves",
+        f"Change in mAP against {study.baseline}, or the method named behind the minus",
         ["method", *(f"{label} {_SHORT[setting]}" for label, setting in columns)],
         rows,
     )
     tested = [one for one in findings if not one.primary and not one.row["trivial"]]
     held = sum(one.holds == "holds" for one in tested)
+    weak = sum(one.holds == "questions only" for one in tested)
     document.paragraph(
-        f"{held} of {len(tested)} exploratory differences hold over questions and seeds, "
-        f"{sum(one.holds == 'questions only' for one in tested)} over questions only. tables/*_verdicts.csv has "
-        "each in words, with both intervals."
+        f"{LEGEND} {held} of {len(tested)} exploratory differences (rank distances too) hold over questions and "
+        f"seeds, {weak} over questions only; tables/*_verdicts.csv has each in words, with both intervals."
     )
 
 

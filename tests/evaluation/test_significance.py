@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from hbt_dist.evaluation.significance import (
     compare_paired,
@@ -128,6 +129,8 @@ def test_no_difference_and_constant_difference():
 def test_holm_and_seeds():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+    p_values = np.random.default_rng(0).random(40) ** 4
+    assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1])
     old, new = np.array([0.5, 0.55, 0.51]), np.array([0.6, 0.64, 0.62])
     found = compare_seeds((new - old).tolist())
     paired = stats.ttest_rel(new, old)
