@@ -20,8 +20,8 @@ _FIRST, _SECOND = FAMILIES
 _PLANNED_SEEDS = (3, 5, 10, 20)
 LEGEND = (
     "* holds over questions and over seeds; ° holds over questions, the seeds do not settle it; no mark: no "
-    "difference is found. Marks are corrected for the tests made together, intervals (95 %) are not. Near: not "
-    "three times the mAP of a random order."
+    "difference is found. Marks are corrected for the tests made together, intervals (95 %) are not. Near: "
+    "less than three times the mAP of a random order."
 )
 
 
@@ -49,8 +49,8 @@ def add_answer(
             _family_table(document, families, contrast)
             document.paragraph(
                 "Intervals are for these languages; of families speaks p alone, an exact permutation of the "
-                "languages (at best: what so few can reach). Unseen only: pairs of two languages that are in no "
-                "training data."
+                "languages (at best: what so few can reach). Unseen only: pairs of two languages that are in "
+                "no training data."
             )
         plans += [
             (f"{one.label}: {method} - {reference}", one.seeds) for one in found if one.holds != "holds"

@@ -114,7 +114,9 @@ class StudyFile(Settings):
             if reference not in self.methods or reference == name:
                 raise ValueError(f"methods.{name}: against {reference!r} is not another method")
         for one in self.primary:
-            if one.method not in self.methods or (one.method, self._against(one)) not in self.contrasts():
+            if one.method not in self.methods:
+                raise ValueError(f"primary: {one.method!r} is none of the methods {', '.join(self.methods)}")
+            if (one.method, self._against(one)) not in self.contrasts():
                 raise ValueError(
                     f"primary: {one.method!r} against {self._against(one)!r} is none of the contrasts; "
                     "add it to the method's `against`"

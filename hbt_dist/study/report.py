@@ -112,8 +112,8 @@ def _all_methods(
     held = sum(one.holds == "holds" for one in tested)
     weak = sum(one.holds == "questions only" for one in tested)
     document.paragraph(
-        f"{LEGEND} {held} of {len(tested)} exploratory differences (rank distances too) hold over questions and "
-        f"seeds, {weak} over questions only; tables/*_verdicts.csv has each in words, with both intervals."
+        f"{LEGEND} {held} of {len(tested)} exploratory differences (rank distances too) hold over questions "
+        f"and seeds, {weak} over questions only; tables/*_verdicts.csv says each in words."
     )
 
 

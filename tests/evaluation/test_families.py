@@ -22,7 +22,7 @@ def made(
     num_ids: int = 80,
     seeds: int = 1,
 ) -> PairedRows:
-    """Parallel questions whose gain is .1, and `extra` more where a Uralic language takes part in the cell."""
+    """Parallel questions whose gain is .1, and `extra` more for each Uralic language of the cell."""
     size = len(cells)
     of_question, of_row = rng.normal(0, 0.1, (num_ids, 1)), rng.normal(0, 0.1, (num_ids, size))
     uralic = np.array([sum(code in ("fi", "et") for code in cell) for cell in cells])
@@ -64,7 +64,7 @@ def test_against_plain_loops() -> None:
 
 
 def test_the_interval_over_questions_covers_the_truth() -> None:
-    """Questions that gain more in one family than in the other: 95 % intervals hold the truth 95 times in 100."""
+    """Questions that gain more in one family than in the other: 95 of 100 intervals hold the truth."""
     truth = made(np.random.default_rng(1), all_pairs(), extra=0.03, num_ids=200_000 // 42)
     wanted = family_differences(truth, NOT_KNOWN)[0].difference
     rng = np.random.default_rng(2)

@@ -24,7 +24,7 @@ def monolingual_benchmark(folder: Path) -> Benchmark:
     folder.mkdir()
     lines = {
         "questions.jsonl": [
-            f'{{"id": "{code}{n}", "text": "question {n} {code}", "language": "{code}", "relevant": ["{code}p{n}"]}}'
+            f'{{"id": "{code}{n}", "text": "question {n}", "language": "{code}", "relevant": ["{code}p{n}"]}}'
             for code in LANGUAGES
             for n in range(8)
         ],

@@ -79,7 +79,7 @@ def write_study(folder: Path, **changes: Any) -> Path:
         ({"run": "nowhere"}, "no such run file"),
         ({"methods": {"multilingual": {}, "b": {"against": ["c"]}}}, "against 'c' is not another method"),
         ({"methods": {"multilingual": {}, "b": {"against": ["b"]}}}, "against 'b' is not another method"),
-        ({"primary": [{"method": "none"}]}, "none of the contrasts"),
+        ({"primary": [{"method": "none"}]}, "primary: 'none' is none of the methods"),
         ({"primary": [{"method": "hybrid", "against": "hybrid-lir"}]}, "none of the contrasts"),
         ({"primary": [{"method": "hybrid", "setting": "one_target"}]}, "setting"),
         ({"later_benchmarks": [{"name": "sample", "variant": "test"}]}, "benchmarks: each once"),
