@@ -256,7 +256,8 @@ def _bootstrap(
     low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
     if not np.isfinite([low, high]).all():  # BCa is undefined for nearly constant data
         tail = (1 - confidence) / 2
-        low, high = np.quantile(result.bootstrap_distribution, [tail, 1 - tail]).tolist()
+        with np.errstate(invalid="ignore"):  # effect sizes of samples without any spread
+            low, high = np.quantile(result.bootstrap_distribution, [tail, 1 - tail]).tolist()
     return low, high, np.asarray(result.bootstrap_distribution)
 
 
