@@ -16,14 +16,16 @@ from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.training.run_folder import environment_facts
 
 
-def check_benchmarks(benchmarks: Sequence[BenchmarkSettings]) -> None:
+def check_benchmarks(benchmarks: Sequence[BenchmarkSettings]) -> dict[str, str]:
     """Read the benchmarks before hours of training rather than after.
+
+    Returns:
+        label -> fingerprint of each.
 
     Raises:
         UserError: one cannot be read.
     """
-    for benchmark in benchmarks:
-        load(benchmark)
+    return {benchmark.label: str(load(benchmark).fingerprint) for benchmark in benchmarks}
 
 
 def load(benchmark: BenchmarkSettings, cache_dir: str | None = None) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hbt_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from hbt_dist.study.config import StudyFile
 
 
 def report(
@@ -32,6 +35,14 @@ def report(
             metavar="TRIAL,TRIAL", help="search: two trials, how the second's language pairs differ"
         ),
     ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STUDY.yaml",
+            help="study: the file whose question, notes, references and primary contrasts the report has; "
+            "default: the one that the folder was made with",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="search: print the findings as JSON")] = False,
 ) -> None:
     """Write a page to read offline about a search (trade-off, best run, cost), a study or an evaluation."""
@@ -44,10 +55,12 @@ def report(
         return
     if baseline is not None:
         raise UserError(str(folder), "is no evaluation folder", "give --baseline with an evaluation only")
+    if study is not None and not (folder / "study.yaml").is_file():
+        raise UserError(str(folder), "is no study folder", "give --study with the folder of a study only")
     if (folder / "study.yaml").is_file():
         if compare or as_json:
             raise UserError(str(folder), "is a study", "give --compare and --json with a search only")
-        _report_study(folder, output)
+        _report_study(folder, output, study)
         return
     from hbt_dist.analysis import write_search_report
 
@@ -57,14 +70,32 @@ def report(
         typer.echo(f"written: {written}/report.html, summary.json, tables, figures")
 
 
-def _report_study(folder: Path, output: Path | None) -> None:
+def _report_study(folder: Path, output: Path | None, file: Path | None) -> None:
     from hbt_dist.search.folder import SearchFolder
     from hbt_dist.settings import load_settings
     from hbt_dist.study.config import StudyFile
     from hbt_dist.study.report import write_study_report
 
     study = load_settings(StudyFile, folder / "study.yaml")
+    if file is not None:
+        told = load_settings(StudyFile, file)
+        changed = [name for name in told.methods if not _trained_alike(study, told, name)]
+        if changed:
+            raise UserError(
+                f"{file}, methods.{changed[0]}",
+                f"is not how {folder} trained it",
+                "change only what the report says: question, notes, about, against, primary, baseline",
+            )
+        study = told.model_copy(update={"benchmarks": study.benchmarks, "seeds": study.seeds})
     write_study_report(study, SearchFolder(folder.absolute()), output, say=typer.echo)
+
+
+def _trained_alike(study: StudyFile, told: StudyFile, name: str) -> bool:
+    """Whether a method is the same training and measurement in both files."""
+    keys = ("run", "overrides", "trained_as", "scoring")
+    return name in study.methods and all(
+        getattr(study.methods[name], key) == getattr(told.methods[name], key) for key in keys
+    )
 
 
 def _two_trials(text: str | None) -> tuple[str, str] | None:

@@ -3,13 +3,17 @@
     comparison = compare([["runs/hybrid"]], baseline=["runs/start"])     # folders of write_evaluation
     comparison = compare([[seed 1, seed 2, ...], ...], baseline=[seed 1, seed 2, ...])
 
-For each system against the baseline and each setting: means, paired randomisation and bootstrap over question
-ids (or paragraphs), effect size, Holm's correction over all tests that are reported together; the change of
-every pair cell and its test, step-down maxT over the cells; whether the cross-lingual gain grows with the
-distance of the languages; and the figures that papers printed for the benchmark.
+For each system against the baseline and each setting: means over cells, their difference with paired
+randomisation and bootstrap over question ids (or paragraphs), effect size, Holm's correction over all tests
+that are reported together; the change of every pair cell and its test, step-down maxT over the cells; whether
+the cross-lingual gain grows with the distance of the languages and differs between families; and the figures
+that papers printed for the benchmark.
 
-Per-question values of several seeds are averaged before the paired test, and a Welch test over the seeds'
-means stands beside it.
+Several seeds are paired, first with first: their per-question values are averaged before the test over
+questions, and a paired t test over the seeds stands beside it, with Holm's correction of its own. Where a
+question's own text is among its candidates, the monolingual cells are *trivial* and tested for nothing.
+
+Holds the baseline and one system at a time: per row and seed about 40 bytes.
 """
 
 from __future__ import annotations
@@ -20,86 +24,34 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from hbt_dist.errors import UserError
+from hbt_dist.evaluation.families import family_differences, family_gains
+from hbt_dist.evaluation.gains import Float64, PairedRows
+from hbt_dist.evaluation.metrics import chance_average_precision
 from hbt_dist.evaluation.published import published_means
-from hbt_dist.evaluation.results import SCHEMA, SCHEMA_VERSION
-from hbt_dist.evaluation.significance import (
-    compare_paired,
-    compare_seeds,
-    holm,
-    step_down_by_column,
-)
-from hbt_dist.evaluation.typology import DISTANCES, distance_effect, group_contrast
+from hbt_dist.evaluation.significance import compare_seeds, compare_units, holm, step_down_by_column
+from hbt_dist.evaluation.stored import SETTINGS, StoredEvaluation, rank_distance_of, read_evaluation
+from hbt_dist.evaluation.typology import FAMILIES, distance_effects
 
-MEASURES = (
-    ("monolingual", "map"),
-    ("crosslingual", "map"),
-    ("multilingual", "map"),
-    ("multilingual", "rank_distance"),
-)
-KEY = ["question_id", "question_language", "candidate_language"]
+MEASURES = (*((setting, "map") for setting in SETTINGS), ("multilingual", "rank_distance"))
+#: What the field reports on a benchmark, where that is not mAP.
+_MEASURES_OF = {
+    "miracl": (("monolingual", "ndcg@10"), ("monolingual", "recall@100"), *MEASURES),
+    "beir": (("monolingual", "ndcg@10"), ("monolingual", "recall@100"), *MEASURES),
+}
+_Group = list[StoredEvaluation]
 
 
-@dataclass(frozen=True)
-class StoredEvaluation:
-    """An evaluation folder, read."""
-
-    folder: Path
-    results: dict[str, Any]
-    rows: pd.DataFrame  # per_question.parquet
-
-    @property
-    def languages(self) -> list[str]:
-        """In the order of the matrices."""
-        return list(self.results["benchmark"]["languages"])
-
-    def cells(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """(L, L) mAP of the pair matrix, NaN where a cell is empty."""
-        return np.array(self.results["pair_matrix"]["metrics"]["map"], np.float64)
-
-    def values(self, setting: str, metric: str) -> pd.DataFrame:
-        """Rows of a setting, or of "pair", which is monolingual and crosslingual together.
-
-        Columns: KEY, question_cluster, value; rows without a value are left out.
-        """
-        frame = self.rows
-        frame = frame[frame.setting == ("multilingual" if setting == "multilingual" else "pair")]
-        if setting in ("monolingual", "crosslingual"):
-            same = frame.question_language.astype(str) == frame.candidate_language.astype(str)
-            frame = frame[same if setting == "monolingual" else ~same]
-        if metric not in frame:
-            return pd.DataFrame(columns=[*KEY, "question_cluster", "value"])
-        chosen = frame[[*KEY, "question_cluster", metric]].rename(columns={metric: "value"})
-        return chosen.dropna(subset="value")
-
-
-def read_evaluation(folder: str | Path) -> StoredEvaluation:
-    """Read what `write_evaluation` wrote.
-
-    Raises:
-        UserError: the folder is no evaluation, or one of another schema.
-    """
-    folder = Path(folder)
-    path = folder / "results.json"
-    try:
-        results = json.loads(path.read_text("utf-8"))
-        rows = pq.read_table(folder / "per_question.parquet").to_pandas()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            str(folder), f"is no evaluation folder ({error})", "name a folder of `evaluate`"
-        ) from error
-    found = results.get("schema"), results.get("schema_version")
-    if found != (SCHEMA, SCHEMA_VERSION):
-        raise UserError(str(path), f"has schema {found}", f"expected {(SCHEMA, SCHEMA_VERSION)}")
-    return StoredEvaluation(folder, results, rows)
+def measures_of(benchmark: str) -> tuple[tuple[str, str], ...]:
+    """(setting, metric) of the tests on a benchmark, the one that the field reports first."""
+    return _MEASURES_OF.get(benchmark, MEASURES)
 
 
 def compare(
@@ -107,6 +59,7 @@ def compare(
     baseline: Sequence[str | Path],
     *,
     names: Sequence[str] | None = None,
+    seeds: Sequence[Sequence[object]] | None = None,
     cluster: str = "question",
     confidence: float = 0.95,
 ) -> dict[str, Any]:
@@ -117,6 +70,8 @@ def compare(
         baseline: folders of the baseline.
         names: of the baseline and of each system; by default the ends of their first folders' paths, as long
             as it takes to tell them apart.
+        seeds: of the baseline's folders and of each system's; what both have is compared. By default the
+            folders are in the same order of seeds.
         cluster: "question" resamples question ids, "paragraph" whole paragraphs (wider intervals).
         confidence: of the intervals.
 
@@ -124,43 +79,67 @@ def compare(
         the document that `write_comparison` writes; plain values.
 
     Raises:
-        UserError: folders of different benchmarks, or of none.
+        UserError: folders of different benchmarks, or of none; several seeds against another number of them.
     """
-    groups = [[read_evaluation(folder) for folder in folders] for folders in (baseline, *systems)]
-    names = list(names or _short_names([group[0].folder for group in groups]))
-    _check_same_benchmark([one for group in groups for one in group])
-    tests = [
-        {"system": names[i], "baseline": names[0], **row}
-        for i in range(1, len(groups))
-        for row in _tests(groups[0], groups[i], cluster, confidence)
+    groups = [list(map(Path, folders)) for folders in (baseline, *systems)]
+    if not all(groups):
+        what = f"system {groups.index([])}" if groups[0] else "the baseline"
+        raise UserError(what, "names no folder", "name evaluation folders, several seeds joined by commas")
+    names = list(names or _short_names([group[0] for group in groups]))
+    pairs = [
+        _paired(groups[0], groups[i], names[i], seeds and (seeds[0], seeds[i])) for i in range(1, len(groups))
     ]
-    for row, p in zip(tests, holm([row["p_randomisation"] for row in tests]), strict=True):
-        row["p_holm"] = p
-    first = groups[0][0]
+    first = read_evaluation(groups[0][0])
     benchmark = first.results["benchmark"]
+    measures = measures_of(benchmark["name"])
+    metrics = sorted({metric for _, metric in measures} | {"map"})
+    old = {folder: read_evaluation(folder, metrics) for folder in groups[0]}
+    _check_same_benchmark(first, list(old.values()))
+    tests: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Any]] = {"cell_gain": {}, "cell_p": {}, "typology": {}}
+    for name, (before, after) in zip(names[1:], pairs, strict=True):
+        a, b = [old[folder] for folder in before], [read_evaluation(folder, metrics) for folder in after]
+        _check_same_benchmark(first, b)
+        rows = _tests(a, b, measures, cluster, confidence)
+        tests += [{"system": name, "baseline": names[0], **row} for row in rows]
+        gain = _mean_cells(b) - _mean_cells(a)
+        found["cell_gain"][name] = _nones(gain)
+        found["cell_p"][name] = _nones(_cell_p(a, b, first.languages, cluster))
+        found["typology"][name] = _plain(_typology(a, b, gain, cluster, confidence))
+    _correct(tests)
+    keys = ("name", "variant", "fingerprint", "languages", "own_text_relevant")
+    published = published_means(benchmark["name"], benchmark["variant"])
+    in_use = published.metric.isin(sorted({metric for _, metric in measures}))
     return {
         "schema": "hbt_dist.comparison",
-        "schema_version": 1,
-        "benchmark": {key: benchmark[key] for key in ("name", "variant", "fingerprint", "languages")},
+        "schema_version": 2,
+        "benchmark": {key: benchmark[key] for key in keys},
         "resampled": cluster,
         "confidence": confidence,
-        "folders": {
-            name: [str(one.folder) for one in group] for name, group in zip(names, groups, strict=True)
-        },
+        "folders": {name: list(map(str, group)) for name, group in zip(names, groups, strict=True)},
         "tests": tests,
-        "cell_gain": {
-            names[i]: _nones(_mean_cells(groups[i]) - _mean_cells(groups[0])) for i in range(1, len(groups))
-        },
-        "cell_p": {
-            names[i]: _nones(_cell_p(groups[0], groups[i], first.languages, cluster))
-            for i in range(1, len(groups))
-        },
-        "typology": {
-            names[i]: _typology(_mean_cells(groups[i]) - _mean_cells(groups[0]), first.languages)
-            for i in range(1, len(groups))
-        },
-        "published": published_means(benchmark["name"]).to_dict(orient="records"),
+        **found,
+        "published": published[in_use].to_dict(orient="records"),
     }
+
+
+def _paired(
+    old: list[Path], new: list[Path], name: str, seeds: Sequence[Sequence[object]] | None
+) -> tuple[list[Path], list[Path]]:
+    """The folders of the seeds that both have, seed by seed; one against several stays as it is."""
+    if seeds:
+        by_seed = dict(zip(seeds[0], old, strict=True)), dict(zip(seeds[1], new, strict=True))
+        common = [seed for seed in by_seed[0] if seed in by_seed[1]]
+        if not common:
+            raise UserError(name, "has no seed of the baseline", "compare trainings with the same seeds")
+        return [by_seed[0][seed] for seed in common], [by_seed[1][seed] for seed in common]
+    if len(old) != len(new) and min(len(old), len(new)) > 1:
+        raise UserError(
+            name,
+            f"has {len(new)} folders, the baseline {len(old)}",
+            "name the same seeds of both, in the same order",
+        )
+    return old, new
 
 
 def _short_names(folders: list[Path]) -> list[str]:
@@ -173,9 +152,8 @@ def _short_names(folders: list[Path]) -> list[str]:
     return [f"{i}: {folder}" for i, folder in enumerate(folders)]
 
 
-def _check_same_benchmark(evaluations: list[StoredEvaluation]) -> None:
-    first = evaluations[0]
-    for other in evaluations[1:]:
+def _check_same_benchmark(first: StoredEvaluation, others: _Group) -> None:
+    for other in others:
         a, b = first.results["benchmark"], other.results["benchmark"]
         if a["fingerprint"] != b["fingerprint"]:
             raise UserError(
@@ -187,94 +165,103 @@ def _check_same_benchmark(evaluations: list[StoredEvaluation]) -> None:
 
 
 def _tests(
-    baseline: list[StoredEvaluation], system: list[StoredEvaluation], cluster: str, confidence: float
+    baseline: _Group,
+    system: _Group,
+    measures: Sequence[tuple[str, str]],
+    cluster: str,
+    confidence: float,
 ) -> list[dict[str, Any]]:
-    rows = []
-    unit = "question_id" if cluster == "question" else "question_cluster"
-    for setting, metric in MEASURES:
-        a, b = (_seed_mean(group, setting, metric) for group in (baseline, system))
-        joined = a.merge(b, on=[*KEY, "question_cluster"], suffixes=("_a", "_b"))
-        units = joined[unit].astype(str).to_numpy(dtype=object).astype(str)
-        if len(np.unique(units)) < 2:
+    found = []
+    benchmark = baseline[0].results["benchmark"]
+    for setting, metric in measures:
+        rows = PairedRows.join(baseline, system, setting, metric, cluster)
+        if len(np.unique(rows.unit)) < 2:
             continue
-        found = compare_paired(
-            joined.value_a.to_numpy(), joined.value_b.to_numpy(), units, confidence=confidence
-        )
+        gain = rows.gain(rows.even())
+        units = compare_units(gain.shares, gain.old, gain.new, flipped=gain.flipped, confidence=confidence)
         row: dict[str, Any] = {
             "setting": setting,
             "metric": metric,
+            "trivial": setting == "monolingual" and benchmark["own_text_relevant"],
             "macro_baseline": _macro(baseline, setting, metric),
             "macro_system": _macro(system, setting, metric),
-            **asdict(found),
+            "chance": _chance(rows, setting, benchmark["num_candidates"]) if metric == "map" else None,
+            **asdict(units),
+            "p_holm": None,
+            "seeds": None,
         }
-        if min(len(baseline), len(system)) > 1:
-            old, new = ([_one_macro(one, setting, metric) for one in group] for group in (baseline, system))
-            keys = ("difference", "low", "high", "p")
-            row["seeds"] = dict(zip(keys, compare_seeds(old, new, confidence), strict=True))
-        rows.append(row)
-    return rows
+        if len(gain.per_seed) > 1:
+            row["seeds"] = {**asdict(compare_seeds(gain.per_seed.tolist(), confidence)), "p_holm": None}
+        found.append(row)
+    return found
 
 
-def _cell_p(
-    baseline: list[StoredEvaluation], system: list[StoredEvaluation], languages: list[str], cluster: str
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(L, L) p of each pair cell's change, corrected for all cells; NaN where a cell is empty."""
-    a, b = (_seed_mean(group, "pair", "map") for group in (baseline, system))
-    joined = a.merge(b, on=[*KEY, "question_cluster"], suffixes=("_a", "_b"))
-    unit = "question_id" if cluster == "question" else "question_cluster"
-    size, place = len(languages), {code: i for i, code in enumerate(languages)}
-    cells = joined.question_language.map(place) * size + joined.candidate_language.map(place)
-    units, names = pd.factorize(joined[unit])
-    flat = units * size**2 + cells.to_numpy(np.int64)
-    length = len(names) * size**2
-    counts = np.bincount(flat, minlength=length)
-    sums = np.bincount(flat, weights=joined.value_b - joined.value_a, minlength=length)
-    difference = np.divide(sums, counts, out=np.full(length, np.nan), where=counts > 0).reshape(-1, size**2)
-    tested = ~np.isnan(difference).all(axis=0)
-    found = np.full(size**2, np.nan)
-    found[tested] = step_down_by_column(difference[:, tested])
-    return found.reshape(size, size)
+def _correct(tests: list[dict[str, Any]]) -> None:
+    """Holm's correction over the tests that are not trivial: over questions, and over seeds."""
+    real = [row for row in tests if not row["trivial"]]
+    for row, p in zip(real, holm([row["p_randomisation"] for row in real]), strict=True):
+        row["p_holm"] = p
+    seeds = [row["seeds"] for row in real if row["seeds"]]
+    for one, p in zip(seeds, holm([one["p"] for one in seeds]), strict=True):
+        one["p_holm"] = p
 
 
-def _seed_mean(group: list[StoredEvaluation], setting: str, metric: str) -> pd.DataFrame:
-    frames = [one.values(setting, metric) for one in group]
-    for frame in frames:
-        for key in KEY:
-            frame[key] = frame[key].astype(str)
-    if len(frames) == 1:
-        return frames[0]
-    both = pd.concat(frames, ignore_index=True)
-    # Rows of the pool have no candidate language: they must not be dropped.
-    return both.groupby([*KEY, "question_cluster"], sort=False, dropna=False)["value"].mean().reset_index()
+def _chance(rows: PairedRows, setting: str, candidates: dict[str, int]) -> float:
+    """mAP of a random order of the candidates, mean over cells."""
+    pools = [candidates["total" if setting == "multilingual" else found] for _, found in rows.cells]
+    expected = chance_average_precision(rows.num_relevant, np.array(pools)[rows.cell])
+    return float(rows.even() @ rows.cell_means(expected))
 
 
-def _one_macro(one: StoredEvaluation, setting: str, metric: str) -> float:
+def _cell_p(baseline: _Group, system: _Group, languages: list[str], cluster: str) -> NDArray[np.float64]:
+    """(L, L) p of each pair cell's change, corrected for all cells; NaN where a cell is empty or trivial."""
+    own_text = baseline[0].results["benchmark"]["own_text_relevant"]
+    rows = PairedRows.join(baseline, system, "crosslingual" if own_text else "pair", "map", cluster)
+    size, num_cells = len(languages), len(rows.cells)
+    found = np.full((size, size), np.nan)
+    if num_cells:
+        length = (int(rows.unit.max()) + 1) * num_cells
+        flat = rows.unit * num_cells + rows.cell
+        counts = np.bincount(flat, minlength=length)
+        sums = np.bincount(flat, (rows.new - rows.old).mean(axis=0), minlength=length)
+        difference = np.divide(sums, counts, out=np.full(length, np.nan), where=counts > 0)
+        p_values = step_down_by_column(difference.reshape(-1, num_cells))
+        place = {code: i for i, code in enumerate(languages)}
+        for (asked, target), p in zip(rows.cells, p_values.tolist(), strict=True):
+            found[place[asked], place[target]] = p
+    return found
+
+
+def _macro(group: _Group, setting: str, metric: str) -> float:
     if metric == "rank_distance":
-        return float(one.results["bias"]["rank_distance"]["macro"])
-    value = one.results["means"][setting]["macro"][metric]
-    return math.nan if value is None else float(value)
+        values = [rank_distance_of(one.results) for one in group]
+    else:
+        values = [one.results["means"][setting]["macro"][metric] for one in group]
+    return float(np.mean([math.nan if value is None else value for value in values]))
 
 
-def _macro(group: list[StoredEvaluation], setting: str, metric: str) -> float:
-    return float(np.mean([_one_macro(one, setting, metric) for one in group]))
-
-
-def _mean_cells(group: list[StoredEvaluation]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _mean_cells(group: _Group) -> Float64:
     return np.asarray(np.mean([one.cells() for one in group], axis=0))
 
 
-def _typology(gain: np.ndarray[Any, np.dtype[np.float64]], languages: list[str]) -> dict[str, Any]:
-    """Gain against each distance (Holm over the distances), and Indo-European against Uralic."""
-    effects = [asdict(distance_effect(gain, languages, source)) for source in DISTANCES]
-    tested = [effect for effect in effects if not math.isnan(effect["p_permutation"])]
-    for effect, p in zip(tested, holm([effect["p_permutation"] for effect in tested]), strict=True):
-        effect["p_holm"] = p
-    off_diagonal = np.where(np.eye(len(gain), dtype=bool), np.nan, gain)
-    there = ~np.isnan(off_diagonal).all(axis=1)
-    asking = np.full(len(gain), np.nan)
-    asking[there] = np.nanmean(off_diagonal[there], axis=1)
-    contrast = asdict(group_contrast(asking, languages))
-    return {"distances": [_plain(effect) for effect in effects], "families": _plain(contrast)}
+def _typology(
+    baseline: _Group, system: _Group, gain: Float64, cluster: str, confidence: float
+) -> dict[str, Any]:
+    """Gain against each distance, and by families: pairs of them, and Uralic against Indo-European."""
+    languages = baseline[0].languages
+    rows = PairedRows.join(baseline, system, "crosslingual", "map", cluster)
+    known = [one.results["by_language"] for one in (*baseline, *system)]
+    seen = {
+        code: None
+        if any(one[code]["seen"] is None for one in known)
+        else any(one[code]["seen"] for one in known)
+        for code in languages
+    }
+    return {
+        "distances": [asdict(effect) for effect in distance_effects(gain, languages)],
+        "families": [asdict(one) for one in family_differences(rows, seen, confidence)] if rows.cells else [],
+        "family_pairs": family_gains(rows, confidence) if rows.cells else [],
+    }
 
 
 def _plain(values: Any) -> Any:
@@ -286,38 +273,52 @@ def _plain(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def _nones(matrix: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[float | None]]:
+def _nones(matrix: Float64) -> list[list[float | None]]:
     return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
 
 
 def comparison_text(document: dict[str, Any]) -> str:
     """The comparison as lines for the terminal."""
     benchmark = document["benchmark"]
+    over_seeds = any(row["seeds"] for row in document["tests"])
     lines = [
         f"{benchmark['name']} ({benchmark['variant']}), {len(benchmark['languages'])} languages; "
-        f"{document['confidence']:.0%} intervals, resampling {document['resampled']}s",
-        "baseline, system: mean over language cells; change, interval, d: mean over questions",
-        f"{'':<28}{'baseline':>10}{'system':>10}{'change':>10}  {'interval':<30}{'p (Holm)':>10}{'d':>7}",
+        f"{document['confidence']:.0%} intervals over {document['resampled']}s"
+        + (" and over seeds (paired)" if over_seeds else ""),
+        "all figures are means over language cells",
+        f"{'':<28}{'baseline':>10}{'system':>10}{'change':>10}  {'interval':<22}{'p (Holm)':>10}{'d':>7}"
+        + (f"  {'over seeds':<22}{'p (Holm)':>10}" if over_seeds else ""),
     ]
     for row in document["tests"]:
         digits = 1 if row["metric"] == "rank_distance" else 4
-        a, b = row["macro_baseline"], row["macro_system"]
-        interval = f"[{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
+        a, b, seeds = row["macro_baseline"], row["macro_system"], row["seeds"]
         name = f"{row['system']}: {row['setting']} {row['metric'].replace('_', ' ')}"
-        lines.append(
-            f"{name:<28}{a:>10.{digits}f}{b:>10.{digits}f}{row['difference']:>+10.{digits}f}  {interval:<30}"
-            f"{row['p_holm']:>10.4f}{row['effect_size']:>+7.2f}"
-        )
+        line = f"{name:<28}{a:>10.{digits}f}{b:>10.{digits}f}{row['difference']:>+10.{digits}f}  "
+        if row["trivial"]:
+            line += "trivial: a question's own text is among its candidates"
+        else:
+            line += f"{_interval(row, digits):<22}{row['p_holm']:>10.4f}{row['effect_size']:>+7.2f}"
+            line += f"  {_interval(seeds, digits):<22}{seeds['p_holm']:>10.4f}" if seeds else ""
+        lines.append(line)
     for system, part in document["typology"].items():
         lines += [f"{system}, {effect['source']}: {effect['verdict']}" for effect in part["distances"]]
-        families = part["families"]
-        lines.append(f"{system}, {families['group_a']} against {families['group_b']}: {families['verdict']}")
+        for one in part["families"]:
+            which = "" if one["languages"] == "all" else f" ({one['languages']} languages)"
+            over = "" if one["low"] is None else f" {_interval(one, 4)}"
+            lines.append(
+                f"{system}, {FAMILIES[1]} minus {FAMILIES[0]}{which}: {one['difference']:+.4f}{over}, "
+                f"{one['verdict']}"
+            )
     lines += _published_lines(document["published"])
     return "\n".join(lines)
 
 
+def _interval(row: dict[str, Any], digits: int) -> str:
+    return f"[{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
+
+
 def _published_lines(rows: list[dict[str, Any]]) -> list[str]:
-    wanted = [row for row in rows if row["metric"] in ("map", "rank_distance") and row["value"] != ""]
+    wanted = [row for row in rows if row["value"] != ""]
     if not wanted:
         return []
     lines = ["published (mean over languages; all = over questions):"]
@@ -337,14 +338,18 @@ def write_comparison(document: dict[str, Any], out_dir: str | Path) -> Path:
         UserError: the folder cannot be written.
     """
     out = Path(out_dir)
-    columns = [key for key in document["tests"][0] if key != "seeds"] if document["tests"] else []
+    tests = [
+        {**row, **{f"seeds_{key}": value for key, value in (row["seeds"] or {}).items()}}
+        for row in document["tests"]
+    ]
+    columns = [key for key in dict.fromkeys(key for row in tests for key in row) if key != "seeds"]
     try:
         out.mkdir(parents=True, exist_ok=True)
         _put(out / "comparison.txt", comparison_text(document) + "\n")
         with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
-            writer.writerows(document["tests"])
+            writer.writerows(tests)
             file.seek(0)
             _put(out / "comparison.csv", file.read())
         plain = _plain(document)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import digamma
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -57,3 +58,20 @@ def metrics_from_ranks(ranks: Int64, offsets: Int64) -> dict[str, Float64]:
     for k in (1, 10, 100):
         values[f"recall@{k}"] = total((ranks <= k).astype(np.float64)) / num_relevant
     return {name: values[name] for name in METRICS}
+
+
+def chance_average_precision(num_relevant: Int64, pool: Int64) -> Float64:
+    """Expected average precision of a random order of the pool.
+
+    The candidate at rank i is relevant with probability R / N, and then (i - 1)(R - 1) / (N - 1) of those
+    before it are expected to be; the sum over the ranks has a closed form in the harmonic number H_N
+    (Bestgen 2015, arXiv 1511.03137), H_N / N with one relevant candidate.
+
+    Args:
+        num_relevant: (n,) R.
+        pool: (n,) N, at least R.
+    """
+    size = np.asarray(pool, np.float64)
+    harmonic = digamma(size + 1) + np.euler_gamma
+    others = np.divide(num_relevant - 1, size - 1, out=np.zeros(len(size)), where=size > 1)
+    return np.asarray((harmonic + others * (size - harmonic)) / size)

@@ -56,8 +56,10 @@ def recomputed_means(name: str) -> list[PublishedMean]:
     ]
 
 
-def published_means(benchmark: str) -> pd.DataFrame:
-    """Printed summary figures for a benchmark: KEYS, language (`mean` or `all`) and value."""
+def published_means(benchmark: str, variant: str = "") -> pd.DataFrame:
+    """Printed summary figures for a benchmark, or its variant: KEYS, language (`mean` or `all`) and value."""
     tables = [published_table(name) for name in TABLES]
     both = pd.concat([table[[*KEYS, "language", "value"]] for table in tables], ignore_index=True)
-    return both[(both.benchmark == benchmark) & both.language.isin(("mean", "all"))].reset_index(drop=True)
+    return both[
+        both.benchmark.isin((benchmark, f"{benchmark}-{variant}")) & both.language.isin(("mean", "all"))
+    ].reset_index(drop=True)

@@ -23,14 +23,16 @@ from hbt_dist.evaluation.report_figures import (
 from hbt_dist.evaluation.report_parts import (
     SIGNIFICANT,
     add_cell_changes,
-    add_distance_verdicts,
+    add_distances,
     add_tests,
     language_matrix,
     languages_by_family,
     pair_heatmap,
+    signed_interval,
 )
 from hbt_dist.evaluation.results import LANGUAGE_MEASURES
-from hbt_dist.evaluation.typology import distance_effect
+from hbt_dist.evaluation.stored import rank_distance_of, read_evaluation, read_results
+from hbt_dist.evaluation.typology import distance_effects
 from hbt_dist.pages.document import Document
 
 STEM = "report"
@@ -84,18 +86,18 @@ def write_report(
     Raises:
         UserError: a folder is no evaluation, or they are of different benchmarks; or cannot be written.
     """
-    from hbt_dist.evaluation.compare import compare, read_evaluation
-    from hbt_dist.evaluation.gains import group_gains
+    from hbt_dist.evaluation.compare import compare
+    from hbt_dist.evaluation.gains import PairedRows, group_gains
 
-    new = read_evaluation(folder)
+    results = read_results(folder)
     change = None
     if baseline is not None:
-        old = read_evaluation(baseline)
         comparison = compare([[folder]], [baseline])
-        families = group_gains([old], [new], lambda asked, _: describe(asked).family)
-        change = Change(next(iter(comparison["folders"])), old.results, comparison, families)
-    target = Path(output) if output is not None else new.folder
-    report_document(new.results, change).write(target, STEM)
+        rows = PairedRows.join([read_evaluation(baseline)], [read_evaluation(folder)], "crosslingual", "map")
+        families = group_gains(rows, lambda asked, _: describe(asked).family)
+        change = Change(next(iter(comparison["folders"])), read_results(baseline), comparison, families)
+    target = Path(output if output is not None else folder)
+    report_document(results, change).write(target, STEM)
     return target / f"{STEM}.html"
 
 
@@ -145,9 +147,9 @@ def _sentence(results: dict[str, Any]) -> str:
         f"{benchmark['num_questions']['total']:,} questions, "
         f"{benchmark['num_candidates']['total']:,} candidates"
     )
-    distance = results["bias"].get("rank_distance")
+    distance = rank_distance_of(results)
     if distance is not None:
-        text += f"; a question's best and worst relevant candidate are {distance['macro']:.1f} ranks apart"
+        text += f"; a question's best and worst relevant candidate are {distance:.1f} ranks apart"
     if benchmark["own_text_relevant"]:
         text += ". Monolingual cells are trivial here: a question's own text is among its candidates"
     return text + "."
@@ -236,7 +238,7 @@ def _changes(document: Document, change: Change) -> None:
                 str(row["cells"]),
                 f"{row['baseline']:.4f}",
                 f"{row['gain']:+.4f}",
-                f"[{row['low']:+.4f}, {row['high']:+.4f}]",
+                signed_interval(row["low"], row["high"]),
             ]
             for row in change.families.to_dict("records")
         ]
@@ -360,14 +362,14 @@ def _distances(document: Document, results: dict[str, Any], change: Change | Non
         document.paragraph("There is one language only.")
         return
     lines = []
-    for source in PLOTTED_DISTANCES:
-        effect = distance_effect(cells, codes, source, mixed=False)
+    for effect in distance_effects(cells, codes, PLOTTED_DISTANCES, mixed=False):
+        source = effect.source
         if effect.num_permutations:
             direction = "rises" if effect.slope > 0 else "falls"
-            chance = "" if effect.p_permutation < SIGNIFICANT else ", which may be chance"
+            chance = "" if effect.p_holm < SIGNIFICANT else ", which may be chance"
             lines.append(
                 f"{source}: mAP {direction} by {abs(effect.slope):.4f} per unit of distance{chance} "
-                f"(p = {effect.p_permutation:.3f}, {len(effect.languages)} languages, own means taken out)"
+                f"(p = {effect.p_holm:.3f}, {len(effect.languages)} languages, own means taken out)"
             )
         else:
             lines.append(f"{source}: {effect.verdict}")
@@ -381,7 +383,7 @@ def _distances(document: Document, results: dict[str, Any], change: Change | Non
     if change is not None:
         gain = np.array(change.comparison["cell_gain"][change.system], np.float64)
         moved = draw_distances(gain, codes, "change in mAP")
-        add_distance_verdicts(document, change.comparison)
+        add_distances(document, change.comparison)
         if moved is not None:
             document.figure(
                 "figures/distance_gain.png",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -55,38 +56,71 @@ def pair_heatmap(results: dict[str, Any]) -> Matrix:
     return language_matrix(caption, found["languages"], found["metrics"]["map"])
 
 
-def add_tests(document: Document, comparison: dict[str, Any], about: str = "") -> None:
-    """The table of a comparison's tests, with those over seeds where there are any."""
-    over_seeds = any("seeds" in row for row in comparison["tests"])
+def signed_interval(low: float | None, high: float | None, digits: int = 4) -> str:
+    """Such as ``[+0.0114, +0.0279]``, or ``-`` where there is none."""
+    if low is None or high is None or not math.isfinite(low + high):
+        return "-"
+    return f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def p_text(p: float | None) -> str:
+    """Four digits, or ``-`` where nothing was tested."""
+    return "-" if p is None or math.isnan(p) else f"{p:.4f}"
+
+
+def add_tests(
+    document: Document,
+    comparison: dict[str, Any],
+    about: str = "",
+    *,
+    corrected: str = "Holm over this table",
+) -> None:
+    """The table of a comparison's tests, with those over seeds where there are any.
+
+    Args:
+        corrected: what the p values were corrected for.
+    """
+    over_seeds = any(row["seeds"] for row in comparison["tests"])
     rows = []
     for row in comparison["tests"]:
         digits = 1 if row["metric"] == "rank_distance" else 4
+        tested = not row["trivial"]
         cells = [
             f"{row['system']}: {row['setting']} {row['metric'].replace('_', ' ')}",
-            f"{row['macro_system'] - row['macro_baseline']:+.{digits}f}",
+            f"{row['macro_system']:.{digits}f}",
             f"{row['difference']:+.{digits}f}",
-            f"[{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]",
-            f"{row['effect_size']:+.2f}",
-            f"{row['p_holm']:.4f}",
+            signed_interval(row["low"], row["high"], digits) if tested else "trivial",
+            f"{row['effect_size']:+.2f}" if tested else "-",
+            p_text(row["p_holm"]),
         ]
         if over_seeds:
-            cells.append(f"{row['seeds']['p']:.4f}" if row.get("seeds") else "-")
+            seeds = row["seeds"] if tested and row["seeds"] else {}
+            cells += [
+                signed_interval(seeds.get("low"), seeds.get("high"), digits),
+                p_text(seeds.get("p_holm")),
+            ]
         rows.append(cells)
     baseline = next(iter(comparison["folders"]))
+    over = f"over {comparison['resampled']}s"
     document.table(
-        f"{about}Change against {baseline}: 95 % interval and p over {comparison['resampled']}s (paired "
-        f"randomisation, Holm over this table){', p over seeds (Welch)' if over_seeds else ''}",
+        f"{about}Change against {baseline}, means over cells: 95 % interval and p {over} (paired "
+        f"randomisation, {corrected})" + ("; the same over seeds (paired t)" if over_seeds else ""),
         [
             "system and figure",
-            "change (over cells)",
-            "change (over questions)",
-            "interval",
+            "value",
+            "change",
+            f"interval {over}",
             "d",
-            "p (Holm)",
-            *["p (seeds)"] * over_seeds,
+            f"p {over}",
+            *(["interval over seeds", "p over seeds"] if over_seeds else []),
         ],
         rows,
     )
+    if any(row["trivial"] for row in comparison["tests"]):
+        document.paragraph(
+            "Trivial: a question's own text is among its candidates, so in one language it finds itself. In "
+            "the pool of all languages that is one hit more, nearly always at rank 1."
+        )
 
 
 def add_cell_changes(
@@ -111,13 +145,34 @@ def add_cell_changes(
     )
 
 
-def add_distance_verdicts(document: Document, comparison: dict[str, Any]) -> None:
-    """Whether the cross-lingual gain grows with the distance of the languages."""
-    document.paragraph("Does the cross-lingual gain grow with the distance of the languages?")
-    document.items(
-        [
-            f"{name}, {effect['source']} distance: {effect['verdict']}"
-            for name, part in comparison["typology"].items()
-            for effect in part["distances"]
-        ]
-    )
+def add_distances(document: Document, comparison: dict[str, Any], about: str = "") -> None:
+    """Whether the cross-lingual gain grows with the distance of the languages: a row for each system."""
+    parts = comparison["typology"]
+    sources = [effect["source"] for effect in next(iter(parts.values()))["distances"]] if parts else []
+    rows, notes = [], []
+    for name, part in parts.items():
+        tested = [effect for effect in part["distances"] if effect["p_holm"] is not None]
+        for effect in part["distances"]:
+            if effect not in tested:
+                notes.append(f"{effect['source']}: {effect['verdict']}")
+        if tested:
+            rows.append([name, *(_distance_cell(effect) for effect in part["distances"])])
+    baseline = next(iter(comparison["folders"]))
+    if rows:
+        document.table(
+            f"{about}Does the cross-lingual gain over {baseline} grow with the distance of the languages? "
+            "Slope per unit of distance (own means of the languages taken out), p of a permutation of the "
+            f"languages (Holm over the {len(sources)} distances), 95 % interval of a mixed model's slope",
+            ["system", *sources],
+            rows,
+        )
+    if notes:
+        document.items(["No test of " + note for note in dict.fromkeys(notes)])
+
+
+def _distance_cell(effect: dict[str, Any]) -> str:
+    if effect["p_holm"] is None:
+        return "-"
+    star = "*" if effect["p_holm"] < SIGNIFICANT else ""
+    model = signed_interval(effect["mixed_low"], effect["mixed_high"], 3)
+    return f"{effect['slope']:+.3f}{star} (p {effect['p_holm']:.3f}; {model})"

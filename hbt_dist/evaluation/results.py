@@ -29,7 +29,6 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -41,9 +40,8 @@ from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.languages import describe
 from hbt_dist.evaluation.metrics import METRICS
 from hbt_dist.evaluation.pair_matrix import PairMatrix, language_means, mean_or_nan
+from hbt_dist.evaluation.stored import SCHEMA, SCHEMA_VERSION, headline_figures, read_results
 
-SCHEMA = "hbt_dist.evaluation"
-SCHEMA_VERSION = 1
 TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
 
 
@@ -252,13 +250,11 @@ def _seen_lines(seen: dict[str, Any]) -> list[str]:
 
 def before_and_after(before: Path, after: Path) -> str:
     """A few lines that compare the evaluations of one benchmark before and after training."""
-    old, new = (json.loads((folder / "results.json").read_text("utf-8")) for folder in (before, after))
-    rows: list[tuple[str, Any, Any]] = []
-    for setting in ("monolingual", "crosslingual", "multilingual"):
-        rows.append(
-            (f"{setting} mAP", *(results["means"][setting]["macro"]["map"] for results in (old, new)))
-        )
-    rows.append(("rank distance", *(results["bias"]["rank_distance"]["macro"] for results in (old, new))))
+    old, new = (headline_figures(read_results(folder)) for folder in (before, after))
+    rows = [
+        (name.replace("_", " ") if name == "rank_distance" else f"{name} mAP", old[name], new[name])
+        for name in old
+    ]
     lines = [f"{after.name}: before -> after training"]
     for title, *values in rows:
         shown = ["-" if v is None else f"{v:.1f}" if title == "rank distance" else f"{v:.4f}" for v in values]

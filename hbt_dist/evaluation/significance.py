@@ -2,7 +2,8 @@
 
 The unit that is resampled is the question id (or its paragraph), never the row: the language versions of a
 question are translations, and taking them for independent makes every difference significant. A unit's
-value is the mean of its rows' differences.
+value is the mean of its rows' differences, or, where figures are means over cells, its share of that mean
+(`gains.PairedRows`).
 
     paired randomisation   flips the sign of each unit's difference: p of a mean difference as large as seen
     paired bootstrap       resamples units (BCa interval of the mean difference)
@@ -11,7 +12,7 @@ value is the mean of its rows' differences.
 With thousands of questions nearly every difference is significant (Ihemelandu and Ekstrand, SIGIR 2023):
 report the size. Holm's correction is for the comparisons that are reported together, step-down maxT for the
 many cells of a matrix. Several training seeds are an outer level: first the mean over questions per seed,
-then a test over seeds.
+then a test over seeds, paired: the same seed means the same initial weights and the same order of the data.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 Float64 = NDArray[np.float64]
 
@@ -77,9 +77,33 @@ def compare_paired(
         raise ValueError(f"{len(a)} values against {len(b)}")
     units = np.arange(len(a)) if units is None else units
     _, difference = unit_means(np.asarray(b, np.float64) - np.asarray(a, np.float64), units)
+    mean_a, mean_b = (float(unit_means(np.asarray(x, np.float64), units)[1].mean()) for x in (a, b))
+    return compare_units(difference, mean_a, mean_b, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def compare_units(
+    difference: Float64,
+    mean_a: float,
+    mean_b: float,
+    *,
+    flipped: Float64 | None = None,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two systems by what every unit says of their difference.
+
+    Args:
+        difference: (U,) values whose mean is the difference and whose spread is that of the units.
+        mean_a, mean_b: of the systems.
+        flipped: (U,) values with the same mean, whose signs the randomisation flips; default: `difference`.
+
+    Raises:
+        ValueError: fewer than two units.
+    """
     if len(difference) < 2:
         raise ValueError("a comparison needs at least two units")
-    mean_a, mean_b = (float(unit_means(np.asarray(x, np.float64), units)[1].mean()) for x in (a, b))
+    flipped = difference if flipped is None else flipped
     mean = float(difference.mean())
     if np.ptp(difference) == 0.0:
         p = 1.0 if mean == 0.0 else 2.0 ** (1 - min(len(difference), 1000))
@@ -87,12 +111,12 @@ def compare_paired(
         return Comparison(len(difference), mean_a, mean_b, mean, mean, mean, p, p, size, size, size)
     rng = np.random.default_rng(seed)
     randomisation = stats.permutation_test(
-        (difference,),
+        (flipped,),
         _mean,
         permutation_type="samples",
         n_resamples=resamples,
         vectorized=True,
-        batch=_batch(len(difference)),
+        batch=_batch(len(flipped)),
         rng=rng,
     )
     low, high, means = _bootstrap(difference, _mean, confidence, resamples, rng)
@@ -111,6 +135,16 @@ def compare_paired(
         effect_low=effect_low,
         effect_high=effect_high,
     )
+
+
+def mean_interval(
+    values: Float64, confidence: float = 0.95, resamples: int = 1999, seed: int = 0
+) -> tuple[float, float]:
+    """Bootstrap interval (BCa) of the mean of (U,) values of units."""
+    if np.ptp(values) == 0.0:
+        return float(values[0]), float(values[0])
+    low, high, _ = _bootstrap(values, _mean, confidence, resamples, np.random.default_rng(seed))
+    return low, high
 
 
 def step_down_by_column(differences: Float64, *, resamples: int = RESAMPLES, seed: int = 0) -> Float64:
@@ -149,27 +183,50 @@ def step_down_by_column(differences: Float64, *, resamples: int = RESAMPLES, see
     return corrected
 
 
-def compare_seeds(
-    a: Sequence[float], b: Sequence[float], confidence: float = 0.95
-) -> tuple[float, float, float, float]:
-    """Welch's test over training seeds: difference B - A, its interval, and p.
+@dataclass(frozen=True)
+class SeedTest:
+    """A difference over S training seeds, paired by seed."""
+
+    num_seeds: int
+    difference: float
+    low: float  # t interval
+    high: float
+    p: float  # two-sided paired t
+    spread: float  # standard deviation of the difference between seeds
+
+
+def compare_seeds(differences: Sequence[float], confidence: float = 0.95) -> SeedTest:
+    """Paired t test over training seeds.
 
     Args:
-        a, b: one mean per seed, at least two each.
+        differences: B minus A of each seed, at least two.
     """
+    values = np.asarray(differences, np.float64)
+    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    if not values.any():
+        return SeedTest(len(values), 0.0, 0.0, 0.0, 1.0, 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # seeds that agree in all digits but the last
-        result = stats.ttest_ind(b, a, equal_var=False)
-    interval = result.confidence_interval(confidence)
-    return float(np.mean(b) - np.mean(a)), float(interval.low), float(interval.high), float(result.pvalue)
+        result = stats.ttest_1samp(values, 0.0)
+        interval = result.confidence_interval(confidence)
+    return SeedTest(
+        len(values), mean, float(interval.low), float(interval.high), float(result.pvalue), spread
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: adjusted p values in the order given."""
-    if not p_values:
-        return []
-    adjusted: list[float] = multipletests(list(p_values), method="holm")[1].tolist()
-    return adjusted
+    """Holm's step-down correction: adjusted p values in the order given.
+
+    Those of `statsmodels.stats.multitest.multipletests`, which collects garbage at every call: half a second
+    each in a process that holds a study.
+    """
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    found: list[float] = adjusted.tolist()
+    return found
 
 
 def _mean(x: Float64, axis: int = -1) -> Float64:
@@ -199,7 +256,8 @@ def _bootstrap(
     low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
     if not np.isfinite([low, high]).all():  # BCa is undefined for nearly constant data
         tail = (1 - confidence) / 2
-        low, high = np.quantile(result.bootstrap_distribution, [tail, 1 - tail]).tolist()
+        with np.errstate(invalid="ignore"):  # effect sizes of samples without any spread
+            low, high = np.quantile(result.bootstrap_distribution, [tail, 1 - tail]).tolist()
     return low, high, np.asarray(result.bootstrap_distribution)
 
 

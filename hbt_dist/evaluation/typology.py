@@ -20,7 +20,7 @@ import csv
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import permutations
@@ -30,10 +30,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from hbt_dist.evaluation.languages import UNKNOWN, describe
+from hbt_dist.evaluation.significance import holm
 
 Float64 = NDArray[np.float64]
 
 DISTANCES = ("syntax", "grambank", "geography", "family", "script")
+FAMILIES = ("Indo-European", "Uralic")
 MIN_SHARED_FEATURES = 50
 MIN_LANGUAGES = 6  # fewer give at most 120 labellings; no p below .008, and no variance to estimate
 
@@ -100,7 +102,8 @@ class DistanceEffect:
     mixed_slope: float  # crossed random intercepts for question and candidate language
     mixed_low: float
     mixed_high: float
-    verdict: str
+    p_holm: float  # corrected for the distances that are tried together
+    verdict: str  # by p_holm
 
 
 def distance_effect(
@@ -129,21 +132,35 @@ def distance_effect(
     nan = math.nan
     if len(keep) < MIN_LANGUAGES:
         verdict = f"too few languages for a claim: {len(keep)}, at least {MIN_LANGUAGES} are needed"
-        return DistanceEffect(source, names, int(mask.sum()), nan, nan, nan, 0, nan, nan, nan, verdict)
+        return DistanceEffect(source, names, int(mask.sum()), nan, nan, nan, 0, nan, nan, nan, nan, verdict)
     if np.ptp(_effect_remover(mask) @ distance[mask]) < 1e-9:
         verdict = "the distance does not vary among these languages beyond each language's own mean"
-        return DistanceEffect(source, names, int(mask.sum()), nan, nan, nan, 0, nan, nan, nan, verdict)
+        return DistanceEffect(source, names, int(mask.sum()), nan, nan, nan, 0, nan, nan, nan, nan, verdict)
     slope, correlation, p, count = permutation_test(gain, distance, num_permutations, seed)
     mixed_slope, low, high = mixed_model(gain, distance) if mixed else (nan, nan, nan)
-    direction = "grows" if slope > 0 else "shrinks"
-    verdict = (
-        f"gain {direction} with distance (p = {p:.3f}, {len(keep)} languages)"
-        if p < 0.05
-        else f"no evidence that gain depends on distance (p = {p:.3f}, {len(keep)} languages)"
+    found = DistanceEffect(
+        source, names, int(mask.sum()), slope, correlation, p, count, mixed_slope, low, high, p, ""
     )
-    return DistanceEffect(
-        source, names, int(mask.sum()), slope, correlation, p, count, mixed_slope, low, high, verdict
-    )
+    return replace(found, verdict=_verdict(found))
+
+
+def distance_effects(
+    gain: Float64, languages: Sequence[str], sources: Sequence[str] = DISTANCES, *, mixed: bool = True
+) -> list[DistanceEffect]:
+    """`distance_effect` of several distances, with Holm's correction for all of them in the verdicts."""
+    found = [distance_effect(gain, languages, source, mixed=mixed) for source in sources]
+    tested = [one.source for one in found if not math.isnan(one.p_permutation)]
+    p_values = holm([one.p_permutation for one in found if one.source in tested])
+    corrected = dict(zip(tested, p_values, strict=True))
+    found = [replace(one, p_holm=corrected.get(one.source, math.nan)) for one in found]
+    return [replace(one, verdict=_verdict(one)) if one.source in corrected else one for one in found]
+
+
+def _verdict(effect: DistanceEffect) -> str:
+    figures = f"(p = {effect.p_holm:.3f}, {len(effect.languages)} languages)"
+    if effect.p_holm >= 0.05:
+        return f"no evidence that gain depends on distance {figures}"
+    return f"gain {'grows' if effect.slope > 0 else 'shrinks'} with distance {figures}"
 
 
 def permutation_test(
@@ -240,13 +257,17 @@ class GroupContrast:
 def group_contrast(
     gain_by_language: Float64,
     languages: Sequence[str],
-    group_a: str = "Indo-European",
-    group_b: str = "Uralic",
+    group_a: str = FAMILIES[0],
+    group_b: str = FAMILIES[1],
 ) -> GroupContrast:
     """Do the languages of two families gain differently? One value per language, exact permutation test.
 
+    Two-sided p is twice the smaller tail (scipy's), so with perfect separation it is 2 over the number of
+    ways to form the groups, whatever their sizes.
+
     Args:
         gain_by_language: (L,) such as the mean gain of a language's cross-lingual cells; NaN is left out.
+        languages: L codes.
     """
     family = np.array([describe(code).family for code in languages])
     there = ~np.isnan(gain_by_language)
@@ -260,7 +281,7 @@ def group_contrast(
             group_a, group_b, names_a, names_b, nan, nan, nan, nan, nan, f"no language of {absent} here"
         )
     difference = float(b.mean() - a.mean())
-    smallest = min(1.0, (2.0 if len(a) == len(b) else 1.0) / math.comb(len(a) + len(b), len(b)))
+    smallest = min(1.0, 2.0 / math.comb(len(a) + len(b), len(b)))
     p = nan
     if min(len(a), len(b)) > 1:
         test = stats.permutation_test(

@@ -6,7 +6,8 @@ import base64
 import os
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 
@@ -41,9 +42,12 @@ class Document:
         else:
             self._html(f"<h{level}>{escape(text)}</h{level}>")
 
-    def paragraph(self, text: str) -> None:
-        """A paragraph of plain text."""
-        self._both(_plain(text), f"<p>{escape(text)}</p>")
+    def paragraph(self, text: str, *, lead: str = "") -> None:
+        """A paragraph of plain text, behind a few words that stand out."""
+        self._both(
+            f"**{_plain(lead)}** {_plain(text)}" if lead else _plain(text),
+            f"<p>{f'<strong>{escape(lead)}</strong> ' if lead else ''}{escape(text)}</p>",
+        )
 
     def items(self, texts: Sequence[str]) -> None:
         """A list."""
@@ -54,6 +58,19 @@ class Document:
         """Names and values."""
         lines = _markdown_table(["", ""], [[key, str(value)] for key, value in items.items()])
         self._both(lines.replace("---:", "---"), html.facts(items))
+
+    @contextmanager
+    def details(self, title: str) -> Iterator[None]:
+        """What is added inside is folded away until a reader opens it; in print it is open.
+
+        GitHub's Markdown knows the same element, so both forms fold.
+        """
+        self._both(
+            f"<details>\n<summary>{_plain(title)}</summary>",
+            f"<details><summary>{escape(title)}</summary>",
+        )
+        yield
+        self._both("</details>", "</details>")
 
     def table(self, caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; the first column names the row. The caption is the only one of its kind."""

@@ -116,6 +116,15 @@ def check_benchmark(search: SearchFile, base: RunFile, place: str) -> None:
             f"benchmark {search.benchmark.label!r} has one language and gives no {across[0]}",
             "take a benchmark of two or more languages, or objectives: [monolingual]",
         )
+    pairs = data.pair_counts()
+    lacking = [name for name in search.objectives if name in ("crosslingual", "rank_distance")]
+    if lacking and pairs.sum() == pairs.trace():
+        raise UserError(
+            place,
+            f"benchmark {search.benchmark.label!r} has no relevant candidate in another language than the "
+            f"question's and gives no {lacking[0]}",
+            "take another benchmark, or objectives: [monolingual, multilingual]",
+        )
     development = _questions(data)
     for test in [*search.test_benchmarks, *base.evaluation.benchmarks]:
         shared = [(key, name) for key, name in _questions(load(test)).items() if key in development]

@@ -9,6 +9,7 @@ methods:
   hybrid: {overrides: {batches.alpha: 0.5}}
   hybrid-lir: {trained_as: hybrid, scoring: {language_removal: lir}}
 baseline: multilingual
+primary: [{method: hybrid, against: multilingual, setting: crosslingual}]
 seeds: [0, 1, 2]
 benchmarks: [{name: sample}]
 """
@@ -36,11 +37,27 @@ class Method(Settings):
         {}, description="keys of evaluation.scoring that differ, such as language_removal: lir"
     )
 
+    against: list[str] = Field(
+        [], description="methods that this one is compared with, a test each; none: the study's baseline"
+    )
+
     @model_validator(mode="after")
     def _trains_or_reuses(self) -> Method:
         if self.trained_as is not None and (self.overrides or self.run):
             raise ValueError("a method with trained_as trains nothing: it has no run and no overrides")
         return self
+
+
+class Primary(Settings):
+    """A contrast that the study was made to test; all others are exploratory."""
+
+    method: str = Field(description="the method")
+    against: str | None = Field(
+        None, description="what it is compared with; none: the first of the method's `against`"
+    )
+    setting: Literal["monolingual", "crosslingual", "multilingual"] = Field(
+        "crosslingual", description="the figure that decides: mAP of this setting"
+    )
 
 
 class StudyFile(Settings):
@@ -56,6 +73,12 @@ class StudyFile(Settings):
     overrides: list[str] = Field([], description="KEY=VALUE, applied to the base run of every method")
     methods: dict[str, Method] = Field(min_length=2, description="name -> method")
     baseline: str = Field(description="the method that the others are compared with")
+    primary: tuple[Primary, ...] = Field(
+        (),
+        max_length=3,
+        description="the contrasts that answer the question, stated before the results are seen; none: the "
+        "method named hybrid, else the first one, against its reference, crosslingual",
+    )
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="every method is trained once with each")
     benchmarks: tuple[BenchmarkSettings, ...] = Field(min_length=1, description="what all are measured on")
     later_benchmarks: tuple[BenchmarkSettings, ...] = Field(
@@ -87,6 +110,17 @@ class StudyFile(Settings):
                 other not in self.methods or self.methods[other].trained_as is not None
             ):
                 raise ValueError(f"methods.{name}: trained_as {other!r} is not a method that trains")
+        for name, reference in self.contrasts():
+            if reference not in self.methods or reference == name:
+                raise ValueError(f"methods.{name}: against {reference!r} is not another method")
+        for one in self.primary:
+            if one.method not in self.methods:
+                raise ValueError(f"primary: {one.method!r} is none of the methods {', '.join(self.methods)}")
+            if (one.method, self._against(one)) not in self.contrasts():
+                raise ValueError(
+                    f"primary: {one.method!r} against {self._against(one)!r} is none of the contrasts; "
+                    "add it to the method's `against`"
+                )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: each seed once, found {self.seeds}")
         labels = [benchmark.label for benchmark in self.all_benchmarks()]
@@ -97,6 +131,27 @@ class StudyFile(Settings):
     def all_benchmarks(self) -> tuple[BenchmarkSettings, ...]:
         """What all methods are measured on."""
         return self.benchmarks + self.later_benchmarks
+
+    def references(self, name: str) -> list[str]:
+        """What a method is compared with; the baseline with nothing, unless it says so."""
+        own = self.methods[name].against
+        return own or ([] if name == self.baseline else [self.baseline])
+
+    def contrasts(self) -> list[tuple[str, str]]:
+        """Every (method, reference) that is tested, in the order of the file."""
+        return [(name, reference) for name in self.methods for reference in self.references(name)]
+
+    def primaries(self) -> list[tuple[str, str, str]]:
+        """The contrasts that answer the question: method, reference, setting."""
+        if self.primary:
+            return [(one.method, self._against(one), one.setting) for one in self.primary]
+        others = [name for name in self.methods if name != self.baseline]
+        name = "hybrid" if "hybrid" in others else others[0]
+        references = self.references(name)
+        return [(name, self.baseline if self.baseline in references else references[0], "crosslingual")]
+
+    def _against(self, one: Primary) -> str:
+        return one.against or next(iter(self.references(one.method)), "")
 
     def trained(self) -> dict[str, Method]:
         """The methods that train models of their own."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from hbt_dist.evaluation.stored import SETTINGS
 from hbt_dist.pages.figures import SERIES, new_figure, png
-from hbt_dist.study.tables import SETTINGS
 
 
 def draw_summary(table: pd.DataFrame, title: str) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.evaluation.stored import read_results
 from hbt_dist.progress import Say
 from hbt_dist.progress import say as say_line
 from hbt_dist.search.folder import SearchFolder, Trial, replace_json
@@ -33,6 +34,7 @@ _MAY_CHANGE = (
     "trial_resources",
     "resampled",
     "later_benchmarks",
+    "primary",
 )
 
 
@@ -191,7 +193,7 @@ def study_job(
 
         print(describe_study(study))
         return Path(study.file.output_dir)
-    check_benchmarks(study.file.all_benchmarks())
+    fingerprints = check_benchmarks(study.file.all_benchmarks())
     folder = SearchFolder(Path(study.file.output_dir))
     folder.open(
         _described(study.file),
@@ -211,7 +213,7 @@ def study_job(
                 max_concurrent=study.file.max_concurrent,
                 say=say,
             )
-        _evaluate_the_rest(study, folder, say)
+        _evaluate_the_rest(study, folder, fingerprints, say)
         _count_overlaps(study, folder, say)
         from hbt_dist.study.report import write_study_report
 
@@ -263,8 +265,17 @@ def _count_overlaps(study: Study, folder: SearchFolder, say: Say) -> None:
     replace_json(file, {"of": of, "counts": most})
 
 
-def _evaluate_the_rest(study: Study, folder: SearchFolder, say: Say) -> None:
-    """Measure on the later benchmarks, and the methods that use the models of another one on all of them."""
+def _evaluate_the_rest(study: Study, folder: SearchFolder, fingerprints: Mapping[str, str], say: Say) -> None:
+    """Measure on the later benchmarks, and the methods that use the models of another one on all of them.
+
+    What was measured on another version of a benchmark is measured again.
+
+    Args:
+        fingerprints: label -> fingerprint of the benchmark as it is now.
+
+    Raises:
+        UserError: the model of such a measurement is gone.
+    """
     from hbt_dist.evaluation_job import evaluate_for_run
 
     trials = trials_of(study.file, folder)
@@ -274,11 +285,30 @@ def _evaluate_the_rest(study: Study, folder: SearchFolder, say: Say) -> None:
         scoring = _scoring(run, method, name)
         for trial in trials[method.trained_as or name]:
             model = trial.folder / "run" / "model"
-            for benchmark in study.file.later_benchmarks if own else study.file.all_benchmarks():
+            for benchmark in study.file.all_benchmarks():
                 out = trial.folder / "evaluation" / ("final" if own else name) / benchmark.label
-                if model.is_dir() and not (out / "results.json").is_file():
-                    say(f"evaluate {name}: seed {trial.seed}, {benchmark.label}")
+                found = _measured_on(out)
+                if found == fingerprints[benchmark.label]:
+                    continue
+                if found is None and own and benchmark not in study.file.later_benchmarks:
+                    continue  # a training measures these itself when it ends
+                if found is not None and not model.is_dir():
+                    raise UserError(
+                        str(out),
+                        f"was made on another version of {benchmark.label} (fingerprint {found[:12]})",
+                        "the model is gone: remove the folder, or give the old files or languages again",
+                    )
+                if model.is_dir():
+                    again = "" if found is None else " (its texts or languages have changed)"
+                    say(f"evaluate {name}: seed {trial.seed}, {benchmark.label}{again}")
                     evaluate_for_run(run, model, benchmark, out, scoring=scoring)
+
+
+def _measured_on(out: Path) -> str | None:
+    """Fingerprint of the benchmark that an evaluation folder was made on; none if there is no such folder."""
+    if not (out / "results.json").is_file():
+        return None
+    return str(read_results(out)["benchmark"]["fingerprint"])
 
 
 def _described(study: StudyFile) -> dict[str, Any]:
@@ -287,5 +317,5 @@ def _described(study: StudyFile) -> dict[str, Any]:
     for key in _MAY_CHANGE:
         del data[key]
     for method in data["methods"].values():
-        del method["about"]
+        del method["about"], method["against"]
     return {"kind": "study", **data}

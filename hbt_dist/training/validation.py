@@ -83,13 +83,11 @@ def measure_checkpoint(run: RunFile, held: Path, step: int) -> list[dict[str, An
 
 
 def objectives_of(folder: Path) -> dict[str, float]:
-    """mAP and rank distance of an evaluation folder (with one language there is no cross-lingual mAP)."""
-    results = json.loads((folder / "results.json").read_text("utf-8"))
-    found: dict[str, float | None] = {}
-    for name in OBJECTIVES[:3]:
-        found[name] = results["means"][name]["macro"]["map"]
-    found["rank_distance"] = results["bias"]["rank_distance"]["macro"]
-    return {name: value for name, value in found.items() if value is not None}
+    """mAP and rank distance of an evaluation folder, those that its benchmark has."""
+    from hbt_dist.evaluation.stored import headline_figures, read_results
+
+    figures = headline_figures(read_results(folder))
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def validation_follower(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,20 @@ import pandas as pd
 import pytest
 
 from hbt_dist.errors import UserError
-from hbt_dist.evaluation.compare import _short_names, compare, comparison_text, write_comparison
+from hbt_dist.evaluation.compare import (
+    MEASURES,
+    _short_names,
+    compare,
+    comparison_text,
+    measures_of,
+    write_comparison,
+)
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.published import published_means, recomputed_means
-from hbt_dist.evaluation.significance import compare_paired, step_down_by_column
+from hbt_dist.evaluation.significance import compare_paired, holm, step_down_by_column
 from hbt_dist.evaluation.writing import write_evaluation
+from tests.evaluation.test_stored import measured, monolingual_benchmark
 
 LANGUAGES = ("en", "es", "fi", "et", "hi", "zh")
 
@@ -112,9 +121,86 @@ def test_a_system_does_not_differ_from_itself(folders):
 def test_seeds_and_paragraphs(folders):
     plain, better = ([folders[name, seed] for seed in (0, 1)] for name in ("plain", "better"))
     document = compare([better], baseline=plain, cluster="paragraph", names=["plain", "better"])
-    row = document["tests"][0]
-    assert row["num_units"] == 9
-    assert row["seeds"]["low"] < row["seeds"]["difference"] < row["seeds"]["high"]
+    for row in document["tests"]:
+        assert row["num_units"] == 9
+        seeds = row["seeds"]
+        assert seeds["low"] < seeds["difference"] < seeds["high"]
+        assert seeds["difference"] == pytest.approx(row["difference"])
+        assert row["difference"] == pytest.approx(row["macro_system"] - row["macro_baseline"])
+        assert seeds["p_holm"] >= seeds["p"]
+
+
+def test_seeds_are_paired_by_name_where_they_have_one(folders):
+    plain, better = ([folders[name, seed] for seed in (0, 1)] for name in ("plain", "better"))
+    swapped = compare([better[::-1]], plain, seeds=[["0", "1"], ["1", "0"]], names=["a", "b"])
+    straight = compare([better], plain, names=["a", "b"])
+    assert swapped["tests"] == straight["tests"]
+    one = compare([better], plain[:1], seeds=[["0"], ["0", "1"]], names=["a", "b"])
+    assert one["tests"] == compare([better[:1]], plain[:1], names=["a", "b"])["tests"]
+    with pytest.raises(UserError, match="no seed of the baseline"):
+        compare([better[:1]], plain[:1], seeds=[["0"], ["1"]])
+    with pytest.raises(UserError, match="same order"):
+        compare([[*better, better[0]]], plain)
+
+
+def test_no_folder_is_refused(folders):
+    with pytest.raises(UserError, match="baseline: names no folder"):
+        compare([[folders["plain", 0]]], baseline=[])
+    with pytest.raises(UserError, match="system 2: names no folder"):
+        compare([[folders["plain", 0]], []], baseline=[folders["plain", 0]])
+
+
+def test_a_question_that_finds_itself_is_not_tested(folders, make_benchmark, tmp_path):
+    benchmark = replace(make_benchmark(seed=3, num_ids=30), own_text_relevant=True, fingerprint="")
+    made = []
+    for noise in (2.0, 1.0):
+        rng = np.random.default_rng(0)
+        candidates = rng.standard_normal((benchmark.num_candidates, 16))
+        wanted = np.stack(
+            [candidates[benchmark.relevant_of(q)].mean(0) for q in range(benchmark.num_questions)]
+        )
+        questions = wanted + noise * 0.3 * rng.standard_normal(wanted.shape)
+        settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=10)
+        made.append(
+            write_evaluation(
+                evaluate(benchmark, questions, candidates, settings=settings), tmp_path / f"{noise}"
+            )
+        )
+    document = compare([made[1:]], made[:1], names=["a", "b"])
+    assert document["benchmark"]["own_text_relevant"]
+    rows = {(row["setting"], row["metric"]): row for row in document["tests"]}
+    assert rows["monolingual", "map"]["trivial"]
+    assert rows["monolingual", "map"]["p_holm"] is None
+    real = [row for row in document["tests"] if not row["trivial"]]
+    assert [row["p_holm"] for row in real] == holm([row["p_randomisation"] for row in real])
+    assert np.isnan(np.diag(np.array(document["cell_p"]["b"], float))).all()
+    assert "trivial" in comparison_text(document)
+    write_comparison(document, tmp_path / "out")
+
+
+def test_measures_are_those_that_the_field_reports():
+    assert measures_of("xquad-r") == MEASURES
+    assert measures_of("miracl")[:2] == (("monolingual", "ndcg@10"), ("monolingual", "recall@100"))
+    published = published_means("miracl", "dev")
+    assert {"ndcg@10", "recall@100"} <= set(published.metric)
+
+
+def test_a_monolingual_benchmark_is_compared(tmp_path):
+    benchmark = replace(
+        monolingual_benchmark(tmp_path / "data"), name="miracl", variant="dev", fingerprint=""
+    )
+    made = [measured(benchmark, tmp_path / f"{noise}", 0, noise) for noise in (2.0, 0.1)]
+    document = compare([made[1:]], made[:1], names=["a", "b"])
+    assert [(row["setting"], row["metric"]) for row in document["tests"]] == [
+        ("monolingual", "ndcg@10"),
+        ("monolingual", "recall@100"),
+        ("monolingual", "map"),
+        ("multilingual", "map"),
+    ]
+    assert document["typology"]["b"]["families"] == []
+    text = comparison_text(document)
+    assert "0.4148" in text  # of the paper, nDCG@10 of XLM-R
+    write_comparison(document, tmp_path / "out")
 
 
 def test_other_benchmarks_and_other_folders_are_refused(folders, make_benchmark, make_embeddings, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import pytrec_eval
@@ -9,7 +11,7 @@ import pytrec_eval
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
-from hbt_dist.evaluation.metrics import METRICS, metrics_from_ranks
+from hbt_dist.evaluation.metrics import METRICS, chance_average_precision, metrics_from_ranks
 
 MEASURES = {
     "map": "map",
@@ -89,3 +91,11 @@ def test_embeddings_that_do_not_fit(make_benchmark, shape, words):
     benchmark = make_benchmark()
     with pytest.raises(UserError, match=words):
         evaluate(benchmark, np.ones(shape, np.float32), np.ones((benchmark.num_candidates, 24), np.float32))
+
+
+@pytest.mark.parametrize(("relevant", "pool"), [(1, 1), (1, 6), (2, 6), (3, 7), (5, 5)])
+def test_chance_is_the_mean_over_all_orders(relevant, pool):
+    ranks = np.array(list(itertools.combinations(range(1, pool + 1), relevant)))
+    precision = (np.arange(1, relevant + 1) / ranks).mean(axis=1)
+    found = chance_average_precision(np.array([relevant]), np.array([pool]))
+    assert found[0] == pytest.approx(precision.mean())

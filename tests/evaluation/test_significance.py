@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from hbt_dist.evaluation.significance import (
     compare_paired,
@@ -128,7 +129,13 @@ def test_no_difference_and_constant_difference():
 def test_holm_and_seeds():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
-    difference, low, high, p = compare_seeds([0.5, 0.52, 0.51], [0.6, 0.61, 0.62])
-    assert difference == pytest.approx(0.1)
-    assert low < 0.1 < high
-    assert p < 0.01
+    p_values = np.random.default_rng(0).random(40) ** 4
+    assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1])
+    old, new = np.array([0.5, 0.55, 0.51]), np.array([0.6, 0.64, 0.62])
+    found = compare_seeds((new - old).tolist())
+    paired = stats.ttest_rel(new, old)
+    interval = paired.confidence_interval()
+    assert (found.num_seeds, found.difference) == (3, pytest.approx(0.1))
+    assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, paired.pvalue))
+    assert found.spread == pytest.approx(0.01)
+    assert compare_seeds([0.0, 0.0]).p == 1.0

@@ -9,6 +9,7 @@ from hbt_dist.evaluation.languages import LANGUAGES
 from hbt_dist.evaluation.typology import (
     DISTANCES,
     distance_effect,
+    distance_effects,
     group_contrast,
     language_distances,
     permutation_test,
@@ -90,6 +91,32 @@ def test_group_contrast():
     assert "a difference" in found.verdict
     assert "too few languages" in group_contrast(gain[5:7], languages[5:7]).verdict
     assert "no language of Uralic" in group_contrast(gain[:4], languages[:4]).verdict
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 2), (6, 2), (4, 3), (8, 2), (3, 3), (8, 3)])
+def test_the_lowest_p_is_the_one_that_perfect_separation_has(first, second):
+    languages = ["en", "de", "es", "ru", "el", "hi", "cs", "sv"][:first] + ["fi", "et", "hu"][:second]
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        gain = np.concatenate([rng.random(first), 2 + rng.random(second)])
+        found = group_contrast(gain, languages)
+        assert found.p_permutation == pytest.approx(found.smallest_p)
+        assert ("too few" in found.verdict) == (found.smallest_p > 0.05)
+
+
+def test_a_distance_is_judged_after_the_correction():
+    """Five distances are tried: a p of .02 in one of them is no finding."""
+    distance = language_distances(XQUAD, "geography")
+    changed = 0
+    for seed in range(30):
+        gain = simulated_gain(distance, 0.006, seed)
+        for effect in distance_effects(gain, XQUAD, mixed=False):
+            assert effect.p_holm >= effect.p_permutation
+            assert ("no evidence" in effect.verdict) == (effect.p_holm >= 0.05)
+            changed += effect.p_permutation < 0.05 <= effect.p_holm
+        if changed:
+            return
+    pytest.fail("no effect that the correction takes back")
 
 
 def test_one_language_of_a_family_is_no_group():

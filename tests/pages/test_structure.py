@@ -61,6 +61,21 @@ def test_figures_and_tables_can_be_read_without_seeing_them(page: Page) -> None:
     assert len(set(names)) == len(frames)
 
 
+def test_what_is_folded_has_a_title_of_its_own(pages: dict[str, Path]) -> None:
+    page = Page(pages["study"])
+    titles = re.findall("<details><summary>([^<]+)</summary>", page.text)
+    assert len(titles) == len(page.all("details")) == len(page.all("summary")) > 3
+    assert len(set(titles)) == len(titles)
+    before = page.text[: page.text.index("<details>")]
+    assert all(name in before for name in ("Answer", "Limits", "All methods", "Setting"))
+    markdown = pages["study"].with_suffix(".md").read_text("utf-8")
+    for title in titles:
+        assert f"<details>\n<summary>{title}</summary>\n\n" in markdown
+    assert markdown.count("</details>") == len(titles)
+    for text in (page.text, markdown):
+        assert not re.search(r"\bnan\b|lowers by 0\.0000|None", re.sub('base64,[^"]+', "", text))
+
+
 @pytest.mark.parametrize("kind", ["evaluation", "change", "study"])
 def test_the_markdown_holds_the_same(pages: dict[str, Path], kind: str) -> None:
     path = pages[kind].with_suffix(".md")

@@ -54,13 +54,32 @@ def test_a_report_is_made_again(
     assert "report/study.md" in capsys.readouterr().out
     text = (folder.root / "report" / "study.md").read_text("utf-8")
     assert "Is it made again?" in text
-    assert "hybrid raises crosslingual mAP" in text
+    assert "Not known with one seed." in text
+    assert "cross-lingual mAP over multilingual on sample (+" in text
+    assert "nan" not in text
+    assert "| hybrid |" in text
     output = tmp_path / "other"
     assert call(monkeypatch, "report", folder.root, "--output", output) == 0
     assert (output / "study.html").is_file()
     seeds = "tables/sample_seeds.csv"
     assert (output / seeds).read_bytes() == (folder.root / "report" / seeds).read_bytes()
     assert "trials/p0001-s0/evaluation/final/sample" in (output / seeds).read_text("utf-8")
+    told = yaml.safe_load((folder.root / "study.yaml").read_text("utf-8"))
+    told["question"] = "Is it told otherwise?"
+    told["primary"] = [{"method": "hybrid", "setting": "multilingual"}]
+    other_file = tmp_path / "told.yaml"
+    other_file.write_text(yaml.safe_dump(told), "utf-8")
+    assert call(monkeypatch, "report", folder.root, "--study", other_file) == 0
+    text = (folder.root / "report" / "study.md").read_text("utf-8")
+    assert "Is it told otherwise?" in text
+    assert "multilingual mAP over multilingual on sample" in text
+    told["methods"]["hybrid"] = {"overrides": {"batches.alpha": 0.1}}
+    other_file.write_text(yaml.safe_dump(told), "utf-8")
+    capsys.readouterr()
+    assert call(monkeypatch, "report", folder.root, "--study", other_file) == 2
+    assert "methods.hybrid: is not how" in " ".join(capsys.readouterr().err.split())
+    assert call(monkeypatch, "report", folder.root / "trials", "--study", other_file) == 2
+    assert "is no study folder" in capsys.readouterr().err
     assert call(monkeypatch, "report", folder.root, "--json") == 2
     assert "is a study" in capsys.readouterr().err
     assert call(monkeypatch, "report", folder.root, "--baseline", folder.root) == 2

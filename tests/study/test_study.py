@@ -12,9 +12,20 @@ import pytest
 import yaml
 from transformers import BertConfig, XLMRobertaConfig
 
+from hbt_dist.data.config import BenchmarkSettings
 from hbt_dist.errors import UserError
+from hbt_dist.evaluation.stored import SCHEMA
+from hbt_dist.evaluation_job import check_benchmarks
+from hbt_dist.search.folder import SearchFolder
 from hbt_dist.study import dry_run
-from hbt_dist.study.job import Study, study_job
+from hbt_dist.study.job import (
+    Study,
+    StudySource,
+    _described,
+    _evaluate_the_rest,
+    study_job,
+    trials_of,
+)
 from tests.helpers.runs import hbt_dist
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +77,11 @@ def write_study(folder: Path, **changes: Any) -> Path:
         ({"methods": {"multilingual": {}, "b": {"overrides": {"batches.alpha": 2}}}}, "less than or equal"),
         ({"methods": {"multilingual": {}, "b": {"scoring": {"odd": 1}}}}, "odd"),
         ({"run": "nowhere"}, "no such run file"),
+        ({"methods": {"multilingual": {}, "b": {"against": ["c"]}}}, "against 'c' is not another method"),
+        ({"methods": {"multilingual": {}, "b": {"against": ["b"]}}}, "against 'b' is not another method"),
+        ({"primary": [{"method": "none"}]}, "primary: 'none' is none of the methods"),
+        ({"primary": [{"method": "hybrid", "against": "hybrid-lir"}]}, "none of the contrasts"),
+        ({"primary": [{"method": "hybrid", "setting": "one_target"}]}, "setting"),
         ({"later_benchmarks": [{"name": "sample", "variant": "test"}]}, "benchmarks: each once"),
     ],
 )
@@ -84,6 +100,73 @@ def test_shipped_studies_resolve_without_their_data(file: Path, monkeypatch: pyt
     text = dry_run.describe_study(Study.load(str(file)))
     assert "GPU hours" in text
     assert "unknown" not in text
+
+
+def test_contrasts_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Study.load(str(write_study(tmp_path))).file
+    assert plain.contrasts() == [("hybrid", "multilingual"), ("hybrid-lir", "multilingual")]
+    assert plain.primaries() == [("hybrid", "multilingual", "crosslingual")]
+    other = {"multilingual": {}, "first": {}, "second": {"against": ["first"]}}
+    file = Study.load(str(write_study(tmp_path, methods=other))).file
+    assert file.contrasts() == [("first", "multilingual"), ("second", "first")]
+    assert file.primaries() == [("first", "multilingual", "crosslingual")]
+    stated = [{"method": "second", "setting": "multilingual"}]
+    file = Study.load(str(write_study(tmp_path, methods=other, primary=stated))).file
+    assert file.primaries() == [("second", "first", "multilingual")]
+    monkeypatch.chdir(ROOT)
+    paper = Study.load("ray_configs/studies/paper.yaml").file
+    assert ("labse-hybrid", "labse-multilingual", "crosslingual") in paper.primaries()
+    assert ("labse-hybrid", "xlmr-multilingual") not in paper.contrasts()
+
+
+def test_what_the_report_compares_does_not_make_another_study(tmp_path: Path) -> None:
+    """A folder that was made without references and primary contrasts is continued with them."""
+    plain = Study.load(str(write_study(tmp_path))).file
+    methods = plain.model_dump(mode="json")["methods"]
+    methods["hybrid-lir"]["against"] = ["hybrid"]
+    told = Study.load(str(write_study(tmp_path, methods=methods, primary=[{"method": "hybrid"}]))).file
+    assert _described(told) == _described(plain)
+    assert "against" not in str(_described(plain))
+
+
+def test_an_evaluation_on_another_version_of_a_benchmark_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = [{"name": "sample", "variant": "dev", "languages": ["en", "hu"]}]
+    study = Study.load(str(write_study(tmp_path, later_benchmarks=later, seeds=[0])))
+    folder = SearchFolder(Path(study.file.output_dir))
+    (folder.root / "trials").mkdir(parents=True)
+    StudySource(study, folder)
+    fingerprints = check_benchmarks(study.file.all_benchmarks())
+    made: list[Path] = []
+
+    def evaluate(run: Any, model: Path, benchmark: BenchmarkSettings, out: Path, **_: Any) -> None:
+        made.append(out)
+        write_results(out, fingerprints[benchmark.label])
+
+    def write_results(out: Path, fingerprint: str) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        results = {"schema": SCHEMA, "schema_version": 1, "benchmark": {"fingerprint": fingerprint}}
+        (out / "results.json").write_text(json.dumps(results))
+
+    monkeypatch.setattr("hbt_dist.evaluation_job.evaluate_for_run", evaluate)
+    trials = [trial for group in trials_of(study.file, folder).values() for trial in group]
+    for trial in trials:
+        (trial.folder / "run" / "model").mkdir(parents=True)
+        write_results(trial.folder / "evaluation" / "final" / "sample-test", fingerprints["sample-test"])
+    _evaluate_the_rest(study, folder, fingerprints, lambda _: None)
+    assert len(made) == 4  # two methods on the later benchmark, hybrid-lir on both
+    made.clear()
+    _evaluate_the_rest(study, folder, fingerprints, lambda _: None)
+    assert made == []
+    said: list[str] = []
+    _evaluate_the_rest(study, folder, {**fingerprints, "sample-dev": "0" * 64}, said.append)
+    assert {place.name for place in made} == {"sample-dev"}
+    assert len(made) == 3
+    assert "have changed" in said[0]
+    shutil.rmtree(trials[0].folder / "run" / "model")
+    with pytest.raises(UserError, match="another version"):
+        _evaluate_the_rest(study, folder, {**fingerprints, "sample-test": "0" * 64}, said.append)
 
 
 def test_known_backbones_have_the_size_of_their_configuration() -> None:
@@ -119,7 +202,8 @@ def test_a_whole_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         "4 of 4 trainings ended",
         "Uralic -> Uralic",
         "hybrid-lir",
-        "seeds needed",
+        "## Answer",
+        "over seeds",
         "multilingual map",
     ):
         assert part in text, part
