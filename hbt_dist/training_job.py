@@ -93,14 +93,14 @@ def train_in_process(run: RunFile, *, quiet: bool = False, before: Callable[[], 
     """
     from hbt_dist.contrastive.world import World
     from hbt_dist.runtime import EnvironmentRuntime
-    from hbt_dist.training.together import on_rank_0
     from hbt_dist.training.trainer import train_loop
+    from hbt_dist.training.waiting import wait_for_rank_0
 
     folder = RunFolder(run.output_dir)
     tell = teller(folder, None if quiet else say)
     timeout = timedelta(seconds=run.training.hang_timeout_seconds)
     with EnvironmentRuntime(timeout) as runtime:
-        on_rank_0(before, World(runtime.rank, runtime.world_size, runtime.device))
+        wait_for_rank_0(before, World(runtime.rank, runtime.world_size, runtime.device))
         followers = (
             beside_training(run, folder, measure_in_a_process(run), tell)
             if runtime.rank == 0

@@ -50,9 +50,9 @@ from hbt_dist.training.preparation import Prepared, describe_texts, model_facts,
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
-from hbt_dist.training.together import on_every_rank
 from hbt_dist.training.tracking import Tracker
 from hbt_dist.training.universal import universal_form
+from hbt_dist.training.waiting import on_every_rank
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hbt_dist.config import RunFile
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 from hbt_dist.training import trainer
-from hbt_dist.training.together import on_every_rank, on_rank_0
+from hbt_dist.training.waiting import on_every_rank, wait_for_rank_0
 
 
 def slow_start(world: World, run: dict[str, Any], port: int, slow: str, rank: int, seconds: float) -> int:
@@ -56,8 +56,8 @@ def outcomes(world: World) -> list[str]:
     for call in (
         lambda: on_every_rank(refuse if world.rank == 1 else lambda: time.sleep(600), world),
         lambda: on_every_rank(fail_on_1, world),
-        lambda: on_rank_0(refuse, world),
-        lambda: on_rank_0(lambda: done.append(1), world),
+        lambda: wait_for_rank_0(refuse, world),
+        lambda: wait_for_rank_0(lambda: done.append(1), world),
     ):
         try:
             call()

@@ -55,7 +55,7 @@ def on_every_rank(work: Callable[[], Result], world: World) -> Result:
         pause = min(2 * pause, SIGN_OF_LIFE)
 
 
-def on_rank_0(work: Callable[[], None], world: World) -> None:
+def wait_for_rank_0(work: Callable[[], None], world: World) -> None:
     """Run `work` on rank 0 while the others wait; if it refuses, all ranks raise the same. Collective."""
     on_every_rank(work if world.rank == 0 else lambda: None, world)
 
