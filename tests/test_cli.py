@@ -98,10 +98,21 @@ def test_a_folder_of_another_run_is_kept(command: Any, tmp_path: Path) -> None:
     file = write_run(tmp_path / "run.yaml", run)
     other = {**load_run(str(file)).plain(), "seed": 4}
     (tmp_path / "out" / "run.yaml").write_text(yaml.safe_dump(other))
+    (tmp_path / "out" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     message = refused(command, "train", file)
     assert "holds another run" in message
     assert "seed: 4 there, 3 now" in message
     assert yaml.safe_load((tmp_path / "out" / "run.yaml").read_text())["seed"] == 4
+
+
+def test_a_failed_first_start_leaves_its_folder_free(command: Any, tmp_path: Path) -> None:
+    file = write_run(tmp_path / "run.yaml", tiny_run(tmp_path / "out", tmp_path / "cache"))
+    arguments = ["train", file, "--launcher", "local"]
+    assert "4,000" in refused(command, *arguments, "batches.global_batch_size=4000")
+    assert (tmp_path / "out" / "run.yaml").is_file()
+    message = refused(command, *arguments, "batches.global_batch_size=3000", "seed=9")
+    assert "another run" not in message
+    assert "3,000" in message
 
 
 @pytest.mark.parametrize(
