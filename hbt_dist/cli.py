@@ -10,9 +10,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from hbt_dist import __version__
 from hbt_dist.calm import calm_libraries
@@ -21,8 +22,27 @@ from hbt_dist.expansion.command import expand
 from hbt_dist.files_command import files
 from hbt_dist.report_command import report
 
+#: Commands that take up what an interrupted one has left; the others start again.
+CONTINUING = ("train", "search", "study", "expand")
+
+
+class _InterruptError(Exception):
+    """Ctrl-C, past typer, which would end without a word."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            verb = "continues" if ctx.invoked_subcommand in CONTINUING else "starts again"
+            raise _InterruptError(str(error) or f"interrupted; the same command {verb}") from None
+
+
 app = typer.Typer(
     name="hbt-dist",
+    cls=_Commands,
     help="Hybrid batch training of multilingual dense retrievers; exact evaluation of every language pair.",
     no_args_is_help=True,
     add_completion=True,
@@ -344,8 +364,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
+    except _InterruptError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(error, file=sys.stderr)
         sys.exit(130)
 
 

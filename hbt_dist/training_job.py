@@ -10,6 +10,7 @@ from typing import Literal
 
 from hbt_dist.config import RunFile
 from hbt_dist.evaluation_job import check_benchmarks, evaluate_for_run
+from hbt_dist.interrupts import interrupted
 from hbt_dist.progress import say
 from hbt_dist.training.beside import beside_training, own_storage, teller
 from hbt_dist.training.run_folder import RunFolder
@@ -29,6 +30,7 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
 
     Raises:
         UserError: the run cannot be done as asked.
+        KeyboardInterrupt: Ctrl-C; the steps that were made are saved.
     """
     folder = RunFolder(run.output_dir)
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
@@ -43,7 +45,12 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
         finished = _train_and_measure(run, folder, launcher, measure=measure, first=first, quiet=quiet)
     if first and not finished:
         step = max(folder.checkpoint_steps(), default=0)
-        say(f"stopped at step {step} as asked; the same command continues from there")
+        stopped = f"stopped at step {step} as asked; the same command continues from there"
+        if interrupted():
+            raise KeyboardInterrupt(stopped)
+        say(stopped)
+    if interrupted():
+        raise KeyboardInterrupt
     return folder
 
 
@@ -57,8 +64,10 @@ def _train_and_measure(
         from hbt_dist.orchestration.train import train_on_ray
 
         finished = train_on_ray(run, quiet=quiet)
+        measure = measure and not interrupted()
     else:
         finished = train_in_process(run, first=first, quiet=quiet)
+        measure = measure and not interrupted()
         if measure and "start" in run.evaluation.when and finished:
             _measure(run, folder, "start", quiet)
     if measure and "end" in run.evaluation.when and finished:

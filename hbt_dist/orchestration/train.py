@@ -20,6 +20,7 @@ from hbt_dist.batching.plan import check_divisible
 from hbt_dist.calm import calm_libraries
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.interrupts import FirstInterrupt
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, worker_resources
 from hbt_dist.orchestration.nodes import check_nodes
 from hbt_dist.progress import say
@@ -35,7 +36,7 @@ from hbt_dist.training.validation import Measure, measure_checkpoint
 def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = None) -> bool:
     """Train with Ray workers as `run.workers` says.
 
-    SIGTERM to this process has the workers write a checkpoint and end.
+    SIGTERM to this process, or Ctrl-C, has the workers write a checkpoint and end.
 
     Args:
         stop_file: once it exists, the workers write a checkpoint and end (searches stop trials so).
@@ -65,20 +66,26 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
         with (
             _Follower(folder, run, quiet=quiet or not cluster.private),
             beside_training(run, folder, _measure_on_ray(run), tell),
-            _sigterm_makes(stop_file),
+            _signals_make(stop_file),
         ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)
     return max(folder.checkpoint_steps(), default=0) >= run.training.steps
 
 
 @contextmanager
-def _sigterm_makes(stop_file: Path) -> Iterator[None]:
+def _signals_make(stop_file: Path) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread hears signals
         return
+
+    def ask() -> bool:
+        stop_file.touch()
+        return True
+
     before = signal.signal(signal.SIGTERM, lambda *_: stop_file.touch())
     try:
-        yield
+        with FirstInterrupt(ask):
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -152,6 +159,8 @@ def _fit(
             failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=2),
         ),
     )
+    # Ray's own handler of Ctrl-C would end the workers before they have saved.
+    vars(trainer)["_register_sigint_handler"] = lambda controller: None
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
