@@ -157,6 +157,9 @@ def evaluate(
     expansion_languages: Annotated[
         str | None, typer.Option(help="use only expansions in these languages, separated by commas")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace an evaluation of another model or benchmark")
+    ] = False,
     trec: Annotated[bool, typer.Option("--trec", help="also write TREC run and qrels")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
@@ -210,6 +213,7 @@ def evaluate(
             expansion_languages=_split(expansion_languages),
         ),
         report=True,
+        overwrite=overwrite,
     )
     if as_json:
         results = json.loads((output / "results.json").read_text("utf-8"))

@@ -132,7 +132,7 @@ class EnvironmentRuntime:
         """Nobody listens; the run's own metrics file holds everything."""
 
     def request(self) -> Request:
-        """STOP once SIGTERM has arrived, or Ctrl-C after the first step (before, there is nothing to save)."""
+        """STOP once SIGTERM has arrived, or Ctrl-C after the first step: before, there is nothing to save."""
         self._has_begun = True
         return Request.STOP if self._stop else Request.NONE
 

@@ -11,7 +11,8 @@ import yaml
 
 import hbt_dist
 from hbt_dist.cli import main
-from hbt_dist.config import load_run
+from hbt_dist.config import BenchmarkSettings, load_run
+from hbt_dist.evaluation_job import keep_another, load
 from tests.helpers.runs import tiny_run, write_run
 
 
@@ -139,3 +140,32 @@ def test_output_that_is_something_else_is_kept(command: Any, tmp_path: Path) -> 
     arguments = ["--model", "./absent", "--benchmark", "sample", "--output", "out"]
     assert "no evaluation folder" in refused(command, "evaluate", *arguments)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+def stored_evaluation(folder: Path, model: str, fingerprint: str) -> Path:
+    folder.mkdir()
+    benchmark = {"name": "sample", "variant": "test", "fingerprint": fingerprint}
+    document = {"benchmark": benchmark, "provenance": {"model": model}}
+    (folder / "results.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_another_evaluation_is_kept_unless_asked(command: Any, tmp_path: Path) -> None:
+    """The model is missing here: what is refused before it is looked for is the folder."""
+    mine = load(BenchmarkSettings(name="sample")).fingerprint
+    arguments = ["evaluate", "--model", "./mine", "--benchmark", "sample", "--output"]
+    same = stored_evaluation(tmp_path / "same", "./mine", mine)
+    assert "no such model folder" in refused(command, *arguments, same)
+    for name, model, fingerprint in (("a", "./other", mine), ("b", "./mine", "0")):
+        there = stored_evaluation(tmp_path / name, model, fingerprint)
+        message = refused(command, *arguments, there)
+        assert f"holds another evaluation, of {model} on sample (test)" in message
+        assert "--overwrite" in message
+        assert "no such model folder" in refused(command, *arguments, there, "--overwrite")
+
+
+def test_one_model_under_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    out = stored_evaluation(tmp_path / "out", "model", "f")
+    keep_another(out, str(tmp_path / "model/"), "f")
