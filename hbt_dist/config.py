@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from hbt_dist.batching.config import BatchSettings, CodeSwitchingSettings
+from hbt_dist.command_line import EMBEDDED
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.data.config import BenchmarkSettings, DataSettings
 from hbt_dist.errors import UserError
@@ -24,7 +25,6 @@ from hbt_dist.training.deepspeed_config import DeepSpeedSettings
 from hbt_dist.training.optimizer import OptimizerSettings
 
 __all__ = [
-    "EMBEDDED",
     "BenchmarkSettings",
     "RunEvaluation",
     "RunFile",
@@ -32,9 +32,6 @@ __all__ = [
     "load_run",
     "resolve_paths",
 ]
-
-#: Run files that come with the package; `hbt-dist train quickstart` finds them by name.
-EMBEDDED = Path(__file__).parent / "run_files"
 
 
 class RunEvaluation(Settings):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hbt_dist.command_line import QuietOption
 from hbt_dist.errors import UserError
 
 
@@ -33,6 +34,7 @@ def report(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="search: print the findings as JSON")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a page to read offline about a search (trade-off, best run, cost), a study or an evaluation."""
     if (folder / "results.json").is_file():
@@ -40,31 +42,38 @@ def report(
 
         if compare or as_json:
             raise UserError(str(folder), "is an evaluation", "give --compare and --json with a search only")
-        typer.echo(f"written: {write_report(folder, baseline, output)}, report.md, figures")
+        page = write_report(folder, baseline, output)
+        typer.echo(str(page) if quiet else f"written: {page}, report.md, figures")
         return
     if baseline is not None:
         raise UserError(str(folder), "is no evaluation folder", "give --baseline with an evaluation only")
     if (folder / "study.yaml").is_file():
         if compare or as_json:
             raise UserError(str(folder), "is a study", "give --compare and --json with a search only")
-        _report_study(folder, output)
+        _report_study(folder, output, quiet)
         return
     from hbt_dist.analysis import write_search_report
 
     written = write_search_report(folder, output, _two_trials(compare))
+    if quiet and not as_json:
+        typer.echo(f"{written}/report.html")
+        return
     typer.echo((written / ("summary.json" if as_json else "summary.txt")).read_text("utf-8").rstrip())
     if not as_json:
         typer.echo(f"written: {written}/report.html, summary.json, tables, figures")
 
 
-def _report_study(folder: Path, output: Path | None) -> None:
+def _report_study(folder: Path, output: Path | None, quiet: bool) -> None:
     from hbt_dist.search.folder import SearchFolder
     from hbt_dist.settings import load_settings
     from hbt_dist.study.config import StudyFile
     from hbt_dist.study.report import write_study_report
 
     study = load_settings(StudyFile, folder / "study.yaml")
-    write_study_report(study, SearchFolder(folder.absolute()), output, say=typer.echo)
+    say = (lambda text: None) if quiet else typer.echo
+    written = write_study_report(study, SearchFolder(folder.absolute()), output, say=say)
+    if quiet:
+        typer.echo(f"{written}/study.html")
 
 
 def _two_trials(text: str | None) -> tuple[str, str] | None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 import hbt_dist
-from hbt_dist.cli import main
+from hbt_dist.cli import app, main
+from hbt_dist.command_line import EMBEDDED
 from hbt_dist.config import BenchmarkSettings, load_run
 from hbt_dist.evaluation_job import keep_another, load
+from tests.helpers.runs import hbt_dist as hbt_dist_process
 from tests.helpers.runs import tiny_run, write_run
 
 
@@ -37,8 +41,44 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def test_help_fits_a_screen_and_version(command: Any) -> None:
     code, out, _ = command("--help")
     assert code == 0
-    assert len(out.splitlines()) <= 40
+    lines = out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    listed = [line.split()[0] for line in lines if line.startswith("  ")]
+    commands = typer.main.get_group(app)
+    assert sorted(listed) == sorted(commands.list_commands(typer.Context(commands)))
+    assert listed[0] == "train"
     assert command("--version")[1].strip() == hbt_dist.__version__
+
+
+def test_help_of_train_names_every_run_file_and_options_of_evaluate_are_in_panels(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    words = set(command("train", "--help")[1].replace(",", " ").split())
+    assert {file.stem for file in EMBEDDED.glob("*.yaml")} <= words
+    out = command("evaluate", "--help")[1]
+    places = [out.index(f" {panel} ─") for panel in ("Model", "Benchmark", "Output", "Scoring", "Expansion")]
+    assert len(set(places)) == 5
+
+
+def test_a_training_ends_with_one_line_and_quiet_means_quiet(tmp_path: Path) -> None:
+    file = write_run(tmp_path / "run.yaml", tiny_run(tmp_path / "out", tmp_path / "cache"))
+    command = ["train", file, "--launcher", "local"]
+    code, out, err = hbt_dist_process(*command, "--quiet", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"trained 6 steps in [\d.]+ s, last loss [\d.]+; model: out/model\n", out), out
+    code, out, err = hbt_dist_process(*command, "--json", cwd=tmp_path)
+    assert code == 0, err
+    ended = json.loads(out)
+    assert {key: ended[key] for key in ("steps", "of_steps", "finished", "model")} == {
+        "steps": 6,
+        "of_steps": 6,
+        "finished": True,
+        "model": "out/model",
+    }
+    assert "already finished (6 of 6 steps)" in err
+    assert ", 1 worker; global batch 12" in err
 
 
 def test_schema_describes_every_key(command: Any) -> None:

@@ -30,6 +30,7 @@ from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
+from hbt_dist.progress import counted
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
 from hbt_dist.training.checkpoint import Checkpoint, CheckpointStore
@@ -167,7 +168,10 @@ class _Training:
                 f"converted for {self.world.size}"
             )
         dist.barrier()
-        self.notes.append(f"continuing from the checkpoint of step {found.step}")
+        total = self.settings.training.steps
+        finished = f"already finished ({found.step} of {total} steps)"
+        going_on = f"continuing from the checkpoint of step {found.step}"
+        self.notes.append(finished if found.step >= total else going_on)
         return found.step
 
     def run_all(self, *, quiet: bool) -> tuple[int, bool, float | None]:
@@ -250,7 +254,7 @@ class _Training:
             f"corpus: {corpus.num_examples:,} examples, {corpus.num_passages:,} passages, "
             f"{len(corpus.languages)} languages ({' '.join(corpus.languages)})",
             f"model: {parameters:,} parameters; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
-            f"{engine['world_size']} workers; global batch {run.batches.global_batch_size}, "
+            f"{counted(engine['world_size'], 'worker')}; global batch {run.batches.global_batch_size}, "
             f"{run.training.steps} steps",
             *describe_texts(self.prepared.tokens),
         ]
