@@ -6,6 +6,7 @@ prints its JSON schema.
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,9 +102,13 @@ def find_run_file(name: str) -> Path:
     if not path.exists() and embedded.is_file():
         return embedded
     if not path.exists():
-        names = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.yaml")))
+        names = sorted(file.stem for file in EMBEDDED.glob("*.yaml"))
+        close = difflib.get_close_matches(name.removesuffix(".yaml"), names, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
         raise UserError(
-            name, "no such run file", f"give a YAML file, or one that comes with the package: {names}"
+            name,
+            "no such run file",
+            f"{meant}give a YAML file, or one that comes with the package: {', '.join(names)}",
         )
     return path
 

@@ -52,6 +52,8 @@ def report(
             raise UserError(str(folder), "is a study", "give --compare and --json with a search only")
         _report_study(folder, output, quiet)
         return
+    if not (folder / "search.json").is_file():
+        raise _nothing_to_report(folder)
     from hbt_dist.analysis import write_search_report
 
     written = write_search_report(folder, output, _two_trials(compare))
@@ -61,6 +63,19 @@ def report(
     typer.echo((written / ("summary.json" if as_json else "summary.txt")).read_text("utf-8").rstrip())
     if not as_json:
         typer.echo(f"written: {written}/report.html, summary.json, tables, figures")
+
+
+def _nothing_to_report(folder: Path) -> UserError:
+    if not folder.is_dir():
+        return UserError(
+            str(folder), "no such folder", "name the folder of an evaluation, a search or a study"
+        )
+    found = sorted(path.parent for path in folder.glob("evaluation/*/*/results.json"))
+    return UserError(
+        str(folder),
+        "is no folder of an evaluation (results.json), a search (search.json) or a study (study.yaml)",
+        f"the run's evaluations: {', '.join(map(str, found[:4]))}" if found else "name one",
+    )
 
 
 def _report_study(folder: Path, output: Path | None, quiet: bool) -> None:

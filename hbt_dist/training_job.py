@@ -11,7 +11,8 @@ from typing import Literal
 from hbt_dist.config import RunFile
 from hbt_dist.evaluation_job import check_benchmarks, evaluate_for_run
 from hbt_dist.interrupts import interrupted
-from hbt_dist.progress import say
+from hbt_dist.orchestration.config import WorkerSettings
+from hbt_dist.progress import note, say
 from hbt_dist.training.beside import beside_training, own_storage, teller
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.validation import measure_in_a_process
@@ -66,6 +67,8 @@ def _train_and_measure(
         finished = train_on_ray(run, quiet=quiet)
         measure = measure and not interrupted()
     else:
+        if first:
+            tell_unused_workers(run)
         finished = train_in_process(run, first=first, quiet=quiet)
         measure = measure and not interrupted()
         if measure and "start" in run.evaluation.when and finished:
@@ -103,6 +106,15 @@ def train_in_process(run: RunFile, *, first: bool = True, quiet: bool = False) -
         followers = beside_training(run, folder, measure_in_a_process(run), tell) if first else nullcontext()
         with followers:
             return train_loop(run, runtime, quiet=quiet).finished
+
+
+def tell_unused_workers(run: RunFile) -> None:
+    """Say so where the run file asks for workers that nobody will start: Ray would have."""
+    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    asked = run.workers.num_workers
+    if asked not in (processes, WorkerSettings.model_fields["num_workers"].default):
+        number = "1 process" if processes == 1 else f"{processes} processes"
+        note(f"workers.num_workers={asked} is not used by --launcher local: {number}")
 
 
 def overlap_of(run: RunFile) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import hbt_dist
 from hbt_dist.cli import app, main
 from hbt_dist.command_line import EMBEDDED
 from hbt_dist.config import BenchmarkSettings, load_run
+from hbt_dist.errors import UserError
 from hbt_dist.evaluation_job import keep_another, load
+from hbt_dist.model_names import check_hub_reachable
+from hbt_dist.training_job import tell_unused_workers
 from tests.helpers.runs import hbt_dist as hbt_dist_process
 from tests.helpers.runs import tiny_run, write_run
 
@@ -209,3 +213,47 @@ def test_one_model_under_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "model").mkdir()
     out = stored_evaluation(tmp_path / "out", "model", "f")
     keep_another(out, str(tmp_path / "model/"), "f")
+
+
+def test_what_was_probably_meant(command: Any, tmp_path: Path) -> None:
+    assert "did you mean quickstart?" in refused(command, "train", "qickstart")
+    run = tmp_path / "mine"
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "config.json").write_text("{}")
+    arguments = ["--benchmark", "sample", "--output", "out"]
+    assert "did you mean mine/model?" in refused(command, "evaluate", "--model", "mine", *arguments)
+    stored_evaluation(run / "evaluation", "mine/model", "0").rename(tmp_path / "sample")
+    (run / "evaluation" / "end").mkdir(parents=True)
+    (tmp_path / "sample").rename(run / "evaluation" / "end" / "sample")
+    message = refused(command, "report", "mine")
+    assert "an evaluation (results.json), a search (search.json) or a study (study.yaml)" in message
+    assert "mine/evaluation/end/sample" in message
+    assert "no such folder" in refused(command, "report", "nothing")
+
+
+def test_quiet_comparison_needs_a_folder(command: Any) -> None:
+    assert "--output" in refused(command, "compare", "a", "--baseline", "b", "--quiet")
+
+
+def test_workers_that_a_local_training_does_not_use_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load_run(str(write_run(tmp_path / "run.yaml", tiny_run(tmp_path / "out", tmp_path / "cache"))))
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    tell_unused_workers(run)
+    said = "workers.num_workers=2 is not used by --launcher local: 1 process\n"
+    assert capsys.readouterr().err == said
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    tell_unused_workers(run)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_hub_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.invalid")
+    for proxy in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"hub.invalid. does not answer"):
+        check_hub_reachable("somebody/mistyped")
+    assert time.monotonic() - began < 10

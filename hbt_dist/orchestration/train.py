@@ -160,7 +160,7 @@ def _fit(
         ),
     )
     # Ray's own handler of Ctrl-C would end the workers before they have saved.
-    vars(trainer)["_register_sigint_handler"] = lambda controller: None
+    vars(trainer)["_register_sigint_handler"] = lambda *_: None
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
