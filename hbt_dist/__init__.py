@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from hbt_dist.data.benchmark import load_benchmark
     from hbt_dist.data.corpus import build_corpus
     from hbt_dist.encoder import load_encoder
-    from hbt_dist.evaluation.compare import compare, comparison_text, read_evaluation
+    from hbt_dist.evaluation.compare import compare, comparison_text
     from hbt_dist.evaluation.encode import encode_texts
     from hbt_dist.evaluation.evaluation import evaluate
     from hbt_dist.evaluation.report import write_report
+    from hbt_dist.evaluation.stored import read_evaluation
     from hbt_dist.evaluation.writing import write_evaluation
     from hbt_dist.jobs import train_job
 
@@ -56,7 +57,7 @@ _MODULES = {
     "load_benchmark": "data.benchmark",
     "load_encoder": "encoder",
     "load_run": "config",
-    "read_evaluation": "evaluation.compare",
+    "read_evaluation": "evaluation.stored",
     "train_job": "jobs",
     "write_evaluation": "evaluation.writing",
     "write_report": "evaluation.report",

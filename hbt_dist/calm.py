@@ -17,6 +17,7 @@ def calm_libraries() -> None:
             "DS_ACCELERATOR", "cpu"
         )  # DeepSpeed warns when it finds no accelerator by itself
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # a line for every retry
     os.environ.setdefault("DS_LOG_LEVEL", "error")
     os.environ.setdefault("LOG_LEVEL", "error")
     for module in ("deepspeed", "torch", "ray", "transformers"):

@@ -1,7 +1,7 @@
 """The command line. Thin: parse, load the typed file, call a job, turn a user's mistake into one message.
 
-Exit codes: 0 done; 1 a bug or an unexpected failure (with a traceback); 2 something given cannot be used
-(one message on stderr); 130 interrupted.
+Exit codes: 0 done; 1 a bug or an unexpected failure (with a traceback), or a problem that doctor has found;
+2 something given cannot be used (one message on stderr); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,14 +18,17 @@ import typer
 
 from hbt_dist import __version__
 from hbt_dist.calm import calm_libraries
+from hbt_dist.command_line import Commands, InterruptError, OverrideArgument, QuietOption, RunArgument
 from hbt_dist.errors import UserError
+from hbt_dist.evaluate_command import evaluate
 from hbt_dist.expansion.command import expand
 from hbt_dist.files_command import files
 from hbt_dist.report_command import report
 
 app = typer.Typer(
     name="hbt-dist",
-    help="Hybrid batch training of multilingual dense retrievers; exact evaluation of every language pair.",
+    cls=Commands,
+    help="Hybrid batch training of multilingual dense retrievers; exact evaluation.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -31,23 +36,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look into training data and batches.")
 app.add_typer(data_app, name="data")
+app.command()(evaluate)
 app.command()(expand)
 app.command()(files)
 app.command()(report)
-
-RunArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN", help="run file (YAML), or the name of one that comes with the package: quickstart"
-    ),
-]
-OverrideArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="overrides, such as batches.alpha=0.25", show_default=False
-    ),
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 
 
 def _version(wanted: bool) -> None:
@@ -75,132 +67,28 @@ def train(
             help="ray: Ray starts the workers; local: this process is one (torchrun, deepspeed, Slurm, alone)"
         ),
     ] = "ray",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print how the training ended as JSON; all else to stderr")
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a run; the same command continues an interrupted one."""
+    """Train a run; the same command continues an interrupted one.
+
+    Ctrl-C saves after the running step and ends; a second one ends at once.
+    """
     from hbt_dist.config import load_run
     from hbt_dist.jobs import train_job
+    from hbt_dist.training.tracking import outcome
 
-    folder = train_job(load_run(run, overrides or []), launcher, quiet=quiet)
-    if os.environ.get("RANK", "0") == "0" and folder.model.is_dir():
-        typer.echo(f"model: {folder.model}")
-
-
-@app.command()
-def evaluate(
-    model: Annotated[
-        str, typer.Option(help="folder or hub name: hbt-dist, sentence-transformers or transformers")
-    ],
-    benchmark: Annotated[
-        str, typer.Option(help="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...")
-    ],
-    output: Annotated[Path, typer.Option(help="folder for report.html, results.json, pair_matrix.csv, ...")],
-    data_dir: Annotated[
-        Path | None, typer.Option(help="folder of the benchmark's files; default: from the hub")
-    ] = None,
-    variant: Annotated[str | None, typer.Option(help="such as sentence or sentence+context")] = None,
-    languages: Annotated[str | None, typer.Option(help="only these, separated by commas")] = None,
-    training_languages: Annotated[
-        str | None,
-        typer.Option(
-            help="languages seen in training, to report others apart; default: what the model recorded"
-        ),
-    ] = None,
-    question_prefix: Annotated[str | None, typer.Option(help="put before every question")] = None,
-    passage_prefix: Annotated[str | None, typer.Option(help="put before every passage")] = None,
-    pooling: Annotated[
-        Literal["mean", "cls", "last"] | None, typer.Option(help="default: what the model recorded")
-    ] = None,
-    max_question_tokens: Annotated[int | None, typer.Option(min=4)] = None,
-    max_passage_tokens: Annotated[int | None, typer.Option(min=4)] = None,
-    launcher: Annotated[
-        Literal["local", "ray"], typer.Option(help="local: in this process; ray: on actors of a Ray cluster")
-    ] = "local",
-    actors: Annotated[int, typer.Option(min=1, help="Ray actors; each encodes and scores a part")] = 2,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; default as in workers.address")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="scoring settings, such as num_shards=4"),
-    ] = None,
-    expansions: Annotated[
-        Path | None, typer.Option(help="expansion file (hbt-dist expand): ask with expanded questions")
-    ] = None,
-    combine: Annotated[
-        Literal["concatenate", "mean", "rrf"] | None,
-        typer.Option(
-            help="with --expansions: one text, mean of embeddings, or fused rankings; default concatenate"
-        ),
-    ] = None,
-    repeat_question: Annotated[
-        int | None, typer.Option(help="concatenate: how often the question stands before its expansions")
-    ] = None,
-    expansion_languages: Annotated[
-        str | None, typer.Option(help="use only expansions in these languages, separated by commas")
-    ] = None,
-    trec: Annotated[bool, typer.Option("--trec", help="also write TREC run and qrels")] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print the means as JSON instead of a table")
-    ] = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Evaluate a model on every pair of question and candidate language, and on the pool of all languages."""
-    from hbt_dist.config import BenchmarkSettings
-    from hbt_dist.evaluation.config import EvaluationSettings
-    from hbt_dist.expansion.config import CombineSettings
-    from hbt_dist.jobs import evaluate_job
-    from hbt_dist.settings import settings_from_items, settings_from_options
-
-    if expansions is None and (combine or repeat_question or expansion_languages):
-        raise UserError(
-            "--combine, --repeat-question, --expansion-languages", "need --expansions", "name the file"
-        )
-    asked = BenchmarkSettings(
-        name=benchmark,
-        data_dir=str(data_dir) if data_dir else None,
-        variant=variant,
-        languages=_split(languages),
-    )
-    text = {
-        "question_prefix": question_prefix,
-        "passage_prefix": passage_prefix,
-        "pooling": pooling,
-        "max_question_tokens": max_question_tokens,
-        "max_passage_tokens": max_passage_tokens,
-    }
-    summary = evaluate_job(
-        model,
-        asked,
-        output,
-        text={key: value for key, value in text.items() if value is not None},
-        scoring=settings_from_items(EvaluationSettings, set_ or []),
-        training_languages=_split(training_languages),
-        trust_remote_code=trust_remote_code,
-        trec=trec,
-        actors=actors if launcher == "ray" else None,
-        address=address,
-        quiet=quiet or as_json,
-        expansions=expansions,
-        combine=settings_from_options(
-            CombineSettings,
-            combine=combine,
-            repeat=repeat_question,
-            expansion_languages=_split(expansion_languages),
-        ),
-        report=True,
-    )
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        folder = train_job(loaded := load_run(run, overrides or []), launcher, quiet=quiet)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    trained = outcome(folder, loaded.training.steps)
     if as_json:
-        results = json.loads((output / "results.json").read_text("utf-8"))
-        typer.echo(json.dumps({"means": results["means"], "bias": results["bias"], "folder": str(output)}))
-    else:
-        typer.echo(summary)
-        typer.echo(f"written: {output}/report.html, results.json, pair_matrix.csv, heatmap.png")
-
-
-def _split(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+        typer.echo(json.dumps(asdict(trained)))
+    elif trained.finished:
+        typer.echo(str(trained))
 
 
 @data_app.command("inspect")
@@ -232,12 +120,16 @@ def export(
         ),
     ],
     to: Annotated[Path, typer.Option("--to", help="new model folder")],
+    as_json: Annotated[bool, typer.Option("--json", help="print step and folder as JSON")] = False,
 ) -> None:
     """Write a checkpoint's model for transformers and sentence-transformers; the run may go on meanwhile."""
     from hbt_dist.training.export import export_checkpoint
 
     found = export_checkpoint(checkpoint, to)
-    typer.echo(f"model after step {found.step}: {to}")
+    if as_json:
+        typer.echo(json.dumps({"step": found.step, "model": str(to)}))
+    else:
+        typer.echo(f"model after step {found.step}: {to}")
 
 
 @app.command()
@@ -274,16 +166,25 @@ def compare(
         Literal["question", "paragraph"],
         typer.Option(help="what is resampled: question ids, or their paragraphs"),
     ] = "question",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print comparison.json instead of the text")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="with --output: print nothing")] = False,
 ) -> None:
     """Say whether evaluations differ from a baseline: effects, intervals, tests, language distance."""
     from hbt_dist.evaluation.compare import compare as compare_folders
-    from hbt_dist.evaluation.compare import comparison_text, write_comparison
+    from hbt_dist.evaluation.compare import comparison_json, comparison_text, write_comparison
 
+    if quiet and output is None:
+        raise UserError("--quiet", "leaves nothing", "name a folder for the tables with --output")
     groups = [[part for part in system.split(",") if part] for system in systems]
     document = compare_folders(groups, [part for part in baseline.split(",") if part], cluster=cluster)
     if output is not None:
         write_comparison(document, output)
-    typer.echo(comparison_text(document))
+    if as_json:
+        typer.echo(comparison_json(document))
+    elif not quiet:
+        typer.echo(comparison_text(document))
 
 
 @app.command()
@@ -344,8 +245,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
+    except InterruptError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(error, file=sys.stderr)
         sys.exit(130)
 
 

@@ -6,12 +6,14 @@ prints its JSON schema.
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from hbt_dist.batching.config import BatchSettings
+from hbt_dist.command_line import EMBEDDED
 from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.data.config import BenchmarkSettings, DataSettings
 from hbt_dist.errors import UserError
@@ -25,7 +27,6 @@ from hbt_dist.training.deepspeed_config import DeepSpeedSettings
 from hbt_dist.training.optimizer import OptimizerSettings
 
 __all__ = [
-    "EMBEDDED",
     "BenchmarkSettings",
     "RunEvaluation",
     "RunFile",
@@ -33,9 +34,6 @@ __all__ = [
     "load_run",
     "resolve_paths",
 ]
-
-#: Run files that come with the package; `hbt-dist train quickstart` finds them by name.
-EMBEDDED = Path(__file__).parent / "run_files"
 
 
 class RunEvaluation(Settings):
@@ -127,9 +125,13 @@ def find_run_file(name: str) -> Path:
     if not path.exists() and embedded.is_file():
         return embedded
     if not path.exists():
-        names = ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.yaml")))
+        names = sorted(file.stem for file in EMBEDDED.glob("*.yaml"))
+        close = difflib.get_close_matches(name.removesuffix(".yaml"), names, n=1)
+        meant = f"did you mean {close[0]}? " if close else ""
         raise UserError(
-            name, "no such run file", f"give a YAML file, or one that comes with the package: {names}"
+            name,
+            "no such run file",
+            f"{meant}give a YAML file, or one that comes with the package: {', '.join(names)}",
         )
     return path
 

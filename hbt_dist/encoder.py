@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hbt_dist.errors import UserError
+from hbt_dist.model_names import check_hub_reachable, no_model_folder
 from hbt_dist.settings import Settings
 
 SETTINGS_FILE = "hbt_dist.json"
@@ -151,12 +152,12 @@ def load_encoder(
     source = str(name_or_path)
     folder = Path(source)
     if folder.exists() and not (folder / "config.json").is_file():
-        raise UserError(
-            source, "not a model folder: it has no config.json", "give a transformers model folder"
-        )
+        raise no_model_folder(folder)
     is_hub_name = source.count("/") <= 1 and not source.startswith((".", "~", "/"))
     if not folder.exists() and not is_hub_name:
         raise UserError(source, "no such model folder", "give an existing folder or a name on the model hub")
+    if not folder.exists():
+        check_hub_reachable(source)
     try:
         backbone = load_backbone(source, trust_remote_code)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)

@@ -5,6 +5,7 @@ In this process, or on Ray actors with the same digits.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,13 +62,14 @@ def evaluate_job(
     expansions: Path | None = None,
     combine: Any = None,
     report: bool = False,
+    overwrite: bool = True,
 ) -> str:
     """Evaluate one model on one benchmark and write the folder `out`.
 
     Args:
         model: folder or hub name of an encoder.
         benchmark: what to measure on.
-        out: folder for the results; an older evaluation there is replaced.
+        out: folder for the results; an older evaluation there is replaced, see `overwrite`.
         training_languages: to report seen and unseen languages apart; by default what the model recorded.
         text: text settings that replace the model's own.
         scoring: `EvaluationSettings`; by default the run's, else the defaults.
@@ -79,6 +81,7 @@ def evaluate_job(
         expansions: expansion file of the benchmark; questions are asked with these.
         combine: `CombineSettings`, how they are.
         report: also write report.html and report.md.
+        overwrite: replace an evaluation of another model or on another benchmark, too.
 
     Returns:
         the summary for the terminal.
@@ -97,6 +100,8 @@ def evaluate_job(
     scoring = scoring or EvaluationSettings()
     check_target(out)
     data = load(benchmark, scoring.cache_dir)
+    if not overwrite:
+        keep_another(out, model, data.fingerprint)
     if scoring.cache_dir is None and (data.on_disk or actors is not None):
         scoring = scoring.model_copy(update={"cache_dir": str(Path(".cache/hbt_dist/embeddings").absolute())})
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
@@ -144,6 +149,34 @@ def evaluate_job(
         )
     write_evaluation(evaluation, out, trec=trec, report=report)
     return summary(evaluation)
+
+
+def keep_another(out: Path, model: str, fingerprint: str) -> None:
+    """Refuse to replace an evaluation of another model or on another benchmark.
+
+    Raises:
+        UserError: there is one in `out`.
+    """
+    file = out / "results.json"
+    if not file.is_file():
+        return
+    try:
+        there = json.loads(file.read_text("utf-8"))
+        benchmark, evaluated = there["benchmark"], str(there["provenance"]["model"])
+        same = benchmark["fingerprint"] == fingerprint and _same_model(evaluated, model)
+        what = f"of {evaluated} on {benchmark['name']} ({benchmark['variant']})"
+    except (ValueError, KeyError, TypeError):
+        same, what = False, "that cannot be read"
+    if not same:
+        raise UserError(
+            str(out),
+            f"holds another evaluation, {what}",
+            "name another folder, or replace it with --overwrite",
+        )
+
+
+def _same_model(one: str, other: str) -> bool:
+    return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def evaluate_for_run(

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +20,7 @@ from pydantic import Field, model_validator
 
 from hbt_dist.encoder import Encoder, LoadedEncoder, TextSettings, load_encoder, save_encoder
 from hbt_dist.errors import UserError
+from hbt_dist.progress import note
 from hbt_dist.settings import Settings
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _build_scratch(
         beside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
-        print(f"training a tokenizer of {settings.vocabulary_size:,} entries", file=sys.stderr, flush=True)
+        note(f"training a tokenizer of {settings.vocabulary_size:,} entries")
         tokenizer = train_tokenizer(settings, corpus)
         save_encoder(_random_encoder(settings, text, len(tokenizer), seed, tokenizer), tokenizer, beside)
         (beside / "made_from.sha256").write_text(mark)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hbt_dist.command_line import QuietOption
 from hbt_dist.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def report(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="search: print the findings as JSON")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a page to read offline about a search (trade-off, best run, cost), a study or an evaluation."""
     if (folder / "results.json").is_file():
@@ -51,7 +53,8 @@ def report(
 
         if compare or as_json:
             raise UserError(str(folder), "is an evaluation", "give --compare and --json with a search only")
-        typer.echo(f"written: {write_report(folder, baseline, output)}, report.md, figures")
+        page = write_report(folder, baseline, output)
+        typer.echo(str(page) if quiet else f"written: {page}, report.md, figures")
         return
     if baseline is not None:
         raise UserError(str(folder), "is no evaluation folder", "give --baseline with an evaluation only")
@@ -60,17 +63,35 @@ def report(
     if (folder / "study.yaml").is_file():
         if compare or as_json:
             raise UserError(str(folder), "is a study", "give --compare and --json with a search only")
-        _report_study(folder, output, study)
+        _report_study(folder, output, study, quiet)
         return
+    if not (folder / "search.json").is_file():
+        raise _nothing_to_report(folder)
     from hbt_dist.analysis import write_search_report
 
     written = write_search_report(folder, output, _two_trials(compare))
+    if quiet and not as_json:
+        typer.echo(f"{written}/report.html")
+        return
     typer.echo((written / ("summary.json" if as_json else "summary.txt")).read_text("utf-8").rstrip())
     if not as_json:
         typer.echo(f"written: {written}/report.html, summary.json, tables, figures")
 
 
-def _report_study(folder: Path, output: Path | None, file: Path | None) -> None:
+def _nothing_to_report(folder: Path) -> UserError:
+    if not folder.is_dir():
+        return UserError(
+            str(folder), "no such folder", "name the folder of an evaluation, a search or a study"
+        )
+    found = sorted(path.parent for path in folder.glob("evaluation/*/*/results.json"))
+    return UserError(
+        str(folder),
+        "is no folder of an evaluation (results.json), a search (search.json) or a study (study.yaml)",
+        f"the run's evaluations: {', '.join(map(str, found[:4]))}" if found else "name one",
+    )
+
+
+def _report_study(folder: Path, output: Path | None, file: Path | None, quiet: bool) -> None:
     from hbt_dist.search.folder import SearchFolder
     from hbt_dist.settings import load_settings
     from hbt_dist.study.config import StudyFile
@@ -87,7 +108,10 @@ def _report_study(folder: Path, output: Path | None, file: Path | None) -> None:
                 "change only what the report says: question, notes, about, against, primary, baseline",
             )
         study = told.model_copy(update={"benchmarks": study.benchmarks, "seeds": study.seeds})
-    write_study_report(study, SearchFolder(folder.absolute()), output, say=typer.echo)
+    say = (lambda text: None) if quiet else typer.echo
+    written = write_study_report(study, SearchFolder(folder.absolute()), output, say=say)
+    if quiet:
+        typer.echo(f"{written}/study.html")
 
 
 def _trained_alike(study: StudyFile, told: StudyFile, name: str) -> bool:

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from hbt_dist.errors import UserError
+from hbt_dist.interrupts import FirstInterrupt
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=10)
 
@@ -103,7 +104,8 @@ class EnvironmentRuntime:
         self.local_rank = int(os.environ["LOCAL_RANK"])
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
         self.device = find_device(self.local_rank)
-        self._stop = False
+        self._stop = self._has_begun = False
+        self._interrupts = FirstInterrupt(self._on_interrupt, aloud=self.rank == 0)
         self._old_handler: Any = signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def __enter__(self) -> Self:
@@ -122,18 +124,24 @@ class EnvironmentRuntime:
     def _on_sigterm(self, *_: object) -> None:
         self._stop = True
 
+    def _on_interrupt(self) -> bool:
+        self._stop = self._has_begun
+        return self._has_begun
+
     def report(self, metrics: dict[str, float]) -> None:
         """Nobody listens; the run's own metrics file holds everything."""
 
     def request(self) -> Request:
-        """STOP once SIGTERM has arrived."""
+        """STOP once SIGTERM has arrived, or Ctrl-C after the first step: before, there is nothing to save."""
+        self._has_begun = True
         return Request.STOP if self._stop else Request.NONE
 
     def close(self) -> None:
-        """Leave the process group and give the signal handler back."""
+        """Leave the process group and give the signal handlers back."""
         if dist.is_initialized():
             dist.destroy_process_group()
         signal.signal(signal.SIGTERM, self._old_handler)
+        self._interrupts.close()
 
 
 def _complete_environment() -> None:

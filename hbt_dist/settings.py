@@ -6,17 +6,16 @@ reported with the file, its line, the key, what was found and what was expected.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hbt_dist.errors import UserError
+from hbt_dist.explanations import Key, dotted_key, explain
 
-Key = tuple[str | int, ...]
 Loaded = TypeVar("Loaded", bound="Settings")
 
 
@@ -50,7 +49,7 @@ def load_settings(kind: type[Loaded], path: Path, overrides: Sequence[str] = ())
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise explain(error, kind, str(path), lines, overridden) from None
+        raise explain(error, kind, str(path), lines, overridden, data) from None
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
@@ -84,7 +83,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     lines: dict[Key, int] = {}
     for key, line in _walk(node, ()):
         if key in lines:
-            dotted = _dotted(key)
+            dotted = dotted_key(key)
             raise UserError(
                 f"{path} line {line}",
                 f"{dotted} stands twice (first in line {lines[key]})",
@@ -135,7 +134,11 @@ def set_value(data: dict[str, Any], dotted: str, value: Any, place: str) -> Key:
     key: Key = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
     here: Any = data
     for i, part in enumerate(key[:-1]):
+        if isinstance(here, list) and isinstance(part, int) and part >= len(here):
+            raise _no_element(place, key, i, value)
         step = _step(here, part, place, key[: i + 1])
+        if step is None and isinstance(key[i + 1], int) and i + 2 < len(key):
+            raise _no_element(place, key, i + 1, value)
         if step is None:
             step = here[part] = {}
         here = step
@@ -145,8 +148,21 @@ def set_value(data: dict[str, Any], dotted: str, value: Any, place: str) -> Key:
     elif isinstance(here, list) and isinstance(last, int) and last < len(here):
         here[last] = value
     else:
-        raise UserError(place, f"{_dotted(key)} does not exist", "check the key against the file")
+        raise UserError(place, f"{dotted_key(key)} does not exist", "check the key against the file")
     return key
+
+
+def _no_element(place: str, key: Key, at: int, value: Any) -> UserError:
+    """The list that a key leads through is too short, or not there: say how to write it."""
+    whole: Any = value
+    for part in reversed(key[at + 1 :]):
+        whole = {part: whole}
+    text = yaml.safe_dump([whole], default_flow_style=True, allow_unicode=True, width=1000).strip()
+    return UserError(
+        place,
+        f"{dotted_key(key[: at + 1])} does not exist: the list has no element {key[at]}",
+        f"write the list: {dotted_key(key[:at])}={text}",
+    )
 
 
 def _step(here: Any, part: str | int, place: str, key: Key) -> Any:
@@ -154,76 +170,7 @@ def _step(here: Any, part: str | int, place: str, key: Key) -> Any:
         return here.get(str(part))
     if isinstance(here, list) and isinstance(part, int) and part < len(here):
         return here[part]
-    raise UserError(place, f"{_dotted(key)} does not exist", "check the key against the file")
-
-
-def explain(
-    error: ValidationError,
-    kind: type[BaseModel],
-    file: str,
-    lines: dict[Key, int],
-    overridden: dict[Key, str],
-) -> UserError:
-    """Turn pydantic's report into one error: the first mistake in full, the others in a line each."""
-    found = [_explain_one(one, kind, file, lines, overridden) for one in error.errors()]
-    first, rest = found[0], found[1:]
-    more = [f"also: {place}: {what}" for place, what, _ in rest[:5]]
-    if len(rest) > 5:
-        more.append(f"and {len(rest) - 5} more")
-    return UserError(first[0], first[1], "\n".join([first[2], *more]).strip("\n"))
-
-
-def _explain_one(
-    one: Any, kind: type[BaseModel], file: str, lines: dict[Key, int], overridden: dict[Key, str]
-) -> tuple[str, str, str]:
-    # Discriminated unions put the tag into the location: keep only what stands in the file.
-    key: Key = tuple(one["loc"])
-    known = key
-    while known and known not in lines and known not in overridden:
-        known = known[:-1]
-    place = file
-    source = next((text for k, text in overridden.items() if key[: len(k)] == k), None)
-    if source is not None:
-        place = f"{file}, override {source!r}"
-    elif known:
-        place = f"{file} line {lines[known]}"
-    dotted = _dotted(key)
-    if dotted:
-        place = f"{place}, {dotted}"
-    message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if one["type"] == "extra_forbidden":
-        names = _fields_at(kind, key[:-1])
-        close = difflib.get_close_matches(str(key[-1]), names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(names))}"
-        return place, "unknown key", hint
-    if one["type"] == "missing":
-        return place, "is missing", f"add {key[-1]!r}"
-    value = one.get("input")
-    shown = "" if isinstance(value, dict | BaseModel) else f"{value!r}: "
-    return place, f"{shown}{message[:1].lower()}{message[1:]}", ""
-
-
-def _fields_at(kind: type[BaseModel], key: Key) -> list[str]:
-    """The names that are allowed at a place of the file, as far as its type is one block."""
-    here: list[type[BaseModel]] = [kind]
-    for part in key:
-        inner: list[type[BaseModel]] = []
-        for block in here:
-            field = block.model_fields.get(str(part))
-            if field is not None:
-                inner += _blocks(field.annotation)
-        here = inner or here  # a number (list entry) or a tag of a union stays at the same blocks
-    return [name for block in here for name in block.model_fields]
-
-
-def _blocks(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [block for inner in get_args(annotation) for block in _blocks(inner)]
-
-
-def _dotted(key: Key) -> str:
-    return ".".join(str(part) for part in key)
+    raise UserError(place, f"{dotted_key(key)} does not exist", "check the key against the file")
 
 
 def _name(value: Any) -> str:
@@ -241,7 +188,7 @@ def settings_from_items(kind: type[Loaded], items: Sequence[str]) -> Loaded:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise explain(error, kind, "command line", {}, overridden) from None
+        raise explain(error, kind, "command line", {}, overridden, data) from None
 
 
 def settings_from_options(kind: type[Loaded], **options: Any) -> Loaded:
@@ -253,4 +200,4 @@ def settings_from_options(kind: type[Loaded], **options: Any) -> Loaded:
     try:
         return kind.model_validate({key: value for key, value in options.items() if value is not None})
     except ValidationError as error:
-        raise explain(error, kind, "command line", {}, {}) from None
+        raise explain(error, kind, "command line", {}, {}, options) from None

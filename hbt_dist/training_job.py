@@ -11,7 +11,9 @@ from typing import Literal
 
 from hbt_dist.config import RunFile
 from hbt_dist.evaluation_job import check_benchmarks, evaluate_for_run
-from hbt_dist.progress import say
+from hbt_dist.interrupts import interrupted
+from hbt_dist.orchestration.config import WorkerSettings
+from hbt_dist.progress import note, say
 from hbt_dist.training.beside import beside_training, own_storage, teller
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.validation import measure_in_a_process
@@ -30,6 +32,7 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
 
     Raises:
         UserError: the run cannot be done as asked.
+        KeyboardInterrupt: Ctrl-C; the steps that were made are saved.
     """
     folder = RunFolder(run.output_dir)
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
@@ -37,7 +40,12 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
         finished = _train_and_measure(run, folder, launcher, first=first, quiet=quiet, held=held)
     if first and not finished:
         step = max(folder.checkpoint_steps(), default=0)
-        say(f"stopped at step {step} as asked; the same command continues from there")
+        stopped = f"stopped at step {step} as asked; the same command continues from there"
+        if interrupted():
+            raise KeyboardInterrupt(stopped)
+        say(stopped)
+    if interrupted():
+        raise KeyboardInterrupt
     return folder
 
 
@@ -64,8 +72,12 @@ def _train_and_measure(
         from hbt_dist.orchestration.train import train_on_ray
 
         finished = train_on_ray(run, quiet=quiet)
+        measure = measure and not interrupted()
     else:
+        if first:
+            tell_unused_workers(run)
         finished = train_in_process(run, quiet=quiet, before=lambda: _make_ready(run, folder, quiet, held))
+        measure = measure and not interrupted()
         if measure and "start" in run.evaluation.when and finished:
             _measure(run, folder, "start", quiet)
     if measure and "end" in run.evaluation.when and finished:
@@ -108,6 +120,15 @@ def train_in_process(run: RunFile, *, quiet: bool = False, before: Callable[[], 
         )
         with followers:
             return train_loop(run, runtime, quiet=quiet).finished
+
+
+def tell_unused_workers(run: RunFile) -> None:
+    """Say so where the run file asks for workers that nobody will start: Ray would have."""
+    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    asked = run.workers.num_workers
+    if asked not in (processes, WorkerSettings.model_fields["num_workers"].default):
+        number = "1 process" if processes == 1 else f"{processes} processes"
+        note(f"workers.num_workers={asked} is not used by --launcher local: {number}")
 
 
 def overlap_of(run: RunFile) -> str:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
+from hbt_dist.config import load_run
 from hbt_dist.errors import UserError
 from hbt_dist.settings import Settings, load_settings, settings_from_items
 
@@ -73,6 +74,39 @@ def test_a_wrong_override_is_named(tmp_path: Path) -> None:
     assert "unknown key" in refusal(tmp_path, "name: x\n", "inner.nothing=1")
     with pytest.raises(UserError, match="command line"):
         settings_from_items(Inner, ["rate=0"])
+
+
+def test_members_of_a_union_are_told_as_one(tmp_path: Path) -> None:
+    assert "either: 'x': must be a whole number, or a block of keys" in refusal(
+        tmp_path, "name: x\neither: x\n"
+    )
+    message = refusal(tmp_path, "name: x\neither: {rate: 0}\n")
+    assert "run.yaml line 2, either.rate: 0: must be greater than 0" in message
+    assert "also" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("batches.alpha=2", "batches.alpha: 2: must be less than or equal to 1, or a schedule"),
+        ("alpha=0.25", "did you mean batches.alpha?"),
+        ("steps=3", "did you mean training.steps or 'step'?"),
+        (
+            "evaluation.checkpoint_benchmarks.0.name=sample",
+            "write the list: evaluation.checkpoint_benchmarks",
+        ),
+    ],
+)
+def test_a_wrong_override_of_a_run_says_what_was_meant(override: str, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_run("quickstart", [override])
+    assert said in str(refused.value)
+
+
+def test_an_element_that_is_not_there_is_told_with_the_list_to_write(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "name: x\n", "parts.0.mode=b")
+    assert "parts.0 does not exist: the list has no element 0" in message
+    assert "write the list: parts=[{mode: b}]" in message
 
 
 def test_several_mistakes_are_one_error(tmp_path: Path) -> None:

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from hbt_dist.batching.code_switching.switcher import switched_passages, switched_questions
 from hbt_dist.batching.code_switching.switching import SwitchCounts
 from hbt_dist.batching.corpus_view import PlanCorpus, TextCorpus
+from hbt_dist.batching.inspect_tables import Cell, Table, render_tables
 from hbt_dist.batching.keyed import Floats
 from hbt_dist.batching.kinds import KINDS
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
@@ -29,18 +26,6 @@ _SAMPLED_ROWS = 1 << 17
 _SAMPLED_TEXTS = 2000
 _SWITCHED_ROWS = 4096
 _PAIRS_SHOWN = 30
-
-Cell = str | int | float | None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under column names. A float in a column whose name ends in `share` is a share of 1."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,33 +71,13 @@ def inspect(
     )
 
 
-def render(inspection: Inspection, width: int = 120) -> str:
-    """Return the report as text tables of at most `width` columns."""
-    out = StringIO()
-    console = Console(file=out, width=width, color_system=None, highlight=False)
-    for table in inspection.tables():
-        console.print(Text(table.title))
-        drawn = RichTable(box=None, pad_edge=False)
-        for number, name in enumerate(table.columns):
-            numeric = all(not isinstance(row[number], str) for row in table.rows)
-            drawn.add_column(
-                Text(name), justify="right" if numeric else "left", overflow="ellipsis", no_wrap=True
-            )
-        for row in table.rows:
-            drawn.add_row(*(Text(_shown(cell, name)) for cell, name in zip(row, table.columns, strict=True)))
-        console.print(drawn)
-        if table.note:
-            console.print(Text(table.note))
-        console.print()
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+def render(inspection: Inspection, width: int | None = None) -> str:
+    """Return the report as text tables.
 
-
-def _shown(cell: Cell, column: str) -> str:
-    if cell is None:
-        return "-"
-    if isinstance(cell, float):
-        return f"{100 * cell:.2f} %" if column.endswith("share") else f"{cell:,.2f}"
-    return f"{cell:,}" if isinstance(cell, int) else cell
+    Args:
+        width: columns at most; default: those of the terminal, 120 where there is none.
+    """
+    return render_tables(inspection.tables(), width)
 
 
 def _corpus_tables(corpus: PlanCorpus) -> list[Table]:
@@ -349,11 +314,14 @@ def _switched_texts(
 def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None, rows: int) -> Table:
     names, corpus = plan.corpus.languages, plan.corpus
     questions, passages = _switched_texts(plan, batch, texts)
+    several = bool((batch.sub_batch != batch.sub_batch[0]).any())
     shown: list[tuple[Cell, ...]] = []
     for i in range(min(rows, len(batch))):
         example = int(batch.example[i])
         question, passage = names[batch.question_language[i]], names[batch.passage_language[i]]
-        where: list[Cell] = [i, KINDS[batch.kind_of_row[i]], int(batch.sub_batch[i]), f"{question}-{passage}"]
+        where: list[Cell] = [KINDS[batch.kind_of_row[i]]]
+        where += [int(batch.sub_batch[i])] if several else []
+        where.append(f"{question}->{passage}")
         where.append(corpus.datasets[corpus.example_dataset[example]])
         if texts is None:
             where += [str(example), str(int(corpus.example_passage[example]))]
@@ -371,7 +339,7 @@ def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None, r
             random = " (random)" if batch.negative_filled[i, j] else ""
             negatives.append(f"{names[batch.negative_language[i, j]]}:{name}{random}")
         shown.append((*where, *([" ".join(negatives)] if batch.negative.shape[1] else [])))
-    columns = ["row", "kind", "sub-batch", "pair", "dataset", "example"]
+    columns = ["kind", *(["sub-batch"] if several else []), "pair", "dataset", "example"]
     columns += ["passage"] if texts is None else ["question", "passage"]
     columns += ["hard negatives"] if batch.negative.shape[1] else []
     left_out = len(batch) - len(shown)
@@ -379,6 +347,6 @@ def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None, r
     return Table(f"Step {batch.step:,}: {batch.kind}, {len(batch):,} rows", tuple(columns), shown, note)
 
 
-def _one_line(text: str, most: int = 60) -> str:
+def _one_line(text: str, most: int = 200) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= most else flat[: most - 1] + "…"

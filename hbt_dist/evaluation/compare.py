@@ -365,3 +365,8 @@ def _put(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
+
+
+def comparison_json(document: dict[str, Any]) -> str:
+    """The comparison as comparison.json has it, in one line."""
+    return json.dumps(_plain(document), ensure_ascii=False, allow_nan=False)

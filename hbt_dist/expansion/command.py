@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from hbt_dist.command_line import QuietOption
+
 
 def expand(
     model: Annotated[str, typer.Option(help="folder or hub name of a causal language model")],
@@ -42,7 +44,7 @@ def expand(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Expand a benchmark's questions with a language model; the same command continues an interrupted run."""
     from hbt_dist.config import BenchmarkSettings

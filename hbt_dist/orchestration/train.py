@@ -21,6 +21,7 @@ from hbt_dist.batching.plan import check_divisible
 from hbt_dist.calm import calm_libraries
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.interrupts import FirstInterrupt
 from hbt_dist.orchestration.arrival import check_arrival, marked
 from hbt_dist.orchestration.cluster import (
     Cluster,
@@ -47,7 +48,7 @@ class NoRoomError(UserError):
 def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = None) -> bool:
     """Train with Ray workers as `run.workers` says.
 
-    SIGTERM to this process has the workers write a checkpoint and end.
+    SIGTERM to this process, or Ctrl-C, has the workers write a checkpoint and end.
 
     Args:
         stop_file: once it exists, the workers write a checkpoint and end (searches stop trials so).
@@ -78,7 +79,7 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
         with (
             _Follower(folder, run, quiet=quiet or not cluster.private),
             beside_training(run, folder, _measure_on_ray(run), tell),
-            _sigterm_makes(stop_file),
+            _signals_make(stop_file),
         ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)
     return _has_finished(run, folder, stop_file)
@@ -106,13 +107,19 @@ def _has_finished(run: RunFile, folder: RunFolder, stop_file: Path, seconds: flo
 
 
 @contextmanager
-def _sigterm_makes(stop_file: Path) -> Iterator[None]:
+def _signals_make(stop_file: Path) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread hears signals
         return
+
+    def ask() -> bool:
+        stop_file.touch()
+        return True
+
     before = signal.signal(signal.SIGTERM, lambda *_: stop_file.touch())
     try:
-        yield
+        with FirstInterrupt(ask):
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -190,6 +197,8 @@ def _fit(
             ),
             run_config=settings,
         )
+        # Ray's own handler of Ctrl-C would end the workers before they have saved.
+        vars(trainer)["_register_sigint_handler"] = lambda *_: None
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:

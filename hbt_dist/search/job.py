@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.explanations import explain
 from hbt_dist.progress import say
 from hbt_dist.search.config import OBJECTIVES, SearchFile
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
-from hbt_dist.settings import explain, load_settings, read_yaml
+from hbt_dist.settings import load_settings, read_yaml
 from hbt_dist.training.run_folder import changed_settings
 
 #: Of the base run of a search: no figure of a trial depends on them, or each trial has its own.

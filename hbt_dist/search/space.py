@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.config import RunFile, find_run_file, resolve_paths
 from hbt_dist.errors import UserError
+from hbt_dist.explanations import explain
 from hbt_dist.search.config import SearchFile
-from hbt_dist.settings import apply_override, explain, read_yaml, set_value
+from hbt_dist.settings import apply_override, read_yaml, set_value
 
 Point = dict[str, Any]
 
@@ -47,7 +48,7 @@ class Base:
         try:
             RunFile.model_validate(data)
         except ValidationError as error:
-            raise explain(error, RunFile, str(path), lines, overridden) from None
+            raise explain(error, RunFile, str(path), lines, overridden, data) from None
         return cls(str(path), data)
 
     def run(self, point: Point, *, place: str, **fixed: Any) -> RunFile:
@@ -71,7 +72,7 @@ class Base:
         try:
             run = RunFile.model_validate(data)
         except ValidationError as error:
-            found = explain(error, RunFile, self.file, {}, {})
+            found = explain(error, RunFile, self.file, {}, {}, data)
             shown = json.dumps(point, ensure_ascii=False)
             raise UserError(
                 place, f"{shown} gives no run: {found.place}: {found.found}", found.expected

@@ -80,15 +80,17 @@ class RunFolder:
     def check(self, run: dict[str, Any], place: str | None = None) -> None:
         """Refuse to continue another run.
 
+        A start that failed before its first step has left nothing to continue: its folder may be used again.
+
         Args:
             run: the resolved run file as plain data.
-            place: how the folder is called in errors, if not by its path.
+            place: how the folder is called in errors, if it is a copy of a run's folder; one that has begun.
 
         Raises:
             UserError: the folder holds a run that differs in what it computes. Where its data lie may change:
                 `hbt_dist.batching.resume` and the checkpoint's manifest guard the content.
         """
-        if not self.run_file.is_file():
+        if not self.run_file.is_file() or (place is None and not self._has_begun()):
             return
         try:
             before = yaml.safe_load(self.run_file.read_text("utf-8"))
@@ -102,6 +104,11 @@ class RunFolder:
                 f"holds another run ({'; '.join(differences[:3])}{'; ...' if len(differences) > 3 else ''})",
                 "choose another output_dir, or move the folder away",
             )
+
+    def _has_begun(self) -> bool:
+        """Whether anything here was computed by the run of the run file."""
+        steps = self.metrics.is_file() and self.metrics.stat().st_size > 0
+        return steps or any(path.exists() for path in (self.checkpoints, self.model, self.evaluation))
 
     def acquire(self, wait_seconds: float = 20) -> None:
         """Become the only writer; the lock ends with the process.
@@ -190,13 +197,16 @@ def changed_settings(
         return Path(found.path).name if found.pattern == "deepspeed.config" else "a path"
 
     return [
-        f"{key}: {old!r} there, {new!r} now"
+        f"{key}: {_shown(old)} there, {_shown(new)} now"
         for key, old, new in _differences(with_paths(before, moved), with_paths(now, moved), "")
         if not any(f"{key}.".startswith(f"{free}.") for free in may_change)
     ]
 
 
 def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
+    """Every leaf that differs: (dotted key, old value, new value); None where there is none."""
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
         names = [*old, *(name for name in new if name not in old)]
         return [
@@ -207,3 +217,12 @@ def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
             )
         ]
     return [] if old == new else [(key, old, new)]
+
+
+def _shown(value: Any, most: int = 100) -> str:
+    """A value as the run file would have it, in one short line."""
+    if value is None:
+        return "nothing"
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=sys.maxsize)
+    text = text.removesuffix("...\n").strip()
+    return text if len(text) <= most else f"{text[: most - 1]}…"

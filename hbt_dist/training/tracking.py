@@ -7,11 +7,12 @@ continues from, so that every step stands in it once.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hbt_dist.progress import Progress
+from hbt_dist.progress import Progress, counted, duration
 from hbt_dist.training.run_folder import RunFolder
 
 
@@ -86,6 +87,58 @@ class StepProgress(Progress):
     def show(self, step: int, figures: dict[str, Any]) -> None:
         """Show a finished step."""
         self.update(step - self.n, note=f"loss {figures['loss']:.4f}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a run is, all its starts together; what `hbt-dist train` ends with."""
+
+    steps: int
+    of_steps: int
+    finished: bool
+    seconds: float  #: of the steps; checkpoints and evaluations are not among them
+    loss: float | None  #: of the last step
+    folder: str
+    model: str | None
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f", last loss {self.loss:.4g}"
+        return f"trained {counted(self.steps, 'step')} in {duration(self.seconds)}{loss}; model: {self.model}"
+
+
+def outcome(folder: RunFolder, of_steps: int) -> Outcome:
+    """What the folder of a run says of it.
+
+    Args:
+        of_steps: that the run asks for.
+    """
+    rows = _rows(folder.metrics)
+    last = rows[-1] if rows else {"step": 0}
+    finished = last["step"] >= of_steps and folder.model.is_dir()
+    return Outcome(
+        steps=last["step"],
+        of_steps=of_steps,
+        finished=finished,
+        seconds=round(sum(row.get("seconds", 0.0) for row in rows), 1),
+        loss=last.get("loss"),
+        folder=_shown(folder.root),
+        model=_shown(folder.model) if finished else None,
+    )
+
+
+def _shown(path: Path) -> str:
+    """The path from here, if it lies below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in metrics.read_text("utf-8", errors="replace").splitlines() if metrics.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # half-written by a crash
+            continue
+    return rows
 
 
 def cut_back(metrics: Path, step: int) -> None:

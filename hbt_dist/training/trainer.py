@@ -32,6 +32,7 @@ from hbt_dist.contrastive.kernels import check_kernel
 from hbt_dist.contrastive.world import World
 from hbt_dist.data.conversion import overlap_text
 from hbt_dist.errors import UserError
+from hbt_dist.progress import counted
 from hbt_dist.runtime import Request, Runtime
 from hbt_dist.training import fault
 from hbt_dist.training.ahead import Ahead, rows_ahead
@@ -212,7 +213,10 @@ class _Training:
                 f"converted for {self.world.size}"
             )
         dist.barrier()
-        self.notes.append(f"continuing from the checkpoint of step {found.step}")
+        total = self.settings.training.steps
+        finished = f"already finished ({found.step} of {total} steps)"
+        going_on = f"continuing from the checkpoint of step {found.step}"
+        self.notes.append(finished if found.step >= total else going_on)
         return found.step
 
     def _check_start_model(self, found: Checkpoint) -> None:
@@ -334,7 +338,7 @@ class _Training:
             f"corpus: {corpus.num_examples:,} examples, {corpus.num_passages:,} passages, "
             f"{len(corpus.languages)} languages ({' '.join(corpus.languages)})",
             f"model: {parameters:,} parameters; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
-            f"{engine['world_size']} workers on {_device_name(self.world.device)}; "
+            f"{counted(engine['world_size'], 'worker')} on {_device_name(self.world.device)}; "
             f"global batch {run.batches.global_batch_size}, "
             f"{run.training.steps} steps",
             *overlap_text(corpus).splitlines(),

@@ -146,6 +146,7 @@ def measure_in_a_process(run: RunFile) -> Measure:
             capture_output=True,
             text=True,
             check=False,
+            process_group=0,  # Ctrl-C is for the training, which ends in order
         )
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.inspect import Table, inspect, render
@@ -71,13 +72,15 @@ def test_shares_of_the_plan(mixing: str) -> None:
     shown = table(report.step, "Step 3")
     assert column(shown, "example") == [str(example) for example in batch.example[:4]]
     assert shown.note == "28 more rows"
+    without = [name for name in shown.columns if name != "sub-batch"]
+    assert without == ["kind", "pair", "dataset", "example", "passage"]
     text = render(report, width=100)
     assert max(map(len, text.splitlines())) <= 100
     assert "en-en" in text
     json.dumps(report.as_dict())
 
 
-def test_texts_and_lengths_of_a_real_corpus(tmp_path: Path) -> None:
+def test_texts_and_lengths_of_a_real_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [
         {
             "id": f"e{i}",
@@ -93,6 +96,15 @@ def test_texts_and_lengths_of_a_real_corpus(tmp_path: Path) -> None:
     corpus = build_corpus(settings, tmp_path / "cache")
     block = {"global_batch_size": 8, "alpha": 0.0, "hard_negatives": {"count": 1}}
     report = inspect(BatchPlan(corpus, BatchSettings.model_validate(block), 0), 10, step=0, texts=corpus)
+    shown = table(report.step, "Step 0")
+    assert shown.columns == ("kind", "pair", "dataset", "example", "question", "passage", "hard negatives")
+    for width in (80, 140):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = render(report).splitlines()
+        rows = lines[lines.index(next(line for line in lines if line.startswith("Step 0"))) + 2 :][:8]
+        assert max(map(cell_len, lines)) <= width
+        for line, row in zip(rows, shown.rows, strict=True):
+            assert line.split()[:4] == [*row[:4]], "the narrow columns are whole"
     assert "who" in render(report)
     assert "它" in render(report)
     assert "(random)" in render(report)

@@ -1,0 +1,67 @@
+"""Whose folder it is: another run is refused once something was computed, and told leaf by leaf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hbt_dist.errors import UserError
+from hbt_dist.training.run_folder import RunFolder
+from tests.helpers.runs import tiny_run
+
+
+def started(tmp_path: Path, run: dict[str, Any]) -> RunFolder:
+    """The folder of a run that has made a step."""
+    folder = RunFolder(tmp_path / "out")
+    folder.root.mkdir()
+    folder.write_run_file(run)
+    folder.metrics.write_text('{"step": 1, "loss": 2.0}\n')
+    return folder
+
+
+def test_differences_are_leaves_also_inside_lists(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "out", tmp_path / "cache")
+    run["data"]["sources"] = [{"name": "mine", "format": "jsonl", "path": "trian.jsonl"}]
+    folder = started(tmp_path, run)
+    folder.check(run)
+    run["data"]["sources"] = [
+        {"name": "mine", "format": "jsonl", "path": "train.jsonl"},
+        {"name": "more", "format": "sample"},
+    ]
+    with pytest.raises(UserError) as refused:
+        folder.check(run)
+    assert refused.value.found == (
+        "holds another run (data.sources.0.path: trian.jsonl there, train.jsonl now; "
+        "data.sources.1: nothing there, {format: sample, name: more} now)"
+    )
+
+
+def test_a_long_value_is_cut(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "out", tmp_path / "cache")
+    folder = started(tmp_path, run)
+    run["data"]["exclude_overlap_with"] = [{"name": "sample", "data_dir": "x" * 300}]
+    with pytest.raises(UserError) as refused:
+        folder.check(run)
+    assert len(refused.value.found) < 200
+
+
+@pytest.mark.parametrize("there", ["metrics.jsonl", "checkpoints", "model", "evaluation"])
+def test_what_was_computed_makes_the_folder_the_runs(tmp_path: Path, there: str) -> None:
+    folder = started(tmp_path, {"seed": 3})
+    folder.metrics.write_text("")  # opened, and ended before the first step
+    folder.check({"seed": 4})
+    if there == "metrics.jsonl":
+        folder.metrics.write_text("{}\n")
+    else:
+        (folder.root / there).mkdir()
+    with pytest.raises(UserError, match="seed: 3 there, 4 now"):
+        folder.check({"seed": 4})
+
+
+def test_a_copy_elsewhere_has_begun(tmp_path: Path) -> None:
+    folder = started(tmp_path, {"seed": 3})
+    folder.metrics.unlink()
+    with pytest.raises(UserError, match="s3://bucket: holds another run"):
+        folder.check({"seed": 4}, place="s3://bucket")
