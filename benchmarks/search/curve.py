@@ -4,7 +4,8 @@
     hbt-dist study ray_configs/studies/small.yaml
     python benchmarks/search/curve.py searches/alpha studies/small --output benchmarks/results
 
-Writes alpha.md, alpha_sample.csv, alpha_public.csv and alpha.png.
+Writes alpha.md, alpha_sample.csv, alpha_public.csv and alpha.png. Instead of the search's folder its
+alpha_sample.csv will do, to make the page again with another study.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ ALPHAS = {"crosslingual": 0.0, "hybrid-25": 0.25, "hybrid": 0.5, "hybrid-75": 0.
 OBJECTIVES = ("monolingual", "crosslingual", "multilingual", "rank_distance")
 
 
-def of_search(folder: Path) -> pd.DataFrame:
+def of_search(source: Path) -> pd.DataFrame:
     """One row per alpha: mean and standard deviation over seeds of each objective on the development half."""
-    rows = curve(load_search(folder), "batches.alpha")
+    if source.suffix == ".csv":
+        return pd.read_csv(source)
+    rows = curve(load_search(source), "batches.alpha")
     wide = rows.pivot(index="value", columns="objective", values=["mean", "std", "count"])
     frame = pd.DataFrame({"alpha": wide.index})
     for name in OBJECTIVES:

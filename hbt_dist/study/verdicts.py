@@ -167,8 +167,8 @@ def sentences(found: Sequence[Finding]) -> list[str]:
     if unsettled:
         seeds = "one seed does" if num_seeds == 1 else f"{num_seeds} seeds do"
         lines.append(
-            f"The models trained here differ in {what} on {_listed(unsettled)}; {seeds} not settle whether "
-            "others would."
+            f"The {name} and {reference} models trained here differ on {_listed(unsettled)}; {seeds} not "
+            "settle whether others would."
         )
     if none:
         lines.append(f"No difference in {what} is found on {_listed(none)}.")
