@@ -138,7 +138,7 @@ def _dense(labels: Int64) -> tuple[Int64, int]:
 
 
 def _same_rows(a: pd.DataFrame, b: pd.DataFrame) -> bool:
-    return len(a) == len(b) and all((a[key].to_numpy() == b[key].to_numpy()).all() for key in KEY)
+    return len(a) == len(b) and all(bool((a[key] == b[key]).all()) for key in KEY)
 
 
 def _seed_means(group: Sequence[StoredEvaluation], setting: str, metric: str) -> pd.DataFrame:

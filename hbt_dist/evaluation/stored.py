@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hbt_dist.errors import UserError
@@ -55,18 +56,19 @@ class StoredEvaluation:
     def values(self, setting: str, metric: str) -> pd.DataFrame:
         """Rows of a setting, or of "pair", which is monolingual and crosslingual together.
 
-        Columns: KEY as texts, question_cluster, num_relevant, value; rows without a value are left out.
+        Columns: KEY ("" for the candidate language of a pool), question_cluster, num_relevant, value; rows
+        without a value are left out.
         """
         frame = self.rows
         frame = frame[frame.setting == ("multilingual" if setting == "multilingual" else "pair")]
         if setting in ("monolingual", "crosslingual"):
-            same = frame.question_language.astype(str) == frame.candidate_language.astype(str)
+            same = frame.question_language == frame.candidate_language
             frame = frame[same if setting == "monolingual" else ~same]
         columns = [*KEY, "question_cluster", "num_relevant"]
         if metric not in frame:
             return pd.DataFrame(columns=[*columns, "value"])
         chosen = frame[[*columns, metric]].rename(columns={metric: "value"}).dropna(subset="value")
-        return chosen.astype(dict.fromkeys(KEY, str)).reset_index(drop=True)
+        return chosen.fillna({"candidate_language": ""}).reset_index(drop=True)
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
@@ -105,6 +107,8 @@ def read_evaluation(folder: str | Path, metrics: Sequence[str] = ("map",)) -> St
         )
     except (OSError, ValueError) as error:
         raise _no_evaluation(folder, error) from error
+    for key in ("setting", *KEY):
+        table = table.set_column(table.schema.get_field_index(key), key, table[key].cast(pa.string()))
     return StoredEvaluation(folder, results, table.to_pandas())
 
 

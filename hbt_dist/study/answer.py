@@ -210,7 +210,7 @@ def _missing(
     if known:
         document.table(
             "The smallest true gain that so many seeds find with 80 % power (paired t at 5 %), by the upper "
-            f"{PLANNING_CONFIDENCE:.0%} limit of the spread between seeds",
+            f"{100 * PLANNING_CONFIDENCE:.0f} % limit of the spread between seeds",
             ["not settled", "measured gain", "spread", *(f"{number} seeds" for number in _PLANNED_SEEDS)],
             [
                 [

@@ -19,7 +19,7 @@ from hbt_dist.errors import UserError
 from hbt_dist.evaluation.stored import SETTINGS
 from hbt_dist.pages.document import Document
 from hbt_dist.search.folder import SearchFolder, Trial, read_lines
-from hbt_dist.study.answer import LEGEND, add_answer
+from hbt_dist.study.answer import add_answer
 from hbt_dist.study.benchmark_part import BenchmarkPart
 from hbt_dist.study.config import StudyFile
 from hbt_dist.study.job import OVERLAPS, evaluations_of, trials_of
@@ -112,8 +112,8 @@ def _all_methods(
     held = sum(one.holds == "holds" for one in tested)
     weak = sum(one.holds == "questions only" for one in tested)
     document.paragraph(
-        f"{LEGEND} {held} of {len(tested)} exploratory differences (rank distances too) hold over questions "
-        f"and seeds, {weak} over questions only; tables/*_verdicts.csv says each in words."
+        f"Marks as above. {held} of {len(tested)} exploratory differences (rank distances too) hold over "
+        f"questions and seeds, {weak} over questions only; tables/*_verdicts.csv says each in words."
     )
 
 

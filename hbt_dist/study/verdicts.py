@@ -165,10 +165,12 @@ def sentences(found: Sequence[Finding]) -> list[str]:
     if lowered:
         lines.append(f"{name} lowers {what} on {_listed(lowered)}.")
     if unsettled:
+        higher, lower = ([one for one in unsettled if (one.gain > 0) == up] for up in (True, False))
+        told = [f"{word} on {_listed(some)}" for word, some in (("higher", higher), ("lower", lower)) if some]
         seeds = "one seed does" if num_seeds == 1 else f"{num_seeds} seeds do"
         lines.append(
-            f"The {name} and {reference} models trained here differ on {_listed(unsettled)}; {seeds} not "
-            "settle whether others would."
+            f"{name}'s {WORDS[setting]} mAP is {' and '.join(told)} than that of {reference}, with the "
+            f"models trained here: {seeds} not settle whether others would differ."
         )
     if none:
         lines.append(f"No difference in {what} is found on {_listed(none)}.")

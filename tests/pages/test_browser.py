@@ -49,3 +49,17 @@ def test_axe_finds_nothing(sized: Any, pages: dict[str, Path], kind: str) -> Non
     found = sized.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
     assert len(found["passes"]) > 20
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]] == []
+
+
+def test_what_is_folded_is_open_in_print(browser: Any, pages: dict[str, Path]) -> None:
+    browser.get(pages["study"].as_uri())
+    tables = "return [...document.querySelectorAll('details table')].map((one) => one.checkVisibility(%s))"
+    shown = tables % "{contentVisibilityAuto: true}"
+    assert not any(browser.execute_script(shown))
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        found = browser.execute_script(shown)
+        assert len(found) > 3
+        assert all(found)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -13,6 +13,7 @@ from hbt_dist.errors import UserError
 from hbt_dist.search.job import load_search_file, search_job
 from hbt_dist.search.space import Base
 from hbt_dist.settings import set_value
+from tests.evaluation.test_stored import monolingual_benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,3 +148,14 @@ def test_alpha_and_mixture_take_each_other_s_place() -> None:
     assert run.batches.mixture is not None
     assert [entry.kind for entry in run.batches.mixture] == ["monolingual", "any_pair"]
     assert base.run({}, place="here").batches.alpha == 0.5
+
+
+def test_a_benchmark_that_never_crosses_languages_gives_no_objective_of_that(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    monolingual_benchmark(data)
+    benchmark = {"name": "jsonl", "data_dir": str(data)}
+    with pytest.raises(UserError, match="gives no crosslingual"):
+        search_job(write(tmp_path, benchmark=benchmark), dry_run=True)
+    with pytest.raises(UserError, match="gives no rank_distance"):
+        search_job(write(tmp_path, benchmark=benchmark, objectives=["rank_distance"]), dry_run=True)
+    search_job(write(tmp_path, benchmark=benchmark, objectives=["multilingual"]), dry_run=True)
