@@ -92,6 +92,8 @@ def family_differences(
         both = sum(weights[code] for code in contrast.languages_b) / len(contrast.languages_b) - sum(
             weights[code] for code in contrast.languages_a
         ) / len(contrast.languages_a)
+        if np.allclose(both, 0.0):
+            continue  # two languages: every cell is of both
         gain = rows.gain(np.asarray(both))
         low, high = interval_of(gain, confidence)
         seeds = asdict(compare_seeds(gain.per_seed.tolist(), confidence)) if len(gain.per_seed) > 1 else None

@@ -102,6 +102,8 @@ def test_one_family_alone_has_no_difference() -> None:
     cells = list(itertools.permutations(("en", "de", "zh"), 2))
     rows = made(np.random.default_rng(5), cells)
     assert family_differences(rows, NOT_KNOWN) == []
+    two = made(np.random.default_rng(5), [("en", "fi"), ("fi", "en")])
+    assert family_differences(two, NOT_KNOWN) == []
     assert [row["pair"] for row in family_gains(rows)] == ["Indo-European -> Indo-European"]
 
 
