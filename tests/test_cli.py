@@ -82,7 +82,7 @@ def test_a_training_ends_with_one_line_and_quiet_means_quiet(tmp_path: Path) -> 
         "model": "out/model",
     }
     assert "already finished (6 of 6 steps)" in err
-    assert ", 1 worker; global batch 12" in err
+    assert ", 1 worker on cpu; global batch 12" in err
 
 
 def test_schema_describes_every_key(command: Any) -> None:
@@ -152,7 +152,7 @@ def test_a_folder_of_another_run_is_kept(command: Any, tmp_path: Path) -> None:
 
 def test_a_failed_first_start_leaves_its_folder_free(command: Any, tmp_path: Path) -> None:
     file = write_run(tmp_path / "run.yaml", tiny_run(tmp_path / "out", tmp_path / "cache"))
-    arguments = ["train", file, "--launcher", "local"]
+    arguments = ["train", file, "--launcher", "local", "workers.num_workers=1"]
     assert "4,000" in refused(command, *arguments, "batches.global_batch_size=4000")
     assert (tmp_path / "out" / "run.yaml").is_file()
     message = refused(command, *arguments, "batches.global_batch_size=3000", "seed=9")

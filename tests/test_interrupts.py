@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ import pytest
 from hbt_dist import cli
 from hbt_dist.training.checkpoint import verify
 from tests.helpers.runs import BIN, finish, losses, start, tiny_run, write_run
+
+
+@pytest.fixture(autouse=True)
+def _sigint_is_heard() -> Iterator[None]:
+    """What a job in the background starts ignores Ctrl-C; these tests' processes must not inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def wait_for_steps(output: Path, steps: int, process: Any) -> None:

@@ -14,7 +14,8 @@ from hbt_dist.training.tracking import outcome
 
 
 @pytest.fixture(autouse=True)
-def _loud_afterwards() -> Iterator[None]:
+def _loud() -> Iterator[None]:
+    hush(False)  # commands that other tests ran in this process may have been quiet
     yield
     hush(False)
 

@@ -20,9 +20,11 @@ import sys
 import tempfile
 import time
 import traceback
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnProcess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
@@ -33,19 +35,23 @@ def run_ranks(
 ) -> list[Any]:
     """Call `target` ("package.module:function", a file below the repository root) on every rank.
 
+    Args:
+        env: variables that libraries read when they are imported; the ranks are then new interpreters.
+
     Returns:
         the results, rank by rank.
 
     Raises:
         RuntimeError: a rank failed (with its traceback), or the time is over.
     """
-    context = _context()
+    context = _context() if env is None else multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         job = {"target": target, "world_size": world_size, "kwargs": kwargs, "env": env or {}}
         Path(folder, "job.pickle").write_bytes(pickle.dumps(job))
         processes = [context.Process(target=_main, args=(folder, rank)) for rank in range(world_size)]
-        for process in processes:
-            process.start()
+        with mock.patch.dict(os.environ, {**_ENVIRONMENT, **(env or {})}):
+            for process in processes:
+                process.start()
         try:
             _wait(processes, Path(folder), time.monotonic() + timeout, target)
         finally:
@@ -66,7 +72,9 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _wait(processes: list[ForkServerProcess], folder: Path, deadline: float, target: str) -> None:
+def _wait(
+    processes: Sequence[ForkServerProcess | SpawnProcess], folder: Path, deadline: float, target: str
+) -> None:
     while any(process.is_alive() for process in processes):
         if any(process.exitcode not in (None, 0) for process in processes) or time.monotonic() > deadline:
             break

@@ -74,7 +74,7 @@ class Workers:
         assert pid is not None
         os.kill(pid, number)
 
-    def wait(self, timeout: float = 120) -> list[int]:
+    def wait(self, timeout: float = 300) -> list[int]:
         """Exit codes, rank by rank; minus the signal for a process that died of one.
 
         Raises:
@@ -104,7 +104,7 @@ class Workers:
 
 
 def run_workers(
-    world_size: int, arguments: list[str | Path], folder: Path, timeout: float = 120, **environment: str
+    world_size: int, arguments: list[str | Path], folder: Path, timeout: float = 300, **environment: str
 ) -> Workers:
     """Start and expect success."""
     group = Workers(world_size, arguments, folder, **environment)

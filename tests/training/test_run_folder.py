@@ -27,13 +27,13 @@ def test_differences_are_leaves_also_inside_lists(tmp_path: Path) -> None:
     folder = started(tmp_path, run)
     folder.check(run)
     run["data"]["sources"] = [
-        {"name": "mine", "format": "jsonl", "path": "train.jsonl"},
+        {"name": "yours", "format": "jsonl", "path": "elsewhere/trian.jsonl"},  # where data lie may change
         {"name": "more", "format": "sample"},
     ]
     with pytest.raises(UserError) as refused:
         folder.check(run)
     assert refused.value.found == (
-        "holds another run (data.sources.0.path: trian.jsonl there, train.jsonl now; "
+        "holds another run (data.sources.0.name: mine there, yours now; "
         "data.sources.1: nothing there, {format: sample, name: more} now)"
     )
 
