@@ -97,7 +97,7 @@ class EnvironmentRuntime:
     folder_wait_seconds = 20.0
 
     def __init__(self, timeout: timedelta | None = None) -> None:
-        _complete_environment()
+        self._own_variables = _complete_environment()
         self._timeout = timeout or PROCESS_GROUP_TIMEOUT
         self.rank = int(os.environ["RANK"])
         self.world_size = int(os.environ["WORLD_SIZE"])
@@ -137,14 +137,17 @@ class EnvironmentRuntime:
         return Request.STOP if self._stop else Request.NONE
 
     def close(self) -> None:
-        """Leave the process group and give the signal handlers back."""
+        """Leave the process group; give back signal handlers, and variables that nobody had set."""
         if dist.is_initialized():
             dist.destroy_process_group()
+        for name in self._own_variables:
+            os.environ.pop(name, None)  # a process started later must not take the rank and port of this one
         signal.signal(signal.SIGTERM, self._old_handler)
         self._interrupts.close()
 
 
-def _complete_environment() -> None:
+def _complete_environment() -> tuple[str, ...]:
+    """Add what is missing; returns the variables of a process that is alone."""
     if (
         "RANK" not in os.environ
         and "SLURM_PROCID" in os.environ
@@ -159,6 +162,7 @@ def _complete_environment() -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+        return (*_PLAIN, "MASTER_PORT")
     missing = [
         name for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
     ]
@@ -169,6 +173,7 @@ def _complete_environment() -> None:
             "start with torchrun, deepspeed or srun, "
             "or export MASTER_ADDR (host of rank 0) and MASTER_PORT (a free port there)",
         )
+    return ()
 
 
 class RayRuntime:
