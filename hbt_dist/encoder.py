@@ -391,10 +391,8 @@ def _save_dense(layer: DenseLayer, folder: Path) -> None:
             "activation_function": f"torch.nn.modules.{place}",
         },
     )
-    state = {
-        f"linear.{name}": value.detach().cpu().contiguous()
-        for name, value in layer.linear.state_dict().items()
-    }
+    weights = layer.linear.state_dict().items()
+    state = {f"linear.{name}": value.detach().cpu().contiguous() for name, value in weights}
     save_file(state, folder / "model.safetensors")
 
 

@@ -30,6 +30,7 @@ _KNOWN = {
     "FacebookAI/xlm-roberta-base": (278_043_648, 192_398_592),
     "FacebookAI/xlm-roberta-large": (559_890_432, 256_531_456),
     "sentence-transformers/LaBSE": (470_926_848, 385_281_792),
+    "sentence-transformers/all-MiniLM-L6-v2": (22_713_216, 11_918_592),
 }
 #: bfloat16 TFLOP/s that encoders of this size reach on an A100, about 40 % of its 312.
 REACHED_TFLOPS = 125.0
