@@ -203,7 +203,9 @@ def search(
     from hbt_dist.search.job import search_job
 
     folder = search_job(file, overrides or [], dry_run=dry_run, retry_failed=retry_failed, quiet=quiet)
-    if not dry_run:
+    if quiet and not dry_run:
+        typer.echo(str(folder))
+    elif not dry_run:
         typer.echo(f"search: {folder}\nanalyse it with: hbt-dist report {folder}")
 
 

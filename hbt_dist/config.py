@@ -10,12 +10,12 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from hbt_dist.batching.config import BatchSettings
 from hbt_dist.command_line import EMBEDDED
 from hbt_dist.contrastive.config import LossSettings, StepSettings
-from hbt_dist.data.config import BenchmarkSettings, DataSettings
+from hbt_dist.data.config import BenchmarkSettings, DataSettings, check_labels
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.modeling import ModelSettings
@@ -34,6 +34,9 @@ __all__ = [
     "load_run",
     "resolve_paths",
 ]
+
+#: Context of a validation: the file was accepted once, by this version or an older one.
+_RECORDED = {"recorded": True}
 
 
 class RunEvaluation(Settings):
@@ -56,6 +59,13 @@ class RunEvaluation(Settings):
     scoring: EvaluationSettings = Field(
         default_factory=EvaluationSettings, description="how embeddings are made and scored"
     )
+
+    @model_validator(mode="after")
+    def _a_label_each(self, info: ValidationInfo) -> RunEvaluation:
+        if info.context is not _RECORDED:
+            check_labels(benchmarks=self.benchmarks)
+            check_labels(checkpoint_benchmarks=self.checkpoint_benchmarks)
+        return self
 
 
 class RunFile(Settings):
@@ -108,6 +118,15 @@ class RunFile(Settings):
                     "batches.global_batch_size is 1 without hard negatives: nothing to contrast with"
                 )
         return self
+
+    @classmethod
+    def recorded(cls, data: Any) -> RunFile:
+        """The run file that a run or a search has left; one that would be refused today stays readable.
+
+        Raises:
+            ValidationError: it is none.
+        """
+        return cls.model_validate(data, context=_RECORDED)
 
     def plain(self) -> dict[str, Any]:
         """The resolved run file as plain data (YAML, JSON)."""

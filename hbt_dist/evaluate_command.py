@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,125 +12,88 @@ import typer
 from hbt_dist.command_line import QuietOption
 from hbt_dist.errors import UserError
 
-MODEL, BENCHMARK, SCORING, EXPANSION, OUTPUT = "Model", "Benchmark", "Scoring", "Expansion", "Output"
+in_model = partial(typer.Option, rich_help_panel="Model")
+in_benchmark = partial(typer.Option, rich_help_panel="Benchmark")
+in_scoring = partial(typer.Option, rich_help_panel="Scoring")
+in_expansion = partial(typer.Option, rich_help_panel="Expansion")
+in_output = partial(typer.Option, rich_help_panel="Output")
 
 
 def evaluate(
     model: Annotated[
         str,
-        typer.Option(
-            help="folder or hub name: hbt-dist, sentence-transformers or transformers", rich_help_panel=MODEL
-        ),
+        in_model(help="folder or hub name: hbt-dist, sentence-transformers or transformers"),
     ],
     benchmark: Annotated[
         str,
-        typer.Option(
-            help="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...", rich_help_panel=BENCHMARK
-        ),
+        in_benchmark(help="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ..."),
     ],
     output: Annotated[
         Path,
-        typer.Option(
-            help="folder for report.html, results.json, pair_matrix.csv, ...", rich_help_panel=OUTPUT
-        ),
+        in_output(help="folder for report.html, results.json, pair_matrix.csv, ..."),
     ],
     data_dir: Annotated[
         Path | None,
-        typer.Option(
-            help="folder of the benchmark's files; default: from the hub", rich_help_panel=BENCHMARK
-        ),
+        in_benchmark(help="folder of the benchmark's files; default: from the hub"),
     ] = None,
-    variant: Annotated[
-        str | None, typer.Option(help="such as sentence or sentence+context", rich_help_panel=BENCHMARK)
-    ] = None,
-    languages: Annotated[
-        str | None, typer.Option(help="only these, separated by commas", rich_help_panel=BENCHMARK)
-    ] = None,
+    variant: Annotated[str | None, in_benchmark(help="such as sentence or sentence+context")] = None,
+    languages: Annotated[str | None, in_benchmark(help="only these, separated by commas")] = None,
     training_languages: Annotated[
         str | None,
-        typer.Option(
-            help="languages seen in training, to report others apart; default: what the model recorded",
-            rich_help_panel=MODEL,
-        ),
+        in_model(help="languages seen in training, to report others apart; default: what the model recorded"),
     ] = None,
-    question_prefix: Annotated[
-        str | None, typer.Option(help="put before every question", rich_help_panel=MODEL)
-    ] = None,
-    passage_prefix: Annotated[
-        str | None, typer.Option(help="put before every passage", rich_help_panel=MODEL)
-    ] = None,
+    question_prefix: Annotated[str | None, in_model(help="put before every question")] = None,
+    passage_prefix: Annotated[str | None, in_model(help="put before every passage")] = None,
     pooling: Annotated[
         Literal["mean", "cls", "last"] | None,
-        typer.Option(help="default: what the model recorded", rich_help_panel=MODEL),
+        in_model(help="default: what the model recorded"),
     ] = None,
     max_question_tokens: Annotated[
-        int | None, typer.Option(min=4, help="default: what the model recorded", rich_help_panel=MODEL)
+        int | None, in_model(min=4, help="default: what the model recorded")
     ] = None,
     max_passage_tokens: Annotated[
-        int | None, typer.Option(min=4, help="default: what the model recorded", rich_help_panel=MODEL)
+        int | None, in_model(min=4, help="default: what the model recorded")
     ] = None,
     launcher: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="local: in this process; ray: on actors of a Ray cluster", rich_help_panel=SCORING),
+        in_scoring(help="local: in this process; ray: on actors of a Ray cluster"),
     ] = "local",
-    actors: Annotated[
-        int, typer.Option(min=1, help="Ray actors; each encodes and scores a part", rich_help_panel=SCORING)
-    ] = 2,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster; default as in workers.address", rich_help_panel=SCORING)
-    ] = None,
+    actors: Annotated[int, in_scoring(min=1, help="Ray actors; each encodes and scores a part")] = 2,
+    address: Annotated[str | None, in_scoring(help="Ray cluster; default as in workers.address")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="scoring settings, such as num_shards=4",
-            rich_help_panel=SCORING,
-        ),
+        in_scoring("--set", metavar="KEY=VALUE", help="scoring settings, such as num_shards=4"),
     ] = None,
     expansions: Annotated[
         Path | None,
-        typer.Option(
-            help="expansion file (hbt-dist expand): ask with expanded questions", rich_help_panel=EXPANSION
-        ),
+        in_expansion(help="expansion file (hbt-dist expand): ask with expanded questions"),
     ] = None,
     combine: Annotated[
         Literal["concatenate", "mean", "rrf"] | None,
-        typer.Option(
-            help="with --expansions: one text, mean of embeddings, or fused rankings; default concatenate",
-            rich_help_panel=EXPANSION,
+        in_expansion(
+            help="with --expansions: one text, mean of embeddings, or fused rankings; default concatenate"
         ),
     ] = None,
     repeat_question: Annotated[
         int | None,
-        typer.Option(
-            help="concatenate: how often the question stands before its expansions", rich_help_panel=EXPANSION
-        ),
+        in_expansion(help="concatenate: how often the question stands before its expansions"),
     ] = None,
     expansion_languages: Annotated[
         str | None,
-        typer.Option(
-            help="use only expansions in these languages, separated by commas", rich_help_panel=EXPANSION
-        ),
+        in_expansion(help="use only expansions in these languages, separated by commas"),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option(
-            "--overwrite", help="replace an evaluation of another model or benchmark", rich_help_panel=OUTPUT
-        ),
+        in_output("--overwrite", help="replace an evaluation of another model or benchmark"),
     ] = False,
-    trec: Annotated[
-        bool, typer.Option("--trec", help="also write TREC run and qrels", rich_help_panel=OUTPUT)
-    ] = False,
+    trec: Annotated[bool, in_output("--trec", help="also write TREC run and qrels")] = False,
     trust_remote_code: Annotated[
         bool,
-        typer.Option(
-            "--trust-remote-code", help="run Python code that comes with the model", rich_help_panel=MODEL
-        ),
+        in_model("--trust-remote-code", help="run Python code that comes with the model"),
     ] = False,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="print the means as JSON instead of a table", rich_help_panel=OUTPUT),
+        in_output("--json", help="print the means as JSON instead of a table"),
     ] = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -114,6 +114,7 @@ def evaluate_job(
     seen = training_languages if training_languages is not None else loaded.facts.get("languages")
     facts = {
         "model": model,
+        **({"label": benchmark.label} if benchmark.is_labelled else {}),
         "text": loaded.text.model_dump(),
         "scoring": scoring.model_dump(mode="json"),
         "training": loaded.facts,

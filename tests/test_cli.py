@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import typer
 import yaml
 
 import hbt_dist
-from hbt_dist.cli import app, main
+from hbt_dist.cli import app
 from hbt_dist.command_line import EMBEDDED
 from hbt_dist.config import BenchmarkSettings, load_run
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation_job import keep_another, load
 from hbt_dist.model_names import check_hub_reachable
 from hbt_dist.training_job import tell_unused_workers
+from tests.helpers.command_line import call_main
 from tests.helpers.runs import hbt_dist as hbt_dist_process
 from tests.helpers.runs import tiny_run, write_run
 
@@ -29,17 +31,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     """Call the command line in this process, in an empty folder: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["hbt-dist", *(str(argument) for argument in arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
+    return partial(call_main, monkeypatch, capsys)
 
 
 def test_help_fits_a_screen_and_version(command: Any) -> None:

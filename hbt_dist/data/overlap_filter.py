@@ -36,6 +36,8 @@ def identity_of(benchmark: BenchmarkSettings, digest: Callable[[Path], str]) -> 
         UserError: there is no such benchmark or folder.
     """
     identity: dict[str, Any] = {"name": benchmark.name, "variant": benchmark.variant, "version": VERSION}
+    if benchmark.is_labelled:
+        identity["label"] = benchmark.label  # the corpus' counts are told by it
     entry = BENCHMARKS.get(benchmark.name)
     if entry is None or not entry.needs_files:
         # Without files its content is its identity; an unknown name raises the error that says so.

@@ -43,6 +43,9 @@ from hbt_dist.evaluation.shard import CACHE_BYTES, Shard, arrange_questions
 if TYPE_CHECKING:
     from hbt_dist.data.benchmark import Benchmark
 
+#: Ranks of the relevant candidates, and the ranked lists where they were asked for.
+Ranked = tuple[RelevantRanks, TopLists | None]
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -90,24 +93,48 @@ def evaluate(
         UserError: embeddings that do not fit the benchmark, or a vector that cannot be ranked.
     """
     settings = settings or EvaluationSettings()
-    check_shapes(
+
+    def rank(plan: ScoringPlan, questions: Rows, candidates: Rows) -> Ranked:
+        return rank_in_process(benchmark, plan, questions, candidates, settings=settings, progress=progress)
+
+    return evaluate_ranked_by(
+        rank,
+        benchmark,
         question_embeddings,
         candidate_embeddings,
-        len(benchmark.question_ids),
-        len(benchmark.candidate_ids),
-        benchmark.name,
+        settings=settings,
+        seen_languages=seen_languages,
+        provenance=provenance,
+        language_vectors=language_vectors,
     )
-    question_embeddings, candidate_embeddings, facts = remove_languages(
-        benchmark, question_embeddings, candidate_embeddings, settings, language_vectors
+
+
+def evaluate_ranked_by(
+    rank: Callable[[ScoringPlan, Rows, Rows], Ranked],
+    benchmark: Benchmark,
+    questions: Rows,
+    candidates: Rows,
+    *,
+    settings: EvaluationSettings,
+    seen_languages: Sequence[str] | None,
+    provenance: dict[str, Any] | None,
+    language_vectors: Mapping[str, Rows] | None,
+) -> Evaluation:
+    """What `evaluate` does, wherever the ranks are computed.
+
+    Args:
+        rank: called with the plan, the questions' and the candidates' embeddings, languages removed.
+    """
+    check_shapes(questions, candidates, benchmark.num_questions, benchmark.num_candidates, benchmark.name)
+    questions, candidates, facts = remove_languages(
+        benchmark, questions, candidates, settings, language_vectors
     )
     plan = plan_scoring(benchmark)
-    ranks, top = rank_in_process(
-        benchmark, plan, question_embeddings, candidate_embeddings, settings=settings, progress=progress
-    )
+    ranks, top = rank(plan, questions, candidates)
     consistency = None
     if settings.consistency_questions != 0:
         consistency = ranking_consistency(
-            benchmark, plan, question_embeddings, candidate_embeddings, num_ids=settings.consistency_questions
+            benchmark, plan, questions, candidates, num_ids=settings.consistency_questions
         )
     return assemble(
         benchmark,
@@ -128,7 +155,7 @@ def rank_in_process(
     settings: EvaluationSettings,
     progress: Callable[[int], None] | None = None,
     cache_bytes: int = CACHE_BYTES,
-) -> tuple[RelevantRanks, TopLists | None]:
+) -> Ranked:
     """Ranks with all shards in this process."""
     arranged = arrange_questions(plan, questions, question_names(benchmark))
     blocks = plan.shard_blocks(settings.num_shards)

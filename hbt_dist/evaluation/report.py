@@ -110,7 +110,7 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
     """
     benchmark = results["benchmark"]
     model = _model_name(results)
-    on = f"{benchmark['name']} ({benchmark['variant']})"
+    on = f"{results['provenance'].get('label') or benchmark['name']} ({benchmark['variant']})"
     document = Document(f"{model} on {on}" if model else on, _sentence(results), "evaluation report")
     document.heading("Settings")
     document.facts(_settings(results))

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.errors import UserError
-from hbt_dist.orchestration.nodes import appears, differing_versions, package_versions
+from hbt_dist.orchestration.nodes import differing_versions, package_versions
+from hbt_dist.training.checkpoint import appears
 
 
 @contextmanager

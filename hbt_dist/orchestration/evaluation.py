@@ -26,17 +26,15 @@ from tqdm.auto import tqdm
 from hbt_dist.data.benchmark import Benchmark
 from hbt_dist.encoder import load_encoder
 from hbt_dist.errors import UserError
-from hbt_dist.evaluation.bias import ranking_consistency
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, texts_of
 from hbt_dist.evaluation.encode import Role, embedding_files, encode_rows
-from hbt_dist.evaluation.evaluation import Evaluation, assemble, question_names
+from hbt_dist.evaluation.evaluation import Evaluation, Ranked, evaluate_ranked_by, question_names
 from hbt_dist.evaluation.faiss_lists import merge_parts, part_keys
 from hbt_dist.evaluation.kernels import torch_device
-from hbt_dist.evaluation.language_removal import remove_languages
-from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
+from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
-from hbt_dist.evaluation.rows import Rows, check_shapes
+from hbt_dist.evaluation.rows import Rows
 from hbt_dist.evaluation.shard import Counts, Shard, arrange_questions
 from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, without_gpus
 from hbt_dist.progress import say
@@ -376,22 +374,17 @@ def evaluate_with_actors(
     candidates: Rows
     questions = actors.encode(model, benchmark.question_texts, "question", settings, progress=progress)
     candidates = actors.encode(model, benchmark.candidate_texts, "passage", settings, progress=progress)
-    check_shapes(questions, candidates, benchmark.num_questions, benchmark.num_candidates, benchmark.name)
-    questions, candidates, facts = remove_languages(
-        benchmark, questions, candidates, settings, language_vectors
-    )
-    plan = plan_scoring(benchmark)
-    ranks, top = actors.rank(benchmark, plan, questions, candidates, settings)
-    consistency = None
-    if settings.consistency_questions != 0:
-        consistency = ranking_consistency(
-            benchmark, plan, questions, candidates, num_ids=settings.consistency_questions
-        )
-    return assemble(
+
+    def rank(plan: ScoringPlan, questions: Rows, candidates: Rows) -> Ranked:
+        return actors.rank(benchmark, plan, questions, candidates, settings)
+
+    return evaluate_ranked_by(
+        rank,
         benchmark,
-        ranks,
-        top,
-        consistency=consistency,
+        questions,
+        candidates,
+        settings=settings,
         seen_languages=seen_languages,
-        provenance={**(provenance or {}), **facts},
+        provenance=provenance,
+        language_vectors=language_vectors,
     )

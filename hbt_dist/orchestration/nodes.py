@@ -17,9 +17,11 @@ from typing import Any
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
 from hbt_dist.run_paths import paths_in
+from hbt_dist.training.checkpoint import appears
 
 #: Packages whose versions must be equal on all nodes: they write or read what others get.
 SAME_VERSIONS = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
+_LATE_SECONDS = 10.0  # a network file system may show a new file so much later
 
 
 @dataclass(frozen=True)
@@ -170,22 +172,12 @@ def shared_folder_problems(folder: Path, nodes: Sequence[Node], seconds: float =
                 problems.append(f"{node}: {_first_line(answer)}")
             elif answer is not None:
                 problems.append(f"{node}: {answer}")
-            elif not appears(folder / name):
+            elif not appears(folder / name, _LATE_SECONDS):
                 problems.append(f"{node}: a file written there does not arrive here")
         return problems
     finally:
         for name in (token, *own):
             (folder / name).unlink(missing_ok=True)
-
-
-def appears(path: Path, seconds: float = 10) -> bool:
-    """Whether a file is there; network file systems may show a new one late."""
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def _missing_on_node() -> Callable[..., Any]:

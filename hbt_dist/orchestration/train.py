@@ -11,7 +11,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -197,12 +197,32 @@ def _fit(
             ),
             run_config=settings,
         )
-        # Ray's own handler of Ctrl-C would end the workers before they have saved.
-        vars(trainer)["_register_sigint_handler"] = lambda *_: None
         try:
-            trainer.fit()
+            _beside_the_main_thread(trainer.fit)
         except ray.train.TrainingFailedError as error:
             raise _explain(error, folder, start) from error
+
+
+def _beside_the_main_thread(work: Callable[[], object]) -> None:
+    """Do it in another thread, where Ray does not put its own handler of Ctrl-C in the place of ours.
+
+    Ray's would end the workers before they have saved. The main thread waits, and hears signals meanwhile.
+    """
+    problems: list[BaseException] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # raised again in the thread that waits
+            problems.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, name="fit", daemon=True).start()
+    ended.wait()
+    if problems:
+        raise problems[0]
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from hbt_dist.batching.config import KINDS
 from hbt_dist.config import BenchmarkSettings
+from hbt_dist.data.config import check_labels
 from hbt_dist.settings import Settings
 
 Direction = Literal["max", "min"]
@@ -207,6 +208,7 @@ class SearchFile(Settings):
             raise ValueError("early_stopping needs evaluate_checkpoints: true")
         if self.early_stopping is not None and self.early_stopping.metric not in self.objectives:
             raise ValueError(f"early_stopping: {self.early_stopping.metric} is none of the objectives")
+        check_labels(benchmark=self.benchmark, test_benchmarks=self.test_benchmarks)
         if any(resource <= 0 for resource in self.trial_resources.values()) or not self.trial_resources:
             raise ValueError("trial_resources: a positive amount of at least one resource")
         return self

@@ -15,10 +15,10 @@ from hbt_dist.search.config import OBJECTIVES, SearchFile
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
 from hbt_dist.settings import load_settings, read_yaml
-from hbt_dist.training.run_folder import changed_settings
+from hbt_dist.training.run_folder import changed_settings, first_of
 
-#: Of the base run of a search: no figure of a trial depends on them, or each trial has its own.
-_BASE_MAY_CHANGE = (
+#: Of the base run of a search or a study: no figure of a trial depends on them, or each trial has its own.
+CHANGES_NO_FIGURE = (
     "name",
     "seed",
     "output_dir",
@@ -117,17 +117,16 @@ def check_base(folder: SearchFolder, search: SearchFile, base: RunFile) -> None:
     if not file.is_file():
         return
     try:
-        before = RunFile.model_validate(read_yaml(file)[0])
+        before = RunFile.recorded(read_yaml(file)[0])
     except ValidationError as error:
         raise explain(error, RunFile, str(file), {}, {}) from None
     differences = changed_settings(
-        before.plain(), base.plain(), may_change=(*_BASE_MAY_CHANGE, *search.space), may_move=("made",)
+        before.plain(), base.plain(), may_change=(*CHANGES_NO_FIGURE, *search.space), may_move=("made",)
     )
     if differences:
         raise UserError(
             str(folder.root),
-            f"its trials so far began with another base run ({'; '.join(differences[:3])}"
-            f"{'; ...' if len(differences) > 3 else ''})",
+            f"its trials so far began with another base run ({first_of(differences)})",
             f"put {search.run} back as it was (see base.yaml there), or choose another output_dir;\n"
             "warm_start lets optuna learn from the old one",
         )

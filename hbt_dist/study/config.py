@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from hbt_dist.data.config import BenchmarkSettings
+from hbt_dist.data.config import BenchmarkSettings, check_labels
 from hbt_dist.settings import Settings
 
 
@@ -123,9 +123,7 @@ class StudyFile(Settings):
                 )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: each seed once, found {self.seeds}")
-        labels = [benchmark.label for benchmark in self.all_benchmarks()]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"benchmarks: each once, found {labels}")
+        check_labels(benchmarks=self.benchmarks, later_benchmarks=self.later_benchmarks)
         return self
 
     def all_benchmarks(self) -> tuple[BenchmarkSettings, ...]:

@@ -7,7 +7,8 @@ hours are estimates:
     states        weights, gradients, optimizer (`hbt_dist.training.memory`)
     work          6 P' T floating-point operations for T tokens per step with P' parameters outside the
                   embeddings; 8 P' T with the cached step, whose forward pass runs twice
-    hours         work / (workers x `tflops` x 1e12), with `tflops` what one GPU really reaches
+    hours         work / (workers x `tflops` x 1e12), with `tflops` what one GPU really reaches; none on a
+                  CPU, whose kinds differ by more than an estimate may be off
 """
 
 from __future__ import annotations
@@ -43,31 +44,81 @@ def describe_study(study: Study, tflops: float = REACHED_TFLOPS) -> str:
         f"{file.name}: {file.question}",
         f"{len(study.bases)} methods to train x {len(file.seeds)} seeds",
     ]
-    total = 0.0
-    for name, run in study.runs.items():
-        found = estimate(run, tflops)
-        total += found["hours"] * run.workers.num_workers * len(file.seeds) if found["hours"] else 0.0
-        hours = "unknown" if found["hours"] is None else f"{found['hours']:.2f} h"
-        memory = "unknown" if found["state_gib"] is None else f"{found['state_gib']:.2f} GiB"
-        size = f"{run.training.steps:,} steps x {run.batches.global_batch_size} rows"
-        where = f"states {memory} on each of {run.workers.num_workers} workers"
-        lines.append(f"  {name}: {found['rows']}; {size}; {found['parameters']}; {where}; {hours} a seed")
+    found = {name: estimate(run, tflops) for name, run in study.runs.items()}
+    lines += [_training_line(name, run, found[name]) for name, run in study.runs.items()]
     for name, method in file.methods.items():
         if method.trained_as is not None:
             lines.append(f"  {name}: the models of {method.trained_as}, measured otherwise")
     for benchmark in file.all_benchmarks():
         lines.append(f"  benchmark {benchmark.label}: {_benchmark_size(benchmark)}")
-    lines.append(
-        f"about {total:.1f} GPU hours of training at {tflops:.0f} TFLOP/s per GPU, evaluation not counted; "
-        f"folder {file.output_dir}"
-    )
+    lines.append(f"{_sum_line(study, found, tflops)}; evaluation not counted; folder {file.output_dir}")
     return "\n".join(lines)
 
 
+def _training_line(name: str, run: RunFile, found: dict[str, Any]) -> str:
+    memory = "unknown" if found["state_gib"] is None else f"{found['state_gib']:.2f} GiB"
+    size = (
+        f"{run.training.steps:,} steps x {run.batches.global_batch_size} rows, at most "
+        f"{_millions(found['tokens'])} tokens"
+    )
+    where = f"states {memory} on each of {run.workers.num_workers} workers"
+    if _on_cpu(run):
+        hours = "time on a CPU not estimated"
+    elif found["hours"] is None:
+        hours = "time unknown"
+    else:
+        hours = f"{_hours(found['hours'])} a seed"
+    return f"  {name}: {found['rows']}; {size}; {found['parameters']}; {where}; {hours}"
+
+
+def _sum_line(study: Study, found: dict[str, dict[str, Any]], tflops: float) -> str:
+    """What is known of all trainings together: GPU hours, and tokens where a CPU trains."""
+    seeds = len(study.file.seeds)
+    on_cpu = [name for name, run in study.runs.items() if _on_cpu(run)]
+    parts = []
+    if len(on_cpu) < len(study.runs):
+        hours = sum(
+            (found[name]["hours"] or 0.0) * run.workers.num_workers * seeds
+            for name, run in study.runs.items()
+            if name not in on_cpu
+        )
+        parts.append(f"{_hours(hours, 'GPU hours')} of training at {tflops:.0f} TFLOP/s per GPU")
+    if on_cpu:
+        tokens = sum(found[name]["tokens"] for name in on_cpu) * seeds
+        parts.append(
+            f"at most {_millions(tokens)} tokens of training on a CPU, whose time is not estimated: "
+            "run one training of few steps and multiply"
+        )
+    return "; ".join(parts)
+
+
+def _on_cpu(run: RunFile) -> bool:
+    """Whether it is known that no GPU will train: the run says so, or its cluster is this machine alone."""
+    alone = run.workers.address == "local" and not torch.cuda.is_available()
+    return run.workers.use_gpu is False or (run.workers.use_gpu == "auto" and alone)
+
+
+def _hours(hours: float, unit: str = "h") -> str:
+    return f"about {hours:.{1 if hours >= 10 else 2}f} {unit}" if hours >= 0.01 else f"less than 0.01 {unit}"
+
+
+def _millions(number: int) -> str:
+    return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:,.1f} M"
+
+
 def estimate(run: RunFile, tflops: float) -> dict[str, Any]:
-    """Rows, parameters, GiB of states per worker and hours of one training; None where it cannot be known."""
+    """Rows, tokens, parameters, GiB of states per worker and hours on GPUs of one training.
+
+    Tokens are an upper bound: every text as long as it may be. None stands for what cannot be known.
+    """
+    text = run.model.text
+    passages = 1 + run.batches.hard_negatives.count
+    tokens = run.batches.global_batch_size * (
+        text.get("max_question_tokens", 64) + passages * text.get("max_passage_tokens", 256)
+    )
     found: dict[str, Any] = {
         "rows": _rows(run),
+        "tokens": tokens * run.training.steps,
         "parameters": "parameters unknown",
         "state_gib": None,
         "hours": None,
@@ -77,15 +128,13 @@ def estimate(run: RunFile, tflops: float) -> dict[str, Any]:
         return found
     whole, working = counted
     workers = run.workers.num_workers
-    config = None if run.deepspeed.config is None else load_deepspeed_config(run.deepspeed.config)
+    config = None
+    if run.deepspeed.config is not None:
+        clipping = run.optimizer.gradient_clipping  # the file may leave it to the run
+        config = load_deepspeed_config(run.deepspeed.config, gradient_clipping=clipping)
     found["parameters"] = f"{whole / 1e6:.1f} M parameters"
     found["state_gib"] = state_bytes(config, whole, workers) / 1024**3
-    text = run.model.text
-    passages = 1 + run.batches.hard_negatives.count
-    tokens = run.batches.global_batch_size * (
-        text.get("max_question_tokens", 64) + passages * text.get("max_passage_tokens", 256)
-    )
-    work = (8 if run.step.mode != "direct" else 6) * working * tokens * run.training.steps
+    work = (8 if run.step.mode != "direct" else 6) * working * found["tokens"]
     found["hours"] = work / (workers * tflops * 1e12) / 3600
     return found
 

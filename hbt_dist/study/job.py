@@ -185,16 +185,18 @@ def study_job(
     """
     from hbt_dist.jobs import check_benchmarks
     from hbt_dist.orchestration.search import run_trials
+    from hbt_dist.study.bases import check_bases
 
     say: Say = (lambda text: None) if quiet else say_line
     study = Study.load(path, overrides)
+    folder = SearchFolder(Path(study.file.output_dir))
+    check_bases(study, folder)
     if dry_run:
         from hbt_dist.study.dry_run import describe_study
 
         print(describe_study(study))
         return Path(study.file.output_dir)
     fingerprints = check_benchmarks(study.file.all_benchmarks())
-    folder = SearchFolder(Path(study.file.output_dir))
     folder.open(
         _described(study.file),
         {"study.yaml": study.file.model_dump(mode="json")},

@@ -48,7 +48,7 @@ def export_checkpoint(source: Path, to: Path) -> Checkpoint:
     found = _find(source.absolute())
     root = RunFolder(found.folder.parent.parent)
     try:
-        run = RunFile.model_validate(yaml.safe_load(root.run_file.read_text("utf-8")))
+        run = RunFile.recorded(yaml.safe_load(root.run_file.read_text("utf-8")))
     except (OSError, ValueError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
         raise UserError(

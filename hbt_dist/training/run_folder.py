@@ -90,7 +90,7 @@ class RunFolder:
             UserError: the folder holds a run that differs in what it computes. Where its data lie may change:
                 `hbt_dist.batching.resume` and the checkpoint's manifest guard the content.
         """
-        if not self.run_file.is_file() or (place is None and not self._has_begun()):
+        if not self.run_file.is_file() or (place is None and not self.has_begun()):
             return
         try:
             before = yaml.safe_load(self.run_file.read_text("utf-8"))
@@ -101,11 +101,11 @@ class RunFolder:
         if differences:
             raise UserError(
                 place or str(self.root),
-                f"holds another run ({'; '.join(differences[:3])}{'; ...' if len(differences) > 3 else ''})",
+                f"holds another run ({first_of(differences)})",
                 "choose another output_dir, or move the folder away",
             )
 
-    def _has_begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether anything here was computed by the run of the run file."""
         steps = self.metrics.is_file() and self.metrics.stat().st_size > 0
         return steps or any(path.exists() for path in (self.checkpoints, self.model, self.evaluation))
@@ -201,6 +201,11 @@ def changed_settings(
         for key, old, new in _differences(with_paths(before, moved), with_paths(now, moved), "")
         if not any(f"{key}.".startswith(f"{free}.") for free in may_change)
     ]
+
+
+def first_of(differences: list[str]) -> str:
+    """The first three of `changed_settings`, for an error."""
+    return "; ".join([*differences[:3], *(["..."] if len(differences) > 3 else [])])
 
 
 def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:

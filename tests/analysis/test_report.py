@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ import pytest
 import yaml
 
 from hbt_dist.analysis import load_search, write_search_report
-from hbt_dist.cli import main
 from hbt_dist.config import load_run
 from hbt_dist.errors import UserError
 from tests.analysis.made_search import LANGUAGES, edit_search, rewrite_trial, write_search
+from tests.helpers.command_line import call_main
 
 NASTY = '</script><script>alert("x")</script>{{data}}'
 TABLES = ("trials", "history", "points", "front", "sensitivity", "curves", "cost", "difference")
@@ -177,14 +176,7 @@ def test_an_older_report_is_replaced_and_nothing_else(tmp_path: Path) -> None:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: Any) -> Any:
-    monkeypatch.setattr(sys, "argv", ["hbt-dist", "report", *map(str, arguments)])
-    code = 0
-    try:
-        main()
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    shown = capsys.readouterr()
-    return code, shown.out, shown.err
+    return call_main(monkeypatch, capsys, "report", *arguments)
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from hbt_dist.data.config import OPTIONS, DataSettings, SourceSettings
+from hbt_dist.data.config import (
+    OPTIONS,
+    BenchmarkSettings,
+    DataSettings,
+    SourceSettings,
+    check_labels,
+)
 
 
 def source(**options: object) -> dict[str, object]:
@@ -47,5 +53,31 @@ def test_settings_survive_being_written_out(format: str) -> None:
 
 
 def test_every_key_is_described() -> None:
-    for model in (DataSettings, SourceSettings):
+    for model in (DataSettings, SourceSettings, BenchmarkSettings):
         assert all(field.description for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize("label", ["../out", "two words", ".hidden", "a" * 101, 3])
+def test_a_label_is_the_name_of_a_folder(label: object) -> None:
+    with pytest.raises(ValidationError, match="label"):
+        BenchmarkSettings(name="jsonl", label=label)  # type: ignore[arg-type]
+
+
+def test_a_benchmark_without_a_label_is_stored_as_ever() -> None:
+    plain = BenchmarkSettings(name="xquad-r", variant="sentence+context")
+    assert plain.label == "xquad-r-sentence-context"
+    assert plain == BenchmarkSettings(name="xquad-r", variant="sentence+context", label=plain.label)
+    assert set(plain.model_dump(mode="json")) == {"name", "variant", "data_dir", "languages"}
+    given = BenchmarkSettings(name="jsonl", label="near")
+    assert BenchmarkSettings.model_validate(given.model_dump(mode="json")) == given
+    assert given.label == "near"
+
+
+def test_two_benchmarks_of_one_label_are_named() -> None:
+    one = BenchmarkSettings(name="jsonl", data_dir="a")
+    other = BenchmarkSettings(name="jsonl", data_dir="b", languages=("en", "fi"))
+    check_labels(benchmarks=[one], later_benchmarks=[other.model_copy(update={"label": "b"})])
+    with pytest.raises(ValueError, match="one label, 'jsonl'") as refused:
+        check_labels(benchmark=one, later_benchmarks=[other])
+    assert "benchmark (jsonl, a) and later_benchmarks.0 (jsonl, b, en fi)" in str(refused.value)
+    assert "label: jsonl-2" in str(refused.value)

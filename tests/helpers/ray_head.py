@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from hbt_dist.orchestration.cluster import free_port
@@ -80,6 +83,19 @@ class Head:
     def close(self) -> None:
         for node in [*self.nodes, self.process]:
             end(node)
+
+
+@contextlib.contextmanager
+def running_head(num_cpus: int = 3) -> Iterator[Head]:
+    """A head that answers, in a short folder below /tmp that goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="hbt-head-", dir="/tmp"))
+    head = Head(folder, num_cpus)
+    try:
+        head.wait()
+        yield head
+    finally:
+        head.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def end(node: subprocess.Popen[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from hbt_dist.errors import UserError
 from hbt_dist.orchestration import train
 from hbt_dist.orchestration.arrival import check_arrival, marked
 from hbt_dist.training.run_folder import RunFolder
-from tests.helpers.ray_head import Head
+from tests.helpers.ray_head import Head, running_head
 from tests.helpers.runs import PYTHON, run_command, tiny_run, write_run
 
 _PROGRAM = """
@@ -98,15 +97,8 @@ def test_workers_that_end_well_and_leave_nothing_are_an_error(tmp_path: Path) ->
 
 @pytest.fixture
 def head() -> Iterator[Head]:
-    folder = Path(f"/tmp/hbt-arrival-{os.getpid()}")
-    folder.mkdir()
-    head = Head(folder, num_cpus=0)
-    try:
-        head.wait()
+    with running_head(num_cpus=0) as head:
         yield head
-    finally:
-        head.close()
-        subprocess.run(["rm", "-rf", str(folder)], check=False)
 
 
 @pytest.mark.cluster

@@ -7,7 +7,6 @@ The head is one of our own on loopback, with its own folder and ports; it is end
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.ray_head import Head
+from tests.helpers.ray_head import Head, running_head
 from tests.helpers.runs import BIN, PYTHON, losses, run_command, tiny_run, write_run
 
 TRAIN = Path(__file__).resolve().parents[2] / "launchers" / "train.py"
@@ -25,15 +24,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.ray, pytest.mar
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    folder = Path(f"/tmp/hbt-head-{os.getpid()}")  # short: paths of Ray's sockets have 107 characters at most
-    folder.mkdir()
-    head = Head(folder)
-    try:
-        head.wait()
+    with running_head() as head:
         yield head
-    finally:
-        head.close()
-        subprocess.run(["rm", "-rf", str(folder)], check=False)
 
 
 def wait_for(condition: Any, seconds: float, what: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -16,7 +15,7 @@ import pytest
 
 from hbt_dist.data.config import BenchmarkSettings
 from hbt_dist.training.checkpoint import verify
-from tests.helpers.ray_head import Head, cut_off
+from tests.helpers.ray_head import Head, cut_off, running_head
 from tests.helpers.runs import (
     BIN,
     finish,
@@ -87,15 +86,8 @@ def test_sigterm_saves_and_the_same_command_continues(tmp_path: Path) -> None:
 
 @pytest.fixture
 def head() -> Iterator[Head]:
-    folder = Path(f"/tmp/hbt-elastic-{os.getpid()}")
-    folder.mkdir()
-    head = Head(folder, num_cpus=1)
-    try:
-        head.wait()
+    with running_head(num_cpus=1) as head:
         yield head
-    finally:
-        head.close()
-        subprocess.run(["rm", "-rf", str(folder)], check=False)
 
 
 @pytest.mark.cluster

@@ -64,6 +64,7 @@ def write(folder: Path, **changes: Any) -> str:
             "none of the objectives",
         ),
         ({"trial_resources": {"CPU": 0}}, "positive"),
+        ({"test_benchmarks": [{"name": "sample", "variant": "dev"}]}, "one label, 'sample-dev'"),
         ({"run": "nowhere.yaml"}, "no such run file"),
         ({"run": "quickstart", "overrides": ["batches.alhpa=1"]}, "unknown key"),
     ],

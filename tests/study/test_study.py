@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -16,8 +17,10 @@ from hbt_dist.data.config import BenchmarkSettings
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.stored import SCHEMA
 from hbt_dist.evaluation_job import check_benchmarks
-from hbt_dist.search.folder import SearchFolder
+from hbt_dist.search.folder import SearchFolder, Trial
+from hbt_dist.settings import set_value
 from hbt_dist.study import dry_run
+from hbt_dist.study.bases import check_bases
 from hbt_dist.study.job import (
     Study,
     StudySource,
@@ -82,7 +85,11 @@ def write_study(folder: Path, **changes: Any) -> Path:
         ({"primary": [{"method": "none"}]}, "primary: 'none' is none of the methods"),
         ({"primary": [{"method": "hybrid", "against": "hybrid-lir"}]}, "none of the contrasts"),
         ({"primary": [{"method": "hybrid", "setting": "one_target"}]}, "setting"),
-        ({"later_benchmarks": [{"name": "sample", "variant": "test"}]}, "benchmarks: each once"),
+        ({"later_benchmarks": [{"name": "sample", "variant": "test"}]}, "one label, 'sample-test'"),
+        (
+            {"benchmarks": [{"name": "sample", "languages": [code]} for code in ("en", "fi")]},
+            "label: sample-2",
+        ),
     ],
 )
 def test_refused_with_one_message(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
@@ -98,8 +105,92 @@ def test_refused_with_one_message(tmp_path: Path, changes: dict[str, Any], expec
 def test_shipped_studies_resolve_without_their_data(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     text = dry_run.describe_study(Study.load(str(file)))
-    assert "GPU hours" in text
+    assert "GPU hours" in text or "time is not estimated" in text
+    assert "0.00 h" not in text
     assert "unknown" not in text
+
+
+def test_a_cpu_gets_no_hours(tmp_path: Path) -> None:
+    """What is known is said: steps, rows, tokens."""
+    path = write_study(tmp_path, overrides=["workers.use_gpu=false", "model.text.max_question_tokens=20"])
+    text = dry_run.describe_study(Study.load(str(path)))
+    passages = Study.load(str(path)).runs["hybrid"].model.text.get("max_passage_tokens", 256)
+    tokens = 12 * 32 * (20 + passages)
+    trained = [line for line in text.splitlines() if line.startswith(("  hybrid:", "  multilingual:"))]
+    assert len(trained) == 2
+    for line in trained:
+        assert f"12 steps x 32 rows, at most {tokens:,} tokens" in line
+        assert line.endswith("time on a CPU not estimated")
+    assert f"at most {4 * tokens:,} tokens of training on a CPU, whose time is not estimated" in text
+    assert "GPU" not in text
+    text = dry_run.describe_study(Study.load(str(write_study(tmp_path, overrides=["workers.use_gpu=true"]))))
+    assert "less than 0.01 h a seed" in text
+    assert "less than 0.01 GPU hours of training" in text
+
+
+def test_the_file_of_deepspeed_may_leave_clipping_to_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "engine.json"
+    file.write_text(json.dumps({"zero_optimization": {"stage": 2}}), "utf-8")
+    clipped = [f"deepspeed.config={file}", "optimizer.gradient_clipping=1.0"]
+    assert "states" in dry_run.describe_study(Study.load(str(write_study(tmp_path, overrides=clipped))))
+    with pytest.raises(UserError, match="gradient_clipping"):
+        dry_run.describe_study(Study.load(str(write_study(tmp_path, overrides=clipped[:1]))))
+
+
+def begun(study: Study) -> list[Trial]:
+    """The first seed's trainings, as they are once they have a step behind them."""
+    folder = SearchFolder(Path(study.file.output_dir))
+    folder.open(_described(study.file), {})
+    try:
+        source = StudySource(study, folder)
+        trials = [trial for _ in study.bases if (trial := source.next()) is not None]
+    finally:
+        folder.close()
+    for trial in trials:
+        (trial.folder / "run").mkdir()
+        (trial.folder / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n', "utf-8")
+    return trials
+
+
+def test_a_study_is_not_continued_over_another_base_run(tmp_path: Path) -> None:
+    """The same file name, edited meanwhile: seeds of two runs would be averaged."""
+    path, base = str(write_study(tmp_path)), tmp_path / "base.yaml"
+    trials = begun(Study.load(path))
+    run = yaml.safe_load(base.read_text("utf-8"))
+
+    def again(**changes: Any) -> Study:
+        edited = copy.deepcopy(run)
+        for key, value in changes.items():
+            set_value(edited, key.replace("__", "."), value, "here")
+        base.write_text(yaml.safe_dump(edited), "utf-8")
+        study = Study.load(path)
+        check_bases(study, SearchFolder(Path(study.file.output_dir)))
+        return study
+
+    again()
+    again(  # none of these changes a figure
+        workers__num_workers=2,
+        training__checkpoint_every=3,
+        evaluation__scoring={"num_threads": 1},
+        data__cache_dir=str(tmp_path / "elsewhere"),
+    )
+    for changes, found in (
+        ({"optimizer__learning_rate": 0.5}, "optimizer.learning_rate: .* there, 0.5 now"),
+        ({"training__steps": 13}, "training.steps: 12 there, 13 now"),
+        ({"evaluation__scoring": {"dtype": "bfloat16"}}, "evaluation.scoring.dtype"),
+    ):
+        with pytest.raises(
+            UserError, match=f"multilingual with seed 0 was trained from another run .{found}"
+        ):
+            again(**changes)
+    with pytest.raises(UserError, match=r"put .*base\.yaml back"):
+        study_job(path, dry_run=True)  # the edited file lies there still
+    for trial in trials:  # what failed before its first step, or was removed, cannot be mixed up
+        shutil.rmtree(trial.folder / "run")
+    study_job(path, dry_run=True)
+    begun(Study.load(path))
+    with pytest.raises(UserError, match=r"evaluation\.scoring\.dtype: bfloat16 there, float32 now"):
+        again()
 
 
 def test_contrasts_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,3 +334,30 @@ def test_a_whole_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     with pytest.raises(UserError, match="another search"):
         study_job(str(write_study(tmp_path, seeds=[0, 2])))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_two_language_subsets_of_one_benchmark(tmp_path: Path) -> None:
+    """Under two labels: two results of every training, two parts of the report."""
+    subsets = {"near": ["fi", "et", "hu"], "far": ["en", "hu"]}
+    benchmarks = [
+        {"name": "sample", "variant": "test", "languages": languages, "label": label}
+        for label, languages in subsets.items()
+    ]
+    later = [{"name": "sample", "variant": "test", "languages": ["de", "en"]}]
+    path = write_study(tmp_path, benchmarks=benchmarks, later_benchmarks=later, seeds=[0])
+    code, _, err = hbt_dist("study", str(path), cwd=tmp_path, timeout=800)
+    assert code == 0, err[-3000:]
+    subsets["sample-test"] = ["de", "en"]
+    report = tmp_path / "study" / "report"
+    text = (report / "study.md").read_text("utf-8")
+    for label, languages in subsets.items():
+        rows = pd.read_csv(report / "tables" / f"{label}_seeds.csv")
+        assert set(rows.method) == {"multilingual", "hybrid", "hybrid-lir"}
+        for row in rows.to_dict("records"):
+            assert Path(row["folder"]).name == label
+            results = json.loads((tmp_path / "study" / row["folder"] / "results.json").read_text("utf-8"))
+            assert sorted(results["benchmark"]["languages"]) == sorted(languages)
+        assert f"## {label}" in text

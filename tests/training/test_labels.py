@@ -1,0 +1,105 @@
+"""Two benchmarks of one kind in one run file: each result has a place of its own, or the file is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hbt_dist.config import RunFile, load_run
+from hbt_dist.data.benchmark import load_benchmark
+from hbt_dist.errors import UserError
+from hbt_dist.training.export import export_checkpoint
+from hbt_dist.training.retention import validation_lines
+from hbt_dist.training.run_folder import RunFolder
+from tests.helpers.tensorboard import scalars
+from tests.training.conftest import Launch
+
+
+def own_benchmark(folder: Path, size: int) -> dict[str, Any]:
+    """A `jsonl` benchmark of two languages with so many questions in each."""
+    folder.mkdir(parents=True)
+    texts: dict[str, list[dict[str, Any]]] = {"questions": [], "candidates": []}
+    for language in ("en", "fi"):
+        for n in range(size):
+            words = {"language": language, "text": f"{language} {n} {'abcdefgh'[n % 8]}"}
+            texts["questions"].append({"id": f"q{n}", "relevant": [f"p{n}"], **words})
+            texts["candidates"].append({"id": f"p{n}", **words})
+    for name, rows in texts.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return {"name": "jsonl", "data_dir": str(folder)}
+
+
+@pytest.mark.timeout(600)
+def test_two_benchmarks_of_one_kind_keep_their_results(launch: Launch, tmp_path: Path) -> None:
+    small = own_benchmark(tmp_path / "small", 6)
+    large = {**own_benchmark(tmp_path / "large", 9), "label": "jsonl-large"}
+    evaluation = {
+        "benchmarks": [small, large],
+        "checkpoint_benchmarks": [{**small, "label": "mine"}, large],
+        "when": ["start", "end"],
+    }
+    file, output = launch.file(
+        tmp_path / "run",
+        evaluation=evaluation,
+        training__steps=2,
+        training__tensorboard=True,
+        training__keep_best="crosslingual",
+    )
+    launch.finish(file, 1)
+    places = {
+        "start/jsonl": 6,
+        "start/jsonl-large": 9,
+        "end/jsonl": 6,
+        "end/jsonl-large": 9,
+        "step-2/mine": 6,
+        "step-2/jsonl-large": 9,
+    }
+    found = {
+        str(path.parent.relative_to(output / "evaluation")): json.loads(path.read_text("utf-8"))
+        for path in (output / "evaluation").glob("*/*/results.json")
+    }
+    assert {name: results["benchmark"]["num_questions"]["en"] for name, results in found.items()} == places
+    for name, results in found.items():
+        data_dir = tmp_path / ("small" if places[name] == 6 else "large")
+        assert results["benchmark"]["fingerprint"] == load_benchmark("jsonl", data_dir).fingerprint
+        assert results["provenance"].get("label", "jsonl") == Path(name).name
+    page = (output / "evaluation" / "end" / "jsonl-large" / "report.md").read_text("utf-8")
+    assert "on jsonl-large (jsonl)" in page
+    lines = validation_lines(RunFolder(output))
+    assert [line["benchmark"] for line in lines] == ["mine", "jsonl-large"]
+    figures = scalars(output / "tensorboard" / "validation")
+    assert {"mine/crosslingual", "jsonl-large/crosslingual"} <= set(figures)
+
+
+def test_two_results_in_one_place_are_refused(launch: Launch, tmp_path: Path) -> None:
+    both = [own_benchmark(tmp_path / name, 3) for name in ("a", "b")]
+    for key in ("benchmarks", "checkpoint_benchmarks"):
+        file, _ = launch.file(tmp_path / key, evaluation={key: both})
+        with pytest.raises(UserError, match="one label, 'jsonl'") as refused:
+            load_run(str(file))
+        message = str(refused.value)
+        line = file.read_text("utf-8").splitlines().index("evaluation:") + 1
+        assert message.startswith(f"{file} line {line}, evaluation: {key}.0 (jsonl, {tmp_path / 'a'})")
+        assert f"{key}.1 (jsonl, {tmp_path / 'b'})" in message
+        assert "label: jsonl-2" in message
+    # One benchmark at the end and of every checkpoint lies in two places.
+    file, _ = launch.file(
+        tmp_path / "c", evaluation={"benchmarks": both[:1], "checkpoint_benchmarks": both[:1]}
+    )
+    load_run(str(file))
+
+
+def test_what_an_older_version_accepted_stays_readable(launch: Launch, tmp_path: Path) -> None:
+    """A run whose file would be refused today is exported all the same."""
+    file, output = launch.file(tmp_path / "run", training__steps=2)
+    launch.finish(file, 1)
+    recorded = yaml.safe_load((output / "run.yaml").read_text("utf-8"))
+    recorded["evaluation"]["benchmarks"] = [{"name": "jsonl", "data_dir": name} for name in ("a", "b")]
+    (output / "run.yaml").write_text(yaml.safe_dump(recorded), "utf-8")
+    with pytest.raises(ValueError, match="one label"):
+        RunFile.model_validate(recorded)
+    assert export_checkpoint(output, tmp_path / "model").step == 2
