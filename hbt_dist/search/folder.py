@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 
 from hbt_dist import __version__
 from hbt_dist.errors import UserError
+from hbt_dist.training.run_folder import changed_settings, first_of
 
 FORMAT = 1
 _HEAD = ("format", "hbt_dist", "started", "fingerprint")
@@ -208,10 +209,18 @@ class SearchFolder:
             ]
             if not changed and set(before) == {*described, *_HEAD}:
                 return
+            differences = changed_settings(
+                {key: before.get(key) for key in changed},
+                {key: described[key] for key in changed},
+                may_change=(),
+                may_move=(),
+            )
+            kind = described.get("kind", "search")
+            learn = "; warm_start lets optuna learn from the old one" if kind == "search" else ""
             raise UserError(
                 str(self.root),
-                f"holds another search (it differs in {', '.join(changed) or 'its settings'})",
-                "choose another output_dir; warm_start lets optuna learn from the old one",
+                f"holds another {kind} ({first_of(differences) or 'its settings differ'})",
+                f"choose another output_dir, or put the file back as it was{learn}",
             )
 
     def points(self) -> list[dict[str, Any]]:

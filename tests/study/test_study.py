@@ -332,7 +332,7 @@ def test_a_whole_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "sample-dev was added after the training: no training text repeats it" in text
     pd.testing.assert_frame_equal(before, pd.read_csv(report / "tables" / "sample-test_seeds.csv"))
 
-    with pytest.raises(UserError, match="another search"):
+    with pytest.raises(UserError, match=r"another study \(seeds\.1: 1 there, 2 now"):
         study_job(str(write_study(tmp_path, seeds=[0, 2])))
 
 
