@@ -394,4 +394,5 @@ def evaluate_with_actors(
         consistency=consistency,
         seen_languages=seen_languages,
         provenance={**(provenance or {}), **facts},
+        metrics=settings.metrics,
     )
