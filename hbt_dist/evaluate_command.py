@@ -24,7 +24,8 @@ def evaluate(
     benchmark: Annotated[
         str,
         typer.Option(
-            help="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...", rich_help_panel=BENCHMARK
+            help="xquad-r, mlqa-r, ntrex, mkqa, sample, jsonl, ..., or your own, module:function",
+            rich_help_panel=BENCHMARK,
         ),
     ],
     output: Annotated[

@@ -86,8 +86,8 @@ def test_every_key_says_its_type_and_what_it_does() -> None:
         blocks: dict[type[BaseModel], str] = {}
         hooks._find(kind, "", blocks)
         assert page.count("\n## ") + 1 == len(blocks)
-        for block in blocks:
-            table = hooks._table(block, blocks[block], blocks).splitlines()
+        for block, place in blocks.items():
+            table = hooks._table(block, place, blocks).splitlines()
             for name, field in block.model_fields.items():
                 about = field.description or ""
                 assert len(about) >= 20, f"{block.__name__}.{name} says {about!r}"

@@ -35,7 +35,8 @@ class CodeSwitchingSettings(Settings):
     vectors: dict[str, str] | None = Field(
         None,
         description="Instead: word vectors of several languages in one space, {en: FILE, fi: FILE}, in the "
-        "text format of fastText (.vec). A word becomes its nearest neighbour by cosine, as in the paper.",
+        "text format of fastText (.vec). A word becomes its nearest neighbour by cosine, as in the paper. "
+        "none: dictionaries.",
     )
     max_source_words: int = Field(
         50_000, ge=1, description="Vectors read of a source language: the first of its file, which are the "
