@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic.fields import FieldInfo
 
 from hbt_dist.config import RunFile
+from hbt_dist.data.config import OPTIONS, options_of
+from hbt_dist.encoder import TextSettings
+from hbt_dist.extensions import OwnName
+from hbt_dist.modeling import ModelSettings
 from hbt_dist.search.config import SearchFile
 from hbt_dist.study.config import StudyFile
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
@@ -29,6 +36,8 @@ _MODELS = {
 _CHOICES = [
     (name, w) for w in (1, 8) for name in ("zero1", "zero2_bf16", "zero3") if (name, w) != ("zero3", 1)
 ]
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_LENGTHS = {"min_length": "at least", "max_length": "at most"}
 _OUTSIDE = re.compile(r"\[([^]]*)\]\(\.\./([^)#]+)(#[^)]*)?\)")
 
 
@@ -66,34 +75,123 @@ def deepspeed_choices() -> str:
 
 def settings(kind: type[BaseModel]) -> str:
     """Every key of a file, block by block."""
-    parts: list[str] = []
-    _block(kind, "", parts, set())
-    return "\n\n".join(parts)
+    places: dict[type[BaseModel], str] = {}
+    _find(kind, "", places)
+    return "\n\n".join(_table(block, place, places) for block, place in places.items())
 
 
-def _block(kind: type[BaseModel], prefix: str, parts: list[str], seen: set[type[BaseModel]]) -> None:
-    seen.add(kind)
-    lines = ["| key | default | meaning |", "|---|---|---|"]
-    inner: list[tuple[str, type[BaseModel]]] = []
+def _find(kind: type[BaseModel], place: str, places: dict[type[BaseModel], str]) -> None:
+    """Each block of a file with the first key that it stands under."""
+    places[kind] = place
     for name, field in kind.model_fields.items():
-        blocks = _blocks(field.annotation)
-        default = "required" if field.is_required() else f"`{_default(field)}`"
-        text = " ".join((field.description or "").split()).replace("|", "\\|").replace("<", "&lt;")
-        lines.append(f"| `{name}` | {default} | {text} |")
-        inner += [(f"{prefix}{name}", block) for block in blocks if block not in seen]
-    title = prefix.removesuffix(".")
-    head = f"## `{title}`" if title else "## Top level"
-    about = (kind.__doc__ or "").strip().splitlines()[0].replace("<", "&lt;")
-    parts.append("\n".join([head, "", about, "", *lines]))
-    for place, block in inner:
-        if block not in seen:
-            _block(block, f"{place}.", parts, seen)
+        for block in _blocks(_annotation(kind, name, field)):
+            if block not in places:
+                _find(block, f"{place}.{name}".strip("."), places)
 
 
-def _default(field: Any) -> Any:
-    if field.default is not PydanticUndefined:
-        return "..." if isinstance(field.default, BaseModel) else field.default
-    return "..."
+def _table(kind: type[BaseModel], place: str, places: Mapping[type[BaseModel], str]) -> str:
+    about = (kind.__doc__ or "").strip().splitlines()[0]
+    lines = [f"## `{place}`" if place else "## Top level", "", _escaped(about), ""]
+    lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for name, field in kind.model_fields.items():
+        text = " ".join((field.description or "").split())
+        value = _words(_annotation(kind, name, field), list(field.metadata), places)
+        lines.append(f"| `{name}` | {value} | {_default(field)} | {_escaped(text)} |")
+    if place == "data.sources":
+        lines += ["", "Which options a format has, besides name, format, languages and limit:", ""]
+        lines += ["| format | options |", "|---|---|"]
+        for name in [*OPTIONS, "module:function"]:
+            lines.append(f"| `{name}` | {', '.join(f'`{one}`' for one in sorted(options_of(name)))} |")
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")
+
+
+def _default(field: FieldInfo) -> str:
+    """As a run file would have it; a block by itself has the defaults of its own table."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    value = {} if isinstance(value, BaseModel) else value
+    plain = list(value) if isinstance(value, tuple) else value
+    shown = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False)
+    return f"`{shown.removesuffix(chr(10)).removesuffix('...').strip()}`"
+
+
+def _annotation(kind: type[BaseModel], name: str, field: FieldInfo) -> Any:
+    """The type of a key; of `model.text` that which it is checked against."""
+    return TextSettings if (kind, name) == (ModelSettings, "text") else field.annotation
+
+
+def _words(annotation: Any, bounds: list[Any], places: Mapping[type[BaseModel], str]) -> str:
+    """What may stand at a key: type, allowed values, bounds.
+
+    Args:
+        bounds: metadata of pydantic.
+        places: where the blocks of the file have their tables.
+    """
+    if annotation == OwnName:
+        return "`module:function`"
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        inner = [item.metadata if isinstance(item, FieldInfo) else [item] for item in parts[1:]]
+        return _words(parts[0], [*bounds, *(one for some in inner for one in some)], places)
+    if origin in (Union, UnionType):
+        told = [_words(part, bounds, places) for part in sorted(parts, key=lambda part: part is NoneType)]
+        told = list(dict.fromkeys(told))
+        return f"{', '.join(told[:-1])}, or {told[-1]}" if len(told) > 1 else told[0]
+    if origin is Literal:
+        return ", ".join(f"`{yaml.safe_dump(value).splitlines()[0]}`" for value in parts)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        anchor = re.sub(r"[^\w-]", "", places[annotation]).lower()
+        return f"[block](#{anchor})"
+    return _limited(annotation, origin, parts, bounds, places)
+
+
+def _limited(
+    annotation: Any,
+    origin: Any,
+    parts: Sequence[Any],
+    bounds: list[Any],
+    places: Mapping[type[BaseModel], str],
+) -> str:
+    """A plain type or a container, with the bounds that can hold for it."""
+    limits = {
+        name: getattr(one, name)
+        for one in bounds
+        for name in ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
+        if getattr(one, name, None) is not None
+    }
+    if origin in (list, tuple) and (origin is list or parts[-1] is Ellipsis):
+        return f"list{_length(limits)} of {_words(parts[0], [], places)}"
+    if origin is tuple:
+        return f"list of {len(parts)} times {_words(parts[0], [], places)}"
+    if origin is dict:
+        key, value = (_words(part, [], places) for part in parts)
+        return f"mapping{_length(limits)} of {key} to {value}"
+    if annotation in (int, float):
+        return f"{'whole number' if annotation is int else 'number'}{_range(limits)}"
+    if annotation is str:
+        return f"text of the form `{limits['pattern']}`" if "pattern" in limits else "text"
+    return {bool: "`true` or `false`", NoneType: "`null`", Any: "any value"}[annotation]
+
+
+def _length(limits: Mapping[str, Any]) -> str:
+    words = [f"{word} {limits[name]}" for name, word in _LENGTHS.items() if name in limits]
+    return f" ({', '.join(words)} long)" if words else ""
+
+
+def _range(limits: Mapping[str, Any]) -> str:
+    if limits.keys() >= {"ge", "le"}:
+        return f" from {_number(limits['ge'])} to {_number(limits['le'])}"
+    words = [f"{word} {_number(limits[name])}" for name, word in _BOUNDS.items() if name in limits]
+    return f" {' and '.join(words)}" if words else ""
+
+
+def _number(value: float) -> str:
+    return "2^63" if value == 2**63 else f"{value:g}"
 
 
 def _blocks(annotation: Any) -> list[type[BaseModel]]:

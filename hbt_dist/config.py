@@ -7,6 +7,7 @@ prints its JSON schema.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.data.config import BenchmarkSettings, DataSettings, check_labels
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.extensions import is_own, load_own, own_digests
 from hbt_dist.modeling import ModelSettings
 from hbt_dist.orchestration.config import WorkerSettings
 from hbt_dist.run_paths import with_paths
@@ -43,7 +45,7 @@ class RunEvaluation(Settings):
     """Which benchmarks the run is measured on, and when."""
 
     benchmarks: tuple[BenchmarkSettings, ...] = Field(
-        (), description="none: training is not followed by an evaluation"
+        (), description="measured at the moments of `when`; none: training is not followed by an evaluation"
     )
     when: tuple[Literal["start", "end"], ...] = Field(
         ("end",), description="start: the model before training; end: the trained model"
@@ -76,7 +78,7 @@ class RunFile(Settings):
         description="folder that the run writes to; on a cluster it must be shared by all nodes"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="fixes weights from scratch, batches and dropout")
-    data: DataSettings = Field(description="what is trained on")
+    data: DataSettings = Field(description="the examples that are trained on, and their languages")
     batches: BatchSettings = Field(description="what a global batch is made of")
     model: ModelSettings = Field(description="the encoder that is trained")
     loss: LossSettings = Field(default_factory=LossSettings, description="the contrastive objective")
@@ -85,10 +87,12 @@ class RunFile(Settings):
         default_factory=OptimizerSettings, description="AdamW and its schedule"
     )
     deepspeed: DeepSpeedSettings = Field(
-        default_factory=DeepSpeedSettings, description="ZeRO stage and precision"
+        default_factory=DeepSpeedSettings, description="ZeRO stage and precision of the engine"
     )
     training: TrainingSettings = Field(description="how long, and what is written")
-    workers: WorkerSettings = Field(default_factory=WorkerSettings, description="processes and Ray")
+    workers: WorkerSettings = Field(
+        default_factory=WorkerSettings, description="how many processes train, and where Ray puts them"
+    )
     evaluation: RunEvaluation = Field(default_factory=RunEvaluation, description="measurements of the run")
 
     @model_validator(mode="after")
@@ -133,6 +137,12 @@ class RunFile(Settings):
         return self.model_dump(mode="json")
 
 
+def own_facts(run: RunFile) -> dict[str, Any]:
+    """What provenance records of the user's functions that decide the training: their modules' digests."""
+    named = [name for key, name in own_names(run) if key.startswith(("data.sources.", "batches."))]
+    return {"own": own_digests(named)} if named else {}
+
+
 def find_run_file(name: str) -> Path:
     """The path of a run file: a file, or the name of one that comes with the package.
 
@@ -159,10 +169,40 @@ def load_run(path: str, overrides: list[str] | tuple[str, ...] = ()) -> RunFile:
     """Load a run file, apply overrides, make its paths absolute (workers run in other folders).
 
     Raises:
-        UserError: see `load_settings`.
+        UserError: see `load_settings`; a function of the user's own that it names cannot be imported.
     """
-    run = load_settings(RunFile, find_run_file(path), overrides)
+    run = load_settings(RunFile, file := find_run_file(path), overrides)
+    check_own(run, str(file))
     return resolve_paths(run)
+
+
+def check_own(run: RunFile, place: str) -> None:
+    """Import every function of the user's own that a run names.
+
+    Args:
+        place: the file, for messages.
+
+    Raises:
+        UserError: one cannot be imported.
+    """
+    for key, name in own_names(run):
+        load_own(name, f"{place}, {key}")
+
+
+def own_names(run: RunFile) -> Iterator[tuple[str, str]]:
+    """Key and name of every function of the user's own that a run names."""
+    named = [(f"data.sources.{i}.format", source.format) for i, source in enumerate(run.data.sources)]
+    named += [(f"batches.mixture.{i}.kind", entry.kind) for i, entry in enumerate(run.batches.entries())]
+    for key, benchmarks in (
+        ("data.exclude_overlap_with", run.data.exclude_overlap_with),
+        ("evaluation.benchmarks", run.evaluation.benchmarks),
+        ("evaluation.checkpoint_benchmarks", run.evaluation.checkpoint_benchmarks),
+    ):
+        named += [(f"{key}.{i}.name", benchmark.name) for i, benchmark in enumerate(benchmarks)]
+    named += [
+        (f"evaluation.scoring.metrics.{i}", name) for i, name in enumerate(run.evaluation.scoring.metrics)
+    ]
+    return ((key, name) for key, name in named if is_own(name))
 
 
 def resolve_paths(run: RunFile) -> RunFile:

@@ -26,7 +26,7 @@ def evaluate(
     ],
     benchmark: Annotated[
         str,
-        in_benchmark(help="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ..."),
+        in_benchmark(help="xquad-r, mlqa-r, ntrex, mkqa, sample, jsonl, ..., or your own, module:function"),
     ],
     output: Annotated[
         Path,

@@ -14,6 +14,7 @@ from hbt_dist.config import RunFile
 from hbt_dist.data.config import BenchmarkSettings
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.extensions import is_own, own_digests
 from hbt_dist.training.run_folder import environment_facts
 
 
@@ -94,11 +95,13 @@ def evaluate_job(
     from hbt_dist.evaluation.encode import encode_texts
     from hbt_dist.evaluation.evaluation import evaluate
     from hbt_dist.evaluation.language_removal import read_language_texts
+    from hbt_dist.evaluation.metrics import own_metrics
     from hbt_dist.evaluation.results import summary
     from hbt_dist.evaluation.writing import check_target, write_evaluation
 
     scoring = scoring or EvaluationSettings()
     check_target(out)
+    own_metrics(scoring.metrics)  # a mistake shows before anything is encoded
     data = load(benchmark, scoring.cache_dir)
     if not overwrite:
         keep_another(out, model, data.fingerprint)
@@ -118,6 +121,7 @@ def evaluate_job(
         "text": loaded.text.model_dump(),
         "scoring": scoring.model_dump(mode="json"),
         "training": loaded.facts,
+        **({"own": own_digests([benchmark.name])} if is_own(benchmark.name) else {}),
         **environment_facts(),
     }
     vectors = None

@@ -57,9 +57,13 @@ class ModelSettings(Settings):
     """Which encoder, and how a text becomes a vector."""
 
     name_or_path: str | None = Field(
-        None, description="folder or hub name of a transformers or sentence-transformers model to start from"
+        None,
+        description="folder or hub name of a transformers or sentence-transformers model to start from; "
+        "none: scratch",
     )
-    scratch: ScratchSettings | None = Field(None, description="start from random weights instead")
+    scratch: ScratchSettings | None = Field(
+        None, description="start from random weights instead; none: name_or_path"
+    )
     text: dict[str, Any] = Field(
         default_factory=dict,
         description="pooling, normalize, question_prefix, passage_prefix, max_question_tokens, "

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+from pydantic import BaseModel
 
 import hbt_dist
 import hbt_dist.analysis
+from hbt_dist.config import RunFile
+from hbt_dist.data.config import OPTIONS
+from hbt_dist.evaluation.typology import DISTANCES, _table, language_distances
 from tests.analysis.made_search import write_search
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +56,7 @@ def test_docs_build_strictly_and_list_every_key(tmp_path: Path) -> None:
     ):
         assert f"<code>{key}</code>" in page, key
     api = (tmp_path / "site" / "api" / "index.html").read_text("utf-8")
+    assert "A run file, and what it trains on" in api, "the notebook is not on the page"
     for name in {*hbt_dist.__all__, *hbt_dist.analysis.__all__} - {
         "Analysis",
         "analyse",
@@ -58,6 +66,88 @@ def test_docs_build_strictly_and_list_every_key(tmp_path: Path) -> None:
     for file in (tmp_path / "site").rglob("*.html"):
         article = file.read_text("utf-8").split("<article", 1)[-1].split("</article", 1)[0]
         assert "] (" not in re.sub("<pre.*?</pre>|<code.*?</code>", "", article, flags=re.DOTALL), file
+
+
+def load_hooks() -> ModuleType:
+    """docs/hooks.py, as mkdocs loads it."""
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_key_says_its_type_and_what_it_does() -> None:
+    """Of every file: a description that helps, values that are told, and what the default null means."""
+    hooks = load_hooks()
+    for kind in hooks._FILES.values():
+        page = hooks.settings(kind)
+        blocks: dict[type[BaseModel], str] = {}
+        hooks._find(kind, "", blocks)
+        assert page.count("\n## ") + 1 == len(blocks)
+        for block, place in blocks.items():
+            table = hooks._table(block, place, blocks).splitlines()
+            for name, field in block.model_fields.items():
+                about = field.description or ""
+                assert len(about) >= 20, f"{block.__name__}.{name} says {about!r}"
+                row = next(line for line in table if line.startswith(f"| `{name}` | "))
+                _, value, default, _ = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)][1:-1]
+                assert value, row
+                assert default, row
+                if default == "`null`":
+                    told = re.search(r"\b(none|null|default|empty)\b", about, re.IGNORECASE)
+                    assert told, f"{block.__name__}.{name} does not say what null does"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", "whole number at least 0 and below 2^63"),
+        ("alpha", "number from 0 to 1, [block](#batchesalpha), or `null`"),
+        ("temperature", "number above 0"),
+        ("kind", "`monolingual`, `crosslingual`, `mixed_monolingual`, `any_pair`, or `module:function`"),
+        ("sources", "list (at least 1 long) of [block](#datasources)"),
+        ("pairs", "`uniform`, `size`, [block](#batcheslanguages), or mapping of text to number at least 0"),
+        ("betas", "list of 2 times number"),
+        ("text", "[block](#modeltext)"),
+        ("use_gpu", "`true` or `false`, or `auto`"),
+        ("config", "text, whole number, mapping of text to any value, or `null`"),
+    ],
+)
+def test_values_in_words(name: str, value: str) -> None:
+    page = load_hooks().settings(RunFile)
+    assert f"| `{name}` | {value} | " in page
+
+
+def test_options_of_each_format_are_listed() -> None:
+    page = load_hooks().settings(RunFile)
+    for name, options in OPTIONS.items():
+        shown = ", ".join(f"`{one}`" for one in sorted(options))
+        assert f"| `{name}` | {shown} |" in page
+
+
+def test_the_page_on_typology_has_the_figures_of_the_tables() -> None:
+    page = (ROOT / "docs" / "typology.md").read_text("utf-8")
+    for name in ("uriel_syntax_knn", "grambank", "coordinates"):
+        table = _table(f"{name}.csv")
+        assert re.search(rf"`{name}.csv` \| .* \| {len(table)} \| ", page), name
+    (header,) = re.findall(r"^\| \| (de .*) \|$", page, re.MULTILINE)
+    codes = header.split(" | ")
+    for source in ("syntax", "grambank"):
+        (row,) = re.findall(rf"^\| `{source}` \| ((?:[.\d-]+ \| )+[.\d-]+) \|$", page, re.MULTILINE)
+        found = language_distances(["en", *codes], source)[0, 1:]
+        want = ["-" if np.isnan(one) else f"{one:.3f}".removeprefix("0") for one in found]
+        assert row.split(" | ") == want
+    xquad = ["ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh"]
+    pairs = np.triu_indices(len(xquad), 1)
+    values = {source: language_distances(xquad, source)[pairs] for source in DISTANCES}
+    assert f"of XQuAD-R's 55 pairs {(~np.isnan(values['grambank'])).sum()} have" in " ".join(page.split())
+    for other, shown in (("family", ".60"), ("grambank", ".52"), ("geography", ".41")):
+        both = ~np.isnan(values["syntax"] + values[other])
+        correlation = np.corrcoef(values["syntax"][both], values[other][both])[0, 1]
+        assert f"{correlation:.2f}".removeprefix("0") == shown
+        assert f"{shown} with" in page
 
 
 def test_the_readme_names_existing_files() -> None:

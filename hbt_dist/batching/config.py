@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 
 from hbt_dist.batching.code_switching.config import CodeSwitchingSettings
 from hbt_dist.batching.kinds import KINDS, Kind
+from hbt_dist.extensions import OwnName, is_own
 from hbt_dist.settings import Settings
 
 __all__ = [
@@ -44,13 +45,21 @@ class Schedule(Settings):
 
     schedule: Literal["linear", "cosine", "steps"] = Field(description="Shape of the change.")
     start: float | None = Field(
-        None, ge=0, description="Value at step `from_step` and before (linear, cosine)."
+        None,
+        ge=0,
+        description="Value at step `from_step` and before; needed for linear and cosine, else none.",
     )
-    end: float | None = Field(None, ge=0, description="Value at the end and after (linear, cosine).")
+    end: float | None = Field(
+        None, ge=0, description="Value at the end and after; needed for linear and cosine, else none."
+    )
     from_step: int = Field(0, ge=0, description="Step at which the change begins (linear, cosine).")
-    over_steps: int | None = Field(None, ge=1, description="Steps that the change takes (linear, cosine).")
+    over_steps: int | None = Field(
+        None, ge=1, description="Steps that the change takes; needed for linear and cosine, else none."
+    )
     values: dict[int, Annotated[float, Field(ge=0)]] | None = Field(
-        None, description="First step of each value, 0 included, such as {0: 1.0, 1000: 0.5} (steps)."
+        None,
+        description="First step of each value, 0 included, such as {0: 1.0, 1000: 0.5}; needed for steps, "
+        "else none.",
     )
 
     @model_validator(mode="after")
@@ -107,10 +116,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class MixtureEntry(Settings):
     """One kind of batch in the mixture."""
 
-    kind: Kind = Field(
+    kind: Kind | OwnName = Field(
         description="monolingual: every row of the batch in one language. crosslingual: every row its own "
         "ordered pair of two languages. mixed_monolingual: question and passage of a row in one language, "
-        "languages mixed in the batch. any_pair: both languages drawn on their own, the same one included."
+        "languages mixed in the batch. any_pair: both languages drawn on their own, the same one included. "
+        "module:function: a kind of your own (docs/extending.md)."
     )
     weight: Number | Schedule = Field(1.0, description="Weight against the other entries; may be a schedule.")
     languages: list[str] | None = Field(None, min_length=1, description="Only these languages; default: all.")
@@ -152,7 +162,8 @@ class DatasetSettings(Settings):
         1.0, ge=0, le=1, description="Weight of a dataset is its size ** temperature. 1 (the paper): by size."
     )
     weights: dict[str, Number] | None = Field(
-        None, description="Explicit weights instead; every dataset named."
+        None,
+        description="Explicit weights by name of the source instead, every one named; none: temperature.",
     )
     min_share: Share = Field(0.0, description="Floor of the share of a dataset.")
     max_share: Share = Field(1.0, description="Cap of the share of a dataset.")
@@ -208,7 +219,7 @@ class BatchSettings(Settings):
         None,
         min_length=1,
         description="Any mixture of kinds instead of alpha: {monolingual: 0.5, crosslingual: 0.5}, or a list "
-        "of entries with kind, weight, languages.",
+        "of entries with kind, weight, languages. none: alpha decides.",
     )
     mixing: Literal["per_batch", "shares"] = Field(
         "per_batch",
@@ -230,7 +241,7 @@ class BatchSettings(Settings):
         HardNegativeSettings(), description="Hard negatives per row."
     )
     code_switching: CodeSwitchingSettings | None = Field(
-        None, description="Words of the rows replaced by translations into other languages."
+        None, description="Words of the rows replaced by translations into other languages; none: texts stay."
     )
 
     @model_validator(mode="before")
@@ -238,9 +249,12 @@ class BatchSettings(Settings):
     def _short_mixture(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and isinstance(data.get("mixture"), Mapping):
             short = data["mixture"]
-            unknown = [kind for kind in short if kind not in KINDS]
+            unknown = [kind for kind in short if kind not in KINDS and not is_own(str(kind))]
             if unknown:
-                raise ValueError(f"mixture: unknown kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}")
+                raise ValueError(
+                    f"mixture: unknown kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}, "
+                    "or one of your own, module:function"
+                )
             entries = [{"kind": kind, "weight": weight} for kind, weight in short.items()]
             return {**data, "mixture": entries}
         return data

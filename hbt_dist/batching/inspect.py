@@ -18,7 +18,6 @@ from hbt_dist.batching.code_switching.switching import SwitchCounts
 from hbt_dist.batching.corpus_view import PlanCorpus, TextCorpus
 from hbt_dist.batching.inspect_tables import Cell, Table, render_tables
 from hbt_dist.batching.keyed import Floats
-from hbt_dist.batching.kinds import KINDS
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.tokens import TokenStore
 
@@ -273,8 +272,8 @@ def _epochs(plan: BatchPlan, stream_share: Floats, total_steps: int) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for share, stream in zip(stream_share, plan.streams, strict=True):
         joint = stream.shares.joint
-        first = plan.corpus.languages[joint.question[0]]
-        label = first if len(joint.question) == 1 else f"{len(joint.question)} pairs"
+        pair = [plan.corpus.languages[side[0]] for side in (joint.question, joint.passage)]
+        label = "-".join(dict.fromkeys(pair)) if len(joint.question) == 1 else f"{len(joint.question)} pairs"
         kind = plan.mixture.entries[stream.shares.entry].kind
         per_stratum = np.diff(stream.bounds) / 2.0**32
         epoch_rows = np.array([deck.num_examples for deck in stream.decks], np.float64)
@@ -319,7 +318,7 @@ def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None, r
     for i in range(min(rows, len(batch))):
         example = int(batch.example[i])
         question, passage = names[batch.question_language[i]], names[batch.passage_language[i]]
-        where: list[Cell] = [KINDS[batch.kind_of_row[i]]]
+        where: list[Cell] = [plan.kinds[batch.kind_of_row[i]]]
         where += [int(batch.sub_batch[i])] if several else []
         where.append(f"{question}->{passage}")
         where.append(corpus.datasets[corpus.example_dataset[example]])

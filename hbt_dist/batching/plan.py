@@ -27,7 +27,7 @@ from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.holders import Holders
 from hbt_dist.batching.keyed import Int64s, below, derive_key, hash64
-from hbt_dist.batching.kinds import KINDS
+from hbt_dist.batching.kinds import all_kinds
 from hbt_dist.batching.lending import Lender
 from hbt_dist.batching.mixture import Mixture
 from hbt_dist.batching.negatives import hard_negatives
@@ -46,7 +46,7 @@ class GlobalBatch:
     """The rows of a global batch (B rows), or a rank's slice of them. n hard negatives per row."""
 
     step: int
-    kind: str  # one of KINDS, or "shares" where every batch holds several kinds
+    kind: str  # one of the plan's kinds, or "shares" where every batch holds several kinds
     example: Int64s  # (B,)
     question_language: Int32s  # (B,) index into corpus.languages
     passage_language: Int32s  # (B,)
@@ -54,7 +54,7 @@ class GlobalBatch:
     negative_language: Int32s  # (B, n)
     negative_filled: NDArray[np.bool_]  # (B, n) drawn at random because the data has too few
     sub_batch: Int32s  # (B,) 0 unless mixing is shares
-    kind_of_row: Int32s  # (B,) index into KINDS
+    kind_of_row: Int32s  # (B,) index into the plan's kinds
 
     def __len__(self) -> int:
         return len(self.example)
@@ -110,6 +110,7 @@ class BatchPlan:
         self.corpus = corpus
         self.settings = settings
         self.seed = seed
+        self.kinds = all_kinds([entry.kind for entry in settings.entries()])
         self.cells = Cells.of(corpus)
         made = Streams.of(corpus, self.cells, settings, seed)
         capacity = Capacity(corpus, self.cells, settings, made)
@@ -124,7 +125,7 @@ class BatchPlan:
         )
         self.switching: CodeSwitching | None = None
         if settings.code_switching is not None:
-            self.switching = CodeSwitching.of(settings.code_switching, corpus.languages, seed)
+            self.switching = CodeSwitching.of(settings.code_switching, corpus.languages, seed, self.kinds)
 
     @cached_property
     def state(self) -> dict[str, Any]:
@@ -166,13 +167,13 @@ class BatchPlan:
             rows = stream == number
             question[rows] = joints[number].question[pair[rows]]
             passage[rows] = joints[number].passage[pair[rows]]
-            kind[rows] = KINDS.index(self.mixture.entries[self.mixture.entry_of(int(number))].kind)
+            kind[rows] = self.kinds.index(self.mixture.entries[self.mixture.entry_of(int(number))].kind)
         shuffled = np.argsort(hash64(derive_key("shuffle", self.seed, step), np.arange(len(example))))
         example, question, passage = example[shuffled], question[shuffled], passage[shuffled]
         negative, language, filled = self._negatives(step, example, question, passage)
         return GlobalBatch(
             step=step,
-            kind="shares" if self.settings.mixing == "shares" else KINDS[kind[0]],
+            kind="shares" if self.settings.mixing == "shares" else self.kinds[kind[0]],
             example=example,
             question_language=question,
             passage_language=passage,

@@ -15,6 +15,7 @@ from hbt_dist.batching.capacity import Capacity, Shortfall
 from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.streams import Streams
 from hbt_dist.errors import UserError
+from hbt_dist.extensions import is_own
 
 _LANGUAGES_TRIED = 4
 _NAMED = 6
@@ -54,7 +55,8 @@ def _remedies(capacity: Capacity, lacking: Shortfall) -> Iterator[str]:
         per_row = settings.datasets.model_copy(update={"per": "row"})
         if _works(capacity, {"datasets": per_row}):
             yield "set batches.datasets.per: row"
-    weights = "pairs" if _kind(capacity, lacking) == "crosslingual" else "languages"
+    kind = _kind(capacity, lacking)
+    weights = "pairs" if kind == "crosslingual" or is_own(kind) else "languages"
     if (
         not lacking.whole_stream
         and getattr(settings, weights) != "size"

@@ -13,6 +13,7 @@ from typing import Any
 
 from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.corpus_view import PlanCorpus
+from hbt_dist.batching.weights import own_kinds_state
 from hbt_dist.errors import UserError
 
 # Raised whenever the same settings give other batches than before. A plan that a change leaves as it was
@@ -35,6 +36,7 @@ def plan_state(
         "seed": seed,
         "corpus": corpus.fingerprint,
         "batches": settings.canonical(),
+        **own_kinds_state(corpus, settings),
     }
     return state if code_switching is None else {**state, "code_switching": dict(code_switching)}
 

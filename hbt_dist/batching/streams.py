@@ -31,7 +31,7 @@ from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.deck import Deck, Order, build_decks
 from hbt_dist.batching.keyed import Floats, Int64s, derive_key, floor_sum, uniform
 from hbt_dist.batching.mixture import slots_of
-from hbt_dist.batching.weights import Cells, Joint, joint_share
+from hbt_dist.batching.weights import Cells, Joint, joint_share, one_pair_per_batch
 
 _ROTATION_BITS = 32
 _MODULUS = 1 << _ROTATION_BITS
@@ -63,10 +63,12 @@ class StreamShares:
         return [tuple(sorted(int(cell) for cell in part)) for part in np.split(used[order], breaks)]
 
 
-def split_joint(entry: int, joint: Joint, cells: Cells, settings: BatchSettings) -> list[StreamShares]:
+def split_joint(
+    entry: int, joint: Joint, corpus: PlanCorpus, cells: Cells, settings: BatchSettings
+) -> list[StreamShares]:
     """Return the streams of an entry: split by language if monolingual, by dataset if every batch has one."""
-    monolingual = settings.entries()[entry].kind == "monolingual"
-    by_pair = [np.array([pair]) for pair in range(len(joint.question))] if monolingual else [slice(None)]
+    each_pair = one_pair_per_batch(settings.entries()[entry], corpus)
+    by_pair = [np.array([pair]) for pair in range(len(joint.question))] if each_pair else [slice(None)]
     by_cell: Sequence[NDArray[np.int64] | slice] = [slice(None)]
     if settings.datasets.per == "batch":
         by_cell = [np.flatnonzero(cells.dataset == dataset) for dataset in np.unique(cells.dataset)]
@@ -90,7 +92,7 @@ def shares_of_entries(corpus: PlanCorpus, cells: Cells, settings: BatchSettings)
     """
     fed = {slot.entry for slot in slots_of(settings)}
     return [
-        split_joint(index, joint_share(corpus, cells, settings, index), cells, settings)
+        split_joint(index, joint_share(corpus, cells, settings, index), corpus, cells, settings)
         if entry.weight_extremes()[1] > 0 and not fed.isdisjoint({None, index})
         else []
         for index, entry in enumerate(settings.entries())

@@ -9,6 +9,7 @@ Letters: C cells, P ordered pairs, D datasets, L languages.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from hbt_dist.batching.config import BatchSettings, DatasetSettings, MixtureEntry, Temperature, Weights
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.keyed import Floats, Int64s
+from hbt_dist.batching.kinds import RowPairs, own_pairs
 from hbt_dist.errors import UserError
+from hbt_dist.extensions import is_own
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def joint_share(corpus: PlanCorpus, cells: Cells, settings: BatchSettings, index
         raise UserError(
             place,
             "the corpus holds no example for it",
-            f"languages of the corpus: {', '.join(corpus.languages)}; " + _NEEDS[entry.kind],
+            f"languages of the corpus: {', '.join(corpus.languages)}; "
+            + _NEEDS.get(entry.kind, "needs examples in the pairs that the function gives"),
         )
     weights = _pair_weights(entry, settings, corpus, cells, (question, passage, sizes), place)
     keep = weights > 0
@@ -117,6 +121,52 @@ _NEEDS = {
 
 def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[Int64s, Int64s]:
     names = list(corpus.languages)
+    if is_own(entry.kind):
+        pairs = own_pairs_of(entry, corpus, place).pairs
+        question, passage = np.array([[names.index(side) for side in pair] for pair in pairs], np.int64).T
+        return question, passage
+    chosen = np.array([names.index(name) for name in _languages_of(entry, corpus, place)], np.int64)
+    question, passage = (grid.ravel() for grid in np.meshgrid(chosen, chosen, indexing="ij"))
+    if entry.kind == "any_pair":
+        return question, passage
+    same = question == passage
+    keep = ~same if entry.kind == "crosslingual" else same
+    return question[keep], passage[keep]
+
+
+def own_pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> RowPairs:
+    """The pairs of an entry whose kind is a function of the user's own.
+
+    Raises:
+        UserError: the function gives no pairs of the entry's languages, or cannot be imported.
+    """
+    return own_pairs(entry.kind, _languages_of(entry, corpus, place))
+
+
+def one_pair_per_batch(entry: MixtureEntry, corpus: PlanCorpus) -> bool:
+    """Whether all rows of a batch of this entry have one question language and one passage language."""
+    if is_own(entry.kind):
+        return own_pairs_of(entry, corpus, "batches.mixture").one_per_batch
+    return entry.kind == "monolingual"
+
+
+def own_kinds_state(corpus: PlanCorpus, settings: BatchSettings) -> dict[str, Any]:
+    """What the user's own kinds say, for a plan's fingerprint; nothing where the mixture has none."""
+    found = {
+        f"mixture {index}": own_pairs_of(entry, corpus, f"batches.mixture[{index}]")
+        for index, entry in enumerate(settings.entries())
+        if is_own(entry.kind)
+    }
+    state = {
+        name: {"pairs": ["-".join(pair) for pair in one.pairs], "one_per_batch": one.one_per_batch}
+        for name, one in found.items()
+    }
+    return {"own_kinds": state} if state else {}
+
+
+def _languages_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[str, ...]:
+    """The languages of an entry in the order of the corpus."""
+    names = list(corpus.languages)
     wanted = names if entry.languages is None else entry.languages
     unknown = [name for name in wanted if name not in names]
     if unknown:
@@ -125,13 +175,7 @@ def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[Int6
         )
     if len(set(wanted)) != len(wanted):
         raise UserError(f"{place}.languages", "a language is named twice", ", ".join(wanted))
-    chosen = np.array(sorted(names.index(name) for name in wanted), np.int64)
-    question, passage = (grid.ravel() for grid in np.meshgrid(chosen, chosen, indexing="ij"))
-    if entry.kind == "any_pair":
-        return question, passage
-    same = question == passage
-    keep = ~same if entry.kind == "crosslingual" else same
-    return question[keep], passage[keep]
+    return tuple(name for name in names if name in wanted)
 
 
 def _pair_weights(
@@ -145,7 +189,7 @@ def _pair_weights(
     """Return the weight of each pair (P,), sum 1; pairs without examples get 0 or, if named, an error."""
     question, passage, sizes = pairs
     names = np.array(corpus.languages)
-    if entry.kind == "crosslingual":
+    if entry.kind == "crosslingual" or is_own(entry.kind):
         labels = [f"{names[q]}-{names[p]}" for q, p in zip(question, passage, strict=True)]
         weights = _weigh(settings.pairs, labels, sizes, "batches.pairs", corpus)
     elif entry.kind == "any_pair":
@@ -179,6 +223,7 @@ def _weigh(rule: Weights, labels: list[str], sizes: Int64s, place: str, corpus: 
     known = set(labels)
     names = corpus.languages
     everything = {f"{q}-{p}" for q in names for p in names if q != p} if "pairs" in place else set(names)
+    everything |= known
     for name, weight in rule.items():
         if name not in everything:
             raise UserError(

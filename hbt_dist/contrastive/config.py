@@ -90,12 +90,15 @@ class StepSettings(Settings):
         "chunk with a second forward, activations of one chunk; auto: direct if the rows fit one chunk",
     )
     chunk_rows: int | Literal["auto"] = Field(
-        64, description="most rows encoded at once; auto finds the largest that fits the device at the start"
+        64,
+        description="most rows encoded at once, at least 1; auto finds the largest that fits the device at "
+        "the start",
     )
     chunk_tokens: int | None = Field(
         None,
         ge=1,
-        description="most tokens, padding included, encoded at once; chunks of short texts get more rows",
+        description="most tokens, padding included, encoded at once; chunks of short texts get more rows; "
+        "none: chunk_rows alone decides",
     )
     grad_reduction: Literal["auto", "coalesce", "boundary"] = Field(
         "auto",

@@ -25,6 +25,7 @@ from hbt_dist.data.languages import language_codes
 from hbt_dist.data.splits import Split
 from hbt_dist.data.stored_texts import StoredTexts
 from hbt_dist.errors import UserError
+from hbt_dist.extensions import is_own, load_own
 
 _T = TypeVar("_T")
 
@@ -232,7 +233,7 @@ def load_benchmark(
     """Read a benchmark.
 
     Args:
-        name: one of `BENCHMARKS`.
+        name: one of `BENCHMARKS`, or ``module:function`` of a reader of one's own (docs/extending.md).
         data_dir: the benchmark's folder, or a folder that holds it under its usual name; by default its files
             are downloaded from the hub, where they are there (hub.py).
         variant: one of the benchmark's variants; by default the first.
@@ -246,15 +247,11 @@ def load_benchmark(
         UserError: unknown name or variant, files missing or malformed, a language absent, a benchmark that
             cannot be scored.
     """
-    if name not in BENCHMARKS:
+    if name not in BENCHMARKS and not is_own(name):
         raise UserError(
-            f"benchmark {name!r}", "there is no such benchmark", f"choose from {', '.join(BENCHMARKS)}"
-        )
-    entry = BENCHMARKS[name]
-    chosen = entry.variants[0] if variant is None else variant
-    if chosen not in entry.variants:
-        raise UserError(
-            f"benchmark {name}", f"there is no variant {chosen!r}", f"choose from {', '.join(entry.variants)}"
+            f"benchmark {name!r}",
+            "there is no such benchmark",
+            f"choose from {', '.join(BENCHMARKS)}, or name a reader of your own, module:function",
         )
     try:
         codes = None if languages is None else language_codes(languages)
@@ -264,6 +261,14 @@ def load_benchmark(
         ) from None
     if codes == ():
         raise UserError("languages", "the list is empty", "leave it out to take all languages")
+    if is_own(name):
+        return _own(name, data_dir, variant, codes)
+    entry = BENCHMARKS[name]
+    chosen = entry.variants[0] if variant is None else variant
+    if chosen not in entry.variants:
+        raise UserError(
+            f"benchmark {name}", f"there is no variant {chosen!r}", f"choose from {', '.join(entry.variants)}"
+        )
     if name == "sample":
         return _sample(chosen, codes)
     from hbt_dist.data.benchmark_builder import BenchmarkBuilder
@@ -282,6 +287,21 @@ def load_benchmark(
             return stored_benchmark(name, chosen, codes, files, read, Path(cache_dir or CACHE_DIR))
     builder = BenchmarkBuilder(name, chosen, codes)
     read(builder)
+    return builder.build()
+
+
+def _own(
+    name: str, data_dir: Path | str | None, variant: str | None, languages: tuple[str, ...] | None
+) -> Benchmark:
+    """A benchmark read by the user's function, held in memory."""
+    from hbt_dist.data.benchmark_builder import BenchmarkBuilder
+
+    read = load_own(name, f"benchmark {name}")
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    if folder is not None and not folder.exists():
+        raise UserError(str(folder), "there is no such folder", f"name the folder of benchmark {name}")
+    builder = BenchmarkBuilder(name, variant or "default", languages)
+    read(folder, builder.variant, languages, builder)
     return builder.build()
 
 

@@ -18,6 +18,7 @@ from pydantic import (
 
 from hbt_dist.data.languages import language_codes
 from hbt_dist.data.splits import Split
+from hbt_dist.extensions import OwnName, is_own
 from hbt_dist.settings import Settings
 
 Format = Literal["jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "hub", "sample"]
@@ -40,6 +41,12 @@ OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
 #: Formats whose examples come in some of the languages only, by their nature: `missing` has no meaning there.
 RAGGED = frozenset(name for name, options in OPTIONS.items() if "missing" not in options)
 _EVERYWHERE = frozenset({"name", "format", "languages", "limit"})
+_OWN = frozenset({"path", "missing", "split", "options"})
+
+
+def options_of(format_name: str) -> frozenset[str]:
+    """The options that mean something for a format, one of the user's own included."""
+    return _OWN if is_own(format_name) else OPTIONS[format_name]
 
 
 class ColumnSettings(Settings):
@@ -60,7 +67,9 @@ class ColumnSettings(Settings):
         description="Column of the hard negatives, a list of texts by language or of plain texts.",
     )
     language: str | None = Field(
-        None, description="The one language of question and passage, where they are plain text columns."
+        None,
+        description="The one language of question and passage, where they are plain text columns; none: "
+        "the columns hold several languages.",
     )
 
     @field_validator("language")
@@ -76,17 +85,23 @@ class SourceSettings(Settings):
         description="Name of the source in reports, weights and ids; unique in the run.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
-    format: Format = Field(
+    format: Format | OwnName = Field(
         description="jsonl: one example per line (hbt_dist/data/training_readers/jsonl.py); parquet, hub: "
         "tables with a column mapping; squad-parallel: passages.jsonl.gz and questions.jsonl.gz; squad: one "
         "SQuAD file per language, parallel by question id; mkqa, exams, ntrex: the public data sets; "
-        "sample: the embedded sample.",
+        "sample: the embedded sample. module:function: a reader of your own (docs/extending.md).",
     )
-    path: str | None = Field(None, description="File or folder of the source; for hub the data set's name.")
+    path: str | None = Field(
+        None,
+        description="File or folder of the source; for hub the data set's name; none: the format needs no "
+        "file (sample).",
+    )
     languages: tuple[str, ...] | None = Field(
         None, description="Languages to take from this source; none: those of the data block."
     )
-    missing: Missing | None = Field(None, description="Overrides data.missing for this source.")
+    missing: Missing | None = Field(
+        None, description="Overrides data.missing for this source; none: data.missing."
+    )
     split: Split = Field(
         "train",
         description="Which part to train on. train leaves out what the benchmark of the same data asks: "
@@ -103,10 +118,15 @@ class SourceSettings(Settings):
     columns: ColumnSettings = Field(
         default=ColumnSettings.model_construct(), description="Column mapping of parquet and hub tables."
     )
-    hub_config: str | None = Field(None, description="Configuration (subset) of a hub data set.")
+    hub_config: str | None = Field(
+        None, description="Configuration (subset) of a hub data set; none: its only one."
+    )
     hub_split: str = Field("train", description="Split of a hub data set.")
-    hub_revision: str | None = Field(None, description="Commit, tag or branch of a hub data set.")
-    limit: int | None = Field(None, ge=1, description="Take only the first so many examples.")
+    hub_revision: str | None = Field(
+        None, description="Commit, tag or branch of a hub data set; none: the newest."
+    )
+    limit: int | None = Field(None, ge=1, description="Take only the first so many examples; none: all.")
+    options: dict[str, Any] = Field({}, description="What a reader of your own wants to know, any keys.")
 
     @field_validator("languages")
     @classmethod
@@ -115,16 +135,17 @@ class SourceSettings(Settings):
 
     @model_validator(mode="after")
     def _only_what_applies(self) -> SourceSettings:
-        inapplicable = self.model_fields_set - OPTIONS[self.format] - _EVERYWHERE
+        options = options_of(self.format)
+        inapplicable = self.model_fields_set - options - _EVERYWHERE
         # A default that is written out (as in a resolved run file) is as good as left out.
         defaults = type(self).model_fields
         strange = sorted(key for key in inapplicable if getattr(self, key) != defaults[key].default)
         if strange:
             raise ValueError(
                 f"format {self.format} has no option {', '.join(strange)}; it has "
-                f"{', '.join(sorted(OPTIONS[self.format]))} besides {', '.join(sorted(_EVERYWHERE))}"
+                f"{', '.join(sorted(options))} besides {', '.join(sorted(_EVERYWHERE))}"
             )
-        if "path" in OPTIONS[self.format] and not self.path:
+        if "path" in options and not self.path and not is_own(self.format):
             raise ValueError(f"format {self.format} needs a path")
         if self.content == "answers" and self.split == "train":
             raise ValueError(
@@ -137,13 +158,18 @@ class SourceSettings(Settings):
 class BenchmarkSettings(Settings):
     """One benchmark to evaluate on."""
 
-    name: str = Field(description="xquad-r, mlqa-r, ntrex, mkqa, squad-parallel, sample, jsonl, ...")
+    name: str = Field(
+        description="xquad-r, mlqa-r, ntrex, mkqa, tatoeba, belebele, exams, miracl, mewsli-x, beir, "
+        "squad-parallel, sample, jsonl (a folder of your own), or module:function, a reader of your own "
+        "(docs/extending.md)"
+    )
     data_dir: str | None = Field(
         None,
         description="its folder; none: from the hub, where it has the files. The embedded sample needs none",
     )
     variant: str | None = Field(
-        None, description="candidate text or task variant, where the benchmark has several"
+        None,
+        description="candidate text or task variant, where the benchmark has several; none: its first one",
     )
     languages: tuple[str, ...] | None = Field(None, description="only these languages; none: all it has")
 
@@ -185,6 +211,7 @@ class BenchmarkSettings(Settings):
 
 def _label_of(name: str, variant: str | None) -> str:
     """A folder name that tells the benchmark and its variant."""
+    name = name.replace(":", "-")  # of one's own, module:function
     return name if variant is None else f"{name}-{variant.replace('+', '-')}"
 
 

@@ -60,6 +60,8 @@ def _identity(
 ) -> dict[str, Any]:
     """What decides a source's rows: its settings without paths, and the content of its files."""
     chosen = source.model_dump(mode="json", exclude={"path", "languages", "missing"})
+    if not source.options:  # younger than the corpora that have none
+        del chosen["options"]
     return {
         **chosen,
         "languages": settings.languages_of(source),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from hbt_dist.extensions import OwnName
 from hbt_dist.settings import Settings
 
 
@@ -52,6 +53,11 @@ class EvaluationSettings(Settings):
         "a flat search of each shard (on its GPU where faiss has one), merged exactly. Ranks and all "
         "metrics of relevant candidates are counted either way",
     )
+    metrics: tuple[OwnName, ...] = Field(
+        default=(),
+        description="metrics of your own beside the package's, module:function each (docs/extending.md); "
+        "reported under the function's name",
+    )
     consistency_questions: int | None = Field(
         default=100,
         ge=0,
@@ -60,7 +66,9 @@ class EvaluationSettings(Settings):
         "question and 10,000 candidates; null takes all, 0 none",
     )
     cache_dir: str | None = Field(
-        default=None, description="folder for embeddings, reused when model, texts and settings are the same"
+        default=None,
+        description="folder for embeddings, reused when model, texts and settings are the same; none: "
+        "they are not kept, but for large pools and on Ray (.cache/hbt_dist/embeddings)",
     )
     language_removal: Literal["none", "lir"] = Field(
         default="none",

@@ -28,6 +28,7 @@ from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.faiss_lists import faiss_top_lists
 from hbt_dist.evaluation.kernels import torch_device
 from hbt_dist.evaluation.language_removal import remove_languages
+from hbt_dist.evaluation.metrics import own_metrics
 from hbt_dist.evaluation.pair_matrix import (
     PairMatrix,
     QuestionTable,
@@ -39,6 +40,7 @@ from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.rows import Rows, check_shapes
 from hbt_dist.evaluation.shard import CACHE_BYTES, Shard, arrange_questions
+from hbt_dist.extensions import own_digests
 
 if TYPE_CHECKING:
     from hbt_dist.data.benchmark import Benchmark
@@ -143,6 +145,7 @@ def evaluate_ranked_by(
         consistency=consistency,
         seen_languages=seen_languages,
         provenance={**(provenance or {}), **facts},
+        metrics=settings.metrics,
     )
 
 
@@ -203,9 +206,14 @@ def assemble(
     consistency: dict[str, object] | None = None,
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
+    metrics: Sequence[str] = (),
 ) -> Evaluation:
-    """All tables from ranks, wherever they were counted."""
-    tables = question_tables(benchmark, ranks)
+    """All tables from ranks, wherever they were counted.
+
+    Args:
+        metrics: the user's own, ``module:function`` each.
+    """
+    tables = question_tables(benchmark, ranks, own_metrics(metrics))
     bias_values = question_bias(benchmark, tables["multilingual"], ranks.pooled)
     if top is not None:
         bias_values |= same_language_share(benchmark, top)
@@ -221,5 +229,11 @@ def assemble(
         bias=summarise_bias(benchmark, bias_values),
         consistency=consistency,
         seen_languages=None if seen_languages is None else tuple(seen_languages),
-        provenance=dict(provenance or {}),
+        provenance=_with_own(dict(provenance or {}), metrics),
     )
+
+
+def _with_own(provenance: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
+    """Provenance with the digests of the modules that the user's metrics are in."""
+    own = {**provenance.get("own", {}), **own_digests(metrics)}
+    return {**provenance, "own": own} if own else provenance

@@ -14,7 +14,6 @@ import numpy as np
 from hbt_dist.data.stored_texts import take_texts
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.languages import describe
-from hbt_dist.evaluation.metrics import METRICS
 
 _QUESTIONS_AT_ONCE = 1024
 
@@ -82,7 +81,7 @@ def mteb_document(evaluation: Evaluation) -> dict[str, Any]:
     for i, asked in enumerate(benchmark.languages):
         for j, answered in enumerate(benchmark.languages):
             if matrix.num_questions[i, j]:
-                scores = {names[m]: float(matrix.values[m][i, j]) for m in METRICS}
+                scores = {names.get(m, m): float(matrix.values[m][i, j]) for m in matrix.values}
                 entries.append(
                     {
                         "hf_subset": f"{asked}-{answered}",
@@ -91,7 +90,7 @@ def mteb_document(evaluation: Evaluation) -> dict[str, Any]:
                         "main_score": scores["map_at_full"],
                     }
                 )
-    pooled = {names[m]: evaluation.means["multilingual"]["macro"][m] for m in METRICS}
+    pooled = {names.get(m, m): value for m, value in evaluation.means["multilingual"]["macro"].items()}
     entries.append(
         {"hf_subset": "multilingual", "languages": codes, **pooled, "main_score": pooled["map_at_full"]}
     )

@@ -9,18 +9,32 @@ A ranking is given by nothing but the ranks of its relevant candidates, so no li
     nDCG@10   = sum_{rank_i <= 10} 1 / log2(rank_i + 1), over that of a perfect ranking
     accuracy  = 1 if the best candidate is relevant
 
-with ranks ascending, i = 1..R. Equal to pytrec_eval to 1e-9 (tests/evaluation/test_metrics.py).
+with ranks ascending, i = 1..R. Equal to pytrec_eval to 1e-9 (tests/evaluation/test_metrics.py). Metrics of
+the user's own are functions of the same ranks (`own_metrics`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma
 
+from hbt_dist.errors import UserError
+from hbt_dist.extensions import load_own
+
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
+Metric = Callable[[Int64, Int64], Float64]
+
+#: Columns of per_question.parquet that are no metrics.
+_TAKEN = (
+    "setting", "question_id", "question_cluster", "question_language", "candidate_language", "num_relevant",
+    "best_rank", "worst_rank", "value", "rank_distance", "log_rank_distance", "rank_distance_share",
+    "max_at_r", "language_preference_rate", "language_preference_neutral",
+)  # fmt: skip
 METRICS = ("map", "map@20", "mrr", "recall@1", "recall@10", "recall@100", "ndcg@10", "accuracy")
 
 
@@ -58,6 +72,49 @@ def metrics_from_ranks(ranks: Int64, offsets: Int64) -> dict[str, Float64]:
     for k in (1, 10, 100):
         values[f"recall@{k}"] = total((ranks <= k).astype(np.float64)) / num_relevant
     return {name: values[name] for name in METRICS}
+
+
+def own_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """Metrics of the user's own by the names that they are reported under, their functions'.
+
+    Args:
+        names: ``module:function`` each. A function gets `ranks` (M,) and `offsets` (G + 1,) as
+            `metrics_from_ranks`, the ranks of each ranking ascending, and returns (G,) numbers.
+
+    Raises:
+        UserError: one cannot be imported, or would be reported under a name that is taken.
+    """
+    found: dict[str, Metric] = {}
+    for name in names:
+        short = name.rpartition(":")[2]
+        if short in found or short in METRICS or short in _TAKEN:
+            raise UserError("metrics", f"the name {short} is taken", f"rename the function of {name}")
+        found[short] = load_own(name, "metrics")
+    return found
+
+
+def own_values(metrics: Mapping[str, Metric], ranks: Int64, offsets: Int64) -> dict[str, Float64]:
+    """Values of the user's metrics; arguments as `metrics_from_ranks`.
+
+    Raises:
+        UserError: a function gives something else than a finite number per ranking.
+    """
+    if not metrics:
+        return {}
+    ranking = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    ascending = ranks[np.lexsort((ranks, ranking))]
+    found = {}
+    for name, metric in metrics.items():
+        values = np.asarray(metric(ascending.copy(), offsets.copy()), np.float64)
+        if values.shape != (len(offsets) - 1,) or not np.isfinite(values).all():
+            wrong = "a number that is not finite" if values.shape == (len(offsets) - 1,) else "another shape"
+            raise UserError(
+                f"metric {name}",
+                f"gave {wrong}: {values.shape}",
+                f"return one finite number per ranking: ({len(offsets) - 1},)",
+            )
+        found[name] = values
+    return found
 
 
 def chance_average_precision(num_relevant: Int64, pool: Int64) -> Float64:

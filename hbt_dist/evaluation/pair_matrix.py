@@ -14,13 +14,15 @@ for each cell). A cell without questions is NaN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.evaluation.metrics import METRICS, metrics_from_ranks
+from hbt_dist.evaluation.metrics import Metric, metrics_from_ranks, own_values
 from hbt_dist.evaluation.ranks import RelevantRanks
 
 if TYPE_CHECKING:
@@ -45,8 +47,14 @@ class QuestionTable:
     values: dict[str, Float64]  # metric -> (G,)
 
 
-def question_tables(benchmark: Benchmark, ranks: RelevantRanks) -> dict[str, QuestionTable]:
-    """Per-question values of the three settings."""
+def question_tables(
+    benchmark: Benchmark, ranks: RelevantRanks, own: Mapping[str, Metric] = MappingProxyType({})
+) -> dict[str, QuestionTable]:
+    """Per-question values of the three settings.
+
+    Args:
+        own: metrics of the user's own, see `own_metrics`.
+    """
     offsets = np.asarray(benchmark.relevant_offsets, np.int64)
     question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     language = np.asarray(benchmark.candidate_language, np.int64)[benchmark.relevant]
@@ -65,7 +73,7 @@ def question_tables(benchmark: Benchmark, ranks: RelevantRanks) -> dict[str, Que
             num_relevant=np.diff(starts),
             best_rank=np.minimum.reduceat(sorted_ranks, starts[:-1]),
             worst_rank=np.maximum.reduceat(sorted_ranks, starts[:-1]),
-            values=metrics_from_ranks(sorted_ranks, starts),
+            values=metrics_from_ranks(sorted_ranks, starts) | own_values(own, sorted_ranks, starts),
         )
 
     everything = np.arange(len(question))
@@ -91,7 +99,7 @@ def pair_matrix(benchmark: Benchmark, table: QuestionTable) -> PairMatrix:
     asked = np.asarray(benchmark.question_language, np.int64)[table.question]
     cell = asked * size + table.candidate_language
     counts = np.bincount(cell, minlength=size * size)
-    values = {name: cell_means(table.values[name], cell, counts).reshape(size, size) for name in METRICS}
+    values = {name: cell_means(table.values[name], cell, counts).reshape(size, size) for name in table.values}
     return PairMatrix(benchmark.languages, counts.reshape(size, size), values)
 
 
@@ -124,18 +132,18 @@ def setting_means(
     result: dict[str, dict[str, dict[str, float]]] = {}
     for setting, mask, rows in (("monolingual", diagonal, same), ("crosslingual", ~diagonal, ~same)):
         result[setting] = {
-            "macro": {m: mean_or_nan(matrix.values[m][mask]) for m in METRICS},
-            "micro": {m: mean_or_nan(tables["pair"].values[m][rows]) for m in METRICS},
+            "macro": {m: mean_or_nan(matrix.values[m][mask]) for m in matrix.values},
+            "micro": {m: mean_or_nan(tables["pair"].values[m][rows]) for m in matrix.values},
         }
     pooled = tables["multilingual"]
     by_language = language_means(benchmark, pooled)
     result["multilingual"] = {
-        "macro": {m: mean_or_nan(by_language[m]) for m in METRICS},
-        "micro": {m: mean_or_nan(pooled.values[m]) for m in METRICS},
+        "macro": {m: mean_or_nan(by_language[m]) for m in by_language},
+        "micro": {m: mean_or_nan(pooled.values[m]) for m in pooled.values},
     }
     result["one_target"] = {
-        "macro": {m: mean_or_nan(one_target.values[m].ravel()) for m in METRICS},
-        "micro": {m: mean_or_nan(tables["one_target"].values[m]) for m in METRICS},
+        "macro": {m: mean_or_nan(one_target.values[m].ravel()) for m in one_target.values},
+        "micro": {m: mean_or_nan(tables["one_target"].values[m]) for m in one_target.values},
     }
     return result
 
@@ -144,4 +152,4 @@ def language_means(benchmark: Benchmark, table: QuestionTable) -> dict[str, Floa
     """Mean of every metric over the questions of each language: (L,) each."""
     asked = np.asarray(benchmark.question_language, np.int64)[table.question]
     counts = np.bincount(asked, minlength=len(benchmark.languages))
-    return {m: cell_means(table.values[m], asked, counts) for m in METRICS}
+    return {m: cell_means(table.values[m], asked, counts) for m in table.values}

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from hbt_dist.evaluation.languages import describe
+from hbt_dist.evaluation.metrics import METRICS
 from hbt_dist.evaluation.report_figures import (
     PLOTTED_DISTANCES,
     draw_bias,
@@ -206,19 +207,21 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 def _means(document: Document, results: dict[str, Any], change: Change | None) -> None:
     document.heading("Means")
+    own = [name for name in results["means"][_SETTINGS[0]]["macro"] if name not in METRICS]
+    shown = [*_METRICS, *own]
     rows = []
     for setting in _SETTINGS:
         means = results["means"][setting]
         rows.append(
             [
                 setting.replace("_", " "),
-                *(_number(means["macro"][m]) for m in _METRICS),
+                *(_number(means["macro"][m]) for m in shown),
                 _number(means["micro"]["map"]),
             ]
         )
     document.table(
         "Means over languages or pairs of languages; the last column over questions",
-        ["setting", *_METRICS, "map (micro)"],
+        ["setting", *shown, "map (micro)"],
         rows,
     )
     document.paragraph(

@@ -40,7 +40,7 @@ from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.languages import describe
 from hbt_dist.evaluation.metrics import METRICS
 from hbt_dist.evaluation.pair_matrix import PairMatrix, language_means, mean_or_nan
-from hbt_dist.evaluation.stored import SCHEMA, SCHEMA_VERSION, headline_figures, read_results
+from hbt_dist.evaluation.stored import SCHEMA, SCHEMA_VERSION, SETTINGS, headline_figures, read_results
 
 TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
 
@@ -97,7 +97,7 @@ def _matrix(matrix: PairMatrix) -> dict[str, Any]:
     return {
         "languages": list(matrix.languages),
         "num_questions": matrix.num_questions.tolist(),
-        "metrics": {name: matrix.values[name].tolist() for name in METRICS},
+        "metrics": {name: matrix.values[name].tolist() for name in matrix.values},
     }
 
 
@@ -204,12 +204,15 @@ def summary(evaluation: Evaluation) -> str:
         f"{len(benchmark.question_ids):,} questions, {len(benchmark.candidate_ids):,} candidates",
         f"{'':<16}{'mAP':>9}{'mAP@20':>9}{'MRR':>9}{'R@1':>9}{'R@10':>9}{'nDCG@10':>9}",
     ]
-    for setting in ("monolingual", "crosslingual", "multilingual"):
+    for setting in SETTINGS:
         values = [
             means[setting]["macro"][m] for m in ("map", "map@20", "mrr", "recall@1", "recall@10", "ndcg@10")
         ]
         if not all(math.isnan(value) for value in values):
             lines.append(f"{setting:<16}" + "".join(f"{value:9.4f}" for value in values))
+    for name in (name for name in means["monolingual"]["macro"] if name not in METRICS):
+        parts = [f"{setting} {means[setting]['macro'][name]:.4f}" for setting in SETTINGS]
+        lines.append(f"{name}: {', '.join(parts)}")
     distance = evaluation.bias.get("rank_distance")
     if distance is not None:
         lines.append(

@@ -33,7 +33,6 @@ import pyarrow.parquet as pq
 from hbt_dist.errors import UserError
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.export import mteb_document, write_qrels, write_run
-from hbt_dist.evaluation.metrics import METRICS
 from hbt_dist.evaluation.pair_matrix import PairMatrix, QuestionTable
 from hbt_dist.evaluation.report import HEATMAP, STEM, report_document
 from hbt_dist.evaluation.report_parts import pair_heatmap
@@ -163,7 +162,7 @@ def _table_rows(evaluation: Evaluation, table: QuestionTable) -> pa.Table:
         "num_relevant": table.num_relevant,
         "best_rank": table.best_rank,
         "worst_rank": table.worst_rank,
-        **{name: table.values[name] for name in METRICS},
+        **table.values,
     }
     if table.setting == "multilingual":
         for name, values in evaluation.question_bias.items():

@@ -151,7 +151,14 @@ def _fused(
             settings=settings,
             progress=lambda done: bar.update(done - bar.n),
         )
-    return assemble(benchmark, ranks, top, seen_languages=seen_languages, provenance=facts)
+    return assemble(
+        benchmark,
+        ranks,
+        top,
+        seen_languages=seen_languages,
+        provenance=facts,
+        metrics=settings.metrics,
+    )
 
 
 def make_room(loaded: LoadedEncoder, how: CombineSettings) -> None:

@@ -6,7 +6,8 @@ so that a second Ray on the host cannot be mistaken for this one. A small proces
 driver that was killed.
 
 To a cluster of other machines the package goes with the driver when that runs from a checkout (1 MB, once),
-so that no node trains with other code than the one that was started.
+so that no node trains with other code than the one that was started; and so do modules of the user's own that
+a run names, unless they are installed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 import hbt_dist
 from hbt_dist.errors import UserError
+from hbt_dist.extensions import own_modules
 from hbt_dist.orchestration.config import WorkerSettings
 from hbt_dist.orchestration.janitor import Janitor
 
@@ -198,8 +200,9 @@ def _runtime_environment() -> dict[str, Any]:
     }
     package = Path(hbt_dist.__file__).resolve().parent
     checkout = (package.parent / "pyproject.toml").is_file()
-    if checkout and "py_modules" not in job and "working_dir" not in job:
-        environment |= {"py_modules": [str(package)], "excludes": ["__pycache__/"]}
+    modules = [*([str(package)] if checkout else []), *own_modules()]
+    if modules and "py_modules" not in job and "working_dir" not in job:
+        environment |= {"py_modules": modules, "excludes": ["__pycache__/"]}
     return environment
 
 

@@ -33,7 +33,8 @@ class WorkerSettings(Settings):
     memory_gib_per_worker: float | None = Field(
         None,
         gt=0,
-        description="host memory that Ray reserves for each worker; give it when offloading to the CPU",
+        description="host memory that Ray reserves for each worker; give it when offloading to the CPU; "
+        "none: Ray counts no memory",
     )
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
         "PACK", description="how Ray places the workers: packed on few nodes (fast links) or spread over many"

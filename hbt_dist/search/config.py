@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from hbt_dist.batching.config import KINDS
 from hbt_dist.config import BenchmarkSettings
 from hbt_dist.data.config import check_labels
+from hbt_dist.extensions import is_own
 from hbt_dist.settings import Settings
 
 Direction = Literal["max", "min"]
@@ -37,22 +38,32 @@ _MOST_GRID_POINTS = 10_000
 class Dimension(Settings):
     """The values of one key; exactly one of the forms."""
 
-    choice: list[Any] | None = Field(None, min_length=1, description="any values, schedules included")
+    choice: list[Any] | None = Field(
+        None, min_length=1, description="a list of any values, schedules included; none: another form"
+    )
     range: tuple[float, float, float] | None = Field(
-        None, description="first, last, step: evenly spaced numbers, the last included"
+        None, description="first, last, step: evenly spaced numbers, the last included; none: another form"
     )
-    uniform: tuple[float, float] | None = Field(None, description="lowest, highest")
+    uniform: tuple[float, float] | None = Field(
+        None, description="lowest, highest; any number between; none: another form"
+    )
     log_uniform: tuple[float, float] | None = Field(
-        None, description="lowest, highest; uniform in the logarithm"
+        None, description="lowest, highest, above 0; uniform in the logarithm; none: another form"
     )
-    integer: tuple[int, int] | None = Field(None, description="lowest, highest, both included")
+    integer: tuple[int, int] | None = Field(
+        None, description="lowest, highest, both included; none: another form"
+    )
     simplex: list[str] | None = Field(
         None,
         min_length=2,
-        description="shares of these batch kinds, uniform over all mixtures; belongs to batches.mixture",
+        description="shares of these batch kinds, uniform over all mixtures; belongs to batches.mixture; "
+        "none: another form",
     )
     simplex_step: float | None = Field(
-        None, gt=0, le=0.5, description="with simplex and a grid: distance of the shares, such as 0.25"
+        None,
+        gt=0,
+        le=0.5,
+        description="with simplex and a grid: distance of the shares, such as 0.25; none: continuous",
     )
 
     @model_validator(mode="after")
@@ -73,7 +84,7 @@ class Dimension(Settings):
                     f"range is [first, last, step] with first <= last, step > 0; found {self.range}"
                 )
         if self.simplex is not None:
-            unknown = [kind for kind in self.simplex if kind not in KINDS]
+            unknown = [kind for kind in self.simplex if kind not in KINDS and not is_own(kind)]
             if unknown or len(set(self.simplex)) < len(self.simplex):
                 raise ValueError(f"simplex names each of its batch kinds once: {', '.join(KINDS)}")
         elif self.simplex_step is not None:
@@ -127,9 +138,9 @@ class SamplerSettings(Settings):
         "finished points (multi-objective TPE)",
     )
     points: int | None = Field(
-        None, ge=1, description="how many points (random, optuna); a grid has as many as it has"
+        None, ge=1, description="how many points; needed for random and optuna, none for grid, which has all"
     )
-    seed: int = Field(0, ge=0, description="of the draws")
+    seed: int = Field(0, ge=0, description="seed of the draws (random, optuna)")
     startup_points: int = Field(10, ge=1, description="optuna: random points before it begins to learn")
     weights: dict[Objective, float] | None = Field(
         None,

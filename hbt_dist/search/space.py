@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hbt_dist.batching.plan import check_divisible
-from hbt_dist.config import RunFile, find_run_file, resolve_paths
+from hbt_dist.config import RunFile, check_own, find_run_file, resolve_paths
 from hbt_dist.errors import UserError
 from hbt_dist.explanations import explain
 from hbt_dist.search.config import SearchFile
@@ -77,6 +77,7 @@ class Base:
             raise UserError(
                 place, f"{shown} gives no run: {found.place}: {found.found}", found.expected
             ) from None
+        check_own(run, self.file)
         return resolve_paths(run)
 
 

@@ -31,7 +31,8 @@ class Method(Settings):
     run: str | None = Field(None, description="its own run file instead of the study's")
     overrides: dict[str, Any] = Field({}, description="dotted key of the run file -> value")
     trained_as: str | None = Field(
-        None, description="use the models of this method and only evaluate otherwise (see scoring)"
+        None,
+        description="use the models of this method and only evaluate otherwise (see scoring); none: train",
     )
     scoring: dict[str, Any] = Field(
         {}, description="keys of evaluation.scoring that differ, such as language_removal: lir"
@@ -51,7 +52,7 @@ class Method(Settings):
 class Primary(Settings):
     """A contrast that the study was made to test; all others are exploratory."""
 
-    method: str = Field(description="the method")
+    method: str = Field(description="name of one of the methods")
     against: str | None = Field(
         None, description="what it is compared with; none: the first of the method's `against`"
     )
@@ -71,7 +72,9 @@ class StudyFile(Settings):
     )
     run: str = Field(description="base run file, or the name of one that comes with the package")
     overrides: list[str] = Field([], description="KEY=VALUE, applied to the base run of every method")
-    methods: dict[str, Method] = Field(min_length=2, description="name -> method")
+    methods: dict[str, Method] = Field(
+        min_length=2, description="name of a method -> how it is trained or evaluated"
+    )
     baseline: str = Field(description="the method that the others are compared with")
     primary: tuple[Primary, ...] = Field(
         (),

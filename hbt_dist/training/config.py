@@ -25,18 +25,20 @@ class TrainingSettings(Settings):
     )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the newest checkpoints stay on disk")
     keep_every: int | None = Field(
-        None, ge=1, description="besides them, keep every checkpoint whose step is a multiple of this"
+        None,
+        ge=1,
+        description="besides them, keep every checkpoint whose step is a multiple of this; none: no more",
     )
     keep_best: Literal["monolingual", "crosslingual", "multilingual"] | None = Field(
         None,
         description="besides them, keep the checkpoint with the best such mAP on the first of "
-        "evaluation.checkpoint_benchmarks",
+        "evaluation.checkpoint_benchmarks; none: no more",
     )
     storage: str | None = Field(
         None,
         description="where a copy of each checkpoint and of the trained model goes, below the run's name, "
         "while training goes on: a folder, or a URI that pyarrow reads (s3://, gs://, hdfs://, file://); "
-        "a start with an empty output_dir continues from there",
+        "a start with an empty output_dir continues from there. none: no copy",
     )
     hang_timeout_seconds: float = Field(
         600,

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from hbt_dist.batching.collate import LocalBatch
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.batching.resume import check_resume
-from hbt_dist.config import RunFile
+from hbt_dist.config import RunFile, own_facts
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.kernels import check_kernel
 from hbt_dist.contrastive.world import World
@@ -245,6 +245,7 @@ class _Training:
             "device": str(self.runtime.device),
             "corpus": self.prepared.corpus.fingerprint,
             "plan": self.prepared.plan.fingerprint,
+            **own_facts(self.settings),
             **describe(self.engine),
         }
         self.folder.add_provenance(facts)

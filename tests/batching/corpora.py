@@ -111,4 +111,13 @@ MIXTURES = [
     {"alpha": 0.4, "languages": "size", "pairs": {"temperature": 0.5}},
     {"alpha": 0.6, "languages": {"en": 3, "fi": 1}, "pairs": {"en-fi": 2, "fi-en": 1}},
     {"alpha": 0.5, "datasets": {"temperature": 0.3, "order": "dataset_first"}},
+    {"mixture": {"tests.batching.own_kinds:from_first": 1, "monolingual": 1}},
+    {"mixture": {"tests.batching.own_kinds:pair_batches": 1}, "pairs": {"temperature": 0.5}},
+    {
+        "mixture": [
+            {"kind": "tests.batching.own_kinds:neighbours", "weight": 2},
+            {"kind": "tests.batching.own_kinds:pair_batches", "weight": 1, "sub_batches": 2},
+        ],
+        "mixing": "shares",
+    },
 ]

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from hbt_dist.batching.config import KINDS, BatchSettings
+from hbt_dist.batching.kinds import RowPairs, own_pairs
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.data.corpus import Corpus
 from hbt_dist.errors import UserError
@@ -31,7 +32,7 @@ def drawn_plan(corpus: Corpus, seed: int, block: dict[str, object]) -> BatchPlan
         raise
 
 
-def check_rows(corpus: Corpus, batch: GlobalBatch) -> None:
+def check_rows(corpus: Corpus, batch: GlobalBatch, kinds: tuple[str, ...] = KINDS) -> None:
     """What holds for every row of every batch."""
     groups = corpus.example_group[batch.example]
     assert len(np.unique(batch.example)) == len(batch)
@@ -41,17 +42,36 @@ def check_rows(corpus: Corpus, batch: GlobalBatch) -> None:
     assert corpus.cell_questions[cell, batch.question_language].all()
     assert corpus.cell_passages[cell, batch.passage_language].all()
     same = batch.question_language == batch.passage_language
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate(kinds):
         rows = batch.kind_of_row == number
-        if kind == "crosslingual":
+        if kind not in KINDS:
+            check_pairs(corpus, batch, rows, own_pairs(kind, corpus.languages))
+        elif kind == "crosslingual":
             assert not same[rows].any()
         elif kind != "any_pair":
             assert same[rows].all()
     for sub_batch in np.unique(batch.sub_batch):
         rows = batch.sub_batch == sub_batch
         assert len(np.unique(batch.kind_of_row[rows])) == 1
-        if KINDS[batch.kind_of_row[rows][0]] == "monolingual":
+        if kinds[batch.kind_of_row[rows][0]] == "monolingual":
             assert len(np.unique(batch.question_language[rows])) == 1
+
+
+def check_pairs(corpus: Corpus, batch: GlobalBatch, rows: np.ndarray, allowed: RowPairs) -> None:
+    """Rows of a kind of the user's own are of its pairs; of one in a sub-batch where it says so."""
+    names = np.array(corpus.languages)
+    found = [
+        (str(asked), str(answering), int(slot))
+        for asked, answering, slot in zip(
+            names[batch.question_language[rows]],
+            names[batch.passage_language[rows]],
+            batch.sub_batch[rows],
+            strict=True,
+        )
+    ]
+    assert {pair[:2] for pair in found} <= set(allowed.pairs)
+    if allowed.one_per_batch:
+        assert len(set(found)) == len({slot for *_, slot in found})
 
 
 def equal(one: GlobalBatch, other: GlobalBatch) -> bool:
@@ -67,7 +87,7 @@ def test_every_batch_is_sound_and_the_same_for_all_world_sizes(
     for one in (step, step + 1, 0):
         batch = plan.batch(one)
         assert len(batch) == BATCH
-        check_rows(corpus, batch)
+        check_rows(corpus, batch, plan.kinds)
         for world_size in (1, 2, 3, 4, 8):
             slices = [batch.rank_slice(rank, world_size) for rank in range(world_size)]
             assert {part.kind for part in slices} == {batch.kind}

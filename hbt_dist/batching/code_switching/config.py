@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hbt_dist.batching.kinds import Kind
 from hbt_dist.data.languages import language_code, language_codes
+from hbt_dist.extensions import OwnName
 from hbt_dist.settings import Settings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -29,12 +30,13 @@ class CodeSwitchingSettings(Settings):
         "`source target` per line, separated by white space or a tab; a tab lets the target hold spaces; of "
         "several translations the first counts) or freedict-eng-fin.index (FreeDict, as Debian's package "
         "dict-freedict-eng-fin puts it into /usr/share/dictd), a mapping {en-fi: FILE}, or `sample` (names "
-        "of countries, languages, currencies, ... of the embedded sample).",
+        "of countries, languages, currencies, ... of the embedded sample). none: vectors.",
     )
     vectors: dict[str, str] | None = Field(
         None,
         description="Instead: word vectors of several languages in one space, {en: FILE, fi: FILE}, in the "
-        "text format of fastText (.vec). A word becomes its nearest neighbour by cosine, as in the paper.",
+        "text format of fastText (.vec). A word becomes its nearest neighbour by cosine, as in the paper. "
+        "none: dictionaries.",
     )
     max_source_words: int = Field(
         50_000, ge=1, description="Vectors read of a source language: the first of its file, which are the "
@@ -70,7 +72,7 @@ class CodeSwitchingSettings(Settings):
         0.5, description="The same for passages, hard negatives included. The paper's best: 0.5 for both."
     )
     row_probability: Probability = Field(1.0, description="Probability that a row is switched at all.")
-    kinds: tuple[Kind, ...] | None = Field(
+    kinds: tuple[Kind | OwnName, ...] | None = Field(
         None, min_length=1, description="Only rows of these kinds; default: all of the mixture."
     )
 

@@ -60,6 +60,7 @@ class CodeSwitching:
     lexicon: Lexicon
     languages: tuple[str, ...]
     seed: int
+    kinds: tuple[str, ...] = KINDS
     _tables: list[list[Translations]] = field(init=False, repr=False)  # by language index, then target
 
     def __post_init__(self) -> None:
@@ -68,13 +69,19 @@ class CodeSwitching:
         object.__setattr__(self, "_tables", tables)
 
     @classmethod
-    def of(cls, settings: CodeSwitchingSettings, languages: Sequence[str], seed: int) -> CodeSwitching:
+    def of(
+        cls,
+        settings: CodeSwitchingSettings,
+        languages: Sequence[str],
+        seed: int,
+        kinds: tuple[str, ...] = KINDS,
+    ) -> CodeSwitching:
         """Read the dictionaries.
 
         Raises:
             UserError: see `load_lexicon`.
         """
-        return cls(settings, load_lexicon(settings, languages), tuple(languages), seed)
+        return cls(settings, load_lexicon(settings, languages), tuple(languages), seed, kinds)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -89,11 +96,11 @@ class CodeSwitching:
 
         Args:
             row: (n,) number of the text's row in the global batch.
-            kind: (n,) index of the row's kind in KINDS.
+            kind: (n,) index of the row's kind in `kinds`.
             language: (n,) index of the text's language.
         """
         has_table = np.array([bool(tables) for tables in self._tables])
-        of_kind = np.array([self.settings.kinds is None or one in self.settings.kinds for one in KINDS])
+        of_kind = np.array([self.settings.kinds is None or one in self.settings.kinds for one in self.kinds])
         drawn = uniform(derive_key("switched row", self.seed, step), row) < self.settings.row_probability
         return drawn & of_kind[kind] & has_table[language]
 

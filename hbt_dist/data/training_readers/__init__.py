@@ -1,11 +1,14 @@
-"""One reader per public format; `open_source` picks it by the format's name."""
+"""One reader per public format; `open_source` picks it by the format's name, or imports the user's own."""
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 from hbt_dist.data.config import Missing, SourceSettings
 from hbt_dist.data.training_readers.base import Opener, SourceReader
+from hbt_dist.errors import UserError
+from hbt_dist.extensions import is_own, load_own, own_digest
 
 __all__ = ["SourceReader", "open_source"]
 
@@ -31,8 +34,24 @@ def open_source(source: SourceSettings, languages: tuple[str, ...] | None, missi
         missing: whether a language that the source as a whole lacks is an error.
 
     Raises:
-        UserError: a file or a language is not there.
+        UserError: a file or a language is not there; a reader of the user's own cannot be imported, or gives
+            something else than a `SourceReader`.
     """
+    if is_own(source.format):
+        return _open_own(source, languages, missing)
     module, function = _READERS[source.format]
     opener: Opener = getattr(importlib.import_module(f"{__name__}.{module}"), function)
     return opener(source, languages, missing)
+
+
+def _open_own(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
+    """Open a source with the user's function; the digest of its module is part of what decides the rows."""
+    place = f"source {source.name}, format"
+    found = load_own(source.format, place)(source, languages, missing)
+    if not isinstance(found, SourceReader):
+        raise UserError(
+            place,
+            f"{source.format} returned {type(found).__name__}",
+            "return hbt_dist.data.training_readers.SourceReader(records=..., files=[...])",
+        )
+    return replace(found, identity=f"{own_digest(source.format)} {found.identity}")
