@@ -49,6 +49,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("HBT_DIST_MODULE_PATH", "")
     write_examples(tmp_path)
     own_pairs.cache_clear()
+    extensions._loaded.clear()
     yield tmp_path
     sys.path[:] = path
     for name in set(sys.modules) - before:
@@ -73,7 +74,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
         assert "Traceback" not in err, err[-3000:]
         said[command] = out
     assert said["python check_kind.py"] == "sound\n"
-    assert "en->" in said["hbt-dist data inspect run.yaml --step 0"]
+    assert "my_kind:from_english" in said["hbt-dist data inspect run.yaml --step 0"]
     assert re.search(r"\[.+\], p = ", said["python compare.py"])
     (first, *_) = json.loads((tmp_path / "runs" / "own" / "provenance.json").read_text("utf-8"))
     assert set(first["own"]) == {"my_reader:open_faq", "my_kind:from_english"}
