@@ -22,3 +22,5 @@ def calm_libraries() -> None:
     os.environ.setdefault("LOG_LEVEL", "error")
     for module in ("deepspeed", "torch", "ray", "transformers"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}(\.|$)")
+    # matplotlib measures itself: on a busy machine a small legend takes longer than it allows
+    warnings.filterwarnings("ignore", message=r"Creating legend with loc=.best.")

@@ -57,31 +57,33 @@ def refused(command: Any, *arguments: str | Path) -> str:
     return str(err)
 
 
-def test_evaluate(command: Any, trained: Path, tmp_path: Path) -> None:
-    asked: list[str | Path] = ["evaluate", "--model", trained / "model", "--benchmark", "sample"]
-    asked += ["--languages", "en,fi", "--output"]
-    code, out, _ = command(*asked, tmp_path / "a", "--json")
-    assert code == 0
+EVALUATE = ("evaluate", "--benchmark", "sample", "--languages", "en,fi", "--model")
+
+
+def test_evaluate_and_export_in_processes_of_their_own(trained: Path, tmp_path: Path) -> None:
+    """With what libraries say while they are imported and while they load a model."""
+    code, out, err = hbt_dist(*EVALUATE, trained / "model", "--output", "a", "--json", cwd=tmp_path)
+    assert code == 0, err
     answer = json.loads(out)
     assert set(answer) == {"means", "bias", "folder"}
-    assert answer["folder"] == str(tmp_path / "a")
-    code, out, err = command(*asked, tmp_path / "b", "--quiet")
+    assert answer["folder"] == "a"
+    code, out, err = hbt_dist(*EVALUATE, trained / "model", "--output", "b", "--quiet", cwd=tmp_path)
     assert (code, err) == (0, "")
     first, *_, last = out.splitlines()
     assert first.startswith("sample (")
-    assert last == f"written: {tmp_path / 'b'}/report.html, results.json, pair_matrix.csv, heatmap.png"
+    assert last == "written: b/report.html, results.json, pair_matrix.csv, heatmap.png"
+    code, out, err = hbt_dist("export", trained, "--to", "c", "--json", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"step": 2, "model": "c"}
+
+
+def test_evaluate_and_export_refuse(command: Any, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine", "utf-8")
     for option in ("--json", "--quiet"):
-        (tmp_path / "taken").write_text("mine", "utf-8")
-        assert "taken" in refused(command, *asked, tmp_path / "taken", option)
-
-
-def test_evaluate_in_a_process_of_its_own(trained: Path, tmp_path: Path) -> None:
-    """With what libraries say while they are imported."""
-    asked: list[str | Path] = ["evaluate", "--model", trained / "model", "--benchmark", "sample"]
-    asked += ["--languages", "en,fi", "--output", "out", "--json"]
-    code, out, err = hbt_dist(*asked, cwd=tmp_path)
-    assert code == 0, err
-    assert json.loads(out)["folder"] == "out"
+        assert "taken" in refused(
+            command, *EVALUATE, trained / "model", "--output", tmp_path / "taken", option
+        )
+    assert "not empty" in refused(command, "export", trained, "--to", trained / "model", "--json")
 
 
 def test_compare(command: Any, evaluations: tuple[Path, Path], tmp_path: Path) -> None:
@@ -98,13 +100,6 @@ def test_compare(command: Any, evaluations: tuple[Path, Path], tmp_path: Path) -
     for options in (["--json"], ["--quiet", "--output", tmp_path / "never"]):
         assert "absent" in refused(command, "compare", tmp_path / "absent", "--baseline", a, *options)
     assert not (tmp_path / "never").exists()
-
-
-def test_export(command: Any, trained: Path, tmp_path: Path) -> None:
-    code, out, err = command("export", trained, "--to", tmp_path / "model", "--json")
-    assert (code, err) == (0, "")
-    assert json.loads(out) == {"step": 2, "model": str(tmp_path / "model")}
-    assert "not empty" in refused(command, "export", trained, "--to", tmp_path / "model", "--json")
 
 
 def test_report(command: Any, evaluations: tuple[Path, Path], tmp_path: Path) -> None:
