@@ -145,7 +145,7 @@ class SamplerSettings(Settings):
     weights: dict[Objective, float] | None = Field(
         None,
         description="optuna: maximise one weighted sum of the objectives instead of all at once; "
-        "rank_distance takes a negative weight",
+        "rank_distance takes a negative weight; none: all at once",
     )
 
     @model_validator(mode="after")

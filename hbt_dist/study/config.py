@@ -28,7 +28,7 @@ class Method(Settings):
     """One way of training, or of using what another method trained."""
 
     about: str = Field("", description="one sentence for the report")
-    run: str | None = Field(None, description="its own run file instead of the study's")
+    run: str | None = Field(None, description="its own run file; none: the study's")
     overrides: dict[str, Any] = Field({}, description="dotted key of the run file -> value")
     trained_as: str | None = Field(
         None,
