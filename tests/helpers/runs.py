@@ -77,7 +77,7 @@ def start(command: list[str | Path], cwd: Path, **environment: str) -> subproces
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 600) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 500) -> tuple[int, str, str]:
     """Wait for a command; end its whole session if it takes too long."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -90,14 +90,14 @@ def finish(process: subprocess.Popen[str], timeout: float = 600) -> tuple[int, s
 
 
 def run_command(
-    command: list[str | Path], cwd: Path, timeout: float = 600, **environment: str
+    command: list[str | Path], cwd: Path, timeout: float = 500, **environment: str
 ) -> tuple[int, str, str]:
     """Start a command and wait for it."""
     return finish(start(command, cwd, **environment), timeout)
 
 
 def hbt_dist(
-    *arguments: str | Path, cwd: Path, timeout: float = 600, **environment: str
+    *arguments: str | Path, cwd: Path, timeout: float = 500, **environment: str
 ) -> tuple[int, str, str]:
     """The command line in a process of its own: (exit code, stdout, stderr)."""
     return run_command([BIN / "hbt-dist", *arguments], cwd, timeout, **environment)
