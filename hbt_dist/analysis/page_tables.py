@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from html import escape
 from typing import Any
 
@@ -15,6 +16,7 @@ from hbt_dist.pages.html import section, table
 from hbt_dist.pages.matrix import Matrix
 
 _BAR_WIDTH = 160
+_LONG = 20  # characters: longer texts go on in the next line in print
 IMPORTANCE_KEYS = ("importance", "low", "high", "p", "num_points", "num_values")
 
 
@@ -36,6 +38,7 @@ def html_table(frame: pd.DataFrame, key: str, caption: str, *, sortable: bool = 
 
 def _head(name: str, sortable: bool) -> str:
     text = escape(name.replace("_", " ") if "." not in name else name)
+    text = re.sub(r"([._])", r"\1<wbr>", text)  # where a long key may go on in the next line
     return f'<button type="button">{text}</button>' if sortable and text else text
 
 
@@ -50,7 +53,9 @@ def _cell(value: Any, is_number: bool) -> str:
     if is_number and not isinstance(value, bool):
         text = str(value) if isinstance(value, int) else number(value)
         return f'<td class="n" data-v="{value!r}">{text}</td>'
-    return f"<td>{escape(str(value))}</td>"
+    text = str(value)
+    kind = ' class="wraps"' if len(text) > _LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def importance_table(analysis: Analysis) -> str:
@@ -79,9 +84,9 @@ def _bar(row: pd.Series[Any]) -> str:
     wide, low, high = (round(_BAR_WIDTH * float(row[key]), 1) for key in ("importance", "low", "high"))
     return (
         f'<svg class="bar" width="{_BAR_WIDTH}" height="14" aria-hidden="true">'
-        f'<rect width="{_BAR_WIDTH}" height="14" fill="#eef1f4"/>'
+        f'<rect width="{_BAR_WIDTH}" height="14" fill="var(--wash)"/>'
         f'<rect width="{wide}" height="14" fill="#56B4E9"/>'
-        f'<path d="M{low} 7H{high}M{low} 3v8M{high} 3v8" stroke="#1b1b1b" stroke-width="1.5"/></svg>'
+        f'<path d="M{low} 7H{high}M{low} 3v8M{high} 3v8" stroke="var(--ink)" stroke-width="1.5"/></svg>'
     )
 
 

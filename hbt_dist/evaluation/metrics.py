@@ -35,6 +35,8 @@ _TAKEN = (
     "best_rank", "worst_rank", "value", "rank_distance", "log_rank_distance", "rank_distance_share",
     "max_at_r", "language_preference_rate", "language_preference_neutral",
 )  # fmt: skip
+#: Below so many times the mAP of a random order, a figure is called near chance.
+NEAR_CHANCE = 3.0
 METRICS = ("map", "map@20", "mrr", "recall@1", "recall@10", "recall@100", "ndcg@10", "accuracy")
 
 
@@ -132,3 +134,8 @@ def chance_average_precision(num_relevant: Int64, pool: Int64) -> Float64:
     harmonic = digamma(size + 1) + np.euler_gamma
     others = np.divide(num_relevant - 1, size - 1, out=np.zeros(len(size)), where=size > 1)
     return np.asarray((harmonic + others * (size - harmonic)) / size)
+
+
+def near_chance(value: float | None, chance: float | None) -> bool:
+    """Whether an mAP is little better than that of a random order; no where either is unknown."""
+    return value is not None and chance is not None and value < NEAR_CHANCE * chance

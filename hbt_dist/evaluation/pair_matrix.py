@@ -22,7 +22,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.evaluation.metrics import Metric, metrics_from_ranks, own_values
+from hbt_dist.evaluation.metrics import (
+    Metric,
+    chance_average_precision,
+    metrics_from_ranks,
+    own_values,
+)
 from hbt_dist.evaluation.ranks import RelevantRanks
 
 if TYPE_CHECKING:
@@ -153,3 +158,33 @@ def language_means(benchmark: Benchmark, table: QuestionTable) -> dict[str, Floa
     asked = np.asarray(benchmark.question_language, np.int64)[table.question]
     counts = np.bincount(asked, minlength=len(benchmark.languages))
     return {m: cell_means(table.values[m], asked, counts) for m in table.values}
+
+
+def chance_means(benchmark: Benchmark, tables: dict[str, QuestionTable]) -> dict[str, float]:
+    """mAP of a random order of the candidates, setting by setting: the macro means of its expected values."""
+    size = len(benchmark.languages)
+    pools = np.bincount(benchmark.candidate_language, minlength=size)
+    asked = np.asarray(benchmark.question_language, np.int64)
+    pair, one_target, pooled = (tables[name] for name in SETTINGS)
+    all_relevant = np.diff(np.asarray(benchmark.relevant_offsets, np.int64))[one_target.question]
+    total = len(benchmark.candidate_ids)
+
+    def means(table: QuestionTable, cell: Int64, pool: Int64, cells: int) -> Float64:
+        expected = chance_average_precision(table.num_relevant, pool)
+        return cell_means(expected, cell, np.bincount(cell, minlength=cells))
+
+    def pairs(table: QuestionTable, pool: Int64) -> Float64:
+        cell = asked[table.question] * size + table.candidate_language
+        return means(table, cell, pool, size * size).reshape(size, size)
+
+    searched = pairs(pair, pools[pair.candidate_language])
+    left = total - all_relevant + one_target.num_relevant  # other translations are taken out
+    diagonal = np.eye(size, dtype=bool)
+    return {
+        "monolingual": mean_or_nan(searched[diagonal]),
+        "crosslingual": mean_or_nan(searched[~diagonal]),
+        "multilingual": mean_or_nan(
+            means(pooled, asked[pooled.question], np.full(len(pooled.question), total), size)
+        ),
+        "one_target": mean_or_nan(pairs(one_target, left).ravel()),
+    }

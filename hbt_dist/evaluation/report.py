@@ -1,45 +1,48 @@
 """The report of an evaluation: report.html and report.md in its folder, made from results.json alone.
 
-With a baseline also what changed: tests, a difference of the pair matrices with the significance of every
-cell, gains by family. Takes about a second, and a few more with a baseline.
+It opens with the answer: mAP beside that of a random order, or what changed against a baseline, and the
+matrix of language pairs. Means, bias, families and distances follow; settings and provenance stand at the
+end. With a baseline also tests, a difference of the matrices with the significance of every cell, gains by
+family. Takes about a second, and a few more with a baseline.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hbt_dist.evaluation.languages import describe
-from hbt_dist.evaluation.metrics import METRICS
+from hbt_dist.evaluation.metrics import METRICS, near_chance
+from hbt_dist.evaluation.report_change import PLACES, Change, add_changes, change_sentence
+from hbt_dist.evaluation.report_facts import provenance_facts, settings_facts
 from hbt_dist.evaluation.report_figures import (
     PLOTTED_DISTANCES,
+    bias_finding,
     draw_bias,
     draw_distances,
-    draw_gains,
 )
 from hbt_dist.evaluation.report_parts import (
     SIGNIFICANT,
-    add_cell_changes,
+    WORDS,
     add_distances,
-    add_tests,
     language_matrix,
     languages_by_family,
+    metric_title,
     pair_heatmap,
-    signed_interval,
 )
 from hbt_dist.evaluation.results import LANGUAGE_MEASURES
 from hbt_dist.evaluation.stored import rank_distance_of, read_evaluation, read_results
 from hbt_dist.evaluation.typology import distance_effects
 from hbt_dist.pages.document import Document
+from hbt_dist.pages.numbers import p_clause, plain
 
 STEM = "report"
 HEATMAP = "heatmap.png"
-_METRICS = ("map", "map@20", "mrr", "recall@1", "recall@10", "ndcg@10", "accuracy")
-_SETTINGS = ("monolingual", "crosslingual", "multilingual", "one_target")
+_METRICS = ("map@20", "mrr", "recall@1", "recall@10", "ndcg@10", "accuracy")
+_SETTINGS = ("crosslingual", "monolingual", "multilingual", "one_target")
 _LANGUAGE_TITLES = ("monolingual", "asking", "answering", "multilingual", "rank distance")
 _BIAS_MEANING = {
     "rank_distance": "worst minus best rank of a question's relevant candidates in the pool",
@@ -54,21 +57,6 @@ _BIAS_MEANING = {
     "mrc": "rank correlation between a question's language versions, whole ranking",
     "mrc@100": "the same over the first 100",
 }
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a report says of an older evaluation."""
-
-    name: str  # of the baseline
-    baseline: dict[str, Any]  # its results.json
-    comparison: dict[str, Any]  # of `compare`, with one system
-    families: pd.DataFrame  # `group_gains` by the question language's family
-
-    @property
-    def system(self) -> str:
-        """The name under which the comparison has this evaluation."""
-        return next(iter(self.comparison["cell_gain"]))
 
 
 def write_report(
@@ -112,18 +100,33 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
     benchmark = results["benchmark"]
     model = _model_name(results)
     on = f"{results['provenance'].get('label') or benchmark['name']} ({benchmark['variant']})"
-    document = Document(f"{model} on {on}" if model else on, _sentence(results), "evaluation report")
-    document.heading("Settings")
-    document.facts(_settings(results))
-    _means(document, results, change)
+    title = f"{model} on {on}" if model else on
+    levels, about = _levels(results), _about(results)
+    if change is None:
+        document = Document(title, levels, "evaluation report", about)
+    else:
+        document = Document(title, change_sentence(change), "evaluation report", f"{levels} {about}")
+    document.heading("Language pairs")
+    document.matrix(pair_heatmap(results), HEATMAP)
+    document.paragraph(
+        "Each cell searches the candidates of one language. Languages stand family by family: "
+        f"{_families(benchmark['languages'])}."
+    )
+    _means(document, results)
     if change is not None:
-        _changes(document, change)
-    _matrices(document, results)
+        add_changes(document, change)
+    _one_target(document, results)
     _groups(document, results)
     _bias(document, results, change)
     _distances(document, results, change)
+    document.heading("Settings")
+    document.facts(settings_facts(results))
     document.heading("Provenance")
-    document.facts(_provenance(results, change))
+    facts = provenance_facts(results)
+    if change is not None:
+        facts["baseline"] = change.comparison["folders"][change.name][0]
+        facts["baseline.model"] = change.baseline["provenance"].get("model", "not recorded")
+    document.facts(facts)
     return document
 
 
@@ -132,81 +135,46 @@ def _model_name(results: dict[str, Any]) -> str:
     return "/".join(Path(str(results["provenance"].get("model", ""))).parts[-2:])
 
 
-def _sentence(results: dict[str, Any]) -> str:
+def _levels(results: dict[str, Any]) -> str:
+    """mAP of every setting, each beside that of a random order of the candidates."""
+    chances, told = results.get("chance", {}), []
+    for setting, place in PLACES.items():
+        value = results["means"][setting]["macro"]["map"]
+        if value is None:
+            continue
+        trivial = setting == "monolingual" and results["benchmark"]["own_text_relevant"]
+        chance = chances.get(setting)
+        beside = "" if chance is None else f" (random order: {plain(chance)})"
+        if trivial:
+            beside = " (trivial)"
+        elif near_chance(value, chance):
+            beside = f" (near chance, random order: {plain(chance)})"
+        told.append(f"{plain(value)} {place}{beside}")
+    return f"mAP {', '.join(told)}."
+
+
+def _about(results: dict[str, Any]) -> str:
     benchmark = results["benchmark"]
-    values = [
-        f"{value:.4f} {words}"
-        for setting, words in (
-            ("monolingual", "within languages"),
-            ("crosslingual", "across languages"),
-            ("multilingual", "in the pool of all languages"),
-        )
-        if (value := results["means"][setting]["macro"]["map"]) is not None
-    ]
     text = (
-        f"mAP {', '.join(values)}: {len(benchmark['languages'])} languages, "
-        f"{benchmark['num_questions']['total']:,} questions, "
-        f"{benchmark['num_candidates']['total']:,} candidates"
+        f"{_counted(len(benchmark['languages']), 'language')}, "
+        f"{_counted(benchmark['num_questions']['total'], 'question')}, "
+        f"{_counted(benchmark['num_candidates']['total'], 'candidate')}."
     )
     distance = rank_distance_of(results)
     if distance is not None:
-        text += f"; a question's best and worst relevant candidate are {distance:.1f} ranks apart"
+        text += f" A question's best and worst relevant candidate are {distance:.1f} ranks apart on average."
     if benchmark["own_text_relevant"]:
-        text += ". Monolingual cells are trivial here: a question's own text is among its candidates"
-    return text + "."
+        text += " Monolingual cells are trivial here: a question's own text is among its candidates."
+    return text
 
 
-def _settings(results: dict[str, Any]) -> dict[str, object]:
-    benchmark, recorded = results["benchmark"], dict(results["provenance"])
-    for key in ("time", "command", "hbt_dist", "python", "platform", "host", "cpus", "versions", "training"):
-        recorded.pop(key, None)
-    return {
-        "benchmark": benchmark["name"],
-        "variant": benchmark["variant"],
-        "languages": ", ".join(benchmark["languages"]),
-        "relevant candidates per question": "{min} to {max}, mean {mean:.2f}".format(
-            **benchmark["relevant_per_question"]
-        ),
-        **_flat(recorded),
-    }
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _provenance(results: dict[str, Any], change: Change | None) -> dict[str, object]:
-    recorded, ties = results["provenance"], results["ties"]
-    found: dict[str, object] = {}
-    for key in ("command", "time", "hbt_dist", "python", "platform", "cpus"):
-        if recorded.get(key) is not None:
-            found[key] = recorded[key]
-    found |= {
-        "versions": ", ".join(f"{name} {version}" for name, version in recorded.get("versions", {}).items()),
-        "benchmark.fingerprint": results["benchmark"]["fingerprint"],
-        **_flat({"training": recorded.get("training") or {}}),
-        "ties": f"{ties['num_relevant_pairs_tied']} relevant candidates; {ties['rule']}",
-    }
-    if change is not None:
-        found["baseline"] = change.comparison["folders"][change.name][0]
-        found["baseline.model"] = change.baseline["provenance"].get("model", "not recorded")
-    return {key: value for key, value in found.items() if value != ""}
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested settings with dotted keys."""
-    found: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            found[f"{prefix}{key}"] = text or "(empty)"
-    return found
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _means(document: Document, results: dict[str, Any], change: Change | None) -> None:
+def _means(document: Document, results: dict[str, Any]) -> None:
     document.heading("Means")
+    chances = results.get("chance")
     own = [name for name in results["means"][_SETTINGS[0]]["macro"] if name not in METRICS]
     shown = [*_METRICS, *own]
     rows = []
@@ -214,63 +182,42 @@ def _means(document: Document, results: dict[str, Any], change: Change | None) -
         means = results["means"][setting]
         rows.append(
             [
-                setting.replace("_", " "),
-                *(_number(means["macro"][m]) for m in shown),
-                _number(means["micro"]["map"]),
+                WORDS[setting],
+                plain(means["macro"]["map"]),
+                *([] if chances is None else [plain(chances[setting])]),
+                *(plain(means["macro"][metric]) for metric in shown),
+                plain(means["micro"]["map"]),
             ]
         )
     document.table(
         "Means over languages or pairs of languages; the last column over questions",
-        ["setting", *shown, "map (micro)"],
+        [
+            "setting",
+            "mAP",
+            *([] if chances is None else ["random order"]),
+            *map(metric_title, shown),
+            "mAP (micro)",
+        ],
         rows,
     )
+    random_order = (
+        " Random order: the mAP of candidates in no order at all; below three times as much is near chance."
+    )
     document.paragraph(
-        "monolingual: questions and candidates of one language. crosslingual: of two. multilingual: the pool "
-        "of all languages, every translation of the answer relevant. one target: that pool, one translation."
+        "Cross-lingual: questions of one language, candidates of another. Monolingual: both of one. "
+        "Multilingual: the pool of all languages, every translation of the answer relevant. One target: that "
+        "pool, one translation." + ("" if chances is None else random_order)
     )
 
 
-def _changes(document: Document, change: Change) -> None:
-    document.heading(f"Change against {change.name}")
-    add_tests(document, change.comparison)
-    add_cell_changes(document, change.comparison, change.system, "figures/difference.png")
-    if len(change.families):
-        rows = [
-            [
-                row["group"],
-                str(row["cells"]),
-                f"{row['baseline']:.4f}",
-                f"{row['gain']:+.4f}",
-                signed_interval(row["low"], row["high"]),
-            ]
-            for row in change.families.to_dict("records")
-        ]
-        document.table(
-            "Cross-lingual mAP by family of the question's language, gain with 95 % interval over questions",
-            ["family", "pairs", "baseline", "gain", "interval"],
-            rows,
-        )
-        document.figure(
-            "figures/families.png",
-            draw_gains({change.system: change.families}, "gain by family of the question's language"),
-            "Gain in cross-lingual mAP by family",
-            "Points with intervals: " + "; ".join(f"{row[0]} {row[3]}" for row in rows),
-        )
-
-
-def _matrices(document: Document, results: dict[str, Any]) -> None:
-    document.heading("Pair matrix")
-    document.paragraph(
-        "Rows: question language; columns: candidate language, of which alone candidates are searched. "
-        f"Languages by family: {_families(results['benchmark']['languages'])}."
-    )
-    document.matrix(pair_heatmap(results), HEATMAP)
+def _one_target(document: Document, results: dict[str, Any]) -> None:
     document.heading("One target in the pool")
     pooled = results["one_target_matrix"]
     gaps = [gap for row in results["pool_gap"] for gap in row if gap is not None]
     document.paragraph(
-        "The same cells in the pool of all languages, other translations of the answer left out: a model "
-        f"that prefers a language loses here. On average {np.mean(gaps):.4f} lower than in the pair matrix."
+        "The cells of the first matrix in the pool of all languages, other translations of the answer left "
+        "out: a model that prefers a language loses here. On average "
+        f"{plain(float(np.mean(gaps)))} lower than among candidates of one language."
     )
     document.matrix(
         language_matrix(
@@ -296,31 +243,32 @@ def _groups(document: Document, results: dict[str, Any]) -> None:
         ("seen", "mAP of languages seen and not seen in training"),
     ):
         groups = results["groups"][key]
-        rows = [[name, ", ".join(row["languages"]), *_language_cells(row)] for name, row in groups.items()]
+        rows = [[name, *_language_cells(row), ", ".join(row["languages"])] for name, row in groups.items()]
         if rows:
-            document.table(caption, [key, "languages", *_LANGUAGE_TITLES], rows)
+            document.table(caption, [key, *_LANGUAGE_TITLES, "languages"], rows)
     kinds = results["groups"]["crosslingual"]
     if kinds:
         document.table(
             "Cross-lingual mAP by kind of pair (question to candidate)",
             ["kind", "pairs", "mAP"],
-            [[name.replace("_", " "), str(r["num_pairs"]), _number(r["map"])] for name, r in kinds.items()],
+            [[name.replace("_", " "), str(r["num_pairs"]), plain(r["map"])] for name, r in kinds.items()],
         )
     rows = []
     for code in languages_by_family(results["by_language"]):
         row = results["by_language"][code]
         seen = {True: "yes", False: "no", None: "-"}[row["seen"]]
-        about = [f"{code} {row['name']}", row["family"], row["script"], seen]
-        rows.append([*about, *_language_cells(row), f"{row['num_questions']}", f"{row['num_candidates']}"])
+        counts = [f"{row['num_questions']:,}", f"{row['num_candidates']:,}"]
+        about = [row["family"], row["script"], seen]
+        rows.append([f"{code} {row['name']}", *_language_cells(row), *counts, *about])
     document.table(
         "mAP by language: monolingual, across languages when asking and when answering, in the pool",
-        ["language", "family", "script", "seen", *_LANGUAGE_TITLES, "questions", "candidates"],
+        ["language", *_LANGUAGE_TITLES, "questions", "candidates", "family", "script", "seen"],
         rows,
     )
 
 
 def _language_cells(row: dict[str, Any]) -> list[str]:
-    return [_number(row[name], 1 if name == "rank_distance" else 4) for name in LANGUAGE_MEASURES]
+    return [plain(row[name], 1 if name == "rank_distance" else 4) for name in LANGUAGE_MEASURES]
 
 
 def _bias(document: Document, results: dict[str, Any], change: Change | None) -> None:
@@ -334,19 +282,19 @@ def _bias(document: Document, results: dict[str, Any], change: Change | None) ->
     rows = []
     for name, value in measures.items():
         digits = 1 if name in ("rank_distance", "max_at_r") else 4
-        values = [_number(value, digits), *([_number(before.get(name), digits)] if old is not None else [])]
-        rows.append([name.replace("_", " "), *values, _BIAS_MEANING[name]])
+        values = [plain(value, digits), *([plain(before.get(name), digits)] if old is not None else [])]
+        rows.append([metric_title(name), *values, _BIAS_MEANING[name]])
     titles = ["measure", "mean", *(["baseline"] if old is not None else []), "what it is"]
     document.table("Does a candidate's language decide its place?", titles, rows)
     order = languages_by_family(results["benchmark"]["languages"])
     picture = draw_bias(results, order, old)
     if picture is not None:
-        extra = "" if old is None else "; hollow marks: the baseline"
+        extra = "" if change is None else f"; filled: this evaluation, hollow: {change.name}"
         document.figure(
             "figures/bias.png",
             picture,
             f"Language bias by question language; black bars: neutral{extra}",
-            "Language bias by question language; the tables of means and of languages hold the numbers",
+            f"Language bias by question language: {bias_finding(results, order, old)}",
         )
 
 
@@ -364,18 +312,10 @@ def _distances(document: Document, results: dict[str, Any], change: Change | Non
     if picture is None:
         document.paragraph("There is one language only.")
         return
-    lines = []
-    for effect in distance_effects(cells, codes, PLOTTED_DISTANCES, mixed=False):
-        source = effect.source
-        if effect.num_permutations:
-            direction = "rises" if effect.slope > 0 else "falls"
-            chance = "" if effect.p_holm < SIGNIFICANT else ", which may be chance"
-            lines.append(
-                f"{source}: mAP {direction} by {abs(effect.slope):.4f} per unit of distance{chance} "
-                f"(p = {effect.p_holm:.3f}, {len(effect.languages)} languages, own means taken out)"
-            )
-        else:
-            lines.append(f"{source}: {effect.verdict}")
+    lines = [
+        _distance_line(asdict(effect))
+        for effect in distance_effects(cells, codes, PLOTTED_DISTANCES, mixed=False)
+    ]
     document.items(lines)
     document.figure(
         "figures/distance.png",
@@ -383,14 +323,31 @@ def _distances(document: Document, results: dict[str, Any], change: Change | Non
         "mAP of every pair of two languages against their distance",
         f"Scatter of cross-lingual mAP against distance. {'. '.join(lines)}",
     )
-    if change is not None:
-        gain = np.array(change.comparison["cell_gain"][change.system], np.float64)
-        moved = draw_distances(gain, codes, "change in mAP")
-        add_distances(document, change.comparison)
-        if moved is not None:
-            document.figure(
-                "figures/distance_gain.png",
-                moved,
-                f"Change in mAP against {change.name} and the distance of the languages",
-                "Scatter of the change in cross-lingual mAP against distance; see the list above",
-            )
+    if change is None:
+        return
+    gain = np.array(change.comparison["cell_gain"][change.system], np.float64)
+    moved = draw_distances(gain, codes, "change in mAP")
+    add_distances(document, change.comparison)
+    if moved is not None:
+        found = change.comparison["typology"][change.system]["distances"]
+        told = [
+            _distance_line(effect, "the change") for effect in found if effect["source"] in PLOTTED_DISTANCES
+        ]
+        document.figure(
+            "figures/distance_gain.png",
+            moved,
+            f"Change in mAP against {change.name} and the distance of the languages",
+            f"Scatter of the change in cross-lingual mAP against distance. {'. '.join(told)}",
+        )
+
+
+def _distance_line(effect: dict[str, Any], what: str = "mAP") -> str:
+    """How a figure goes with a distance; `effect` is a `DistanceEffect` as a dictionary."""
+    if not effect["num_permutations"]:
+        return f"{effect['source']}: {effect['verdict']}"
+    chance = "" if effect["p_holm"] < SIGNIFICANT else ", which may be chance"
+    return (
+        f"{effect['source']}: {what} {'rises' if effect['slope'] > 0 else 'falls'} by "
+        f"{plain(abs(effect['slope']), 3)} per unit of distance{chance} ({p_clause(effect['p_holm'])}, "
+        f"{len(effect['languages'])} languages, own means taken out)"
+    )

@@ -1,4 +1,7 @@
-"""The drawings of evaluation reports: language bias, distance of languages, gains of groups. PNG contents."""
+"""The drawings of evaluation reports: language bias, distance of languages, gains of groups.
+
+Drawings are PNG contents; a `..._finding` says in words what one of them shows, for who cannot see it.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,13 @@ from hbt_dist.pages.figures import (
     ORANGE,
     SERIES,
     VERMILLION,
+    few_ticks,
     new_figure,
     png,
     single_axes,
     tidy,
 )
+from hbt_dist.pages.numbers import plain, signed
 
 PLOTTED_DISTANCES = ("syntax", "grambank", "geography")
 _BIAS_PANELS = (
@@ -64,8 +69,8 @@ def draw_bias(
         axes.plot(values, rows, "o", color=BLUE, markersize=4.5, label="this evaluation")
         if name in old:
             before = _floats(old[name], languages)
-            axes.hlines(rows, values, before, color=GREY, linewidth=0.7)
-            axes.plot(before, rows, "o", color=VERMILLION, markerfacecolor="white", markersize=4.5)
+            axes.hlines(rows, values, before, color=GREY, linewidth=0.7, zorder=1)
+            axes.plot(before, rows, "o", color=VERMILLION, markerfacecolor="none", markersize=4.5)
         if name == "language_preference_rate":
             neutral = _floats(new["language_preference_neutral"], languages)
             axes.plot(neutral, rows, "|", color="black", markersize=8, label="neutral")
@@ -73,10 +78,35 @@ def draw_bias(
         axes.set_title(title, fontsize=9)
         axes.set_yticks(rows, languages, fontsize=7.5, parse_math=False)
         axes.tick_params(axis="x", labelsize=7.5)
+        few_ticks(axes, 4)
         axes.set_ylim(len(languages) - 0.5, -0.5)
     for axes in figure.axes[len(panels) :]:
         axes.set_visible(False)
     return png(figure)
+
+
+def bias_finding(results: dict[str, Any], languages: Sequence[str], baseline: dict[str, Any] | None) -> str:
+    """Of each panel the languages at its ends, and the mean, of the baseline too."""
+    new = bias_by_language(results)
+    old = bias_by_language(baseline) if baseline is not None else {}
+    told = []
+    for name, title in _BIAS_PANELS:
+        known = [code for code in languages if new.get(name, {}).get(code) is not None]
+        if not known:
+            continue
+        values = _floats(new[name], known)
+        digits = 1 if name in ("rank_distance", "max_at_r") else 3
+        places = int(values.argmin()), int(values.argmax())
+        ends = [f"{plain(float(values[i]), digits)} ({known[i]})" for i in places]
+        text = f"{title}: mean {plain(float(values.mean()), digits)}, from {ends[0]} to {ends[1]}"
+        if name in old:
+            before = float(np.nanmean(_floats(old[name], known)))
+            text += f", baseline mean {plain(before, digits)}"
+        if name == "language_preference_rate":
+            neutral = float(np.nanmean(_floats(new["language_preference_neutral"], known)))
+            text += f", neutral {plain(neutral, digits)}"
+        told.append(text)
+    return "; ".join(told)
 
 
 def draw_distances(values: NDArray[np.float64], languages: Sequence[str], label: str) -> bytes | None:
@@ -93,7 +123,7 @@ def draw_distances(values: NDArray[np.float64], languages: Sequence[str], label:
     pairs = ~np.eye(len(languages), dtype=bool) & ~np.isnan(values)
     if not pairs.any():
         return None
-    figure = new_figure(5.0, 1.9 * len(PLOTTED_DISTANCES))
+    figure = new_figure(5.0, 1.9 * len(PLOTTED_DISTANCES) + 0.3)
     panels = figure.subplots(len(PLOTTED_DISTANCES), 1)
     for axes, source in zip(panels, PLOTTED_DISTANCES, strict=True):
         distance = language_distances(languages, source)
@@ -108,38 +138,64 @@ def draw_distances(values: NDArray[np.float64], languages: Sequence[str], label:
         axes.set_xlabel(f"{source} distance", fontsize=8.5)
         axes.set_ylabel(label, fontsize=8.5)
         axes.tick_params(labelsize=7.5)
-    panels[0].legend(fontsize=7.5)
+        few_ticks(axes, 8, 5)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=7.5, frameon=False)
     return png(figure)
 
 
 def draw_gains(gains: Mapping[str, pd.DataFrame], title: str) -> bytes:
-    """Gain of each group: points with intervals, one colour and shape for each system.
+    """Gain of each group: points with intervals, groups in the order of the rows.
+
+    Of up to 25 systems each has a colour and shape of its own.
 
     Args:
         gains: system -> rows of `group_gains`.
     """
-    groups = sorted({name for frame in gains.values() for name in frame["group"]})
-    height = 0.3 * len(groups) * max(1, len(gains)) + 1.4
-    figure, axes = single_axes(6.0 if len(gains) > 1 else 5.0, height)
+    groups = list(dict.fromkeys(name for frame in gains.values() for name in frame["group"]))
+    several = len(gains) > 1
+    columns = 2 if max(map(len, gains)) < 34 else 1
+    height = max(0.3, 0.16 * (len(gains) + 1)) * len(groups) + 1.1
+    height += 0.17 * -(-len(gains) // columns) if several else 0
+    figure, axes = single_axes(6.0 if several else 5.0, height)
     for number, (system, frame) in enumerate(gains.items()):
-        places = [groups.index(name) + 0.8 * (number + 0.5) / len(gains) - 0.4 for name in frame["group"]]
+        places = [groups.index(name) + 0.85 * ((number + 0.5) / len(gains) - 0.5) for name in frame["group"]]
         axes.errorbar(
             frame["gain"],
             places,
             xerr=[frame["gain"] - frame["low"], frame["high"] - frame["gain"]],
-            fmt=MARKERS[number % len(MARKERS)],
+            fmt=MARKERS[(number + number // len(SERIES)) % len(MARKERS)],
             color=SERIES[number % len(SERIES)],
             label=system,
+            markersize=4.5,
             capsize=2,
         )
-    axes.axvline(0, color="#444444", linewidth=1)
+    axes.axvline(0, color="#1b1b1b", linewidth=1)
     axes.set_yticks(range(len(groups)), groups, fontsize=8, parse_math=False)
-    axes.invert_yaxis()
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.tick_params(axis="x", labelsize=8)
+    few_ticks(axes, 6)
     axes.set_xlabel("gain in cross-lingual mAP, 95 % interval over questions", fontsize=8)
-    if len(gains) > 1:
-        axes.legend(fontsize=8, loc="best")
+    if several:
+        axes.grid(visible=False, axis="y")
+        for place in range(1, len(groups)):
+            axes.axhline(place - 0.5, color=GREY, linewidth=0.7)
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     axes.set_title(title, fontsize=10, parse_math=False)
     return png(figure)
+
+
+def gains_finding(gains: Mapping[str, pd.DataFrame]) -> str:
+    """The largest and the smallest gain, and how many intervals leave out zero."""
+    rows = [
+        (f"{name}, {row['group']}" if len(gains) > 1 else row["group"], row)
+        for name, frame in gains.items()
+        for row in frame.to_dict("records")
+    ]
+    ends = [choose(rows, key=lambda one: one[1]["gain"]) for choose in (min, max)]
+    low, high = (f"{signed(row['gain'])} ({name})" for name, row in ends)
+    above, below = sum(row["low"] > 0 for _, row in rows), sum(row["high"] < 0 for _, row in rows)
+    return f"from {low} to {high}; {above} of {len(rows)} intervals lie above 0, {below} below."
 
 
 def _floats(values: dict[str, float | None], languages: Sequence[str]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -12,8 +11,29 @@ import numpy as np
 from hbt_dist.evaluation.languages import describe
 from hbt_dist.pages.document import Document
 from hbt_dist.pages.matrix import Matrix
+from hbt_dist.pages.numbers import p_value, plain, signed, span
 
 SIGNIFICANT = 0.05
+WORDS = {
+    "crosslingual": "cross-lingual",
+    "monolingual": "monolingual",
+    "multilingual": "multilingual",
+    "one_target": "one target",
+}
+_METRICS = {
+    "map": "mAP",
+    "map@20": "mAP@20",
+    "mrr": "MRR",
+    "ndcg@10": "nDCG@10",
+    "max_at_r": "Max@R",
+    "mrc": "MRC",
+    "mrc@100": "MRC@100",
+}
+
+
+def metric_title(name: str) -> str:
+    """A metric or a measure of the bias as papers write it."""
+    return _METRICS.get(name, name.replace("_", " "))
 
 
 def languages_by_family(codes: Iterable[str]) -> list[str]:
@@ -56,48 +76,39 @@ def pair_heatmap(results: dict[str, Any]) -> Matrix:
     return language_matrix(caption, found["languages"], found["metrics"]["map"])
 
 
-def signed_interval(low: float | None, high: float | None, digits: int = 4) -> str:
-    """Such as ``[+0.0114, +0.0279]``, or ``-`` where there is none."""
-    if low is None or high is None or not math.isfinite(low + high):
-        return "-"
-    return f"[{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
-def p_text(p: float | None) -> str:
-    """Four digits, or ``-`` where nothing was tested."""
-    return "-" if p is None or math.isnan(p) else f"{p:.4f}"
-
-
 def add_tests(
     document: Document,
     comparison: dict[str, Any],
     about: str = "",
     *,
     corrected: str = "Holm over this table",
+    named: bool = True,
 ) -> None:
     """The table of a comparison's tests, with those over seeds where there are any.
 
     Args:
         corrected: what the p values were corrected for.
+        named: whether each row names its system.
     """
     over_seeds = any(row["seeds"] for row in comparison["tests"])
     rows = []
     for row in comparison["tests"]:
         digits = 1 if row["metric"] == "rank_distance" else 4
         tested = not row["trivial"]
+        figure = f"{WORDS[row['setting']]} {metric_title(row['metric'])}"
         cells = [
-            f"{row['system']}: {row['setting']} {row['metric'].replace('_', ' ')}",
-            f"{row['macro_system']:.{digits}f}",
-            f"{row['difference']:+.{digits}f}",
-            signed_interval(row["low"], row["high"], digits) if tested else "trivial",
-            f"{row['effect_size']:+.2f}" if tested else "-",
-            p_text(row["p_holm"]),
+            f"{row['system']}: {figure}" if named else figure,
+            plain(row["macro_system"], digits),
+            signed(row["difference"], digits),
+            span(row["low"], row["high"], digits) if tested else "trivial",
+            signed(row["effect_size"], 2) if tested else "-",
+            p_value(row["p_holm"]),
         ]
         if over_seeds:
             seeds = row["seeds"] if tested and row["seeds"] else {}
             cells += [
-                signed_interval(seeds.get("low"), seeds.get("high"), digits),
-                p_text(seeds.get("p_holm")),
+                span(seeds.get("low"), seeds.get("high"), digits),
+                p_value(seeds.get("p_holm")),
             ]
         rows.append(cells)
     baseline = next(iter(comparison["folders"]))
@@ -106,7 +117,7 @@ def add_tests(
         f"{about}Change against {baseline}, means over cells: 95 % interval and p {over} (paired "
         f"randomisation, {corrected})" + ("; the same over seeds (paired t)" if over_seeds else ""),
         [
-            "system and figure",
+            "system and figure" if named else "figure",
             "value",
             "change",
             f"interval {over}",
@@ -137,12 +148,12 @@ def add_cell_changes(
         p_values,
         difference=True,
     )
-    document.matrix(matrix, file, numbers=False)
     document.paragraph(
         f"{sum(p < SIGNIFICANT for p in tested)} of {len(tested)} cells differ (*: p < .05, paired "
         f"randomisation over {comparison['resampled']}s, step-down maxT over the cells). "
         f"Blue: better than {baseline}; orange: worse."
     )
+    document.matrix(matrix, file, numbers=False)
 
 
 def add_distances(document: Document, comparison: dict[str, Any], about: str = "") -> None:
@@ -162,7 +173,8 @@ def add_distances(document: Document, comparison: dict[str, Any], about: str = "
         document.table(
             f"{about}Does the cross-lingual gain over {baseline} grow with the distance of the languages? "
             "Slope per unit of distance (own means of the languages taken out), p of a permutation of the "
-            f"languages (Holm over the {len(sources)} distances), 95 % interval of a mixed model's slope",
+            f"languages (Holm over the {len(sources)} distances; * p < .05), 95 % interval of a mixed "
+            "model's slope",
             ["system", *sources],
             rows,
         )
@@ -174,5 +186,5 @@ def _distance_cell(effect: dict[str, Any]) -> str:
     if effect["p_holm"] is None:
         return "-"
     star = "*" if effect["p_holm"] < SIGNIFICANT else ""
-    model = signed_interval(effect["mixed_low"], effect["mixed_high"], 3)
-    return f"{effect['slope']:+.3f}{star} (p {effect['p_holm']:.3f}; {model})"
+    model = span(effect["mixed_low"], effect["mixed_high"], 3)
+    return f"{signed(effect['slope'], 3)}{star} (p {p_value(effect['p_holm'])}; {model})"

@@ -9,6 +9,7 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
                         the monolingual cells are trivial, a question finds itself)
     means               setting -> "macro" | "micro" -> metric -> value; settings: monolingual, crosslingual,
                         multilingual (pool of all languages), one_target (that pool, one target language)
+    chance              setting -> mAP of a random order of the candidates, macro; not in older files
     pair_matrix         languages, num_questions [[..]], metrics {metric: [[..]]}: rows question languages,
                         columns candidate languages, candidates of that language only
     one_target_matrix   the same over the pool of all languages, other relevant candidates left out
@@ -39,7 +40,7 @@ from numpy.typing import NDArray
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.languages import describe
 from hbt_dist.evaluation.metrics import METRICS
-from hbt_dist.evaluation.pair_matrix import PairMatrix, language_means, mean_or_nan
+from hbt_dist.evaluation.pair_matrix import PairMatrix, chance_means, language_means, mean_or_nan
 from hbt_dist.evaluation.stored import SCHEMA, SCHEMA_VERSION, SETTINGS, headline_figures, read_results
 
 TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
@@ -53,6 +54,7 @@ def results_document(evaluation: Evaluation) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "benchmark": _benchmark(evaluation),
         "means": evaluation.means,
+        "chance": chance_means(evaluation.benchmark, evaluation.tables),
         "pair_matrix": _matrix(pair),
         "one_target_matrix": _matrix(one_target),
         "pool_gap": (pair.values["map"] - one_target.values["map"]).tolist(),

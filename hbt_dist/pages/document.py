@@ -24,12 +24,13 @@ class Document:
 
     Args:
         title: of the page.
-        summary: what there is to know in one sentence.
+        summary: what there is to know in one sentence or two; it stands out.
         kind: of report, in the browser's title.
+        about: what else a reader wants to know at first, below the summary.
     """
 
-    def __init__(self, title: str, summary: str, kind: str) -> None:
-        self.title, self.summary, self.kind = title, summary, kind
+    def __init__(self, title: str, summary: str, kind: str, about: str = "") -> None:
+        self.title, self.summary, self.kind, self.about = title, summary, kind, about
         self.files: dict[str, bytes] = {}
         self._markdown: list[str] = []
         self._sections: list[tuple[str, list[str]]] = []
@@ -56,8 +57,8 @@ class Document:
 
     def facts(self, items: Mapping[str, object]) -> None:
         """Names and values."""
-        lines = _markdown_table(["", ""], [[key, str(value)] for key, value in items.items()])
-        self._both(lines.replace("---:", "---"), html.facts(items))
+        lines = _markdown_table(["", ""], [[key, str(value)] for key, value in items.items()], aligned=False)
+        self._both(lines, html.facts(items))
 
     @contextmanager
     def details(self, title: str) -> Iterator[None]:
@@ -106,7 +107,7 @@ class Document:
         markdown = []
         if file is not None:
             self.files[file] = matrix.picture("change in mAP" if matrix.difference else "mAP")
-            markdown.append(f"![{_plain(matrix.caption)}]({file})")
+            markdown.append(f"![{_plain(f'{matrix.caption}: {matrix.finding}')}]({file})")
         if numbers:
             markdown.append(
                 f"{_plain(matrix.caption)}\n\n{_markdown_table(['', *matrix.languages], matrix.rows())}"
@@ -124,7 +125,8 @@ class Document:
 
     def markdown(self) -> str:
         """The whole report as Markdown; pictures are files beside it."""
-        return "\n\n".join([f"# {_plain(self.title)}", _plain(self.summary), *self._markdown]) + "\n"
+        head = [f"# {_plain(self.title)}", *(_plain(text) for text in (self.summary, self.about) if text)]
+        return "\n\n".join([*head, *self._markdown]) + "\n"
 
     def page(self) -> str:
         """The whole report as one HTML file that needs no other."""
@@ -134,7 +136,11 @@ class Document:
             f'<li><a href="#h-{key}">{escape(name)}</a></li>'
             for key, (name, _) in zip(keys, self._sections, strict=True)
         )
-        header = f'<p>{escape(self.summary)}</p>\n<nav aria-label="Contents"><ul>{links}</ul></nav>'
+        about = f"<p>{escape(self.about)}</p>\n" if self.about else ""
+        header = (
+            f'<p class="lead">{escape(self.summary)}</p>\n{about}'
+            f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
+        )
         main = "".join(
             html.section(key, name, "\n".join(blocks))
             for key, (name, blocks) in zip(keys, self._sections, strict=True)
@@ -161,13 +167,15 @@ class Document:
             ) from error
 
 
-def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, aligned: bool = True) -> str:
+    """The first column and columns of words to the left, numbers to the right."""
+    right = [aligned and html.is_numeric([row[i] for row in rows]) for i in range(1, len(columns))]
+    lines = [columns, ["---", *("---:" if one else "---" for one in right)], *rows]
     return "\n".join(
         f"| {' | '.join(_plain(cell).replace('|', '&#124;') for cell in row)} |" for row in lines
     )
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown does not take for HTML, in one line."""
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+    """Text that Markdown does not take for HTML, in one line; ``p < .05`` and ``<.001`` stay as they are."""
+    return " ".join(re.sub("<(?=[A-Za-z/!?])", "&lt;", text.replace("&", "&amp;")).split())

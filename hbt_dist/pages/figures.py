@@ -40,6 +40,13 @@ def tidy(axes: Axes) -> None:
     axes.grid(alpha=0.25)
 
 
+def few_ticks(axes: Axes, across: int, up: int | None = None) -> None:
+    """At most so many steps along an axis, so that long numbers do not touch; None leaves it alone."""
+    axes.locator_params(axis="x", nbins=across)
+    if up is not None:
+        axes.locator_params(axis="y", nbins=up)
+
+
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file's content."""
     buffer = BytesIO()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+_NO_NUMBER = ("-", "trivial")
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -27,7 +28,7 @@ def page(
         title: heading of the page.
         main: HTML of its content; its headings begin at level 2.
         kind: of report, in the browser's title.
-        header: HTML below the heading: what the page is about.
+        header: HTML below the heading: what the page says in short.
         style: CSS beyond that of all pages.
         scripts: HTML of script elements.
     """
@@ -66,7 +67,8 @@ def table(
     """A table in a frame of its own that scrolls, with the keyboard too, where the page is too narrow.
 
     Args:
-        caption: also the frame's name, so it must be the only one of its kind on the page.
+        caption: also the frame's name, so it must be the only one of its kind on the page. It stays in sight
+            while the table scrolls sideways, hence the element around it.
         heads: HTML elements of the head row.
         rows: HTML elements of each row.
         attributes: HTML attributes of the table.
@@ -76,7 +78,7 @@ def table(
     name = escape(caption)
     return (
         f'<div class="scroll" role="group" tabindex="0" aria-label="{name}">'
-        f"<table{' ' + attributes if attributes else ''}><caption>{name}</caption>"
+        f"<table{' ' + attributes if attributes else ''}><caption><span>{name}</span></caption>"
         f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table>{note}</div>"
     )
 
@@ -98,7 +100,12 @@ def text_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str
     return table(caption, heads, cells)
 
 
+def is_numeric(texts: Sequence[str]) -> bool:
+    """Whether a column holds numbers: each begins as one, or says that there is none."""
+    return all(text in _NO_NUMBER or text.lstrip("+-[.<")[:1].isdigit() for text in texts)
+
+
 def _kind(texts: Sequence[str]) -> str:
-    if all(text == "-" or text.lstrip("+-[.")[:1].isdigit() for text in texts):
+    if is_numeric(texts):
         return ' class="n"'
-    return ' class="long"' if max(map(len, texts)) > 60 else ""
+    return ' class="long"' if max(map(len, texts), default=0) > 60 else ""

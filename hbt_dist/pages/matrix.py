@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from hbt_dist.pages.figures import BLUE, VERMILLION, new_figure, png
 from hbt_dist.pages.html import table
+from hbt_dist.pages.numbers import plain, signed
 
+AXES = "Rows: question language; columns: candidate language"
 _DIFFERENCE = LinearSegmentedColormap.from_list("difference", (VERMILLION, "#FFFFFF", BLUE))
 
 
@@ -84,6 +86,29 @@ class Matrix:
         """Whether a group begins with a language."""
         return bool(self.groups) and i > 0 and self.groups[i] != self.groups[i - 1]
 
+    @property
+    def finding(self) -> str:
+        """What a reader would see in it, in words: its level and its extremes."""
+        known = self.values[~np.isnan(self.values)]
+        if not len(known):
+            return "no values"
+        ends = [self._at(int(place(self.values))) for place in (np.nanargmax, np.nanargmin)]
+        if self.difference:
+            counts = f"{np.sum(known > 0)} of {len(known)} cells higher, {np.sum(known < 0)} lower"
+            return f"{counts}; from {ends[1]} to {ends[0]}"
+        same = np.diagonal(self.values)
+        other = self.values[~np.eye(len(self.values), dtype=bool)]
+        told = [
+            f"mean {plain(float(np.nanmean(part)), 3)} {words}"
+            for part, words in ((same, "within languages"), (other, "across"))
+            if not np.isnan(part).all()
+        ]
+        return f"{', '.join(told)}; from {ends[1]} to {ends[0]}"
+
+    def _at(self, cell: int) -> str:
+        i, j = divmod(cell, len(self.languages))
+        return f"{self.text(i, j).rstrip('*')} ({self.languages[i]} to {self.languages[j]})"
+
     def html(self) -> str:
         """A table whose cells are shaded; head cells tell the language's name and group."""
         rows = []
@@ -97,13 +122,16 @@ class Matrix:
                 )
             rows.append(cells)
         heads = ["<td></td>", *(self._head(j, "col") for j in range(len(self.languages)))]
-        low, high = (f"{end:+.2f}" if self.difference else f"{end:.0f}" for end in self.bounds)
+        low, high = (signed(end, 2) if self.difference else f"{end:.0f}" for end in self.bounds)
         steps = ",".join(to_hex(self.scale(k / 8)) for k in range(9))
         note = (
             f'<p class="scale" aria-hidden="true">{low}'
             f'<span style="background:linear-gradient(90deg,{steps})"></span>{high}</p>'
         )
-        return table(self.caption, heads, rows, attributes='class="matrix"', note=note)
+        caption = f"{self.caption}. {AXES}"
+        longest = max(len(self.text(i, j)) for i in range(len(rows)) for j in range(len(rows)))
+        size = f"--columns:{len(rows) + 1};--characters:{longest}"  # by which print makes it fit the paper
+        return table(caption, heads, rows, attributes=f'class="matrix" style="{size}"', note=note)
 
     def _kinds(self, i: int, j: int) -> tuple[tuple[str, bool], ...]:
         return ("n", True), ("d", i == j), ("top", self.begins(i)), ("left", self.begins(j))

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from math import comb
 from typing import Any
 
-from hbt_dist.evaluation.report_parts import SIGNIFICANT
+from hbt_dist.evaluation.report_parts import SIGNIFICANT, WORDS
 from hbt_dist.evaluation.significance import holm
 from hbt_dist.evaluation.stored import SETTINGS
 from hbt_dist.evaluation.typology import FAMILIES
 from hbt_dist.pages.document import Document
+from hbt_dist.pages.numbers import p_value, plain, signed, span
 from hbt_dist.study.benchmark_part import BenchmarkPart
 from hbt_dist.study.config import StudyFile
 from hbt_dist.study.tables import PLANNING_CONFIDENCE, detectable_gain
-from hbt_dist.study.verdicts import WORDS, Contrast, Finding, lead, plain, sentences, signed, span
+from hbt_dist.study.verdicts import Contrast, Finding, lead, sentences
 
 _FIRST, _SECOND = FAMILIES
 _PLANNED_SEEDS = (3, 5, 10, 20)
@@ -111,8 +112,8 @@ def _family_sentence(families: Sequence[tuple[str, dict[str, Any]]]) -> str:
 
 def _permutation(row: dict[str, Any]) -> str:
     least = row["smallest_p"]
-    lowest = "" if least is None else f"at best {plain(least, 3)}"
-    return lowest if row["p_languages"] is None else f"{plain(row['p_languages'], 3)} ({lowest})"
+    lowest = "" if least is None else f"at best {p_value(least)}"
+    return lowest if row["p_languages"] is None else f"{p_value(row['p_languages'])} ({lowest})"
 
 
 def _gains(

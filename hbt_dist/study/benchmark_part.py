@@ -10,15 +10,16 @@ from typing import Any
 import pandas as pd
 
 from hbt_dist.evaluation.compare import compare, write_comparison
-from hbt_dist.evaluation.report_figures import draw_gains
-from hbt_dist.evaluation.report_parts import add_cell_changes, add_distances, add_tests, p_text
+from hbt_dist.evaluation.report_figures import draw_gains, gains_finding
+from hbt_dist.evaluation.report_parts import WORDS, add_cell_changes, add_distances, add_tests
 from hbt_dist.evaluation.stored import SETTINGS, read_results
 from hbt_dist.pages.document import Document
+from hbt_dist.pages.numbers import p_value, plain, signed, span
 from hbt_dist.search.config import OBJECTIVES
 from hbt_dist.study.config import StudyFile
 from hbt_dist.study.figures import draw_summary
 from hbt_dist.study.tables import seed_values, summary_table
-from hbt_dist.study.verdicts import Finding, signed, span
+from hbt_dist.study.verdicts import Finding
 
 _CORRECTED = "Holm within the benchmark, the primary contrasts apart"
 
@@ -74,7 +75,7 @@ class BenchmarkPart:
         """Means at sight; tests, distances, families and language pairs folded away."""
         document.heading(self.label)
         document.paragraph(self._about())
-        columns = ["method", "seeds", *(f"{name} mAP" for name in SETTINGS), "rank distance"]
+        columns = ["method", "seeds", *(f"{WORDS[name]} mAP" for name in SETTINGS), "rank distance"]
         rows = []
         for row in self.summary.to_dict("records"):
             figures = [_with_spread(row[name], row[f"{name}_sd"], name) for name in OBJECTIVES]
@@ -86,7 +87,7 @@ class BenchmarkPart:
                 f"figures/{self.label}_summary.png",
                 draw_summary(self.summary, self.label),
                 f"mAP of each method on {self.label}",
-                f"Bars of the mAP of each method on {self.label}; the table above holds the numbers",
+                f"Bars of the mAP of each method on {self.label}. {self._best()}",
             )
         about = f"{self.label}: "
         for reference, found in self.comparisons.items():
@@ -117,6 +118,16 @@ class BenchmarkPart:
             )
         return text
 
+    def _best(self) -> str:
+        """The method with the highest mAP of each setting."""
+        told = []
+        for name in SETTINGS:
+            known = self.summary[self.summary[name].notna()]
+            if len(known):
+                best = known.loc[known[name].idxmax()]
+                told.append(f"{WORDS[name]} {best['method']} ({plain(best[name])})")
+        return f"Highest: {', '.join(told)}."
+
     def _family_rows(self) -> list[tuple[str, dict[str, Any]]]:
         return [
             (f"{name} - {reference}", row)
@@ -134,11 +145,11 @@ class BenchmarkPart:
                     f"{name}: {row['pair']}",
                     str(row["cells"]),
                     f"{row['questions']:,}",
-                    f"{row['baseline']:.4f}",
+                    plain(row["baseline"]),
                     signed(row["gain"]),
                     span(row["low"], row["high"]),
                     span(seeds.get("low"), seeds.get("high")),
-                    p_text(seeds.get("p")),
+                    p_value(seeds.get("p")),
                 ]
             )
         document.table(
@@ -155,7 +166,7 @@ class BenchmarkPart:
             f"figures/{self.label}_families.png",
             draw_gains(named, self.label),
             f"Gain by families on {self.label}",
-            f"Gain by families on {self.label}, with intervals; the table above holds the numbers",
+            f"Gain by families on {self.label}: {gains_finding(named)}",
         )
 
 
@@ -190,7 +201,7 @@ def _with_spread(value: float, spread: float, name: str) -> str:
     digits = 1 if name == "rank_distance" else 4
     if not math.isfinite(value):
         return "-"
-    return f"{value:.{digits}f}" + (f" ({spread:.{digits}f})" if math.isfinite(spread) else "")
+    return plain(value, digits) + (f" ({plain(spread, digits)})" if math.isfinite(spread) else "")
 
 
 def _seeds(places: list[Path]) -> list[str]:

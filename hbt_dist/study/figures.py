@@ -5,20 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from hbt_dist.evaluation.report_parts import WORDS
 from hbt_dist.evaluation.stored import SETTINGS
-from hbt_dist.pages.figures import SERIES, new_figure, png
+from hbt_dist.pages.figures import SERIES, few_ticks, new_figure, png
 
 
 def draw_summary(table: pd.DataFrame, title: str) -> bytes:
     """Mean mAP of each method in the three settings, with the standard deviation over seeds: a PNG."""
-    figure = new_figure(6, 0.45 * len(table) + 1.6)
+    figure = new_figure(6, 0.3 * len(table) + 1.0)
     rows = np.arange(len(table))
     panels = figure.subplots(1, len(SETTINGS), sharey=True)
     for colour, setting, axes in zip(SERIES, SETTINGS, panels, strict=False):
         axes.barh(rows, table[setting], xerr=table[f"{setting}_sd"].fillna(0), color=colour, capsize=2)
-        axes.set_title(f"{setting} mAP", fontsize=9)
+        axes.set_title(f"{WORDS[setting]} mAP", fontsize=9)
         axes.set_yticks(rows, table["method"], fontsize=8, parse_math=False)
         axes.tick_params(axis="x", labelsize=8)
-    panels[0].invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
+        few_ticks(axes, 3)
+    panels[0].set_ylim(len(table) - 0.4, -0.6)
     figure.suptitle(title, fontsize=10, parse_math=False)
     return png(figure)

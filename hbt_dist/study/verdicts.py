@@ -10,20 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import isnan
 from typing import Any, Literal
 
-from hbt_dist.evaluation.report_parts import SIGNIFICANT
+from hbt_dist.evaluation.metrics import near_chance
+from hbt_dist.evaluation.report_parts import SIGNIFICANT, WORDS
 from hbt_dist.evaluation.significance import holm
+from hbt_dist.pages.numbers import plain, signed
 from hbt_dist.study.config import StudyFile
 
 Contrast = tuple[str, str, str]  # method, reference, setting
 Holds = Literal["holds", "questions only", "no"]
 
-#: Below so many times the mAP of a random order, a figure is called near chance.
-NEAR_CHANCE = 3.0
 MARKS: dict[Holds, str] = {"holds": "*", "questions only": "°", "no": ""}
-WORDS = {"crosslingual": "cross-lingual", "monolingual": "monolingual", "multilingual": "multilingual"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ class Finding:
     @property
     def near_chance(self) -> bool:
         """Whether both systems are little better than a random order."""
-        chance = self.row["chance"]
-        return chance is not None and max(self.row["mean_a"], self.row["mean_b"]) < NEAR_CHANCE * chance
+        return near_chance(max(self.row["mean_a"], self.row["mean_b"]), self.row["chance"])
 
     def cell(self) -> str:
         """Such as ``+.0196*``; ``trivial`` where nothing is tested."""
@@ -84,24 +81,6 @@ class Finding:
             "no": "no difference is found",
         }
         return f"{change}: {said[self.holds]}{' (near chance)' if self.near_chance else ''}."
-
-
-def signed(value: float, digits: int = 4) -> str:
-    """Such as ``+.0196``, and ``0`` for what rounds to it."""
-    text = f"{value:+.{digits}f}"
-    return "0" if float(text) == 0 else text.replace("0.", ".", 1)
-
-
-def plain(value: float | None, digits: int = 4) -> str:
-    """Such as ``.0840``; ``-`` for none."""
-    return "-" if value is None or isnan(value) else f"{value:.{digits}f}".removeprefix("0")
-
-
-def span(low: float | None, high: float | None) -> str:
-    """An interval such as ``[+.0114, +.0279]``; ``-`` for none."""
-    if low is None or high is None or isnan(low + high):
-        return "-"
-    return f"[{signed(low)}, {signed(high)}]"
 
 
 def judge(study: StudyFile, comparisons: dict[str, dict[str, dict[str, Any]]]) -> list[Finding]:

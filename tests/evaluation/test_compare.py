@@ -61,6 +61,8 @@ def test_a_better_system_is_found_better(folders, tmp_path):
         ]
         assert [row["macro_baseline"], row["macro_system"]] == stored
         assert row["num_units"] == 25
+        recorded = json.loads((folders["plain", 0] / "results.json").read_text())["chance"]
+        assert row["chance"] == pytest.approx(recorded[setting], rel=1e-12)
         assert row["difference"] == pytest.approx(
             stored[1] - stored[0], abs=1e-9
         )  # all cells hold all questions

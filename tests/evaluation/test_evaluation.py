@@ -11,6 +11,7 @@ from hbt_dist.evaluation.bias import ranking_consistency
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.languages import LANGUAGES
+from hbt_dist.evaluation.pair_matrix import chance_means
 from hbt_dist.evaluation.plan import plan_scoring
 from hbt_dist.evaluation.results import groups, results_document, summary
 
@@ -140,6 +141,38 @@ def test_ranking_consistency_is_spearmans(make_benchmark, make_embeddings):
     assert found["mrc"] == pytest.approx(np.mean(want), abs=1e-12)
     assert found["mrc@100"] == pytest.approx(np.mean(want_top), abs=1e-12)
     assert found["num_question_ids"] == 4
+
+
+def test_map_of_a_random_order(make_benchmark, make_embeddings):
+    """Against the sum over ranks that defines it, question by question."""
+    benchmark = make_benchmark(
+        num_ids=9, per_language=20, missing=0.4, relevant_per_language=2, shuffled=True
+    )
+    questions, candidates = (
+        make_embeddings("random", rows, seed)
+        for seed, rows in enumerate((benchmark.num_questions, benchmark.num_candidates))
+    )
+    found = chance_means(benchmark, evaluate(benchmark, questions, candidates, settings=SETTINGS).tables)
+
+    def expected(relevant: int, pool: int) -> float:
+        total = sum((1 + (i - 1) * (relevant - 1) / (pool - 1)) / i for i in range(1, pool + 1))
+        return total / pool
+
+    language = np.asarray(benchmark.candidate_language)
+    values: dict[str, dict[tuple[int, int], list[float]]] = {name: {} for name in found}
+    for row, asked in enumerate(np.asarray(benchmark.question_language).tolist()):
+        relevant = np.bincount(language[benchmark.relevant_of(row)], minlength=len(benchmark.languages))
+        everything = expected(int(relevant.sum()), len(language))
+        values["multilingual"].setdefault((asked, asked), []).append(everything)
+        for target in np.flatnonzero(relevant).tolist():
+            here = int(relevant[target])
+            setting = "monolingual" if target == asked else "crosslingual"
+            alone = expected(here, int((language == target).sum()))
+            values[setting].setdefault((asked, target), []).append(alone)
+            left = len(language) - int(relevant.sum()) + here
+            values["one_target"].setdefault((asked, target), []).append(expected(here, left))
+    for setting, cells in values.items():
+        assert found[setting] == pytest.approx(np.mean([np.mean(one) for one in cells.values()]), rel=1e-12)
 
 
 def test_results_document_and_summary(scored):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import sys
@@ -14,9 +15,11 @@ import pytest
 
 from hbt_dist.cli import main
 from hbt_dist.errors import UserError
+from hbt_dist.evaluation.compare import compare
 from hbt_dist.evaluation.languages import describe
 from hbt_dist.evaluation.report import report_document, write_report
-from hbt_dist.evaluation.report_parts import languages_by_family
+from hbt_dist.evaluation.report_parts import WORDS, languages_by_family, metric_title
+from hbt_dist.pages.numbers import p_clause, plain, signed, span
 from tests.pages.made_pages import LANGUAGES, Page, write_made_evaluation
 
 
@@ -71,11 +74,14 @@ def test_languages_stand_family_by_family() -> None:
 
 def test_tables_equal_the_results(new: Path, results: dict[str, Any]) -> None:
     page = Page(new / "report.html")
-    for setting, row in table(page, "Means over languages").items():
-        means = results["means"][setting.replace(" ", "_")]
-        assert number(row["map (micro)"]) == pytest.approx(means["micro"]["map"], abs=5.01e-5)
+    means_table = table(page, "Means over languages")
+    assert len(means_table) == 4
+    for setting, means in results["means"].items():
+        row = means_table[WORDS[setting]]
+        assert number(row["mAP (micro)"]) == pytest.approx(means["micro"]["map"], abs=5.01e-5)
+        assert number(row["random order"]) == pytest.approx(results["chance"][setting], abs=5.01e-5)
         for metric in ("map", "mrr", "recall@10", "ndcg@10", "accuracy"):
-            assert number(row[metric]) == pytest.approx(means["macro"][metric], abs=5.01e-5)
+            assert number(row[metric_title(metric)]) == pytest.approx(means["macro"][metric], abs=5.01e-5)
     for key, caption in (("family", "mAP by family"), ("script", "by script"), ("seen", "seen and not seen")):
         shown = table(page, caption)
         assert set(shown) == set(results["groups"][key])
@@ -92,12 +98,13 @@ def test_tables_equal_the_results(new: Path, results: dict[str, Any]) -> None:
         assert (int(row["pairs"]), float(row["mAP"])) == (stored["num_pairs"], round(stored["map"], 4))
     bias = table(page, "decide its place")
     for name in ("rank_distance", "max_at_r", "language_preference_rate", "same_language_share@10"):
-        assert number(bias[name.replace("_", " ")]["mean"]) == pytest.approx(
+        assert number(bias[metric_title(name)]["mean"]) == pytest.approx(
             results["bias"][name]["macro"], abs=0.0501
         )
-    assert number(bias["mrc"]["mean"]) == pytest.approx(results["ranking_consistency"]["mrc"], abs=5.01e-5)
+    assert number(bias["MRC"]["mean"]) == pytest.approx(results["ranking_consistency"]["mrc"], abs=5.01e-5)
     assert results["benchmark"]["fingerprint"] in page.text
-    assert f"{results['means']['crosslingual']['macro']['map']:.4f} across languages" in page.text
+    level, chance = results["means"]["crosslingual"]["macro"]["map"], results["chance"]["crosslingual"]
+    assert f"mAP {plain(level)} across languages (random order: {plain(chance)})" in page.text
 
 
 def test_change_against_a_baseline(new: Path, old: Path, results: dict[str, Any], tmp_path: Path) -> None:
@@ -126,6 +133,48 @@ def test_change_against_a_baseline(new: Path, old: Path, results: dict[str, Any]
     assert "grow with the distance of the languages? Slope" in page.text
     assert not (new / "figures" / "difference.png").exists()
     assert (tmp_path / "out" / "figures" / "difference.png").is_file()
+
+
+def test_the_first_sentence_says_what_changed(new: Path, old: Path, tmp_path: Path) -> None:
+    found = compare([[new]], [old])
+    row = next(one for one in found["tests"] if (one["setting"], one["metric"]) == ("crosslingual", "map"))
+    before, after = plain(row["macro_baseline"]), plain(row["macro_system"])
+    name = next(iter(found["folders"]))
+    tested = f"95 % interval {span(row['low'], row['high'])}, {p_clause(row['p_holm'])}."
+    for text in texts(write_report(new, old, tmp_path / "up")):
+        gain = f"from {before} to {after}: {signed(row['difference'])}, {tested}"
+        assert f"Against {name}, mAP across languages rises {gain}" in html.unescape(text)
+    name = next(iter(compare([[old]], [new])["folders"]))
+    for text in texts(write_report(old, new, tmp_path / "down")):
+        assert f"Against {name}, mAP across languages falls from {after} to {before}: -" in text
+    for text in texts(write_report(new, new, tmp_path / "same")):
+        assert (
+            f"no change of mAP across languages is found, {after} to {after}: 0, 95 % interval [0, 0]" in text
+        )
+
+
+def texts(page: Path) -> tuple[str, str]:
+    """What stands before the first table or picture, on the page and in Markdown."""
+    markdown = page.with_suffix(".md").read_text("utf-8")
+    return page.read_text("utf-8").partition("<nav")[0], markdown.partition("## ")[0]
+
+
+def test_near_chance_is_said(results: dict[str, Any]) -> None:
+    low = json.loads(json.dumps(results))
+    low["means"]["crosslingual"]["macro"]["map"] = 2.9 * low["chance"]["crosslingual"]
+    text = report_document(low).markdown()
+    assert f"across languages (near chance, random order: {plain(low['chance']['crosslingual'])})" in text
+    low["benchmark"]["own_text_relevant"] = True
+    assert "within languages (trivial)" in report_document(low).markdown()
+
+
+def test_results_of_an_older_version(results: dict[str, Any]) -> None:
+    """Files without the mAP of a random order say nothing of it."""
+    older = {key: value for key, value in results.items() if key != "chance"}
+    text = report_document(older).markdown()
+    assert "andom order" not in text
+    level = results["means"]["crosslingual"]["macro"]
+    assert f"| cross-lingual | {plain(level['map'])} | {plain(level['map@20'])} |" in text
 
 
 def test_one_language_and_nothing_recorded(make_benchmark: Any, make_embeddings: Any) -> None:

@@ -46,6 +46,15 @@ def test_cells_as_text() -> None:
     assert 'class="n d top left"' in change.html()
 
 
+def test_what_it_shows_in_words() -> None:
+    values = np.array([[0.9, 0.2], [0.4, np.nan]])
+    plain = Matrix("made", ("en", "fi"), values)
+    ends = "from .200 (en to fi) to .900 (en to en)"
+    assert plain.finding == f"mean .900 within languages, mean .300 across; {ends}"
+    change = Matrix("made", ("en", "fi"), values - 0.3, difference=True, marks=np.ones((2, 2), dtype=bool))
+    assert change.finding == "2 of 3 cells higher, 1 lower; from -.100 (en to fi) to +.600 (en to en)"
+
+
 @pytest.mark.parametrize("size", [1, 2, 20])
 @pytest.mark.parametrize("difference", [False, True])
 def test_picture(size: int, difference: bool) -> None:
@@ -60,3 +69,4 @@ def test_a_matrix_without_values() -> None:
     matrix = Matrix("empty", ("en",), np.full((1, 1), np.nan), difference=True)
     assert matrix.picture().startswith(b"\x89PNG")
     assert ">-</td>" in matrix.html()
+    assert matrix.finding == "no values"

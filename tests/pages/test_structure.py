@@ -48,6 +48,26 @@ def test_headings_and_landmarks_are_in_order(page: Page) -> None:
     assert set(targets) <= set(ids)
 
 
+@pytest.mark.parametrize("kind", ["evaluation", "change"])
+def test_results_come_first_and_settings_last(pages: dict[str, Path], kind: str) -> None:
+    text = pages[kind].read_text("utf-8")
+    parts = re.findall('<h2 id="[^"]+">([^<]+)</h2>', text)
+    assert parts[:2] == ["Language pairs", "Means"]
+    assert parts[-2:] == ["Settings", "Provenance"]
+    assert [one.startswith("Change against") for one in parts] == [
+        i == 2 and kind == "change" for i in range(len(parts))
+    ]
+    lead = text.index('<p class="lead">')
+    assert text.index("<h1>") < lead < text.index("<nav") < text.index("<table")
+    markdown = pages[kind].with_suffix(".md").read_text("utf-8")
+    assert re.findall("^## (.+)$", markdown, re.MULTILINE) == parts
+
+
+def test_pictures_are_told_by_what_they_show(page: Page) -> None:
+    for image in page.all("img"):
+        assert re.search(r"\d", str(image["alt"])), image["alt"]
+
+
 def test_figures_and_tables_can_be_read_without_seeing_them(page: Page) -> None:
     for image in page.all("img"):
         assert len(image["alt"] or "") > 20

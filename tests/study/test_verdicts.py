@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from hbt_dist.study.config import StudyFile
-from hbt_dist.study.verdicts import Finding, judge, lead, plain, sentences, signed, span
+from hbt_dist.study.verdicts import Finding, judge, lead, sentences
 
 LABELS = ("a", "b", "c", "d", "e")
 METHODS = ("hybrid", "other", "third", "fourth")
@@ -134,11 +134,3 @@ def test_the_words_say_neither_more_nor_less() -> None:
     assert "one seed does not settle" in " ".join(sentences([finding(0.1, "questions only", seeds=1)]))
     for one in found:
         assert "lowers by" not in one.sentence()
-
-
-def test_numbers_as_text() -> None:
-    assert [signed(0.0196), signed(-1.25), signed(1e-6), signed(-1e-6)] == ["+.0196", "-1.2500", "0", "0"]
-    assert [plain(0.5), plain(None), plain(float("nan"))] == [".5000", "-", "-"]
-    assert span(-0.1, 0.00001) == "[-.1000, 0]"
-    assert span(None, None) == "-"
-    assert span(float("nan"), 0.1) == "-"

@@ -63,18 +63,18 @@ function frame(width, height, x, y, label, role) {
   const axes = svg("g", { "aria-hidden": "true" });
   for (const [value, text] of y.ticks) {
     axes.append(
-      svg("path", { d: `M${left} ${toY(value)}H${width - right}`, stroke: "#e3e6ea" }),
+      svg("path", { d: `M${left} ${toY(value)}H${width - right}`, stroke: "var(--line)" }),
       svg("text", { x: left - 8, y: toY(value) + 4, "text-anchor": "end" }, text),
     );
   }
   for (const [value, text] of x.ticks) {
     axes.append(
-      svg("path", { d: `M${toX(value)} ${height - bottom}v5`, stroke: "#4a4f55" }),
+      svg("path", { d: `M${toX(value)} ${height - bottom}v5`, stroke: "var(--soft)" }),
       svg("text", { x: toX(value), y: height - bottom + 19, "text-anchor": "middle" }, text),
     );
   }
   axes.append(
-    svg("path", { d: `M${left} ${top}V${height - bottom}H${width - right}`, fill: "none", stroke: "#4a4f55" }),
+    svg("path", { d: `M${left} ${top}V${height - bottom}H${width - right}`, fill: "none", stroke: "var(--soft)" }),
     svg("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, x.label),
     svg("text", { transform: `translate(14 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label),
   );

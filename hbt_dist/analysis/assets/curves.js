@@ -1,7 +1,7 @@
 "use strict";
 // Objectives along one parameter, one panel each; rows are [value, mean, min, max, seed std, runs].
 
-const SERIES = ["#0072B2", "#B36B00", "#009E73", "#A0527F", "#D55E00"];
+const SERIES = ["var(--blue)", "#B36B00", "#009E73", "#A0527F", "#D55E00"];
 
 function curvePlaces(curve) {
   const values = [...new Set(curve.series.flat().map((row) => row[0]))];

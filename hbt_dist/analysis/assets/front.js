@@ -40,11 +40,11 @@ function spreadBars(chart, candidate, i, j) {
 }
 
 function shape(candidate) {
-  if (candidate.knee) return svg("path", { d: "M0-9 9 0 0 9-9 0Z", fill: "#D55E00", stroke: "#1b1b1b" });
-  if (!candidate.front) return svg("circle", { r: 4, fill: "#fff", stroke: "#767676" });
+  if (candidate.knee) return svg("path", { d: "M0-9 9 0 0 9-9 0Z", fill: "#D55E00", stroke: "var(--ink)" });
+  if (!candidate.front) return svg("circle", { r: 4, fill: "var(--ground)", stroke: "var(--edge)" });
   return candidate.fewer
-    ? svg("circle", { r: 6, fill: "#fff", stroke: "#0072B2", "stroke-width": 2 })
-    : svg("circle", { r: 6.5, fill: "#0072B2" });
+    ? svg("circle", { r: 6, fill: "var(--ground)", stroke: "var(--blue)", "stroke-width": 2 })
+    : svg("circle", { r: 6.5, fill: "var(--blue)" });
 }
 
 function mark(chart, candidate, i, j) {
@@ -90,7 +90,7 @@ function drawFront() {
   chart.root.setAttribute("aria-orientation", "horizontal");
   const line = frontOfTwo(complete, i, j).map((one, n) =>
     `${n ? "L" : "M"}${chart.x(one.mean[i])} ${chart.y(one.mean[j])}`).join("");
-  chart.root.append(svg("path", { d: line, fill: "none", stroke: "#0072B2", "stroke-dasharray": "5 4", "aria-hidden": "true" }));
+  chart.root.append(svg("path", { d: line, fill: "none", stroke: "var(--blue)", "stroke-dasharray": "5 4", "aria-hidden": "true" }));
   // Drawn from the unimportant to the important; the arrow keys go from left to right.
   const weight = (one) => (one.knee ? 2 : one.front ? 1 : 0);
   const drawn = [...shown].sort((p, q) => weight(p) - weight(q)).map((one) => mark(chart, one, i, j));
@@ -129,7 +129,7 @@ function showChosen(focus) {
 
 function smallTable(caption, heads, rows) {
   return el("div", { class: "scroll", role: "group", tabindex: "0", "aria-label": caption },
-    el("table", {}, el("caption", {}, caption),
+    el("table", {}, el("caption", {}, el("span", {}, caption)),
       el("thead", {}, el("tr", {}, ...heads.map((text) => el("th", { scope: "col" }, text)))),
       el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((value) =>
         el("td", typeof value === "number" ? { class: "n" } : {}, format(value))))))));
