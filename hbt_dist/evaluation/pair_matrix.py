@@ -153,7 +153,8 @@ def chance_means(benchmark: Benchmark, tables: dict[str, QuestionTable]) -> dict
     pools = np.bincount(benchmark.candidate_language, minlength=size)
     asked = np.asarray(benchmark.question_language, np.int64)
     pair, one_target, pooled = (tables[name] for name in SETTINGS)
-    all_relevant = np.diff(np.asarray(benchmark.relevant_offsets, np.int64))[one_target.question]
+    offsets = np.asarray(benchmark.relevant_offsets, np.int64)
+    all_relevant = (offsets[1:] - offsets[:-1])[one_target.question]
     total = len(benchmark.candidate_ids)
 
     def means(table: QuestionTable, cell: Int64, pool: Int64, cells: int) -> Float64:

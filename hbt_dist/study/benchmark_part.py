@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,9 @@ class BenchmarkPart:
         """The method with the highest mAP of each setting."""
         told = []
         for name in SETTINGS:
-            known = self.summary[self.summary[name].notna()]
-            if len(known):
-                best = known.loc[known[name].idxmax()]
+            known = self.summary[self.summary[name].notna()].to_dict("records")
+            if known:
+                best = max(known, key=itemgetter(name))
                 told.append(f"{WORDS[name]} {best['method']} ({plain(best[name])})")
         return f"Highest: {', '.join(told)}."
 
