@@ -74,8 +74,8 @@ def ray_run(folder: Path, **changes: Any) -> tuple[Path, list[str | Path]]:
     """(output folder, command) of a training of two Ray workers that goes on until it is told to end."""
     changes = {
         "training__steps": 100_000,
+        "training__schedule_steps": 100_000,  # fewer steps are the same training
         "training__checkpoint_every": 100_000,
-        "optimizer__schedule": "constant",  # more steps or fewer are the same training
         **changes,
     }
     run = tiny_run(folder / "out", folder / "cache", **changes)

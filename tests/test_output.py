@@ -73,7 +73,7 @@ def test_evaluate_and_export_in_processes_of_their_own(trained: Path, tmp_path: 
     assert first.startswith("sample (")
     assert last == "written: b/report.html, results.json, pair_matrix.csv, heatmap.png"
     code, out, err = hbt_dist("export", trained, "--to", "c", "--json", cwd=tmp_path)
-    assert (code, err) == (0, "")
+    assert code == 0, err
     assert json.loads(out) == {"step": 2, "model": "c"}
 
 
