@@ -205,7 +205,7 @@ def test_a_whole_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         "hybrid-lir",
         "## Answer",
         "over seeds",
-        "multilingual map",
+        "multilingual mAP",
     ):
         assert part in text, part
     assert text.count("|") > 50
