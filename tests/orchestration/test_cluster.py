@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hbt_dist import extensions
 from hbt_dist.errors import UserError
 from hbt_dist.orchestration import cluster as module
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect
@@ -86,6 +87,7 @@ def test_what_the_network_and_the_hub_need_reaches_the_workers_but_no_secret(
 def test_the_package_goes_along_from_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", "/models")
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    monkeypatch.setattr(extensions, "_loaded", {})  # other tests have loaded modules of their own
     alone = module._runtime_environment()
     assert [path.rpartition("/")[2] for path in alone["py_modules"]] == ["hbt_dist"]
     assert alone["env_vars"]["HF_HOME"] == "/models"

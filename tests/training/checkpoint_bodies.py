@@ -79,6 +79,7 @@ def on_disks_of_their_own(world: World, folder: str) -> list[str]:
 
 def shared_by_all(world: World, folder: str) -> list[str]:
     require_shared(Path(folder), world)
+    dist.barrier()  # rank 0 has removed its mark
     return _names(Path(folder))
 
 
