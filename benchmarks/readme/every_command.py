@@ -50,11 +50,13 @@ SMALL_SEARCH = {
     "space": "space: {batches.alpha: {choice: [0.0, 1.0]}}",
     "seeds": "seeds: [0]",
 }
-#: What a reader would worry about. Two things are not ours: what pip says of a machine's indexes, and what
-#: DeepSpeed's launcher says of a hostfile and an accelerator that it did not find.
+#: What a reader would worry about. Not ours is what pip says of a machine's indexes, DeepSpeed's launcher of
+#: a hostfile and an accelerator that it did not find, accelerate's of options left at their defaults, and the
+#: doctor's line on a machine that does not reach the Hugging Face hub.
 WORRY = re.compile(r"traceback|warning|deprecat|error:", re.IGNORECASE)
 KNOWN = re.compile(
     r"WARNING: (Location|The candidate|Retrying|Cache)|.*\[WARNING\] \[(runner|real_accelerator)\.py"
+    r"|To avoid this warning pass in values|warning  hub: |0 problems, 1 warnings"
 )
 
 

@@ -342,11 +342,14 @@ def build_engine(
 def checkpoint_activations(encoder: nn.Module) -> None:
     """Recompute activations in the backward pass; non-reentrant, which adapters and hooks need."""
     backbone = getattr(encoder, "backbone", encoder)
-    enable = getattr(backbone, "gradient_checkpointing_enable", None)
+    name = "activation_checkpointing"  # transformers' older versions and other models: gradient_checkpointing
+    if not hasattr(backbone, f"{name}_enable"):
+        name = "gradient_checkpointing"
+    enable = getattr(backbone, f"{name}_enable", None)
     if enable is None:
         raise UserError(
             "deepspeed.gradient_checkpointing",
             f"{type(backbone).__name__} does not support it",
             "set it to false",
         )
-    enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable(**{f"{name}_kwargs": {"use_reentrant": False}})

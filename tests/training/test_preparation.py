@@ -99,7 +99,7 @@ def test_chunks_are_measured_with_checkpointing_and_never_under_zero_3(
     checkpointed: list[bool] = []
 
     def resolve(step: StepSettings, encoder: Encoder, **how: Any) -> StepSettings:
-        checkpointed.append(encoder.backbone.is_gradient_checkpointing)  # type: ignore[arg-type]
+        checkpointed.append(encoder.backbone.is_activation_checkpointing)  # type: ignore[arg-type]
         return resolve_chunk_rows(step, encoder, **how)
 
     monkeypatch.setattr(chunk_size, "resolve_chunk_rows", resolve)
