@@ -191,6 +191,11 @@ def bring_files(clone: Path, readme: str, data: Path | None) -> None:
         for i in range(40)
     ]
     (clone / "train.jsonl").write_text("".join(json.dumps(town) + "\n" for town in towns), encoding="utf-8")
+    lines = re.search(r'```json\n(\{"id": "q1", "language".*)\n(.*)\n```', readme)
+    assert lines is not None, "the README's own benchmark"
+    (clone / "my_benchmark").mkdir()
+    for name, line in zip(("questions", "candidates"), lines.groups(), strict=True):
+        (clone / "my_benchmark" / f"{name}.jsonl").write_text(f"{line}\n", encoding="utf-8")
     if data is not None:
         (clone / "DATA").symlink_to(data.resolve())
     search = (clone / "ray_configs" / "search" / "alpha.yaml").resolve()

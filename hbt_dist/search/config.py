@@ -185,8 +185,8 @@ class SearchFile(Settings):
     benchmark: BenchmarkSettings = Field(description="development benchmark that trials are measured on")
     test_benchmarks: tuple[BenchmarkSettings, ...] = Field(
         (),
-        description="benchmarks of the final evaluation, besides those of the base run; a development "
-        "benchmark that shares questions with one of them is refused",
+        description="benchmarks that the winner will be measured on, besides those of the base run; a "
+        "development benchmark that shares questions with one of them is refused",
     )
     evaluate_checkpoints: bool = Field(
         True, description="measure every checkpoint of a trial, not only the trained model"
