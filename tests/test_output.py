@@ -16,6 +16,7 @@ from hbt_dist.progress import hush
 from tests.analysis.made_search import write_search
 from tests.helpers.command_line import call_main
 from tests.helpers.runs import hbt_dist, tiny_run, write_run
+from tests.helpers.searches import search_of_quickstart
 from tests.pages.made_pages import write_made_evaluation
 
 
@@ -157,16 +158,8 @@ def test_train(command: Any, trained: Path) -> None:
 def test_search_and_study(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quiet trainings, here none at all: the folder in one line, or nothing."""
     monkeypatch.setattr("hbt_dist.orchestration.search.run_trials", lambda *_, **__: None)
-    search = {
-        "name": "s",
-        "output_dir": str(tmp_path / "search"),
-        "run": "quickstart",
-        "overrides": ["evaluation.benchmarks.0.variant=test", f"data.cache_dir={tmp_path / 'cache'}"],
-        "space": {"batches.alpha": {"range": [0, 1, 0.5]}},
-        "benchmark": {"name": "sample", "variant": "dev"},
-    }
-    (tmp_path / "search.yaml").write_text(yaml.safe_dump(search), "utf-8")
-    asked = ["search", tmp_path / "search.yaml", "--quiet"]
+    file = search_of_quickstart(tmp_path)
+    asked = ["search", file, "--quiet"]
     assert command(*asked) == (0, f"{tmp_path / 'search'}\n", "")
     assert "each seed once" in refused(command, *asked, "seeds=[1, 1]")
     study = {

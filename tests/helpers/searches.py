@@ -147,3 +147,18 @@ def steps_of(folder: Path, trial: str) -> list[int]:
     """The measured steps of a trial, in the order of its history."""
     lines = (folder / "trials" / trial / "history.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line)["step"] for line in lines]
+
+
+def search_of_quickstart(folder: Path, **changes: Any) -> Path:
+    """Write a search file over the quickstart's alpha, its output and cache in the same folder."""
+    data = {
+        "name": "s",
+        "output_dir": str(folder / "search"),
+        "run": "quickstart",
+        "overrides": ["evaluation.benchmarks.0.variant=test", f"data.cache_dir={folder / 'cache'}"],
+        "space": {"batches.alpha": {"range": [0, 1, 0.5]}},
+        "benchmark": {"name": "sample", "variant": "dev"},
+    }
+    file = folder / "search.yaml"
+    file.write_text(yaml.safe_dump({**data, **changes}), "utf-8")
+    return file

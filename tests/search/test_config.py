@@ -14,22 +14,13 @@ from hbt_dist.search.job import load_search_file, search_job
 from hbt_dist.search.space import Base
 from hbt_dist.settings import set_value
 from tests.evaluation.test_stored import monolingual_benchmark
+from tests.helpers.searches import search_of_quickstart
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(folder: Path, **changes: Any) -> str:
-    data = {
-        "name": "s",
-        "output_dir": str(folder / "search"),
-        "run": "quickstart",
-        "overrides": ["evaluation.benchmarks.0.variant=test", f"data.cache_dir={folder / 'cache'}"],
-        "space": {"batches.alpha": {"range": [0, 1, 0.5]}},
-        "benchmark": {"name": "sample", "variant": "dev"},
-    }
-    file = folder / "search.yaml"
-    file.write_text(yaml.safe_dump({**data, **changes}), "utf-8")
-    return str(file)
+    return str(search_of_quickstart(folder, **changes))
 
 
 @pytest.mark.parametrize(
