@@ -238,7 +238,7 @@ class Report:
 def main(arguments: list[str] | None = None) -> int:
     """Run all parts; returns 1 if an equality fails."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda", help="cpu: with --tiny, to try the script")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script")
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
     parser.add_argument("--only", choices=PARTS, action="append")
