@@ -1,4 +1,9 @@
-"""What mkdocs does beyond Markdown: tables out of the typed files, links to files of the repository."""
+"""What mkdocs does beyond Markdown: tables out of the typed files, links to files of the repository.
+
+    python docs/hooks.py    # writes the tables into the pages, for readers of the repository
+
+A table stands between its mark and `<!-- end -->`; the site has it made anew, and a test compares.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,7 @@ from hbt_dist.training.memory import state_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 _FILES = {"RunFile": RunFile, "SearchFile": SearchFile, "StudyFile": StudyFile}
-_MARK = re.compile(r"<!-- (settings|include|deepspeed): ([\w./]+) -->")
+_MARK = re.compile(r"<!-- (settings|include|deepspeed): ([\w./]+) -->(?:\n\n(?:(?!<!--).)*<!-- end -->)?", re.DOTALL)
 _MODELS = {
     "multilingual E5 small, 118 M": 118e6,
     "XLM-R base, 278 M": 278e6,
@@ -54,6 +59,17 @@ def _filled(mark: re.Match[str]) -> str:
         title, _, text = (ROOT / name).read_text("utf-8").partition("\n")
         return f"#{title}\n{text}"  # one level below the page's own title
     return deepspeed_choices()
+
+
+def written(markdown: str) -> str:
+    """A page with every table of the typed files in its place, as the repository has it."""
+
+    def table(mark: re.Match[str]) -> str:
+        if mark[1] == "include":
+            return mark[0]
+        return f"<!-- {mark[1]}: {mark[2]} -->\n\n{_filled(mark)}\n\n<!-- end -->"
+
+    return _MARK.sub(table, markdown)
 
 
 def _name_file(found: re.Match[str]) -> str:
@@ -198,3 +214,11 @@ def _blocks(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [block for part in get_args(annotation) for block in _blocks(part)]
+
+
+if __name__ == "__main__":
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        before = page.read_text("utf-8")
+        if (after := written(before)) != before:
+            page.write_text(after, "utf-8")
+            print(page.relative_to(ROOT))

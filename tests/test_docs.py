@@ -68,6 +68,17 @@ def test_docs_build_strictly_and_list_every_key(tmp_path: Path) -> None:
         assert "] (" not in re.sub("<pre.*?</pre>|<code.*?</code>", "", article, flags=re.DOTALL), file
 
 
+def test_tables_in_the_repository_are_those_of_the_typed_files() -> None:
+    hooks = load_hooks()
+    pages = {page: page.read_text("utf-8") for page in (ROOT / "docs").glob("*.md")}
+    old = [page.name for page, text in pages.items() if hooks.written(text) != text]
+    assert old == [], "python docs/hooks.py writes them"
+    run_file = pages[ROOT / "docs" / "run_file.md"]
+    assert "| `alpha` |" in run_file
+    assert hooks.written(run_file.replace("| `alpha` |", "| `beta` |")) == run_file
+    assert hooks.on_page_markdown(run_file).count("| `alpha` |") == run_file.count("| `alpha` |")
+
+
 def load_hooks() -> ModuleType:
     """docs/hooks.py, as mkdocs loads it."""
     spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
