@@ -29,7 +29,9 @@ from hbt_dist.training.memory import state_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 _FILES = {"RunFile": RunFile, "SearchFile": SearchFile, "StudyFile": StudyFile}
-_MARK = re.compile(r"<!-- (settings|include|deepspeed): ([\w./]+) -->(?:\n\n(?:(?!<!--).)*<!-- end -->)?", re.DOTALL)
+_MARK = re.compile(
+    r"<!-- (settings|include|deepspeed): ([\w./]+) -->(?:\n\n(?:(?!<!--).)*<!-- end -->)?", re.DOTALL
+)
 _MODELS = {
     "multilingual E5 small, 118 M": 118e6,
     "XLM-R base, 278 M": 278e6,

@@ -34,3 +34,7 @@ class UserError(Exception):
         lines = [f"{self.place}: {self.found}"]
         lines += [f"       {line}" for line in self.expected.splitlines()]
         return "\n".join(lines)
+
+
+class OneRankError(UserError):
+    """A `UserError` of one process alone: its peers wait for it in a collective, and must be ended."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 import torch
 import torch.distributed as dist
 
-from hbt_dist.errors import UserError
+from hbt_dist.errors import OneRankError, UserError
 from hbt_dist.interrupts import FirstInterrupt
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=10)
@@ -51,14 +51,49 @@ class Runtime(Protocol):
         """Leave the process group."""
 
 
-def find_device(local_rank: int) -> torch.device:
-    """The accelerator of this process if there is one, else the CPU."""
-    if torch.cuda.is_available():
+def find_device(local_rank: int, *, use_gpu: bool = True) -> torch.device:
+    """The accelerator of this process if there is one and it is wanted, else the CPU."""
+    device = torch.device("cpu")
+    if use_gpu and torch.cuda.is_available():
+        # Slurm can show each task one GPU of its own: the same number for all of them.
         device = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
-        return device
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read by DeepSpeed when it is imported
-    return torch.device("cpu")
+    return name_accelerator(device)
+
+
+def name_accelerator(device: torch.device) -> torch.device:
+    """Tell DeepSpeed, which reads it when it is imported, what this process computes on; returns `device`.
+
+    Whatever was set before may be meant for another machine: a driver without a GPU, say.
+    """
+    os.environ["DS_ACCELERATOR"] = device.type
+    return device
+
+
+def refuse_shared_gpus(mine: tuple[str, str], world_size: int) -> None:
+    """Refuse two ranks on one GPU, which NCCL would end without a name. Collective.
+
+    Args:
+        mine: this rank's host and the GPU's own identity.
+        world_size: number of ranks.
+
+    Raises:
+        UserError: on all ranks.
+    """
+    group = dist.new_group(backend="gloo")
+    every: list[Any] = [None] * world_size
+    dist.all_gather_object(every, mine, group=group)
+    dist.destroy_process_group(group)
+    for rank, place in enumerate(every):
+        if (first := every.index(place)) < rank:
+            host, gpu = place
+            there = [other for name, other in every if name == host]
+            raise UserError(
+                "processes",
+                f"ranks {first} and {rank} were given the same GPU {gpu} of {host}",
+                f"start as many processes on a host as it has GPUs ({len(set(there))} seen, "
+                f"{len(there)} processes), or set workers.use_gpu: false",
+            )
 
 
 def _explain_meeting(error: Exception, timeout: timedelta) -> UserError:
@@ -88,22 +123,23 @@ class EnvironmentRuntime:
 
     Args:
         timeout: how long to wait for the others, at the start and in every collective; 10 minutes by default.
+        use_gpu: compute on a GPU if there is one.
 
     Raises:
-        UserError: the environment names a rank without the rest.
+        UserError: the environment names a rank without the rest; two ranks share a GPU.
     """
 
     launcher = "environment"
     folder_wait_seconds = 20.0
 
-    def __init__(self, timeout: timedelta | None = None) -> None:
+    def __init__(self, timeout: timedelta | None = None, *, use_gpu: bool = True) -> None:
         self._own_variables = _complete_environment()
         self._timeout = timeout or PROCESS_GROUP_TIMEOUT
         self.rank = int(os.environ["RANK"])
         self.world_size = int(os.environ["WORLD_SIZE"])
         self.local_rank = int(os.environ["LOCAL_RANK"])
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
-        self.device = find_device(self.local_rank)
+        self.device = find_device(self.local_rank, use_gpu=use_gpu)
         self._stop = self._has_begun = False
         self._interrupts = FirstInterrupt(self._on_interrupt, aloud=self.rank == 0)
         self._old_handler: Any = signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -116,10 +152,16 @@ class EnvironmentRuntime:
             )
         except dist.DistError as error:
             raise _explain_meeting(error, self._timeout) from error
+        if self.device.type == "cuda" and self.world_size > 1:
+            gpu = torch.cuda.get_device_properties(self.device)
+            refuse_shared_gpus((socket.gethostname(), f"{gpu.name} {gpu.uuid}"), self.world_size)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        # NCCL waits for the peers before it lets a group go, and they wait for this rank in a collective: the
+        # process must end, so that its error is read and its launcher ends the others.
+        alone = error is not None and (not isinstance(error, UserError) or isinstance(error, OneRankError))
+        self._give_back(leave=not alone or self.world_size == 1)
 
     def _on_sigterm(self, *_: object) -> None:
         self._stop = True
@@ -138,7 +180,10 @@ class EnvironmentRuntime:
 
     def close(self) -> None:
         """Leave the process group; give back signal handlers, and variables that nobody had set."""
-        if dist.is_initialized():
+        self._give_back(leave=True)
+
+    def _give_back(self, *, leave: bool) -> None:
+        if leave and dist.is_initialized():
             dist.destroy_process_group()
         for name in self._own_variables:
             os.environ.pop(name, None)  # a process started later must not take the rank and port of this one
@@ -200,9 +245,7 @@ class RayRuntime:
         self._notice: Any = None
         self._stop_file = stop_file if self.rank == 0 else None
         # Ray hides no GPU from a worker that has reserved none: what it reserved counts, not what torch sees.
-        self.device = ray.train.torch.get_device()
-        if self.device.type == "cpu":
-            os.environ["DS_ACCELERATOR"] = "cpu"
+        self.device = name_accelerator(ray.train.torch.get_device())
 
     def report(self, metrics: dict[str, float]) -> None:
         """Report to Ray. Waits for the controller's next poll: call it at checkpoints, not at steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -111,7 +112,7 @@ def train_in_process(run: RunFile, *, quiet: bool = False, before: Callable[[], 
     folder = RunFolder(run.output_dir)
     tell = teller(folder, None if quiet else say)
     timeout = timedelta(seconds=run.training.hang_timeout_seconds)
-    with EnvironmentRuntime(timeout) as runtime:
+    with EnvironmentRuntime(timeout, use_gpu=run.workers.use_gpu is not False) as runtime:
         wait_for_rank_0(before, World(runtime.rank, runtime.world_size, runtime.device))
         followers = (
             beside_training(run, folder, measure_in_a_process(run), tell)
@@ -160,6 +161,16 @@ def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], qui
         )
         if not quiet:
             say(text)
+    _free_gpu()
+
+
+def _free_gpu() -> None:
+    """Give the memory of an evaluation back: with Ray, a worker trains on the GPU that this process used."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _start_model(run: RunFile, folder: RunFolder) -> str:

@@ -11,7 +11,8 @@ from unittest.mock import MagicMock
 import pytest
 
 from hbt_dist.errors import UserError
-from hbt_dist.runtime import EnvironmentRuntime, RayRuntime, Request
+from hbt_dist.orchestration.cluster import _runtime_environment
+from hbt_dist.runtime import EnvironmentRuntime, RayRuntime, Request, find_device
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -124,6 +125,81 @@ def test_a_ray_worker_takes_no_gpu_that_it_has_not_reserved(monkeypatch: pytest.
     monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     assert RayRuntime().device.type == "cpu"
     assert os.environ["DS_ACCELERATOR"] == "cpu"
+
+
+def test_a_worker_on_a_gpu_says_so_whatever_its_driver_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver runs on a head without a GPU; what it told its own DeepSpeed must not reach the workers."""
+    import ray.train.torch
+    import torch
+
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setattr(ray.train, "get_context", MagicMock)
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cuda:1"))
+    assert RayRuntime().device == torch.device("cuda:1")
+    assert os.environ["DS_ACCELERATOR"] == "cuda"
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    assert "DS_ACCELERATOR" not in _runtime_environment()["env_vars"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert find_device(3) == torch.device("cuda:3")
+    assert os.environ["DS_ACCELERATOR"] == "cuda"
+    assert find_device(3, use_gpu=False) == torch.device("cpu")
+    assert os.environ["DS_ACCELERATOR"] == "cpu"
+
+
+RANK = """
+import sys, time
+import torch.distributed as dist
+from hbt_dist.errors import OneRankError, UserError
+from hbt_dist.runtime import EnvironmentRuntime, refuse_shared_gpus
+
+rank = int(sys.argv[1])
+leave, wait = dist.destroy_process_group, sys.argv[2] != "gpus"  # as NCCL waits for the peers
+dist.destroy_process_group = lambda group=None: (time.sleep(100 if rank == 1 and wait else 0), leave(group))
+with EnvironmentRuntime() as runtime:
+    if sys.argv[2] == "gpus":
+        refuse_shared_gpus(("host-a", f"GPU {rank // 2}"), 3)
+    if rank == 1:
+        raise LookupError("no such row") if sys.argv[2] == "error" else OneRankError("rank 1", "has no row")
+    dist.barrier()
+"""
+
+
+def start_ranks(count: int, what: str) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), what],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+@pytest.mark.parametrize("what", ["error", "refusal"])
+def test_a_rank_that_fails_alone_does_not_wait_for_its_peers(what: str) -> None:
+    """NCCL lets a group go only when the peers' collectives have ended, and they wait for this rank."""
+    ranks = start_ranks(2, what)
+    try:
+        _, error = ranks[1].communicate(timeout=80)
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    assert "no such row" in error or "has no row" in error
+
+
+def test_two_ranks_on_one_gpu_are_refused_by_all() -> None:
+    for rank in start_ranks(3, "gpus"):
+        _, text = rank.communicate(timeout=100)
+        assert "ranks 0 and 1 were given the same GPU GPU 0 of host-a" in text
+        assert "as many processes on a host as it has GPUs (2 seen, 3 processes)" in text
 
 
 def test_ray_has_the_notice_that_the_runtime_reads() -> None:

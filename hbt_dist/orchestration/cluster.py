@@ -166,8 +166,8 @@ def _cluster_here() -> bool:
 
 
 #: What workers need to know of the driver's environment, where it is set: names, and beginnings of names.
+#: Not DS_ACCELERATOR: the driver may run on a head without a GPU.
 _PASSED = (
-    "DS_ACCELERATOR",
     "DS_LOG_LEVEL",
     "LOG_LEVEL",
     "TORCH_EXTENSIONS_DIR",

@@ -9,6 +9,7 @@ where    before_forward            the batch is there, nothing is computed
          between_chunks            one chunk is backpropagated, the next is not
          in_collective             inside an all-reduce that the other ranks have not reached yet
          during_save               this rank's files are written, the checkpoint has no manifest
+         out_of_memory             does not die: raises torch's error of a full GPU where before_forward dies
          hang                      does not die: sleeps for 10 minutes where before_forward dies
          between_save_and_report   the checkpoint is complete, the launcher has not heard of it
 once     a file; the fault happens only if it can be created: workers that start again live on
@@ -31,7 +32,7 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
 
 VARIABLE = "HBT_DIST_FAULT"
-IN_STEP = ("hang", "before_forward", "between_chunks", "in_collective")
+IN_STEP = ("hang", "out_of_memory", "before_forward", "between_chunks", "in_collective")
 PLACES = (*IN_STEP, "during_save", "between_save_and_report")
 
 
@@ -44,6 +45,8 @@ def in_step(step: int, world: World, model: nn.Module) -> None:
         mine = fault["rank"] == world.rank
         if mine and where == "hang":
             time.sleep(600)
+        elif mine and where == "out_of_memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full.")
         elif mine and where == "before_forward":
             _die(fault)
         elif mine and where == "between_chunks":

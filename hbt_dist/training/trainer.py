@@ -53,6 +53,7 @@ from hbt_dist.training.export import write_model_folder
 from hbt_dist.training.model_card import model_card
 from hbt_dist.training.one_step import train_step
 from hbt_dist.training.optimizer import learning_rate
+from hbt_dist.training.out_of_memory import full_memory_explained
 from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare, start_digest
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
@@ -106,8 +107,9 @@ def train_loop(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainR
         _agree(prepared.fingerprint, world)
         rows = run.batches.global_batch_size // world.size
         check_equal_slices(rows, run.batches.hard_negatives.count, world)
-        training = _Training(run, runtime, world, folder, prepared, digest)
-        step, finished, loss = training.run_all(quiet=quiet)
+        with full_memory_explained(world, run.step.chunk_rows):
+            training = _Training(run, runtime, world, folder, prepared, digest)
+            step, finished, loss = training.run_all(quiet=quiet)
         return TrainResult(step, finished, loss, time.monotonic() - began)
     finally:
         if runtime.rank == 0:

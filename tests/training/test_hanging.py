@@ -1,4 +1,4 @@
-"""A worker that hangs ends the run within the stated time."""
+"""A worker that hangs, or whose GPU is full, ends the run within the stated time and says why."""
 
 from __future__ import annotations
 
@@ -25,5 +25,22 @@ def test_a_hanging_worker_ends_the_run(launch: Launch, tmp_path: Path) -> None:
     group.wait()
     assert "imed out" in group.error()
     assert not (output / "model").exists()
+    launch.finish(file, 2)
+    assert "continuing from the checkpoint of step 2" in (output / "log.txt").read_text("utf-8")
+
+
+@pytest.mark.timeout(300)
+def test_a_full_gpu_is_explained_and_keeps_nobody_waiting(launch: Launch, tmp_path: Path) -> None:
+    """One rank alone meets it: the other waits in a collective, without a limit that would end it soon."""
+    file, output = launch.file(tmp_path, deepspeed__config=1)
+    group = launch.start(file, 2, HBT_DIST_FAULT="rank=1,step=4,where=out_of_memory")
+    group.processes[1].join(100)
+    assert group.processes[1].exitcode != 0
+    group.signal(0)
+    group.wait()
+    said = group.error(1)
+    assert "rank 1 on " in said
+    assert "the memory of cpu is full: CUDA out of memory. Tried to allocate 2.00 GiB" in said
+    assert "lower step.chunk_rows (64 now; auto: the largest that fits)" in said
     launch.finish(file, 2)
     assert "continuing from the checkpoint of step 2" in (output / "log.txt").read_text("utf-8")
