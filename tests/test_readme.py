@@ -32,6 +32,7 @@ SEARCH = (
 COVERED = {
     "./launchers/quickstart.sh": QUICKSTART,
     "./launchers/test.sh": ".ci/run",
+    "pip install -c constraints.txt torch numpy wheel": "launchers/common.sh",
     "pip install -c constraints.txt '.[gpu]'": "tests/test_readme.py::test_extras_of_the_readme_exist",
     ". .venv/bin/activate": HERE,
     "hbt-dist files --to .": "tests/test_files_command.py::test_copies_are_files_of_their_own",
@@ -74,6 +75,7 @@ COVERED = {
     ),
     "hbt-dist study ray_configs/studies/methods.yaml": "tests/study/test_study.py::test_a_whole_study",
     "hbt-dist train squad_en_fi": REAL_DATA,
+    "python -m mkdocs serve": "tests/test_docs.py::test_docs_build_strictly_and_list_every_key",
     "python benchmarks/gpu/check.py": (
         "tests/contrastive/test_gpu_script.py::test_without_deepspeed_it_says_what_it_skipped"
     ),

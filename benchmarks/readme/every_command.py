@@ -29,6 +29,7 @@ ACTIVATE = ". .venv/bin/activate"
 #: Start of a command -> why it is not run.
 LEFT_OUT = {
     "pip install": "for machines with a GPU",
+    "python -m mkdocs serve": "does not end by itself: tests/test_docs.py",
     "ray submit": "needs hosts with sshd: tests/multihost",
     "ray job submit": "needs a running cluster: tests/orchestration/test_jobs.py",
     "hbt-dist evaluate --model sentence-transformers/LaBSE": "needs the Hugging Face hub",

@@ -42,8 +42,9 @@ class Analysis:
 def analyse(results: SearchResults, compare: tuple[str, str] | None = None) -> Analysis:
     """Analyse a search.
 
-    The knee is taken among the rows of the front that rest on the most seeds: a single lucky seed at a step
-    that the others have not reached shall not choose the run.
+    Front, knee and best are taken among the candidates that rest on the most seeds: a single lucky seed at a
+    step that the others have not reached shall neither choose the run nor push others off the front. With
+    successive halving such a seed is the rule: those that go on are those that were lucky.
 
     Args:
         compare: two trials whose pair matrices are compared.
@@ -53,8 +54,8 @@ def analyse(results: SearchResults, compare: tuple[str, str] | None = None) -> A
     """
     difference = pair_difference(results, *compare) if compare else None
     every = candidates(results)
-    front = pareto_front(every, results.objectives)
-    trusted = front[front["num_seeds"] == front["num_seeds"].max()]
+    trusted = every[every["num_seeds"] == every["num_seeds"].max()]
+    front = pareto_front(trusted, results.objectives)
     curves = [curve(results, name).assign(parameter=name) for name in results.parameters]
     columns = ["parameter", "objective", "value"]
     joined = pd.concat([one.astype({"value": object}) for one in curves]) if curves else pd.DataFrame()
@@ -62,8 +63,8 @@ def analyse(results: SearchResults, compare: tuple[str, str] | None = None) -> A
         results=results,
         candidates=every,
         front=front,
-        knee=knee_point(trusted, results.objectives) if len(trusted) else None,
-        best=best_points(every, results.objectives),
+        knee=knee_point(front, results.objectives) if len(front) else None,
+        best=best_points(trusted, results.objectives),
         sensitivity=importance(results),
         curves=joined.reindex(columns=[*columns, *(c for c in joined.columns if c not in columns)]),
         cost=cost(results),

@@ -68,7 +68,11 @@ class NextTrial(Searcher):
 
 
 class Halving(AsyncHyperBandScheduler):
-    """Asynchronous successive halving (arXiv 1810.05934) that asks a trial to stop instead of killing it."""
+    """Asynchronous successive halving (arXiv 1810.05934) that asks a trial to stop instead of killing it.
+
+    A trial goes by its folder's name, not by Tune's number: continued after a new start of the search it is
+    the same trial, and is not judged again at a step that it has passed.
+    """
 
     @classmethod
     def of(cls, settings: EarlyStopping, folder: SearchFolder) -> Halving:
@@ -92,9 +96,18 @@ class Halving(AsyncHyperBandScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Leave a stop file where halving would kill."""
-        if super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP:
+        if super().on_trial_result(tune_controller, self._known(trial), result) == TrialScheduler.STOP:
             (Path(trial.config["trial"]) / "stop").touch()
         return str(TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Judge the last result, if that has not been done."""
+        super().on_trial_complete(tune_controller, self._known(trial), result)
+
+    def _known(self, trial: Any) -> Any:
+        name = Path(trial.config["trial"]).name
+        self._trial_info[name] = self._trial_info[trial.trial_id]  # its bracket
+        return SimpleNamespace(trial_id=name)
 
 
 def _mark_failed(trial: Trial) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from hbt_dist.analysis import load_search, write_search_report
+from hbt_dist.analysis import analyse, load_search, write_search_report
 from hbt_dist.config import load_run
 from hbt_dist.errors import UserError
 from tests.analysis.made_search import LANGUAGES, edit_search, rewrite_trial, write_search
@@ -206,3 +206,25 @@ def test_command_refuses(
         assert err.startswith("error: ")
         assert said in err
     assert not (search / "report").exists()
+
+
+def test_a_lucky_seed_chooses_nothing(tmp_path: Path) -> None:
+    """One seed that went on alone and is better than all in everything: front, knee and best stay."""
+    search = write_search(tmp_path / "search", points=4)
+    before = analyse(load_search(search))
+    history = search / "trials" / "p0001-s0" / "history.jsonl"
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    lucky = {
+        **lines[-1],
+        "step": 200,
+        **dict.fromkeys(("monolingual", "crosslingual", "multilingual"), 0.999),
+    }
+    history.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {**lucky, "rank_distance": 0.1}]))
+    after = analyse(load_search(search))
+    assert len(after.candidates) == len(before.candidates) + 1
+    assert before.knee is not None
+    assert after.knee is not None
+    assert (after.knee["point"], after.knee["step"]) == (before.knee["point"], before.knee["step"])
+    for name in ("front", "best"):
+        old, new = getattr(before, name), getattr(after, name)
+        assert new[["point", "step"]].values.tolist() == old[["point", "step"]].values.tolist(), name
