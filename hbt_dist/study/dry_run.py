@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModel
 
 from hbt_dist.config import RunFile
 from hbt_dist.errors import UserError
+from hbt_dist.orchestration.cluster import find_cluster
 from hbt_dist.study.job import Study
 from hbt_dist.training.deepspeed_config import load_deepspeed_config
 from hbt_dist.training.memory import state_bytes
@@ -94,7 +95,7 @@ def _sum_line(study: Study, found: dict[str, dict[str, Any]], tflops: float) -> 
 
 def _on_cpu(run: RunFile) -> bool:
     """Whether it is known that no GPU will train: the run says so, or its cluster is this machine alone."""
-    alone = run.workers.address == "local" and not torch.cuda.is_available()
+    alone = not torch.cuda.is_available() and find_cluster(run.workers) is None
     return run.workers.use_gpu is False or (run.workers.use_gpu == "auto" and alone)
 
 

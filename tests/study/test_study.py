@@ -111,6 +111,17 @@ def test_shipped_studies_resolve_without_their_data(file: Path, monkeypatch: pyt
     assert "unknown" not in text
 
 
+def test_a_private_cluster_on_a_machine_without_a_gpu_gets_no_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(tmp_path, overrides=["workers.use_gpu=auto"])
+    monkeypatch.setattr(dry_run.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(dry_run, "find_cluster", lambda workers: "192.0.2.1:6379")
+    assert "GPU hours" in dry_run.describe_study(Study.load(str(path)))
+    monkeypatch.setattr(dry_run, "find_cluster", lambda workers: None)
+    assert "GPU hours" not in dry_run.describe_study(Study.load(str(path)))
+
+
 def test_a_cpu_gets_no_hours(tmp_path: Path) -> None:
     """What is known is said: steps, rows, tokens."""
     path = write_study(tmp_path, overrides=["workers.use_gpu=false", "model.text.max_question_tokens=20"])
