@@ -98,6 +98,8 @@ def evaluate_job(
     from hbt_dist.evaluation.metrics import own_metrics
     from hbt_dist.evaluation.results import summary
     from hbt_dist.evaluation.writing import check_target, write_evaluation
+    from hbt_dist.expansion.combine import evaluate_expanded
+    from hbt_dist.expansion.files import read_expansions
 
     scoring = scoring or EvaluationSettings()
     check_target(out)
@@ -132,7 +134,18 @@ def evaluate_job(
             for code, texts in by_language.items()
         }
     if expansions is not None:
-        evaluation = _evaluate_expanded(loaded, data, expansions, combine, scoring, seen, facts, quiet)
+        asked = read_expansions(expansions, data, combine.expansion_languages)
+        evaluation = evaluate_expanded(
+            loaded,
+            data,
+            asked,
+            combine,
+            settings=scoring,
+            seen_languages=seen,
+            provenance=facts,
+            progress=not quiet,
+            language_vectors=vectors,
+        )
     elif actors is not None:
         arguments = {"name_or_path": model, "trust_remote_code": trust_remote_code, "text": text}
         evaluation = _evaluate_on_ray(arguments, data, scoring, actors, address, seen, facts, vectors, quiet)
@@ -219,31 +232,6 @@ def _make_room(loaded: Any, combine: Any, text: dict[str, Any] | None) -> None:
 
     if combine.combine == "concatenate" and "max_question_tokens" not in (text or {}):
         make_room(loaded, combine)
-
-
-def _evaluate_expanded(
-    loaded: Any,
-    data: Any,
-    file: Path,
-    combine: Any,
-    scoring: Any,
-    seen: Sequence[str] | None,
-    facts: dict[str, Any],
-    quiet: bool,
-) -> Any:
-    from hbt_dist.expansion.combine import evaluate_expanded
-    from hbt_dist.expansion.files import read_expansions
-
-    return evaluate_expanded(
-        loaded,
-        data,
-        read_expansions(file, data, combine.expansion_languages),
-        combine,
-        settings=scoring,
-        seen_languages=seen,
-        provenance=facts,
-        progress=not quiet,
-    )
 
 
 def _evaluate_on_ray(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -53,10 +53,12 @@ class Benchmark:
         relevant_offsets: (Q + 1,) int64; the relevant candidates of question row q are
             ``relevant[relevant_offsets[q]:relevant_offsets[q + 1]]``.
         relevant: flat int64 candidate rows, ascending for each question, over all languages.
+        grades: flat float64, how relevant each of `relevant` is, above 0: the gains of nDCG. All 1 when left
+            empty.
         own_text_relevant: whether a question's own text is among its relevant candidates (sentence
             retrieval: the same sentence in every language). Then the monolingual cells are trivially
             perfect and the multilingual pool holds one trivial hit; the cross-lingual cells are untouched.
-        fingerprint: SHA-256 over all of the above; computed when left empty.
+        fingerprint: SHA-256 over all of the above (without grades that are all 1); computed when left empty.
 
     Candidate ids and texts are lists, or, of large pools, `StoredTexts` that read a file as they are asked.
     """
@@ -73,10 +75,13 @@ class Benchmark:
     candidate_texts: Sequence[str]
     relevant_offsets: NDArray[np.int64]
     relevant: NDArray[np.int64]
+    grades: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     own_text_relevant: bool = False
     fingerprint: str = field(default="")
 
     def __post_init__(self) -> None:
+        if not len(self.grades):
+            object.__setattr__(self, "grades", np.ones(len(self.relevant)))
         _check(self)
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", _fingerprint(self))
@@ -146,6 +151,7 @@ def _check_lengths(benchmark: Benchmark, place: str) -> None:
         "candidate_texts": (len(benchmark.candidate_texts), num_candidates),
         "relevant_offsets": (len(benchmark.relevant_offsets), num_questions + 1),
         "relevant": (len(benchmark.relevant), int(benchmark.relevant_offsets[-1])),
+        "grades": (len(benchmark.grades), len(benchmark.relevant)),
     }
     for name, (found, expected) in lengths.items():
         if found != expected:
@@ -164,6 +170,8 @@ def _check_relevance(benchmark: Benchmark, place: str) -> None:
         )
     if benchmark.relevant.min() < 0 or benchmark.relevant.max() >= benchmark.num_candidates:
         raise UserError(place, "a relevant candidate is not in the pool")
+    if not (np.isfinite(benchmark.grades) & (benchmark.grades > 0)).all():
+        raise UserError(place, "a relevant candidate's grade is not a number above 0")
     steps = np.diff(benchmark.relevant)
     steps[benchmark.relevant_offsets[1:-1] - 1] = 1  # from one question to the next
     if (steps <= 0).any():
@@ -218,6 +226,8 @@ def _fingerprint(benchmark: Benchmark) -> str:
         (benchmark.relevant, "<i8"),
     ):
         digest.update(np.ascontiguousarray(column, dtype=kind).tobytes())
+    if (benchmark.grades != 1).any():  # without grades the fingerprint is that of other versions
+        digest.update(np.ascontiguousarray(benchmark.grades, dtype="<f8").tobytes())
     return digest.hexdigest()
 
 
@@ -340,58 +350,8 @@ def benchmark_folder(
 
 
 def _sample(variant: str, languages: tuple[str, ...] | None) -> Benchmark:
+    from hbt_dist.data.language_subset import select_languages
     from hbt_dist.data.sample import sample_benchmark
 
     whole = sample_benchmark(cast(Split, variant))
     return whole if languages is None else select_languages(whole, languages)
-
-
-def select_languages(benchmark: Benchmark, languages: tuple[str, ...]) -> Benchmark:
-    """The part of a benchmark in some languages, in their order.
-
-    Questions without a relevant candidate in them are left out.
-
-    Raises:
-        UserError: the benchmark doesn't have one of them.
-    """
-    absent = [code for code in languages if code not in benchmark.languages]
-    if absent:
-        raise UserError(
-            f"benchmark {benchmark.name}",
-            f"has no {', '.join(map(repr, absent))}",
-            f"it has {', '.join(benchmark.languages)}",
-        )
-    place = np.full(len(benchmark.languages), -1, np.int32)
-    place[[benchmark.languages.index(code) for code in languages]] = np.arange(len(languages))
-    candidate_language = place[benchmark.candidate_language]
-    candidates = np.flatnonzero(candidate_language >= 0)
-    candidates = candidates[np.argsort(candidate_language[candidates], kind="stable")]
-    new_row = np.full(benchmark.num_candidates, -1, np.int64)
-    new_row[candidates] = np.arange(len(candidates))
-    question_language = place[benchmark.question_language]
-    questions = np.flatnonzero(question_language >= 0)
-    questions = questions[np.argsort(question_language[questions], kind="stable")]
-    relevant = [np.sort(new_row[benchmark.relevant_of(row)]) for row in questions.tolist()]
-    relevant = [rows[rows >= 0] for rows in relevant]
-    kept = [number for number, rows in enumerate(relevant) if len(rows)]
-    if not kept:
-        raise UserError(
-            f"benchmark {benchmark.name}", "no question has a relevant candidate in these languages"
-        )
-    questions, relevant = questions[kept], [relevant[number] for number in kept]
-    return replace(
-        benchmark,
-        languages=languages,
-        question_ids=[benchmark.question_ids[row] for row in questions.tolist()],
-        question_language=question_language[questions],
-        question_texts=[benchmark.question_texts[row] for row in questions.tolist()],
-        question_cluster=np.unique(benchmark.question_cluster[questions], return_inverse=True)[1].astype(
-            np.int64
-        ),
-        candidate_ids=[benchmark.candidate_ids[row] for row in candidates.tolist()],
-        candidate_language=candidate_language[candidates],
-        candidate_texts=[benchmark.candidate_texts[row] for row in candidates.tolist()],
-        relevant_offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in relevant])]).astype(np.int64),
-        relevant=np.concatenate(relevant).astype(np.int64),
-        fingerprint="",
-    )

@@ -7,6 +7,7 @@ and relevance are held in memory; where candidates are held is the pool's affair
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 import numpy as np
@@ -35,7 +36,8 @@ class BenchmarkBuilder:
         self._pool = MemoryPool() if pool is None else pool
         self._other_questions: set[str] = set()
         self._cluster_of: dict[str, set[Hashable]] = {}
-        self._relevant: dict[str, dict[tuple[str, str | None], str]] = {}  # id -> (item, language) -> place
+        # id -> (item, language) -> place, grade
+        self._relevant: dict[str, dict[tuple[str, str | None], tuple[str, float]]] = {}
 
     def add_question(
         self, question_id: str, language: str, text: str, place: str, cluster: Hashable = None
@@ -67,9 +69,19 @@ class BenchmarkBuilder:
         else:
             self._pool.add(language, item, text, place)
 
-    def add_relevant(self, question_id: str, item: str, place: str, language: str | None = None) -> None:
-        """Say that an item answers a question: in one language, or in all that it has."""
-        self._relevant.setdefault(question_id, {}).setdefault((item, language), place)
+    def add_relevant(
+        self, question_id: str, item: str, place: str, language: str | None = None, grade: float = 1.0
+    ) -> None:
+        """Say that an item answers a question: in one language, or in all that it has.
+
+        Args:
+            grade: how well, a finite number above 0; of several for one candidate the highest counts.
+        """
+        if not (math.isfinite(grade) and grade > 0):
+            raise UserError(place, f"the grade {grade} of {item!r} is no number above 0", "leave it out")
+        answers = self._relevant.setdefault(question_id, {})
+        first, highest = answers.get((item, language), (place, grade))
+        answers[item, language] = (first, max(highest, grade))
 
     def build(self) -> Benchmark:
         """The benchmark.
@@ -87,8 +99,8 @@ class BenchmarkBuilder:
         relevant_of = self._relevant_rows(candidates, left_out)
         questions = sorted(self._questions, key=lambda key: index[key[0]])  # stable: order of reading inside
         if self._languages is not None:  # what is relevant may be in a language that is left out
-            questions = [key for key in questions if relevant_of.get(key[1]) != []]
-        relevant = [relevant_of.get(question_id, []) for _, question_id in questions]
+            questions = [key for key in questions if relevant_of.get(key[1]) != {}]
+        relevant = [relevant_of.get(question_id, {}) for _, question_id in questions]
         clusters = self._clusters()
         return Benchmark(
             name=self.name,
@@ -103,6 +115,7 @@ class BenchmarkBuilder:
             candidate_texts=candidates.texts,
             relevant_offsets=np.cumsum([0, *map(len, relevant)]).astype(np.int64),
             relevant=np.array([row for rows in relevant for row in rows], np.int64),
+            grades=np.array([grade for rows in relevant for grade in rows.values()], np.float64),
             own_text_relevant=self.own_text_relevant,
         )
 
@@ -124,32 +137,37 @@ class BenchmarkBuilder:
         for question_id, answers in self._relevant.items():
             if question_id not in known:
                 raise UserError(
-                    next(iter(answers.values())),
+                    next(iter(answers.values()))[0],
                     f"question {question_id!r} is not among the questions",
                     "do the files belong together?",
                 )
 
-    def _relevant_rows(self, candidates: ArrangedCandidates, left_out: set[str]) -> dict[str, list[int]]:
+    def _relevant_rows(
+        self, candidates: ArrangedCandidates, left_out: set[str]
+    ) -> dict[str, dict[int, float]]:
+        """Question id -> relevant candidate rows, ascending -> grade."""
         rows_of_item: dict[str, list[int]] = {}
         for (_, item), row in candidates.rows.items():
             rows_of_item.setdefault(item, []).append(row)
-        found: dict[str, list[int]] = {}
+        found: dict[str, dict[int, float]] = {}
         for question_id, answers in self._relevant.items():
-            rows: set[int] = set()
-            for (item, language), place in answers.items():
+            grades: dict[int, float] = {}
+            for (item, language), (place, grade) in answers.items():
                 if item not in rows_of_item and item not in left_out:
                     raise UserError(
                         place,
                         f"relevant candidate {item!r} is not in the pool",
                         "do the files belong together?",
                     )
+                rows: list[int] = []
                 if language is None:
-                    rows.update(rows_of_item.get(item, []))
+                    rows = rows_of_item.get(item, [])
                 elif (language, item) in candidates.rows:
-                    rows.add(candidates.rows[language, item])
+                    rows = [candidates.rows[language, item]]
                 elif self._languages is None or language in self._languages:
                     raise UserError(place, f"relevant candidate {item!r} is not in the {language!r} pool")
-            found[question_id] = sorted(rows)
+                grades.update({row: max(grade, grades.get(row, 0.0)) for row in rows})
+            found[question_id] = dict(sorted(grades.items()))
         return found
 
     def _clusters(self) -> dict[str, int]:

@@ -22,9 +22,11 @@ from hbt_dist.data.candidate_pool import CANDIDATES, DiskPool
 from hbt_dist.data.stored_texts import ID, TEXT, StoredTexts, StoredTextsWriter
 
 #: Part of every folder's name; raise it when the same files give another benchmark.
-VERSION = 1
+VERSION = 2
 _QUESTIONS = "questions.arrow"
-_COLUMNS = ("question_language", "question_cluster", "candidate_language", "relevant_offsets", "relevant")
+_COLUMNS = (
+    "question_language", "question_cluster", "candidate_language", "relevant_offsets", "relevant", "grades",
+)  # fmt: skip
 
 
 def stored_benchmark(

@@ -7,7 +7,7 @@ For each system against the baseline and each setting: means over cells, their d
 randomisation and bootstrap over question ids (or paragraphs), effect size, Holm's correction over all tests
 that are reported together; the change of every pair cell and its test, step-down maxT over the cells; whether
 the cross-lingual gain grows with the distance of the languages and differs between families; and the figures
-that papers printed for the benchmark.
+that papers printed for the benchmark in the same languages and, where they say, with the same candidate text.
 
 Several seeds are paired, first with first: their per-question values are averaged before the test over
 questions, and a paired t test over the seeds stands beside it, with Holm's correction of its own. Where a
@@ -35,7 +35,7 @@ from hbt_dist.errors import UserError
 from hbt_dist.evaluation.families import family_differences, family_gains
 from hbt_dist.evaluation.gains import Float64, PairedRows
 from hbt_dist.evaluation.metrics import chance_average_precision
-from hbt_dist.evaluation.published import published_means
+from hbt_dist.evaluation.published import NOT_STATED, published_means
 from hbt_dist.evaluation.significance import compare_seeds, compare_units, holm, step_down_by_column
 from hbt_dist.evaluation.stored import SETTINGS, StoredEvaluation, rank_distance_of, read_evaluation
 from hbt_dist.evaluation.typology import FAMILIES, distance_effects
@@ -108,7 +108,7 @@ def compare(
         found["typology"][name] = _plain(_typology(a, b, gain, cluster, confidence))
     _correct(tests)
     keys = ("name", "variant", "fingerprint", "languages", "own_text_relevant")
-    published = published_means(benchmark["name"], benchmark["variant"])
+    published = published_means(benchmark["name"], benchmark["variant"], benchmark["languages"])
     in_use = published.metric.isin(sorted({metric for _, metric in measures}))
     return {
         "schema": "hbt_dist.comparison",
@@ -321,13 +321,15 @@ def _published_lines(rows: list[dict[str, Any]]) -> list[str]:
     wanted = [row for row in rows if row["value"] != ""]
     if not wanted:
         return []
-    lines = ["published (mean over languages; all = over questions):"]
+    lines = ["published in these languages (mean over languages; all = over questions):"]
     for row in wanted:
         value = f"{row['value']:.1f}" if row["metric"] == "rank_distance" else f"{row['value']:.4f}"
         lines.append(
             f"  {row['model']:<12} {row['sampling']:<14} {row['setting']:<13} {row['metric']:<14}{value:>9}"
-            f"  ({row['language']})"
+            f"  ({row['language']}){' *' if row['candidate_text'] == NOT_STATED else ''}"
         )
+    if any(row["candidate_text"] == NOT_STATED for row in wanted):
+        lines.append("  * the paper does not say whether candidates are sentences alone or with paragraphs")
     return lines
 
 

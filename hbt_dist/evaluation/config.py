@@ -50,7 +50,7 @@ class EvaluationSettings(Settings):
     ranked_lists: Literal["counted", "faiss"] = Field(
         default="counted",
         description="where the lists of top_k come from: counted, beside the ranks in the same pass; faiss, "
-        "a flat search of each shard (on its GPU where faiss has one), merged exactly. Ranks and all "
+        "a flat search of each shard (on `device`, if faiss is built for it), merged exactly. Ranks and all "
         "metrics of relevant candidates are counted either way",
     )
     metrics: tuple[OwnName, ...] = Field(

@@ -183,7 +183,13 @@ def rank_in_process(
     ranks, top = rank_relevant(plan, shards, blocks_at_once=at_once, progress=progress)
     if searched:
         top = faiss_top_lists(
-            plan, questions, candidates, top_k, num_shards=settings.num_shards, num_threads=threads
+            plan,
+            questions,
+            candidates,
+            top_k,
+            device=torch_device(settings.device),
+            num_shards=settings.num_shards,
+            num_threads=threads,
         )
     return ranks, top
 

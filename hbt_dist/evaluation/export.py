@@ -30,14 +30,15 @@ def trec_question_ids(evaluation: Evaluation) -> list[str]:
 
 
 def write_qrels(evaluation: Evaluation, path: Path) -> None:
-    """Relevance of the multilingual setting: `question 0 candidate 1`, gzipped."""
+    """Relevance of the multilingual setting: `question 0 candidate grade`, gzipped."""
     benchmark = evaluation.benchmark
     offsets = np.asarray(benchmark.relevant_offsets).tolist()
     relevant = take_texts(benchmark.candidate_ids, np.asarray(benchmark.relevant))
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
         for question, name in enumerate(trec_question_ids(evaluation)):
-            for candidate in relevant[offsets[question] : offsets[question + 1]]:
-                file.write(f"{name} 0 {candidate} 1\n")
+            mine = slice(offsets[question], offsets[question + 1])
+            for candidate, grade in zip(relevant[mine], benchmark.grades[mine].tolist(), strict=True):
+                file.write(f"{name} 0 {candidate} {grade:.15g}\n")
 
 
 def write_run(evaluation: Evaluation, path: Path, tag: str = "hbt_dist") -> None:

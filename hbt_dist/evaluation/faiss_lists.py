@@ -1,12 +1,12 @@
 """Ranked lists through faiss: the best k candidates of every question, exact, part by part.
 
 Ranks are counted, not searched (`shard.py`); where lists are wanted as well (TREC runs, same-language share)
-they can come from faiss's flat inner-product search, on the GPU where faiss has one (`knn_gpu`), else on the
-CPU. Each part of the pool (a shard in this process, or an actor with its own GPU) searches its own
-candidates; parts are merged by 64-bit keys of score and id, the evaluator's order. Lists are exact: flat
-search leaves nothing out, and where scores are equal at the end of a list, which faiss cuts as it likes, the
-question is searched again deeper, if need be through the whole part. faiss on a GPU finds at most 2,048
-neighbours; deeper searches use the CPU.
+they can come from faiss's flat inner-product search, on the GPU of the settings' device where faiss was
+built for GPUs (`knn_gpu`), else on the CPU. Each part of the pool (a shard in this process, or an actor with
+its own GPU) searches its own candidates; parts are merged by 64-bit keys of score and id, the evaluator's
+order. Lists are exact: flat search leaves nothing out, and where scores are equal at the end of a list,
+which faiss cuts as it likes, the question is searched again deeper, if need be through the whole part. faiss
+on a GPU finds at most 2,048 neighbours; deeper searches use the CPU.
 
 Scores are faiss's own float32 sums: they can differ from the evaluator's in the last bit, and with them the
 order of candidates whose scores are that close. Cost beside the counting pass: one more product, and a block
@@ -15,10 +15,12 @@ of candidates in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hbt_dist.errors import UserError
@@ -28,12 +30,16 @@ from hbt_dist.evaluation.ranks import TopLists, lists_of_keys
 from hbt_dist.evaluation.rows import Rows, read_rows
 
 GPU_LIMIT = 2048
+#: Work memory on a GPU; faiss would take 1.5 GB beside the encoder and the scores. It works in tiles of it.
+GPU_BYTES = 2**28
 _BLOCK_ROWS = 2**17
 _QUESTIONS = 4096
 _MARGIN = 16  # searched beyond k, to see whether the list ends in a tie
 
 Keys = NDArray[np.uint64]
 Float32 = NDArray[np.float32]
+#: (n, D) questions, (rows, D) block, k -> scores and rows of the block, (n, k), best first.
+Search = Callable[[Float32, Float32, int], tuple[Float32, NDArray[np.int64]]]
 
 
 def load_faiss() -> Any:
@@ -54,7 +60,14 @@ def load_faiss() -> Any:
 
 
 def part_keys(
-    plan: ScoringPlan, blocks: range, questions: Rows, candidates: Rows, k: int, *, num_threads: int = 0
+    plan: ScoringPlan,
+    blocks: range,
+    questions: Rows,
+    candidates: Rows,
+    k: int,
+    *,
+    device: torch.device,
+    num_threads: int = 0,
 ) -> Keys:
     """The k best keys of every question among the candidates of some blocks of the plan.
 
@@ -64,16 +77,19 @@ def part_keys(
         questions: (Q, D) in the benchmark's order.
         candidates: (N, D) in the benchmark's order; only the part's rows are read.
         k: length of the lists.
+        device: where to search; on the CPU, too, where it is a GPU that this build of faiss cannot use.
         num_threads: of faiss on the CPU; 0 leaves its own.
 
     Returns:
         (Q, k) unordered; 0 where the part has fewer candidates.
+
+    Raises:
+        UserError: faiss is not installed.
     """
     faiss = load_faiss()
     if num_threads:
         faiss.omp_set_num_threads(num_threads)
-    gpus = faiss.get_num_gpus() if hasattr(faiss, "knn_gpu") else 0
-    resources = faiss.StandardGpuResources() if gpus else None
+    search = _searcher(faiss, device)
     start = blocks.start * plan.block_candidates
     stop = min(blocks.stop * plan.block_candidates, plan.num_candidates)
     found = np.zeros((questions.shape[0], k), np.uint64)
@@ -85,22 +101,20 @@ def part_keys(
         order = plan.id_order[first:last]
         for place in range(0, len(found), _QUESTIONS):
             asked = np.ascontiguousarray(questions[place : place + _QUESTIONS], np.float32)
-            keys = _block_keys(faiss, resources, asked, block, order, k)
+            keys = _block_keys(search, asked, block, order, k)
             mine = found[place : place + _QUESTIONS]
             mine[:] = _best(np.concatenate([mine, keys], axis=1), k)
     return found
 
 
-def _block_keys(
-    faiss: Any, resources: Any, questions: Float32, block: Float32, id_order: NDArray[Any], k: int
-) -> Keys:
+def _block_keys(search: Search, questions: Float32, block: Float32, id_order: NDArray[Any], k: int) -> Keys:
     """The k best keys of each question in one block; (n, min(k, rows))."""
     kept = min(k, len(block))
     keys = np.empty((len(questions), kept), np.uint64)
     todo = np.arange(len(questions))
     wanted = min(len(block), k + _MARGIN)
     while len(todo):
-        scores, rows = _search(faiss, resources, questions[todo], block, wanted)
+        scores, rows = search(questions[todo], block, wanted)
         # Sorted by faiss, best first. Safe if the list ends before the last score that was found.
         safe = np.full(len(todo), True) if wanted == len(block) else scores[:, kept - 1] > scores[:, -1]
         best = ranking_keys(np.ascontiguousarray(scores[safe]), id_order[rows[safe]].astype(np.uint32))
@@ -110,15 +124,29 @@ def _block_keys(
     return keys
 
 
-def _search(
-    faiss: Any, resources: Any, questions: Float32, block: Float32, wanted: int
-) -> tuple[Float32, NDArray[np.int64]]:
-    if resources is not None and wanted <= GPU_LIMIT:
-        found = faiss.knn_gpu(resources, questions, block, wanted, metric=faiss.METRIC_INNER_PRODUCT)
-    else:
-        found = faiss.knn(questions, block, wanted, metric=faiss.METRIC_INNER_PRODUCT)
-    scores, rows = found
-    return np.asarray(scores, np.float32), np.asarray(rows, np.int64)
+def _searcher(faiss: Any, device: torch.device) -> Search:
+    """Exact search on a device."""
+    gpu = 0 if device.index is None else device.index
+    visible = faiss.get_num_gpus() if device.type == "cuda" and hasattr(faiss, "knn_gpu") else 0
+
+    def search(questions: Float32, block: Float32, wanted: int) -> tuple[Float32, NDArray[np.int64]]:
+        metric = faiss.METRIC_INNER_PRODUCT
+        if gpu < visible and wanted <= GPU_LIMIT:
+            found = faiss.knn_gpu(_gpu_resources(faiss), questions, block, wanted, metric=metric, device=gpu)
+        else:
+            found = faiss.knn(questions, block, wanted, metric=metric)
+        scores, rows = found
+        return np.asarray(scores, np.float32), np.asarray(rows, np.int64)
+
+    return search
+
+
+@lru_cache(maxsize=1)
+def _gpu_resources(faiss: Any) -> Any:
+    """Streams and work memory of the GPUs in use, once in a process: allocating them waits for the GPU."""
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(GPU_BYTES)
+    return resources
 
 
 def _best(keys: Keys, k: int) -> Keys:
@@ -133,20 +161,28 @@ def merge_parts(plan: ScoringPlan, parts: Sequence[Keys]) -> TopLists:
 
 
 def faiss_top_lists(
-    plan: ScoringPlan, questions: Rows, candidates: Rows, k: int, *, num_shards: int = 1, num_threads: int = 0
+    plan: ScoringPlan,
+    questions: Rows,
+    candidates: Rows,
+    k: int,
+    *,
+    device: torch.device,
+    num_shards: int = 1,
+    num_threads: int = 0,
 ) -> TopLists:
     """The best k candidates of every question, all parts in this process.
 
     Args:
         questions: (Q, D).
         candidates: (N, D).
+        device: see `part_keys`.
         num_shards: parts of the pool; the lists are the same for every number.
 
     Raises:
         UserError: faiss is not installed.
     """
     parts = [
-        part_keys(plan, blocks, questions, candidates, k, num_threads=num_threads)
+        part_keys(plan, blocks, questions, candidates, k, device=device, num_threads=num_threads)
         for blocks in plan.shard_blocks(num_shards)
     ]
     return merge_parts(plan, parts)

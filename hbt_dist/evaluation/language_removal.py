@@ -129,6 +129,8 @@ def remove_languages(
     candidates: Rows,
     settings: EvaluationSettings,
     language_vectors: Mapping[str, Rows] | None = None,
+    *,
+    question_of: NDArray[np.int64] | None = None,
 ) -> tuple[Rows, Rows, dict[str, Any]]:
     """Return questions and candidates as the settings ask for them, and what was done, for the report.
 
@@ -137,6 +139,8 @@ def remove_languages(
         settings: `language_removal`, and its rank.
         language_vectors: embeddings of texts by language (`read_language_texts`), where the settings name a
             folder of texts; otherwise the candidates of each language are taken.
+        question_of: the question row whose language each row of `questions` loses, where a question has
+            several vectors (the runs of a fusion); by default there is one row per question.
 
     Raises:
         UserError: a language has too few vectors, or none.
@@ -146,6 +150,8 @@ def remove_languages(
     if (settings.language_removal_texts is None) != (language_vectors is None):
         raise ValueError("vectors of the texts that language_removal_texts names are needed, and no others")
     asked = np.asarray(benchmark.question_language, np.int64)
+    if question_of is not None:
+        asked = asked[question_of]
     answering = np.asarray(benchmark.candidate_language, np.int64)
     rank, width = settings.language_removal_rank, candidates.shape[1]
     components = np.zeros((len(benchmark.languages), rank, width))

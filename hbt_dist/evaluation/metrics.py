@@ -6,11 +6,11 @@ A ranking is given by nothing but the ranks of its relevant candidates, so no li
     mAP@20    = sum_{rank_i <= 20} i / rank_i / min(R, 20)   XTREME-R's divisor; trec_eval's map_cut_20 has R
     MRR       = 1 / rank_1
     recall@k  = share of the R relevant candidates with rank <= k
-    nDCG@10   = sum_{rank_i <= 10} 1 / log2(rank_i + 1), over that of a perfect ranking
+    nDCG@10   = sum_{rank_i <= 10} grade_i / log2(rank_i + 1), over that of a perfect ranking
     accuracy  = 1 if the best candidate is relevant
 
-with ranks ascending, i = 1..R. Equal to pytrec_eval to 1e-9 (tests/evaluation/test_metrics.py). Metrics of
-the user's own are functions of the same ranks (`own_metrics`).
+with ranks ascending, i = 1..R; grades are 1 where a benchmark has none. Equal to pytrec_eval to 1e-9
+(tests/evaluation/test_metrics.py). Metrics of the user's own are functions of the same ranks (`own_metrics`).
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ NEAR_CHANCE = 3.0
 METRICS = ("map", "map@20", "mrr", "recall@1", "recall@10", "recall@100", "ndcg@10", "accuracy")
 
 
-def metrics_from_ranks(ranks: Int64, offsets: Int64) -> dict[str, Float64]:
+def metrics_from_ranks(ranks: Int64, offsets: Int64, grades: Float64 | None = None) -> dict[str, Float64]:
     """Every metric of METRICS for each of G rankings.
 
     Args:
         ranks: (M,) ranks of relevant candidates, ranking by ranking, in any order inside one.
         offsets: (G + 1,) where each ranking's relevant candidates begin; none may be empty.
+        grades: (M,) gain of each in nDCG, above 0, aligned with `ranks`; by default all 1.
 
     Returns:
         (G,) float64 by metric.
@@ -54,7 +55,10 @@ def metrics_from_ranks(ranks: Int64, offsets: Int64) -> dict[str, Float64]:
     if not len(lengths):
         return {name: np.zeros(0) for name in METRICS}
     ranking = np.repeat(np.arange(len(lengths)), lengths)
-    ranks = ranks[np.lexsort((ranks, ranking))].astype(np.float64)
+    gains = np.ones(len(ranks)) if grades is None else grades
+    best = gains[np.lexsort((-gains, ranking))]
+    order = np.lexsort((ranks, ranking))
+    ranks, gains = ranks[order].astype(np.float64), gains[order]
     place = np.arange(len(ranks)) - np.repeat(starts, lengths) + 1.0
 
     def total(values: Float64) -> Float64:
@@ -62,13 +66,15 @@ def metrics_from_ranks(ranks: Int64, offsets: Int64) -> dict[str, Float64]:
 
     num_relevant = lengths.astype(np.float64)
     precision = place / ranks
-    gains = np.where(ranks <= 10, 1.0 / np.log2(ranks + 1.0), 0.0)
-    best_gain = np.cumsum(1.0 / np.log2(np.arange(2, 12, dtype=np.float64)))
+    found, perfect = (
+        total(np.where(at <= 10, gain / np.log2(at + 1.0), 0.0))
+        for at, gain in ((ranks, gains), (place, best))
+    )
     values = {
         "map": total(precision) / num_relevant,
         "map@20": total(np.where(ranks <= 20, precision, 0.0)) / np.minimum(num_relevant, 20.0),
         "mrr": 1.0 / ranks[starts],
-        "ndcg@10": total(gains) / best_gain[np.minimum(lengths, 10) - 1],
+        "ndcg@10": found / perfect,
         "accuracy": (ranks[starts] == 1.0).astype(np.float64),
     }
     for k in (1, 10, 100):

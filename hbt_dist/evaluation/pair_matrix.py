@@ -63,6 +63,7 @@ def question_tables(
     offsets = np.asarray(benchmark.relevant_offsets, np.int64)
     question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     language = np.asarray(benchmark.candidate_language, np.int64)[benchmark.relevant]
+    grades = np.asarray(benchmark.grades, np.float64)
     order = np.lexsort((language, question))
     new = np.ones(len(order), bool)
     new[1:] = (np.diff(question[order]) != 0) | (np.diff(language[order]) != 0)
@@ -78,7 +79,8 @@ def question_tables(
             num_relevant=np.diff(starts),
             best_rank=np.minimum.reduceat(sorted_ranks, starts[:-1]),
             worst_rank=np.maximum.reduceat(sorted_ranks, starts[:-1]),
-            values=metrics_from_ranks(sorted_ranks, starts) | own_values(own, sorted_ranks, starts),
+            values=metrics_from_ranks(sorted_ranks, starts, grades[index])
+            | own_values(own, sorted_ranks, starts),
         )
 
     everything = np.arange(len(question))

@@ -1,15 +1,38 @@
-"""Published result tables, one value per row (data/SOURCES.txt), to set own results beside."""
+"""Published result tables, one value per row (data/SOURCES.txt), to set own results beside.
+
+A figure can stand beside an evaluation of the same languages (others are another pool, and another mean) and
+of the same candidate text, so each table says which these are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
-TABLES = ("hybrid_batch_xquad_r", "hybrid_batch_mlqa_r", "hybrid_batch_miracl", "lareqa_baselines")
+#: Whether a candidate is the sentence alone or with its paragraph, arXiv 2408.10536 does not say.
+NOT_STATED = "not stated"
+#: Table -> its candidate text, a variant of the benchmark; LAReQA's models encode sentence and paragraph.
+TABLES: Mapping[str, str] = MappingProxyType({
+    "hybrid_batch_xquad_r": NOT_STATED,
+    "hybrid_batch_mlqa_r": NOT_STATED,
+    "hybrid_batch_miracl": "passage",
+    "lareqa_baselines": "sentence+context",
+})  # fmt: skip
+#: Benchmark as the tables name it -> the languages that they searched and averaged.
+LANGUAGES: Mapping[str, frozenset[str]] = MappingProxyType({
+    "xquad-r": frozenset(("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")),
+    "mlqa-r": frozenset(("ar", "de", "en", "es", "hi", "vi", "zh")),
+    "miracl-dev": frozenset(
+        ("ar", "bn", "es", "fa", "fi", "fr", "hi", "id", "ja", "ko", "ru", "sw", "te", "th", "zh")
+    ),
+})  # fmt: skip
+_CANDIDATE_TEXTS = ("sentence", "sentence+context")  # variants that are candidate texts
 SUMMARIES = ("mean", "median", "all")
 KEYS = ["model", "benchmark", "setting", "metric", "sampling"]
 
@@ -56,10 +79,25 @@ def recomputed_means(name: str) -> list[PublishedMean]:
     ]
 
 
-def published_means(benchmark: str, variant: str = "") -> pd.DataFrame:
-    """Printed summary figures for a benchmark, or its variant: KEYS, language (`mean` or `all`) and value."""
-    tables = [published_table(name) for name in TABLES]
-    both = pd.concat([table[[*KEYS, "language", "value"]] for table in tables], ignore_index=True)
-    return both[
-        both.benchmark.isin((benchmark, f"{benchmark}-{variant}")) & both.language.isin(("mean", "all"))
-    ].reset_index(drop=True)
+def published_means(benchmark: str, variant: str, languages: Collection[str]) -> pd.DataFrame:
+    """Printed summary figures that can stand beside an evaluation.
+
+    Args:
+        benchmark: name.
+        variant: its variant; of XQuAD-R and MLQA-R the candidate text.
+        languages: those that were evaluated; there are no figures for others than the table's.
+
+    Returns:
+        KEYS, language (`mean` over languages, or `all` questions), value, and candidate_text: that of the
+        table, or NOT_STATED.
+    """
+    names = [
+        name for name in (benchmark, f"{benchmark}-{variant}") if LANGUAGES.get(name) == frozenset(languages)
+    ]
+    tables = []
+    for name, text in TABLES.items():
+        table = published_table(name)
+        if variant not in _CANDIDATE_TEXTS or text in (variant, NOT_STATED):
+            chosen = table.benchmark.isin(names) & table.language.isin(("mean", "all"))
+            tables.append(table.loc[chosen, [*KEYS, "language", "value"]].assign(candidate_text=text))
+    return pd.concat(tables, ignore_index=True)

@@ -310,7 +310,11 @@ def _distances(document: Document, results: dict[str, Any], change: Change | Non
     cells = np.array(results["pair_matrix"]["metrics"]["map"], np.float64)
     picture = draw_distances(cells, codes, "mAP")
     if picture is None:
-        document.paragraph("There is one language only.")
+        document.paragraph(
+            "There is one language only."
+            if len(codes) == 1
+            else "It plays no part: no question has a relevant candidate in another language."
+        )
         return
     lines = [
         _distance_line(asdict(effect))

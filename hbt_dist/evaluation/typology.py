@@ -122,19 +122,28 @@ def distance_effect(
         languages: L codes; those without the distance are left out.
         source: one of DISTANCES.
         mixed: fit the mixed model too; its slope and interval are NaN otherwise.
+
+    Returns:
+        all figures NaN, and a verdict that says why, where nothing can be tested: no cross-lingual cell has a
+        gain (each question is answered in its own language alone), too few languages, no spread of distances.
     """
+    pairs = ~np.eye(len(languages), dtype=bool) & ~np.isnan(gain)
     distance = language_distances(languages, source)
     known = ~np.all(np.isnan(distance) | np.eye(len(languages), dtype=bool), axis=1)
     keep = np.flatnonzero(known)
     gain, distance = gain[np.ix_(keep, keep)], distance[np.ix_(keep, keep)]
     names = tuple(languages[i] for i in keep.tolist())
     mask = ~np.eye(len(keep), dtype=bool) & ~np.isnan(gain) & ~np.isnan(distance)
-    nan = math.nan
-    if len(keep) < MIN_LANGUAGES:
+    nan, verdict = math.nan, ""
+    if not pairs.any():
+        verdict = "no question has a relevant candidate in another language"
+    elif len(keep) < MIN_LANGUAGES:
         verdict = f"too few languages for a claim: {len(keep)}, at least {MIN_LANGUAGES} are needed"
-        return DistanceEffect(source, names, int(mask.sum()), nan, nan, nan, 0, nan, nan, nan, nan, verdict)
-    if np.ptp(_effect_remover(mask) @ distance[mask]) < 1e-9:
+    elif not mask.any():
+        verdict = "no two languages that have the distance have a cross-lingual figure"
+    elif np.ptp(_effect_remover(mask) @ distance[mask]) < 1e-9:
         verdict = "the distance does not vary among these languages beyond each language's own mean"
+    if verdict:
         return DistanceEffect(source, names, int(mask.sum()), nan, nan, nan, 0, nan, nan, nan, nan, verdict)
     slope, correlation, p, count = permutation_test(gain, distance, num_permutations, seed)
     mixed_slope, low, high = mixed_model(gain, distance) if mixed else (nan, nan, nan)

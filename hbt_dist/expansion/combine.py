@@ -6,12 +6,14 @@
     rrf           the ranking by the question and those by each expansion (as a passage), fused
 
 An expansion without text counts as none. All settings, matrices and bias measures are those of a plain
-evaluation (`hbt_dist.evaluation`); only the ranking consistency is missing for rrf.
+evaluation (`hbt_dist.evaluation`); only the ranking consistency is missing for rrf. Where language components
+are removed, a question with its expansions loses those of the question's language, and so does every run that
+is fused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.evaluation import Evaluation, assemble, evaluate
 from hbt_dist.evaluation.fusion import fuse_rankings
+from hbt_dist.evaluation.language_removal import remove_languages
+from hbt_dist.evaluation.rows import Rows
 from hbt_dist.expansion.config import CombineSettings
 from hbt_dist.expansion.files import Expansions
 from hbt_dist.progress import Progress
@@ -64,6 +68,7 @@ def evaluate_expanded(
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
     progress: bool = True,
+    language_vectors: Mapping[str, Rows] | None = None,
 ) -> Evaluation:
     """Encode and score a benchmark with expanded questions.
 
@@ -71,6 +76,10 @@ def evaluate_expanded(
         loaded: the encoder; for `concatenate` its question limit should hold the expansions (`make_room`).
         expansions: from `read_expansions` with this benchmark.
         how: how they are combined; recorded in the evaluation's provenance with the file's fingerprint.
+        language_vectors: embeddings of the texts of `settings.language_removal_texts`, by language.
+
+    Raises:
+        UserError: a vector that cannot be ranked, a language with too few vectors to remove components.
     """
     settings = settings or EvaluationSettings()
     num_empty = sum(not text for texts in expansions.texts for text in texts)
@@ -119,10 +128,17 @@ def evaluate_expanded(
                 seen_languages,
                 facts,
                 progress,
+                language_vectors,
             )
         questions = mean_embeddings(questions, pseudo, question_of, loaded.text.normalize)
     return evaluate(
-        benchmark, questions, candidates, settings=settings, seen_languages=seen_languages, provenance=facts
+        benchmark,
+        questions,
+        candidates,
+        settings=settings,
+        seen_languages=seen_languages,
+        provenance=facts,
+        language_vectors=language_vectors,
     )
 
 
@@ -131,21 +147,30 @@ def _fused(
     questions: Float32,
     pseudo: Float32,
     question_of: NDArray[np.int64],
-    candidates: Any,
+    candidates: Rows,
     how: CombineSettings,
     settings: EvaluationSettings,
     seen_languages: Sequence[str] | None,
     facts: dict[str, Any],
     progress: bool,
+    language_vectors: Mapping[str, Rows] | None,
 ) -> Evaluation:
     owner = np.concatenate([np.arange(len(questions)), question_of])
     order = np.argsort(owner, kind="stable")  # each question's own run first
-    runs = np.concatenate([questions, pseudo])[order]
+    owner = owner[order]
+    runs, candidates, removed = remove_languages(
+        benchmark,
+        np.concatenate([questions, pseudo])[order],
+        candidates,
+        settings,
+        language_vectors,
+        question_of=owner,
+    )
     with Progress(benchmark.num_questions, "fuse rankings", "question", disable=not progress) as bar:
         ranks, top = fuse_rankings(
             benchmark,
             runs,
-            owner[order],
+            owner,
             candidates,
             k=how.rrf_k,
             settings=settings,
@@ -156,7 +181,7 @@ def _fused(
         ranks,
         top,
         seen_languages=seen_languages,
-        provenance=facts,
+        provenance={**facts, **removed},
         metrics=settings.metrics,
     )
 

@@ -101,6 +101,7 @@ class _Worker:
             questions,
             ray.get(candidates) if isinstance(candidates, ray.ObjectRef) else candidates,
             task["searched"],
+            device=torch_device(task["device"]),
             num_threads=task["num_threads"],
         )
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hbt_dist.data.benchmark import Benchmark, load_benchmark, select_languages
+from hbt_dist.data.benchmark import Benchmark, load_benchmark
 from hbt_dist.data.benchmark_registry import BENCHMARKS
+from hbt_dist.data.language_subset import select_languages
 from hbt_dist.errors import UserError
 
 Write = Callable[[str, Iterable[object]], Path]
@@ -233,6 +234,21 @@ def test_own_jsonl(own: Callable[..., Benchmark]) -> None:
     assert only_list.relevant.tolist() == [1]
 
 
+def test_grades(own: Callable[..., Benchmark]) -> None:
+    """From the qrels and a question's line; the higher of two counts, all languages of an item have it."""
+    assert own().grades.tolist() == [1, 1, 1, 1, 1, 2]
+    graded = [QUESTIONS[0] | {"relevant": {"p9": 3, "p2": 0, "p1": 0.5}}, *QUESTIONS[1:]]
+    qrels = "q1\tp9\t2\nq1\tp2\t4\nq2\tp1\t1"
+    benchmark = own(graded, qrels=qrels)
+    assert [benchmark.relevant_of(row).tolist() for row in range(3)] == [[0, 1, 2, 3], [0, 1, 2, 3], [1, 2]]
+    assert benchmark.grades.tolist() == [3, 4, 0.5, 3, 3, 4, 0.5, 3, 1, 1]
+    part, read = select_languages(benchmark, ("fi", "en")), own(graded, qrels=qrels, languages=["fi", "en"])
+    assert part.grades.tolist() == read.grades.tolist() == [0.5, 3, 3, 1, 0.5, 3, 3]
+    assert part.relevant.tolist() == read.relevant.tolist()
+    assert part.fingerprint == read.fingerprint
+    assert own(qrels="q1 p9 2\nq2 p1 1").fingerprint != own(qrels="q1 p9 1\nq2 p1 1").fingerprint
+
+
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
@@ -250,6 +266,10 @@ def test_own_jsonl(own: Callable[..., Benchmark]) -> None:
         ({"candidates": [{"id": "a", "language": "en", "text": ""}]}, "field 'text' is empty"),
         ({"questions": [QUESTIONS[0] | {"relevant": "p9"}]}, "field 'relevant' is a string"),
         ({"questions": [QUESTIONS[0] | {"relevant": [9]}]}, r"relevant\[0\] is a number"),
+        ({"questions": [QUESTIONS[0] | {"relevant": {"p9": "2"}}]}, "the grade of 'p9' is a string"),
+        ({"questions": [QUESTIONS[0] | {"relevant": {"p9": True}}]}, "the grade of 'p9' is"),
+        ({"questions": [QUESTIONS[0] | {"relevant": {"p9": float("nan")}}]}, "nan|NaN"),
+        ({"qrels": "q1\tp9\t1\nq1\tp9\tinf\n"}, "line 2: the grade 'inf' is not a number"),
         ({"languages": ["en", "de"]}, "neither question nor candidate in 'de'"),
         ({"languages": ["et"]}, "0 questions"),
         ({"languages": ["xx1"]}, "not a language code"),
@@ -270,6 +290,8 @@ def test_bad_own_jsonl(own: Callable[..., Benchmark], changes: dict[str, Any], f
         ({"relevant": np.array([0, 3, 0, 4, 1, 2])}, "not in the pool"),
         ({"relevant": np.array([0, 3, 3, 0, 1, 2])}, "not ascending"),
         ({"relevant": np.array([0])}, "relevant has 1 entries"),
+        ({"grades": np.ones(5)}, "grades has 5 entries"),
+        ({"grades": np.array([1.0, 1, 0, 1, 1, 1])}, "grade is not a number above 0"),
         ({"candidate_texts": ["x"]}, "candidate_texts has 1 entries"),
         ({"languages": ("en", "et", "fi", "sv")}, "no question and no candidate in sv"),
         ({"languages": ("en", "et")}, "outside the list"),
@@ -346,8 +368,9 @@ def test_beir(write_lines: Write, tmp_path: Path) -> None:
             f"{language}/queries.jsonl",
             [{"_id": "1", "text": f"where {text}"}, {"_id": "2", "text": "train"}],
         )
-        write_lines(f"{language}/qrels/test.tsv", ["query-id\tcorpus-id\tscore", "1\td1\t1", "1\td2\t0"])
+        write_lines(f"{language}/qrels/test.tsv", ["query-id\tcorpus-id\tscore", "1\td1\t3", "1\td2\t0"])
     separate = load_benchmark("beir", tmp_path)
+    assert separate.grades.tolist() == [3, 3]
     assert separate.pair_counts().tolist() == [[1, 0], [0, 1]]
     assert separate.candidate_texts[0] == "T Finland"
     parallel = load_benchmark("beir", tmp_path, "parallel")

@@ -78,7 +78,7 @@ def collections(write_lines: Write, tmp_path: Path) -> Path:
             write_lines(f"miracl/miracl-corpus-v1.0-{language}/docs-{part}.jsonl.gz", rows[part::2])
         write_lines(f"beir/{language}/corpus.jsonl", passages("_id", language))
         write_lines(f"beir/{language}/queries.jsonl", [{"_id": "1", "text": f"{language}?"}])
-        write_lines(f"beir/{language}/qrels/test.tsv", ["q\td\ts", "1\t1#1\t1", "1\t2#2\t1"])
+        write_lines(f"beir/{language}/qrels/test.tsv", ["q\td\ts", "1\t1#1\t1", "1\t2#2\t3"])
     own = [
         {"id": row["_id"], "language": language, "text": row["text"]}
         for language in ("zh-TW", "zh", "en")  # zh-tw_... comes before zh_..., though zh before zh-tw
@@ -89,7 +89,7 @@ def collections(write_lines: Write, tmp_path: Path) -> Path:
         "jsonl/questions.jsonl",
         [
             {"id": "q1", "language": "zh", "text": "?", "relevant": ["1#1", "0#0"], "cluster": "c"},
-            {"id": "q2", "language": "en", "text": "?", "relevant": ["2#2"], "cluster": "c"},
+            {"id": "q2", "language": "en", "text": "?", "relevant": {"2#2": 2}, "cluster": "c"},
         ],
     )
     entities = [
@@ -134,6 +134,7 @@ def test_a_pool_on_disk_is_that_in_memory(
     same(want, found)
     again = load_benchmark(name, folder, variant, languages, cache_dir=cache, memory_bytes=0)
     same(want, again)
+    assert want.grades.max() == {"beir": 3, "jsonl": 2}.get(name, 1)
     kept = [path for path in cache.iterdir() if path.is_dir()]
     assert len(kept) == 1
     assert not [path for path in kept[0].iterdir() if path.name.startswith(("spool", "part"))]

@@ -26,11 +26,12 @@ def make(
     relevant_per_language: int = 1,
     shuffled: bool = False,
     missing: float = 0.0,
+    grades: tuple[float, ...] = (1.0,),
 ) -> Benchmark:
     """Parallel questions with relevant candidates in every language.
 
     `shuffled` interleaves the languages of the candidates and gives them ids without language; `missing` is
-    the share of (id, language) pairs that don't exist, as in MLQA-R.
+    the share of (id, language) pairs that don't exist, as in MLQA-R; `grades` are drawn from.
     """
     rng = np.random.default_rng(seed)
     size = len(languages)
@@ -67,6 +68,7 @@ def make(
         candidate_texts=[f"candidate {i}" for i in ids],
         relevant_offsets=np.concatenate([[0], np.cumsum([len(r) for r in relevant])]).astype(np.int64),
         relevant=np.concatenate(relevant).astype(np.int64),
+        grades=rng.choice(np.array(grades, np.float64), sum(map(len, relevant))),
     )
 
 

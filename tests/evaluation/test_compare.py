@@ -21,12 +21,15 @@ from hbt_dist.evaluation.compare import (
 )
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
-from hbt_dist.evaluation.published import published_means, recomputed_means
+from hbt_dist.evaluation.published import LANGUAGES as PUBLISHED
+from hbt_dist.evaluation.published import SUMMARIES, published_means, published_table, recomputed_means
+from hbt_dist.evaluation.report import write_report
 from hbt_dist.evaluation.significance import compare_paired, holm, step_down_by_column
 from hbt_dist.evaluation.writing import write_evaluation
 from tests.evaluation.test_stored import measured, monolingual_benchmark
 
 LANGUAGES = ("en", "es", "fi", "et", "hi", "zh")
+MIRACL = tuple(sorted(PUBLISHED["miracl-dev"]))
 
 
 @pytest.fixture(scope="module")
@@ -180,16 +183,21 @@ def test_a_question_that_finds_itself_is_not_tested(folders, make_benchmark, tmp
     write_comparison(document, tmp_path / "out")
 
 
+SEVEN = ("ar", "en", "es", "fi", "hi", "sw", "zh")
+
+
 def test_measures_are_those_that_the_field_reports():
     assert measures_of("xquad-r") == MEASURES
     assert measures_of("miracl")[:2] == (("monolingual", "ndcg@10"), ("monolingual", "recall@100"))
-    published = published_means("miracl", "dev")
+    published = published_means("miracl", "dev", MIRACL)
     assert {"ndcg@10", "recall@100"} <= set(published.metric)
 
 
-def test_a_monolingual_benchmark_is_compared(tmp_path):
+@pytest.mark.parametrize("languages", [("en", "fi"), SEVEN, MIRACL])
+def test_a_monolingual_benchmark_is_compared(tmp_path, languages):
+    """Also where there are languages enough for a test of distances, and no pair of them."""
     benchmark = replace(
-        monolingual_benchmark(tmp_path / "data"), name="miracl", variant="dev", fingerprint=""
+        monolingual_benchmark(tmp_path / "data", languages), name="miracl", variant="dev", fingerprint=""
     )
     made = [measured(benchmark, tmp_path / f"{noise}", 0, noise) for noise in (2.0, 0.1)]
     document = compare([made[1:]], made[:1], names=["a", "b"])
@@ -201,8 +209,18 @@ def test_a_monolingual_benchmark_is_compared(tmp_path):
     ]
     assert document["typology"]["b"]["families"] == []
     text = comparison_text(document)
-    assert "0.4148" in text  # of the paper, nDCG@10 of XLM-R
+    assert ("0.4148" in text) == (languages == MIRACL)  # of the paper, nDCG@10 of XLM-R, mean over its 15
+    assert "*" not in text
+    for effect in document["typology"]["b"]["distances"]:
+        assert effect["verdict"] == "no question has a relevant candidate in another language"
+        assert effect["num_pairs"] == effect["num_permutations"] == 0
     write_comparison(document, tmp_path / "out")
+    page = write_report(made[1], made[0], tmp_path / "report")
+    for report in (write_report(made[1]), page):
+        text = report.with_suffix(".md").read_text("utf-8")
+        assert "It plays no part: no question has a relevant candidate in another language." in text
+        assert "one language only" not in text
+        assert ("Against 2.0" in text) == (report == page)
 
 
 def test_other_benchmarks_and_other_folders_are_refused(folders, make_benchmark, make_embeddings, tmp_path):
@@ -237,8 +255,44 @@ def test_published_tables_reproduce_their_means(name, groups):
         assert abs(mean.recomputed - mean.printed) < tolerance, mean
 
 
+def test_published_tables_say_their_languages():
+    for name, benchmark in (
+        ("hybrid_batch_xquad_r", "xquad-r"),
+        ("hybrid_batch_mlqa_r", "mlqa-r"),
+        ("hybrid_batch_miracl", "miracl-dev"),
+    ):
+        table = published_table(name)
+        assert set(table.language) - set(SUMMARIES) == PUBLISHED[benchmark]
+        assert set(table.benchmark) == {benchmark}
+    assert set(published_table("lareqa_baselines").benchmark) <= set(PUBLISHED)
+
+
+@pytest.mark.parametrize("benchmark", ["xquad-r", "mlqa-r"])
+def test_published_figures_are_of_the_same_candidates(make_benchmark, benchmark, tmp_path):
+    """LAReQA's are of sentence and paragraph, the hybrid paper doesn't say; fewer languages are easier."""
+
+    def told(variant, languages):
+        made = make_benchmark(languages=languages, num_ids=3, per_language=4)
+        made = replace(made, name=benchmark, variant=variant, fingerprint="")
+        out = measured(made, tmp_path / f"{variant}-{len(languages)}", 0, 1.0)
+        return comparison_text(compare([[out]], [out], names=["a", "b"])).partition("published")[2]
+
+    languages = tuple(sorted(PUBLISHED[benchmark]))
+    alone, with_context = told("sentence", languages), told("sentence+context", languages)
+    assert "mBERT X-Y" not in alone
+    assert "mBERT X-Y" in with_context
+    for text in (alone, with_context):
+        paper = [line for line in text.splitlines() if "XLM-R" in line]
+        assert paper
+        assert all(line.endswith("*") for line in paper)
+        assert "* the paper does not say whether candidates are sentences alone or with paragraphs" in text
+    assert not any(line.endswith("*") for line in with_context.splitlines() if "mBERT" in line)
+    for fewer in (languages[:3], languages[1:]):
+        assert told("sentence+context", fewer) == ""
+
+
 def test_published_figures_beside_ours():
-    table = published_means("xquad-r")
+    table = published_means("xquad-r", "sentence", PUBLISHED["xquad-r"])
     hybrid = table[(table.model == "XLM-R") & (table.sampling == "hybrid") & (table.metric == "map")]
     assert hybrid.set_index("setting").value.round(3).to_dict() == {
         "monolingual": 0.798,
@@ -246,7 +300,7 @@ def test_published_figures_beside_ours():
         "multilingual": 0.593,
     }
     assert "lareqa" not in set(table.benchmark)
-    assert published_means("none").empty
+    assert published_means("none", "dev", ["en"]).empty
 
 
 def test_names_are_as_long_as_it_takes_to_differ() -> None:

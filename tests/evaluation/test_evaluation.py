@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from hbt_dist.data.benchmark import load_benchmark, select_languages
+from hbt_dist.data.benchmark import load_benchmark
+from hbt_dist.data.language_subset import select_languages
 from hbt_dist.evaluation.bias import ranking_consistency
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate

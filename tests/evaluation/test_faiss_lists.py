@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
+import torch
 
 from hbt_dist.evaluation import faiss_lists
 from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
+from hbt_dist.evaluation.plan import plan_scoring
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -43,13 +46,13 @@ def test_lists_equal_the_counted_ones(
 def test_a_tie_at_the_end_of_a_list_is_searched_deeper(make_benchmark, make_embeddings, monkeypatch):
     benchmark = make_benchmark()
     depths = []
-    search = faiss_lists._search
+    searcher = faiss_lists._searcher
 
-    def watched(faiss, resources, questions, block, wanted):
-        depths.append(wanted)
-        return search(faiss, resources, questions, block, wanted)
+    def watched(faiss, device):
+        search = searcher(faiss, device)
+        return lambda questions, block, wanted: depths.append(wanted) or search(questions, block, wanted)
 
-    monkeypatch.setattr(faiss_lists, "_search", watched)
+    monkeypatch.setattr(faiss_lists, "_searcher", watched)
     questions = make_embeddings("constant", benchmark.num_questions, 1)
     candidates = make_embeddings("constant", benchmark.num_candidates, 2)
     settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=3, ranked_lists="faiss")
@@ -57,3 +60,71 @@ def test_a_tie_at_the_end_of_a_list_is_searched_deeper(make_benchmark, make_embe
     assert depths == [19, 76, 120]
     ids = sorted(benchmark.candidate_ids, reverse=True)[:3]  # equal scores: as trec_eval, by id, descending
     assert [benchmark.candidate_ids[row] for row in evaluation.top.rows[0]] == ids
+
+
+class GpuBuild:
+    """Faiss as if it were built for GPUs and saw two: says where it was asked, and searches on the CPU."""
+
+    METRIC_INNER_PRODUCT = faiss.METRIC_INNER_PRODUCT
+
+    def __init__(self):
+        self.asked, self.temporary = [], []
+
+    def omp_set_num_threads(self, number):
+        faiss.omp_set_num_threads(number)
+
+    def get_num_gpus(self):
+        return 2
+
+    def StandardGpuResources(self):
+        return self
+
+    def setTempMemory(self, size):
+        self.temporary.append(size)
+
+    def knn_gpu(self, resources, questions, block, k, *, metric, device):
+        assert resources is self
+        self.asked.append(device)
+        return faiss.knn(questions, block, k, metric=metric)
+
+    def knn(self, questions, block, k, *, metric):
+        self.asked.append("cpu")
+        return faiss.knn(questions, block, k, metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("device", "k", "searched_on"),
+    [
+        ("cpu", 5, {"cpu"}),  # GPUs in sight are not taken
+        ("cuda", 5, {0}),
+        ("cuda:1", 5, {1}),
+        ("cuda:2", 5, {"cpu"}),  # torch sees more than faiss does
+        ("cuda:1", 2040, {"cpu"}),  # with the margin more than a GPU finds
+    ],
+)
+def test_searches_on_the_device_of_the_settings(
+    make_benchmark, make_embeddings, monkeypatch, device, k, searched_on
+):
+    benchmark = make_benchmark(per_language=700)
+    questions = make_embeddings("random", benchmark.num_questions, 1)
+    candidates = make_embeddings("random", benchmark.num_candidates, 2)
+    build = GpuBuild()
+    monkeypatch.setattr(faiss_lists, "load_faiss", lambda: build)
+    plan = plan_scoring(benchmark)
+    for _ in range(2):
+        found = faiss_lists.faiss_top_lists(plan, questions, candidates, k, device=torch.device(device))
+    assert set(build.asked) == searched_on
+    assert build.temporary == ([] if searched_on == {"cpu"} else [faiss_lists.GPU_BYTES])  # once in a process
+    settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=k)
+    want = evaluate(benchmark, questions, candidates, settings=settings).top
+    np.testing.assert_allclose(found.scores, want.scores, rtol=1e-5, atol=1e-5)
+
+
+def test_the_evaluation_hands_its_device_on(make_benchmark, make_embeddings, monkeypatch):
+    benchmark = make_benchmark()
+    build = GpuBuild()
+    monkeypatch.setattr(faiss_lists, "load_faiss", lambda: build)
+    settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=3, ranked_lists="faiss")
+    vectors = [make_embeddings("random", n, n) for n in (benchmark.num_questions, benchmark.num_candidates)]
+    assert evaluate(benchmark, *vectors, settings=settings).top is not None
+    assert set(build.asked) == {"cpu"}

@@ -29,17 +29,24 @@ def judge(qrels, run):
     return evaluator.evaluate(run)
 
 
+def grades_of(benchmark, question):
+    return benchmark.grades[slice(*benchmark.relevant_offsets[question : question + 2])].tolist()
+
+
 def expected(benchmark, scores, question, pool, relevant):
     ids = benchmark.candidate_ids
     run = {"q": {ids[row]: float(scores[question, row]) for row in pool}}
-    found = judge({"q": {ids[row]: 1 for row in relevant}}, run)["q"]
+    grade = dict(zip(benchmark.relevant_of(question).tolist(), grades_of(benchmark, question), strict=True))
+    found = judge({"q": {ids[row]: int(grade[row]) for row in relevant.tolist()}}, run)["q"]
     values = {name: found[measure] for name, measure in MEASURES.items()}
     values["map@20"] = found["map_cut_20"] * len(relevant) / min(len(relevant), 20)  # trec_eval divides by R
     return values
 
 
-@pytest.mark.parametrize("shards", [1, 2, 3, 7])
-def test_equal_to_pytrec_eval(make_benchmark, make_embeddings, kind, shards):
+@pytest.mark.parametrize(
+    ("shards", "grades"), [(1, (1,)), (2, (1, 2, 3)), (3, (1,)), (3, (1, 2, 5)), (7, (1,)), (7, (2, 3))]
+)
+def test_equal_to_pytrec_eval(make_benchmark, make_embeddings, kind, shards, grades):
     benchmark = make_benchmark(
         seed=shards,
         num_ids=7,
@@ -47,6 +54,7 @@ def test_equal_to_pytrec_eval(make_benchmark, make_embeddings, kind, shards):
         relevant_per_language=1 + 7 * (shards == 3),
         missing=0.3,
         shuffled=shards == 2,
+        grades=grades,
     )
     questions = make_embeddings(kind, benchmark.num_questions, 1)
     candidates = make_embeddings(kind, benchmark.num_candidates, 2)
@@ -76,6 +84,26 @@ def test_known_values():
     assert values["map"][0] == 0.75
     assert values["recall@1"][0] == 0.5
     assert values["ndcg@10"][0] == pytest.approx((1 + 1 / np.log2(5)) / (1 + 1 / np.log2(3)), abs=1e-15)
+
+
+def test_grades_are_linear_gains():
+    """trec_eval's ndcg_cut_10 of grades {a: 3, b: 1} with b before a: (1 + 3 / log2 3) / (3 + 1 / log2 3)."""
+    values = metrics_from_ranks(np.array([2, 1]), np.array([0, 2]), np.array([3.0, 1.0]))
+    judged = judge({"q": {"a": 3, "b": 1}}, {"q": {"b": 2.0, "a": 1.0}})["q"]
+    assert values["ndcg@10"][0] == pytest.approx(judged["ndcg_cut_10"], abs=1e-12)
+    assert values["ndcg@10"][0] == pytest.approx(0.7967, abs=1e-4)
+    assert values["map"][0] == 1.0
+
+
+def test_a_perfect_order_of_more_than_ten_grades_is_1():
+    """The ideal takes the ten best of all grades, and the ten that are found are these."""
+    grades = np.sort(np.random.default_rng(0).integers(1, 4, 15))[::-1].astype(np.float64)
+    values = metrics_from_ranks(np.arange(1, 16), np.array([0, 15]), grades)
+    judged = judge(
+        {"q": {f"{i:02d}": int(grade) for i, grade in enumerate(grades)}},
+        {"q": {f"{i:02d}": -float(i) for i in range(15)}},
+    )["q"]
+    assert values["ndcg@10"][0] == 1.0 == pytest.approx(judged["ndcg_cut_10"])
 
 
 def test_map_at_20_divides_by_what_can_be_found():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,18 @@ from hbt_dist.training.validation import objectives_of
 LANGUAGES = ("en", "fi")
 
 
-def monolingual_benchmark(folder: Path) -> Benchmark:
-    """Questions of two languages, each answered in its own alone, as in MIRACL."""
+def monolingual_benchmark(folder: Path, languages: Sequence[str] = LANGUAGES) -> Benchmark:
+    """Questions of several languages, each answered in its own alone, as in MIRACL."""
     folder.mkdir()
     lines = {
         "questions.jsonl": [
             f'{{"id": "{code}{n}", "text": "question {n}", "language": "{code}", "relevant": ["{code}p{n}"]}}'
-            for code in LANGUAGES
+            for code in languages
             for n in range(8)
         ],
         "candidates.jsonl": [
             f'{{"id": "{code}p{n}", "text": "passage {n} {code}", "language": "{code}"}}'
-            for code in LANGUAGES
+            for code in languages
             for n in range(12)
         ],
     }

@@ -81,6 +81,20 @@ def test_few_languages_all_relabellings_and_empty_cells():
     assert np.isnan(few.p_permutation)
 
 
+def test_no_pair_of_languages_has_a_figure():
+    """As in MIRACL: every question is answered in its own language alone."""
+    languages = ("ar", "en", "es", "fi", "hi", "sw", "zh")
+    gain = np.where(np.eye(7, dtype=bool), 0.5, np.nan)
+    for effect in distance_effects(gain, languages):
+        assert effect.verdict == "no question has a relevant candidate in another language"
+        assert effect.num_pairs == 0
+        assert np.isnan([effect.slope, effect.p_permutation, effect.p_holm]).all()
+    gain[0, 1] = 0.1
+    assert "does not vary" in distance_effect(gain, languages, "syntax").verdict
+    unknown = ("xx", "en", "es", "fi", "hi", "sw", "zh")  # the one figure is of a language without distances
+    assert "no two languages that have" in distance_effect(gain, unknown, "geography").verdict
+
+
 def test_group_contrast():
     languages = ["en", "de", "es", "ru", "el", "hi", "fi", "et", "hu", "tr"]
     gain = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 2.0, 2.1, 2.2, 9.0])

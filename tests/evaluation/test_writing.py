@@ -21,7 +21,7 @@ from hbt_dist.evaluation.writing import write_evaluation
 
 @pytest.fixture(scope="module")
 def evaluation(make_benchmark, make_embeddings):
-    benchmark = make_benchmark(seed=2, num_ids=12, per_language=60)
+    benchmark = make_benchmark(seed=2, num_ids=12, per_language=60, grades=(1, 2, 3))
     questions = make_embeddings("duplicates", benchmark.num_questions, 1)
     candidates = make_embeddings("duplicates", benchmark.num_candidates, 2)
     settings = EvaluationSettings(device="cpu", consistency_questions=2, top_k=100)

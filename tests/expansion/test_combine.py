@@ -10,16 +10,19 @@ import pytest
 from typer.testing import CliRunner
 
 from hbt_dist.cli import app
+from hbt_dist.config import BenchmarkSettings
 from hbt_dist.data.benchmark import Benchmark
 from hbt_dist.data.files import digest_of_file
 from hbt_dist.encoder import LoadedEncoder, load_encoder
 from hbt_dist.errors import UserError
+from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.encode import encode_texts, tokenise
 from hbt_dist.evaluation.evaluation import assemble, evaluate
 from hbt_dist.evaluation.fusion import fuse_rankings
 from hbt_dist.expansion.combine import concatenated, evaluate_expanded, make_room, mean_embeddings
-from hbt_dist.expansion.config import CombineSettings
+from hbt_dist.expansion.config import Combine, CombineSettings
 from hbt_dist.expansion.files import Expansions
+from hbt_dist.jobs import evaluate_job
 
 
 def test_concatenation() -> None:
@@ -87,6 +90,90 @@ def test_ways_to_combine_are_their_definitions(
 
     ranks, top = fuse_rankings(benchmark, np.concatenate(runs), np.array(owner), candidates, k=9)
     assert found(CombineSettings(combine="rrf", rrf_k=9)) == assemble(benchmark, ranks, top).means
+
+
+def without_first_component(rows: np.ndarray, language: np.ndarray, fitted: list[np.ndarray]) -> np.ndarray:
+    """LIR with one component as it is written: by singular value decomposition, scaled."""
+    left = rows.astype(np.float64)
+    for number, vectors in enumerate(fitted):
+        first = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)[2][0]
+        mine = left[language == number]
+        left[language == number] = mine - np.outer(mine @ first, first)
+    return (left / np.linalg.norm(left, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("texts", [False, True])
+@pytest.mark.parametrize("combine", ["concatenate", "mean", "rrf"])
+def test_language_components_are_removed_in_every_way(
+    encoder_folder: Path,
+    benchmark_folder: Path,
+    benchmark: Benchmark,
+    tmp_path: Path,
+    combine: Combine,
+    texts: bool,
+) -> None:
+    """The whole job with an expansion file, against removing from every vector by hand."""
+    asked = list(zip(benchmark.question_ids, benchmark.question_language.tolist(), strict=True))
+    lines = [
+        {
+            "question_id": question_id,
+            "question_language": benchmark.languages[language],
+            "expansion_language": benchmark.languages[language],
+            "sample": 0,
+            "question": benchmark.question_texts[row],
+            "text": f"{row * 31 % 7} over {row}",
+        }
+        for row, (question_id, language) in enumerate(asked)
+    ]
+    head = {"schema": "hbt_dist.expansions", "schema_version": 1}
+    file = tmp_path / "expansions.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in [head, *lines]), "utf-8")
+    for code in benchmark.languages:
+        (tmp_path / f"{code}.txt").write_text("".join(f"{code} {i * i}\n" for i in range(20)), "utf-8")
+    settings = EvaluationSettings(
+        language_removal="lir", language_removal_texts=str(tmp_path) if texts else None
+    )
+    how = CombineSettings(combine=combine)
+    shown = evaluate_job(
+        str(encoder_folder),
+        BenchmarkSettings(name="jsonl", data_dir=str(benchmark_folder)),
+        tmp_path / "out",
+        scoring=settings,
+        expansions=file,
+        combine=how,
+        quiet=True,
+    )
+    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    facts = results["provenance"]["language_removal"]
+    assert facts["fitted_on"] == ("texts" if texts else "candidates")
+    assert "language components removed: 1 per language" in shown
+
+    loaded = load_encoder(encoder_folder)
+    candidates = ask(loaded, list(benchmark.candidate_texts), "passage")
+    fitted = [
+        ask(loaded, [f"{code} {i * i}" for i in range(20)], "question")
+        if texts
+        else candidates[benchmark.candidate_language == number]
+        for number, code in enumerate(benchmark.languages)
+    ]
+    language, expanded = benchmark.question_language, [str(line["text"]) for line in lines]
+    kept = without_first_component(candidates, benchmark.candidate_language, fitted)
+    questions = ask(loaded, list(benchmark.question_texts), "question")
+    if combine == "rrf":
+        runs = np.stack([questions, ask(loaded, expanded, "passage")], axis=1).reshape(-1, 16)
+        owner = np.repeat(np.arange(benchmark.num_questions), 2)
+        left = without_first_component(runs, language[owner], fitted)
+        by_hand = assemble(benchmark, *fuse_rankings(benchmark, left, owner, kept)).means
+    else:
+        if combine == "concatenate":
+            make_room(loaded, how)
+            both = zip(benchmark.question_texts, expanded, strict=True)
+            vectors = ask(loaded, [f"{question} {text}" for question, text in both], "question")
+        else:
+            vectors = questions + ask(loaded, expanded, "passage")
+        by_hand = evaluate(benchmark, without_first_component(vectors, language, fitted), kept).means
+    for setting in ("monolingual", "crosslingual", "multilingual", "one_target"):
+        assert results["means"][setting]["macro"] == pytest.approx(by_hand[setting]["macro"])
 
 
 def test_provenance_says_what_was_done(

@@ -9,12 +9,16 @@ Your own benchmark is a folder with
 (`.jsonl.gz` too). The same id in several languages is one question, or one candidate, in translation:
 relevance joins ids, so it holds for all languages of both. It stands in `relevant`, or in `qrels.tsv`
 (question, candidate, grade; a grade of 0 or less is not relevant; TREC's four columns are read too), or both.
+Grades are the gains of nDCG: `"relevant": {"p7": 3, "p9": 1}`, or the last column of `qrels.tsv`; in a list
+all are 1, and of several grades for one candidate the highest counts.
 A question may carry `"cluster": "doc12"`: questions of one cluster are resampled together in statistics.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hbt_dist.data.benchmark_builder import BenchmarkBuilder
 from hbt_dist.data.benchmark_readers.qrels import read_qrels
@@ -27,7 +31,7 @@ from hbt_dist.data.fields import (
     required,
     text_field,
 )
-from hbt_dist.data.files import read_json_lines
+from hbt_dist.data.files import kind_of, read_json_lines
 from hbt_dist.data.splits import Split
 from hbt_dist.data.training_readers import exams, squad_parallel
 from hbt_dist.data.training_readers.base import chosen_languages
@@ -52,11 +56,22 @@ def read_jsonl(folder: Path, variant: str, languages: tuple[str, ...] | None, in
         language = language_at(required(row, "language", place), place)
         cluster = id_field(row, "cluster", place) if "cluster" in row else None
         into.add_question(question_id, language, text_field(row, "text", place), place, cluster=cluster)
-        for number, item in enumerate(list_field(row, "relevant", place) if "relevant" in row else []):
-            into.add_relevant(question_id, check_text(item, place, f"relevant[{number}]"), place)
+        for item, grade in _graded(row, place):
+            into.add_relevant(question_id, item, place, grade=grade)
     if (folder / "qrels.tsv").exists():
-        for place, question_id, item in read_qrels(folder / "qrels.tsv"):
-            into.add_relevant(question_id, item, place)
+        for place, question_id, item, grade in read_qrels(folder / "qrels.tsv"):
+            into.add_relevant(question_id, item, place, grade=grade)
+
+
+def _graded(row: Mapping[str, Any], place: str) -> list[tuple[str, float]]:
+    """(candidate, grade) of what a question's line calls relevant."""
+    if not isinstance(row.get("relevant"), dict):
+        items = list_field(row, "relevant", place) if "relevant" in row else []
+        return [(check_text(item, place, f"relevant[{i}]"), 1.0) for i, item in enumerate(items)]
+    for item, grade in row["relevant"].items():
+        if not isinstance(grade, int | float) or isinstance(grade, bool):
+            raise UserError(place, f"the grade of {item!r} is {kind_of(grade)}", "expected 0, 1, 2, ...")
+    return [(item, float(grade)) for item, grade in row["relevant"].items() if not grade <= 0]
 
 
 def find_file(folder: Path, name: str) -> Path:

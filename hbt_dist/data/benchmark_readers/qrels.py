@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,15 @@ from hbt_dist.data.files import read_lines
 from hbt_dist.errors import UserError
 
 
-def read_qrels(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (place, question id, candidate id) of each relevant pair.
+def read_qrels(path: Path) -> Iterator[tuple[str, str, str, float]]:
+    """Yield (place, question id, candidate id, grade) of each relevant pair.
 
     Lines are `question, candidate, grade`, or `question, iteration, candidate, grade`, separated by tabs or
-    spaces; a grade of 0 or less is not relevant. A first line whose last column is no number is a header.
+    spaces; a grade of 0 or less is not relevant, one above 0 is the candidate's gain in nDCG. A first line
+    whose last column is no number is a header.
+
+    Raises:
+        UserError: another number of columns, or a grade that is no finite number.
     """
     for number, line in read_lines(path):
         columns = line.split("\t") if "\t" in line else line.split()
@@ -31,6 +36,8 @@ def read_qrels(path: Path) -> Iterator[tuple[str, str, str]]:
         except ValueError:
             if number == 1:
                 continue
-            raise UserError(place, f"the grade {columns[-1]!r} is not a number", "expected 0 or 1") from None
+            grade = math.nan
+        if not math.isfinite(grade):
+            raise UserError(place, f"the grade {columns[-1]!r} is not a number", "expected 0, 1, 2, ...")
         if grade > 0:
-            yield place, columns[0].strip(), columns[-2].strip()
+            yield place, columns[0].strip(), columns[-2].strip(), grade

@@ -87,13 +87,13 @@ def read_beir(folder: Path, variant: str, languages: tuple[str, ...] | None, int
         _check_judged(judged, qrels, language)
         for place, row in read_json_lines(find_file(path, "corpus.jsonl")):
             into.add_candidate(id_field(row, "_id", place), language, _titled(row, place), place)
-        asked = {query for _, query, _ in judged}  # BEIR's queries.jsonl holds those of the other splits too
+        asked = {query for _, query, *_ in judged}  # BEIR's queries.jsonl holds those of the other splits too
         for place, row in read_json_lines(find_file(path, "queries.jsonl")):
             query = id_field(row, "_id", place)
             if query in asked:
                 into.add_question(prefix + query, language, text_field(row, "text", place), place)
-        for place, query, item in judged:
-            into.add_relevant(prefix + query, item, place, within)
+        for place, query, item, grade in judged:
+            into.add_relevant(prefix + query, item, place, within, grade)
 
 
 def read_miracl(
@@ -110,8 +110,8 @@ def read_miracl(
             into.add_question(f"{language}:{query}", language, text, place)
         judged = list(read_qrels(qrels))
         _check_judged(judged, qrels, language)
-        for place, query, item in judged:
-            into.add_relevant(f"{language}:{query}", item, place, language)
+        for place, query, item, grade in judged:
+            into.add_relevant(f"{language}:{query}", item, place, language, grade)
         for shard in shards:
             for place, row in read_json_lines(shard):
                 into.add_candidate(id_field(row, "docid", place), language, _titled(row, place), place)
@@ -140,7 +140,7 @@ def _miracl(
     return found
 
 
-def _check_judged(judged: list[tuple[str, str, str]], path: Path, language: str) -> None:
+def _check_judged(judged: list[tuple[str, str, str, float]], path: Path, language: str) -> None:
     if not judged:
         raise UserError(
             str(path), f"names no relevant candidate for {language!r}", "drop the language, or check the file"
