@@ -53,9 +53,9 @@ SMALL_SEARCH = {
     "seeds": "seeds: [0]",
 }
 SIZES = (
-    "`run.yaml` is the README's with a one-layer model of width 16, 8 rows, 20 steps and 40 lines of data; the\n"
-    "search has 2 trials of 20 steps instead of 33. The seconds are not those of the README's sizes. Ok: exit 0\n"
-    "and no line with a warning beside the known ones, which the script lists: of pip, DeepSpeed's and\n"
+    "`run.yaml` is the README's with a one-layer model of width 16, 8 rows, 20 steps, 40 lines of data;\n"
+    "the search has 2 trials of 20 steps instead of 33. The seconds are not those of the README's sizes. Ok:\n"
+    "exit 0 and no line with a warning beside the known ones, which the script lists: of pip, DeepSpeed's and\n"
     "accelerate's launchers, and of the doctor where the Hugging Face hub cannot be reached."
 )
 #: What a reader would worry about. Not ours is what pip says of a machine's indexes, DeepSpeed's launcher of
