@@ -53,10 +53,10 @@ SMALL_SEARCH = {
     "seeds": "seeds: [0]",
 }
 SIZES = (
-    "`run.yaml` is the README's with a one-layer model of width 16, 8 rows, 20 steps, 40 lines of data;\n"
-    "the search has 2 trials of 20 steps instead of 33. The seconds are not those of the README's sizes. Ok:\n"
-    "exit 0 and no line with a warning beside the known ones, which the script lists: of pip, DeepSpeed's and\n"
-    "accelerate's launchers, and of the doctor where the Hugging Face hub cannot be reached."
+    "`run.yaml` is the README's with a one-layer model of width 16, 8 rows, 20 steps and 40 lines of data;\n"
+    "the search has 2 trials of 20 steps instead of 33. The seconds are not those of the README's sizes.\n"
+    '"ok": exit 0 and no line with a warning beside the known ones, which the script lists: of pip,\n'
+    "DeepSpeed's and accelerate's launchers, and of the doctor where the hub cannot be reached."
 )
 #: What a reader would worry about. Not ours is what pip says of a machine's indexes, DeepSpeed's launcher of
 #: a hostfile and an accelerator that it did not find, accelerate's of options left at their defaults, and the
