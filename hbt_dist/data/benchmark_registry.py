@@ -76,7 +76,7 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
     ),
     "beir": BenchmarkEntry(
         "trec", "read_beir", ("separate", "parallel"), "",
-        "a folder per language with corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB)",
+        "corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB), or a folder per language with them",
         files="beir_files",
     ),
     "jsonl": BenchmarkEntry(

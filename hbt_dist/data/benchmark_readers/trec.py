@@ -65,7 +65,7 @@ def beir_files(folder: Path, variant: str, languages: tuple[str, ...] | None) ->
     """The files that `read_beir` reads."""
     return [
         file
-        for path in _language_folders(folder, languages).values()
+        for path in _beir_folders(folder, languages).values()
         for file in (
             find_file(path, "corpus.jsonl"),
             find_file(path, "queries.jsonl"),
@@ -74,13 +74,35 @@ def beir_files(folder: Path, variant: str, languages: tuple[str, ...] | None) ->
     ]
 
 
+def is_one_data_set(folder: Path) -> bool:
+    """Whether a folder is one data set as BEIR publishes it, which doesn't say its language."""
+    return any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+
+
+def _beir_folders(folder: Path, languages: tuple[str, ...] | None) -> dict[str, Path]:
+    """Language -> folder: subfolders named by it, or the folder itself for the one language asked for."""
+    if not is_one_data_set(folder):
+        return _language_folders(folder, languages)
+    if languages is None or len(languages) != 1:
+        asked = "no language is named" if languages is None else f"{len(languages)} languages are asked for"
+        raise UserError(
+            str(folder),
+            f"holds one corpus.jsonl at its top, and {asked}",
+            "name the one language of its texts: --languages en, languages: [en] in a run file;\n"
+            "texts of several languages lie in a subfolder each: en/corpus.jsonl, fi/corpus.jsonl",
+        )
+    return {languages[0]: folder}
+
+
 def read_beir(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
     """Read `{language}/corpus.jsonl`, `{language}/queries.jsonl`, `{language}/qrels/test.tsv` (`.gz` too).
 
-    Variant `separate`: an id means something only inside its language. Variant `parallel`: the same id in two
-    languages is the same question or document in translation, so that relevance crosses languages.
+    The folder of one data set as BEIR and MTEB publish it, with these files at its top, is read where exactly
+    one language is asked for: the files don't say which it is. Variant `separate`: an id means something only
+    inside its language. Variant `parallel`: the same id in two languages is the same question or document in
+    translation, so that relevance crosses languages.
     """
-    for language, path in _language_folders(folder, languages).items():
+    for language, path in _beir_folders(folder, languages).items():
         prefix, within = (f"{language}:", language) if variant == "separate" else ("", None)
         qrels = find_file(path / "qrels", "test.tsv")
         judged = list(read_qrels(qrels))
