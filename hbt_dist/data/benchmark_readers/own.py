@@ -93,7 +93,7 @@ def read_exams(
     versions in other languages.
     """
     items: dict[tuple[str, str], str] = {}
-    for row in exams.read_rows(exams.find_file(folder), variant):
+    for row in exams.read_rows(exams.find_files(folder), variant):
         question_id = row.cluster or row.row_id
         into.add_question(question_id, row.language, row.question, row.place)
         for choice in sorted((row.answer, *row.other_choices)):  # ids must not tell the answer
