@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from hbt_dist.data.benchmark_builder import BenchmarkBuilder
 from hbt_dist.data.benchmark_readers.own import find_file
@@ -21,6 +20,7 @@ from hbt_dist.data.fields import (
     object_items,
     required,
     text_field,
+    titled_text,
 )
 from hbt_dist.data.files import kind_of, read_json_lines, read_lines
 from hbt_dist.data.languages import language_code
@@ -48,17 +48,6 @@ def _language_folders(folder: Path, languages: tuple[str, ...] | None, prefix: s
             str(folder), f"holds no folder named by a language, such as {prefix}en", "check the folder"
         )
     return chosen_languages(found, languages, "refuse", str(folder))
-
-
-def _titled(row: dict[str, Any], place: str) -> str:
-    """Title, a space, text; the title may be absent or empty, the text may be empty if there is a title."""
-    parts = []
-    for key in ("title", "text"):
-        value = row.get(key, "")
-        if not isinstance(value, str):
-            raise UserError(place, f"field {key!r} is {kind_of(value)}", "expected a text")
-        parts.append(value.strip())
-    return check_text(" ".join(part for part in parts if part), place, "title and text")
 
 
 def beir_files(folder: Path, variant: str, languages: tuple[str, ...] | None) -> list[Path]:
@@ -108,7 +97,7 @@ def read_beir(folder: Path, variant: str, languages: tuple[str, ...] | None, int
         judged = list(read_qrels(qrels))
         _check_judged(judged, qrels, language)
         for place, row in read_json_lines(find_file(path, "corpus.jsonl")):
-            into.add_candidate(id_field(row, "_id", place), language, _titled(row, place), place)
+            into.add_candidate(id_field(row, "_id", place), language, titled_text(row, place), place)
         asked = {query for _, query, _ in judged}  # BEIR's queries.jsonl holds those of the other splits too
         for place, row in read_json_lines(find_file(path, "queries.jsonl")):
             query = id_field(row, "_id", place)
@@ -136,7 +125,7 @@ def read_miracl(
             into.add_relevant(f"{language}:{query}", item, place, language)
         for shard in shards:
             for place, row in read_json_lines(shard):
-                into.add_candidate(id_field(row, "docid", place), language, _titled(row, place), place)
+                into.add_candidate(id_field(row, "docid", place), language, titled_text(row, place), place)
 
 
 def miracl_files(folder: Path, variant: str, languages: tuple[str, ...] | None) -> list[Path]:
