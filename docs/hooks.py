@@ -24,7 +24,7 @@ from hbt_dist.training.memory import state_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 _FILES = {"RunFile": RunFile, "SearchFile": SearchFile, "StudyFile": StudyFile}
-_MARK = re.compile(r"<!-- (settings|include|deepspeed): ([\w./]+) -->")
+_MARK = re.compile(r"<!-- (settings|include|deepspeed|reader): ([\w./]+) -->")
 _MODELS = {
     "multilingual E5 small, 118 M": 118e6,
     "XLM-R base, 278 M": 278e6,
@@ -53,6 +53,8 @@ def _filled(mark: re.Match[str]) -> str:
     if kind == "include":
         title, _, text = (ROOT / name).read_text("utf-8").partition("\n")
         return f"#{title}\n{text}"  # one level below the page's own title
+    if kind == "reader":  # as a comment, which GitHub doesn't show, where mkdocstrings' own mark is raw text
+        return f"::: {name}\n    options: {{members: false, heading_level: 3, show_root_heading: true}}"
     return deepspeed_choices()
 
 

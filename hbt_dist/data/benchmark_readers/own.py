@@ -1,4 +1,4 @@
-"""Question to passage: the package's own JSON Lines, the en-fi SQuAD, EXAMS and Belebele.
+"""Question to passage: the package's own JSON Lines, `squad-en-fi`, EXAMS and Belebele.
 
 Your own benchmark is a folder with
 
