@@ -30,7 +30,7 @@ from hbt_dist.training.memory import state_bytes
 ROOT = Path(__file__).resolve().parents[1]
 _FILES = {"RunFile": RunFile, "SearchFile": SearchFile, "StudyFile": StudyFile}
 _MARK = re.compile(
-    r"<!-- (settings|include|deepspeed): ([\w./]+) -->(?:\n\n(?:(?!<!--).)*<!-- end -->)?", re.DOTALL
+    r"<!-- (settings|include|deepspeed|reader): ([\w./]+) -->(?:\n\n(?:(?!<!--).)*<!-- end -->)?", re.DOTALL
 )
 _MODELS = {
     "multilingual E5 small, 118 M": 118e6,
@@ -60,6 +60,8 @@ def _filled(mark: re.Match[str]) -> str:
     if kind == "include":
         title, _, text = (ROOT / name).read_text("utf-8").partition("\n")
         return f"#{title}\n{text}"  # one level below the page's own title
+    if kind == "reader":  # as a comment, which GitHub doesn't show, where mkdocstrings' own mark is raw text
+        return f"::: {name}\n    options: {{members: false, heading_level: 3, show_root_heading: true}}"
     return deepspeed_choices()
 
 
@@ -67,7 +69,7 @@ def written(markdown: str) -> str:
     """A page with every table of the typed files in its place, as the repository has it."""
 
     def table(mark: re.Match[str]) -> str:
-        if mark[1] == "include":
+        if mark[1] in ("include", "reader"):
             return mark[0]
         return f"<!-- {mark[1]}: {mark[2]} -->\n\n{_filled(mark)}\n\n<!-- end -->"
 

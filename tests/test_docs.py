@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,15 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import BaseModel
 
 import hbt_dist
 import hbt_dist.analysis
+from hbt_dist.batching.config import BatchSettings
 from hbt_dist.config import RunFile
-from hbt_dist.data.config import OPTIONS
+from hbt_dist.data.config import OPTIONS, DataSettings, SourceSettings
+from hbt_dist.data.training_readers import open_source
 from hbt_dist.evaluation.typology import DISTANCES, _table, language_distances
 from tests.analysis.made_search import write_search
 
@@ -197,3 +201,44 @@ def test_every_exported_name_is_there() -> None:
         assert getattr(hbt_dist, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hbt_dist.nothing
+
+
+def test_the_run_files_of_the_data_page_are_valid() -> None:
+    page = (ROOT / "docs" / "data.md").read_text("utf-8")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
+    assert len(blocks) == 4
+    for block in blocks:
+        assert block.keys() <= {"data", "batches"}
+        DataSettings.model_validate(block["data"])
+        BatchSettings.model_validate(block.get("batches", {"global_batch_size": 8}))
+
+
+def test_the_data_page_shows_every_format_and_reader_without_mkdocs() -> None:
+    """On GitHub, which doesn't know mkdocstrings, its marks would be raw text where the formats belong."""
+    page = (ROOT / "docs" / "data.md").read_text("utf-8")
+    assert ":::" not in page
+    for name in (*OPTIONS, "beir"):
+        assert f"| `{name}`" in page, name
+    named = set(re.findall(r"<!-- reader: hbt_dist\.data\.(\w+\.\w+) -->", page))
+    for room in ("training_readers", "benchmark_readers"):
+        modules = {f"{room}.{path.stem}" for path in (ROOT / "hbt_dist/data" / room).glob("*.py")}
+        without_files = {f"{room}.{one}" for one in ("__init__", "base", "sample", "tables")}
+        assert modules - without_files == {one for one in named if one.startswith(room)}
+    shown = load_hooks().on_page_markdown(page)
+    assert "::: hbt_dist.data.training_readers.jsonl" in shown
+
+
+def test_the_example_lines_of_the_data_page_are_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "data.md").read_text("utf-8")
+    lines = [line for line in re.findall(r"`(\{.*?\})`(?=[ ,])", page) if line.startswith('{"')]
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) >= 12
+    first, flag = rows[0], rows[1]
+    columns = {"question": "query", "passage": "pos", "negatives": "neg", "language": "en"}
+    for row, options in ((first, {}), (flag, {"columns": columns})):
+        (tmp_path / "train.jsonl").write_text(json.dumps(row), "utf-8")
+        path = str(tmp_path / "train.jsonl")
+        source = SourceSettings(name="one", format="jsonl", path=path, **options)  # type: ignore[arg-type]
+        (found,) = open_source(source, None, "refuse").records()
+        assert found.question["en"] == "Where is Turku?"
+        assert found.passage["en"] == "Turku is in Finland."

@@ -1,4 +1,4 @@
-"""Share of padding in length-sorted chunks and in chunks of random order, on the English-Finnish SQuAD data.
+"""Share of padding in length-sorted chunks and in chunks of random order, on `squad-en-fi`.
 
     HBT_DIST_DATA=... python benchmarks/batching/padding.py --scratch /tmp/padding --out benchmarks/results
 
@@ -117,7 +117,8 @@ def main() -> None:
     (options.out / "batching_padding.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     head = list(results[0])
     lines = [
-        "# Share of padding among the tokens that the encoder computes (English-Finnish SQuAD)",
+        "# Share of padding among the tokens that the encoder computes (SQuAD in Finnish and "
+        "back-translated English)",
         "",
         f"Made by `benchmarks/batching/padding.py`: means of {STEPS} hybrid batches (alpha 0.5), rank 0,",
         "texts cut at 64 (question) and 256 (passage) tokens. chunk: rows encoded at once; sorted: chunks",

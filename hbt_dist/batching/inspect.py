@@ -18,6 +18,7 @@ from hbt_dist.batching.code_switching.switching import SwitchCounts
 from hbt_dist.batching.corpus_view import PlanCorpus, TextCorpus
 from hbt_dist.batching.inspect_tables import Cell, Table, render_tables
 from hbt_dist.batching.keyed import Floats
+from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.tokens import TokenStore
 
@@ -64,7 +65,7 @@ def inspect(
         rows: rows of the step to show.
     """
     return Inspection(
-        corpus=[*_corpus_tables(plan.corpus), *_length_tables(plan.corpus, tokens, texts)],
+        corpus=[*_corpus_tables(plan), *_length_tables(plan.corpus, tokens, texts)],
         plan=[*_plan_tables(plan, total_steps), *_switching_tables(plan, total_steps, texts)],
         step=[] if step is None else [_step_table(plan, plan.batch(step), texts, rows)],
     )
@@ -79,12 +80,14 @@ def render(inspection: Inspection, width: int | None = None) -> str:
     return render_tables(inspection.tables(), width)
 
 
-def _corpus_tables(corpus: PlanCorpus) -> list[Table]:
+def _corpus_tables(plan: BatchPlan) -> list[Table]:
+    corpus = plan.corpus
     cells = np.bincount(corpus.example_cell, minlength=len(corpus.cell_questions))
     questions, passages = np.asarray(corpus.cell_questions), np.asarray(corpus.cell_passages)
     group_sizes = np.bincount(corpus.example_group)
     group_sizes = group_sizes[group_sizes > 0]
     total = corpus.num_examples
+    unused = unused_negatives(corpus, plan.settings.hard_negatives.count)
     overview = Table(
         "Corpus",
         ("examples", "passages", "groups", "examples in the largest group", "hard negatives per example"),
@@ -97,7 +100,8 @@ def _corpus_tables(corpus: PlanCorpus) -> list[Table]:
                 float(corpus.negative_offsets[-1]) / max(total, 1),
             )
         ],
-        "The examples of a group may not meet in a batch: one passage, its translations, equal texts.",
+        "The examples of a group may not meet in a batch: one passage, its translations, equal texts."
+        + (f"\n{unused}" if unused else ""),
     )
     languages: list[tuple[Cell, ...]] = []
     for index, name in enumerate(corpus.languages):

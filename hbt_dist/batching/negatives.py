@@ -25,6 +25,14 @@ Int32s = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
 
+def unused_negatives(corpus: PlanCorpus, count: int) -> str:
+    """One line if the corpus has hard negatives and the batches, with `count` per row, take none; else ""."""
+    held = int(corpus.negative_offsets[-1])
+    if count or not held:
+        return ""
+    return f"{held:,} hard negatives are not used: batches.hard_negatives.count is 0"
+
+
 def hard_negatives(
     corpus: PlanCorpus, holders: Holders, example: Int64s, group: Int64s, language: Int32s, key: int
 ) -> tuple[Int64s, Bools]:

@@ -16,6 +16,7 @@ from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.streams import Streams
 from hbt_dist.errors import UserError
 from hbt_dist.extensions import is_own
+from hbt_dist.progress import counted
 
 _LANGUAGES_TRIED = 4
 _NAMED = 6
@@ -39,16 +40,21 @@ def refuse_shortfall(capacity: Capacity) -> None:
     datasets = sorted({capacity.corpus.datasets[dataset] for dataset in lacking.choices[:, 0]})
     raise UserError(
         "batches.global_batch_size",
-        f"{need}, for which {_listed(datasets)} has only {lacking.groups:,} passages that may meet in a "
-        "batch",
-        ", or\n".join([*_remedies(capacity, lacking), "add data"]),
+        f"{need}, for which {_listed(datasets)} has only {counted(lacking.groups, 'passage')} that may meet "
+        "in a batch",
+        ", or\n".join([*_remedies(capacity, lacking), _more(lacking)]),
     )
+
+
+def _more(lacking: Shortfall) -> str:
+    """What data would help; with less than two passages no batch has anything to contrast."""
+    return "add data" if lacking.groups > 1 else "add data: a batch needs two such passages at least"
 
 
 def _remedies(capacity: Capacity, lacking: Shortfall) -> Iterator[str]:
     """Return those that work."""
     largest = capacity.largest_batch()
-    if largest:
+    if largest > 1 or (largest and capacity.settings.hard_negatives.count):  # else nothing to contrast with
         yield f"lower global_batch_size to {largest:,} at most"
     settings = capacity.settings
     if settings.datasets.per == "batch":

@@ -87,7 +87,8 @@ def joint_share(corpus: PlanCorpus, cells: Cells, settings: BatchSettings, index
             place,
             "the corpus holds no example for it",
             f"languages of the corpus: {', '.join(corpus.languages)}; "
-            + _NEEDS.get(entry.kind, "needs examples in the pairs that the function gives"),
+            + _NEEDS.get(entry.kind, "needs examples in the pairs that the function gives")
+            + f"\n{_without(entry.kind, settings)}, or add such examples{_SUCH.get(entry.kind, '')}",
         )
     weights = _pair_weights(entry, settings, corpus, cells, (question, passage, sizes), place)
     keep = weights > 0
@@ -117,6 +118,17 @@ _NEEDS = {
     "crosslingual": "needs examples with the question in one language and the passage in another",
     "any_pair": "needs examples with a question and a passage",
 }
+
+_SUCH = {"crosslingual": ": translations of question or passage, or a source across languages"}
+_ALPHA_WITHOUT = {"monolingual": 0, "crosslingual": 1}
+
+
+def _without(kind: str, settings: BatchSettings) -> str:
+    """What to set so that there are no batches of a kind."""
+    if settings.mixture is not None or kind not in _ALPHA_WITHOUT:
+        return f"leave {kind} out of batches.mixture"
+    other = "monolingual" if kind == "crosslingual" else "crosslingual"
+    return f"set batches.alpha: {_ALPHA_WITHOUT[kind]} ({other} batches only)"
 
 
 def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[Int64s, Int64s]:

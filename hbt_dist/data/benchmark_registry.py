@@ -44,7 +44,7 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
     ),
     "squad-parallel": BenchmarkEntry(
         "own", "read_squad_parallel", VARIANTS, "squad-en-fi",
-        "question to passage, held-out articles of the en-fi SQuAD",
+        "question to passage, held-out articles of SQuAD in Finnish and back-translated English",
     ),
     "exams": BenchmarkEntry(
         "own", "read_exams", VARIANTS, "exams",
@@ -76,7 +76,7 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
     ),
     "beir": BenchmarkEntry(
         "trec", "read_beir", ("separate", "parallel"), "",
-        "a folder per language with corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB)",
+        "corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB), or a folder per language with them",
         files="beir_files",
     ),
     "jsonl": BenchmarkEntry(

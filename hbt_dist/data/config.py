@@ -27,7 +27,7 @@ Missing = Literal["refuse", "skip"]
 #: The options that mean something for a format, besides name, format, languages and limit.
 OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "jsonl": frozenset({"path", "missing"}),
+        "jsonl": frozenset({"path", "missing", "columns"}),
         "parquet": frozenset({"path", "missing", "columns"}),
         "squad-parallel": frozenset({"path", "missing", "split"}),
         "squad": frozenset({"path", "missing"}),
@@ -50,9 +50,11 @@ def options_of(format_name: str) -> frozenset[str]:
 
 
 class ColumnSettings(Settings):
-    """Which column of a table holds what; `{language}` in a name stands for each language code."""
+    """Which column of a table, or field of a JSON line, holds what; `{language}` stands for each code."""
 
-    example_id: str | None = Field(None, description="Column of the example's id; none: the row number.")
+    example_id: str | None = Field(
+        None, description="Column of the example's id; none: the number of the row, from 0."
+    )
     passage_id: str | None = Field(
         None, description="Column of the passage's id; none: passages with equal texts are one passage."
     )
@@ -61,18 +63,27 @@ class ColumnSettings(Settings):
         description="Column of the question: an object of texts by language, or one column per language "
         "named with {language}, e.g. question_{language}, or a plain text column when language is given.",
     )
-    passage: str = Field("passage", description="Column of the passage, written like question.")
+    passage: str = Field(
+        "passage",
+        description="Column of the passage, written like question; or objects of docid, title and text; or "
+        "a list of passages, each of which makes an example.",
+    )
     negatives: str | None = Field(
         "negatives",
-        description="Column of the hard negatives, a list of texts by language or of plain texts.",
+        description="Column of the hard negatives, written like passage, a list or one of them.",
     )
     language: str | None = Field(
         None,
         description="The one language of question and passage, where they are plain text columns; none: "
         "the columns hold several languages.",
     )
+    passage_language: str | None = Field(
+        None,
+        description="The one language of plain passages and negatives, where it is another than the "
+        "question's; none: language.",
+    )
 
-    @field_validator("language")
+    @field_validator("language", "passage_language")
     @classmethod
     def _code(cls, value: str | None) -> str | None:
         return None if value is None else language_codes([value])[0]
@@ -86,10 +97,11 @@ class SourceSettings(Settings):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
     format: Format | OwnName = Field(
-        description="jsonl: one example per line (hbt_dist/data/training_readers/jsonl.py); parquet, hub: "
-        "tables with a column mapping; squad-parallel: passages.jsonl.gz and questions.jsonl.gz; squad: one "
-        "SQuAD file per language, parallel by question id; mkqa, exams, ntrex: the public data sets; "
-        "sample: the embedded sample. module:function: a reader of your own (docs/extending.md).",
+        description="jsonl: one example per line (hbt_dist/data/training_readers/jsonl.py), or lines of any "
+        "form with columns; parquet, hub: tables with a column mapping; squad-parallel: passages.jsonl.gz "
+        "and questions.jsonl.gz; squad: one SQuAD file per language, parallel by question id; mkqa, exams, "
+        "ntrex: the public data sets; sample: the embedded sample. module:function: a reader of your own "
+        "(docs/extending.md).",
     )
     path: str | None = Field(
         None,
@@ -116,7 +128,8 @@ class SourceSettings(Settings):
         "answer; weak positives, as many answers are the English name in every language.",
     )
     columns: ColumnSettings = Field(
-        default=ColumnSettings.model_construct(), description="Column mapping of parquet and hub tables."
+        default=ColumnSettings.model_construct(),
+        description="Column mapping of parquet and hub tables, and of JSON lines of another form.",
     )
     hub_config: str | None = Field(
         None, description="Configuration (subset) of a hub data set; none: its only one."

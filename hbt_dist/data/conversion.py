@@ -62,6 +62,8 @@ def _identity(
     chosen = source.model_dump(mode="json", exclude={"path", "languages", "missing"})
     if not source.options:  # younger than the corpora that have none
         del chosen["options"]
+    if source.columns.passage_language is None:
+        del chosen["columns"]["passage_language"]
     return {
         **chosen,
         "languages": settings.languages_of(source),

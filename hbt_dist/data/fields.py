@@ -43,6 +43,17 @@ def text_field(row: Mapping[str, Any], key: str, place: str) -> str:
     return check_text(required(row, key, place), place, f"field {key!r}")
 
 
+def titled_text(row: Mapping[str, Any], place: str) -> str:
+    """Title, a space, text; the title may be absent or empty, the text may be empty if there is a title."""
+    parts = []
+    for key in ("title", "text"):
+        value = row.get(key)
+        if value is not None and not isinstance(value, str):
+            raise UserError(place, f"field {key!r} is {kind_of(value)}", "expected a text")
+        parts.append((value or "").strip())
+    return check_text(" ".join(part for part in parts if part), place, "title and text")
+
+
 def id_field(row: Mapping[str, Any], key: str, place: str) -> str:
     """The id under `key`: a text, or a whole number that is taken as text."""
     value = required(row, key, place)

@@ -1,8 +1,8 @@
 """Reading text files so that every mistake in them is named by file, line and remedy.
 
-Files stream line by line; `.gz` and `.dz` (dictzip) are decompressed on the way. Only `UserError` leaves
-these functions, whatever the bytes are: missing file, folder instead of file, damaged gzip, bytes that aren't
-UTF-8, malformed JSON, JSON nested beyond reason.
+Files stream line by line; `.gz` and `.dz` (dictzip) are decompressed on the way, a `.tar.gz` of one file is
+unpacked too. Only `UserError` leaves these functions, whatever the bytes are: missing file, folder instead of
+file, damaged gzip, bytes that aren't UTF-8, malformed JSON, JSON nested beyond reason.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +24,13 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for reading, decompressing `.gz` and `.dz`; errors of the file become `UserError`."""
+    """Open `path` for reading, decompressing by its ending; errors of the file become `UserError`."""
     try:
         with path.open("rb") as raw:
-            if path.suffix in {".gz", ".dz"}:
+            if path.name.endswith(".tar.gz"):
+                with tarfile.open(fileobj=raw, mode="r:gz") as archive:
+                    yield _only_member(archive, path)
+            elif path.suffix in {".gz", ".dz"}:
                 with gzip.GzipFile(fileobj=raw) as unpacked:
                     yield cast(BinaryIO, unpacked)
             else:
@@ -39,12 +43,22 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise UserError(
             str(path), "the gzip file ends too early", "it was cut off: copy or download it again"
         ) from None
-    except (gzip.BadGzipFile, zlib.error) as error:
+    except (gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
         raise UserError(
             str(path), f"not a readable gzip file ({error})", "copy or download it again, or rename it"
         ) from None
     except OSError as error:
         raise UserError(str(path), f"cannot be read ({error.strerror or error})") from None
+
+
+def _only_member(archive: tarfile.TarFile, path: Path) -> BinaryIO:
+    """The file of an archive that holds one, beside what macOS adds (`._name`)."""
+    members = [one for one in archive if one.isfile() and not Path(one.name).name.startswith("._")]
+    if len(members) != 1:
+        raise UserError(
+            str(path), f"holds {len(members)} files", "expected an archive of one file: unpack it"
+        )
+    return cast(BinaryIO, archive.extractfile(members[0]))
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -65,9 +65,9 @@ ELSEWHERE: Mapping[str, str] = MappingProxyType({
     "xquad-r": "github.com/google-research-datasets/lareqa, folder xquad-r (the hub's copy has no sentences)",
     "mlqa-r": "github.com/google-research-datasets/lareqa, folder mlqa-r of commit 354d67d",
     "ntrex": "github.com/MicrosoftTranslator/NTREX, folder NTREX-128 and DOCUMENT_IDS.tsv",
-    "mkqa": "github.com/mia-workshop/MIA-Shared-Task-2022, joined by question",
+    "mkqa": "github.com/apple/ml-mkqa, dataset/mkqa.jsonl.gz",
     "mewsli-x": "github.com/google-research/google-research, dense_representations_for_entity_retrieval/mel",
-    "exams": "github.com/mhardalov/exams-qa",
+    "exams": "github.com/mhardalov/exams-qa, folder data/exams",
 })  # fmt: skip
 
 

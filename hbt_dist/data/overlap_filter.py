@@ -3,7 +3,8 @@
 A record is dropped if its question or its passage matches a text of a benchmark in any language that both
 have (`hbt_dist.data.leakage`); hard negatives that match are taken out of the records that stay. What happens
 to a record depends on it and on the benchmarks alone, not on other records. Benchmarks are read in all of
-their languages, whatever the run trains or evaluates on: a text in translation is a leak all the same.
+their languages, whatever the run trains or evaluates on: a text in translation is a leak all the same. Only a
+BEIR folder that does not say its language is read in the one that it is given.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hbt_dist.data.benchmark import benchmark_folder, load_benchmark
+from hbt_dist.data.benchmark import Benchmark, benchmark_folder, load_benchmark
+from hbt_dist.data.benchmark_readers.trec import is_one_data_set
 from hbt_dist.data.benchmark_registry import BENCHMARKS
 from hbt_dist.data.config import BenchmarkSettings
 from hbt_dist.data.leakage import BATCH, RULES, Kind, OverlapIndex
@@ -48,7 +50,21 @@ def identity_of(benchmark: BenchmarkSettings, digest: Callable[[Path], str]) -> 
     content = hashlib.sha256()
     for path in files:
         content.update(f"{path.relative_to(folder).as_posix()}\0{digest(path)}\0".encode())
+    if (languages := _languages_needed(benchmark)) is not None:
+        identity["languages"] = languages
     return {**identity, "rules": RULES, "files": content.hexdigest()}
+
+
+def _load(benchmark: BenchmarkSettings) -> Benchmark:
+    languages = _languages_needed(benchmark)
+    return load_benchmark(benchmark.name, benchmark.data_dir, benchmark.variant, languages)
+
+
+def _languages_needed(benchmark: BenchmarkSettings) -> tuple[str, ...] | None:
+    """The languages without which a benchmark cannot be read; None: it says them itself."""
+    if benchmark.name != "beir" or benchmark.data_dir is None:
+        return None
+    return benchmark.languages if is_one_data_set(Path(benchmark.data_dir).expanduser()) else None
 
 
 @dataclass
@@ -74,7 +90,7 @@ class OverlapFilter:
         Raises:
             UserError: a benchmark cannot be read.
         """
-        found = [load_benchmark(one.name, one.data_dir, one.variant) for one in benchmarks]
+        found = [_load(one) for one in benchmarks]
         self._index = OverlapIndex(found, [one.label for one in benchmarks])
 
     def keep(self, records: Sequence[TrainingRecord], counts: OverlapCounts) -> list[TrainingRecord]:

@@ -6,7 +6,7 @@ What is held out (`eval`) is the data set's own business: the readers say how. `
 SHA-256 of the id of the document (the unit that must not be torn: an NTREX document, a SQuAD article, an MKQA
 question, an EXAMS cluster). Hashing the id keeps a document where it is when others are added or left out,
 at the price of halves that are only about equal: NTREX 15 and 20 documents (194 and 427 sentences), MKQA 847
-and 911 questions, en-fi SQuAD 11 and 5 articles.
+and 911 questions, `squad-en-fi` 11 and 5 articles.
 
 Choose settings on `dev`, report `test`; `eval` is for models that were chosen on neither.
 """

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.batching.code_switching.switcher import Switcher
+from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.config import RunFile
+from hbt_dist.data.conversion import overlap_text
 from hbt_dist.data.corpus import Corpus, build_corpus
 from hbt_dist.encoder import LoadedEncoder
 from hbt_dist.errors import UserError
@@ -96,8 +98,18 @@ def start_digest(run: RunFile) -> str | None:
     return digest.hexdigest()
 
 
+def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
+    """What is left out of the data, cut or not used, in a line each, said once per start."""
+    unused = unused_negatives(prepared.corpus, run.batches.hard_negatives.count)
+    return [
+        *overlap_text(prepared.corpus).splitlines(),
+        *([unused] if unused else []),
+        *describe_texts(prepared.tokens),
+    ]
+
+
 def describe_texts(tokens: TokenStore) -> list[str]:
-    """One line per role whose texts were cut at the length limit, said once per start."""
+    """One line per role whose texts were cut at the length limit."""
     lines = []
     for role in ROLES:
         reports = [report for report in tokens.reports if report.role == role and report.truncated]

@@ -30,7 +30,6 @@ from hbt_dist.config import RunFile, own_facts
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.kernels import check_kernel
 from hbt_dist.contrastive.world import World
-from hbt_dist.data.conversion import overlap_text
 from hbt_dist.errors import UserError
 from hbt_dist.progress import counted
 from hbt_dist.runtime import Request, Runtime
@@ -54,7 +53,7 @@ from hbt_dist.training.model_card import model_card
 from hbt_dist.training.one_step import train_step
 from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.out_of_memory import full_memory_explained
-from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare, start_digest
+from hbt_dist.training.preparation import Prepared, describe_data, model_facts, prepare, start_digest
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.selfcheck import require_self_check
@@ -344,8 +343,7 @@ class _Training:
             f"{counted(engine['world_size'], 'worker')} on {_device_name(self.world.device)}; "
             f"global batch {run.batches.global_batch_size}, "
             f"{run.training.steps} steps",
-            *overlap_text(corpus).splitlines(),
-            *describe_texts(self.prepared.tokens),
+            *describe_data(run, self.prepared),
         ]
 
 

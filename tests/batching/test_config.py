@@ -100,8 +100,20 @@ def test_settings_that_the_corpus_cannot_give(block: dict[str, Any], place: str,
 def test_a_kind_without_weight_needs_no_data() -> None:
     corpus = parallel_corpus(num_languages=1)
     assert BatchPlan(corpus, settings(alpha=1.0), 0).batch(0).kind == "monolingual"
-    with pytest.raises(UserError, match="question in one language and the passage in another"):
+    with pytest.raises(UserError, match="question in one language and the passage in another") as caught:
         BatchPlan(corpus, settings(alpha=0.5), 0)
+    assert "set batches.alpha: 1 (monolingual batches only), or add such examples" in caught.value.expected
+    with pytest.raises(UserError, match=r"leave crosslingual out of batches\.mixture, or add such examples"):
+        BatchPlan(corpus, settings(mixture={"monolingual": 1, "crosslingual": 1}), 0)
+
+
+def test_sentences_alone_train_without_monolingual_batches() -> None:
+    """Their question and passage are one text in a language: MKQA, NTREX."""
+    corpus = parallel_corpus()
+    corpus.alignment = (True,)
+    assert BatchPlan(corpus, settings(alpha=0.0), 0).batch(0).kind == "crosslingual"
+    with pytest.raises(UserError, match=r"set batches\.alpha: 0 \(crosslingual batches only\)"):
+        BatchPlan(corpus, settings(), 0)
 
 
 def test_resume_under_another_plan_is_refused_with_what_changed() -> None:

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.inspect import Table, inspect, render
+from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.data.config import DataSettings
 from hbt_dist.data.corpus import build_corpus
@@ -78,6 +79,21 @@ def test_shares_of_the_plan(mixing: str) -> None:
     assert max(map(len, text.splitlines())) <= 100
     assert "en-en" in text
     json.dumps(report.as_dict())
+
+
+def test_negatives_that_no_batch_takes_are_told() -> None:
+    corpus = parallel_corpus(most_negatives=3)
+    notes = []
+    for count in (0, 1):
+        block = {"global_batch_size": 8, "hard_negatives": {"count": count}}
+        plan = BatchPlan(corpus, BatchSettings.model_validate(block), 0)
+        notes.append(table(inspect(plan, 10).corpus, "Corpus").note)
+    assert (
+        f"{len(corpus.negatives):,} hard negatives are not used: batches.hard_negatives.count is 0"
+        in notes[0]
+    )
+    assert "not used" not in notes[1]
+    assert unused_negatives(parallel_corpus(), 0) == ""
 
 
 def test_texts_and_lengths_of_a_real_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

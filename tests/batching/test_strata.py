@@ -222,6 +222,20 @@ def test_pairs_that_the_data_cannot_give_are_refused_with_remedies_that_work() -
         plan_of(corpus, 11, alpha=0.0)
 
 
+@pytest.mark.parametrize("kind", ["monolingual", "crosslingual"])
+def test_a_batch_of_one_row_is_no_remedy(kind: str) -> None:
+    """It would be refused as well, having nothing to contrast with, unless it has hard negatives."""
+    block: dict[str, object] = {"global_batch_size": 64, "alpha": 1.0 if kind == "monolingual" else 0.0}
+    corpus = corpus_of([("ab", 1)])
+    with pytest.raises(UserError) as caught:
+        BatchPlan(corpus, BatchSettings.model_validate(block), 0)
+    assert "has only 1 passage that may meet" in caught.value.found
+    assert caught.value.expected == "add data: a batch needs two such passages at least"
+    block["hard_negatives"] = {"count": 1}
+    with pytest.raises(UserError, match="lower global_batch_size to 1 at most"):
+        BatchPlan(corpus, BatchSettings.model_validate(block), 0)
+
+
 def test_a_dataset_that_is_too_small_for_its_weight_is_refused() -> None:
     corpus = parallel_corpus(400, 3, 3, dataset_sizes=(40, 1))
     weights = {"datasets": {"weights": {"set0": 1, "set1": 1}}}
@@ -245,7 +259,8 @@ def test_every_remedy_works(seed: int, block: dict[str, object], rows: int) -> N
         plan = BatchPlan(corpus, BatchSettings.model_validate(whole), 0)
     except UserError as error:
         tried = remedies(error, whole, list(corpus.languages))
-        assert tried
+        only_more_data = "a batch needs two" in error.expected
+        assert tried or only_more_data
         for one in tried:
             check_rows(corpus, BatchPlan(corpus, BatchSettings.model_validate(one), 0).batch(3))
         return

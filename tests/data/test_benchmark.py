@@ -379,6 +379,26 @@ def test_beir(write_lines: Write, tmp_path: Path) -> None:
         load_benchmark("beir", tmp_path, languages=["sv"])
 
 
+def test_beir_of_one_language(write_lines: Write, tmp_path: Path) -> None:
+    """A data set as BEIR's downloads have it, with the files at the top of its folder."""
+    write_lines(
+        "nfcorpus/corpus.jsonl", [{"_id": "d1", "title": "T", "text": "one"}, {"_id": "d2", "text": "x"}]
+    )
+    write_lines("nfcorpus/queries.jsonl", [{"_id": "1", "text": "which"}])
+    write_lines("nfcorpus/qrels/test.tsv", ["query-id\tcorpus-id\tscore", "1\td1\t1"])
+    folder = tmp_path / "nfcorpus"
+    benchmark = load_benchmark("beir", folder, languages=["eng"])
+    assert benchmark.languages == ("en",)
+    assert list(benchmark.candidate_texts) == ["T one", "x"]
+    assert benchmark.pair_counts().tolist() == [[1]]
+    with pytest.raises(
+        UserError, match=r"no language is named\s+name the one language of its texts: --languages en"
+    ):
+        load_benchmark("beir", folder)
+    with pytest.raises(UserError, match="2 languages are asked for"):
+        load_benchmark("beir", folder, languages=["en", "fi"])
+
+
 def test_miracl(write_lines: Write, tmp_path: Path) -> None:
     for language in ("fi", "sw"):
         stem = f"miracl/miracl-v1.0-{language}"

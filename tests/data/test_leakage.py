@@ -286,6 +286,22 @@ def test_unknown_benchmarks_are_refused(
         build_corpus(wrong, tmp_path / "cache")
 
 
+def test_a_beir_folder_is_kept_out_in_the_language_it_is_given(
+    tmp_path: Path, leaky: Path, write_lines: Callable[..., Path]
+) -> None:
+    write_lines("beir/corpus.jsonl", [{"_id": "d1", "title": "", "text": SENTENCES["fi"]}])
+    write_lines("beir/queries.jsonl", [{"_id": "1", "text": "which"}])
+    write_lines("beir/qrels/test.tsv", ["1\td1\t1"])
+    folders = set()
+    for language, number in (("fi", 9), ("sv", 10)):
+        benchmark = BenchmarkSettings(name="beir", data_dir=str(tmp_path / "beir"), languages=(language,))
+        data = settings(leaky, None).model_copy(update={"exclude_overlap_with": (benchmark,)})
+        corpus = build_corpus(data, tmp_path / "cache")
+        assert corpus.num_examples == number
+        folders.add(corpus.folder)
+    assert len(folders) == 2
+
+
 def test_the_run_file_names_benchmarks_to_keep_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = load_run("quickstart", ["data.exclude_overlap_with=[{name: jsonl, data_dir: own}, {name: sample}]"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from hbt_dist.encoder import Encoder, LoadedEncoder, TextSettings
 from hbt_dist.errors import UserError
 from hbt_dist.modeling import check_positions
 from hbt_dist.training import chunk_size
-from hbt_dist.training.preparation import check_similarity
+from hbt_dist.training.preparation import check_similarity, describe_data
 from tests.helpers.runs import tiny_run
 
 
@@ -34,6 +35,15 @@ def test_a_batch_without_anything_to_contrast_with_is_refused(tmp_path: Path) ->
         run_with(tmp_path, batches=alone)
     with_negatives = {**alone, "hard_negatives": {"count": 1}}
     run_with(tmp_path, batches=with_negatives, loss__equation="paper_eq1")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_start_tells_that_hard_negatives_are_not_used(count: int, tmp_path: Path) -> None:
+    run = run_with(tmp_path, batches={"global_batch_size": 4, "hard_negatives": {"count": count}})
+    corpus = SimpleNamespace(manifest={}, negative_offsets=[0, 2, 5])
+    prepared: Any = SimpleNamespace(corpus=corpus, tokens=SimpleNamespace(reports=[]))
+    told = ["5 hard negatives are not used: batches.hard_negatives.count is 0"]
+    assert describe_data(run, prepared) == (told if count == 0 else [])
 
 
 def loaded(kind: type[Any], config: transformers.PretrainedConfig, text: TextSettings) -> LoadedEncoder:

@@ -1,4 +1,4 @@
-"""Question to passage: the package's own JSON Lines, the en-fi SQuAD, EXAMS and Belebele.
+"""Question to passage: the package's own JSON Lines, `squad-en-fi`, EXAMS and Belebele.
 
 Your own benchmark is a folder with
 
@@ -108,7 +108,7 @@ def read_exams(
     versions in other languages.
     """
     items: dict[tuple[str, str], str] = {}
-    for row in exams.read_rows(exams.find_file(folder), variant):
+    for row in exams.read_rows(exams.find_files(folder), variant):
         question_id = row.cluster or row.row_id
         into.add_question(question_id, row.language, row.question, row.place)
         for choice in sorted((row.answer, *row.other_choices)):  # ids must not tell the answer

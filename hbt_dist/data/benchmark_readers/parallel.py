@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hbt_dist.data.benchmark_builder import BenchmarkBuilder
-from hbt_dist.data.fields import check_text, texts_field
+from hbt_dist.data.fields import check_text
 from hbt_dist.data.files import read_lines
 from hbt_dist.data.languages import language_code
 from hbt_dist.data.splits import Split
@@ -38,10 +38,10 @@ def read_ntrex(
 def read_mkqa(
     folder: Path, variant: Split, languages: tuple[str, ...] | None, into: BenchmarkBuilder
 ) -> None:
-    """Read MKQA questions; variant `eval` is the questions with answers, which training leaves out."""
+    """Read MKQA questions, of either layout; variant `eval` is the 1,758 that training leaves out."""
     into.own_text_relevant = True
-    for place, identity, row in mkqa.read_rows(mkqa.find_files(folder, variant), variant):
-        _add_versions(identity, texts_field(row, "question", place), place, None, into)
+    for place, identity, texts in mkqa.read_questions(mkqa.find_files(folder, variant), variant):
+        _add_versions(identity, texts, place, None, into)
 
 
 def _add_versions(

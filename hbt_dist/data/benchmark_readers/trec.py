@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from hbt_dist.data.benchmark_builder import BenchmarkBuilder
 from hbt_dist.data.benchmark_readers.own import find_file
@@ -21,6 +20,7 @@ from hbt_dist.data.fields import (
     object_items,
     required,
     text_field,
+    titled_text,
 )
 from hbt_dist.data.files import kind_of, read_json_lines, read_lines
 from hbt_dist.data.languages import language_code
@@ -50,22 +50,11 @@ def _language_folders(folder: Path, languages: tuple[str, ...] | None, prefix: s
     return chosen_languages(found, languages, "refuse", str(folder))
 
 
-def _titled(row: dict[str, Any], place: str) -> str:
-    """Title, a space, text; the title may be absent or empty, the text may be empty if there is a title."""
-    parts = []
-    for key in ("title", "text"):
-        value = row.get(key, "")
-        if not isinstance(value, str):
-            raise UserError(place, f"field {key!r} is {kind_of(value)}", "expected a text")
-        parts.append(value.strip())
-    return check_text(" ".join(part for part in parts if part), place, "title and text")
-
-
 def beir_files(folder: Path, variant: str, languages: tuple[str, ...] | None) -> list[Path]:
     """The files that `read_beir` reads."""
     return [
         file
-        for path in _language_folders(folder, languages).values()
+        for path in _beir_folders(folder, languages).values()
         for file in (
             find_file(path, "corpus.jsonl"),
             find_file(path, "queries.jsonl"),
@@ -74,19 +63,41 @@ def beir_files(folder: Path, variant: str, languages: tuple[str, ...] | None) ->
     ]
 
 
+def is_one_data_set(folder: Path) -> bool:
+    """Whether a folder is one data set as BEIR publishes it, which doesn't say its language."""
+    return any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+
+
+def _beir_folders(folder: Path, languages: tuple[str, ...] | None) -> dict[str, Path]:
+    """Language -> folder: subfolders named by it, or the folder itself for the one language asked for."""
+    if not is_one_data_set(folder):
+        return _language_folders(folder, languages)
+    if languages is None or len(languages) != 1:
+        asked = "no language is named" if languages is None else f"{len(languages)} languages are asked for"
+        raise UserError(
+            str(folder),
+            f"holds one corpus.jsonl at its top, and {asked}",
+            "name the one language of its texts: --languages en, languages: [en] in a run file;\n"
+            "texts of several languages lie in a subfolder each: en/corpus.jsonl, fi/corpus.jsonl",
+        )
+    return {languages[0]: folder}
+
+
 def read_beir(folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder) -> None:
     """Read `{language}/corpus.jsonl`, `{language}/queries.jsonl`, `{language}/qrels/test.tsv` (`.gz` too).
 
-    Variant `separate`: an id means something only inside its language. Variant `parallel`: the same id in two
-    languages is the same question or document in translation, so that relevance crosses languages.
+    The folder of one data set as BEIR and MTEB publish it, with these files at its top, is read where exactly
+    one language is asked for: the files don't say which it is. Variant `separate`: an id means something only
+    inside its language. Variant `parallel`: the same id in two languages is the same question or document in
+    translation, so that relevance crosses languages.
     """
-    for language, path in _language_folders(folder, languages).items():
+    for language, path in _beir_folders(folder, languages).items():
         prefix, within = (f"{language}:", language) if variant == "separate" else ("", None)
         qrels = find_file(path / "qrels", "test.tsv")
         judged = list(read_qrels(qrels))
         _check_judged(judged, qrels, language)
         for place, row in read_json_lines(find_file(path, "corpus.jsonl")):
-            into.add_candidate(id_field(row, "_id", place), language, _titled(row, place), place)
+            into.add_candidate(id_field(row, "_id", place), language, titled_text(row, place), place)
         asked = {query for _, query, *_ in judged}  # BEIR's queries.jsonl holds those of the other splits too
         for place, row in read_json_lines(find_file(path, "queries.jsonl")):
             query = id_field(row, "_id", place)
@@ -114,7 +125,7 @@ def read_miracl(
             into.add_relevant(f"{language}:{query}", item, place, language, grade)
         for shard in shards:
             for place, row in read_json_lines(shard):
-                into.add_candidate(id_field(row, "docid", place), language, _titled(row, place), place)
+                into.add_candidate(id_field(row, "docid", place), language, titled_text(row, place), place)
 
 
 def miracl_files(folder: Path, variant: str, languages: tuple[str, ...] | None) -> list[Path]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 
 from hbt_dist.data.config import Missing, SourceSettings
@@ -63,3 +64,9 @@ def chosen_languages(
             f"it has {', '.join(sorted(available))}; name the languages of this source, or set missing: skip",
         )
     return {language: available[language] for language in asked if language in available}
+
+
+def content_id(texts: Mapping[str, str]) -> str:
+    """An id made of the texts themselves: equal texts, equal id."""
+    joined = "\0".join(f"{language}\0{texts[language]}" for language in sorted(texts))
+    return "text-" + blake2b(joined.encode(), digest_size=12).hexdigest()

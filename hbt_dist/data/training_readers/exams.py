@@ -1,8 +1,9 @@
 """EXAMS: school exam questions with the correct and the wrong choices (Hardalov et al. 2020).
 
-    questions.jsonl[.gz]  {"id", "split": "train" | "dev", "language", "subject", "question", "answer",
+    questions.jsonl[.gz]  {"id", "split": "train" | "dev", "language", "question", "answer",
                            "other_choices": [...], "cluster"?}
 
+or the files of github.com/mhardalov/exams-qa, `data/exams` (exams_upstream.py), which give the same rows.
 Rows of one cluster are versions of one question in several languages and become one example; most questions
 exist in one language only. The wrong choices are hard negatives, each in its own language (their order
 differs between versions). `split: eval` is the dev part of the files, `dev` and `test` are its halves; no
@@ -21,6 +22,7 @@ from hbt_dist.data.files import read_json_lines
 from hbt_dist.data.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.splits import Split, in_split
 from hbt_dist.data.training_readers.base import SourceReader, source_path
+from hbt_dist.data.training_readers.exams_upstream import find_upstream, read_upstream
 from hbt_dist.errors import UserError
 
 
@@ -37,25 +39,34 @@ class ExamRow:
     other_choices: tuple[str, ...]
 
 
-def find_file(path: Path) -> Path:
-    """The questions file, given itself or by its folder."""
-    if path.is_dir():
-        for name in ("questions.jsonl.gz", "questions.jsonl"):
-            if (path / name).is_file():
-                return path / name
-        raise UserError(str(path), "holds neither questions.jsonl.gz nor questions.jsonl", "check the folder")
-    return path
+def find_files(path: Path) -> list[Path]:
+    """The flat file, given itself or by its folder; or upstream's train, dev and parallel questions."""
+    if not path.is_dir():
+        return [path]
+    for name in ("questions.jsonl.gz", "questions.jsonl"):
+        if (path / name).is_file():
+            return [path / name]
+    upstream = find_upstream(path)
+    if upstream is None:
+        raise UserError(
+            str(path),
+            "holds neither questions.jsonl.gz nor questions.jsonl, nor upstream's "
+            "multilingual/train.jsonl.tar.gz",
+            "check the folder; github.com/mhardalov/exams-qa has data/exams",
+        )
+    return upstream
 
 
 def open_exams(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
-    """Open the file; held in memory to join the rows of a cluster (10,631 rows)."""
-    path = find_file(source_path(source))
-    return SourceReader(records=lambda: _read(path, source.split), files=[path])
+    """Open the files; held in memory to join the rows of a cluster (10,631 rows)."""
+    files = find_files(source_path(source))
+    return SourceReader(records=lambda: _read(files, source.split), files=files)
 
 
-def read_rows(path: Path, split: Split) -> Iterator[ExamRow]:
+def read_rows(files: list[Path], split: Split) -> Iterator[ExamRow]:
     """The rows of a part."""
-    for place, row in read_json_lines(path):
+    rows = read_json_lines(files[0]) if len(files) == 1 else read_upstream(*files)
+    for place, row in rows:
         found = text_field(row, "split", place)
         if found not in ("train", "dev"):
             raise UserError(place, f"field 'split' is {found!r}", "expected train or dev")
@@ -79,9 +90,9 @@ def read_rows(path: Path, split: Split) -> Iterator[ExamRow]:
         )
 
 
-def _read(path: Path, split: Split) -> Iterator[TrainingRecord]:
+def _read(files: list[Path], split: Split) -> Iterator[TrainingRecord]:
     examples: dict[str, list[ExamRow]] = {}
-    for row in read_rows(path, split):
+    for row in read_rows(files, split):
         versions = examples.setdefault(row.row_id if row.cluster is None else f"cluster-{row.cluster}", [])
         if any(row.language == other.language for other in versions):
             name = row.row_id if row.cluster is None else row.cluster

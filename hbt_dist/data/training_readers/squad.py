@@ -13,8 +13,12 @@ from pathlib import Path
 from hbt_dist.data.config import Missing, SourceSettings
 from hbt_dist.data.records import TrainingRecord
 from hbt_dist.data.squad_files import language_files, read_squad
-from hbt_dist.data.training_readers.base import SourceReader, chosen_languages, source_folder
-from hbt_dist.data.training_readers.jsonl import content_id
+from hbt_dist.data.training_readers.base import (
+    SourceReader,
+    chosen_languages,
+    content_id,
+    source_folder,
+)
 from hbt_dist.errors import UserError
 
 

@@ -1,10 +1,14 @@
-"""Passages and questions in several languages, in two JSON Lines files (the en-fi SQuAD 2.0 of TurkuNLP).
+"""Passages and questions in several languages, in two JSON Lines files.
 
     passages.jsonl[.gz]   {"id": "a000p000", "article": 0, "text": {"en": ..., "fi": ...}}
     questions.jsonl[.gz]  {"id": "a000p000q00", "passage": "a000p000", "text": {"en": ..., "fi": ...}}
 
+`squad-en-fi` is SQuAD 2.0 in Finnish and back-translated English, made of the HTML of TurkuNLP/squad2-fi:
+both languages are machine translations, and the English is not SQuAD's. Answer spans are lost, and about a
+third of the questions have no answer in their passage.
+
 `split` works by article, so that no passage of a held-out article is trained on: about every 20th article, by
-SHA-256 of its number, is evaluation (`is_held_out`; en-fi SQuAD: 16 of 442 articles, 4,135 questions).
+SHA-256 of its number, is evaluation (`is_held_out`; `squad-en-fi`: 16 of 442 articles, 4,135 questions).
 """
 
 from __future__ import annotations
