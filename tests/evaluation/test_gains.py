@@ -112,6 +112,27 @@ def test_few_questions_have_no_interval() -> None:
     assert low < high
 
 
+@pytest.mark.parametrize(("few", "known"), [(MIN_UNITS - 1, False), (MIN_UNITS, True)])
+def test_a_difference_is_no_surer_than_its_side_with_fewer_questions(few: int, known: bool) -> None:
+    """400 heavy-tailed units against 10: a 95 % interval holds the truth in 4 of 5 cases or fewer."""
+    rng = np.random.default_rng(3)
+    cell = np.repeat([0, 1, 2], [300, 100, few])
+    rows = PairedRows(
+        (("en", "de"), ("de", "en"), ("fi", "hu")),
+        cell,
+        np.arange(len(cell)),
+        np.ones(len(cell), np.int64),
+        np.zeros((1, len(cell))),
+        rng.lognormal(0, 1, (1, len(cell))),
+    )
+    for sign in (1.0, -1.0):
+        found = rows.gain(sign * np.array([-0.5, -0.5, 1.0]))
+        assert (found.num_units, found.fewest_units) == (400 + few, few)
+        assert (interval_of(found)[0] is not None) is known
+    one_side = rows.gain(np.array([0.5, 0.5, 0.0]))
+    assert one_side.fewest_units == one_side.num_units == 400
+
+
 def test_cells_of_one_question_do_not_narrow_the_interval() -> None:
     """A cell whose only question is its own mean deviates from nothing; the whole gain is the centre then."""
     rng = np.random.default_rng(2)
