@@ -140,20 +140,22 @@ def add_family_table(document: Document, families: Sequence[Row], contrast: Cont
 
 def needed_lines(families: Iterable[Row]) -> list[str]:
     """What a claim about families takes where languages or questions are too few."""
-    languages: dict[str, str] = {}
+    languages: dict[str, dict[str, None]] = {}  # what would do -> where it is needed, each once
     questions: dict[str, str] = {}
     for label, row in families:
         name, (first, second) = _name(label, row), _languages(row)
         if not claim_possible(first, second):
             ways = ", or ".join(f"{a} and {b}" for a, b in languages_needed(first, second))
-            languages[name] = f"{name} has {first} and {second} and would take {ways}"
+            languages.setdefault(ways, {})[f"{name} (has {first} and {second})"] = None
         if row["low"] is None:
             questions[name] = f"{name} has {row['fewest_questions']}"
     lines = []
     if languages:
         lines.append(
             f"A claim about families takes at least two languages of each, and more where these are few. "
-            f"{_FIRST} and {_SECOND}: {'; '.join(languages.values())}."
+            f"{_FIRST} and {_SECOND} ones that would do: "
+            + "; ".join(f"{ways} for {', '.join(places)}" for ways, places in languages.items())
+            + "."
         )
     if questions:
         lines.append(

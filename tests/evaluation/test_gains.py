@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from hbt_dist.evaluation.gains import MIN_UNITS, PairedRows, group_gains, interval_of
+from hbt_dist.evaluation.report_figures import gains_finding
 from hbt_dist.evaluation.stored import StoredEvaluation
 
 LANGUAGES = ("en", "de", "fi", "hu")
@@ -131,6 +132,21 @@ def test_a_difference_is_no_surer_than_its_side_with_fewer_questions(few: int, k
         assert (interval_of(found)[0] is not None) is known
     one_side = rows.gain(np.array([0.5, 0.5, 0.0]))
     assert one_side.fewest_units == one_side.num_units == 400
+
+
+def test_only_the_intervals_that_there_are_are_counted() -> None:
+    frame = pd.DataFrame(
+        {
+            "group": ["a", "b", "c"],
+            "gain": [0.1, 0.2, 0.0],
+            "low": [0.05, np.nan, -1],
+            "high": [0.2, np.nan, 1],
+        }
+    )
+    assert (
+        gains_finding({"made": frame}) == "from 0 (c) to +.2000 (b); 1 of 2 intervals lie above 0, 0 below."
+    )
+    assert gains_finding({"made": frame[1:2]}).endswith("no interval, as the questions are few.")
 
 
 def test_cells_of_one_question_do_not_narrow_the_interval() -> None:

@@ -44,7 +44,7 @@ def test_families_with_few_questions(tmp_path: Path) -> None:
     text = study_report(tmp_path / "study", {"few": benchmark})
     assert "no interval, as the questions are few." in text
     assert " on few: not tested, under 30 questions of a family." in text
-    assert "few has 2 and 2 and would take 8 and 2, or 5 and 3." in text
+    assert "ones that would do: 8 and 2, or 5 and 3 for few (has 2 and 2)." in text
     assert "takes 30 questions of each family, whatever the number of seeds: few has 12." in text
     assert "few: Uralic - Indo-European" not in text  # no number of seeds would settle it
     assert "nan" not in text
