@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import comb
 from typing import Any
 
 import numpy as np
 
 from hbt_dist.evaluation.gains import Float64, PairedRows, group_gains, interval_of
-from hbt_dist.evaluation.languages import describe
+from hbt_dist.evaluation.languages import LANGUAGES, describe
 from hbt_dist.evaluation.significance import compare_seeds
 from hbt_dist.evaluation.typology import FAMILIES, group_contrast
 
@@ -32,12 +33,42 @@ class FamilyDifference:
     gain_b: float
     difference: float  # B - A
     questions: int
-    low: float | None  # over questions; none where they are few
+    fewest_questions: (
+        int  # of the cells that count for one family more than for the other, on the side with fewer
+    )
+    low: float | None  # over questions; none where a side has few
     high: float | None
     seeds: dict[str, Any] | None  # `SeedTest`
     p_languages: float  # exact permutation of languages; NaN with one language of a family
     smallest_p: float  # what so few languages allow at best
     verdict: str  # of the permutation
+
+
+def claim_possible(first: int, second: int) -> bool:
+    """Whether so many languages of either family allow a claim about families: the rule of `group_contrast`.
+
+    One language is no family; and the smallest p of the permutation, 2 / C(n, k), must not lie above .05.
+    """
+    return min(first, second) > 1 and 2 / comb(first + second, second) <= 0.05
+
+
+def languages_needed(first: int, second: int) -> list[tuple[int, int]]:
+    """The numbers of languages that would allow a claim, none of which can do with fewer of one family.
+
+    Args:
+        first, second: languages of either family that are there already.
+
+    Returns:
+        (of the first, of the second), most of the first family at first. No more than the package knows: a
+        number of languages that nobody can add is no advice.
+    """
+    known = [sum(one.family == family for one in LANGUAGES.values()) for family in FAMILIES]
+    found: list[tuple[int, int]] = []
+    for b in range(second, max(second, known[1]) + 1):
+        a = next((a for a in range(first, max(first, known[0]) + 1) if claim_possible(a, b)), None)
+        if a is not None and (not found or a < found[-1][0]):
+            found.append((a, b))
+    return found
 
 
 def family_pair(question: str, candidate: str) -> str | None:
@@ -106,6 +137,7 @@ def family_differences(
                 contrast.mean_b,
                 gain.gain,
                 gain.num_units,
+                gain.fewest_units,
                 low,
                 high,
                 seeds,

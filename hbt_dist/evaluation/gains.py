@@ -23,7 +23,8 @@ from hbt_dist.evaluation.stored import KEY, StoredEvaluation
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-#: Fewer question ids give no interval: a bootstrap of so few is too narrow.
+#: Fewer question ids give no interval: a bootstrap of so few is too narrow. Of a difference of groups each
+#: side must have them: 400 units beside 10 are no more certain than the 10.
 MIN_UNITS = 30
 
 
@@ -36,6 +37,9 @@ class Gain:
     gain: float  # new - old, mean over the seeds
     per_seed: Float64  # (S,) one value where the systems are not paired by seed
     num_units: int
+    fewest_units: (
+        int  # of the cells with positive weights, or of those with negative ones: the smaller number
+    )
     shares: Float64  # (num_units,) mean `gain`; their spread is that of the gain over units
     flipped: Float64  # (num_units,) mean `gain`; without a difference, either sign is as likely
 
@@ -121,12 +125,15 @@ class PairedRows:
         share = num_units * weights / np.maximum(rows, 1)
         centre = np.where(units > 1, mean, gain)
         shares = np.bincount(unit, share[cell] * scale[cell] * (difference - centre[cell]))
+        added = weights[cell] > 0
+        sides = [len(np.unique(unit[side])) for side in (added, ~added) if side.any()]
         return Gain(
             float(old.mean()),
             float(new.mean()),
             gain,
             np.asarray(new - old),
             num_units,
+            min(sides, default=0),
             shares - shares.mean() + gain,
             np.asarray(np.bincount(unit, share[cell] * difference), np.float64),
         )
@@ -150,8 +157,8 @@ def _seed_means(group: Sequence[StoredEvaluation], setting: str, metric: str) ->
 
 
 def interval_of(found: Gain, confidence: float = 0.95) -> tuple[float | None, float | None]:
-    """Bootstrap interval over units; none where there are fewer than `MIN_UNITS`."""
-    return (None, None) if found.num_units < MIN_UNITS else mean_interval(found.shares, confidence)
+    """Bootstrap interval over units; none where a side of the gain has fewer than `MIN_UNITS`."""
+    return (None, None) if found.fewest_units < MIN_UNITS else mean_interval(found.shares, confidence)
 
 
 def group_gains(

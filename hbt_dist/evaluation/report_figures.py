@@ -186,7 +186,7 @@ def draw_gains(gains: Mapping[str, pd.DataFrame], title: str) -> bytes:
 
 
 def gains_finding(gains: Mapping[str, pd.DataFrame]) -> str:
-    """The largest and the smallest gain, and how many intervals leave out zero."""
+    """The largest and the smallest gain, and how many of the intervals that there are leave out zero."""
     rows = [
         (f"{name}, {row['group']}" if len(gains) > 1 else row["group"], row)
         for name, frame in gains.items()
@@ -194,8 +194,11 @@ def gains_finding(gains: Mapping[str, pd.DataFrame]) -> str:
     ]
     ends = [choose(rows, key=lambda one: one[1]["gain"]) for choose in (min, max)]
     low, high = (f"{signed(row['gain'])} ({name})" for name, row in ends)
-    above, below = sum(row["low"] > 0 for _, row in rows), sum(row["high"] < 0 for _, row in rows)
-    return f"from {low} to {high}; {above} of {len(rows)} intervals lie above 0, {below} below."
+    known = [row for _, row in rows if np.isfinite([row["low"], row["high"]]).all()]
+    if not known:
+        return f"from {low} to {high}; no interval, as the questions are few."
+    above, below = sum(row["low"] > 0 for row in known), sum(row["high"] < 0 for row in known)
+    return f"from {low} to {high}; {above} of {len(known)} intervals lie above 0, {below} below."
 
 
 def _floats(values: dict[str, float | None], languages: Sequence[str]) -> NDArray[np.float64]:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
 from typing import Any
 
-from hbt_dist.evaluation.report_parts import SIGNIFICANT, WORDS
-from hbt_dist.evaluation.significance import holm
+from hbt_dist.evaluation.report_parts import WORDS
 from hbt_dist.evaluation.stored import SETTINGS
 from hbt_dist.evaluation.typology import FAMILIES
 from hbt_dist.pages.document import Document
-from hbt_dist.pages.numbers import p_value, plain, signed, span
+from hbt_dist.pages.numbers import plain, signed, span
 from hbt_dist.study.benchmark_part import BenchmarkPart
 from hbt_dist.study.config import StudyFile
+from hbt_dist.study.family_claims import (
+    add_family_table,
+    family_rows,
+    family_sentence,
+    needed_lines,
+    over_seeds_tested,
+    resolved,
+)
 from hbt_dist.study.tables import PLANNING_CONFIDENCE, detectable_gain
 from hbt_dist.study.verdicts import Contrast, Finding, lead, sentences
 
 _FIRST, _SECOND = FAMILIES
 _PLANNED_SEEDS = (3, 5, 10, 20)
+#: What is not settled, its test over seeds if it has several, and how many tests are corrected together.
+_Plan = tuple[str, dict[str, Any] | None, int]
 LEGEND = (
     "* holds over questions and over seeds; ° holds over questions, the seeds do not settle it; no mark: no "
     "difference is found. Marks are corrected for the tests made together, intervals (95 %) are not. Near: "
@@ -31,89 +39,55 @@ def add_answer(
 ) -> None:
     """The answer of every primary contrast, then what is missing and the limits."""
     document.heading("Answer")
-    plans: list[tuple[str, dict[str, Any] | None]] = []
+    plans: list[_Plan] = []
+    families_of = family_rows(parts, study.primaries())
+    tests = sum(one.primary and one.seeds is not None for one in findings)
+    family_tests = sum(over_seeds_tested(row) for some in families_of.values() for _, row in some)
     for contrast in study.primaries():
         found = [one for one in findings if one.primary and one.contrast == contrast]
-        method, reference, setting = contrast
+        method, reference, _ = contrast
         if not found:
-            document.paragraph(
-                f"Nothing can be said yet of {method} against {reference}: no benchmark has {WORDS[setting]} "
-                "results of both with a common seed."
-            )
+            document.paragraph(_unanswered(parts, contrast))
             continue
-        families = _families(parts, contrast)
-        text = " ".join([*sentences(found), _family_sentence(families)])
+        families = families_of.get(contrast, [])
+        text = " ".join([*sentences(found), family_sentence(families)])
         document.paragraph(text.strip(), lead=lead(found))
         _gains(document, parts, findings, contrast)
         document.paragraph(LEGEND)
         if families:
-            _family_table(document, families, contrast)
-            document.paragraph(
-                "Intervals are for these languages; of families speaks p alone, an exact permutation of the "
-                "languages (at best: what so few can reach). Unseen only: pairs of two languages that are in "
-                "no training data."
-            )
+            add_family_table(document, families, contrast)
         plans += [
-            (f"{one.label}: {method} - {reference}", one.seeds) for one in found if one.holds != "holds"
+            (f"{one.label}: {method} - {reference}", one.seeds, tests)
+            for one in found
+            if one.holds != "holds"
         ]
         plans += [
-            (f"{label}: {_SECOND} - {_FIRST}, {method}", row["seeds"])
+            (f"{label}: {_SECOND} - {_FIRST}, {method}", row["seeds"], family_tests)
             for label, row in families
-            if row["languages"] == "all" and not _resolved(row)
+            if row["languages"] == "all" and row["low"] is not None and not resolved(row)
         ]
-    _missing(document, plans, parts, study)
+    _missing(document, plans, needed_lines(row for some in families_of.values() for row in some))
     document.heading("Limits", 3)
     document.items(_limits(study, parts, findings))
 
 
-def _families(parts: Sequence[BenchmarkPart], contrast: Contrast) -> list[tuple[str, dict[str, Any]]]:
-    """(benchmark, difference of the families) of a contrast; p over seeds corrected for the benchmarks."""
-    if contrast[2] != "crosslingual":
-        return []
-    found = [
-        (part.label, dict(row))
-        for part in parts
-        for row in part.families(contrast[0], contrast[1]).get("families", [])
-    ]
-    for kind in ("all", "unseen"):
-        rows = [row for _, row in found if row["languages"] == kind and row["seeds"]]
-        for row, p in zip(rows, holm([row["seeds"]["p"] for row in rows]), strict=True):
-            row["seeds"] = {**row["seeds"], "p_holm": p}
-    return found
+def _unanswered(parts: Sequence[BenchmarkPart], contrast: Contrast) -> str:
+    """Why a primary contrast has no test: more results will not help where benchmarks have no such figure."""
+    method, reference, setting = contrast
+    if len(_without(parts, setting)) == len(parts):
+        return (
+            f"Nothing can be said of {method} against {reference}: no benchmark with results has "
+            f"{WORDS[setting]} figures. `primary` can name another setting."
+        )
+    return (
+        f"Nothing can be said yet of {method} against {reference}: no benchmark has {WORDS[setting]} "
+        "results of both with a common seed."
+    )
 
 
-def _resolved(row: dict[str, Any]) -> bool:
-    """Whether a difference of families holds, for these languages: over questions and over seeds."""
-    seeds = row["seeds"]
-    over_questions = row["low"] is not None and row["low"] * row["high"] > 0
-    return bool(over_questions and seeds and seeds["p_holm"] < SIGNIFICANT)
-
-
-def _family_sentence(families: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """The differences of families on the benchmarks that have two languages of each."""
-    if not families:
-        return ""
-    told: dict[str, list[str]] = {}
-    for label, row in families:
-        if row["languages"] != "all" or min(len(row["languages_a"]), len(row["languages_b"])) < 2:
-            continue
-        if not _resolved(row):
-            word = "not resolved"
-        elif row["p_languages"] is not None and row["p_languages"] < SIGNIFICANT:
-            word = "holds for these languages and over a permutation of them"
-        else:
-            word = "holds for these languages, which says nothing yet of the families"
-        told.setdefault(word, []).append(f"{signed(row['difference'])} on {label}")
-    if not told:
-        return f"No benchmark has two {_SECOND} languages, so nothing is said of families."
-    said = "; ".join(f"{', '.join(places)}: {word}" for word, places in told.items())
-    return f"Gain of {_SECOND} languages minus that of {_FIRST} ones: {said}."
-
-
-def _permutation(row: dict[str, Any]) -> str:
-    least = row["smallest_p"]
-    lowest = "" if least is None else f"at best {p_value(least)}"
-    return lowest if row["p_languages"] is None else f"{p_value(row['p_languages'])} ({lowest})"
+def _without(parts: Sequence[BenchmarkPart], setting: str) -> list[str]:
+    """The benchmarks that have no mAP of a setting, whatever is evaluated."""
+    return [part.label for part in parts if part.seeds[setting].isna().all()]
 
 
 def _gains(
@@ -161,93 +135,45 @@ def _gains(
     )
 
 
-def _family_table(
-    document: Document, families: Sequence[tuple[str, dict[str, Any]]], contrast: Contrast
-) -> None:
-    rows = []
-    for label, row in families:
-        seeds = row["seeds"] or {}
-        unseen = "" if row["languages"] == "all" else ", unseen only"
-        rows.append(
-            [
-                f"{label}{unseen}",
-                signed(row["gain_a"]),
-                signed(row["gain_b"]),
-                signed(row["difference"]),
-                span(row["low"], row["high"]),
-                span(seeds.get("low"), seeds.get("high")),
-                _permutation(row),
-                f"{len(row['languages_a'])} and {len(row['languages_b'])} ({', '.join(row['languages_b'])})",
-            ]
-        )
-    document.table(
-        f"Cross-lingual gain of {contrast[0]} over {contrast[1]} by family; intervals of the difference",
-        [
-            "benchmark",
-            _FIRST,
-            _SECOND,
-            "difference",
-            "over questions",
-            "over seeds",
-            "p (languages)",
-            "languages",
-        ],
-        rows,
-    )
-
-
-def _missing(
-    document: Document,
-    plans: Sequence[tuple[str, dict[str, Any] | None]],
-    parts: Sequence[BenchmarkPart],
-    study: StudyFile,
-) -> None:
-    """What would settle what is open: seeds, and languages of the second family."""
-    known = [(name, seeds) for name, seeds in plans if seeds is not None and seeds["spread"] > 0]
-    lines = _language_lines(parts, study)
+def _missing(document: Document, plans: Sequence[_Plan], needed: Sequence[str]) -> None:
+    """What would settle what is open: seeds, languages, questions."""
+    known = [
+        (name, seeds, tests) for name, seeds, tests in plans if seeds is not None and seeds["spread"] > 0
+    ]
+    lines = list(needed)
     if not plans and not lines:
         return
     document.heading("What it would take to be sure", 3)
     if known:
         document.table(
-            "The smallest true gain that so many seeds find with 80 % power (paired t at 5 %), by the upper "
+            "The smallest true gain that so many seeds find with 80 % power (paired t at 5 % divided by the "
+            "tests that are corrected together, the most that Holm asks), by the upper "
             f"{100 * PLANNING_CONFIDENCE:.0f} % limit of the spread between seeds",
-            ["not settled", "measured gain", "spread", *(f"{number} seeds" for number in _PLANNED_SEEDS)],
+            [
+                "not settled",
+                "measured gain",
+                "spread",
+                "tests",
+                *(f"{many} seeds" for many in _PLANNED_SEEDS),
+            ],
             [
                 [
                     name,
                     signed(seeds["difference"]),
                     plain(seeds["spread"]),
+                    str(tests),
                     *(
-                        plain(detectable_gain(seeds["spread"], seeds["num_seeds"], number))
-                        for number in _PLANNED_SEEDS
+                        plain(detectable_gain(seeds["spread"], seeds["num_seeds"], many, tests=tests))
+                        for many in _PLANNED_SEEDS
                     ),
                 ]
-                for name, seeds in known
+                for name, seeds, tests in known
             ],
         )
     if len(known) < len(plans):
         lines.insert(0, "How many seeds it takes is not known with one seed.")
     if lines:
         document.items(lines)
-
-
-def _language_lines(parts: Sequence[BenchmarkPart], study: StudyFile) -> list[str]:
-    """How many languages of the second family a claim about families takes, where there are too few."""
-    needed = {}
-    for contrast in study.primaries():
-        for label, row in _families(parts, contrast):
-            first, second = len(row["languages_a"]), len(row["languages_b"])
-            name = label if row["languages"] == "all" else f"{label}, unseen only"
-            if 2 / comb(first + second, second) > SIGNIFICANT or second < 2:
-                least = next(k for k in range(2, 1000) if 2 / comb(first + k, k) <= SIGNIFICANT)
-                needed[name] = f"{name} {least} (it has {second})"
-    if not needed:
-        return []
-    return [
-        f"A claim about families takes more {_SECOND} languages, beside as many {_FIRST} ones as there are. "
-        f"At least: {'; '.join(needed.values())}."
-    ]
 
 
 def _limits(study: StudyFile, parts: Sequence[BenchmarkPart], findings: Sequence[Finding]) -> list[str]:
@@ -258,6 +184,12 @@ def _limits(study: StudyFile, parts: Sequence[BenchmarkPart], findings: Sequence
             f"In {', '.join(own)} a question's own text is among the candidates: monolingual figures are "
             "trivial and not tested, and multilingual ones hold one free hit."
         )
+    for setting in dict.fromkeys(setting for _, _, setting in study.primaries()):
+        absent = _without(parts, setting)
+        if 0 < len(absent) < len(parts):
+            lines.append(
+                f"No {WORDS[setting]} figures, so that the answer leaves it out: {', '.join(absent)}."
+            )
     near = list(dict.fromkeys(one.label for one in findings if one.primary and one.near_chance))
     if near:
         lines.append(f"Near chance, so that no method does well: {', '.join(near)}.")

@@ -162,7 +162,10 @@ class BenchmarkPart:
         groups: dict[str, list[dict[str, Any]]] = {}
         for name, row in self._family_rows():
             groups.setdefault(name, []).append({**row, "group": row["pair"]})
-        named = {name: pd.DataFrame(rows) for name, rows in groups.items()}
+        # None, which comparisons have for NaN, makes a column of objects where no row has an interval
+        named = {
+            name: pd.DataFrame(rows).astype({"low": float, "high": float}) for name, rows in groups.items()
+        }
         document.figure(
             f"figures/{self.label}_families.png",
             draw_gains(named, self.label),

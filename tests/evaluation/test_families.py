@@ -7,8 +7,17 @@ import itertools
 import numpy as np
 import pytest
 
-from hbt_dist.evaluation.families import family_differences, family_gains, family_pair, language_weights
+from hbt_dist.evaluation.families import (
+    claim_possible,
+    family_differences,
+    family_gains,
+    family_pair,
+    language_weights,
+    languages_needed,
+)
 from hbt_dist.evaluation.gains import PairedRows
+from hbt_dist.evaluation.languages import LANGUAGES as KNOWN
+from hbt_dist.evaluation.typology import FAMILIES, group_contrast
 
 LANGUAGES = ("en", "de", "es", "ru", "fi", "et", "zh")
 NOT_KNOWN = dict.fromkeys(LANGUAGES)
@@ -85,6 +94,44 @@ def test_where_one_language_asks_candidates_are_contrasted() -> None:
     (found,) = family_differences(made(np.random.default_rng(3), cells, extra=0.2), NOT_KNOWN)
     assert found.languages_a == ("de", "es", "ru")
     assert found.difference == pytest.approx(0.2, abs=0.06)
+
+
+def test_few_questions_of_one_family_give_no_interval() -> None:
+    """As EXAMS, where 395 questions pair Indo-European languages and 10 a Uralic one."""
+    rng = np.random.default_rng(7)
+    cells = list(itertools.permutations(("en", "de", "es", "fi"), 2))
+    cell = np.concatenate([np.full(10 if "fi" in pair else 80, c) for c, pair in enumerate(cells)])
+    unit = np.concatenate([np.arange(10 if "fi" in pair else 80) for pair in cells])
+    new = rng.normal(0.1, 0.1, (2, len(cell)))
+    rows = PairedRows(tuple(cells), cell, unit, np.ones(len(cell), np.int64), np.zeros_like(new), new)
+    (found,) = family_differences(rows, NOT_KNOWN)
+    assert (found.questions, found.fewest_questions) == (80, 10)
+    assert (found.low, found.high) == (None, None)
+    assert found.seeds is not None
+
+
+def test_a_claim_is_possible_where_the_contrast_makes_one() -> None:
+    """The rule of the advice is that of the test: all numbers of languages that the package knows."""
+    first, second = (
+        [code for code, one in KNOWN.items() if one.family == family][:10] for family in FAMILIES
+    )
+    for a, b in itertools.product(range(1, len(first) + 1), range(1, len(second) + 1)):
+        codes = first[:a] + second[:b]
+        found = group_contrast(np.random.default_rng(a).normal(size=a + b), codes)
+        assert claim_possible(a, b) is not found.verdict.startswith("too few"), (a, b)
+
+
+def test_the_languages_that_a_claim_takes() -> None:
+    """One language is no family, however many stand against it; three Uralic ones are known."""
+    assert languages_needed(1, 2) == [(8, 2), (5, 3)]
+    assert languages_needed(4, 1) == [(8, 2), (5, 3)]
+    assert languages_needed(4, 3) == [(5, 3)]
+    assert languages_needed(9, 1) == [(9, 2)]
+    for a, b in languages_needed(1, 1):
+        assert claim_possible(a, b)
+        assert not claim_possible(a - 1, b)
+        assert not claim_possible(a, b - 1)
+    assert not any(claim_possible(1, b) or claim_possible(b, 1) for b in range(200))
 
 
 def test_unseen_languages_apart() -> None:

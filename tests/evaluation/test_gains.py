@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from hbt_dist.evaluation.gains import MIN_UNITS, PairedRows, group_gains, interval_of
+from hbt_dist.evaluation.report_figures import gains_finding
 from hbt_dist.evaluation.stored import StoredEvaluation
 
 LANGUAGES = ("en", "de", "fi", "hu")
@@ -110,6 +111,42 @@ def test_few_questions_have_no_interval() -> None:
     assert low is not None
     assert high is not None
     assert low < high
+
+
+@pytest.mark.parametrize(("few", "known"), [(MIN_UNITS - 1, False), (MIN_UNITS, True)])
+def test_a_difference_is_no_surer_than_its_side_with_fewer_questions(few: int, known: bool) -> None:
+    """400 heavy-tailed units against 10: a 95 % interval holds the truth in 4 of 5 cases or fewer."""
+    rng = np.random.default_rng(3)
+    cell = np.repeat([0, 1, 2], [300, 100, few])
+    rows = PairedRows(
+        (("en", "de"), ("de", "en"), ("fi", "hu")),
+        cell,
+        np.arange(len(cell)),
+        np.ones(len(cell), np.int64),
+        np.zeros((1, len(cell))),
+        rng.lognormal(0, 1, (1, len(cell))),
+    )
+    for sign in (1.0, -1.0):
+        found = rows.gain(sign * np.array([-0.5, -0.5, 1.0]))
+        assert (found.num_units, found.fewest_units) == (400 + few, few)
+        assert (interval_of(found)[0] is not None) is known
+    one_side = rows.gain(np.array([0.5, 0.5, 0.0]))
+    assert one_side.fewest_units == one_side.num_units == 400
+
+
+def test_only_the_intervals_that_there_are_are_counted() -> None:
+    frame = pd.DataFrame(
+        {
+            "group": ["a", "b", "c"],
+            "gain": [0.1, 0.2, 0.0],
+            "low": [0.05, np.nan, -1],
+            "high": [0.2, np.nan, 1],
+        }
+    )
+    assert (
+        gains_finding({"made": frame}) == "from 0 (c) to +.2000 (b); 1 of 2 intervals lie above 0, 0 below."
+    )
+    assert gains_finding({"made": frame[1:2]}).endswith("no interval, as the questions are few.")
 
 
 def test_cells_of_one_question_do_not_narrow_the_interval() -> None:
