@@ -36,6 +36,7 @@ from hbt_dist.training.deepspeed_config import (
 )
 from hbt_dist.training.deepspeed_start import groups_time_out_like_the_first, prepare_deepspeed
 from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
+from hbt_dist.training.partition import partition
 
 Reduction = Literal["auto", "coalesce", "boundary"]
 
@@ -204,10 +205,13 @@ class DeepSpeedEngine(Engine):
         self.world = world
         self.config = config
         self.zero_stage = config["zero_optimization"].get("stage", 0)
+        built = build_optimizer(model, optimizer)  # while parameters have their shapes
         with groups_time_out_like_the_first(world.device):
+            if self.zero_stage == 3:
+                partition(model, config, world.device)
             self.deepspeed, *_ = deepspeed.initialize(
                 model=model,
-                optimizer=build_optimizer(model, optimizer),
+                optimizer=built,
                 config=config,
                 dist_init_required=False,
             )
@@ -311,7 +315,8 @@ def build_engine(
     """Put an encoder into training.
 
     Args:
-        encoder: on any device; with DeepSpeed it must not be used by itself afterwards.
+        encoder: on any device, with ZeRO-3 best in host memory (`hbt_dist.training.partition.placed`); with
+            DeepSpeed it must not be used by itself afterwards.
         optimizer: AdamW, schedule and clipping.
         total_steps: of the whole run, for the schedule.
         world: the ranks; with more than one the torch process group must be initialised.

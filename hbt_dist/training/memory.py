@@ -11,7 +11,7 @@ it holds stands in deepspeed_configs/README.md.
     ZeRO 3 offloaded  0              the layers in use; the rest is in host memory
 
 Estimates: buckets (up to 1.6 GB, `bucket_bytes`), activations, the framework's own context (about 1 GB) come
-on top.
+on top. At the start each process holds the model in host memory too, 4 bytes per parameter.
 """
 
 from __future__ import annotations

@@ -210,3 +210,28 @@ def group_limits(world: World, store: str, stage: int) -> list[float]:
     own, later = groups._get_data_parallel_group(), dist.new_group()
     assert own is not dist.group.WORLD
     return [group._get_backend(world.device).options._timeout.total_seconds() for group in (own, later)]
+
+
+def whole_when_deepspeed_starts(world: World, case: Case) -> dict[str, Any]:
+    """How many elements of the model DeepSpeed would move to the device whole, and in which precision."""
+    import deepspeed
+
+    initialize, seen = deepspeed.initialize, dict[str, Any]()
+
+    def look_first(*args: Any, **kwargs: Any) -> Any:
+        parameters = list(kwargs["model"].parameters())
+        seen["whole"] = sum(p.numel() for p in parameters)
+        seen["cut"] = sum(getattr(p, "ds_numel", 0) for p in parameters)
+        seen["dtypes"] = {p.dtype for p in parameters}
+        seen["groups"] = [len(group["params"]) for group in kwargs["optimizer"].param_groups]
+        return initialize(*args, **kwargs)
+
+    deepspeed.initialize = look_first
+    build_engine(
+        build_encoder(case),
+        optimizer=OPTIMIZER,
+        total_steps=TOTAL_STEPS,
+        world=world,
+        deepspeed=deepspeed_settings(case),
+    )
+    return seen

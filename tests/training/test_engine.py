@@ -18,7 +18,8 @@ import torch
 from hbt_dist.errors import UserError
 from hbt_dist.training.deepspeed_config import DeepSpeedSettings
 from hbt_dist.training.optimizer import OptimizerSettings, learning_rate
-from tests.contrastive.tiny import Case
+from hbt_dist.training.partition import placed
+from tests.contrastive.tiny import Case, build_encoder
 from tests.helpers.ranks import run_ranks
 from tests.training.bodies import reference
 
@@ -202,10 +203,25 @@ def test_coalesce_is_refused_where_deepspeed_has_none() -> None:
     assert engine._choose("auto") == "boundary"
 
 
+@pytest.mark.parametrize("low", [{}, BF16["bf16"]], ids=["float32", "bf16"])
+def test_zero3_cuts_a_model_before_deepspeed_moves_it(low: dict[str, Any]) -> None:
+    case = BASE.but(stage=3, deepspeed=low)
+    parameters = list(build_encoder(case).parameters())
+    for found in run_ranks(2, "tests.training.bodies:whole_when_deepspeed_starts", case=case):
+        assert (found["whole"], found["cut"]) == (0, sum(p.numel() for p in parameters))
+        assert found["dtypes"] == {torch.bfloat16 if low else torch.float32}
+        assert found["groups"] == [sum(p.ndim > 1 for p in parameters), sum(p.ndim == 1 for p in parameters)]
+
+
+@pytest.mark.parametrize(("config", "stays"), [(3, True), ("zero3_offload", True), (2, False), (None, False)])
+def test_what_zero3_will_cut_stays_in_host_memory(config: Any, stays: bool) -> None:
+    encoder = placed(build_encoder(Case()), DeepSpeedSettings(config=config), torch.device("meta"))
+    assert {p.device.type for p in encoder.parameters()} == {"cpu" if stays else "meta"}
+
+
 def test_gradient_checkpointing_is_refused_by_an_encoder_without_it() -> None:
     from hbt_dist.contrastive.world import World
     from hbt_dist.training.engine import build_engine
-    from tests.contrastive.tiny import build_encoder
 
     with pytest.raises(UserError, match="SmallEncoder does not support it"):
         build_engine(
