@@ -35,6 +35,7 @@ from hbt_dist.training.deepspeed_config import (
     uses_low_precision,
 )
 from hbt_dist.training.deepspeed_start import groups_time_out_like_the_first, prepare_deepspeed
+from hbt_dist.training.memory import free_bytes
 from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
 from hbt_dist.training.partition import partition
 
@@ -297,8 +298,7 @@ class DeepSpeedEngine(Engine):
         size = sum(int(getattr(p, "ds_numel", p.numel())) * p.element_size() for p in trainable)
         fits = True
         if self.world.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.world.device)
-            fits = size <= free / 4
+            fits = size <= free_bytes(self.world.device) / 4
         return bool(self.world.all_min(int(fits)))
 
 

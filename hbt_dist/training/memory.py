@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 _BUCKET = 500_000_000  # elements, DeepSpeed's default
 
 
@@ -57,3 +59,9 @@ def added_bytes(config: dict[str, Any] | None, parameters: int, workers: int) ->
     """What training holds beside float32 weights and their gradients: the rest of the states, and buckets."""
     states = state_bytes(config, parameters, workers) - 8.0 * parameters
     return max(0, int(states)) + bucket_bytes(config, parameters)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes of a GPU that torch can still give out: free ones, and those it has reserved and not in use."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

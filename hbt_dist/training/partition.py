@@ -1,8 +1,7 @@
 """ZeRO-3 from the start: a model is cut over the ranks before any device has held all of it.
 
-`deepspeed.initialize` moves a whole model to each device before it cuts it, in float32 whatever the precision of
-training: 28 GB for 7 billion parameters, which ZeRO-3 is there to avoid. What is cut by
-`deepspeed.zero.Init` already is left where it lies.
+`deepspeed.initialize` moves a whole model to each device before it cuts it: 28 GB in float32 for 7 billion
+parameters, which ZeRO-3 is there to avoid. What `deepspeed.zero.Init` has cut already is left where it lies.
 """
 
 from __future__ import annotations
