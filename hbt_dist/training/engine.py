@@ -111,6 +111,12 @@ class Engine:
         """How far two forwards of the same rows may lie apart, for other kernels may run without a graph."""
         return 0.05 if self.low_precision else 1e-3
 
+    def _built(self, model: TrainedModel) -> torch.optim.AdamW:
+        """The optimizer; remembers the highest learning rate of each of its groups."""
+        optimizer = build_optimizer(model, self._settings)
+        self._highest: list[float] = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
+
     def train(self) -> None:
         """Dropout on."""
         self.model.train()
@@ -120,8 +126,9 @@ class Engine:
         self.model.eval()
 
     def _set_learning_rate(self, optimizer: Any, index: int) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate(index)
+        """By the groups' order: a loaded checkpoint brings the groups' other entries with it."""
+        for group, highest in zip(optimizer.param_groups, self._highest, strict=True):
+            group["lr"] = learning_rate(index, self._total_steps, self._settings, highest)
 
 
 class PlainEngine(Engine):
@@ -143,7 +150,7 @@ class PlainEngine(Engine):
         self.model = model.to(world.device)
         self.world = world
         self.zero_stage = 0
-        self.optimizer = build_optimizer(model, optimizer)
+        self.optimizer = self._built(model)
         self._clipping = 1.0 if optimizer.gradient_clipping is None else optimizer.gradient_clipping
         self._autocast = self.low_precision = precision == "bf16_autocast"
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -206,7 +213,7 @@ class DeepSpeedEngine(Engine):
         self.world = world
         self.config = config
         self.zero_stage = config["zero_optimization"].get("stage", 0)
-        built = build_optimizer(model, optimizer)  # while parameters have their shapes
+        built = self._built(model)  # while parameters have their shapes
         with groups_time_out_like_the_first(world.device):
             if self.zero_stage == 3:
                 partition(model, config, world.device)
