@@ -6,7 +6,8 @@ it holds stands in deepspeed_configs/README.md.
     plain, ZeRO 0     16             weight, gradient, two moments
     ZeRO 1            8 + 12 / W     weight, gradient; shared out: a second copy of the weight, moments
     ZeRO 2            8 + 12 / W     while chunks add up; 4 + 16 / W after a reduction per chunk
-    the same in bf16  2 + 16 / W     weight in bf16; shared out in float32: gradient, master copy, moments
+    ZeRO 1 in fp16    4 + 16 / W     weight, gradient in fp16; shared out in float32 as in the next line
+    ZeRO 2 in bf16    2 + 16 / W     weight in bf16; shared out in float32: gradient, master copy, moments
     ZeRO 3            20 / W         and the layers in use
     ZeRO 3 offloaded  0              the layers in use; the rest is in host memory
 
@@ -40,6 +41,8 @@ def state_bytes(config: dict[str, Any] | None, parameters: int, workers: int) ->
         offloaded = [zero.get(f"offload_{what}", {}).get("device", "none") for what in ("optimizer", "param")]
         kept = (0 if offloaded[0] == "cpu" else 16) + (0 if offloaded[1] == "cpu" else 4)
         return kept * parameters / workers
+    if config is not None and config.get("fp16", {}).get("enabled", False):
+        return ((4 if stage == 1 else 2) + 16 / workers) * parameters
     if bf16:
         return (2 + 16 / workers) * parameters
     return (8 + 12 / workers) * parameters

@@ -30,7 +30,7 @@ from hbt_dist.config import RunFile, own_facts
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.kernels import check_kernel
 from hbt_dist.contrastive.world import World
-from hbt_dist.data.conversion import overlap_text
+from hbt_dist.data.conversion import negatives_text, overlap_text
 from hbt_dist.errors import UserError
 from hbt_dist.progress import counted
 from hbt_dist.runtime import Request, Runtime
@@ -54,6 +54,7 @@ from hbt_dist.training.model_card import model_card
 from hbt_dist.training.one_step import train_step
 from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.partition import placed
+from hbt_dist.training.precision import emulated_bf16
 from hbt_dist.training.preparation import Prepared, describe_texts, model_facts, prepare, start_digest
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
@@ -180,7 +181,8 @@ class _Training:
             loss=run.loss,
             grad_reduction=run.step.grad_reduction,
         )
-        self.notes: list[str] = []
+        emulated = emulated_bf16(run.deepspeed, world.device)
+        self.notes: list[str] = [": ".join(emulated)] if emulated else []
         self.store = CheckpointStore(
             folder.checkpoints,
             rank=world.rank,
@@ -344,6 +346,7 @@ class _Training:
             f"global batch {run.batches.global_batch_size}, "
             f"{run.training.steps} steps",
             *overlap_text(corpus).splitlines(),
+            *negatives_text(corpus).splitlines(),
             *describe_texts(self.prepared.tokens),
         ]
 
