@@ -154,6 +154,18 @@ def _accelerator(run: RunFile | None) -> Iterator[Verdict]:
         yield Verdict("accelerator", "ok", f"{build}, no GPU: training runs on {os.cpu_count()} CPU cores")
 
 
+def _precision(run: RunFile | None) -> Iterator[Verdict]:
+    import torch
+
+    from hbt_dist.training.deepspeed_config import DeepSpeedSettings
+    from hbt_dist.training.precision import emulated_bf16
+
+    if torch.cuda.is_available():
+        settings = DeepSpeedSettings() if run is None else run.deepspeed
+        if (found := emulated_bf16(settings, torch.device("cuda"))) is not None:
+            yield Verdict("precision", "warning", *found)
+
+
 def _nvidia_driver() -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
@@ -363,6 +375,7 @@ _CHECKS: tuple[Callable[[RunFile | None], Iterator[Verdict]], ...] = (
     _python,
     _packages,
     _accelerator,
+    _precision,
     _deepspeed,
     _kernel,
     _faiss,

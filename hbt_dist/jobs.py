@@ -66,6 +66,7 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
     """
     from hbt_dist.batching.inspect import inspect, render
     from hbt_dist.batching.plan import BatchPlan
+    from hbt_dist.data.conversion import negatives_text
     from hbt_dist.data.corpus import build_corpus
 
     if tokens:
@@ -77,4 +78,6 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
         corpus = build_corpus(run.data, Path(run.data.cache_dir))
         plan, store = BatchPlan(corpus, run.batches, run.seed), None
     report = inspect(plan, run.training.steps, step=step, tokens=store, texts=corpus, rows=rows)
-    return json.dumps(report.as_dict(), ensure_ascii=False) if as_json else render(report).rstrip()
+    if as_json:
+        return json.dumps(report.as_dict(), ensure_ascii=False)
+    return "\n\n".join(part for part in (render(report).rstrip(), negatives_text(corpus)) if part)

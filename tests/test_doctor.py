@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from hbt_dist import doctor
 from hbt_dist.config import RunFile
 from hbt_dist.doctor import Verdict, report
+from hbt_dist.training.deepspeed_config import DeepSpeedSettings
+from hbt_dist.training.precision import emulated_bf16
 from tests.helpers.runs import hbt_dist, tiny_run, write_run
 
 
@@ -75,6 +79,34 @@ def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(metadata, "version", version)
     assert "deepspeed is not installed" in [v.found for v in verdicts_of(doctor._packages)]
+
+
+@pytest.mark.parametrize(
+    ("config", "remedy"),
+    [
+        ("zero1", "zero1_fp16"),
+        ("zero2_bf16", "zero1_fp16"),
+        (2, "zero1_fp16"),
+        ("zero1_fp16", None),
+        ("cpu", None),
+    ],
+)
+def test_a_gpu_that_emulates_bf16_is_told(
+    config: Any, remedy: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A T4: torch's own question counts the emulation."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    run = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache", deepspeed__config=config))
+    found = verdicts_of(doctor._precision, run)
+    assert levels(found) == ({"warning"} if remedy else set())
+    assert all("Tesla T4 has no bf16" in v.found and f"config: {remedy}" in v.remedy for v in found)
+    assert emulated_bf16(run.deepspeed, torch.device("cpu")) is None
+    plain = DeepSpeedSettings(config=None, precision="bf16_autocast")
+    assert "precision: fp32" in (emulated_bf16(plain, torch.device("cuda")) or ("", ""))[1]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert verdicts_of(doctor._precision, run) == []
 
 
 def test_two_flavours_of_faiss_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,12 +87,13 @@ class StepSettings(Settings):
     mode: Literal["auto", "direct", "cached"] = Field(
         "auto",
         description="direct: one forward and backward, all activations kept; cached (GradCache): chunk by "
-        "chunk with a second forward, activations of one chunk; auto: direct if the rows fit one chunk",
+        "chunk with a second forward, activations of one chunk; auto: direct if all texts of a worker, "
+        "questions and passages together, are at most chunk_rows",
     )
     chunk_rows: int | Literal["auto"] = Field(
         64,
-        description="most rows encoded at once, at least 1; auto finds the largest that fits the device at "
-        "the start",
+        description="most rows whose activations are held at once, at least 1; auto finds the largest that "
+        "fits the device at the start",
     )
     chunk_tokens: int | None = Field(
         None,

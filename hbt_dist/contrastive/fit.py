@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 from torch import nn
 
@@ -46,7 +48,7 @@ def find_chunk_rows(
     reserve_bytes: int = 0,
     autocast: bool = False,
 ) -> int:
-    """The largest power of two of rows, each `max_tokens` long, whose forward and backward fit on every rank.
+    """The most rows of `max_tokens` each whose forward and backward fit on every rank: all or a power of two.
 
     Tries by running out of memory and halving (accelerate's `find_executable_batch_size`). Call it before the
     engine is built: no collective runs inside a trial, and gradients are thrown away. On a CPU it tries
@@ -55,7 +57,7 @@ def find_chunk_rows(
     Args:
         encoder: on `world.device`, with gradient checkpointing if training has it; tried with dropout.
         max_tokens: longest text.
-        most_rows: no chunk needs more; the rank's rows.
+        most_rows: no chunk needs more; the rank's rows, of all roles together.
         world: the ranks; the smallest of their numbers counts.
         reserve_bytes: held during the trials, for what training adds later: optimizer state (8 bytes per
             parameter and its sharded copies), gathered embeddings and their gradients.
@@ -66,12 +68,11 @@ def find_chunk_rows(
     """
     from accelerate.utils import find_executable_batch_size
 
-    limit = most_rows if world.device.type == "cuda" else min(most_rows, CPU_ROWS)
-    rows = 1 << (limit.bit_length() - 1)
+    rows = most_rows if world.device.type == "cuda" else min(most_rows, CPU_ROWS)
 
     def halve() -> int:
         nonlocal rows
-        rows //= 2
+        rows = (1 << (rows - 1).bit_length()) >> 1  # the next power of two below, 0 below 1
         encoder.zero_grad(set_to_none=True)
         return rows
 
@@ -96,6 +97,7 @@ def find_chunk_rows(
     finally:
         encoder.zero_grad(set_to_none=True)
         encoder.train(was_training)
+        _give_back(world.device)
     found = world.all_min(found)
     if found == 0:
         raise UserError(
@@ -106,3 +108,10 @@ def find_chunk_rows(
             "lower model.text.max_passage_tokens",
         )
     return found
+
+
+def _give_back(device: torch.device) -> None:
+    """Return what the trials have reserved: NCCL takes memory from the device, not from torch's reserve."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

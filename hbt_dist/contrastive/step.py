@@ -2,7 +2,8 @@
 
 Two ways to the same gradient:
 
-* direct: one forward with graph, the loss, one backward. All activations of the rank's rows are held.
+* direct: one forward with graph, the loss, one backward. All activations of the rank's rows are held, of all
+  roles together; with `mode: auto` only where these are at most `chunk_rows`.
 * cached (GradCache, arXiv 2101.06983): every chunk is encoded without graph, the loss gives the gradient of
   every embedding, every chunk is encoded again with the same random numbers and pushes its embeddings'
   gradient into the model. Activations of one chunk are held; costs one more forward (a third of a step).
@@ -372,7 +373,8 @@ def _chunk_rows(step: StepSettings, roles: dict[str, Tokens]) -> int | None:
         return None
     if step.chunk_rows == "auto":
         raise ValueError("chunk_rows: auto is resolved when the run starts (contrastive.fit.find_chunk_rows)")
-    most = max(len(tokens.lengths) for tokens in roles.values())
-    if step.mode == "auto" and most <= step.chunk_rows and step.chunk_tokens is None:
+    # The same on every rank: slices are equal, and the settings decide on the roles.
+    held = sum(len(tokens.lengths) for tokens in roles.values())
+    if step.mode == "auto" and held <= step.chunk_rows and step.chunk_tokens is None:
         return None
     return step.chunk_rows

@@ -154,8 +154,18 @@ def _add_source(
         "examples": found.num_examples,
         "dropped": len(id_hashes) - found.num_examples - overlap.examples,
         "languages": found.languages,
+        **({"repeating_negatives": found.repeating_negatives} if found.repeating_negatives else {}),
         **({} if excluded is None else {"overlap": asdict(overlap)}),
     }
+
+
+def negatives_text(corpus: Corpus) -> str:
+    """How many hard negatives of each source were left out as the passage itself, in a line each."""
+    return "\n".join(
+        f"{one['name']}: left out {one['repeating_negatives']:,} hard negatives that are the passage itself"
+        for one in corpus.manifest.get("statistics", [])
+        if one.get("repeating_negatives")
+    )
 
 
 def overlap_text(corpus: Corpus) -> str:

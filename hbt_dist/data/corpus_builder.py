@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hbt_dist.data.groups import equal_pairs, merge_groups, text_hash
 from hbt_dist.data.records import TrainingRecord
 from hbt_dist.data.text_store import TextStoreWriter
+from hbt_dist.data.training_readers.jsonl import content_id
 from hbt_dist.errors import UserError
 
 _PAIRS_PER_WRITE = 100_000
@@ -22,10 +23,11 @@ _PAIRS_PER_WRITE = 100_000
 
 @dataclass(frozen=True)
 class SourceCount:
-    """What a source gave: examples kept, and its languages, sorted."""
+    """What a source gave: examples kept, its languages, sorted, hard negatives that were the passage."""
 
     num_examples: int
     languages: list[str]
+    repeating_negatives: int
 
 
 class CorpusBuilder:
@@ -73,11 +75,18 @@ class CorpusBuilder:
         """
         self._index, self._source, self._wanted, self._refuse = index, name, languages, refuse
         self._start = self.num_examples
+        self._repeating = 0
         self._passage_rows = {}
         self._first_place = {}
 
     def add(self, record: TrainingRecord) -> None:
-        """Add an example, or drop it if none of its question or passage languages is wanted."""
+        """Add an example, or drop it if none of its question or passage languages is wanted.
+
+        A hard negative with the texts of the passage is left out and counted.
+
+        Raises:
+            UserError: a text is missing that must be there; a negative has the passage's own explicit id.
+        """
         question = self._select(record.question, "question", record.place)
         passage = self._select(record.passage, "passage", record.place)
         if not question or not passage:
@@ -96,11 +105,14 @@ class CorpusBuilder:
                 continue
             negative_row = self._passage_row(negative.passage_id, texts, record.place)
             if negative_row == passage_row:
-                raise UserError(
-                    record.place,
-                    f"negative {negative.passage_id!r} is the passage that answers the question",
-                    "remove it from the negatives",
-                )
+                if record.passage_id != content_id(record.passage):  # an id that the data give
+                    raise UserError(
+                        record.place,
+                        f"negative {negative.passage_id!r} is the passage that answers the question",
+                        "remove it from the negatives",
+                    )
+                self._repeating += 1  # mined negatives often hold the positive
+                continue
             self._negatives.append(negative_row)
         self._negative_offsets.append(len(self._negatives))
 
@@ -116,7 +128,7 @@ class CorpusBuilder:
                 absent = [code for code in codes if not mask >> self.languages[code] & 1]
                 if absent:
                     raise self._missing(what, absent[0], codes, place)
-        return SourceCount(self.num_examples - self._start, codes)
+        return SourceCount(self.num_examples - self._start, codes, self._repeating)
 
     def finish(
         self, languages: tuple[str, ...]

@@ -26,7 +26,7 @@ class TrainingRecord:
         passage_id: the same id may come with many examples, always with the same texts.
         question: language -> text; a translation of one question.
         passage: language -> text; a translation of one passage.
-        negatives: may be empty; never holds the passage itself.
+        negatives: may be empty. The passage itself is left out of them (refused under an explicit id).
         place: where the record was read, for error messages: ``"train.jsonl line 12"``.
     """
 

@@ -52,12 +52,13 @@ def choose_chunk_rows(run: RunFile, encoder: nn.Module, text: TextSettings, worl
         checkpoint_activations(encoder)
     passages = 1 + run.batches.hard_negatives.count
     embeddings = run.batches.global_batch_size * (1 + passages) * int(getattr(encoder, "width", 0))
+    rows_each = 1 + passages + (1 if run.loss.alignment_weight > 0 else 0)  # all of them: the direct step
     parameters = sum(p.numel() for p in encoder.parameters())
     return resolve_chunk_rows(
         run.step,
         encoder,
         max_tokens=max(text.max_question_tokens, text.max_passage_tokens),
-        most_rows=run.batches.global_batch_size // world.size * passages,
+        most_rows=run.batches.global_batch_size // world.size * rows_each,
         world=world,
         # Embeddings and their gradients in float32, and what the engine will add to the encoder.
         reserve_bytes=2 * 4 * embeddings + added_bytes(config, parameters, world.size),

@@ -35,7 +35,9 @@ from hbt_dist.training.deepspeed_config import (
     uses_low_precision,
 )
 from hbt_dist.training.deepspeed_start import groups_time_out_like_the_first, prepare_deepspeed
+from hbt_dist.training.memory import free_bytes
 from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
+from hbt_dist.training.partition import partition
 
 Reduction = Literal["auto", "coalesce", "boundary"]
 
@@ -109,6 +111,12 @@ class Engine:
         """How far two forwards of the same rows may lie apart, for other kernels may run without a graph."""
         return 0.05 if self.low_precision else 1e-3
 
+    def _built(self, model: TrainedModel) -> torch.optim.AdamW:
+        """The optimizer; remembers the highest learning rate of each of its groups."""
+        optimizer = build_optimizer(model, self._settings)
+        self._highest: list[float] = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
+
     def train(self) -> None:
         """Dropout on."""
         self.model.train()
@@ -118,8 +126,9 @@ class Engine:
         self.model.eval()
 
     def _set_learning_rate(self, optimizer: Any, index: int) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate(index)
+        """By the groups' order: a loaded checkpoint brings the groups' other entries with it."""
+        for group, highest in zip(optimizer.param_groups, self._highest, strict=True):
+            group["lr"] = learning_rate(index, self._total_steps, self._settings, highest)
 
 
 class PlainEngine(Engine):
@@ -141,7 +150,7 @@ class PlainEngine(Engine):
         self.model = model.to(world.device)
         self.world = world
         self.zero_stage = 0
-        self.optimizer = build_optimizer(model, optimizer)
+        self.optimizer = self._built(model)
         self._clipping = 1.0 if optimizer.gradient_clipping is None else optimizer.gradient_clipping
         self._autocast = self.low_precision = precision == "bf16_autocast"
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -204,10 +213,13 @@ class DeepSpeedEngine(Engine):
         self.world = world
         self.config = config
         self.zero_stage = config["zero_optimization"].get("stage", 0)
+        built = self._built(model)  # while parameters have their shapes
         with groups_time_out_like_the_first(world.device):
+            if self.zero_stage == 3:
+                partition(model, config, world.device)
             self.deepspeed, *_ = deepspeed.initialize(
                 model=model,
-                optimizer=build_optimizer(model, optimizer),
+                optimizer=built,
                 config=config,
                 dist_init_required=False,
             )
@@ -293,8 +305,7 @@ class DeepSpeedEngine(Engine):
         size = sum(int(getattr(p, "ds_numel", p.numel())) * p.element_size() for p in trainable)
         fits = True
         if self.world.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.world.device)
-            fits = size <= free / 4
+            fits = size <= free_bytes(self.world.device) / 4
         return bool(self.world.all_min(int(fits)))
 
 
@@ -311,7 +322,8 @@ def build_engine(
     """Put an encoder into training.
 
     Args:
-        encoder: on any device; with DeepSpeed it must not be used by itself afterwards.
+        encoder: on any device, with ZeRO-3 best in host memory (`hbt_dist.training.partition.placed`); with
+            DeepSpeed it must not be used by itself afterwards.
         optimizer: AdamW, schedule and clipping.
         total_steps: of the whole run, for the schedule.
         world: the ranks; with more than one the torch process group must be initialised.

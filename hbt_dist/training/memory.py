@@ -6,17 +6,20 @@ it holds stands in deepspeed_configs/README.md.
     plain, ZeRO 0     16             weight, gradient, two moments
     ZeRO 1            8 + 12 / W     weight, gradient; shared out: a second copy of the weight, moments
     ZeRO 2            8 + 12 / W     while chunks add up; 4 + 16 / W after a reduction per chunk
-    the same in bf16  2 + 16 / W     weight in bf16; shared out in float32: gradient, master copy, moments
+    ZeRO 1 in fp16    4 + 16 / W     weight, gradient in fp16; shared out in float32 as in the next line
+    ZeRO 2 in bf16    2 + 16 / W     weight in bf16; shared out in float32: gradient, master copy, moments
     ZeRO 3            20 / W         and the layers in use
     ZeRO 3 offloaded  0              the layers in use; the rest is in host memory
 
 Estimates: buckets (up to 1.6 GB, `bucket_bytes`), activations, the framework's own context (about 1 GB) come
-on top.
+on top. At the start each process holds the model in host memory too, 4 bytes per parameter.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
 
 _BUCKET = 500_000_000  # elements, DeepSpeed's default
 
@@ -38,6 +41,8 @@ def state_bytes(config: dict[str, Any] | None, parameters: int, workers: int) ->
         offloaded = [zero.get(f"offload_{what}", {}).get("device", "none") for what in ("optimizer", "param")]
         kept = (0 if offloaded[0] == "cpu" else 16) + (0 if offloaded[1] == "cpu" else 4)
         return kept * parameters / workers
+    if config is not None and config.get("fp16", {}).get("enabled", False):
+        return ((4 if stage == 1 else 2) + 16 / workers) * parameters
     if bf16:
         return (2 + 16 / workers) * parameters
     return (8 + 12 / workers) * parameters
@@ -57,3 +62,9 @@ def added_bytes(config: dict[str, Any] | None, parameters: int, workers: int) ->
     """What training holds beside float32 weights and their gradients: the rest of the states, and buckets."""
     states = state_bytes(config, parameters, workers) - 8.0 * parameters
     return max(0, int(states)) + bucket_bytes(config, parameters)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes of a GPU that torch can still give out: free ones, and those it has reserved and not in use."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

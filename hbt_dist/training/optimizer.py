@@ -16,6 +16,12 @@ class OptimizerSettings(Settings):
     """AdamW with warm-up and decay."""
 
     learning_rate: float = Field(2e-5, gt=0, description="highest learning rate, reached after the warm-up")
+    temperature_learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        description="the same of a learned temperature's logarithm, on the same course: AdamW moves it by "
+        "about so much a step, whatever its gradient; at 2e-5 hundreds of steps would change it by 1 %",
+    )
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of the two moments")
     epsilon: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(
@@ -42,16 +48,23 @@ class OptimizerSettings(Settings):
         return self
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices with weight decay, vectors and the temperature without."""
+def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """Trainable parameters in groups: matrices with weight decay, vectors without, the learned temperature.
+
+    Args:
+        model: what `model.temperature` holds, if it has that, is the temperature.
+    """
+    scale = getattr(model, "temperature", None)
+    temperature = [] if scale is None else list(scale.parameters())
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in model.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and not any(parameter is other for other in temperature):
             (decayed if parameter.ndim > 1 else plain).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": settings.weight_decay, "lr": settings.learning_rate},
+        {"params": plain, "weight_decay": 0.0, "lr": settings.learning_rate},
+        {"params": temperature, "weight_decay": 0.0, "lr": settings.temperature_learning_rate},
     ]
     return [group for group in groups if group["params"]]
 
@@ -62,7 +75,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
     Fused, one pass over the states: several times faster on a CPU, where offloaded states are updated.
     """
     return torch.optim.AdamW(
-        parameter_groups(model, settings.weight_decay),
+        parameter_groups(model, settings),
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.epsilon,
@@ -70,14 +83,21 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
     )
 
 
-def learning_rate(step: int, total_steps: int, settings: OptimizerSettings) -> float:
-    """The learning rate of step 0, 1, ..., total_steps - 1; above 0 in all of them."""
+def learning_rate(
+    step: int, total_steps: int, settings: OptimizerSettings, highest: float | None = None
+) -> float:
+    """The learning rate of step 0, 1, ..., total_steps - 1; above 0 in all of them.
+
+    Args:
+        highest: of the course; None: `settings.learning_rate`.
+    """
+    highest = settings.learning_rate if highest is None else highest
     warmup = settings.warmup_steps or math.ceil(settings.warmup_ratio * total_steps)
     if step < warmup:
-        return settings.learning_rate * (step + 1) / (warmup + 1)
+        return highest * (step + 1) / (warmup + 1)
     if settings.schedule == "constant":
-        return settings.learning_rate
+        return highest
     left = max(total_steps - step, 0) / max(total_steps - warmup, 1)
     if settings.schedule == "cosine":
-        return settings.learning_rate * 0.5 * (1 - math.cos(math.pi * left))
-    return settings.learning_rate * left
+        return highest * 0.5 * (1 - math.cos(math.pi * left))
+    return highest * left

@@ -13,7 +13,7 @@ from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.config import RunFile
-from hbt_dist.data.conversion import overlap_text
+from hbt_dist.data.conversion import negatives_text, overlap_text
 from hbt_dist.data.corpus import Corpus, build_corpus
 from hbt_dist.encoder import LoadedEncoder
 from hbt_dist.errors import UserError
@@ -103,6 +103,7 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
     unused = unused_negatives(prepared.corpus, run.batches.hard_negatives.count)
     return [
         *overlap_text(prepared.corpus).splitlines(),
+        *negatives_text(prepared.corpus).splitlines(),
         *([unused] if unused else []),
         *describe_texts(prepared.tokens),
     ]

@@ -196,6 +196,9 @@ def changed_settings(
             return found.path
         return Path(found.path).name if found.pattern == "deepspeed.config" else "a path"
 
+    if not any((run.get("loss") or {}).get("learn_temperature") for run in (before, now)):
+        # Read by nothing then, and younger than many run files.
+        may_change = {*may_change, "optimizer.temperature_learning_rate"}
     return [
         f"{key}: {_shown(old)} there, {_shown(new)} now"
         for key, old, new in _differences(with_paths(before, moved), with_paths(now, moved), "")

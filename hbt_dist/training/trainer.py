@@ -53,6 +53,8 @@ from hbt_dist.training.model_card import model_card
 from hbt_dist.training.one_step import train_step
 from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.out_of_memory import full_memory_explained
+from hbt_dist.training.partition import placed
+from hbt_dist.training.precision import emulated_bf16
 from hbt_dist.training.preparation import Prepared, describe_data, model_facts, prepare, start_digest
 from hbt_dist.training.retention import removable
 from hbt_dist.training.run_folder import RunFolder
@@ -168,7 +170,7 @@ class _Training:
         )
         if run.step.self_check:
             require_self_check(world, run.deepspeed, run.step.grad_reduction, run.loss.kernel)
-        encoder = prepared.model.encoder.to(world.device)
+        encoder = placed(prepared.model.encoder, run.deepspeed, world.device)
         self.step_settings = choose_chunk_rows(run, encoder, prepared.model.text, world)
         torch.manual_seed(run.seed)
         self.engine = build_engine(
@@ -180,7 +182,8 @@ class _Training:
             loss=run.loss,
             grad_reduction=run.step.grad_reduction,
         )
-        self.notes: list[str] = []
+        emulated = emulated_bf16(run.deepspeed, world.device)
+        self.notes: list[str] = [": ".join(emulated)] if emulated else []
         self.store = CheckpointStore(
             folder.checkpoints,
             rank=world.rank,

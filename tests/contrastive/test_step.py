@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from hbt_dist.contrastive import fit
 from hbt_dist.contrastive.chunks import RandomState
 from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
 from hbt_dist.contrastive.fit import find_chunk_rows, resolve_chunk_rows
@@ -122,13 +123,28 @@ def test_a_learned_temperature_stays_within_its_bounds_and_comes_back(bounds: tu
 
 
 def test_auto_is_direct_for_a_small_slice_and_cached_for_a_large_one() -> None:
-    for rows, chunks, mode in ((12, 2, "direct"), (5, 6, "cached")):
-        case = Case(stage=None, step={"mode": "auto", "chunk_rows": rows}, steps=1)
+    """Small: questions, passages and aligned questions together, for the direct step holds them all."""
+    aligned = {"alignment_weight": 0.5}
+    cases = [(24, 2, "direct", {}), (23, 2, "cached", {}), (12, 2, "cached", {}), (5, 6, "cached", {})]
+    cases += [(36, 3, "direct", aligned), (35, 3, "cached", aligned)]
+    for rows, chunks, mode, loss in cases:
+        case = Case(stage=None, step={"mode": "auto", "chunk_rows": rows}, loss=loss, steps=1)
         got = run_case(ALONE, case)
         assert got["results"][0].num_chunks == chunks
         want = run_case(ALONE, case.but(step={"mode": mode, "chunk_rows": rows}))
         assert got["loss"] == want["loss"]
         assert all(torch.equal(got["gradients"][name], g) for name, g in want["gradients"].items())
+        encoded = _encoded(case)
+        assert max(encoded) <= rows if mode == "cached" else sum(encoded) <= rows
+
+
+def _encoded(case: Case) -> list[int]:
+    """Rows of every call of the encoder in a step."""
+    engine = build_engine(build_encoder(case), optimizer=OPTIMIZER, total_steps=5, world=ALONE)
+    seen: list[int] = []
+    engine.model.encoder.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    contrastive_step(engine, locals_of(case, 1, 0)[0], case.loss_settings, case.step_settings, ALONE)
+    return seen
 
 
 def test_the_two_forwards_of_a_chunk_share_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +245,9 @@ class _Limited(torch.nn.Module):
         return input_ids * self.weight
 
 
-@pytest.mark.parametrize(("rows", "most", "want"), [(10, 64, 8), (64, 64, 64), (1, 64, 1), (100, 24, 16)])
+@pytest.mark.parametrize(
+    ("rows", "most", "want"), [(10, 64, 8), (64, 64, 64), (1, 64, 1), (100, 24, 24), (23, 24, 16)]
+)
 def test_the_largest_chunk_that_fits(rows: int, most: int, want: int) -> None:
     encoder = _Limited(rows)
     assert find_chunk_rows(encoder, max_tokens=4, most_rows=most, world=ALONE, reserve_bytes=10) == want
@@ -250,3 +268,13 @@ def test_chunks_are_tried_as_they_are_trained(autocast: bool) -> None:
 def test_no_room_for_one_row_is_a_refusal() -> None:
     with pytest.raises(UserError, match="auto finds no room for one text of 4 tokens"):
         find_chunk_rows(_Limited(0), max_tokens=4, most_rows=8, world=ALONE)
+
+
+def test_trials_leave_no_memory_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL would find none: it asks the device, not torch."""
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    find_chunk_rows(_Limited(8), max_tokens=4, most_rows=8, world=ALONE)
+    assert not emptied
+    fit._give_back(torch.device("cuda"))
+    assert emptied == [1]

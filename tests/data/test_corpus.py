@@ -15,14 +15,39 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from hbt_dist.config import RunFile
 from hbt_dist.data import conversion, text_store
 from hbt_dist.data.config import DataSettings
+from hbt_dist.data.conversion import negatives_text
 from hbt_dist.data.corpus import COLUMNS, Corpus, build_corpus
 from hbt_dist.errors import UserError
+from hbt_dist.jobs import inspect_job
+from tests.helpers.runs import tiny_run
 
 Write = Callable[..., Path]
 Build = Callable[..., Corpus]
 Make = Callable[..., dict[str, Any]]
+
+
+def test_a_negative_that_is_the_passage_is_left_out_and_counted(
+    write_lines: Write, build: Build, make_example: Make, tmp_path: Path
+) -> None:
+    """Mined negatives often hold the positive: a refusal after a million rows helps nobody."""
+    other = {"text": {"en": "no", "fi": "ei"}}
+    rows = [make_example(i) for i in range(4)]
+    rows[1]["negatives"] = [{"text": rows[1]["passage"]}, other]
+    rows[2]["negatives"] = [other, {"text": dict(reversed(rows[2]["passage"].items()))}]
+    corpus = build(write_lines("train.jsonl", rows))
+    assert_array_equal(corpus.negative_offsets, [0, 0, 1, 2, 2])
+    assert [corpus.passage_text(row, "en") for row in corpus.negatives.tolist()] == ["no", "no"]
+    assert negatives_text(corpus) == "one: left out 2 hard negatives that are the passage itself"
+    plain = tiny_run(tmp_path / "out", tmp_path / "cache", batches__global_batch_size=2)
+    source = {"name": "one", "format": "jsonl", "path": str(tmp_path / "train.jsonl")}
+    run = RunFile.model_validate({**plain, "data": {**plain["data"], "sources": [source]}})
+    shown = inspect_job(run, step=None, rows=1, tokens=False, as_json=False)
+    assert shown.endswith(f"\n\n{negatives_text(corpus)}")
+    del rows[1]["negatives"], rows[2]["negatives"]
+    assert negatives_text(build(write_lines("without.jsonl", rows))) == ""
 
 
 def test_what_is_written_is_read(write_lines: Write, build: Build, make_example: Make) -> None:

@@ -69,7 +69,10 @@ def bad(**changes: Any) -> dict[str, Any]:
         (bad(negatives=["x"]), "is a string"),
         (bad(negatives=[{"id": "n"}]), "field 'text' is missing"),
         (bad(negatives=[{"text": {"en": ""}}]), "field 'text' in 'en' is empty"),
-        (bad(negatives=[{"text": GOOD["passage"]}]), "is the passage that answers the question"),
+        (
+            bad(passage_id="p", negatives=[{"id": "p", "text": GOOD["passage"]}]),
+            "negative 'p' is the passage that answers the question",
+        ),
         (bad(negatives=[{"id": 7, "text": {"en": "x"}}]), "negative '7' has no text in 'fi'"),
     ],
     ids=lambda value: (value if isinstance(value, str) else json.dumps(value))[:60],

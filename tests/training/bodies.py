@@ -17,12 +17,17 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed_config import DeepSpeedSettings
 from hbt_dist.training.engine import DeepSpeedEngine, Engine, TrainedModel, build_engine
 from hbt_dist.training.engine_state import gather_weights
-from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
+from hbt_dist.training.optimizer import OptimizerSettings, learning_rate
 from hbt_dist.training.selfcheck import SelfCheck, self_check
 from tests.contrastive.tiny import Case, build_encoder, locals_of, reference_loss, seed_of
 
 OPTIMIZER = OptimizerSettings(
-    learning_rate=1e-2, gradient_clipping=0.5, weight_decay=0.1, epsilon=1e-5, warmup_steps=1
+    learning_rate=1e-2,
+    temperature_learning_rate=0.3,
+    gradient_clipping=0.5,
+    weight_decay=0.1,
+    epsilon=1e-5,
+    warmup_steps=1,
 )
 TOTAL_STEPS = 5
 
@@ -124,10 +129,20 @@ def reference(case: Case, world_size: int) -> dict[str, Any]:
     return _reference(pickle.dumps(case.but(stage=None, deepspeed={}, checkpointing=False)), world_size)
 
 
+def _plain_optimizer(model: TrainedModel) -> torch.optim.AdamW:
+    """Matrices decay, nothing else does."""
+    decays = [(parameter.ndim > 1, parameter) for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        [{"params": [p], "weight_decay": OPTIMIZER.weight_decay if decay else 0.0} for decay, p in decays],
+        betas=OPTIMIZER.betas,
+        eps=OPTIMIZER.epsilon,
+    )
+
+
 def _run_reference(case: Case, world_size: int) -> dict[str, Any]:
     """Whole matrices, autograd, clip_grad_norm_, AdamW."""
     model = TrainedModel(build_encoder(case), case.loss_settings).train()
-    optimizer = build_optimizer(model, OPTIMIZER)
+    optimizer = _plain_optimizer(model)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     result: dict[str, Any] = {"loss": [], "norm": []}
     for step in range(case.steps):
@@ -141,7 +156,9 @@ def _run_reference(case: Case, world_size: int) -> dict[str, Any]:
         limit = OPTIMIZER.gradient_clipping or 0.0
         result["norm"].append(float(torch.nn.utils.clip_grad_norm_(parameters, limit)))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, TOTAL_STEPS, OPTIMIZER)
+            rate = learning_rate(step, TOTAL_STEPS, OPTIMIZER)
+            of_temperature = any(p is log_scale for p in group["params"])
+            group["lr"] = rate * 0.3 / 1e-2 if of_temperature else rate
         optimizer.step()
         result["loss"].append(loss.item())
     result["parameters"] = {name: p.detach().clone() for name, p in named}
@@ -210,3 +227,28 @@ def group_limits(world: World, store: str, stage: int) -> list[float]:
     own, later = groups._get_data_parallel_group(), dist.new_group()
     assert own is not dist.group.WORLD
     return [group._get_backend(world.device).options._timeout.total_seconds() for group in (own, later)]
+
+
+def whole_when_deepspeed_starts(world: World, case: Case) -> dict[str, Any]:
+    """How many elements of the model DeepSpeed would move to the device whole, and in which precision."""
+    import deepspeed
+
+    initialize, seen = deepspeed.initialize, dict[str, Any]()
+
+    def look_first(*args: Any, **kwargs: Any) -> Any:
+        parameters = list(kwargs["model"].parameters())
+        seen["whole"] = sum(p.numel() for p in parameters)
+        seen["cut"] = sum(getattr(p, "ds_numel", 0) for p in parameters)
+        seen["dtypes"] = {p.dtype for p in parameters}
+        seen["groups"] = [len(group["params"]) for group in kwargs["optimizer"].param_groups]
+        return initialize(*args, **kwargs)
+
+    deepspeed.initialize = look_first
+    build_engine(
+        build_encoder(case),
+        optimizer=OPTIMIZER,
+        total_steps=TOTAL_STEPS,
+        world=world,
+        deepspeed=deepspeed_settings(case),
+    )
+    return seen

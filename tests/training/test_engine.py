@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 import torch
 
+from hbt_dist.contrastive.config import LossSettings
+from hbt_dist.contrastive.world import World
 from hbt_dist.errors import UserError
-from hbt_dist.training.deepspeed_config import DeepSpeedSettings
-from hbt_dist.training.optimizer import OptimizerSettings, learning_rate
-from tests.contrastive.tiny import Case
+from hbt_dist.training.deepspeed_config import DeepSpeedSettings, load_deepspeed_config
+from hbt_dist.training.engine import DeepSpeedEngine, TrainedModel, build_engine
+from hbt_dist.training.optimizer import OptimizerSettings, learning_rate, parameter_groups
+from hbt_dist.training.partition import placed
+from tests.contrastive.tiny import Case, build_encoder
 from tests.helpers.ranks import run_ranks
 from tests.training.bodies import reference
 
@@ -42,6 +46,8 @@ VARIANTS = {
     **{f"boundary-zero{s}": BASE.but(stage=s, step={"grad_reduction": "boundary"}) for s in (1, 2, 3)},
     "accumulate-zero1": BASE.but(stage=1, num_batches=2),
     "accumulate-direct-zero2": BASE.but(stage=2, num_batches=2, step={"mode": "direct"}),
+    "temperature-plain": BASE.but(stage=None, loss={"learn_temperature": True}),
+    "temperature-zero0": BASE.but(stage=0, loss={"learn_temperature": True}),
     "temperature-zero1": BASE.but(stage=1, loss={"learn_temperature": True, "directions": "both"}),
     "temperature-boundary-zero2": BASE.but(
         stage=2, loss={"learn_temperature": True}, step={"grad_reduction": "boundary"}
@@ -67,6 +73,19 @@ LOW = {f"{name}-zero{s}": BASE.but(stage=s, deepspeed=BF16[name]) for name in BF
 # The loss is scaled by 256: gradients below float16's 6e-8 count, and none overflows.
 FP16 = {"fp16": {"enabled": True, "initial_scale_power": 8}}
 LOW |= {f"fp16-zero{s}": BASE.but(stage=s, deepspeed=FP16) for s in (1, 2, 3)}
+_SHIPPED = load_deepspeed_config("zero1_fp16")
+LOW["fp16-shipped"] = BASE.but(
+    stage=1,
+    deepspeed={
+        **{name: _SHIPPED[name] for name in _SHIPPED if name != "zero_optimization"},
+        "zero": {
+            **_SHIPPED["zero_optimization"],
+            "reduce_bucket_size": 10_000,
+            "allgather_bucket_size": 10_000,
+        },
+        "fp16": {**_SHIPPED["fp16"], "initial_scale_power": 8},
+    },
+)
 
 _results: dict[str, dict[str, list[dict[str, Any]]]] = {}
 
@@ -190,10 +209,30 @@ def test_learning_rate() -> None:
     assert learning_rate(9, 10, constant) == 1.0
 
 
-def test_coalesce_is_refused_where_deepspeed_has_none() -> None:
-    from hbt_dist.contrastive.world import World
-    from hbt_dist.training.engine import DeepSpeedEngine
+def test_a_learned_temperature_has_its_own_rate_and_no_decay() -> None:
+    settings = OptimizerSettings(learning_rate=1e-5, weight_decay=0.1)
+    loss = LossSettings(learn_temperature=True)
+    matrices, vectors, temperature = parameter_groups(TrainedModel(build_encoder(Case()), loss), settings)
+    assert [p.shape for p in temperature["params"]] == [(1,)]
+    assert [group["lr"] for group in (matrices, vectors, temperature)] == [1e-5, 1e-5, 1e-3]
+    assert [group["weight_decay"] for group in (matrices, vectors, temperature)] == [0.1, 0, 0]
+    assert len(parameter_groups(TrainedModel(build_encoder(Case())), settings)) == 2
+    assert learning_rate(0, 10, settings, 1e-3) == pytest.approx(100 * learning_rate(0, 10, settings))
 
+
+def test_full_gradients_may_take_what_torch_has_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `chunk_rows: auto` most of a GPU is reserved by torch, and free for whoever asks torch."""
+    sizes = {"mem_get_info": (10, 1000), "memory_reserved": 700, "memory_allocated": 400}
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, size=size: size)
+    engine = DeepSpeedEngine.__new__(DeepSpeedEngine)
+    engine.world = World.alone("cuda")
+    for elements, fits in ((19, True), (20, False)):  # 4 bytes each in a quarter of 310
+        engine.model = torch.nn.Linear(elements, 1, bias=False)  # type: ignore[assignment]
+        assert engine._full_gradients_fit() == fits
+
+
+def test_coalesce_is_refused_where_deepspeed_has_none() -> None:
     engine = DeepSpeedEngine.__new__(DeepSpeedEngine)
     engine.zero_stage, engine.world, engine.config = 0, World.alone(), {}
     engine.deepspeed = type("Fake", (), {"optimizer": None})()
@@ -202,11 +241,23 @@ def test_coalesce_is_refused_where_deepspeed_has_none() -> None:
     assert engine._choose("auto") == "boundary"
 
 
-def test_gradient_checkpointing_is_refused_by_an_encoder_without_it() -> None:
-    from hbt_dist.contrastive.world import World
-    from hbt_dist.training.engine import build_engine
-    from tests.contrastive.tiny import build_encoder
+@pytest.mark.parametrize("low", [{}, BF16["bf16"]], ids=["float32", "bf16"])
+def test_zero3_cuts_a_model_before_deepspeed_moves_it(low: dict[str, Any]) -> None:
+    case = BASE.but(stage=3, deepspeed=low)
+    parameters = list(build_encoder(case).parameters())
+    for found in run_ranks(2, "tests.training.bodies:whole_when_deepspeed_starts", case=case):
+        assert (found["whole"], found["cut"]) == (0, sum(p.numel() for p in parameters))
+        assert found["dtypes"] == {torch.bfloat16 if low else torch.float32}
+        assert found["groups"] == [sum(p.ndim > 1 for p in parameters), sum(p.ndim == 1 for p in parameters)]
 
+
+@pytest.mark.parametrize(("config", "stays"), [(3, True), ("zero3_offload", True), (2, False), (None, False)])
+def test_what_zero3_will_cut_stays_in_host_memory(config: Any, stays: bool) -> None:
+    encoder = placed(build_encoder(Case()), DeepSpeedSettings(config=config), torch.device("meta"))
+    assert {p.device.type for p in encoder.parameters()} == {"cpu" if stays else "meta"}
+
+
+def test_gradient_checkpointing_is_refused_by_an_encoder_without_it() -> None:
     with pytest.raises(UserError, match="SmallEncoder does not support it"):
         build_engine(
             build_encoder(Case()),

@@ -16,6 +16,7 @@ from hbt_dist.training.memory import added_bytes, state_bytes
         ("zero1", 1, 20),
         ("zero1", 4, 11),
         ("zero2", 4, 11),
+        ("zero1_fp16", 4, 8),
         ("zero2_bf16", 8, 4),
         ("zero3", 4, 5),
         ("zero3_offload", 4, 0),

@@ -116,12 +116,16 @@ def test_finished_run_started_again_changes_nothing(launch: Launch, finished: Fi
 
 @pytest.mark.cluster
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_other_numbers_of_workers(stage: int, launch: Launch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stage", "learned"), [(1, False), (2, False), (3, False), (1, True), (3, True)])
+def test_other_numbers_of_workers(stage: int, learned: bool, launch: Launch, tmp_path: Path) -> None:
     """2 -> 1 -> 2 -> 3 -> 2, each killed after a step, and a plain resume of what a converted start saved."""
     model = _without_dropout(launch.start_model, tmp_path / "start")
     own = Launch(launch.cache, model)
-    changes = {"deepspeed__config": stage, "training__checkpoint_every": 1}
+    changes = {
+        "deepspeed__config": stage,
+        "training__checkpoint_every": 1,
+        "loss__learn_temperature": learned,
+    }
     reference_file, reference = own.file(tmp_path / "reference", **changes)
     own.finish(reference_file, 2)
     file, output = own.file(tmp_path / "changing", **changes)
@@ -135,7 +139,7 @@ def test_other_numbers_of_workers(stage: int, launch: Launch, tmp_path: Path) ->
     log = (output / "log.txt").read_text("utf-8")
     for before, after in ((2, 1), (1, 2), (2, 3), (3, 2)):
         assert f"was written by {before} workers; converted for {after}" in log
-    for name in ("loss", "gradient_norm"):
+    for name in ("loss", "gradient_norm", "temperature"):
         np.testing.assert_allclose(_figures(output, name), _figures(reference, name), rtol=1e-5)
     assert _figures(output, "kind") == _figures(reference, "kind")
     _assert_close_weights(output, reference)

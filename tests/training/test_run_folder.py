@@ -65,3 +65,17 @@ def test_a_copy_elsewhere_has_begun(tmp_path: Path) -> None:
     folder.metrics.unlink()
     with pytest.raises(UserError, match="s3://bucket: holds another run"):
         folder.check({"seed": 4}, place="s3://bucket")
+
+
+def test_a_run_older_than_the_rate_of_the_temperature(tmp_path: Path) -> None:
+    """Its folder goes on, unless its temperature was learned, at another rate."""
+    run = tiny_run(tmp_path / "out", tmp_path / "cache")
+    now = {**run, "loss": {"learn_temperature": False}, "optimizer": {"temperature_learning_rate": 1e-3}}
+    before = {**now, "optimizer": {}}
+    folder = started(tmp_path, before)
+    folder.check(now)
+    for other in (before, now):
+        other["loss"] = {"learn_temperature": True}
+    folder.write_run_file(before)
+    with pytest.raises(UserError, match=r"temperature_learning_rate: nothing there, 0\.001 now"):
+        folder.check(now)
