@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hbt_dist.data.groups import equal_pairs, merge_groups, text_hash
 from hbt_dist.data.records import TrainingRecord
 from hbt_dist.data.text_store import TextStoreWriter
-from hbt_dist.data.training_readers.jsonl import content_id
+from hbt_dist.data.training_readers.base import content_id
 from hbt_dist.errors import UserError
 
 _PAIRS_PER_WRITE = 100_000
