@@ -33,9 +33,7 @@ class FamilyDifference:
     gain_b: float
     difference: float  # B - A
     questions: int
-    fewest_questions: (
-        int  # of the cells that count for one family more than for the other, on the side with fewer
-    )
+    fewest_questions: int  # of the cells that count more for one family, on the side with fewer
     low: float | None  # over questions; none where a side has few
     high: float | None
     seeds: dict[str, Any] | None  # `SeedTest`

@@ -37,9 +37,7 @@ class Gain:
     gain: float  # new - old, mean over the seeds
     per_seed: Float64  # (S,) one value where the systems are not paired by seed
     num_units: int
-    fewest_units: (
-        int  # of the cells with positive weights, or of those with negative ones: the smaller number
-    )
+    fewest_units: int  # of the cells with positive or of those with negative weights: the smaller number
     shares: Float64  # (num_units,) mean `gain`; their spread is that of the gain over units
     flipped: Float64  # (num_units,) mean `gain`; without a difference, either sign is as likely
 
