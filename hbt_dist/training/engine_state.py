@@ -65,7 +65,7 @@ def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> Non
         settings = engine.deepspeed._config
         before, settings.load_universal_checkpoint = settings.load_universal_checkpoint, universal
         try:
-            with _own_hyperparameters(engine.deepspeed.optimizer) if universal else contextlib.nullcontext():
+            with _mended_loading(engine.deepspeed.optimizer) if universal else contextlib.nullcontext():
                 engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
         finally:
             settings.load_universal_checkpoint = before
@@ -87,6 +87,62 @@ def _keep_fused(optimizer: Any) -> None:
     for parameter, state in optimizer.state.items():
         if isinstance(state.get("step"), Tensor):
             state["step"] = state["step"].to(parameter.device, torch.float32)
+
+
+@contextlib.contextmanager
+def _mended_loading(zero_optimizer: Any) -> Iterator[None]:
+    with _own_hyperparameters(zero_optimizer), _groups_of_padding(zero_optimizer):
+        yield
+
+
+class _Padding:
+    """What stands for a parameter where this rank's share of a group is padding: nothing to read."""
+
+    def __init__(self) -> None:
+        self._hp_mapping = self
+
+    def load_hp_checkpoint_state(self, *_: Any, **__: Any) -> None:
+        """No step counter."""
+
+    def get_optim_state_keys(self) -> list[str]:
+        """No states."""
+        return []
+
+
+@contextlib.contextmanager
+def _groups_of_padding(zero_optimizer: Any) -> Iterator[None]:
+    """Let ranks load a universal checkpoint under ZeRO 1 and 2 that hold nothing of a parameter group.
+
+    A learned temperature is a group of one element, on one rank. DeepSpeed 0.19 takes the step counter of the
+    first parameter that a rank holds of each group, and fails with an IndexError where there is none.
+    """
+    name = "load_hp_checkpoint_state_from_checkpoint_dir"
+    load = getattr(zero_optimizer, name, None)
+    if load is None:
+        yield
+        return
+
+    def load_with_padding(groups_name: str, folder: str) -> None:
+        empty = [
+            group
+            for group in getattr(zero_optimizer, groups_name)
+            if all(parameter._hp_mapping is None for parameter in group)
+        ]
+        names = zero_optimizer.param_names
+        for group in empty:
+            group.append(_Padding())
+            names[group[-1]] = "padding"
+        try:
+            load(groups_name, folder)
+        finally:
+            for group in empty:
+                del names[group.pop()]
+
+    setattr(zero_optimizer, name, load_with_padding)
+    try:
+        yield
+    finally:
+        delattr(zero_optimizer, name)
 
 
 @contextlib.contextmanager

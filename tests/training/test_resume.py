@@ -116,7 +116,9 @@ def test_finished_run_started_again_changes_nothing(launch: Launch, finished: Fi
 
 @pytest.mark.cluster
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "learned"), [(1, False), (2, False), (3, False), (1, True), (3, True)])
+@pytest.mark.parametrize(
+    ("stage", "learned"), [(1, False), (2, False), (3, False), (1, True), (2, True), (3, True)]
+)
 def test_other_numbers_of_workers(stage: int, learned: bool, launch: Launch, tmp_path: Path) -> None:
     """2 -> 1 -> 2 -> 3 -> 2, each killed after a step, and a plain resume of what a converted start saved."""
     model = _without_dropout(launch.start_model, tmp_path / "start")
