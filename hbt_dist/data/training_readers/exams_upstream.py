@@ -59,8 +59,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 def read_upstream(train: Path, dev: Path, parallel: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (place, row) with the fields of the flat layout; all rows are held in memory to join them.
 
-    A question whose key names none of its choices, or an empty one, has no answer and is left out (two of
-    upstream's 10,633).
+    A question whose key names none of its choices, or an empty one, has no answer and is left out.
     """
     rows = [
         (place, flat)
