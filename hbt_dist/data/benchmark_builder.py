@@ -14,6 +14,7 @@ import numpy as np
 
 from hbt_dist.data.benchmark import Benchmark
 from hbt_dist.data.candidate_pool import ArrangedCandidates, CandidatePool, MemoryPool
+from hbt_dist.data.connected import Connected
 from hbt_dist.errors import UserError
 
 
@@ -172,18 +173,11 @@ class BenchmarkBuilder:
 
     def _clusters(self) -> dict[str, int]:
         """Question id -> number of its cluster: the connected parts of questions and cluster keys."""
-        parent: dict[Hashable, Hashable] = {}
-
-        def root(node: Hashable) -> Hashable:
-            while parent.setdefault(node, node) != node:
-                parent[node] = parent[parent[node]]
-                node = parent[node]
-            return node
-
+        parts: Connected[Hashable] = Connected()
         for question_id, keys in self._cluster_of.items():
             for key in keys:
-                parent[root(("key", key))] = root(("question", question_id))
-        roots = {question_id: root(("question", question_id)) for question_id in self._cluster_of}
+                parts.join(("question", question_id), ("key", key))
+        roots = {question_id: parts.root(("question", question_id)) for question_id in self._cluster_of}
         number = {one: position for position, one in enumerate(dict.fromkeys(roots.values()))}
         return {question_id: number[one] for question_id, one in roots.items()}
 

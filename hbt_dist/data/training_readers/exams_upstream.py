@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hbt_dist.data.connected import Connected
 from hbt_dist.data.fields import check_text, id_field, language_at, object_items, required, text_field
 from hbt_dist.data.files import kind_of, read_json_lines
 from hbt_dist.errors import UserError
@@ -110,22 +111,15 @@ def _clusters(parallel: Path, language_of: Mapping[str, str]) -> dict[str, str]:
     Versions are joined over others, those of upstream's test part included. Of two versions in one language,
     which would be two answers to one question, the one with the smaller id stays.
     """
-    parent: dict[str, str] = {}
-
-    def root(one: str) -> str:
-        while parent.setdefault(one, one) != one:
-            parent[one] = parent[parent[one]]
-            one = parent[one]
-        return one
-
+    versions: Connected[str] = Connected()
     for place, row in read_json_lines(parallel):
         for one, others in row.items():
             if not isinstance(others, list) or not all(isinstance(other, str) for other in others):
                 raise UserError(place, f"{one!r} has {kind_of(others)}", "expected a list of ids")
             for other in others:
-                parent[root(other)] = root(one)
+                versions.join(one, other)
     members: dict[str, dict[str, str]] = {}
     for one in sorted(language_of):
-        members.setdefault(root(one), {}).setdefault(language_of[one], one)
+        members.setdefault(versions.root(one), {}).setdefault(language_of[one], one)
     several = sorted(sorted(each.values()) for each in members.values() if len(each) > 1)
     return {one: f"c{number:04d}" for number, ids in enumerate(several) for one in ids}
