@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hbt_dist.evaluation.report_parts import language_matrix
-from hbt_dist.evaluation.stored import read_evaluation
+from hbt_dist.evaluation.read_results import read_evaluation
+from hbt_dist.reports.evaluation.sections import language_matrix
 
 LANGUAGES = ("en", "de", "fa", "fi", "hu", "tr", "ar", "zh", "et", "it")  # the last two were never trained on
 

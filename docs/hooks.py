@@ -17,14 +17,14 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hbt_dist.config import RunFile
-from hbt_dist.data.config import OPTIONS, options_of
-from hbt_dist.encoder import TextSettings
-from hbt_dist.extensions import OwnName
-from hbt_dist.modeling import ModelSettings
-from hbt_dist.search.config import SearchFile
-from hbt_dist.study.config import StudyFile
-from hbt_dist.training.deepspeed_config import load_deepspeed_config
+from hbt_dist.config.user_functions import OwnName
+from hbt_dist.data.settings import OPTIONS, options_of
+from hbt_dist.models.encoder import TextSettings
+from hbt_dist.models.initial import ModelSettings
+from hbt_dist.run_file import RunFile
+from hbt_dist.search.settings import SearchFile
+from hbt_dist.study.settings import StudyFile
+from hbt_dist.training.deepspeed.settings import load_deepspeed_config
 from hbt_dist.training.memory import state_bytes
 
 ROOT = Path(__file__).resolve().parents[1]

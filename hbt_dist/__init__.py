@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hbt_dist.analysis import candidates, curve, knee_point, load_search, pair_difference, pareto_front
     from hbt_dist.batching.plan import BatchPlan
-    from hbt_dist.config import load_run
-    from hbt_dist.data.benchmark import load_benchmark
-    from hbt_dist.data.corpus import build_corpus
-    from hbt_dist.encoder import load_encoder
-    from hbt_dist.evaluation.compare import compare, comparison_text
+    from hbt_dist.comparison.compare import compare, comparison_text
+    from hbt_dist.data.benchmarks.benchmark import load_benchmark
+    from hbt_dist.data.corpus.corpus import build_corpus
     from hbt_dist.evaluation.encode import encode_texts
     from hbt_dist.evaluation.evaluation import evaluate
-    from hbt_dist.evaluation.report import write_report
-    from hbt_dist.evaluation.stored import read_evaluation
+    from hbt_dist.evaluation.read_results import read_evaluation
     from hbt_dist.evaluation.writing import write_evaluation
-    from hbt_dist.jobs import train_job
+    from hbt_dist.jobs.train import train_job
+    from hbt_dist.models.encoder import load_encoder
+    from hbt_dist.reports.evaluation.page import write_report
+    from hbt_dist.run_file import load_run
 
 __version__ = "0.1.0"
 
@@ -49,18 +49,18 @@ __all__ = [
 
 _MODULES = {
     "BatchPlan": "batching.plan",
-    "build_corpus": "data.corpus",
-    "compare": "evaluation.compare",
-    "comparison_text": "evaluation.compare",
+    "build_corpus": "data.corpus.corpus",
+    "compare": "comparison.compare",
+    "comparison_text": "comparison.compare",
     "encode_texts": "evaluation.encode",
     "evaluate": "evaluation.evaluation",
-    "load_benchmark": "data.benchmark",
-    "load_encoder": "encoder",
-    "load_run": "config",
-    "read_evaluation": "evaluation.stored",
-    "train_job": "jobs",
+    "load_benchmark": "data.benchmarks.benchmark",
+    "load_encoder": "models.encoder",
+    "load_run": "run_file",
+    "read_evaluation": "evaluation.read_results",
+    "train_job": "jobs.train",
     "write_evaluation": "evaluation.writing",
-    "write_report": "evaluation.report",
+    "write_report": "reports.evaluation.page",
 }
 
 

@@ -1,5 +1,5 @@
 """`python -m hbt_dist`, which launchers such as torchrun start."""
 
-from hbt_dist.cli import main
+from hbt_dist.cli.main import main
 
 main()

@@ -12,7 +12,7 @@ data, cache_dir and output must be names that every node understands. The digits
 
 import sys
 
-from hbt_dist.cli import main
+from hbt_dist.cli.main import main
 
 if __name__ == "__main__":
     sys.argv = ["hbt-dist", "evaluate", "--launcher", "ray", *sys.argv[1:]]

@@ -16,7 +16,7 @@ this one file.
 import os
 import sys
 
-from hbt_dist.cli import main
+from hbt_dist.cli.main import main
 
 if __name__ == "__main__":
     many_tasks = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ

@@ -18,11 +18,11 @@ from pydantic import BaseModel
 
 import hbt_dist
 import hbt_dist.analysis
-from hbt_dist.batching.config import BatchSettings
-from hbt_dist.config import RunFile
-from hbt_dist.data.config import OPTIONS, DataSettings, SourceSettings
-from hbt_dist.data.training_readers import open_source
-from hbt_dist.evaluation.typology import DISTANCES, _table, language_distances
+from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.comparison.typology import DISTANCES, _table, language_distances
+from hbt_dist.data.corpus.readers import open_source
+from hbt_dist.data.settings import OPTIONS, DataSettings, SourceSettings
+from hbt_dist.run_file import RunFile
 from tests.analysis.made_search import write_search
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -225,7 +225,7 @@ def test_the_data_page_shows_every_format_and_reader_without_mkdocs() -> None:
         without_files = {f"{room}.{one}" for one in ("__init__", "base", "sample", "tables")}
         assert modules - without_files == {one for one in named if one.startswith(room)}
     shown = load_hooks().on_page_markdown(page)
-    assert "::: hbt_dist.data.training_readers.jsonl" in shown
+    assert "::: hbt_dist.data.corpus.readers.jsonl" in shown
 
 
 def test_the_example_lines_of_the_data_page_are_read(tmp_path: Path) -> None:

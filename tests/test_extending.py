@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbt_dist import extensions
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.kinds import own_pairs
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.resume import check_resume
-from hbt_dist.batching.soundness import check_plan
-from hbt_dist.config import load_run
-from hbt_dist.data.benchmark import load_benchmark
-from hbt_dist.data.config import DataSettings
-from hbt_dist.data.corpus import build_corpus
-from hbt_dist.errors import UserError
+from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.common.errors import UserError
+from hbt_dist.config import user_functions as extensions
+from hbt_dist.config.user_functions import load_own, own_digest, own_modules
+from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.data.corpus.corpus import build_corpus
+from hbt_dist.data.settings import DataSettings
 from hbt_dist.evaluation.metrics import own_metrics, own_values
-from hbt_dist.extensions import load_own, own_digest, own_modules
 from hbt_dist.orchestration.cluster import _runtime_environment
+from hbt_dist.run_file import load_run
+from hbt_dist.testing.check_plan import check_plan
 from tests.helpers.ranks import ROOT
 from tests.helpers.runs import BIN, finish, start
 

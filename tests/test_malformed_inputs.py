@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hbt_dist import cli
+from hbt_dist.cli import main as cli
 
 RUN: dict[str, Any] = {
     "name": "mine",

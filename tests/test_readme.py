@@ -26,17 +26,15 @@ HERE = "tests/test_readme.py::test_commands_in_their_order"
 QUICKSTART = "tests/test_quickstart.py::test_training_pays_in_every_setting"
 REAL_DATA = "tests/test_real_data.py::test_xquad_r_is_an_eleven_by_eleven_matrix"
 LAUNCHERS = "tests/training/test_launchers.py::test_launchers_agree"
-SEARCH = (
-    "tests/orchestration/test_search.py::test_a_search_survives_its_driver_and_a_worker_and_leaves_nothing"
-)
+SEARCH = "tests/orchestration/test_tune.py::test_a_search_survives_its_driver_and_a_worker_and_leaves_nothing"
 COVERED = {
     "./launchers/quickstart.sh": QUICKSTART,
     "./launchers/test.sh": ".ci/run",
     "pip install -c constraints.txt torch numpy wheel": "launchers/common.sh",
     "pip install -c constraints.txt '.[gpu]'": "tests/test_readme.py::test_extras_of_the_readme_exist",
     ". .venv/bin/activate": HERE,
-    "hbt-dist files --to .": "tests/test_files_command.py::test_copies_are_files_of_their_own",
-    "hbt-dist doctor": "tests/test_doctor.py::test_the_command_on_this_machine",
+    "hbt-dist files --to .": "tests/cli/test_files.py::test_copies_are_files_of_their_own",
+    "hbt-dist doctor": "tests/doctor/test_doctor.py::test_the_command_on_this_machine",
     "hbt-dist data inspect run.yaml --step 0": HERE,
     "hbt-dist train run.yaml": HERE,
     "hbt-dist train run.yaml batches.alpha=0.25 output_dir=runs/quarter": HERE,
@@ -63,12 +61,12 @@ COVERED = {
     "hbt-dist compare --baseline results/a results/b": HERE,
     "hbt-dist report results/b --baseline results/a": HERE,
     "hbt-dist search ray_configs/search/alpha.yaml --dry-run": (
-        "tests/search/test_config.py::test_shipped_searches_are_sound"
+        "tests/search/test_settings.py::test_shipped_searches_are_sound"
     ),
     "hbt-dist search ray_configs/search/alpha.yaml": SEARCH,
     "hbt-dist report searches/alpha": HERE,
     "hbt-dist train searches/alpha/report/best.yaml": (
-        "tests/analysis/test_report.py::test_best_run_is_the_knee_and_loads"
+        "tests/reports/test_search_page.py::test_best_run_is_the_knee_and_loads"
     ),
     "hbt-dist study ray_configs/studies/methods.yaml --dry-run": (
         "tests/study/test_study.py::test_shipped_studies_resolve_without_their_data"

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.plan import BatchPlan
-from hbt_dist.data.corpus import Corpus
+from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.data.corpus.corpus import Corpus
 
 LANGUAGES = 14
 ROWS = 1024

@@ -19,14 +19,14 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from hbt_dist.batching.chunks import chunk_plan, padding_waste
 from hbt_dist.batching.collate import collate
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenStore
-from hbt_dist.data.config import DataSettings
-from hbt_dist.data.corpus import Corpus, build_corpus
-from hbt_dist.encoder import TextSettings
+from hbt_dist.contrastive.chunk_plan import chunk_plan, padding_waste
+from hbt_dist.data.corpus.corpus import Corpus, build_corpus
+from hbt_dist.data.settings import DataSettings
+from hbt_dist.models.encoder import TextSettings
 
 STEPS = 20
 

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from hbt_dist.batching.collate import collate
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenStore
-from hbt_dist.data.corpus import Corpus
+from hbt_dist.data.corpus.corpus import Corpus
 
 CODES = ("en", "fi", "ar", "es", "ja", "km", "ko", "ms", "ru", "sv", "tr", "zh")
 ROWS = 8192

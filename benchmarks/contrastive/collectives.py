@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.contrastive.ranks import run
 from benchmarks.gpu.model import batch_of
-from hbt_dist.contrastive.config import LossSettings, StepSettings
+from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.deepspeed_config import DeepSpeedSettings
-from hbt_dist.training.engine import build_engine
+from hbt_dist.training.deepspeed.engine import build_engine
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
 from hbt_dist.training.optimizer import OptimizerSettings
 
 WIDTH = 32

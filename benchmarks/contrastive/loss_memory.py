@@ -53,9 +53,9 @@ def resident(key: str) -> int:
 def loss_and_gradients(method: str, q: Tensor, p: Tensor) -> tuple[float, Tensor]:
     """Loss and the gradient of the passages; the gradient of the questions is computed too."""
     if method.startswith("ours"):
-        from hbt_dist.contrastive.config import LossSettings
         from hbt_dist.contrastive.layout import Layout
         from hbt_dist.contrastive.loss import contrast
+        from hbt_dist.contrastive.settings import LossSettings
 
         settings = LossSettings(row_chunk=CHUNK, kernel="torch" if "torch" in method else "rows")
         ranks = 16 if "16" in method else 1

@@ -37,10 +37,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.contrastive.loss_memory import resident
 from benchmarks.contrastive.ranks import run
 from benchmarks.gpu.model import MeanEncoder, batch_of
-from hbt_dist.contrastive.config import LossSettings, StepSettings
+from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.engine import PlainEngine, TrainedModel
+from hbt_dist.training.deepspeed.engine import PlainEngine, TrainedModel
 from hbt_dist.training.optimizer import OptimizerSettings
 
 SIZE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 4000}

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hbt_dist.data.benchmark import load_benchmark
-from hbt_dist.encoder import load_encoder
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.data.benchmarks.benchmark import load_benchmark
 from hbt_dist.evaluation.encode import encode_texts
+from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.models.encoder import load_encoder
 
 
 def main() -> None:

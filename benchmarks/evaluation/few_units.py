@@ -11,8 +11,8 @@ import argparse
 
 import numpy as np
 
-from hbt_dist.evaluation.gains import PairedRows
-from hbt_dist.evaluation.significance import mean_interval
+from hbt_dist.comparison.gains import PairedRows
+from hbt_dist.comparison.significance import mean_interval
 
 MANY = 385
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hbt_dist.data.benchmark import Benchmark
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.evaluation import evaluate
-from hbt_dist.evaluation.rows import release_pages
+from hbt_dist.evaluation.matrix_rows import release_pages
+from hbt_dist.evaluation.settings import EvaluationSettings
 
 BLOCK = 100_000
 LANGUAGES = ("en", "de", "fi", "zh")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hbt_dist.evaluation.languages import LANGUAGES
+from hbt_dist.data.language_facts import LANGUAGES
 
-OUT = Path(__file__).parents[2] / "hbt_dist" / "evaluation" / "data"
+OUT = Path(__file__).parents[2] / "hbt_dist" / "comparison" / "data"
 INDIVIDUAL = {"est": "ekk"}  # URIEL has Estonian under its macro-language's code, Glottolog does not
 URIELPLUS = "urielplus/database/urielplus_csvs/"
 

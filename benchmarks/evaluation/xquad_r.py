@@ -25,9 +25,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from hbt_dist.data.benchmark import load_benchmark
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.data.benchmarks.benchmark import load_benchmark
 from hbt_dist.evaluation.evaluation import evaluate
+from hbt_dist.evaluation.settings import EvaluationSettings
 
 
 def timed(call):

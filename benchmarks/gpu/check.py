@@ -43,10 +43,10 @@ try:
 
     from benchmarks.gpu.equalities import KERNELS, check_deepspeed, check_equalities, check_kernels
     from benchmarks.gpu.model import Device, Size, batch_of, engine_of, out_of_memory
-    from hbt_dist.contrastive.config import LossSettings, StepSettings
-    from hbt_dist.contrastive.kernels import why_not
     from hbt_dist.contrastive.layout import Layout
     from hbt_dist.contrastive.loss import contrast
+    from hbt_dist.contrastive.row_losses import why_not
+    from hbt_dist.contrastive.settings import LossSettings, StepSettings
     from hbt_dist.contrastive.step import contrastive_step
 except ModuleNotFoundError as error:
     sys.exit(f"{error}: the script needs torch, transformers, pydantic and PyYAML")

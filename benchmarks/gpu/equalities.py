@@ -12,13 +12,13 @@ from torch import Tensor
 
 from benchmarks.gpu.model import Device, Precision, Size, batch_of, engine_of
 from hbt_dist.contrastive.chunks import RandomState
-from hbt_dist.contrastive.config import Kernel, LossSettings, StepSettings
-from hbt_dist.contrastive.kernels import why_not
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import contrast
+from hbt_dist.contrastive.row_losses import why_not
+from hbt_dist.contrastive.settings import Kernel, LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.engine import PlainEngine
+from hbt_dist.training.deepspeed.engine import PlainEngine
 
 KERNELS: tuple[Kernel, ...] = ("rows", "torch", "liger")
 
@@ -139,8 +139,8 @@ def check_deepspeed(device: Device) -> dict[str, Any]:
     """The self-check with every ZeRO stage and every shipped configuration."""
     if importlib.util.find_spec("deepspeed") is None:
         return {"skipped": "DeepSpeed is not installed"}
-    from hbt_dist.training.deepspeed_config import DeepSpeedSettings, shipped_configs
-    from hbt_dist.training.selfcheck import self_check
+    from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, shipped_configs
+    from hbt_dist.training.self_check import self_check
 
     found: dict[str, Any] = {}
     for config in shipped_configs():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.engine import PlainEngine, TrainedModel
+from hbt_dist.training.deepspeed.engine import PlainEngine, TrainedModel
 from hbt_dist.training.optimizer import OptimizerSettings
 
 Precision = Literal["fp32", "bf16_autocast"]

@@ -8,10 +8,10 @@ write_search_report("searches/alpha")
 
 from hbt_dist.analysis.overview import Analysis, analyse
 from hbt_dist.analysis.pareto import best_points, candidates, hypervolume, knee_point, pareto_front
-from hbt_dist.analysis.report import write_search_report
 from hbt_dist.analysis.search_results import SearchResults, load_search, seed_means
 from hbt_dist.analysis.sensitivity import curve, importance
 from hbt_dist.analysis.trials import cost, pair_difference
+from hbt_dist.reports.search.report import write_search_report
 
 __all__ = [
     "Analysis",

@@ -9,8 +9,8 @@ import yaml
 
 from hbt_dist.analysis.overview import number, shown
 from hbt_dist.analysis.search_results import SearchResults
-from hbt_dist.config import RunFile
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
+from hbt_dist.run_file import RunFile
 
 
 def best_run_text(results: SearchResults, found: dict[str, Any]) -> str:

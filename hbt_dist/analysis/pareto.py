@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 
 if TYPE_CHECKING:
     from hbt_dist.analysis.search_results import SearchResults

@@ -25,7 +25,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from hbt_dist.search.folder import FORMAT, Status
 
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hbt_dist.analysis.search_results import SearchResults
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 
 Float64 = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hbt_dist.analysis.search_results import SearchResults
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 
 
 def cost(results: SearchResults) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from hbt_dist.batching.corpus_view import PlanCorpus
-from hbt_dist.batching.keyed import Int64s, derive_key, hash64
+from hbt_dist.batching.counter_random import Int64s, derive_key, hash64
 from hbt_dist.batching.plan import GlobalBatch
 
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.aligned import aligned_languages
-from hbt_dist.batching.code_switching.switcher import Counts, Switcher
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.plan import GlobalBatch
 from hbt_dist.batching.tokens import TokenRows, TokenStore
+from hbt_dist.methods.code_switching.switcher import Counts, Switcher
 
 Value = TypeVar("Value", np.int32, np.int64)
 

@@ -1,6 +1,6 @@
 """What batching asks of a corpus: arrays of integers for the plan, texts for the token store.
 
-`hbt_dist.data.corpus.Corpus` has all of it; the plan never touches a text.
+`hbt_dist.data.corpus.corpus.Corpus` has all of it; the plan never touches a text.
 """
 
 from __future__ import annotations

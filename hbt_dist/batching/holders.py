@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.corpus_view import PlanPassages
-from hbt_dist.batching.keyed import Int64s
+from hbt_dist.batching.counter_random import Int64s
 
 _AT_ONCE = 1 << 22  # passages that are counted or sorted in one go: bounds the memory
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from hbt_dist.errors import UserError
-from hbt_dist.extensions import is_own, load_own
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.user_functions import is_own, load_own
 
 Kind = Literal["monolingual", "crosslingual", "mixed_monolingual", "any_pair"]
 KINDS: tuple[Kind, ...] = ("monolingual", "crosslingual", "mixed_monolingual", "any_pair")

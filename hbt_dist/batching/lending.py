@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.keyed import Floats, Int64s, below, derive_key, hash64, uniform
+from hbt_dist.batching.counter_random import Floats, Int64s, below, derive_key, hash64, uniform
+from hbt_dist.batching.shares import Cells
 from hbt_dist.batching.streams import Stream
-from hbt_dist.batching.weights import Cells
 
 _ROUNDS = 32
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.config import BatchSettings, MixtureEntry
-from hbt_dist.batching.keyed import derive_key, uniform
+from hbt_dist.batching.counter_random import derive_key, uniform
+from hbt_dist.batching.settings import BatchSettings, MixtureEntry
 
 _BLOCK = 16_384
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.corpus_view import PlanCorpus
+from hbt_dist.batching.counter_random import Int64s, below
 from hbt_dist.batching.holders import Holders
-from hbt_dist.batching.keyed import Int64s, below
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 
 _LOOK_AHEAD = 16  # candidates of an example that are looked at in one go
 _RANDOM_ROUNDS = 24

@@ -21,22 +21,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.capacity import Capacity
-from hbt_dist.batching.code_switching.switching import CodeSwitching
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.corpus_view import PlanCorpus
+from hbt_dist.batching.counter_random import Int64s, below, derive_key, hash64
+from hbt_dist.batching.feasibility import Capacity
 from hbt_dist.batching.holders import Holders
-from hbt_dist.batching.keyed import Int64s, below, derive_key, hash64
 from hbt_dist.batching.kinds import all_kinds
 from hbt_dist.batching.lending import Lender
 from hbt_dist.batching.mixture import Mixture
 from hbt_dist.batching.negatives import hard_negatives
-from hbt_dist.batching.refusal import refuse_shortfall
+from hbt_dist.batching.repeats import StratumTable, replace_repeated
 from hbt_dist.batching.resume import FIRST_VERSION, PLAN_VERSION, plan_state, state_fingerprint
-from hbt_dist.batching.spares import StratumTable, replace_repeated
+from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.batching.shares import Cells
+from hbt_dist.batching.shortfall import refuse_shortfall
 from hbt_dist.batching.streams import Streams
-from hbt_dist.batching.weights import Cells
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
+from hbt_dist.methods.code_switching.switching import CodeSwitching
 
 Int32s = NDArray[np.int32]
 

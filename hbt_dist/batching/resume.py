@@ -11,10 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.corpus_view import PlanCorpus
-from hbt_dist.batching.weights import own_kinds_state
-from hbt_dist.errors import UserError
+from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.batching.shares import own_kinds_state
+from hbt_dist.common.errors import UserError
 
 # Raised whenever the same settings give other batches than before. A plan that a change leaves as it was
 # keeps the number it had, so that its checkpoints go on. 2: strata of few rows count their epochs by rows,

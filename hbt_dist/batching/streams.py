@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.corpus_view import PlanCorpus
-from hbt_dist.batching.deck import Deck, Order, build_decks
-from hbt_dist.batching.keyed import Floats, Int64s, derive_key, floor_sum, uniform
+from hbt_dist.batching.counter_random import Floats, Int64s, derive_key, floor_sum, uniform
+from hbt_dist.batching.epoch_order import Deck, Order, build_decks
 from hbt_dist.batching.mixture import slots_of
-from hbt_dist.batching.weights import Cells, Joint, joint_share, one_pair_per_batch
+from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.batching.shares import Cells, Joint, joint_share, one_pair_per_batch
 
 _ROTATION_BITS = 32
 _MODULUS = 1 << _ROTATION_BITS

@@ -25,9 +25,9 @@ import torch
 from numpy.typing import NDArray
 
 from hbt_dist.batching.corpus_view import TextCorpus
-from hbt_dist.encoder import TextSettings
-from hbt_dist.errors import UserError
-from hbt_dist.progress import Progress
+from hbt_dist.common.console import Progress
+from hbt_dist.common.errors import UserError
+from hbt_dist.models.encoder import TextSettings
 
 Role = Literal["question", "passage"]
 ROLES: tuple[Role, ...] = ("question", "passage")

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hbt_dist.batching.chunks import chunk_plan
+from hbt_dist.contrastive.chunk_plan import chunk_plan
 from hbt_dist.contrastive.world import World
 
 

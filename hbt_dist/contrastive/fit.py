@@ -7,9 +7,9 @@ import gc
 import torch
 from torch import nn
 
-from hbt_dist.contrastive.config import StepSettings
+from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import UserError
 
 # Linux gives a process more memory than there is and kills it later: nothing to catch, so nothing to try.
 CPU_ROWS = 64

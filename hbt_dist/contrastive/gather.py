@@ -16,8 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import UserError
 
 
 def gather_embeddings(local_nD: Tensor, world: World) -> Tensor:

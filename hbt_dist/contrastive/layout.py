@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hbt_dist.contrastive.config import LossSettings
+from hbt_dist.contrastive.settings import LossSettings
 
 
 @dataclass(frozen=True)

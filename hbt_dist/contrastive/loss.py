@@ -22,9 +22,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hbt_dist.contrastive.config import LossSettings
-from hbt_dist.contrastive.kernels import UNMASKED, Exclude, infonce_rows
 from hbt_dist.contrastive.layout import Layout
+from hbt_dist.contrastive.row_losses import UNMASKED, Exclude, infonce_rows
+from hbt_dist.contrastive.settings import LossSettings
 
 
 @dataclass

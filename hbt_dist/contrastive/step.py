@@ -32,20 +32,20 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.chunks import ChunkOrder, RandomState, Tokens, move, plan_chunks
-from hbt_dist.contrastive.config import LossSettings, StepSettings
 from hbt_dist.contrastive.finite import NonFiniteError, broken_rows
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import Contrast, contrast, inner_product
+from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import UserError
 
 _SCALARS = ("loss", "info_nce", "alignment", "log_scale", "positive", "mean", "tokens", "padded", "bad")
 
 
 class ContrastiveEngine(Protocol):
-    """What the step asks of the model; `hbt_dist.training.engine` has two of them."""
+    """What the step asks of the model; `hbt_dist.training.deepspeed.engine` has two of them."""
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """(n, T) token ids and mask -> (n, D) embeddings and log(1 / temperature), (1,), if it is learned."""

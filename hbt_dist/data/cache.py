@@ -16,8 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.data.files import digest_of_file
-from hbt_dist.errors import UserError
 
 MANIFEST = "manifest.json"
 # A file changed this shortly ago may change again without its time showing it: its digest isn't remembered.

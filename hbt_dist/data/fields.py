@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.data.files import kind_of
 from hbt_dist.data.languages import language_code
-from hbt_dist.errors import UserError
 
 T = TypeVar("T")
 

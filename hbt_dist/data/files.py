@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 
 _BYTE_ORDER_MARK = "\ufeff"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 
 
 @dataclass(frozen=True)

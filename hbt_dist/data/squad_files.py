@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.data.fields import (
     check_text,
     id_field,
@@ -22,7 +23,6 @@ from hbt_dist.data.fields import (
 )
 from hbt_dist.data.files import kind_of, read_json
 from hbt_dist.data.languages import language_code
-from hbt_dist.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hbt_dist.evaluation.kernels import exact_products, ranking_keys
+from hbt_dist.evaluation.block_scores import exact_products, ranking_keys
+from hbt_dist.evaluation.matrix_rows import Rows, read_rows
 from hbt_dist.evaluation.pair_matrix import QuestionTable, cell_means, mean_or_nan
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import TopLists
-from hbt_dist.evaluation.rows import Rows, read_rows
 
 if TYPE_CHECKING:
-    from hbt_dist.data.benchmark import Benchmark
+    from hbt_dist.data.benchmarks.benchmark import Benchmark
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hbt_dist.encoder import LoadedEncoder
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
+from hbt_dist.models.encoder import LoadedEncoder
 
 Float32 = NDArray[np.float32]
 

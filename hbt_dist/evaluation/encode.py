@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hbt_dist.encoder import LoadedEncoder
-from hbt_dist.errors import UserError
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.common.console import Progress
+from hbt_dist.common.errors import UserError
+from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.embedding_files import (
     EmbeddingFiles,
     encoding_fingerprint,
     open_embedding_files,
     texts_of,
 )
-from hbt_dist.evaluation.kernels import torch_device
-from hbt_dist.evaluation.rows import check_rows
-from hbt_dist.progress import Progress
+from hbt_dist.evaluation.matrix_rows import check_rows
+from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.models.encoder import LoadedEncoder
 
 Float32 = NDArray[np.float32]
 Role = Literal["question", "passage"]

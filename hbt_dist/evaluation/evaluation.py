@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hbt_dist.config.user_functions import own_digests
 from hbt_dist.evaluation.bias import (
     question_bias,
     ranking_consistency,
     same_language_share,
     summarise_bias,
 )
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.faiss_lists import faiss_top_lists
-from hbt_dist.evaluation.kernels import torch_device
-from hbt_dist.evaluation.language_removal import remove_languages
+from hbt_dist.evaluation.matrix_rows import Rows, check_shapes
 from hbt_dist.evaluation.metrics import own_metrics
 from hbt_dist.evaluation.pair_matrix import (
     PairMatrix,
@@ -38,12 +38,12 @@ from hbt_dist.evaluation.pair_matrix import (
 )
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
-from hbt_dist.evaluation.rows import Rows, check_shapes
+from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.shard import CACHE_BYTES, Shard, arrange_questions
-from hbt_dist.extensions import own_digests
+from hbt_dist.methods.language_removal import remove_languages
 
 if TYPE_CHECKING:
-    from hbt_dist.data.benchmark import Benchmark
+    from hbt_dist.data.benchmarks.benchmark import Benchmark
 
 #: Ranks of the relevant candidates, and the ranked lists where they were asked for.
 Ranked = tuple[RelevantRanks, TopLists | None]

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hbt_dist.data.stored_texts import take_texts
+from hbt_dist.data.arrow_texts import take_texts
+from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.evaluation import Evaluation
-from hbt_dist.evaluation.languages import describe
 
 _QUESTIONS_AT_ONCE = 1024
 

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hbt_dist.errors import UserError
-from hbt_dist.evaluation.kernels import ranking_keys
+from hbt_dist.common.errors import UserError
+from hbt_dist.evaluation.block_scores import ranking_keys
+from hbt_dist.evaluation.matrix_rows import Rows, read_rows
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import TopLists, lists_of_keys
-from hbt_dist.evaluation.rows import Rows, read_rows
 
 GPU_LIMIT = 2048
 #: Work memory on a GPU; faiss would take 1.5 GB beside the encoder and the scores. It works in tiles of it.

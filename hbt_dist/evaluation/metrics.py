@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma
 
-from hbt_dist.errors import UserError
-from hbt_dist.extensions import load_own
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.user_functions import load_own
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]

@@ -31,7 +31,7 @@ from hbt_dist.evaluation.metrics import (
 from hbt_dist.evaluation.ranks import RelevantRanks
 
 if TYPE_CHECKING:
-    from hbt_dist.data.benchmark import Benchmark
+    from hbt_dist.data.benchmarks.benchmark import Benchmark
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from hbt_dist.data.benchmark import Benchmark
+    from hbt_dist.data.benchmarks.benchmark import Benchmark
 
 BLOCK_QUESTIONS = 512
 BLOCK_CANDIDATES = 1024

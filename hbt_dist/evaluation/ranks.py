@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.evaluation.kernels import decode_keys
+from hbt_dist.evaluation.block_scores import decode_keys
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.shard import Counts
 

@@ -37,11 +37,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.evaluation import Evaluation
-from hbt_dist.evaluation.languages import describe
 from hbt_dist.evaluation.metrics import METRICS
 from hbt_dist.evaluation.pair_matrix import PairMatrix, chance_means, language_means, mean_or_nan
-from hbt_dist.evaluation.stored import SCHEMA, SCHEMA_VERSION, SETTINGS, headline_figures, read_results
+from hbt_dist.evaluation.read_results import SCHEMA, SCHEMA_VERSION, SETTINGS, headline_figures, read_results
 
 TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
 

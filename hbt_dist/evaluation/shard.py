@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hbt_dist.evaluation.kernels import (
+from hbt_dist.evaluation.block_scores import (
     Columns,
     Targets,
     count_better,
@@ -28,8 +28,8 @@ from hbt_dist.evaluation.kernels import (
     merge_top,
     score_product,
 )
+from hbt_dist.evaluation.matrix_rows import Rows, check_rows, read_rows
 from hbt_dist.evaluation.plan import ScoringPlan
-from hbt_dist.evaluation.rows import Rows, check_rows, read_rows
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]

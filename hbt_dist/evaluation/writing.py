@@ -30,13 +30,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.export import mteb_document, write_qrels, write_run
 from hbt_dist.evaluation.pair_matrix import PairMatrix, QuestionTable
-from hbt_dist.evaluation.report import HEATMAP, STEM, report_document
-from hbt_dist.evaluation.report_parts import pair_heatmap
 from hbt_dist.evaluation.results import results_document
+from hbt_dist.reports.evaluation.page import HEATMAP, STEM, report_document
+from hbt_dist.reports.evaluation.sections import pair_heatmap
 
 RESULTS = "results.json"
 

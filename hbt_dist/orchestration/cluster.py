@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import hbt_dist
-from hbt_dist.errors import UserError
-from hbt_dist.extensions import own_modules
-from hbt_dist.orchestration.config import WorkerSettings
-from hbt_dist.orchestration.janitor import Janitor
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.user_functions import own_modules
+from hbt_dist.orchestration.cleanup import Janitor
+from hbt_dist.orchestration.settings import WorkerSettings
 
 
 @dataclass(frozen=True)

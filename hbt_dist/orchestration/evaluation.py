@@ -23,22 +23,22 @@ from numpy.typing import NDArray
 from pydantic import Field
 from tqdm.auto import tqdm
 
-from hbt_dist.data.benchmark import Benchmark
-from hbt_dist.encoder import load_encoder
-from hbt_dist.errors import UserError
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.common.console import say
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.settings import Settings
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, texts_of
 from hbt_dist.evaluation.encode import Role, embedding_files, encode_rows
 from hbt_dist.evaluation.evaluation import Evaluation, Ranked, evaluate_ranked_by, question_names
 from hbt_dist.evaluation.faiss_lists import merge_parts, part_keys
-from hbt_dist.evaluation.kernels import torch_device
+from hbt_dist.evaluation.matrix_rows import Rows
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
-from hbt_dist.evaluation.rows import Rows
+from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.shard import Counts, Shard, arrange_questions
+from hbt_dist.models.encoder import load_encoder
 from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, without_gpus
-from hbt_dist.progress import say
-from hbt_dist.settings import Settings
 
 
 class ActorSettings(Settings):

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbt_dist.config import RunFile
-from hbt_dist.errors import UserError
-from hbt_dist.run_paths import paths_in
-from hbt_dist.training.checkpoint import appears
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.paths import paths_in
+from hbt_dist.run_file import RunFile
+from hbt_dist.training.checkpoints.store import appears
 
 #: Packages whose versions must be equal on all nodes: they write or read what others get.
 SAME_VERSIONS = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")

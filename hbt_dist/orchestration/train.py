@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.batching.plan import check_divisible
-from hbt_dist.calm import calm_libraries
-from hbt_dist.config import RunFile
-from hbt_dist.errors import UserError
-from hbt_dist.interrupts import FirstInterrupt
-from hbt_dist.orchestration.arrival import check_arrival, marked
+from hbt_dist.common.console import say
+from hbt_dist.common.errors import UserError
+from hbt_dist.common.quiet_libraries import calm_libraries
+from hbt_dist.common.signals import FirstInterrupt
 from hbt_dist.orchestration.cluster import (
     Cluster,
     check_resources,
@@ -30,15 +29,16 @@ from hbt_dist.orchestration.cluster import (
     without_gpus,
     worker_resources,
 )
+from hbt_dist.orchestration.node_check import check_arrival, marked
 from hbt_dist.orchestration.nodes import check_nodes
-from hbt_dist.progress import say
-from hbt_dist.runtime import RayRuntime
-from hbt_dist.training.beside import beside_training, teller
+from hbt_dist.run_file import RunFile
+from hbt_dist.training.background import beside_training, teller
+from hbt_dist.training.checkpoints.measure import Measure, measure_checkpoint
+from hbt_dist.training.metrics_log import StepProgress
 from hbt_dist.training.preparation import prepare
 from hbt_dist.training.run_folder import RunFolder
-from hbt_dist.training.tracking import StepProgress
-from hbt_dist.training.trainer import train_loop
-from hbt_dist.training.validation import Measure, measure_checkpoint
+from hbt_dist.training.runtime import RayRuntime
+from hbt_dist.training.train import train_loop
 
 
 class NoRoomError(UserError):

@@ -20,13 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hbt_dist.config import BenchmarkSettings, RunFile
-from hbt_dist.errors import UserError
-from hbt_dist.evaluation.config import EvaluationSettings
-from hbt_dist.evaluation_job import evaluate_for_run
+from hbt_dist.common.errors import UserError
+from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.jobs.evaluate import evaluate_for_run
+from hbt_dist.run_file import BenchmarkSettings, RunFile
 from hbt_dist.search.folder import Trial, append_line, now, replace_json
+from hbt_dist.training.checkpoints.measure import objectives_of
 from hbt_dist.training.run_folder import RunFolder
-from hbt_dist.training.validation import objectives_of
 
 _POLL_SECONDS = 0.5
 _STARTS = 4  # of a trial whose workers find no room: another trial's end makes some
@@ -250,7 +250,7 @@ def _measure_checkpoint(
     report: Report,
     measured: set[int],
 ) -> None:
-    from hbt_dist.training.export import export_checkpoint
+    from hbt_dist.training.checkpoints.export import export_checkpoint
 
     measured.add(step)
     place = Path(tempfile.mkdtemp(prefix="hbt-checkpoint-"))

@@ -28,7 +28,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from hbt_dist import __version__
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from hbt_dist.training.run_folder import changed_settings, first_of
 
 FORMAT = 1

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from hbt_dist.search.config import OBJECTIVES, Dimension, SearchFile
+from hbt_dist.search.settings import OBJECTIVES, Dimension, SearchFile
 from hbt_dist.search.space import Point
 
 #: Bounds of the uniform draws behind a simplex.

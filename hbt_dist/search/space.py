@@ -16,11 +16,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from hbt_dist.batching.plan import check_divisible
-from hbt_dist.config import RunFile, check_own, find_run_file, resolve_paths
-from hbt_dist.errors import UserError
-from hbt_dist.explanations import explain
-from hbt_dist.search.config import SearchFile
-from hbt_dist.settings import apply_override, read_yaml, set_value
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.messages import explain
+from hbt_dist.config.settings import apply_override, read_yaml, set_value
+from hbt_dist.run_file import RunFile, check_own, find_run_file, resolve_paths
+from hbt_dist.search.settings import SearchFile
 
 Point = dict[str, Any]
 
@@ -108,7 +108,7 @@ def check_benchmark(search: SearchFile, base: RunFile, place: str) -> None:
     Raises:
         UserError: it is so, or one cannot be read.
     """
-    from hbt_dist.jobs import load
+    from hbt_dist.data.benchmarks.load import load
 
     data = load(search.benchmark)
     across = [name for name in search.objectives if name != "monolingual"]

@@ -11,8 +11,8 @@ import pandas as pd
 from scipy import stats
 from scipy.optimize import brentq
 
-from hbt_dist.evaluation.stored import headline_figures, read_results
-from hbt_dist.search.config import OBJECTIVES
+from hbt_dist.evaluation.read_results import headline_figures, read_results
+from hbt_dist.search.settings import OBJECTIVES
 
 #: One-sided confidence of the limit of the spread that a plan is made with (Browne 1995).
 PLANNING_CONFIDENCE = 0.8

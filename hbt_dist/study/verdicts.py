@@ -12,11 +12,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hbt_dist.common.numbers import plain, signed
+from hbt_dist.comparison.significance import holm
 from hbt_dist.evaluation.metrics import near_chance
-from hbt_dist.evaluation.report_parts import SIGNIFICANT, WORDS
-from hbt_dist.evaluation.significance import holm
-from hbt_dist.pages.numbers import plain, signed
-from hbt_dist.study.config import StudyFile
+from hbt_dist.reports.evaluation.sections import SIGNIFICANT, WORDS
+from hbt_dist.study.settings import StudyFile
 
 Contrast = tuple[str, str, str]  # method, reference, setting
 Holds = Literal["holds", "questions only", "no"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from hbt_dist.config import RunFile
-from hbt_dist.contrastive.config import StepSettings
+from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.fit import resolve_chunk_rows
+from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
-from hbt_dist.encoder import TextSettings
-from hbt_dist.errors import UserError
-from hbt_dist.training.deepspeed_config import load_deepspeed_config, uses_low_precision
-from hbt_dist.training.engine import checkpoint_activations
+from hbt_dist.models.encoder import TextSettings
+from hbt_dist.run_file import RunFile
+from hbt_dist.training.deepspeed.engine import checkpoint_activations
+from hbt_dist.training.deepspeed.settings import load_deepspeed_config, uses_low_precision
 from hbt_dist.training.memory import added_bytes
 
 

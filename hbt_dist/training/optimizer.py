@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from hbt_dist.settings import Settings
+from hbt_dist.config.settings import Settings
 
 
 class OptimizerSettings(Settings):

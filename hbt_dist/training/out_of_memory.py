@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from hbt_dist.common.errors import OneRankError
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import OneRankError
 
 
 @contextmanager

@@ -8,19 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hbt_dist.batching.code_switching.switcher import Switcher
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.tokens import ROLES, TokenStore
-from hbt_dist.config import RunFile
-from hbt_dist.data.conversion import negatives_text, overlap_text
-from hbt_dist.data.corpus import Corpus, build_corpus
-from hbt_dist.encoder import LoadedEncoder
-from hbt_dist.errors import UserError
-from hbt_dist.modeling import prepare_model
-from hbt_dist.training.checkpoint import hash_file
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.convert import negatives_text, overlap_text
+from hbt_dist.data.corpus.corpus import Corpus, build_corpus
+from hbt_dist.methods.code_switching.switcher import Switcher
+from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.initial import prepare_model
+from hbt_dist.run_file import RunFile
+from hbt_dist.training.checkpoints.store import hash_file
 from hbt_dist.training.chunk_size import check_auto_chunks
-from hbt_dist.training.deepspeed_config import load_deepspeed_config
+from hbt_dist.training.deepspeed.settings import load_deepspeed_config
 from hbt_dist.training.run_folder import RunFolder
 
 #: Files of a model folder that decide what it computes: weights, configuration, tokenizer.

@@ -32,8 +32,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from hbt_dist import __version__
-from hbt_dist.errors import UserError
-from hbt_dist.run_paths import RunPath, User, with_paths
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.paths import RunPath, User, with_paths
 
 #: Blocks of the run file that may change when a run is continued: none of them changes what is computed, but
 #: the training's steps with a schedule made for them, which the trainer compares with the checkpoint.

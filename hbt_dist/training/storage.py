@@ -28,8 +28,8 @@ from typing import IO, Any
 
 from pyarrow import fs
 
-from hbt_dist.errors import UserError
-from hbt_dist.training.checkpoint import MANIFEST, verify
+from hbt_dist.common.errors import UserError
+from hbt_dist.training.checkpoints.store import MANIFEST, verify
 from hbt_dist.training.run_folder import RunFolder
 
 _BLOCK = 8 * 1024**2  # bytes sent at a time

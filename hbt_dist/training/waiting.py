@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import UserError
 
 Result = TypeVar("Result")
 

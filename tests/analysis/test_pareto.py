@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hbt_dist.analysis import best_points, hypervolume, knee_point, pareto_front
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 
 NAMES = ("a", "b", "c", "d")
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from hbt_dist.analysis import candidates, load_search, pareto_front
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from tests.analysis.made_search import (
     OBJECTIVES,
     STEPS,

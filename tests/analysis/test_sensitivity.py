@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from hbt_dist.analysis import SearchResults, curve, importance, load_search
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from tests.analysis.made_search import edit_search, write_search
 
 

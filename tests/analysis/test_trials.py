@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hbt_dist.analysis import cost, load_search, pair_difference
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from tests.analysis.made_search import rewrite_trial, write_search
 
 

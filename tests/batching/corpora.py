@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from hbt_dist.data.corpus import Corpus
+from hbt_dist.data.corpus.corpus import Corpus
 
 CODES = ("en", "fi", "ar", "es", "ja", "km", "ko", "ms", "ru", "sv", "tr", "zh")
 

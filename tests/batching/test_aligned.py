@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from hbt_dist.batching.aligned import aligned_languages
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.plan import BatchPlan
-from hbt_dist.data.corpus import Corpus
+from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.data.corpus.corpus import Corpus
 
 
 def corpus_of(cells: np.ndarray, examples: int) -> Corpus:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from hbt_dist.batching import holders
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
-from hbt_dist.data.corpus import Corpus
-from hbt_dist.errors import UserError
+from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.corpus import Corpus
 from tests.batching.corpora import parallel_corpus, ragged_corpus
 
 

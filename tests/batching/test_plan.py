@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from hbt_dist.batching.config import KINDS, BatchSettings
 from hbt_dist.batching.kinds import RowPairs, own_pairs
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
-from hbt_dist.data.corpus import Corpus
-from hbt_dist.errors import UserError
+from hbt_dist.batching.settings import KINDS, BatchSettings
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.corpus import Corpus
 from tests.batching.corpora import MIXTURES, corpora, parallel_corpus, ragged_corpus
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chisquare
 
-from hbt_dist.batching.config import KINDS, BatchSettings, DatasetSettings
 from hbt_dist.batching.mixture import Mixture, apportion, slots_of
 from hbt_dist.batching.plan import BatchPlan
-from hbt_dist.batching.weights import Cells, dataset_shares, joint_share
-from hbt_dist.data.corpus import Corpus
+from hbt_dist.batching.settings import KINDS, BatchSettings, DatasetSettings
+from hbt_dist.batching.shares import Cells, dataset_shares, joint_share
+from hbt_dist.data.corpus.corpus import Corpus
 from tests.batching.corpora import parallel_corpus, ragged_corpus
 
 BATCH = 32

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbt_dist.batching.capacity import _beyond
-from hbt_dist.batching.config import BatchSettings
+from hbt_dist.batching.feasibility import _beyond
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.resume import check_resume
-from hbt_dist.config import load_run
-from hbt_dist.data.config import DataSettings
-from hbt_dist.data.corpus import Corpus, build_corpus
-from hbt_dist.errors import UserError
+from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.corpus import Corpus, build_corpus
+from hbt_dist.data.settings import DataSettings
+from hbt_dist.run_file import load_run
 from tests.batching.corpora import CODES, parallel_corpus, ragged_corpus
 from tests.batching.test_plan import check_rows
 from tests.batching.test_shares import assert_binomial

@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from hbt_dist.batching.chunks import chunk_plan, padding_waste
 from hbt_dist.batching.collate import collate
-from hbt_dist.batching.config import BatchSettings
 from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenRows, TokenStore, store_fingerprint
-from hbt_dist.data.config import DataSettings
-from hbt_dist.data.corpus import Corpus, build_corpus
-from hbt_dist.encoder import TextSettings
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive.chunk_plan import chunk_plan, padding_waste
+from hbt_dist.data.corpus.corpus import Corpus, build_corpus
+from hbt_dist.data.settings import DataSettings
+from hbt_dist.models.encoder import TextSettings
 from tests.helpers.tokenizers import word_tokenizer
 
 TEXT = TextSettings(question_prefix="q: ", max_question_tokens=8, max_passage_tokens=12)

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hbt_dist.contrastive import kernels
+from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive import row_losses as kernels
 from hbt_dist.contrastive.chunks import plan_chunks
-from hbt_dist.contrastive.config import Kernel
 from hbt_dist.contrastive.finite import NonFiniteError
 from hbt_dist.contrastive.gather import check_equal_slices, gather_embeddings, scatter_gradients
+from hbt_dist.contrastive.settings import Kernel
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import UserError
-from hbt_dist.training.engine import build_engine
+from hbt_dist.training.deepspeed.engine import build_engine
 from hbt_dist.training.optimizer import OptimizerSettings
 from tests.contrastive.tiny import Case, Texts, build_encoder, locals_of
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hbt_dist.contrastive.config import LossSettings
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import Contrast, contrast
+from hbt_dist.contrastive.settings import LossSettings
 from tests.contrastive.tiny import Case, locals_of, plain_loss
 
 

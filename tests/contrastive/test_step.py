@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive import fit
 from hbt_dist.contrastive.chunks import RandomState
 from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
 from hbt_dist.contrastive.fit import find_chunk_rows, resolve_chunk_rows
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import UserError
-from hbt_dist.training.engine import build_engine
+from hbt_dist.training.deepspeed.engine import build_engine
 from tests.contrastive.tiny import Case, Texts, build_encoder, locals_of
 from tests.training.bodies import OPTIMIZER, reference, run_case
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hbt_dist.contrastive.chunks import plan_chunks
-from hbt_dist.contrastive.config import LossSettings, StepSettings
+from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.world import World
 
 VOCABULARY = 120
@@ -171,7 +171,7 @@ def build_encoder(case: Case) -> nn.Module:
         return SmallEncoder(case).train()
     from transformers import XLMRobertaConfig, XLMRobertaModel
 
-    from hbt_dist.encoder import Encoder, TextSettings
+    from hbt_dist.models.encoder import Encoder, TextSettings
 
     torch.manual_seed(3)
     config = XLMRobertaConfig(

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from hbt_dist.data.config import DataSettings
-from hbt_dist.data.corpus import Corpus, build_corpus
+from hbt_dist.data.corpus.corpus import Corpus, build_corpus
+from hbt_dist.data.settings import DataSettings
 
 Row = dict[str, Any]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hbt_dist.data.benchmark import Benchmark, load_benchmark
-from hbt_dist.data.benchmark_registry import BENCHMARKS
-from hbt_dist.data.language_subset import select_languages
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.benchmarks.language_subset import select_languages
+from hbt_dist.data.benchmarks.registry import BENCHMARKS
 
 Write = Callable[[str, Iterable[object]], Path]
 

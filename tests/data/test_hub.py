@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
-from hbt_dist.data.benchmark import Benchmark, load_benchmark
-from hbt_dist.data.benchmark_registry import BENCHMARKS
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.benchmarks.registry import BENCHMARKS
 from hbt_dist.data.hub import ELSEWHERE, HUB, HubFiles
-from hbt_dist.errors import UserError
 
 Write = Callable[[str, Iterable[object]], Path]
 Put = Callable[[HubFiles, str, Path], None]
@@ -84,7 +84,7 @@ def test_miracl_from_two_repositories(miracl: Benchmark, tmp_path: Path) -> None
 
 
 def test_with_the_real_environment(miracl: Benchmark, hub: Path) -> None:
-    code = "from hbt_dist.data.benchmark import load_benchmark as load; print(load('miracl').fingerprint)"
+    code = "import hbt_dist as hbt; print(hbt.load_benchmark('miracl').fingerprint)"
     environment = {**os.environ, "HF_HOME": str(hub.parent), "HF_HUB_OFFLINE": "1"}
     environment.pop("HF_HUB_CACHE", None)
     done = subprocess.run(

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hbt_dist.config import load_run
-from hbt_dist.data.benchmark import Benchmark, load_benchmark
-from hbt_dist.data.config import BenchmarkSettings, DataSettings
-from hbt_dist.data.conversion import overlap_text
-from hbt_dist.data.corpus import Corpus, build_corpus
-from hbt_dist.data.leakage import OverlapIndex, find_leaks
-from hbt_dist.data.shingles import Shingler, normalise
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.corpus.convert import overlap_text
+from hbt_dist.data.corpus.corpus import Corpus, build_corpus
+from hbt_dist.data.leakage.report import OverlapIndex, find_leaks
+from hbt_dist.data.leakage.shingles import Shingler, normalise
+from hbt_dist.data.settings import BenchmarkSettings, DataSettings
+from hbt_dist.run_file import load_run
 
 SENTENCES = {
     "en": "The old town hall on the northern bank of the river was built by a merchant in the year 1738.",

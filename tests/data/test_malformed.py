@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hbt_dist.data.config import SourceSettings
-from hbt_dist.data.corpus import Corpus
-from hbt_dist.data.training_readers import open_source
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.readers import open_source
+from hbt_dist.data.settings import SourceSettings
 
 Write = Callable[[str, Iterable[object]], Path]
 Build = Callable[..., Corpus]

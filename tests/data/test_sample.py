@@ -16,6 +16,7 @@ import babel
 import numpy as np
 import pytest
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.data.sample import (
     LANGUAGES,
     RELATIONS,
@@ -25,7 +26,6 @@ from hbt_dist.data.sample import (
     sample_facts,
     sample_records,
 )
-from hbt_dist.errors import UserError
 
 ALL = tuple(LANGUAGES)
 BABEL_OF_DIGEST = "2.18.0"

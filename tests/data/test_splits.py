@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbt_dist.data.benchmark import Benchmark, load_benchmark
-from hbt_dist.data.config import DataSettings, SourceSettings
+from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.corpus.readers import open_source
 from hbt_dist.data.sample import sample_facts
+from hbt_dist.data.settings import DataSettings, SourceSettings
 from hbt_dist.data.splits import Split, half_of, in_split
-from hbt_dist.data.training_readers import open_source
 
 PARTS: tuple[Split, ...] = ("train", "dev", "test")
 # benchmark, folder, questions of eval, dev and test in one language

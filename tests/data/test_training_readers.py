@@ -12,11 +12,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hbt_dist.data.config import SourceSettings
-from hbt_dist.data.corpus import Corpus
-from hbt_dist.data.records import TrainingRecord
-from hbt_dist.data.training_readers import open_source
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.readers import open_source
+from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.settings import SourceSettings
 
 Build = Callable[..., Corpus]
 

@@ -13,12 +13,12 @@ from typing import Any, get_args
 
 import pytest
 
-from hbt_dist.data.benchmark import load_benchmark
-from hbt_dist.data.config import SourceSettings
-from hbt_dist.data.records import TrainingRecord
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.data.corpus.readers import open_source
+from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.settings import SourceSettings
 from hbt_dist.data.splits import Split
-from hbt_dist.data.training_readers import open_source
-from hbt_dist.errors import UserError
 
 Write = Callable[..., Path]
 Row = dict[str, Any]

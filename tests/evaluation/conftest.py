@@ -11,8 +11,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from hbt_dist.data.benchmark import Benchmark
-from hbt_dist.encoder import Encoder, TextSettings, save_encoder
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.models.encoder import Encoder, TextSettings, save_encoder
 
 MakeBenchmark = Callable[..., Benchmark]
 

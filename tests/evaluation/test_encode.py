@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from hbt_dist.encoder import load_encoder
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation import encode
-from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles
 from hbt_dist.evaluation.encode import encode_texts, length_batches
+from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.models.encoder import load_encoder
 
 TEXTS = [f"candidate {'fi ' * (i * 7 % 40)}{i}" for i in range(50)]
 

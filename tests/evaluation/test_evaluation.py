@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from hbt_dist.data.benchmark import load_benchmark
-from hbt_dist.data.language_subset import select_languages
+from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.data.benchmarks.language_subset import select_languages
+from hbt_dist.data.language_facts import LANGUAGES
 from hbt_dist.evaluation.bias import ranking_consistency
-from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
-from hbt_dist.evaluation.languages import LANGUAGES
 from hbt_dist.evaluation.pair_matrix import chance_means
 from hbt_dist.evaluation.plan import plan_scoring
 from hbt_dist.evaluation.results import groups, results_document, summary
+from hbt_dist.evaluation.settings import EvaluationSettings
 
 SETTINGS = EvaluationSettings(device="cpu", consistency_questions=5)
 MADE = ("fingerprint", "grades")  # of the other fields, where they are left out

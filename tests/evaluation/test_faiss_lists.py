@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hbt_dist.evaluation import faiss_lists
-from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.plan import plan_scoring
+from hbt_dist.evaluation.settings import EvaluationSettings
 
 
 @pytest.mark.parametrize("shards", [1, 3])

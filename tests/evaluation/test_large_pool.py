@@ -18,11 +18,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from hbt_dist.config import BenchmarkSettings
-from hbt_dist.data import benchmark
-from hbt_dist.encoder import Encoder, TextSettings, save_encoder
-from hbt_dist.evaluation.config import EvaluationSettings
-from hbt_dist.jobs import evaluate_job
+from hbt_dist.data.benchmarks import benchmark
+from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.jobs.evaluate import evaluate_job
+from hbt_dist.models.encoder import Encoder, TextSettings, save_encoder
+from hbt_dist.run_file import BenchmarkSettings
 from tests.evaluation import large_pool_body
 from tests.evaluation.large_pool_body import evaluate_folder
 

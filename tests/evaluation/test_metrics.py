@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from hbt_dist.errors import UserError
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.metrics import METRICS, chance_average_precision, metrics_from_ranks
+from hbt_dist.evaluation.settings import EvaluationSettings
 
 MEASURES = {
     "map": "map",

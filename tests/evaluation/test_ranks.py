@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from hbt_dist.errors import UserError
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.common.errors import UserError
+from hbt_dist.evaluation.block_scores import (
+    Columns,
+    Targets,
+    count_better,
+    count_better_on_device,
+    ranking_keys,
+)
 from hbt_dist.evaluation.evaluation import question_names, rank_in_process
-from hbt_dist.evaluation.kernels import Columns, Targets, count_better, count_better_on_device, ranking_keys
 from hbt_dist.evaluation.plan import plan_scoring
 from hbt_dist.evaluation.ranks import rank_relevant
+from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.shard import Shard, arrange_questions
 
 SHARDS = (1, 2, 3, 7)

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import pytrec_eval
 
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation import writing
-from hbt_dist.evaluation.config import EvaluationSettings
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.metrics import METRICS
+from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.writing import write_evaluation
 
 

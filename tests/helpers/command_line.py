@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hbt_dist.cli import main
+from hbt_dist.cli.main import main
 
 
 def call_main(

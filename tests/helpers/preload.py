@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 for name in (
     "deepspeed",
     "transformers.models.bert.modeling_bert",
-    "hbt_dist.cli",
-    "hbt_dist.jobs",
-    "hbt_dist.training.trainer",
+    "hbt_dist.cli.main",
+    "hbt_dist.jobs.train",
+    "hbt_dist.training.train",
 ):
     importlib.import_module(name)
 importlib.import_module("torch").set_num_threads(1)

@@ -68,7 +68,7 @@ def _context() -> ForkServerContext:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)  # the server reads them when it loads torch
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "deepspeed", "hbt_dist.training.engine"])
+    context.set_forkserver_preload(["torch", "deepspeed", "hbt_dist.training.deepspeed.engine"])
     return context
 
 

@@ -55,7 +55,7 @@ class SearchProcess:
         environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hbt_dist.cli", "search", str(file)],
+                [sys.executable, "-m", "hbt_dist.cli.main", "search", str(file)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

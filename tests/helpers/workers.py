@@ -4,9 +4,9 @@
     group.kill(1)
     codes = group.wait()
 
-Each process runs `hbt_dist.cli.main` with the environment that torchrun gives its workers. They are forked
-from a server that has torch, DeepSpeed and transformers loaded, which costs a tenth of a second instead of
-10 to 40 on a busy machine. tests/training/test_resume.py also does it once with torchrun itself.
+Each process runs `hbt_dist.cli.main.main` with the environment that torchrun gives its workers. They are
+forked from a server that has torch, DeepSpeed and transformers loaded, which costs a tenth of a second
+instead of 10 to 40 on a busy machine. tests/training/test_resume.py also does it once with torchrun itself.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _main(logs: str, rank: int) -> None:
     sys.argv = ["hbt-dist", *arguments]
     code = 0
     try:
-        from hbt_dist.cli import main
+        from hbt_dist.cli.main import main
 
         main()
     except SystemExit as end:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hbt_dist import extensions
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
+from hbt_dist.config import user_functions as extensions
 from hbt_dist.orchestration import cluster as module
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect
-from hbt_dist.orchestration.config import WorkerSettings
+from hbt_dist.orchestration.settings import WorkerSettings
 
 GIB = 1024**3
 TWO_NODES = Cluster("x:1", False, 4, 0, ({"CPU": 2, "memory": 8 * GIB}, {"CPU": 2, "memory": 8 * GIB}))

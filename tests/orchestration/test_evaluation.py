@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from hbt_dist.data.benchmark import load_benchmark
-from hbt_dist.data.stored_texts import StoredTexts, StoredTextsWriter
-from hbt_dist.encoder import Encoder, TextSettings, load_encoder, save_encoder
-from hbt_dist.errors import UserError
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.arrow_texts import StoredTexts, StoredTextsWriter
+from hbt_dist.data.benchmarks.benchmark import load_benchmark
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.results import results_document
+from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.models.encoder import Encoder, TextSettings, load_encoder, save_encoder
 from hbt_dist.orchestration.cluster import Cluster, connect
-from hbt_dist.orchestration.config import WorkerSettings
 from hbt_dist.orchestration.evaluation import (
     ActorSettings,
     EvaluationActors,
@@ -29,6 +28,7 @@ from hbt_dist.orchestration.evaluation import (
     evaluate_with_actors,
     evaluation_actors,
 )
+from hbt_dist.orchestration.settings import WorkerSettings
 
 
 @pytest.fixture

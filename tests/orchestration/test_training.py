@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hbt_dist.data.config import BenchmarkSettings
-from hbt_dist.training.checkpoint import verify
+from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.training.checkpoints.store import verify
 from tests.helpers.ray_head import Head, cut_off, running_head
 from tests.helpers.runs import (
     BIN,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from hbt_dist.config import RunFile
 from hbt_dist.orchestration import train, trial
 from hbt_dist.orchestration.trial import own_scoring, write_plan
+from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import Trial
 from tests.helpers.runs import tiny_run
 

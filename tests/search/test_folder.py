@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from hbt_dist.search.folder import SearchFolder, append_line, read_lines, replace_json
 
 DESCRIBED = {"name": "s", "space": {"batches.alpha": "range"}}

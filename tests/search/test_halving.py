@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hbt_dist.orchestration.tune_parts import Halving
-from hbt_dist.search.config import EarlyStopping
+from hbt_dist.orchestration.tune_scheduling import Halving
 from hbt_dist.search.folder import SearchFolder
+from hbt_dist.search.settings import EarlyStopping
 from tests.analysis.made_search import write_search
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from hbt_dist.analysis import hypervolume
-from hbt_dist.search.config import SearchFile
 from hbt_dist.search.sampler import GridSampler, OptunaSampler, make_sampler
+from hbt_dist.search.settings import SearchFile
 
 BENCHMARK = {"name": "sample", "variant": "dev"}
 

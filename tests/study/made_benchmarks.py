@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hbt_dist.data.benchmark import Benchmark, load_benchmark
-from hbt_dist.evaluation.config import EvaluationSettings
+from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
 from hbt_dist.evaluation.evaluation import evaluate
+from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.writing import write_evaluation
+from hbt_dist.reports.study.report import write_study_report
 from hbt_dist.search.folder import SearchFolder
-from hbt_dist.study.config import StudyFile
-from hbt_dist.study.report import write_study_report
+from hbt_dist.study.settings import StudyFile
 
 METHODS = ("multilingual", "hybrid")
 

@@ -13,16 +13,16 @@ import pytest
 import yaml
 from transformers import BertConfig, XLMRobertaConfig
 
-from hbt_dist.data.config import BenchmarkSettings
-from hbt_dist.errors import UserError
-from hbt_dist.evaluation.stored import SCHEMA
-from hbt_dist.evaluation_job import check_benchmarks
-from hbt_dist.pages.numbers import plain
+from hbt_dist.common.errors import UserError
+from hbt_dist.common.numbers import plain
+from hbt_dist.config.settings import set_value
+from hbt_dist.data.benchmarks.load import check_benchmarks
+from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.evaluation.read_results import SCHEMA
+from hbt_dist.jobs import dry_run
 from hbt_dist.search.folder import SearchFolder, Trial
-from hbt_dist.settings import set_value
-from hbt_dist.study import dry_run
 from hbt_dist.study.bases import check_bases
-from hbt_dist.study.job import (
+from hbt_dist.study.study import (
     Study,
     StudySource,
     _described,
@@ -252,7 +252,7 @@ def test_an_evaluation_on_another_version_of_a_benchmark_is_made_again(
         results = {"schema": SCHEMA, "schema_version": 1, "benchmark": {"fingerprint": fingerprint}}
         (out / "results.json").write_text(json.dumps(results))
 
-    monkeypatch.setattr("hbt_dist.evaluation_job.evaluate_for_run", evaluate)
+    monkeypatch.setattr("hbt_dist.jobs.evaluate.evaluate_for_run", evaluate)
     trials = [trial for group in trials_of(study.file, folder).values() for trial in group]
     for trial in trials:
         (trial.folder / "run" / "model").mkdir(parents=True)

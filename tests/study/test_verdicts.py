@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hbt_dist.study.config import StudyFile
+from hbt_dist.study.settings import StudyFile
 from hbt_dist.study.verdicts import Finding, judge, lead, sentences
 
 LABELS = ("a", "b", "c", "d", "e")

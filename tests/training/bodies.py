@@ -11,14 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hbt_dist.contrastive.config import Kernel
+from hbt_dist.contrastive.settings import Kernel
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.deepspeed_config import DeepSpeedSettings
-from hbt_dist.training.engine import DeepSpeedEngine, Engine, TrainedModel, build_engine
-from hbt_dist.training.engine_state import gather_weights
+from hbt_dist.training.checkpoints.engine_state import gather_weights
+from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, Engine, TrainedModel, build_engine
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
 from hbt_dist.training.optimizer import OptimizerSettings, learning_rate
-from hbt_dist.training.selfcheck import SelfCheck, self_check
+from hbt_dist.training.self_check import SelfCheck, self_check
 from tests.contrastive.tiny import Case, build_encoder, locals_of, reference_loss, seed_of
 
 OPTIMIZER = OptimizerSettings(
@@ -180,8 +180,8 @@ def self_checks(
     """`require_self_check` of each configuration: what it found, or its refusal."""
     if dropout_of_cuda:
         torch.nn.functional.dropout = _dropout_of_cuda
-    from hbt_dist.errors import UserError
-    from hbt_dist.training import selfcheck
+    from hbt_dist.common.errors import UserError
+    from hbt_dist.training import self_check as selfcheck
 
     build = selfcheck.build_engine
 

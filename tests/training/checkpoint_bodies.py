@@ -1,4 +1,4 @@
-"""What every rank runs in tests/training/test_checkpoint.py."""
+"""What every rank runs in tests/training/test_store.py."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import UserError
-from hbt_dist.training import checkpoint
-from hbt_dist.training.checkpoint import CheckpointStore
-from hbt_dist.training.deepspeed_config import DeepSpeedSettings
-from hbt_dist.training.engine import build_engine
-from hbt_dist.training.engine_state import load_engine, save_engine
+from hbt_dist.training.checkpoints import store as checkpoint
+from hbt_dist.training.checkpoints.engine_state import load_engine, save_engine
+from hbt_dist.training.checkpoints.store import CheckpointStore
+from hbt_dist.training.deepspeed.engine import build_engine
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
 from hbt_dist.training.optimizer import OptimizerSettings
-from hbt_dist.training.together import attempt, on_rank_0, raise_everywhere, require_shared
+from hbt_dist.training.ranks import attempt, on_rank_0, raise_everywhere, require_shared
 
 
 def store_of(world: World, folder: Path, said: list[str], keep: int = 2) -> CheckpointStore:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hbt_dist.config import RunFile
+from hbt_dist.run_file import RunFile
 from hbt_dist.training.preparation import prepare
 from tests.helpers.runs import tiny_run, write_run
 from tests.helpers.workers import Workers, kill_all, run_workers

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from hbt_dist.contrastive.config import LossSettings
+from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive.settings import LossSettings
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import UserError
-from hbt_dist.training.deepspeed_config import DeepSpeedSettings, load_deepspeed_config
-from hbt_dist.training.engine import DeepSpeedEngine, TrainedModel, build_engine
+from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, TrainedModel, build_engine
+from hbt_dist.training.deepspeed.partition import placed
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, load_deepspeed_config
 from hbt_dist.training.optimizer import OptimizerSettings, learning_rate, parameter_groups
-from hbt_dist.training.partition import placed
 from tests.contrastive.tiny import Case, build_encoder
 from tests.helpers.ranks import run_ranks
 from tests.training.bodies import reference

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from hbt_dist.encoder import load_encoder
-from hbt_dist.errors import UserError
-from hbt_dist.training.export import export_checkpoint
+from hbt_dist.common.errors import UserError
+from hbt_dist.models.encoder import load_encoder
+from hbt_dist.training.checkpoints.export import export_checkpoint
 from tests.helpers.runs import weights_digest
 from tests.helpers.workers import Workers
 from tests.training.conftest import Launch

@@ -15,10 +15,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from hbt_dist.batching.plan import BatchPlan
-from hbt_dist.config import load_run
-from hbt_dist.data.corpus import build_corpus
-from hbt_dist.encoder import load_encoder
-from hbt_dist.training.checkpoint import hash_file, verify
+from hbt_dist.data.corpus.corpus import build_corpus
+from hbt_dist.models.encoder import load_encoder
+from hbt_dist.run_file import load_run
+from hbt_dist.training.checkpoints.store import hash_file, verify
 from tests.helpers.runs import BIN, finish, losses, session_of, start, weights_digest
 from tests.helpers.workers import Workers
 from tests.training.conftest import Launch

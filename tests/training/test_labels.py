@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from hbt_dist.config import RunFile, load_run
-from hbt_dist.data.benchmark import load_benchmark
-from hbt_dist.errors import UserError
-from hbt_dist.training.export import export_checkpoint
-from hbt_dist.training.retention import validation_lines
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.run_file import RunFile, load_run
+from hbt_dist.training.checkpoints.export import export_checkpoint
+from hbt_dist.training.checkpoints.retention import validation_lines
 from hbt_dist.training.run_folder import RunFolder
 from tests.helpers.tensorboard import scalars
 from tests.training.conftest import Launch

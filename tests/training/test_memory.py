@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hbt_dist.training.deepspeed_config import load_deepspeed_config
+from hbt_dist.training.deepspeed.settings import load_deepspeed_config
 from hbt_dist.training.memory import added_bytes, state_bytes
 
 

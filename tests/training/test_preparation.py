@@ -11,13 +11,13 @@ import torch
 import transformers
 from pydantic import ValidationError
 
-from hbt_dist.config import RunFile
-from hbt_dist.contrastive.config import StepSettings
+from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.fit import resolve_chunk_rows
+from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
-from hbt_dist.encoder import Encoder, LoadedEncoder, TextSettings
-from hbt_dist.errors import UserError
-from hbt_dist.modeling import check_positions
+from hbt_dist.models.encoder import Encoder, LoadedEncoder, TextSettings
+from hbt_dist.models.initial import check_positions
+from hbt_dist.run_file import RunFile
 from hbt_dist.training import chunk_size
 from hbt_dist.training.preparation import check_similarity, describe_data
 from tests.helpers.runs import tiny_run

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from hbt_dist.config import RunFile
-from hbt_dist.errors import UserError
-from hbt_dist.training.checkpoint import Checkpoint, read_manifest, verify
-from hbt_dist.training.trainer import check_steps
+from hbt_dist.common.errors import UserError
+from hbt_dist.run_file import RunFile
+from hbt_dist.training.checkpoints.store import Checkpoint, read_manifest, verify
+from hbt_dist.training.train import check_steps
 from tests.helpers.runs import BIN, finish, losses, session_of, start, tiny_run, weights_digest
 from tests.helpers.workers import Workers
 from tests.training.conftest import Launch

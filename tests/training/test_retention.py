@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbt_dist.training.config import TrainingSettings
-from hbt_dist.training.retention import best_step, removable, validation_lines
+from hbt_dist.training.checkpoints.retention import best_step, removable, validation_lines
 from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.settings import TrainingSettings
 
 
 def training(**settings: Any) -> TrainingSettings:

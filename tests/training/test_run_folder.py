@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hbt_dist.errors import UserError
+from hbt_dist.common.errors import UserError
 from hbt_dist.training.run_folder import RunFolder
 from tests.helpers.runs import tiny_run
 

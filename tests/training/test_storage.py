@@ -16,14 +16,14 @@ import yaml
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
-from hbt_dist.config import load_run
-from hbt_dist.errors import UserError
-from hbt_dist.training.checkpoint import verify
+from hbt_dist.common.errors import UserError
+from hbt_dist.run_file import load_run
+from hbt_dist.training.checkpoints.store import verify
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.storage import RunStorage
 from tests.helpers.runs import losses, weights_digest
 from tests.training.conftest import Launch
-from tests.training.test_following import save
+from tests.training.test_watcher import save
 
 RUN = {"name": "one", "seed": 3}
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch.distributed as dist
 
-from hbt_dist import training_job
-from hbt_dist.config import RunFile
+from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
-from hbt_dist.errors import UserError
-from hbt_dist.training import trainer
+from hbt_dist.jobs import train as training_job
+from hbt_dist.run_file import RunFile
+from hbt_dist.training import train as trainer
 from hbt_dist.training.waiting import on_every_rank, wait_for_rank_0
 
 

@@ -21,12 +21,12 @@ from typing import get_args
 
 import numpy as np
 
-from hbt_dist.data.benchmark import Benchmark
-from hbt_dist.data.records import NegativeRecord, TrainingRecord
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.sample.facts import Fact, collect_facts
 from hbt_dist.data.sample.languages import SampleLanguage, sample_languages
 from hbt_dist.data.splits import Split
-from hbt_dist.errors import UserError
 
 LANGUAGES: dict[str, SampleLanguage] = sample_languages()
 TRAINING_LANGUAGES: tuple[str, ...] = tuple(code for code in LANGUAGES if LANGUAGES[code].in_training)

@@ -1,0 +1,190 @@
+"""Endless order of the examples of a stratum: without replacement, and no group twice in one batch.
+
+A *deck* is a set of examples whose rows come in equal measure. Its groups are sorted into classes by size k
+(class k: n_k groups, k examples each). In one epoch the groups of a class pass by k times in one and the
+same pseudo-random order, each time with another of their examples; so the visits of a group lie exactly
+1/k of the epoch apart. The classes are woven together evenly by time (item i of M at time (i + phase)/M),
+and a batch is the next n items of the weave. As long as n fits between two visits, no group repeats in a
+batch, and every example comes once per epoch. Groups too large for that (k above about epoch/n) give as
+many examples per epoch as fit, others in the next epoch.
+
+Everything is computed from (epoch, position), nothing is stored but the sorted examples: 4 bytes per example
+(8 above 2**31), 0.5 ms for 8,192 rows whatever the size of the deck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.batching.counter_random import Int64s, hash64, permute, uniform
+
+
+@dataclass(frozen=True)
+class Deck:
+    """Examples by class and group: example j of group g of class c is pool[base[c] + g * size[c] + j]."""
+
+    size: Int64s  # (J,) examples per group
+    groups: Int64s  # (J,) groups of the class
+    base: Int64s  # (J,) where the class begins in the pool
+    start: int  # where the deck begins in the pool
+    num_examples: int
+    num_groups: int
+
+
+def build_decks(
+    cell_of: NDArray[np.integer], group_of: NDArray[np.integer], cell_sets: Iterable[tuple[int, ...]]
+) -> tuple[NDArray[Any], dict[tuple[int, ...], Deck]]:
+    """Return the pool of examples and one deck per set of cells.
+
+    Args:
+        cell_of: (E,) cell of each example.
+        group_of: (E,) group of each example.
+        cell_sets: sets of cells, each a sorted tuple.
+    """
+    num_cells = int(cell_of.max()) + 1 if len(cell_of) else 0
+    counts = np.bincount(cell_of, minlength=num_cells)
+    by_cell = np.argsort(cell_of, kind="stable") if np.count_nonzero(counts) > 1 else None
+    ends = np.cumsum(counts)
+    wanted = list(dict.fromkeys(cell_sets))
+    total = sum(int(counts[list(cells)].sum()) for cells in wanted)
+    pool: NDArray[Any] = np.empty(total, np.int32 if len(cell_of) < 2**31 else np.int64)
+    decks: dict[tuple[int, ...], Deck] = {}
+    start = 0
+    for cells in wanted:
+        if by_cell is None:
+            rows = np.arange(len(cell_of), dtype=pool.dtype)
+        else:
+            rows = np.concatenate([by_cell[ends[cell] - counts[cell] : ends[cell]] for cell in cells])
+            rows.sort()
+        deck = _sort_into(pool[start : start + len(rows)], rows, np.asarray(group_of[rows]), start)
+        decks[cells] = deck
+        start += len(rows)
+    return pool, decks
+
+
+def _sort_into(out: NDArray[Any], rows: NDArray[np.integer], group: NDArray[np.integer], start: int) -> Deck:
+    """Write `rows` into `out`, sorted by (size of the group, group), and describe the classes."""
+    order = None if (group[1:] >= group[:-1]).all() else np.argsort(group, kind="stable")
+    ordered = group if order is None else group[order]
+    firsts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    sizes = np.diff(np.append(firsts, len(rows)))
+    by_size = np.argsort(sizes, kind="stable")
+    sizes_sorted = sizes[by_size]
+    ends = np.cumsum(sizes_sorted)
+    source = np.repeat(firsts[by_size] - (ends - sizes_sorted), sizes_sorted) + np.arange(len(rows))
+    out[:] = rows[source] if order is None else rows[order[source]]
+    size, groups = np.unique(sizes_sorted, return_counts=True)
+    base = start + (np.cumsum(size * groups) - size * groups).astype(np.int64)
+    return Deck(size.astype(np.int64), groups.astype(np.int64), base, start, len(rows), len(firsts))
+
+
+def fitting_visits(deck: Deck, rows: int) -> int:
+    """Return how many visits of a group per epoch fit, so that `rows` rows in a row hold no group twice.
+
+    Two visits, 1/c of an epoch of N rows apart, enclose more than N/c + 1 - J rows (J classes), so
+    c * (rows + J - 1) <= N suffices; one visit always fits. N itself depends on the cap.
+    """
+    cap = int(deck.size[-1])
+    while cap > 1:
+        visits = np.minimum(deck.size, cap)
+        if cap * (rows + len(visits) - 1) <= int((visits * deck.groups).sum()):
+            break
+        cap -= 1
+    return cap
+
+
+@dataclass(frozen=True)
+class Order:
+    """The weave of several decks (one per stratum of a stream), flat over their classes.
+
+    S strata, J classes over all of them.
+    """
+
+    stratum: Int64s  # (J,) ascending
+    size: Int64s  # (J,)
+    groups: Int64s  # (J,)
+    base: Int64s  # (J,)
+    visits: Int64s  # (J,) per group and epoch
+    epoch_rows: Int64s  # (S,)
+
+    @classmethod
+    def of(cls, decks: list[Deck], rows: Int64s) -> Order:
+        """Return the order of decks of which `rows` (S,) rows at most are taken at a time; 0: never two."""
+        each = list(zip(decks, rows.tolist(), strict=True))
+        visits = [
+            np.minimum(deck.size, fitting_visits(deck, most)) if most else deck.size for deck, most in each
+        ]
+        return cls(
+            stratum=np.repeat(np.arange(len(decks)), [len(deck.size) for deck in decks]),
+            size=np.concatenate([deck.size for deck in decks]),
+            groups=np.concatenate([deck.groups for deck in decks]),
+            base=np.concatenate([deck.base for deck in decks]),
+            visits=np.concatenate(visits),
+            epoch_rows=np.array(
+                [int((v * d.groups).sum()) for v, d in zip(visits, decks, strict=True)], np.int64
+            ),
+        )
+
+    def take(self, key: int, epoch: Int64s, start: Int64s, count: Int64s) -> tuple[Int64s, Int64s]:
+        """Return (stratum, row in the pool) of the next `count` rows of every stratum.
+
+        Args:
+            key: of the stream.
+            epoch: (S,) of each stratum.
+            start: (S,) position inside the epoch; start + count <= epoch_rows.
+            count: (S,) rows to take.
+        """
+        used = np.flatnonzero(count[self.stratum] > 0)
+        stratum, size, groups = self.stratum[used], self.size[used], self.groups[used]
+        visits = self.visits[used]
+        class_keys = hash64(hash64(key, epoch[stratum]), used)
+        phase = uniform(class_keys, np.zeros(len(used), np.int64))
+        items, totals = visits * groups, self.epoch_rows[stratum]
+        before = _woven_counts(stratum, items / totals, phase, start[stratum])
+        after = _woven_counts(stratum, items / totals, phase, (start + count)[stratum])
+        number = np.maximum(after - before, 0)
+        of = np.repeat(np.arange(len(used)), number)
+        item = np.repeat(before - (np.cumsum(number) - number), number) + np.arange(len(of))
+        visit, slot = item // groups[of], item % groups[of]
+        group = permute(slot, groups[of], class_keys[of])
+        # Which of its examples the group shows: all of them once where every one has a visit, in a rotation
+        # that changes with the epoch; otherwise the next ones after those of the epoch before.
+        whole = visits[of] == size[of]
+        turn_key = np.where(whole, class_keys[of], hash64(key, used)[of])
+        turn = (hash64(turn_key, group + 1) % size[of].astype(np.uint64)).astype(np.int64)
+        member = (turn + visit + np.where(whole, 0, epoch[stratum[of]] * visits[of])) % size[of]
+        return stratum[of], self.base[used][of] + group * size[of] + member
+
+
+def _woven_counts(
+    stratum: Int64s, rate: NDArray[np.float64], phase: NDArray[np.float64], position: Int64s
+) -> Int64s:
+    """Return how many items of each class are among the first `position` items of its stratum's weave.
+
+    Item i of a class comes at time (i + phase) / rate; the rates of a stratum sum to 1, so about p items
+    have come at time p. Counting at a time that is early for sure leaves at most J items, which are sorted.
+    All arguments are per class (J,), `stratum` ascending.
+    """
+    firsts = np.flatnonzero(np.concatenate([[True], stratum[1:] != stratum[:-1]]))
+    classes = np.diff(np.append(firsts, len(stratum)))
+    if len(classes) == len(stratum):  # one class per stratum
+        return position.copy()
+    spread = np.add.reduceat(phase, firsts)
+    early = position - np.repeat(classes - spread, classes)
+    counts = np.maximum(np.ceil(rate * early - phase), 0).astype(np.int64)
+    missing = position[firsts] - np.add.reduceat(counts, firsts)
+    room = (rate * np.repeat(classes, classes)).astype(np.int64) + 2
+    candidates = np.where(np.repeat(missing, classes) > 0, room, 0)
+    of = np.repeat(np.arange(len(stratum)), candidates)
+    item = np.arange(len(of)) - np.repeat(np.cumsum(candidates) - candidates, candidates) + counts[of]
+    order = np.lexsort((of, (item + phase[of]) / rate[of], stratum[of]))
+    sorted_stratum = np.searchsorted(stratum[firsts], stratum[of][order])
+    per_stratum = np.add.reduceat(candidates, firsts)
+    place = np.arange(len(of)) - (np.cumsum(per_stratum) - per_stratum)[sorted_stratum]
+    chosen = order[place < missing[sorted_stratum]]
+    return counts + np.bincount(of[chosen], minlength=len(stratum))

@@ -1,0 +1,310 @@
+"""The `batches` block of the run file: what a global batch is made of.
+
+    batches: {global_batch_size: 256, alpha: 0.5}            # the paper's hybrid batches
+
+    batches:
+      global_batch_size: 1024
+      mixture: {monolingual: 0.4, crosslingual: 0.4, any_pair: 0.2}
+      languages: {temperature: 0.5}                          # or uniform, size, {en: 2, fi: 1}
+      datasets: {temperature: 0.7, max_share: 0.5}
+      hard_negatives: {count: 1}
+
+`alpha` and `mixture` are two ways of one choice and exclude each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from hbt_dist.batching.kinds import KINDS, Kind
+from hbt_dist.config.settings import Settings
+from hbt_dist.config.user_functions import OwnName, is_own
+from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings
+
+__all__ = [
+    "KINDS",
+    "BatchSettings",
+    "CodeSwitchingSettings",
+    "DatasetSettings",
+    "HardNegativeSettings",
+    "Kind",
+    "MixtureEntry",
+    "Schedule",
+    "Temperature",
+    "Weights",
+]
+
+
+class Schedule(Settings):
+    """A number that changes with the optimizer step: from `start` to `end`, or in steps."""
+
+    schedule: Literal["linear", "cosine", "steps"] = Field(description="Shape of the change.")
+    start: float | None = Field(
+        None,
+        ge=0,
+        description="Value at step `from_step` and before; needed for linear and cosine, else none.",
+    )
+    end: float | None = Field(
+        None, ge=0, description="Value at the end and after; needed for linear and cosine, else none."
+    )
+    from_step: int = Field(0, ge=0, description="Step at which the change begins (linear, cosine).")
+    over_steps: int | None = Field(
+        None, ge=1, description="Steps that the change takes; needed for linear and cosine, else none."
+    )
+    values: dict[int, Annotated[float, Field(ge=0)]] | None = Field(
+        None,
+        description="First step of each value, 0 included, such as {0: 1.0, 1000: 0.5}; needed for steps, "
+        "else none.",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Schedule:
+        ramp = (self.start, self.end, self.over_steps)
+        if self.schedule == "steps":
+            if self.values is None or ramp != (None, None, None) or self.from_step:
+                raise ValueError("a schedule in steps has `values` and nothing else: {0: 1.0, 1000: 0.5}")
+            if 0 not in self.values or min(self.values) < 0:
+                raise ValueError(f"`values` must begin with step 0, found {sorted(self.values)}")
+        elif None in ramp or self.values is not None:
+            raise ValueError(
+                f"a {self.schedule} schedule has `start`, `end` and `over_steps`, and no `values`"
+            )
+        return self
+
+    def at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the value at each step: (n,) -> (n,)."""
+        if self.values is not None:
+            firsts = np.array(sorted(self.values), np.int64)
+            levels = np.array([self.values[int(first)] for first in firsts], np.float64)
+            return levels[np.searchsorted(firsts, steps, side="right") - 1]
+        start, end = self._ends()
+        done = np.clip((steps - self.from_step) / (self.over_steps or 1), 0.0, 1.0)
+        if self.schedule == "cosine":
+            done = (1.0 - np.cos(np.pi * done)) / 2.0
+        return start + (end - start) * done
+
+    def extremes(self) -> tuple[float, float]:
+        """Return the smallest and the largest value it ever takes."""
+        if self.values is not None:
+            return min(self.values.values()), max(self.values.values())
+        return min(self._ends()), max(self._ends())
+
+    def complement(self) -> Schedule:
+        """Return one minus this schedule."""
+        if self.values is not None:
+            return self.model_copy(
+                update={"values": {step: 1.0 - value for step, value in self.values.items()}}
+            )
+        start, end = self._ends()
+        return self.model_copy(update={"start": 1.0 - start, "end": 1.0 - end})
+
+    def _ends(self) -> tuple[float, float]:
+        assert self.start is not None
+        assert self.end is not None
+        return self.start, self.end
+
+
+Number = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class MixtureEntry(Settings):
+    """One kind of batch in the mixture."""
+
+    kind: Kind | OwnName = Field(
+        description="monolingual: every row of the batch in one language. crosslingual: every row its own "
+        "ordered pair of two languages. mixed_monolingual: question and passage of a row in one language, "
+        "languages mixed in the batch. any_pair: both languages drawn on their own, the same one included. "
+        "module:function: a kind of your own (docs/extending.md)."
+    )
+    weight: Number | Schedule = Field(1.0, description="Weight against the other entries; may be a schedule.")
+    languages: list[str] | None = Field(None, min_length=1, description="Only these languages; default: all.")
+    sub_batches: int = Field(
+        1,
+        ge=1,
+        description="With mixing: shares, the number of sub-batches that the rows of this entry make; "
+        "each monolingual sub-batch draws its own language.",
+    )
+
+    def weight_at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the weight at each step."""
+        if isinstance(self.weight, Schedule):
+            return self.weight.at(steps)
+        return np.full(len(steps), self.weight, np.float64)
+
+    def weight_extremes(self) -> tuple[float, float]:
+        """Return the smallest and the largest weight over the training."""
+        if isinstance(self.weight, Schedule):
+            return self.weight.extremes()
+        return self.weight, self.weight
+
+
+class Temperature(Settings):
+    """Weights proportional to size ** temperature."""
+
+    temperature: float = Field(ge=0, le=1, description="1: proportional to size; 0: uniform.")
+
+
+Weights = Annotated[
+    Literal["uniform", "size"] | Temperature | dict[str, Number], Field(union_mode="left_to_right")
+]
+
+
+class DatasetSettings(Settings):
+    """How much each dataset gives."""
+
+    temperature: float = Field(
+        1.0, ge=0, le=1, description="Weight of a dataset is its size ** temperature. 1 (the paper): by size."
+    )
+    weights: dict[str, Number] | None = Field(
+        None,
+        description="Explicit weights by name of the source instead, every one named; none: temperature.",
+    )
+    min_share: Share = Field(0.0, description="Floor of the share of a dataset.")
+    max_share: Share = Field(1.0, description="Cap of the share of a dataset.")
+    per: Literal["row", "batch"] = Field(
+        "row",
+        description="row: datasets mix inside a batch. batch: every batch (or sub-batch) comes from one "
+        "dataset, so each needs enough passages for a whole batch.",
+    )
+    order: Literal["language_first", "dataset_first"] = Field(
+        "language_first",
+        description="Which choice keeps its weights where not every dataset has every language. "
+        "language_first: the language or pair is drawn, then a dataset among those that have it. "
+        "dataset_first: the reverse. The paper asks for both, which its data cannot give.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetSettings:
+        if self.min_share > self.max_share:
+            raise ValueError(f"min_share {self.min_share} is above max_share {self.max_share}")
+        if self.weights is not None and self.temperature != 1.0:
+            raise ValueError("`weights` and `temperature` exclude each other")
+        return self
+
+
+class HardNegativeSettings(Settings):
+    """Hard negatives beside the positive of each row."""
+
+    count: int = Field(
+        0,
+        ge=0,
+        description="Hard negatives per question. Examples with fewer in the data are filled up with "
+        "random passages of the same language, never of the row's own group.",
+    )
+    language: Literal["passage", "question", "random"] = Field(
+        "passage",
+        description="Language of the hard negatives: that of the row's passage (otherwise the language alone "
+        "gives them away), that of its question, or any of the run's.",
+    )
+
+
+class BatchSettings(Settings):
+    """What a global batch is made of. All randomness comes from the run's seed and the step."""
+
+    global_batch_size: int = Field(
+        ge=1, description="Rows that one optimizer step contrasts, over all ranks. The paper: 100 on one GPU."
+    )
+    alpha: Share | Schedule | None = Field(
+        None,
+        description="Probability that a global batch is monolingual; otherwise it is crosslingual. A "
+        "number or a schedule. Default without a mixture: 0.5, the paper's choice (stable from 0.4 to 0.6).",
+    )
+    mixture: list[MixtureEntry] | None = Field(
+        None,
+        min_length=1,
+        description="Any mixture of kinds instead of alpha: {monolingual: 0.5, crosslingual: 0.5}, or a list "
+        "of entries with kind, weight, languages. none: alpha decides.",
+    )
+    mixing: Literal["per_batch", "shares"] = Field(
+        "per_batch",
+        description="per_batch: each global batch is of one kind, drawn by weight. shares: every "
+        "global batch holds each kind in proportion to its weight, as sub-batches.",
+    )
+    languages: Weights = Field(
+        "uniform",
+        description="Weights of the languages in monolingual, mixed_monolingual and any_pair batches: "
+        "uniform (the paper), size, {temperature: t}, or {en: 2, fi: 1} (only those named).",
+    )
+    pairs: Weights = Field(
+        "uniform",
+        description="Weights of the ordered pairs question-passage in crosslingual batches: uniform, size, "
+        "{temperature: t}, or {en-fi: 2, fi-en: 1} (only those named).",
+    )
+    datasets: DatasetSettings = Field(DatasetSettings(), description="How much each dataset gives.")
+    hard_negatives: HardNegativeSettings = Field(
+        HardNegativeSettings(), description="Hard negatives per row."
+    )
+    code_switching: CodeSwitchingSettings | None = Field(
+        None, description="Words of the rows replaced by translations into other languages; none: texts stay."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_mixture(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("mixture"), Mapping):
+            short = data["mixture"]
+            unknown = [kind for kind in short if kind not in KINDS and not is_own(str(kind))]
+            if unknown:
+                raise ValueError(
+                    f"mixture: unknown kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}, "
+                    "or one of your own, module:function"
+                )
+            entries = [{"kind": kind, "weight": weight} for kind, weight in short.items()]
+            return {**data, "mixture": entries}
+        return data
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> BatchSettings:
+        if self.alpha is not None and self.mixture is not None:
+            raise ValueError(
+                "`alpha` and `mixture` exclude each other: alpha is the mixture "
+                "{monolingual: alpha, crosslingual: 1 - alpha}"
+            )
+        if isinstance(self.alpha, Schedule) and self.alpha.extremes()[1] > 1:
+            raise ValueError(f"alpha is a probability; its schedule reaches {self.alpha.extremes()[1]}")
+        self._some_weight_at_every_step()
+        if self.mixing == "per_batch" and any(entry.sub_batches > 1 for entry in self.entries()):
+            raise ValueError("`sub_batches` belongs to mixing: shares")
+        if self.code_switching is not None and self.code_switching.kinds is not None:
+            unused = set(self.code_switching.kinds) - {entry.kind for entry in self.entries()}
+            if unused:
+                raise ValueError(f"code_switching.kinds: the mixture has no {', '.join(sorted(unused))} rows")
+        return self
+
+    def _some_weight_at_every_step(self) -> None:
+        """Weights change monotonically between these steps, so a total of 0 anywhere shows at one of them."""
+        steps = {0}
+        for entry in self.entries():
+            if isinstance(entry.weight, Schedule):
+                ends = {entry.weight.from_step, entry.weight.from_step + (entry.weight.over_steps or 0)}
+                steps |= ends | set(entry.weight.values or ())
+        moments = np.array(sorted(steps), np.int64)
+        totals = np.sum([entry.weight_at(moments) for entry in self.entries()], axis=0)
+        if (totals <= 0).any():
+            raise ValueError(f"every weight of the mixture is 0 at step {moments[totals <= 0][0]}")
+
+    def entries(self) -> list[MixtureEntry]:
+        """Return the mixture, alpha spelled out."""
+        if self.mixture is not None:
+            return self.mixture
+        alpha = 0.5 if self.alpha is None else self.alpha
+        beta = alpha.complement() if isinstance(alpha, Schedule) else 1.0 - alpha
+        return [
+            MixtureEntry(kind="monolingual", weight=alpha),
+            MixtureEntry(kind="crosslingual", weight=beta),
+        ]
+
+    def canonical(self) -> dict[str, Any]:
+        """Return plain data in which equal plans look equal: alpha is spelled out as a mixture.
+
+        Code-switching is left out: the content of its dictionaries counts, see `CodeSwitching.state`.
+        """
+        data = self.model_dump(mode="json", exclude={"alpha", "mixture", "code_switching"})
+        data["mixture"] = [entry.model_dump(mode="json") for entry in self.entries()]
+        return data

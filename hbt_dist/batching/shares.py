@@ -1,0 +1,290 @@
+"""From weights in the run file to a joint share of (cell, language pair) for an entry of the mixture.
+
+A *cell* here is a set of examples of one dataset with the same languages available. The joint share says
+how many of the entry's rows come from each cell in each ordered pair (question language, passage language).
+
+Letters: C cells, P ordered pairs, D datasets, L languages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.batching.corpus_view import PlanCorpus
+from hbt_dist.batching.counter_random import Floats, Int64s
+from hbt_dist.batching.kinds import RowPairs, own_pairs
+from hbt_dist.batching.settings import BatchSettings, DatasetSettings, MixtureEntry, Temperature, Weights
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.user_functions import is_own
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The examples of a corpus by dataset and languages."""
+
+    of_example: NDArray[np.integer]  # (E,) cell of each example
+    num_examples: Int64s  # (C,)
+    dataset: Int64s  # (C,)
+    questions: NDArray[np.bool_]  # (C, L)
+    passages: NDArray[np.bool_]  # (C, L)
+    same_text: NDArray[np.bool_]  # (C,) the dataset's question and passage are one text in one language
+
+    @classmethod
+    def of(cls, corpus: PlanCorpus) -> Cells:
+        """Return the cells of a corpus; empty ones are left out."""
+        num_datasets = len(corpus.datasets)
+        if num_datasets == 1:
+            code = np.asarray(corpus.example_cell)
+        else:
+            code = np.asarray(corpus.example_cell) * np.int32(num_datasets) + np.asarray(
+                corpus.example_dataset
+            )
+        counts = np.bincount(code, minlength=1)
+        present = np.flatnonzero(counts)
+        of_example = code
+        if len(present) != len(counts):
+            renumber = np.zeros(len(counts), np.int32)
+            renumber[present] = np.arange(len(present))
+            of_example = renumber[code]
+        availability = present // num_datasets
+        return cls(
+            of_example,
+            counts[present].astype(np.int64),
+            present % num_datasets,
+            np.asarray(corpus.cell_questions)[availability],
+            np.asarray(corpus.cell_passages)[availability],
+            np.array(corpus.alignment, np.bool_)[present % num_datasets],
+        )
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What an entry of the mixture draws: share of each cell in each pair; sums to 1."""
+
+    question: NDArray[np.int32]  # (P,)
+    passage: NDArray[np.int32]  # (P,)
+    share: Floats  # (C, P)
+
+
+def joint_share(corpus: PlanCorpus, cells: Cells, settings: BatchSettings, index: int) -> Joint:
+    """Return the joint share of entry `index` of the mixture.
+
+    Raises:
+        UserError: unknown languages, no example for the kind, weights that name a pair without examples.
+    """
+    entry = settings.entries()[index]
+    place = f"batches.mixture[{index}] ({entry.kind})"
+    question, passage = _pairs_of(entry, corpus, place)
+    available = cells.questions[:, question] & cells.passages[:, passage]  # (C, P)
+    available &= ~(cells.same_text[:, None] & (question == passage))
+    sizes = cells.num_examples @ available  # (P,)
+    if not sizes.any():
+        raise UserError(
+            place,
+            "the corpus holds no example for it",
+            f"languages of the corpus: {', '.join(corpus.languages)}; "
+            + _NEEDS.get(entry.kind, "needs examples in the pairs that the function gives")
+            + f"\n{_without(entry.kind, settings)}, or add such examples{_SUCH.get(entry.kind, '')}",
+        )
+    weights = _pair_weights(entry, settings, corpus, cells, (question, passage, sizes), place)
+    keep = weights > 0
+    question, passage, available, weights = question[keep], passage[keep], available[:, keep], weights[keep]
+    by_dataset = np.zeros((len(corpus.datasets), len(weights)), np.int64)
+    np.add.at(by_dataset, cells.dataset, available * cells.num_examples[:, None])
+    if settings.datasets.order == "language_first":
+        share = np.stack(
+            [dataset_shares(column, settings.datasets, corpus.datasets) for column in by_dataset.T], axis=1
+        )
+        share = share * weights
+    else:
+        usable = np.zeros(len(corpus.datasets), np.int64)
+        np.add.at(usable, cells.dataset, available.any(axis=1) * cells.num_examples)
+        within = weights * (by_dataset > 0)
+        totals = within.sum(axis=1, keepdims=True)
+        within = np.divide(within, totals, out=np.zeros_like(within), where=totals > 0)
+        share = dataset_shares(usable, settings.datasets, corpus.datasets)[:, None] * within
+    per_example = np.divide(share, by_dataset, out=np.zeros_like(share), where=by_dataset > 0)  # (D, P)
+    joint = available * cells.num_examples[:, None] * per_example[cells.dataset]
+    return Joint(question.astype(np.int32), passage.astype(np.int32), joint / joint.sum())
+
+
+_NEEDS = {
+    "monolingual": "needs examples with question and passage in one language, and not one text",
+    "mixed_monolingual": "needs examples with question and passage in one language, and not one text",
+    "crosslingual": "needs examples with the question in one language and the passage in another",
+    "any_pair": "needs examples with a question and a passage",
+}
+
+_SUCH = {"crosslingual": ": translations of question or passage, or a source across languages"}
+_ALPHA_WITHOUT = {"monolingual": 0, "crosslingual": 1}
+
+
+def _without(kind: str, settings: BatchSettings) -> str:
+    """What to set so that there are no batches of a kind."""
+    if settings.mixture is not None or kind not in _ALPHA_WITHOUT:
+        return f"leave {kind} out of batches.mixture"
+    other = "monolingual" if kind == "crosslingual" else "crosslingual"
+    return f"set batches.alpha: {_ALPHA_WITHOUT[kind]} ({other} batches only)"
+
+
+def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[Int64s, Int64s]:
+    names = list(corpus.languages)
+    if is_own(entry.kind):
+        pairs = own_pairs_of(entry, corpus, place).pairs
+        question, passage = np.array([[names.index(side) for side in pair] for pair in pairs], np.int64).T
+        return question, passage
+    chosen = np.array([names.index(name) for name in _languages_of(entry, corpus, place)], np.int64)
+    question, passage = (grid.ravel() for grid in np.meshgrid(chosen, chosen, indexing="ij"))
+    if entry.kind == "any_pair":
+        return question, passage
+    same = question == passage
+    keep = ~same if entry.kind == "crosslingual" else same
+    return question[keep], passage[keep]
+
+
+def own_pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> RowPairs:
+    """The pairs of an entry whose kind is a function of the user's own.
+
+    Raises:
+        UserError: the function gives no pairs of the entry's languages, or cannot be imported.
+    """
+    return own_pairs(entry.kind, _languages_of(entry, corpus, place))
+
+
+def one_pair_per_batch(entry: MixtureEntry, corpus: PlanCorpus) -> bool:
+    """Whether all rows of a batch of this entry have one question language and one passage language."""
+    if is_own(entry.kind):
+        return own_pairs_of(entry, corpus, "batches.mixture").one_per_batch
+    return entry.kind == "monolingual"
+
+
+def own_kinds_state(corpus: PlanCorpus, settings: BatchSettings) -> dict[str, Any]:
+    """What the user's own kinds say, for a plan's fingerprint; nothing where the mixture has none."""
+    found = {
+        f"mixture {index}": own_pairs_of(entry, corpus, f"batches.mixture[{index}]")
+        for index, entry in enumerate(settings.entries())
+        if is_own(entry.kind)
+    }
+    state = {
+        name: {"pairs": ["-".join(pair) for pair in one.pairs], "one_per_batch": one.one_per_batch}
+        for name, one in found.items()
+    }
+    return {"own_kinds": state} if state else {}
+
+
+def _languages_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[str, ...]:
+    """The languages of an entry in the order of the corpus."""
+    names = list(corpus.languages)
+    wanted = names if entry.languages is None else entry.languages
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise UserError(
+            f"{place}.languages", f"the corpus has no language {unknown[0]!r}", f"it has: {', '.join(names)}"
+        )
+    if len(set(wanted)) != len(wanted):
+        raise UserError(f"{place}.languages", "a language is named twice", ", ".join(wanted))
+    return tuple(name for name in names if name in wanted)
+
+
+def _pair_weights(
+    entry: MixtureEntry,
+    settings: BatchSettings,
+    corpus: PlanCorpus,
+    cells: Cells,
+    pairs: tuple[Int64s, Int64s, Int64s],
+    place: str,
+) -> Floats:
+    """Return the weight of each pair (P,), sum 1; pairs without examples get 0 or, if named, an error."""
+    question, passage, sizes = pairs
+    names = np.array(corpus.languages)
+    if entry.kind == "crosslingual" or is_own(entry.kind):
+        labels = [f"{names[q]}-{names[p]}" for q, p in zip(question, passage, strict=True)]
+        weights = _weigh(settings.pairs, labels, sizes, "batches.pairs", corpus)
+    elif entry.kind == "any_pair":
+        chosen = np.unique(question)
+        labels = [str(names[language]) for language in chosen]
+        both = []
+        for have, index in ((cells.questions, question), (cells.passages, passage)):
+            counts = cells.num_examples @ have[:, chosen]
+            single = _weigh(settings.languages, labels, counts, "batches.languages", corpus)
+            both.append(single[np.searchsorted(chosen, index)])
+        weights = both[0] * both[1] * (sizes > 0)
+    else:
+        labels = [str(names[q]) for q in question]
+        weights = _weigh(settings.languages, labels, sizes, "batches.languages", corpus)
+    if weights.sum() <= 0:
+        raise UserError(
+            place, "every language or pair that it may use has weight 0", "give one of them weight"
+        )
+    return weights / weights.sum()
+
+
+def _weigh(rule: Weights, labels: list[str], sizes: Int64s, place: str, corpus: PlanCorpus) -> Floats:
+    """Return unnormalised weights of the labelled choices."""
+    if rule == "uniform":
+        return (sizes > 0).astype(np.float64)
+    if rule == "size":
+        return sizes.astype(np.float64)
+    if isinstance(rule, Temperature):
+        return np.where(sizes > 0, np.maximum(sizes, 1).astype(np.float64) ** rule.temperature, 0.0)
+    assert isinstance(rule, dict)
+    known = set(labels)
+    names = corpus.languages
+    everything = {f"{q}-{p}" for q in names for p in names if q != p} if "pairs" in place else set(names)
+    everything |= known
+    for name, weight in rule.items():
+        if name not in everything:
+            raise UserError(
+                f"{place}.{name}", "the corpus has no such language or pair", f"known: {', '.join(labels)}"
+            )
+        if name in known and weight > 0 and sizes[labels.index(name)] == 0:
+            raise UserError(
+                f"{place}.{name}",
+                "has weight, but the corpus has no example for it",
+                "take it out, or add data",
+            )
+    return np.array([rule.get(label, 0.0) for label in labels], np.float64)
+
+
+def dataset_shares(sizes: Int64s, settings: DatasetSettings, names: tuple[str, ...]) -> Floats:
+    """Return the share of each dataset, given how many examples of it can serve: (D,) -> (D,), sum 1.
+
+    Caps and floors hold among the datasets that can serve; where they cannot (a cap of 0.3 with two
+    datasets) they are relaxed to the nearest that can.
+    """
+    usable = sizes > 0
+    if settings.weights is not None:
+        if set(settings.weights) != set(names):
+            raise UserError(
+                "batches.datasets.weights",
+                f"names {', '.join(sorted(settings.weights))}",
+                f"name every dataset, 0 leaves one out: {', '.join(names)}",
+            )
+        weights = np.array([settings.weights[name] for name in names], np.float64) * usable
+        if weights.sum() == 0:  # none of those that can serve was given weight
+            return np.zeros(len(sizes))
+    else:
+        weights = np.where(usable, np.maximum(sizes, 1).astype(np.float64) ** settings.temperature, 0.0)
+    share = weights / weights.sum()
+    active = share > 0
+    low = min(settings.min_share, 1.0 / active.sum())
+    high = max(settings.max_share, 1.0 / active.sum())
+    share[active] = _clip_to_sum(share[active], low, high)
+    return share
+
+
+def _clip_to_sum(share: Floats, low: float, high: float) -> Floats:
+    """Return clip(scale * share, low, high) with the scale that makes it sum to 1."""
+    bottom, top = 0.0, high / share.min() if share.min() > 0 else 1.0
+    for _ in range(200):
+        scale = (bottom + top) / 2
+        if np.clip(scale * share, low, high).sum() < 1:
+            bottom = scale
+        else:
+            top = scale
+    clipped = np.clip(top * share, low, high)
+    return clipped / clipped.sum()

@@ -1,0 +1,155 @@
+"""`hbt-dist evaluate`, the command."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hbt_dist.cli.options import QuietOption
+from hbt_dist.common.errors import UserError
+
+in_model = partial(typer.Option, rich_help_panel="Model")
+in_benchmark = partial(typer.Option, rich_help_panel="Benchmark")
+in_scoring = partial(typer.Option, rich_help_panel="Scoring")
+in_expansion = partial(typer.Option, rich_help_panel="Expansion")
+in_output = partial(typer.Option, rich_help_panel="Output")
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        in_model(help="folder or hub name: hbt-dist, sentence-transformers or transformers"),
+    ],
+    benchmark: Annotated[
+        str,
+        in_benchmark(help="xquad-r, mlqa-r, ntrex, mkqa, sample, jsonl, ..., or your own, module:function"),
+    ],
+    output: Annotated[
+        Path,
+        in_output(help="folder for report.html, results.json, pair_matrix.csv, ..."),
+    ],
+    data_dir: Annotated[
+        Path | None,
+        in_benchmark(help="folder of the benchmark's files; default: from the hub"),
+    ] = None,
+    variant: Annotated[str | None, in_benchmark(help="such as sentence or sentence+context")] = None,
+    languages: Annotated[str | None, in_benchmark(help="only these, separated by commas")] = None,
+    training_languages: Annotated[
+        str | None,
+        in_model(help="languages seen in training, to report others apart; default: what the model recorded"),
+    ] = None,
+    question_prefix: Annotated[str | None, in_model(help="put before every question")] = None,
+    passage_prefix: Annotated[str | None, in_model(help="put before every passage")] = None,
+    pooling: Annotated[
+        Literal["mean", "cls", "last"] | None,
+        in_model(help="default: what the model recorded"),
+    ] = None,
+    max_question_tokens: Annotated[
+        int | None, in_model(min=4, help="default: what the model recorded")
+    ] = None,
+    max_passage_tokens: Annotated[
+        int | None, in_model(min=4, help="default: what the model recorded")
+    ] = None,
+    launcher: Annotated[
+        Literal["local", "ray"],
+        in_scoring(help="local: in this process; ray: on actors of a Ray cluster"),
+    ] = "local",
+    actors: Annotated[int, in_scoring(min=1, help="Ray actors; each encodes and scores a part")] = 2,
+    address: Annotated[str | None, in_scoring(help="Ray cluster; default as in workers.address")] = None,
+    set_: Annotated[
+        list[str] | None,
+        in_scoring("--set", metavar="KEY=VALUE", help="scoring settings, such as num_shards=4"),
+    ] = None,
+    expansions: Annotated[
+        Path | None,
+        in_expansion(help="expansion file (hbt-dist expand): ask with expanded questions"),
+    ] = None,
+    combine: Annotated[
+        Literal["concatenate", "mean", "rrf"] | None,
+        in_expansion(
+            help="with --expansions: one text, mean of embeddings, or fused rankings; default concatenate"
+        ),
+    ] = None,
+    repeat_question: Annotated[
+        int | None,
+        in_expansion(help="concatenate: how often the question stands before its expansions"),
+    ] = None,
+    expansion_languages: Annotated[
+        str | None,
+        in_expansion(help="use only expansions in these languages, separated by commas"),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        in_output("--overwrite", help="replace an evaluation of another model or benchmark"),
+    ] = False,
+    trec: Annotated[bool, in_output("--trec", help="also write TREC run and qrels")] = False,
+    trust_remote_code: Annotated[
+        bool,
+        in_model("--trust-remote-code", help="run Python code that comes with the model"),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        in_output("--json", help="print the means as JSON instead of a table"),
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Evaluate a model on every pair of question and candidate language, and on the pool of all languages."""
+    from hbt_dist.config.settings import settings_from_items, settings_from_options
+    from hbt_dist.evaluation.settings import EvaluationSettings
+    from hbt_dist.jobs.evaluate import evaluate_job
+    from hbt_dist.methods.expansion.settings import CombineSettings
+    from hbt_dist.run_file import BenchmarkSettings
+
+    if expansions is None and (combine or repeat_question or expansion_languages):
+        raise UserError(
+            "--combine, --repeat-question, --expansion-languages", "need --expansions", "name the file"
+        )
+    asked = BenchmarkSettings(
+        name=benchmark,
+        data_dir=str(data_dir) if data_dir else None,
+        variant=variant,
+        languages=_split(languages),
+    )
+    text = {
+        "question_prefix": question_prefix,
+        "passage_prefix": passage_prefix,
+        "pooling": pooling,
+        "max_question_tokens": max_question_tokens,
+        "max_passage_tokens": max_passage_tokens,
+    }
+    summary = evaluate_job(
+        model,
+        asked,
+        output,
+        text={key: value for key, value in text.items() if value is not None},
+        scoring=settings_from_items(EvaluationSettings, set_ or []),
+        training_languages=_split(training_languages),
+        trust_remote_code=trust_remote_code,
+        trec=trec,
+        actors=actors if launcher == "ray" else None,
+        address=address,
+        quiet=quiet or as_json,
+        expansions=expansions,
+        combine=settings_from_options(
+            CombineSettings,
+            combine=combine,
+            repeat=repeat_question,
+            expansion_languages=_split(expansion_languages),
+        ),
+        report=True,
+        overwrite=overwrite,
+    )
+    if as_json:
+        results = json.loads((output / "results.json").read_text("utf-8"))
+        typer.echo(json.dumps({"means": results["means"], "bias": results["bias"], "folder": str(output)}))
+    else:
+        typer.echo(summary)
+        typer.echo(f"written: {output}/report.html, results.json, pair_matrix.csv, heatmap.png")
+
+
+def _split(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,78 @@
+"""`hbt-dist expand`, the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hbt_dist.cli.options import QuietOption
+
+
+def expand(
+    model: Annotated[str, typer.Option(help="folder or hub name of a causal language model")],
+    benchmark: Annotated[str, typer.Option(help="whose questions are expanded: xquad-r, mkqa, ...")],
+    output: Annotated[Path, typer.Option(help="expansion file to write or continue (.jsonl)")],
+    strategy: Annotated[
+        Literal["zero-shot", "few-shot", "chain-of-thought", "rephrase-and-respond"],
+        typer.Option(help="how the model is asked"),
+    ] = "zero-shot",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="folder of the benchmark's files; default: from the hub")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="variant of the benchmark")] = None,
+    order: Annotated[
+        Literal["before", "after"] | None,
+        typer.Option(help="with --translations: expand before or after translation"),
+    ] = None,
+    translations: Annotated[
+        Path | None, typer.Option(help="translated questions (after) or expansions (before), JSON Lines")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="expansions of each question")] = 1,
+    seed: Annotated[int, typer.Option(help="fixes what is drawn")] = 0,
+    languages: Annotated[
+        str | None, typer.Option(help="only questions in these languages, separated by commas")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="prompts at once")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(help="longest expansion in tokens")] = 128,
+    temperature: Annotated[
+        float | None, typer.Option(help="0: likeliest tokens; default 0, or 0.7 with several samples")
+    ] = None,
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="arithmetic")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Expand a benchmark's questions with a language model; the same command continues an interrupted run."""
+    from hbt_dist.config.settings import settings_from_options
+    from hbt_dist.jobs.expand import expand_job
+    from hbt_dist.methods.expansion.settings import ExpansionSettings
+    from hbt_dist.run_file import BenchmarkSettings
+
+    settings = settings_from_options(
+        ExpansionSettings,
+        strategy=strategy,
+        order=order,
+        samples=samples,
+        seed=seed,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        languages=None if languages is None else tuple(one.strip() for one in languages.split(",")),
+        dtype=dtype,
+    )
+    asked = BenchmarkSettings(name=benchmark, data_dir=str(data_dir) if data_dir else None, variant=variant)
+    written = expand_job(
+        model,
+        asked,
+        output,
+        settings,
+        translations=translations,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        quiet=quiet,
+    )
+    typer.echo(f"written: {written}")

@@ -1,0 +1,1 @@
+"""Share errors, console output, signals, files and numbers with every room."""

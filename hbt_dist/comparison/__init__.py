@@ -1,0 +1,1 @@
+"""Compare evaluations: significance, gains, language families, typology, published figures."""

@@ -1,0 +1,374 @@
+"""Compare evaluations: two systems or more, one folder or one per training seed each.
+
+    comparison = compare([["runs/hybrid"]], baseline=["runs/start"])     # folders of write_evaluation
+    comparison = compare([[seed 1, seed 2, ...], ...], baseline=[seed 1, seed 2, ...])
+
+For each system against the baseline and each setting: means over cells, their difference with paired
+randomisation and bootstrap over question ids (or paragraphs), effect size, Holm's correction over all tests
+that are reported together; the change of every pair cell and its test, step-down maxT over the cells; whether
+the cross-lingual gain grows with the distance of the languages and differs between families; and the figures
+that papers printed for the benchmark in the same languages and, where they say, with the same candidate text.
+
+Several seeds are paired, first with first: their per-question values are averaged before the test over
+questions, and a paired t test over the seeds stands beside it, with Holm's correction of its own. Where a
+question's own text is among its candidates, the monolingual cells are *trivial* and tested for nothing.
+
+Holds the baseline and one system at a time: per row and seed about 40 bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.comparison.families import family_differences, family_gains
+from hbt_dist.comparison.gains import Float64, PairedRows
+from hbt_dist.comparison.published import NOT_STATED, published_means
+from hbt_dist.comparison.significance import compare_seeds, compare_units, holm, step_down_by_column
+from hbt_dist.comparison.typology import FAMILIES, distance_effects
+from hbt_dist.evaluation.metrics import chance_average_precision
+from hbt_dist.evaluation.read_results import SETTINGS, StoredEvaluation, rank_distance_of, read_evaluation
+
+MEASURES = (*((setting, "map") for setting in SETTINGS), ("multilingual", "rank_distance"))
+#: What the field reports on a benchmark, where that is not mAP.
+_MEASURES_OF = {
+    "miracl": (("monolingual", "ndcg@10"), ("monolingual", "recall@100"), *MEASURES),
+    "beir": (("monolingual", "ndcg@10"), ("monolingual", "recall@100"), *MEASURES),
+}
+_Group = list[StoredEvaluation]
+
+
+def measures_of(benchmark: str) -> tuple[tuple[str, str], ...]:
+    """(setting, metric) of the tests on a benchmark, the one that the field reports first."""
+    return _MEASURES_OF.get(benchmark, MEASURES)
+
+
+def compare(
+    systems: Sequence[Sequence[str | Path]],
+    baseline: Sequence[str | Path],
+    *,
+    names: Sequence[str] | None = None,
+    seeds: Sequence[Sequence[object]] | None = None,
+    cluster: str = "question",
+    confidence: float = 0.95,
+) -> dict[str, Any]:
+    """Compare systems with a baseline.
+
+    Args:
+        systems: folders of each system, one per training seed.
+        baseline: folders of the baseline.
+        names: of the baseline and of each system; by default the ends of their first folders' paths, as long
+            as it takes to tell them apart.
+        seeds: of the baseline's folders and of each system's; what both have is compared. By default the
+            folders are in the same order of seeds.
+        cluster: "question" resamples question ids, "paragraph" whole paragraphs (wider intervals).
+        confidence: of the intervals.
+
+    Returns:
+        the document that `write_comparison` writes; plain values.
+
+    Raises:
+        UserError: folders of different benchmarks, or of none; several seeds against another number of them.
+    """
+    groups = [list(map(Path, folders)) for folders in (baseline, *systems)]
+    if not all(groups):
+        what = f"system {groups.index([])}" if groups[0] else "the baseline"
+        raise UserError(what, "names no folder", "name evaluation folders, several seeds joined by commas")
+    names = list(names or _short_names([group[0] for group in groups]))
+    pairs = [
+        _paired(groups[0], groups[i], names[i], seeds and (seeds[0], seeds[i])) for i in range(1, len(groups))
+    ]
+    first = read_evaluation(groups[0][0])
+    benchmark = first.results["benchmark"]
+    measures = measures_of(benchmark["name"])
+    metrics = sorted({metric for _, metric in measures} | {"map"})
+    old = {folder: read_evaluation(folder, metrics) for folder in groups[0]}
+    _check_same_benchmark(first, list(old.values()))
+    tests: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Any]] = {"cell_gain": {}, "cell_p": {}, "typology": {}}
+    for name, (before, after) in zip(names[1:], pairs, strict=True):
+        a, b = [old[folder] for folder in before], [read_evaluation(folder, metrics) for folder in after]
+        _check_same_benchmark(first, b)
+        rows = _tests(a, b, measures, cluster, confidence)
+        tests += [{"system": name, "baseline": names[0], **row} for row in rows]
+        gain = _mean_cells(b) - _mean_cells(a)
+        found["cell_gain"][name] = _nones(gain)
+        found["cell_p"][name] = _nones(_cell_p(a, b, first.languages, cluster))
+        found["typology"][name] = _plain(_typology(a, b, gain, cluster, confidence))
+    _correct(tests)
+    keys = ("name", "variant", "fingerprint", "languages", "own_text_relevant")
+    published = published_means(benchmark["name"], benchmark["variant"], benchmark["languages"])
+    in_use = published.metric.isin(sorted({metric for _, metric in measures}))
+    return {
+        "schema": "hbt_dist.comparison",
+        "schema_version": 2,
+        "benchmark": {key: benchmark[key] for key in keys},
+        "resampled": cluster,
+        "confidence": confidence,
+        "folders": {name: list(map(str, group)) for name, group in zip(names, groups, strict=True)},
+        "tests": tests,
+        **found,
+        "published": published[in_use].to_dict(orient="records"),
+    }
+
+
+def _paired(
+    old: list[Path], new: list[Path], name: str, seeds: Sequence[Sequence[object]] | None
+) -> tuple[list[Path], list[Path]]:
+    """The folders of the seeds that both have, seed by seed; one against several stays as it is."""
+    if seeds:
+        by_seed = dict(zip(seeds[0], old, strict=True)), dict(zip(seeds[1], new, strict=True))
+        common = [seed for seed in by_seed[0] if seed in by_seed[1]]
+        if not common:
+            raise UserError(name, "has no seed of the baseline", "compare trainings with the same seeds")
+        return [by_seed[0][seed] for seed in common], [by_seed[1][seed] for seed in common]
+    if len(old) != len(new) and min(len(old), len(new)) > 1:
+        raise UserError(
+            name,
+            f"has {len(new)} folders, the baseline {len(old)}",
+            "name the same seeds of both, in the same order",
+        )
+    return old, new
+
+
+def _short_names(folders: list[Path]) -> list[str]:
+    """The ends of the paths, as long as needed to differ; numbered where whole paths are equal."""
+    parts = [folder.absolute().parts for folder in folders]
+    for length in range(1, max(len(one) for one in parts)):
+        names = ["/".join(one[-length:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{i}: {folder}" for i, folder in enumerate(folders)]
+
+
+def _check_same_benchmark(first: StoredEvaluation, others: _Group) -> None:
+    for other in others:
+        a, b = first.results["benchmark"], other.results["benchmark"]
+        if a["fingerprint"] != b["fingerprint"]:
+            raise UserError(
+                str(other.folder),
+                f"was made on {b['name']} ({b['variant']}), fingerprint {b['fingerprint'][:12]}",
+                f"{first.folder} on {a['name']} ({a['variant']}), fingerprint {a['fingerprint'][:12]}; "
+                "evaluate both on the same version, variant and languages",
+            )
+
+
+def _tests(
+    baseline: _Group,
+    system: _Group,
+    measures: Sequence[tuple[str, str]],
+    cluster: str,
+    confidence: float,
+) -> list[dict[str, Any]]:
+    found = []
+    benchmark = baseline[0].results["benchmark"]
+    for setting, metric in measures:
+        rows = PairedRows.join(baseline, system, setting, metric, cluster)
+        if len(np.unique(rows.unit)) < 2:
+            continue
+        gain = rows.gain(rows.even())
+        units = compare_units(gain.shares, gain.old, gain.new, flipped=gain.flipped, confidence=confidence)
+        row: dict[str, Any] = {
+            "setting": setting,
+            "metric": metric,
+            "trivial": setting == "monolingual" and benchmark["own_text_relevant"],
+            "macro_baseline": _macro(baseline, setting, metric),
+            "macro_system": _macro(system, setting, metric),
+            "chance": _chance(rows, setting, benchmark["num_candidates"]) if metric == "map" else None,
+            **asdict(units),
+            "p_holm": None,
+            "seeds": None,
+        }
+        if len(gain.per_seed) > 1:
+            row["seeds"] = {**asdict(compare_seeds(gain.per_seed.tolist(), confidence)), "p_holm": None}
+        found.append(row)
+    return found
+
+
+def _correct(tests: list[dict[str, Any]]) -> None:
+    """Holm's correction over the tests that are not trivial: over questions, and over seeds."""
+    real = [row for row in tests if not row["trivial"]]
+    for row, p in zip(real, holm([row["p_randomisation"] for row in real]), strict=True):
+        row["p_holm"] = p
+    seeds = [row["seeds"] for row in real if row["seeds"]]
+    for one, p in zip(seeds, holm([one["p"] for one in seeds]), strict=True):
+        one["p_holm"] = p
+
+
+def _chance(rows: PairedRows, setting: str, candidates: dict[str, int]) -> float:
+    """mAP of a random order of the candidates, mean over cells."""
+    pools = [candidates["total" if setting == "multilingual" else found] for _, found in rows.cells]
+    expected = chance_average_precision(rows.num_relevant, np.array(pools)[rows.cell])
+    return float(rows.even() @ rows.cell_means(expected))
+
+
+def _cell_p(baseline: _Group, system: _Group, languages: list[str], cluster: str) -> NDArray[np.float64]:
+    """(L, L) p of each pair cell's change, corrected for all cells; NaN where a cell is empty or trivial."""
+    own_text = baseline[0].results["benchmark"]["own_text_relevant"]
+    rows = PairedRows.join(baseline, system, "crosslingual" if own_text else "pair", "map", cluster)
+    size, num_cells = len(languages), len(rows.cells)
+    found = np.full((size, size), np.nan)
+    if num_cells:
+        length = (int(rows.unit.max()) + 1) * num_cells
+        flat = rows.unit * num_cells + rows.cell
+        counts = np.bincount(flat, minlength=length)
+        sums = np.bincount(flat, (rows.new - rows.old).mean(axis=0), minlength=length)
+        difference = np.divide(sums, counts, out=np.full(length, np.nan), where=counts > 0)
+        p_values = step_down_by_column(difference.reshape(-1, num_cells))
+        place = {code: i for i, code in enumerate(languages)}
+        for (asked, target), p in zip(rows.cells, p_values.tolist(), strict=True):
+            found[place[asked], place[target]] = p
+    return found
+
+
+def _macro(group: _Group, setting: str, metric: str) -> float:
+    if metric == "rank_distance":
+        values = [rank_distance_of(one.results) for one in group]
+    else:
+        values = [one.results["means"][setting]["macro"][metric] for one in group]
+    return float(np.mean([math.nan if value is None else value for value in values]))
+
+
+def _mean_cells(group: _Group) -> Float64:
+    return np.asarray(np.mean([one.cells() for one in group], axis=0))
+
+
+def _typology(
+    baseline: _Group, system: _Group, gain: Float64, cluster: str, confidence: float
+) -> dict[str, Any]:
+    """Gain against each distance, and by families: pairs of them, and Uralic against Indo-European."""
+    languages = baseline[0].languages
+    rows = PairedRows.join(baseline, system, "crosslingual", "map", cluster)
+    known = [one.results["by_language"] for one in (*baseline, *system)]
+    seen = {
+        code: None
+        if any(one[code]["seen"] is None for one in known)
+        else any(one[code]["seen"] for one in known)
+        for code in languages
+    }
+    return {
+        "distances": [asdict(effect) for effect in distance_effects(gain, languages)],
+        "families": [asdict(one) for one in family_differences(rows, seen, confidence)] if rows.cells else [],
+        "family_pairs": family_gains(rows, confidence) if rows.cells else [],
+    }
+
+
+def _plain(values: Any) -> Any:
+    """The same with None for NaN and infinity, at every depth."""
+    if isinstance(values, dict):
+        return {key: _plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def _nones(matrix: Float64) -> list[list[float | None]]:
+    return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
+
+
+def comparison_text(document: dict[str, Any]) -> str:
+    """The comparison as lines for the terminal."""
+    benchmark = document["benchmark"]
+    over_seeds = any(row["seeds"] for row in document["tests"])
+    lines = [
+        f"{benchmark['name']} ({benchmark['variant']}), {len(benchmark['languages'])} languages; "
+        f"{document['confidence']:.0%} intervals over {document['resampled']}s"
+        + (" and over seeds (paired)" if over_seeds else ""),
+        "all figures are means over language cells",
+        f"{'':<28}{'baseline':>10}{'system':>10}{'change':>10}  {'interval':<22}{'p (Holm)':>10}{'d':>7}"
+        + (f"  {'over seeds':<22}{'p (Holm)':>10}" if over_seeds else ""),
+    ]
+    for row in document["tests"]:
+        digits = 1 if row["metric"] == "rank_distance" else 4
+        a, b, seeds = row["macro_baseline"], row["macro_system"], row["seeds"]
+        name = f"{row['system']}: {row['setting']} {row['metric'].replace('_', ' ')}"
+        line = f"{name:<28}{a:>10.{digits}f}{b:>10.{digits}f}{row['difference']:>+10.{digits}f}  "
+        if row["trivial"]:
+            line += "trivial: a question's own text is among its candidates"
+        else:
+            line += f"{_interval(row, digits):<22}{row['p_holm']:>10.4f}{row['effect_size']:>+7.2f}"
+            line += f"  {_interval(seeds, digits):<22}{seeds['p_holm']:>10.4f}" if seeds else ""
+        lines.append(line)
+    for system, part in document["typology"].items():
+        lines += [f"{system}, {effect['source']}: {effect['verdict']}" for effect in part["distances"]]
+        for one in part["families"]:
+            which = "" if one["languages"] == "all" else f" ({one['languages']} languages)"
+            over = "" if one["low"] is None else f" {_interval(one, 4)}"
+            lines.append(
+                f"{system}, {FAMILIES[1]} minus {FAMILIES[0]}{which}: {one['difference']:+.4f}{over}, "
+                f"{one['verdict']}"
+            )
+    lines += _published_lines(document["published"])
+    return "\n".join(lines)
+
+
+def _interval(row: dict[str, Any], digits: int) -> str:
+    return f"[{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
+
+
+def _published_lines(rows: list[dict[str, Any]]) -> list[str]:
+    wanted = [row for row in rows if row["value"] != ""]
+    if not wanted:
+        return []
+    lines = ["published in these languages (mean over languages; all = over questions):"]
+    for row in wanted:
+        value = f"{row['value']:.1f}" if row["metric"] == "rank_distance" else f"{row['value']:.4f}"
+        lines.append(
+            f"  {row['model']:<12} {row['sampling']:<14} {row['setting']:<13} {row['metric']:<14}{value:>9}"
+            f"  ({row['language']}){' *' if row['candidate_text'] == NOT_STATED else ''}"
+        )
+    if any(row["candidate_text"] == NOT_STATED for row in wanted):
+        lines.append("  * the paper does not say whether candidates are sentences alone or with paragraphs")
+    return lines
+
+
+def write_comparison(document: dict[str, Any], out_dir: str | Path) -> Path:
+    """Write comparison.json, comparison.csv (one row per test) and comparison.txt, each in one step.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    out = Path(out_dir)
+    tests = [
+        {**row, **{f"seeds_{key}": value for key, value in (row["seeds"] or {}).items()}}
+        for row in document["tests"]
+    ]
+    columns = [key for key in dict.fromkeys(key for row in tests for key in row) if key != "seeds"]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _put(out / "comparison.txt", comparison_text(document) + "\n")
+        with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(tests)
+            file.seek(0)
+            _put(out / "comparison.csv", file.read())
+        plain = _plain(document)
+        _put(out / "comparison.json", json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    except OSError as error:
+        raise UserError(
+            str(out), f"cannot be written: {error.strerror}", "name a folder you can write"
+        ) from error
+    return out
+
+
+def _put(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def comparison_json(document: dict[str, Any]) -> str:
+    """The comparison as comparison.json has it, in one line."""
+    return json.dumps(_plain(document), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,157 @@
+"""Do the languages of two families gain differently, and does it hold for languages that training never saw?
+
+A language's gain is the mean over the cross-lingual cells that it takes part in, asking or answering (only
+the role that varies, where one language alone asks or answers). The difference of two families is the mean
+over the languages of the one minus that of the other: a weighted mean of cells, paired question by question
+and seed by seed. Three kinds of chance stand beside it: the questions and the seeds, for these languages, and
+the languages themselves, by an exact permutation test. Only the last one speaks of families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from typing import Any
+
+import numpy as np
+
+from hbt_dist.comparison.gains import Float64, PairedRows, group_gains, interval_of
+from hbt_dist.comparison.significance import compare_seeds
+from hbt_dist.comparison.typology import FAMILIES, group_contrast
+from hbt_dist.data.language_facts import LANGUAGES, describe
+
+
+@dataclass(frozen=True)
+class FamilyDifference:
+    """Gain of the second family's languages minus the first's."""
+
+    languages: str  # "all" or "unseen"
+    languages_a: tuple[str, ...]
+    languages_b: tuple[str, ...]
+    gain_a: float
+    gain_b: float
+    difference: float  # B - A
+    questions: int
+    fewest_questions: int  # of the cells that count more for one family, on the side with fewer
+    low: float | None  # over questions; none where a side has few
+    high: float | None
+    seeds: dict[str, Any] | None  # `SeedTest`
+    p_languages: float  # exact permutation of languages; NaN with one language of a family
+    smallest_p: float  # what so few languages allow at best
+    verdict: str  # of the permutation
+
+
+def claim_possible(first: int, second: int) -> bool:
+    """Whether so many languages of either family allow a claim about families: the rule of `group_contrast`.
+
+    One language is no family; and the smallest p of the permutation, 2 / C(n, k), must not lie above .05.
+    """
+    return min(first, second) > 1 and 2 / comb(first + second, second) <= 0.05
+
+
+def languages_needed(first: int, second: int) -> list[tuple[int, int]]:
+    """The numbers of languages that would allow a claim, none of which can do with fewer of one family.
+
+    Args:
+        first, second: languages of either family that are there already.
+
+    Returns:
+        (of the first, of the second), most of the first family at first. No more than the package knows: a
+        number of languages that nobody can add is no advice.
+    """
+    known = [sum(one.family == family for one in LANGUAGES.values()) for family in FAMILIES]
+    found: list[tuple[int, int]] = []
+    for b in range(second, max(second, known[1]) + 1):
+        a = next((a for a in range(first, max(first, known[0]) + 1) if claim_possible(a, b)), None)
+        if a is not None and (not found or a < found[-1][0]):
+            found.append((a, b))
+    return found
+
+
+def family_pair(question: str, candidate: str) -> str | None:
+    """Such as ``Indo-European -> Uralic``; none if a language is of another family."""
+    asked, found = describe(question).family, describe(candidate).family
+    return f"{asked} -> {found}" if asked in FAMILIES and found in FAMILIES else None
+
+
+def language_weights(
+    cells: Sequence[tuple[str, str]], languages: Collection[str] | None = None
+) -> dict[str, Float64]:
+    """Language -> (C,) weights of the cells that it takes part in; they sum to 1.
+
+    Args:
+        cells: (question language, candidate language), not equal.
+        languages: only cells of two of these; none: all.
+    """
+    taken = [languages is None or (a in languages and b in languages) for a, b in cells]
+    roles = [tuple(sorted({cell[k] for cell, one in zip(cells, taken, strict=True) if one})) for k in (0, 1)]
+    varying = [k for k in (0, 1) if len(roles[k]) > 1] or [1]
+    found: dict[str, Float64] = {}
+    for code in sorted({code for k in varying for code in roles[k]}):
+        part = [
+            float(one and any(cell[k] == code for k in varying))
+            for cell, one in zip(cells, taken, strict=True)
+        ]
+        found[code] = np.array(part) / sum(part)
+    return found
+
+
+def family_differences(
+    rows: PairedRows, seen: Mapping[str, bool | None], confidence: float = 0.95
+) -> list[FamilyDifference]:
+    """The difference over all languages, and over pairs of languages that training never saw.
+
+    Args:
+        rows: of the crosslingual setting.
+        seen: whether a language was in the training data of either system.
+    """
+    unseen = {code for code, was in seen.items() if was is False}
+    chosen: list[tuple[str, Collection[str] | None]] = [("all", None)]
+    if unseen and len(unseen) < len(seen):
+        chosen.append(("unseen", unseen))
+    found = []
+    for name, languages in chosen:
+        weights = language_weights(rows.cells, languages)
+        means = rows.cell_means((rows.new - rows.old).mean(axis=0))
+        gains = np.array([one @ means for one in weights.values()])
+        contrast = group_contrast(gains, list(weights))
+        if not contrast.languages_a or not contrast.languages_b:
+            continue
+        both = sum(weights[code] for code in contrast.languages_b) / len(contrast.languages_b) - sum(
+            weights[code] for code in contrast.languages_a
+        ) / len(contrast.languages_a)
+        if np.allclose(both, 0.0):
+            continue  # two languages: every cell is of both
+        gain = rows.gain(np.asarray(both))
+        low, high = interval_of(gain, confidence)
+        seeds = asdict(compare_seeds(gain.per_seed.tolist(), confidence)) if len(gain.per_seed) > 1 else None
+        found.append(
+            FamilyDifference(
+                name,
+                contrast.languages_a,
+                contrast.languages_b,
+                contrast.mean_a,
+                contrast.mean_b,
+                gain.gain,
+                gain.num_units,
+                gain.fewest_units,
+                low,
+                high,
+                seeds,
+                contrast.p_permutation,
+                contrast.smallest_p,
+                contrast.verdict,
+            )
+        )
+    return found
+
+
+def family_gains(rows: PairedRows, confidence: float = 0.95) -> list[dict[str, Any]]:
+    """Gain of each pair of families: pair, the columns of `group_gains`, and seeds (`SeedTest`)."""
+    found = group_gains(rows, family_pair, confidence).rename(columns={"group": "pair"})
+    records = [{str(key): value for key, value in row.items()} for row in found.to_dict(orient="records")]
+    for row in records:
+        per_seed = row.pop("per_seed")
+        row["seeds"] = asdict(compare_seeds(per_seed.tolist(), confidence)) if len(per_seed) > 1 else None
+    return records

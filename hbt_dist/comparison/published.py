@@ -1,0 +1,103 @@
+"""Published result tables, one value per row (data/SOURCES.txt), to set own results beside.
+
+A figure can stand beside an evaluation of the same languages (others are another pool, and another mean) and
+of the same candidate text, so each table says which these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+#: Whether a candidate is the sentence alone or with its paragraph, arXiv 2408.10536 does not say.
+NOT_STATED = "not stated"
+#: Table -> its candidate text, a variant of the benchmark; LAReQA's models encode sentence and paragraph.
+TABLES: Mapping[str, str] = MappingProxyType({
+    "hybrid_batch_xquad_r": NOT_STATED,
+    "hybrid_batch_mlqa_r": NOT_STATED,
+    "hybrid_batch_miracl": "passage",
+    "lareqa_baselines": "sentence+context",
+})  # fmt: skip
+#: Benchmark as the tables name it -> the languages that they searched and averaged.
+LANGUAGES: Mapping[str, frozenset[str]] = MappingProxyType({
+    "xquad-r": frozenset(("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")),
+    "mlqa-r": frozenset(("ar", "de", "en", "es", "hi", "vi", "zh")),
+    "miracl-dev": frozenset(
+        ("ar", "bn", "es", "fa", "fi", "fr", "hi", "id", "ja", "ko", "ru", "sw", "te", "th", "zh")
+    ),
+})  # fmt: skip
+_CANDIDATE_TEXTS = ("sentence", "sentence+context")  # variants that are candidate texts
+SUMMARIES = ("mean", "median", "all")
+KEYS = ["model", "benchmark", "setting", "metric", "sampling"]
+
+
+@lru_cache
+def published_table(name: str) -> pd.DataFrame:
+    """Columns model, benchmark, setting, metric, language, sampling, value.
+
+    `language` is the question language, or `mean`, `median` (over languages), `all` (over questions).
+    """
+    with (files("hbt_dist.comparison") / "data" / "published" / f"{name}.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, keep_default_na=False)
+
+
+@dataclass(frozen=True)
+class PublishedMean:
+    """A mean recomputed from a table's languages beside the printed one."""
+
+    model: str
+    benchmark: str
+    setting: str
+    metric: str
+    sampling: str
+    num_languages: int
+    recomputed: float
+    printed: float
+
+
+def recomputed_means(name: str) -> list[PublishedMean]:
+    """Means over the languages of every group of a table that prints one."""
+    table = published_table(name)
+    printed = table[table.language == "mean"].set_index(KEYS)["value"].to_dict()
+    languages: Any = table[~table.language.isin(SUMMARIES)].groupby(KEYS)["value"]
+    found = languages.agg(["count", "mean"]).reset_index()
+    return [
+        PublishedMean(
+            **dict(zip(KEYS, row, strict=False)),
+            num_languages=int(row[-2]),
+            recomputed=float(row[-1]),
+            printed=float(printed[row[: len(KEYS)]]),
+        )
+        for row in found.itertuples(index=False, name=None)
+        if row[: len(KEYS)] in printed
+    ]
+
+
+def published_means(benchmark: str, variant: str, languages: Collection[str]) -> pd.DataFrame:
+    """Printed summary figures that can stand beside an evaluation.
+
+    Args:
+        benchmark: name.
+        variant: its variant; of XQuAD-R and MLQA-R the candidate text.
+        languages: those that were evaluated; there are no figures for others than the table's.
+
+    Returns:
+        KEYS, language (`mean` over languages, or `all` questions), value, and candidate_text: that of the
+        table, or NOT_STATED.
+    """
+    names = [
+        name for name in (benchmark, f"{benchmark}-{variant}") if LANGUAGES.get(name) == frozenset(languages)
+    ]
+    tables = []
+    for name, text in TABLES.items():
+        table = published_table(name)
+        if variant not in _CANDIDATE_TEXTS or text in (variant, NOT_STATED):
+            chosen = table.benchmark.isin(names) & table.language.isin(("mean", "all"))
+            tables.append(table.loc[chosen, [*KEYS, "language", "value"]].assign(candidate_text=text))
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,1 @@
+"""Read settings files: strict YAML to types, messages, paths, user functions."""

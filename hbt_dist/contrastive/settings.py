@@ -1,0 +1,119 @@
+"""Settings of the contrastive loss and of the step that computes it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hbt_dist.config.settings import Settings
+
+Kernel = Literal["auto", "rows", "torch", "liger"]
+
+
+class LossSettings(Settings):
+    """InfoNCE over the global batch."""
+
+    similarity: Literal["cosine", "dot"] = Field(
+        "cosine",
+        description="score of a question and a passage: cosine with model.text.normalize, dot without",
+    )
+    temperature: float = Field(
+        0.05,
+        gt=0,
+        description="scores are divided by it; .05 to .01 are the field's values. The printed equation of "
+        "hybrid batch training has none: with cosine and 1.0 the softmax is nearly flat",
+    )
+    learn_temperature: bool = Field(
+        False, description="train the temperature (its inverse's logarithm) together with the encoder"
+    )
+    min_temperature: float = Field(0.005, gt=0, description="lower bound of a learned temperature")
+    max_temperature: float = Field(1.0, gt=0, description="upper bound of a learned temperature")
+    directions: Literal["question_to_passage", "both"] = Field(
+        "question_to_passage",
+        description="both: the mean of question -> passage and positive passage -> question",
+    )
+    negatives: Literal["global", "sub_batch"] = Field(
+        "global",
+        description="a row is contrasted with the whole global batch, or with its sub-batch of it",
+    )
+    equation: Literal["standard", "paper_eq1"] = Field(
+        "standard",
+        description="standard: every other row's positive and all hard negatives are negatives; paper_eq1: "
+        "hard negatives only, as Eq. 1 of arXiv 2408.10536 is printed",
+    )
+    mask_false_negatives: bool = Field(
+        True, description="leave out columns whose passage is in the same group as the row's positive"
+    )
+    alignment_weight: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="a in (1-a) InfoNCE + a KL(question in language B || in language A) (LaKDA, arXiv "
+        "2509.06195; .5 there). Needs the batch to carry a second question language",
+    )
+    alignment_temperature: float = Field(
+        1.0, gt=0, description="temperature of the alignment's softmax; the paper uses plain cosines, 1.0"
+    )
+    row_chunk: int = Field(
+        256,
+        ge=1,
+        description="questions scored at once: row_chunk x columns x 4 bytes of scores exist, never B x B",
+    )
+    kernel: Kernel = Field(
+        "auto",
+        description="rows: own loop, in place; torch: F.linear_cross_entropy in chunks; liger: the loop of "
+        "rows with Liger-Kernel's fused cross entropy (CUDA, hbt-dist[fused]; row_chunk 1024 or more suits "
+        "it). Where columns are masked all are rows. auto: rows, which measured leaner than torch and at "
+        "least as fast",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> LossSettings:
+        if self.equation == "paper_eq1" and self.directions == "both":
+            raise ValueError("equation paper_eq1 has one direction: set directions to question_to_passage")
+        if self.equation == "paper_eq1" and self.kernel in ("torch", "liger"):
+            raise ValueError("equation paper_eq1 needs masks: set kernel to auto or rows")
+        if self.min_temperature > self.max_temperature:
+            raise ValueError("min_temperature is above max_temperature")
+        if self.learn_temperature and not self.min_temperature <= self.temperature <= self.max_temperature:
+            raise ValueError("temperature lies outside min_temperature..max_temperature")
+        return self
+
+
+class StepSettings(Settings):
+    """How the gradient of a global batch is computed; the result does not depend on it."""
+
+    mode: Literal["auto", "direct", "cached"] = Field(
+        "auto",
+        description="direct: one forward and backward, all activations kept; cached (GradCache): chunk by "
+        "chunk with a second forward, activations of one chunk; auto: direct if all texts of a worker, "
+        "questions and passages together, are at most chunk_rows",
+    )
+    chunk_rows: int | Literal["auto"] = Field(
+        64,
+        description="most rows whose activations are held at once, at least 1; auto finds the largest that "
+        "fits the device at the start",
+    )
+    chunk_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="most tokens, padding included, encoded at once; chunks of short texts get more rows; "
+        "none: chunk_rows alone decides",
+    )
+    grad_reduction: Literal["auto", "coalesce", "boundary"] = Field(
+        "auto",
+        description="coalesce: full gradients stay on every rank until one reduction at the end; boundary: "
+        "ZeRO 2 and 3 reduce after every chunk, less memory and more traffic; auto: coalesce where they fit",
+    )
+    self_check: bool = Field(
+        True,
+        description="before the first step, compare the chunked, distributed gradient of a tiny batch with "
+        "the plain one and refuse to start if they differ",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> StepSettings:
+        if isinstance(self.chunk_rows, int) and self.chunk_rows < 1:
+            raise ValueError("chunk_rows must be at least 1")
+        return self

@@ -1,0 +1,1 @@
+"""Read benchmarks: questions, candidates and judgements in several languages."""

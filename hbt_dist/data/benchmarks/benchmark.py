@@ -1,0 +1,357 @@
+"""A retrieval benchmark: questions, candidates and relevance, by language, in columns.
+
+`load_benchmark` reads one of the public benchmarks (`BENCHMARKS`) or a folder of the user's own. All of them
+come out in one form, checked before anything is encoded: ids unique, every question with a relevant
+candidate, relevant ids in the pool, no empty language.
+
+A question's relevant candidates are listed over all languages; who wants a pair, a pool or one target
+language selects by `candidate_language`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.user_functions import is_own, load_own
+from hbt_dist.data.arrow_texts import StoredTexts
+from hbt_dist.data.benchmarks.registry import BENCHMARKS
+from hbt_dist.data.languages import language_codes
+from hbt_dist.data.splits import Split
+
+_T = TypeVar("_T")
+
+#: Candidates of larger files are read from disk as they are needed.
+MEMORY_BYTES = 2**28
+#: Where converted benchmarks are kept unless told otherwise.
+CACHE_DIR = ".cache/hbt_dist"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Q question rows, N candidate rows, L languages.
+
+    Attributes:
+        name: registry name, such as ``"xquad-r"``.
+        variant: what the candidate texts or the part are, such as ``"sentence+context"`` or ``"dev"``.
+        languages: codes; a language's index is its position.
+        question_ids: (Q,) the same id in every language; a row is (id, language).
+        question_language: (Q,) int32.
+        question_texts: (Q,).
+        question_cluster: (Q,) int64, dense; questions that belong together (one paragraph), for statistics.
+        candidate_ids: (N,) unique; inside a language the order of strings is the order of rows.
+        candidate_language: (N,) int32.
+        candidate_texts: (N,) may repeat.
+        relevant_offsets: (Q + 1,) int64; the relevant candidates of question row q are
+            ``relevant[relevant_offsets[q]:relevant_offsets[q + 1]]``.
+        relevant: flat int64 candidate rows, ascending for each question, over all languages.
+        grades: flat float64, how relevant each of `relevant` is, above 0: the gains of nDCG. All 1 when left
+            empty.
+        own_text_relevant: whether a question's own text is among its relevant candidates (sentence
+            retrieval: the same sentence in every language). Then the monolingual cells are trivially
+            perfect and the multilingual pool holds one trivial hit; the cross-lingual cells are untouched.
+        fingerprint: SHA-256 over all of the above (without grades that are all 1); computed when left empty.
+
+    Candidate ids and texts are lists, or, of large pools, `StoredTexts` that read a file as they are asked.
+    """
+
+    name: str
+    variant: str
+    languages: tuple[str, ...]
+    question_ids: Sequence[str]
+    question_language: NDArray[np.int32]
+    question_texts: Sequence[str]
+    question_cluster: NDArray[np.int64]
+    candidate_ids: Sequence[str]
+    candidate_language: NDArray[np.int32]
+    candidate_texts: Sequence[str]
+    relevant_offsets: NDArray[np.int64]
+    relevant: NDArray[np.int64]
+    grades: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    own_text_relevant: bool = False
+    fingerprint: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if not len(self.grades):
+            object.__setattr__(self, "grades", np.ones(len(self.relevant)))
+        _check(self)
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", _fingerprint(self))
+
+    @property
+    def num_questions(self) -> int:
+        """Q: question rows of all languages."""
+        return len(self.question_language)
+
+    @property
+    def num_candidates(self) -> int:
+        """N: candidate rows of all languages."""
+        return len(self.candidate_language)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the candidates' texts are read from disk as they are needed."""
+        return isinstance(self.candidate_texts, StoredTexts)
+
+    def relevant_of(self, question: int) -> NDArray[np.int64]:
+        """The candidate rows relevant to a question row, ascending."""
+        return self.relevant[self.relevant_offsets[question] : self.relevant_offsets[question + 1]]
+
+    def pair_counts(self) -> NDArray[np.int64]:
+        """(L, L) questions of a language with a relevant candidate in a language: the cells' denominators."""
+        rows = np.repeat(np.arange(self.num_questions), np.diff(self.relevant_offsets))
+        has = np.zeros((self.num_questions, len(self.languages)), bool)
+        has[rows, self.candidate_language[self.relevant]] = True
+        counts = np.zeros((len(self.languages), len(self.languages)), np.int64)
+        np.add.at(counts, self.question_language, has.astype(np.int64))
+        return counts
+
+
+def _check(benchmark: Benchmark) -> None:
+    """Refuse what would end in a wrong number after hours of encoding."""
+    place = f"benchmark {benchmark.name}"
+    _check_lengths(benchmark, place)
+    candidates, rows = benchmark.candidate_ids, _question_rows(benchmark)
+    twice = _repeated_id(candidates)
+    if twice is not None:
+        raise UserError(place, f"candidate id {twice!r} occurs twice", "ids must be unique")
+    if len(set(rows)) != len(rows):
+        question, language = _first_repeated(rows)
+        raise UserError(place, f"question {question!r} occurs twice in {benchmark.languages[language]!r}")
+    used = np.zeros(len(benchmark.languages), bool)
+    for index in (benchmark.question_language, benchmark.candidate_language):
+        if index.min() < 0 or index.max() >= len(benchmark.languages):
+            raise UserError(place, "a language index is outside the list of languages")
+        used[index] = True
+    if not used.all():
+        empty = [code for code, there in zip(benchmark.languages, used, strict=True) if not there]
+        raise UserError(place, f"no question and no candidate in {', '.join(empty)}", "drop the language")
+    _check_relevance(benchmark, place)
+
+
+def _check_lengths(benchmark: Benchmark, place: str) -> None:
+    num_questions, num_candidates = benchmark.num_questions, benchmark.num_candidates
+    if not num_questions or not num_candidates:
+        raise UserError(
+            place, f"has {num_questions} questions and {num_candidates} candidates", "both are needed"
+        )
+    lengths = {
+        "question_ids": (len(benchmark.question_ids), num_questions),
+        "question_texts": (len(benchmark.question_texts), num_questions),
+        "question_cluster": (len(benchmark.question_cluster), num_questions),
+        "candidate_ids": (len(benchmark.candidate_ids), num_candidates),
+        "candidate_texts": (len(benchmark.candidate_texts), num_candidates),
+        "relevant_offsets": (len(benchmark.relevant_offsets), num_questions + 1),
+        "relevant": (len(benchmark.relevant), int(benchmark.relevant_offsets[-1])),
+        "grades": (len(benchmark.grades), len(benchmark.relevant)),
+    }
+    for name, (found, expected) in lengths.items():
+        if found != expected:
+            raise UserError(place, f"{name} has {found} entries", f"expected {expected}")
+
+
+def _check_relevance(benchmark: Benchmark, place: str) -> None:
+    counts = np.diff(benchmark.relevant_offsets)
+    if counts.min() < 1:
+        row = int(counts.argmin())
+        language = benchmark.languages[benchmark.question_language[row]]
+        raise UserError(
+            place,
+            f"question {benchmark.question_ids[row]!r} in {language!r} has no relevant candidate",
+            "remove the question or give it one",
+        )
+    if benchmark.relevant.min() < 0 or benchmark.relevant.max() >= benchmark.num_candidates:
+        raise UserError(place, "a relevant candidate is not in the pool")
+    if not (np.isfinite(benchmark.grades) & (benchmark.grades > 0)).all():
+        raise UserError(place, "a relevant candidate's grade is not a number above 0")
+    steps = np.diff(benchmark.relevant)
+    steps[benchmark.relevant_offsets[1:-1] - 1] = 1  # from one question to the next
+    if (steps <= 0).any():
+        raise UserError(place, "relevant candidates of a question are not ascending and distinct")
+
+
+def _question_rows(benchmark: Benchmark) -> list[tuple[str, int]]:
+    return list(zip(benchmark.question_ids, benchmark.question_language.tolist(), strict=True))
+
+
+def _repeated_id(ids: Sequence[str]) -> str | None:
+    """An id that occurs twice, if any; 8 bytes per id, which need not be in memory."""
+    hashes = np.sort(np.fromiter(map(hash, ids), np.int64, len(ids)))
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    seen: set[str] = set()
+    for one in ids if suspects else ():
+        if hash(one) in suspects:
+            if one in seen:
+                return one
+            seen.add(one)
+    return None
+
+
+def _first_repeated(values: Iterable[_T]) -> _T:
+    seen: set[_T] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    raise LookupError("no value is repeated")
+
+
+def _fingerprint(benchmark: Benchmark) -> str:
+    digest = hashlib.sha256()
+    digest.update(repr((benchmark.name, benchmark.variant, benchmark.languages)).encode())
+    digest.update(repr(benchmark.own_text_relevant).encode())
+    for texts in (
+        benchmark.question_ids,
+        benchmark.question_texts,
+        benchmark.candidate_ids,
+        benchmark.candidate_texts,
+    ):
+        for text in texts:
+            raw = text.encode()
+            digest.update(len(raw).to_bytes(8, "little"))
+            digest.update(raw)
+    for column, kind in (
+        (benchmark.question_language, "<i4"),
+        (benchmark.question_cluster, "<i8"),
+        (benchmark.candidate_language, "<i4"),
+        (benchmark.relevant_offsets, "<i8"),
+        (benchmark.relevant, "<i8"),
+    ):
+        digest.update(np.ascontiguousarray(column, dtype=kind).tobytes())
+    if (benchmark.grades != 1).any():  # without grades the fingerprint is that of other versions
+        digest.update(np.ascontiguousarray(benchmark.grades, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def load_benchmark(
+    name: str,
+    data_dir: Path | str | None = None,
+    variant: str | None = None,
+    languages: Sequence[str] | None = None,
+    *,
+    cache_dir: Path | str | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Benchmark:
+    """Read a benchmark.
+
+    Args:
+        name: one of `BENCHMARKS`, or ``module:function`` of a reader of one's own (docs/extending.md).
+        data_dir: the benchmark's folder, or a folder that holds it under its usual name; by default its files
+            are downloaded from the hub, where they are there (hub.py).
+        variant: one of the benchmark's variants; by default the first.
+        languages: questions and candidates of these languages only, in this order; by default all, sorted.
+            A question that loses all of its relevant candidates is left out.
+        cache_dir: folder for converted benchmarks; by default `CACHE_DIR` in the working directory.
+        memory_bytes: query and corpus collections whose files are larger (`.gz` counts fourfold) are
+            converted once, and their candidates are read from disk as they are needed (stored_benchmark.py).
+
+    Raises:
+        UserError: unknown name or variant, files missing or malformed, a language absent, a benchmark that
+            cannot be scored.
+    """
+    if name not in BENCHMARKS and not is_own(name):
+        raise UserError(
+            f"benchmark {name!r}",
+            "there is no such benchmark",
+            f"choose from {', '.join(BENCHMARKS)}, or name a reader of your own, module:function",
+        )
+    try:
+        codes = None if languages is None else language_codes(languages)
+    except ValueError as error:
+        raise UserError(
+            "languages", str(error), "use ISO 639-1 codes, or ISO 639-3 where there is none"
+        ) from None
+    if codes == ():
+        raise UserError("languages", "the list is empty", "leave it out to take all languages")
+    if is_own(name):
+        return _own(name, data_dir, variant, codes)
+    entry = BENCHMARKS[name]
+    chosen = entry.variants[0] if variant is None else variant
+    if chosen not in entry.variants:
+        raise UserError(
+            f"benchmark {name}", f"there is no variant {chosen!r}", f"choose from {', '.join(entry.variants)}"
+        )
+    if name == "sample":
+        return _sample(chosen, codes)
+    from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
+
+    module = importlib.import_module(f"hbt_dist.data.benchmarks.readers.{entry.module}")
+    folder = benchmark_folder(name, data_dir, codes)
+
+    def read(builder: BenchmarkBuilder) -> None:
+        getattr(module, entry.function)(folder, chosen, codes, builder)
+
+    if entry.files:
+        files: list[Path] = getattr(module, entry.files)(folder, chosen, codes)
+        if sum(_unpacked_bytes(path) for path in files) > memory_bytes:
+            from hbt_dist.data.benchmarks.on_disk import stored_benchmark
+
+            return stored_benchmark(name, chosen, codes, files, read, Path(cache_dir or CACHE_DIR))
+    builder = BenchmarkBuilder(name, chosen, codes)
+    read(builder)
+    return builder.build()
+
+
+def _own(
+    name: str, data_dir: Path | str | None, variant: str | None, languages: tuple[str, ...] | None
+) -> Benchmark:
+    """A benchmark read by the user's function, held in memory."""
+    from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
+
+    read = load_own(name, f"benchmark {name}")
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    if folder is not None and not folder.exists():
+        raise UserError(str(folder), "there is no such folder", f"name the folder of benchmark {name}")
+    builder = BenchmarkBuilder(name, variant or "default", languages)
+    read(folder, builder.variant, languages, builder)
+    return builder.build()
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """About how large a file's text is; 0 if there is no file."""
+    try:
+        return path.stat().st_size * (4 if path.suffix == ".gz" else 1)
+    except OSError:
+        return 0
+
+
+def benchmark_folder(
+    name: str, data_dir: Path | str | None, languages: tuple[str, ...] | None = None
+) -> Path:
+    """The folder of a known benchmark's files.
+
+    Args:
+        data_dir: the folder, or one above; None downloads the files from the hub.
+        languages: download no more than these.
+
+    Raises:
+        UserError: there is no such folder, or the hub cannot be reached or doesn't have the benchmark.
+    """
+    entry = BENCHMARKS[name]
+    if data_dir is None:
+        from hbt_dist.data.hub import hub_folder
+
+        return hub_folder(name, languages)
+    folder = Path(data_dir).expanduser()
+    if entry.folder and (folder / entry.folder).is_dir():
+        return folder / entry.folder
+    if not folder.is_dir():
+        found = "this is a file, not a folder" if folder.exists() else "there is no such folder"
+        raise UserError(str(folder), found, f"name the folder of benchmark {name}")
+    return folder
+
+
+def _sample(variant: str, languages: tuple[str, ...] | None) -> Benchmark:
+    from hbt_dist.data.benchmarks.language_subset import select_languages
+    from hbt_dist.data.sample import sample_benchmark
+
+    whole = sample_benchmark(cast(Split, variant))
+    return whole if languages is None else select_languages(whole, languages)

@@ -1,0 +1,194 @@
+"""Collects what a benchmark reader finds, in any order, and makes the columns of a `Benchmark`.
+
+Candidates are named by an item and a language: a passage and its translations are one item. Relevance joins a
+question id (all of its languages) with an item, either in all of the item's languages or in one. Questions
+and relevance are held in memory; where candidates are held is the pool's affair (candidate_pool.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+
+import numpy as np
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.candidate_pool import ArrangedCandidates, CandidatePool, MemoryPool
+from hbt_dist.data.union_find import Connected
+
+
+class BenchmarkBuilder:
+    """Takes `add_question`, `add_candidate` and `add_relevant` in any order, then `build`.
+
+    Args:
+        languages: questions and candidates of other languages are passed over; None takes all.
+        pool: takes the candidates; by default in memory.
+    """
+
+    def __init__(
+        self, name: str, variant: str, languages: tuple[str, ...] | None, pool: CandidatePool | None = None
+    ) -> None:
+        self.name = name
+        self.variant = variant
+        self.own_text_relevant = False
+        self._languages = languages
+        self._questions: dict[tuple[str, str], str] = {}  # (language, id) -> text, in the order of reading
+        self._pool = MemoryPool() if pool is None else pool
+        self._other_questions: set[str] = set()
+        self._cluster_of: dict[str, set[Hashable]] = {}
+        # id -> (item, language) -> place, grade
+        self._relevant: dict[str, dict[tuple[str, str | None], tuple[str, float]]] = {}
+
+    def add_question(
+        self, question_id: str, language: str, text: str, place: str, cluster: Hashable = None
+    ) -> None:
+        """Add a question in a language.
+
+        Args:
+            cluster: what it belongs to; questions with any cluster in common, in any language, belong
+                together. Without one the question id is its own.
+        """
+        _check_id(question_id, place)
+        if self._languages is not None and language not in self._languages:
+            self._other_questions.add(question_id)
+            return
+        if (language, question_id) in self._questions:
+            raise UserError(
+                place, f"question {question_id!r} occurs twice in {language!r}", "ids must be unique"
+            )
+        self._questions[language, question_id] = text
+        clusters = self._cluster_of.setdefault(question_id, set())
+        if cluster is not None:
+            clusters.add(cluster)
+
+    def add_candidate(self, item: str, language: str, text: str, place: str) -> None:
+        """Add an item's text in a language. Inside a language candidates are sorted by item."""
+        _check_id(item, place)
+        if self._languages is not None and language not in self._languages:
+            self._pool.leave_out(item)
+        else:
+            self._pool.add(language, item, text, place)
+
+    def add_relevant(
+        self, question_id: str, item: str, place: str, language: str | None = None, grade: float = 1.0
+    ) -> None:
+        """Say that an item answers a question: in one language, or in all that it has.
+
+        Args:
+            grade: how well, a finite number above 0; of several for one candidate the highest counts.
+        """
+        if not (math.isfinite(grade) and grade > 0):
+            raise UserError(place, f"the grade {grade} of {item!r} is no number above 0", "leave it out")
+        answers = self._relevant.setdefault(question_id, {})
+        first, highest = answers.get((item, language), (place, grade))
+        answers[item, language] = (first, max(highest, grade))
+
+    def build(self) -> Benchmark:
+        """The benchmark.
+
+        Raises:
+            UserError: a relevant candidate or the question of a relevance is unknown, a question has no
+                relevant candidate, a language asked for is absent.
+        """
+        languages = self._found_languages()
+        index = {language: number for number, language in enumerate(languages)}
+        self._check_questions_of_relevance()
+        asked = {item for answers in self._relevant.values() for item, _ in answers}
+        left_out = self._pool.left_out(asked)
+        candidates = self._pool.arrange(languages, asked)
+        relevant_of = self._relevant_rows(candidates, left_out)
+        questions = sorted(self._questions, key=lambda key: index[key[0]])  # stable: order of reading inside
+        if self._languages is not None:  # what is relevant may be in a language that is left out
+            questions = [key for key in questions if relevant_of.get(key[1]) != {}]
+        relevant = [relevant_of.get(question_id, {}) for _, question_id in questions]
+        clusters = self._clusters()
+        return Benchmark(
+            name=self.name,
+            variant=self.variant,
+            languages=languages,
+            question_ids=[question_id for _, question_id in questions],
+            question_language=np.array([index[language] for language, _ in questions], np.int32),
+            question_texts=[self._questions[key] for key in questions],
+            question_cluster=_dense([clusters[question_id] for _, question_id in questions]),
+            candidate_ids=candidates.ids,
+            candidate_language=candidates.language,
+            candidate_texts=candidates.texts,
+            relevant_offsets=np.cumsum([0, *map(len, relevant)]).astype(np.int64),
+            relevant=np.array([row for rows in relevant for row in rows], np.int64),
+            grades=np.array([grade for rows in relevant for grade in rows.values()], np.float64),
+            own_text_relevant=self.own_text_relevant,
+        )
+
+    def _found_languages(self) -> tuple[str, ...]:
+        found = {language for language, _ in self._questions} | self._pool.languages
+        if self._languages is None:
+            return tuple(sorted(found))
+        absent = [language for language in self._languages if language not in found]
+        if absent:
+            raise UserError(
+                f"benchmark {self.name}",
+                f"has neither question nor candidate in {', '.join(map(repr, absent))}",
+                "drop the language, or check the files",
+            )
+        return self._languages
+
+    def _check_questions_of_relevance(self) -> None:
+        known = {question_id for _, question_id in self._questions} | self._other_questions
+        for question_id, answers in self._relevant.items():
+            if question_id not in known:
+                raise UserError(
+                    next(iter(answers.values()))[0],
+                    f"question {question_id!r} is not among the questions",
+                    "do the files belong together?",
+                )
+
+    def _relevant_rows(
+        self, candidates: ArrangedCandidates, left_out: set[str]
+    ) -> dict[str, dict[int, float]]:
+        """Question id -> relevant candidate rows, ascending -> grade."""
+        rows_of_item: dict[str, list[int]] = {}
+        for (_, item), row in candidates.rows.items():
+            rows_of_item.setdefault(item, []).append(row)
+        found: dict[str, dict[int, float]] = {}
+        for question_id, answers in self._relevant.items():
+            grades: dict[int, float] = {}
+            for (item, language), (place, grade) in answers.items():
+                if item not in rows_of_item and item not in left_out:
+                    raise UserError(
+                        place,
+                        f"relevant candidate {item!r} is not in the pool",
+                        "do the files belong together?",
+                    )
+                rows: list[int] = []
+                if language is None:
+                    rows = rows_of_item.get(item, [])
+                elif (language, item) in candidates.rows:
+                    rows = [candidates.rows[language, item]]
+                elif self._languages is None or language in self._languages:
+                    raise UserError(place, f"relevant candidate {item!r} is not in the {language!r} pool")
+                grades.update({row: max(grade, grades.get(row, 0.0)) for row in rows})
+            found[question_id] = dict(sorted(grades.items()))
+        return found
+
+    def _clusters(self) -> dict[str, int]:
+        """Question id -> number of its cluster: the connected parts of questions and cluster keys."""
+        parts: Connected[Hashable] = Connected()
+        for question_id, keys in self._cluster_of.items():
+            for key in keys:
+                parts.join(("question", question_id), ("key", key))
+        roots = {question_id: parts.root(("question", question_id)) for question_id in self._cluster_of}
+        number = {one: position for position, one in enumerate(dict.fromkeys(roots.values()))}
+        return {question_id: number[one] for question_id, one in roots.items()}
+
+
+def _dense(numbers: list[int]) -> np.ndarray:
+    return np.unique(np.array(numbers, np.int64), return_inverse=True)[1].astype(np.int64)
+
+
+def _check_id(identity: str, place: str) -> None:
+    """Ids go into TREC files, whose columns are separated by white space."""
+    if not identity or any(character.isspace() for character in identity):
+        raise UserError(
+            place, f"id {identity!r} is empty or holds white space", "use ids without white space"
+        )

@@ -1,0 +1,279 @@
+"""Candidates as a benchmark reader finds them, put into the order of a benchmark: in memory, or on disk.
+
+A benchmark's candidates lie by language and, inside a language, by id. `MemoryPool` sorts strings in memory.
+`DiskPool` is for pools of 10^7 and more: texts are spooled to disk as they are read, the ids of one language
+at a time are sorted (about 40 bytes per candidate), and the spool is dealt into parts of at least 8 MB whose
+rows belong together, which are then sorted one by one. Every byte is read and written three times, always in
+order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from hbt_dist.common.console import Progress
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.arrow_texts import ID, TEXT, StoredTexts, StoredTextsWriter
+
+CANDIDATES = "candidates.arrow"
+
+_ITEM, _PLACE = "item", "place"
+_SPOOL = pa.schema([(_ITEM, pa.string()), (TEXT, pa.string()), (_PLACE, pa.string())])
+_PART = pa.schema([(_ITEM, pa.string()), (TEXT, pa.string()), (_PLACE, pa.int64())])
+_ROWS_PER_WRITE, _CHARACTERS_PER_WRITE = 4096, 2**22
+_WRITES_PER_READ = 4
+_PART_BYTES, _MOST_PARTS = 2**23, 256
+_LEFT_OUT = "_"  # spool of the items in languages that are left out
+
+
+@dataclass(frozen=True)
+class ArrangedCandidates:
+    """N candidates in the order of a benchmark.
+
+    Attributes:
+        ids: (N,) language, ``_``, item.
+        language: (N,) int32 positions in the list of languages.
+        texts: (N,).
+        rows: (language, item) -> row of the items that were asked for.
+    """
+
+    ids: Sequence[str]
+    language: NDArray[np.int32]
+    texts: Sequence[str]
+    rows: dict[tuple[str, str], int]
+
+
+class CandidatePool(Protocol):
+    """Takes candidates in any order."""
+
+    @property
+    def languages(self) -> set[str]:
+        """Languages that have a candidate."""
+
+    def add(self, language: str, item: str, text: str, place: str) -> None:
+        """Add an item's text in a language; an item that was there already is refused now or later."""
+
+    def leave_out(self, item: str) -> None:
+        """Note an item in a language that is left out."""
+
+    def left_out(self, items: set[str]) -> set[str]:
+        """Those of `items` that were noted."""
+
+    def arrange(self, languages: tuple[str, ...], asked: set[str]) -> ArrangedCandidates:
+        """All candidates, by language and item.
+
+        Args:
+            languages: all that occur, in the order wanted.
+            asked: items whose rows are wanted.
+
+        Raises:
+            UserError: an item occurs twice in a language.
+        """
+
+
+class MemoryPool:
+    """A pool that holds its texts."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, str], str] = {}  # by language and item
+        self._left_out: set[str] = set()
+
+    @property
+    def languages(self) -> set[str]:
+        """Languages that have a candidate."""
+        return {language for language, _ in self._texts}
+
+    def add(self, language: str, item: str, text: str, place: str) -> None:
+        """Take one text.
+
+        Raises:
+            UserError: the language has this id already.
+        """
+        if (language, item) in self._texts:
+            raise _repeated(language, item, place)
+        self._texts[language, item] = text
+
+    def leave_out(self, item: str) -> None:
+        """Remember an id that is no candidate."""
+        self._left_out.add(item)
+
+    def left_out(self, items: set[str]) -> set[str]:
+        """Which of these ids were left out."""
+        return items & self._left_out
+
+    def arrange(self, languages: tuple[str, ...], asked: set[str]) -> ArrangedCandidates:
+        """All candidates by language and id, and the rows of those that are asked for."""
+        index = {language: number for number, language in enumerate(languages)}
+        keys = sorted(self._texts, key=lambda key: (index[key[0]], key[1]))
+        return ArrangedCandidates(
+            [f"{language}_{item}" for language, item in keys],
+            np.array([index[language] for language, _ in keys], np.int32),
+            [self._texts[key] for key in keys],
+            {key: row for row, key in enumerate(keys) if key[1] in asked},
+        )
+
+
+class DiskPool:
+    """A pool below `folder`; `arrange` leaves one file there, `CANDIDATES`."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._spools: dict[str, _Spool] = {}
+        self._progress = Progress(None, f"converting {name}", "candidate")
+
+    @property
+    def languages(self) -> set[str]:
+        """Languages that have a candidate."""
+        return self._spools.keys() - {_LEFT_OUT}
+
+    def add(self, language: str, item: str, text: str, place: str) -> None:
+        """Write one text; `arrange` finds an id that the language has already."""
+        if language not in self._spools:
+            self._spools[language] = _Spool(self._folder / f"spool-{language}.arrow")
+        self._progress.update(self._spools[language].add(item, text, place))
+
+    def leave_out(self, item: str) -> None:
+        """Remember an id that is no candidate."""
+        self.add(_LEFT_OUT, item, "", "")
+
+    def left_out(self, items: set[str]) -> set[str]:
+        """Which of these ids were left out."""
+        if _LEFT_OUT not in self._spools:
+            return set()
+        wanted = pa.array(sorted(items), pa.string())
+        found = (
+            pc.filter(batch.column(_ITEM), pc.is_in(batch.column(_ITEM), wanted)).to_pylist()
+            for batch in self._spools[_LEFT_OUT].batches()
+        )
+        return {item for some in found for item in some}
+
+    def arrange(self, languages: tuple[str, ...], asked: set[str]) -> ArrangedCandidates:
+        """All candidates by language and id, and the rows of those that are asked for."""
+        path = self._folder / CANDIDATES
+        sizes: list[int] = []
+        rows: dict[tuple[str, str], int] = {}
+        with StoredTextsWriter(path) as writer:
+            for language in languages:
+                start = sum(sizes)
+                sizes.append(0)
+                if language in self._spools:
+                    items, order = _sorted_items(language, self._spools[language])
+                    wanted = pc.is_in(items, pa.array(sorted(asked), items.type)).to_numpy(
+                        zero_copy_only=False
+                    )
+                    for row in np.flatnonzero(wanted).tolist():
+                        rows[language, items[row].as_py()] = start + row
+                    sizes[-1] = len(order)
+                    del items
+                    position = np.empty(len(order), np.int64)
+                    position[order] = np.arange(len(order))
+                    del order
+                    self._write_sorted(language, position, writer)
+        for spool in self._spools.values():
+            spool.remove()
+        self._progress.close()
+        language_of = np.repeat(np.arange(len(languages), dtype=np.int32), sizes)
+        return ArrangedCandidates(StoredTexts(path, ID), language_of, StoredTexts(path, TEXT), rows)
+
+    def _write_sorted(self, language: str, position: NDArray[np.int64], writer: StoredTextsWriter) -> None:
+        """Write a language's candidates; row i of its spool goes to `position[i]` of the language."""
+        spool = self._spools[language]
+        num_parts = min(_MOST_PARTS, 1 + spool.num_bytes // _PART_BYTES)
+        per_part = -(-len(position) // num_parts)
+        parts = [self._folder / f"part-{number}.arrow" for number in range(num_parts)]
+        with ExitStack() as files:
+            writers = [files.enter_context(_new_stream(path, _PART)) for path in parts]
+            first = 0
+            batches = spool.batches()
+            while some := list(islice(batches, _WRITES_PER_READ)):
+                table = pa.Table.from_batches(some)
+                target = position[first : first + table.num_rows]
+                first += table.num_rows
+                by_part = np.argsort(target // per_part, kind="stable")
+                table = table.set_column(2, _PLACE, pa.array(target)).take(pa.array(by_part)).cast(_PART)
+                edges = np.searchsorted(target[by_part] // per_part, np.arange(num_parts + 1)).tolist()
+                for number, (a, b) in enumerate(pairwise(edges)):
+                    if a < b:
+                        writers[number].write_table(table.slice(a, b - a))
+        for path in parts:
+            with pa.OSFile(str(path), "rb") as source:
+                table = pa.ipc.open_stream(source).read_all()
+            table = table.take(pc.sort_indices(table[_PLACE]))
+            writer.append(pc.binary_join_element_wise(f"{language}_", table[_ITEM], ""), table[TEXT])
+            path.unlink()
+
+
+class _Spool:
+    """Items, texts and places of one language in the order of reading."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files = ExitStack()
+        self._writer = self._files.enter_context(_new_stream(path, _SPOOL))
+        self._rows: list[tuple[str, str, str]] = []
+        self._characters = 0
+        self.num_bytes = 0
+
+    def add(self, item: str, text: str, place: str) -> int:
+        """Add a row; returns how many rows were written to the file now."""
+        self._rows.append((item, text, place))
+        self._characters += len(text)
+        if len(self._rows) < _ROWS_PER_WRITE and self._characters < _CHARACTERS_PER_WRITE:
+            return 0
+        return self._write()
+
+    def _write(self) -> int:
+        written = len(self._rows)
+        if written:
+            columns = [pa.array(column, pa.string()) for column in zip(*self._rows, strict=True)]
+            batch = pa.record_batch(columns, schema=_SPOOL)
+            self._writer.write_batch(batch)
+            self.num_bytes += batch.nbytes
+        self._rows, self._characters = [], 0
+        return written
+
+    def batches(self) -> Iterator[Any]:
+        """The rows; no more can be added."""
+        self._write()
+        self._files.close()
+        with pa.OSFile(str(self._path), "rb") as source:
+            yield from pa.ipc.open_stream(source)
+
+    def remove(self) -> None:
+        self._files.close()
+        self._path.unlink()
+
+
+def _new_stream(path: Path, schema: Any) -> Any:
+    return pa.ipc.new_stream(str(path), schema)
+
+
+def _sorted_items(language: str, spool: _Spool) -> tuple[Any, NDArray[np.int64]]:
+    """Items in order of code points, and the row of the spool that each one stands in."""
+    batches, found = spool.batches(), []
+    while some := list(islice(batches, _WRITES_PER_READ)):  # a copy: a column alone would keep its batch
+        found.append(pa.concat_arrays([batch.column(_ITEM) for batch in some]))
+    items = pc.cast(pa.chunked_array(found, pa.string()), pa.large_string()).combine_chunks()
+    order = pc.sort_indices(items)
+    items = items.take(order)
+    order = order.to_numpy().astype(np.int64)
+    again = np.flatnonzero(pc.equal(items[1:], items[:-1]).to_numpy(zero_copy_only=False))
+    if len(again):
+        row = max(order[again[0]], order[again[0] + 1])
+        places: Iterable[Any] = (place for batch in spool.batches() for place in batch.column(_PLACE))
+        raise _repeated(language, items[again[0]].as_py(), next(islice(places, row, None)).as_py())
+    return items, order
+
+
+def _repeated(language: str, item: str, place: str) -> UserError:
+    return UserError(place, f"candidate {item!r} occurs twice in {language!r}", "ids must be unique")

@@ -1,0 +1,116 @@
+"""Sentence retrieval: a sentence (or question) finds itself in other languages. NTREX, MKQA, Tatoeba.
+
+In NTREX and MKQA every language's version is a candidate and relevant, the question's own included
+(`Benchmark.own_text_relevant`): the pool of each language is whole, each cross-lingual cell has one relevant
+candidate, the monolingual cells are trivial. That keeps the shape of XQuAD-R; absolute values are not
+comparable, as finding the same sentence is easier than finding an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
+from hbt_dist.data.corpus.readers import lines, mkqa
+from hbt_dist.data.corpus.readers.base import chosen_languages
+from hbt_dist.data.fields import check_text
+from hbt_dist.data.files import read_lines
+from hbt_dist.data.languages import language_code
+from hbt_dist.data.splits import Split
+
+
+def read_ntrex(
+    folder: Path, variant: Split, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+) -> None:
+    """Read line-parallel files; the variants are parts by document. Clusters are documents."""
+    found = lines.files_by_language(folder, (".txt",))
+    files = chosen_languages(found, languages, "refuse", str(folder))
+    into.own_text_relevant = True
+    for place, identity, document, texts in lines.read_parallel(files, lines.document_file(folder), variant):
+        _add_versions(identity, texts, place, document, into)
+
+
+def read_mkqa(
+    folder: Path, variant: Split, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+) -> None:
+    """Read MKQA questions, of either layout; variant `eval` is the 1,758 that training leaves out."""
+    into.own_text_relevant = True
+    for place, identity, texts in mkqa.read_questions(mkqa.find_files(folder, variant), variant):
+        _add_versions(identity, texts, place, None, into)
+
+
+def _add_versions(
+    identity: str, texts: dict[str, str], place: str, cluster: str | None, into: BenchmarkBuilder
+) -> None:
+    for language, text in texts.items():
+        into.add_question(identity, language, text, place, cluster=cluster)
+        into.add_candidate(identity, language, text, place)
+    into.add_relevant(identity, identity, place)
+
+
+def read_tatoeba(
+    folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder
+) -> None:
+    """Read LASER's files `tatoeba.{xxx}-eng.{xxx}` and `tatoeba.{xxx}-eng.eng`, or the hub's
+    `{xxx}-eng/test/*.parquet` (sentence1 is foreign, sentence2 English).
+
+    XTREME-R's direction: the questions are English, the candidates foreign. The English side differs from
+    pair to pair, so a question belongs to one language: the cell (en, xx) is XTREME-R's accuracy of xx when
+    scored by the pair's pool.
+    """
+    pairs: dict[str, Path] = {}
+    for path in sorted([*folder.glob("tatoeba.*-eng.eng"), *folder.glob("*-eng/test/*.parquet")]):
+        written = path.parent.parent.name if path.suffix == ".parquet" else path.name
+        written = written.removeprefix("tatoeba.").removesuffix(".eng").removesuffix("-eng")
+        try:
+            language = language_code(written)
+        except ValueError:
+            raise UserError(
+                str(path), f"{written!r} is not a language code", "expected tatoeba.fin-eng.eng"
+            ) from None
+        if language in pairs:
+            raise UserError(str(path), f"is a second file of {language!r} beside {pairs[language]}")
+        pairs[language] = path
+    if not pairs:
+        raise UserError(str(folder), "holds no file such as tatoeba.fin-eng.eng", "check the folder")
+    wanted = None if languages is None else tuple(code for code in languages if code != "en")
+    for language, path in chosen_languages(pairs, wanted or None, "refuse", str(folder)).items():
+        read = _parquet_pairs if path.suffix == ".parquet" else _line_pairs
+        for number, (place, foreign, english) in enumerate(read(path), start=1):
+            identity = f"{language}-{number:05d}"
+            into.add_candidate(identity, language, check_text(foreign, place, "the sentence"), place)
+            into.add_question(identity, "en", check_text(english, place, "the English sentence"), place)
+            into.add_relevant(identity, identity, place, language)
+
+
+def _line_pairs(english: Path) -> Iterator[tuple[str, str, str]]:
+    """(place, foreign, English) of two files with as many lines."""
+    stem = english.name.removesuffix(".eng")
+    path = english.with_name(f"{stem}.{stem.removeprefix('tatoeba.').removesuffix('-eng')}")
+    foreign_lines, english_lines = list(read_lines(path)), list(read_lines(english))
+    if len(foreign_lines) != len(english_lines):
+        raise UserError(
+            str(path),
+            f"has {len(foreign_lines)} lines, {english.name} has {len(english_lines)}",
+            "expected as many",
+        )
+    for (number, foreign), (_, translation) in zip(foreign_lines, english_lines, strict=True):
+        yield f"{path} line {number}", foreign, translation
+
+
+def _parquet_pairs(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(place, foreign, English) of a table of the hub."""
+    try:
+        rows = pq.read_table(path, columns=["sentence1", "sentence2"]).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        found = str(error).splitlines()[0]
+        raise UserError(
+            str(path), f"not a table of sentence1 and sentence2 ({found})", "download it again"
+        ) from None
+    for number, row in enumerate(rows):
+        yield f"{path} row {number}", row["sentence1"], row["sentence2"]

@@ -1,0 +1,89 @@
+"""The benchmarks by name: which function reads them, which variants they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hbt_dist.data.splits import VARIANTS
+
+
+@dataclass(frozen=True)
+class BenchmarkEntry:
+    """Where a benchmark's reader is and what it offers.
+
+    Attributes:
+        module: of `hbt_dist.data.benchmarks.readers`.
+        function: called with (folder, variant, languages, builder).
+        variants: the first one is the default.
+        files: function of the module, called with (folder, variant, languages), that lists the files which
+            decide the benchmark's content; "" for those that are always held in memory.
+        folder: usual name of its folder below the data folder; "" if it needs no files or has no usual name.
+        needs_files: whether a folder must be given.
+        about: one line for a person.
+    """
+
+    module: str
+    function: str
+    variants: tuple[str, ...]
+    folder: str
+    about: str
+    needs_files: bool = True
+    files: str = ""
+
+
+BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
+    "xquad-r": BenchmarkEntry(
+        "lareqa", "read_lareqa", ("sentence", "sentence+context"), "xquad-r",
+        "question to answering sentence, 11 parallel languages (LAReQA)",
+    ),
+    "mlqa-r": BenchmarkEntry(
+        "lareqa", "read_lareqa", ("sentence", "sentence+context"), "mlqa-r",
+        "question to answering sentence, 7 languages, 2 to 4 versions of a question (LAReQA)",
+    ),
+    "squad-parallel": BenchmarkEntry(
+        "own", "read_squad_parallel", VARIANTS, "squad-en-fi",
+        "question to passage, held-out articles of SQuAD in Finnish and back-translated English",
+    ),
+    "exams": BenchmarkEntry(
+        "own", "read_exams", VARIANTS, "exams",
+        "exam question to correct choice among all choices, dev part",
+    ),
+    "mkqa": BenchmarkEntry(
+        "parallel", "read_mkqa", VARIANTS, "mkqa", "question to the same question in another language"
+    ),
+    "ntrex": BenchmarkEntry(
+        "parallel", "read_ntrex", VARIANTS, "ntrex",
+        "sentence to the same sentence in another language",
+    ),
+    "tatoeba": BenchmarkEntry(
+        "parallel", "read_tatoeba", ("xtreme-r",), "tatoeba",
+        "English sentence to its translation, XTREME-R's direction, one pool per language",
+    ),
+    "belebele": BenchmarkEntry(
+        "own", "read_belebele", ("passage",), "belebele",
+        "question to passage, parallel, one JSONL per language",
+    ),
+    "miracl": BenchmarkEntry(
+        "trec", "read_miracl", ("dev", "train", "testA", "testB"), "miracl",
+        "question to Wikipedia passage, monolingual; topics, qrels and corpus per language",
+        files="miracl_files",
+    ),
+    "mewsli-x": BenchmarkEntry(
+        "trec", "read_mewsli_x", ("test", "dev"), "mewsli-x", "mention in context to entity description",
+        files="mewsli_x_files",
+    ),
+    "beir": BenchmarkEntry(
+        "trec", "read_beir", ("separate", "parallel"), "",
+        "corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB), or a folder per language with them",
+        files="beir_files",
+    ),
+    "jsonl": BenchmarkEntry(
+        "own", "read_jsonl", ("jsonl",), "", "questions.jsonl, candidates.jsonl and qrels.tsv of your own",
+        files="jsonl_files",
+    ),
+    "sample": BenchmarkEntry(
+        "own", "read_jsonl", VARIANTS, "", "the embedded sample's held-out facts", needs_files=False
+    ),
+})  # fmt: skip

@@ -1,0 +1,1 @@
+"""Build the training corpus: readers, records, duplicate groups, Arrow files."""

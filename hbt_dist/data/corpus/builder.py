@@ -1,0 +1,251 @@
+"""Gathers records into the columns of a corpus; see `hbt_dist.data.corpus.convert` for cost and use."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.duplicate_groups import equal_pairs, merge_groups, text_hash
+from hbt_dist.data.corpus.readers.base import content_id
+from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.corpus.text_store import TextStoreWriter
+
+_PAIRS_PER_WRITE = 100_000
+
+
+@dataclass(frozen=True)
+class SourceCount:
+    """What a source gave: examples kept, its languages, sorted, hard negatives that were the passage."""
+
+    num_examples: int
+    languages: list[str]
+    repeating_negatives: int
+
+
+class CorpusBuilder:
+    """Call `start_source`, `add`..., `end_source` for each source, then `finish`, inside a `with` block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.languages: dict[str, int] = {}  # code -> bit, in order of appearance
+        self._questions = TextStoreWriter(folder / "questions")
+        self._passages = TextStoreWriter(folder / "passages")
+        self._question_hashes = _HashFiles(folder / "question_hashes")
+        self._passage_hashes = _HashFiles(folder / "passage_hashes")
+        self._example_passage = array("q")
+        self._example_dataset = array("i")
+        self._example_cell = array("i")
+        self._cells: dict[tuple[int, int], int] = {}
+        self._passage_set = array("i")
+        self._sets: dict[int, int] = {}
+        self._passage_content = array("Q")
+        self._negative_offsets = array("q", [0])
+        self._negatives = array("q")
+        self._passage_rows: dict[int, int] = {}
+        self._first_place: dict[tuple[str, int], str] = {}
+        self._source = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for part in (self._questions, self._passages):
+            part.__exit__(kind, error, trace)
+
+    @property
+    def num_examples(self) -> int:
+        """Rows taken so far."""
+        return len(self._example_passage)
+
+    def start_source(self, index: int, name: str, languages: tuple[str, ...] | None, *, refuse: bool) -> None:
+        """Begin a source.
+
+        Args:
+            languages: those asked of it, None for all that it has.
+            refuse: whether every example must have all of them (of all that the source has, if None).
+        """
+        self._index, self._source, self._wanted, self._refuse = index, name, languages, refuse
+        self._start = self.num_examples
+        self._repeating = 0
+        self._passage_rows = {}
+        self._first_place = {}
+
+    def add(self, record: TrainingRecord) -> None:
+        """Add an example, or drop it if none of its question or passage languages is wanted.
+
+        A hard negative with the texts of the passage is left out and counted.
+
+        Raises:
+            UserError: a text is missing that must be there; a negative has the passage's own explicit id.
+        """
+        question = self._select(record.question, "question", record.place)
+        passage = self._select(record.passage, "passage", record.place)
+        if not question or not passage:
+            return
+        passage_row = self._passage_row(record.passage_id, passage, record.place)
+        row = self._questions.append(record.example_id, question)
+        for language, text in question.items():
+            self._question_hashes.append(language, row, text_hash(text))
+        cell = (self._mask(question), self._mask(passage))
+        self._example_passage.append(passage_row)
+        self._example_dataset.append(self._index)
+        self._example_cell.append(self._cells.setdefault(cell, len(self._cells)))
+        for negative in record.negatives:
+            texts = self._select(negative.passage, f"negative {negative.passage_id!r}", record.place)
+            if not texts:
+                continue
+            negative_row = self._passage_row(negative.passage_id, texts, record.place)
+            if negative_row == passage_row:
+                if record.passage_id != content_id(record.passage):  # an id that the data give
+                    raise UserError(
+                        record.place,
+                        f"negative {negative.passage_id!r} is the passage that answers the question",
+                        "remove it from the negatives",
+                    )
+                self._repeating += 1  # mined negatives often hold the positive
+                continue
+            self._negatives.append(negative_row)
+        self._negative_offsets.append(len(self._negatives))
+
+    def end_source(self) -> SourceCount:
+        """Finish a source: with `refuse` and no languages named, all of its languages must be everywhere."""
+        masks = [mask for _, mask in self._first_place]
+        union = 0
+        for mask in masks:
+            union |= mask
+        codes = sorted(code for code, bit in self.languages.items() if union >> bit & 1)
+        if self._refuse and self._wanted is None:
+            for (what, mask), place in self._first_place.items():
+                absent = [code for code in codes if not mask >> self.languages[code] & 1]
+                if absent:
+                    raise self._missing(what, absent[0], codes, place)
+        return SourceCount(self.num_examples - self._start, codes, self._repeating)
+
+    def finish(
+        self, languages: tuple[str, ...]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
+        """The integer columns of the corpus, and its tables of language sets in the order of `languages`."""
+        example_passage = np.array(self._example_passage, np.int64)
+        example_group, passage_group = merge_groups(
+            example_passage,
+            self._passages.num_rows,
+            self._question_hashes.pairs(),
+            self._passage_hashes.pairs(),
+        )
+        columns: dict[str, NDArray[Any]] = {
+            "example_passage": example_passage,
+            "example_group": example_group,
+            "example_dataset": np.array(self._example_dataset, np.int32),
+            "example_cell": np.array(self._example_cell, np.int32),
+            "passage_group": passage_group,
+            "passage_set": np.array(self._passage_set, np.int32),
+            "negative_offsets": np.array(self._negative_offsets, np.int64),
+            "negatives": np.array(self._negatives, np.int64),
+        }
+        tables = {
+            "cell_questions": self._table([question for question, _ in self._cells], languages),
+            "cell_passages": self._table([passage for _, passage in self._cells], languages),
+            "set_languages": self._table(list(self._sets), languages),
+        }
+        return columns, tables
+
+    def _table(self, masks: list[int], languages: tuple[str, ...]) -> NDArray[np.bool_]:
+        bits = [self.languages[language] for language in languages]
+        return np.array([[mask >> bit & 1 for bit in bits] for mask in masks], bool)
+
+    def _select(self, texts: dict[str, str], what: str, place: str) -> dict[str, str]:
+        """The wanted languages of `texts`; refuses a missing one if the source is to be complete."""
+        if self._wanted is None:
+            self._first_place.setdefault((what.split(maxsplit=1)[0], self._mask(texts)), place)
+            return texts
+        if self._refuse:
+            for language in self._wanted:
+                if language not in texts:
+                    raise self._missing(what, language, list(self._wanted), place)
+        chosen = {language: texts[language] for language in self._wanted if language in texts}
+        self._first_place.setdefault((what.split(maxsplit=1)[0], self._mask(chosen)), place)
+        return chosen
+
+    def _missing(self, what: str, language: str, languages: list[str], place: str) -> UserError:
+        asked = "the source has" if self._wanted is None else "the run file asks for"
+        return UserError(
+            place,
+            f"{what} has no text in {language!r}",
+            f"{asked} languages [{', '.join(languages)}] in source {self._source} with missing: refuse\n"
+            "add the translation, name fewer languages for the source, or set data.missing: skip",
+        )
+
+    def _mask(self, texts: dict[str, str]) -> int:
+        mask = 0
+        for language in texts:
+            mask |= 1 << self.languages.setdefault(language, len(self.languages))
+        return mask
+
+    def _passage_row(self, passage_id: str, texts: dict[str, str], place: str) -> int:
+        """The row of a passage, added if it is new; the same id must come with the same texts."""
+        key = _digest(passage_id)
+        content = _digest("\0".join(f"{language}\0{texts[language]}" for language in sorted(texts)))
+        row = self._passage_rows.get(key)
+        if row is not None:
+            if self._passage_content[row] != content:
+                raise UserError(
+                    place,
+                    f"passage {passage_id!r} has other texts or languages here than where it came before",
+                    "give different passages different ids",
+                )
+            return row
+        row = self._passages.append(passage_id, texts)
+        self._passage_rows[key] = row
+        self._passage_content.append(content)
+        self._passage_set.append(self._sets.setdefault(self._mask(texts), len(self._sets)))
+        for language, text in texts.items():
+            self._passage_hashes.append(language, row, text_hash(text))
+        return row
+
+
+class _HashFiles:
+    """(row, hash) pairs per language, kept in files while a corpus is built."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._rows: dict[str, array[int]] = {}
+        self._hashes: dict[str, array[int]] = {}
+
+    def append(self, language: str, row: int, value: int) -> None:
+        rows = self._rows.setdefault(language, array("q"))
+        rows.append(row)
+        self._hashes.setdefault(language, array("Q")).append(value)
+        if len(rows) >= _PAIRS_PER_WRITE:
+            self._write(language)
+
+    def _write(self, language: str) -> None:
+        for name, values in (("rows", self._rows[language]), ("hashes", self._hashes[language])):
+            with (self._folder / f"{language}.{name}").open("ab") as stream:
+                values.tofile(stream)
+            del values[:]
+
+    def pairs(self) -> list[NDArray[np.int64]]:
+        """(n, 2) rows with equal hashes, one array per language; removes the files."""
+        found = []
+        for language in self._rows:
+            self._write(language)
+            rows, hashes = self._folder / f"{language}.rows", self._folder / f"{language}.hashes"
+            found.append(equal_pairs(np.fromfile(rows, np.int64), np.fromfile(hashes, np.uint64)))
+            rows.unlink()
+            hashes.unlink()
+        self._folder.rmdir()
+        return found
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -1,0 +1,312 @@
+"""The training corpus: texts in memory-mapped Arrow, everything the batch planner needs in mapped integers.
+
+A row is an example: one question in several languages and one passage in several languages. Opening a corpus
+maps files and reads a manifest; its time and memory don't grow with the rows (10 million rows: well under a
+second, no per-row Python object). Texts are read from the map when they are asked for.
+
+`build_corpus` converts the sources once (`hbt_dist.data.corpus.convert`) and finds the result again by
+fingerprint: SHA-256 over the content of every source file, the settings that shape the rows, and the version
+of the conversion. Content, not dates, so that every machine gets the same fingerprint from the same data; the
+digest of a file is remembered under its size and modification time, so a second start reads no data.
+
+Groups: two examples have the same group if they share a passage, or have the same passage text or question
+text (normalised) in some language, directly or over others. A batch with each group at most once holds no
+accidental false negative.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.text_store import TextStore
+from hbt_dist.data.settings import DataSettings
+
+#: name -> dtype of the integer columns, one `.npy` file each.
+COLUMNS: dict[str, type] = {
+    "example_passage": np.int64,
+    "example_group": np.int64,
+    "example_dataset": np.int32,
+    "example_cell": np.int32,
+    "passage_group": np.int64,
+    "passage_set": np.int32,
+    "negative_offsets": np.int64,
+    "negatives": np.int64,
+}
+
+
+class Corpus:
+    """Examples and passages, memory-mapped. Letters: E examples, P passages, L languages, C cells, S sets.
+
+    Attributes:
+        languages: language codes; a language's index is its position here.
+        datasets: names of the sources, in the order of the settings.
+        alignment: per dataset, whether its question and passage are the same text in the same language (so
+            that a monolingual row of it teaches nothing).
+        fingerprint: hexadecimal digest of content and settings.
+        example_passage: (E,) int64, passage row of the positive.
+        example_group: (E,) int64, dense 0..G-1; rows of one group may not meet in a batch.
+        example_dataset: (E,) int32, index into `datasets`.
+        example_cell: (E,) int32, index into `cell_questions` and `cell_passages`.
+        cell_questions: (C, L) bool, which question languages the examples of a cell have.
+        cell_passages: (C, L) bool, which languages their passage has.
+        passage_group: (P,) int64, in the numbering of `example_group`; passages that are only negatives
+            may have numbers from G on.
+        passage_set: (P,) int32, index into `set_languages`.
+        set_languages: (S, L) bool, which languages the passages of a set have.
+        negative_offsets: (E + 1,) int64; the negatives of example i are
+            ``negatives[negative_offsets[i]:negative_offsets[i + 1]]``.
+        negatives: flat int64 passage rows.
+    """
+
+    example_passage: NDArray[np.int64]
+    example_group: NDArray[np.int64]
+    example_dataset: NDArray[np.int32]
+    example_cell: NDArray[np.int32]
+    passage_group: NDArray[np.int64]
+    passage_set: NDArray[np.int32]
+    negative_offsets: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+
+    def __init__(
+        self,
+        *,
+        languages: Sequence[str],
+        datasets: Sequence[str],
+        alignment: Sequence[bool],
+        fingerprint: str,
+        cell_questions: NDArray[np.bool_],
+        cell_passages: NDArray[np.bool_],
+        set_languages: NDArray[np.bool_],
+        columns: dict[str, NDArray[Any]],
+        folder: Path | None = None,
+    ) -> None:
+        self.languages = tuple(languages)
+        self.datasets = tuple(datasets)
+        self.alignment = tuple(alignment)
+        self.fingerprint = fingerprint
+        self.cell_questions = cell_questions
+        self.cell_passages = cell_passages
+        self.set_languages = set_languages
+        self.folder = folder
+        for name in COLUMNS:
+            setattr(self, name, columns[name])
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Map a corpus that `build_corpus` wrote.
+
+        Raises:
+            UserError: the folder holds no whole corpus.
+        """
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            columns = {name: _map(folder / f"{name}.npy") for name in COLUMNS}
+            return cls(
+                languages=manifest["languages"],
+                datasets=manifest["datasets"],
+                alignment=manifest["alignment"],
+                fingerprint=manifest["fingerprint"],
+                cell_questions=np.load(folder / "cell_questions.npy"),
+                cell_passages=np.load(folder / "cell_passages.npy"),
+                set_languages=np.load(folder / "set_languages.npy"),
+                columns=columns,
+                folder=folder,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                str(folder), f"not a whole converted corpus ({error})", "delete the folder; it is made again"
+            ) from None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        languages: Sequence[str],
+        example_passage: NDArray[np.int64],
+        example_cell: NDArray[np.int32],
+        cell_questions: NDArray[np.bool_],
+        cell_passages: NDArray[np.bool_],
+        example_group: NDArray[np.int64] | None = None,
+        example_dataset: NDArray[np.int32] | None = None,
+        datasets: Sequence[str] = ("arrays",),
+        alignment: Sequence[bool] | None = None,
+        passage_group: NDArray[np.int64] | None = None,
+        passage_languages: NDArray[np.bool_] | None = None,
+        negative_offsets: NDArray[np.int64] | None = None,
+        negatives: NDArray[np.int64] | None = None,
+        fingerprint: str = "arrays",
+    ) -> Self:
+        """A corpus of integer columns without texts, for planning at any size.
+
+        Left out: `example_group` and `passage_group` follow the shared passage alone (one group per passage
+        with examples, densely numbered by passage row; passages without examples behind them),
+        `passage_languages` (P, L) is that of the cell of the passage's first example (all languages for a
+        passage without examples), there are no negatives and one dataset.
+        """
+        num_examples = len(example_passage)
+        num_passages = 1 + int(
+            max(example_passage.max(initial=-1), -1 if negatives is None else negatives.max(initial=-1))
+        )
+        if passage_languages is not None:
+            num_passages = len(passage_languages)
+        used = np.zeros(num_passages, bool)
+        used[example_passage] = True
+        if passage_group is None:
+            passage_group = np.where(used, np.cumsum(used) - 1, used.sum() + np.cumsum(~used) - 1)
+        if passage_languages is None:
+            cells, set_of_cell = np.unique(
+                np.vstack([cell_passages, np.ones((1, len(languages)), bool)]), axis=0, return_inverse=True
+            )
+            passage_set = np.full(num_passages, set_of_cell[-1])
+            passage_set[example_passage[::-1]] = set_of_cell[example_cell[::-1]]
+        else:
+            cells, passage_set = np.unique(passage_languages, axis=0, return_inverse=True)
+        columns: dict[str, NDArray[Any]] = {
+            "example_passage": example_passage,
+            "example_group": passage_group[example_passage] if example_group is None else example_group,
+            "example_dataset": np.zeros(num_examples) if example_dataset is None else example_dataset,
+            "example_cell": example_cell,
+            "passage_group": passage_group,
+            "passage_set": passage_set,
+            "negative_offsets": np.zeros(num_examples + 1) if negative_offsets is None else negative_offsets,
+            "negatives": np.zeros(0) if negatives is None else negatives,
+        }
+        return cls(
+            languages=languages,
+            datasets=datasets,
+            alignment=[False] * len(datasets) if alignment is None else alignment,
+            fingerprint=fingerprint,
+            cell_questions=cell_questions,
+            cell_passages=cell_passages,
+            set_languages=cells,
+            columns={name: column.astype(COLUMNS[name], copy=False) for name, column in columns.items()},
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Sent to another process as its folder, which that process maps itself; never as the arrays.
+        if self.folder is None:
+            return (_restore, (type(self), self.__dict__))
+        return (type(self).open, (self.folder,))
+
+    @property
+    def num_examples(self) -> int:
+        """E: rows, one question in several languages with its passage."""
+        return len(self.example_passage)
+
+    @property
+    def num_passages(self) -> int:
+        """P."""
+        return len(self.passage_group)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the conversion wrote down: rows and skipped rows per source, files and their digests.
+
+        Empty for a corpus made by `from_arrays`.
+        """
+        if self.folder is None:
+            return {}
+        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        return manifest
+
+    def passage_has(
+        self, rows: NDArray[np.integer], language: NDArray[np.integer] | int
+    ) -> NDArray[np.bool_]:
+        """Whether each passage row has a text in the language index; both broadcast."""
+        return self.set_languages[self.passage_set[rows], language]
+
+    def language_index(self, language: int | str) -> int:
+        """The index of a language given by code or index.
+
+        Raises:
+            KeyError: the corpus doesn't have the language.
+        """
+        if isinstance(language, str):
+            if language not in self.languages:
+                raise KeyError(language)
+            return self.languages.index(language)
+        return int(language)
+
+    def example_id(self, row: int) -> str:
+        """The example's id in its source; unique there."""
+        return self._questions.id(row)
+
+    def passage_id(self, row: int) -> str:
+        """The passage's id in its source; unique there."""
+        return self._passages.id(row)
+
+    def question_text(self, row: int, language: int | str) -> str:
+        """The question of an example in a language, which must be there (`cell_questions`)."""
+        return self._one(self._questions, row, language)
+
+    def passage_text(self, row: int, language: int | str) -> str:
+        """The text of a passage in a language, which must be there (`passage_has`)."""
+        return self._one(self._passages, row, language)
+
+    def question_texts(
+        self, language: int | str, start: int = 0, stop: int | None = None
+    ) -> list[str | None]:
+        """The questions of examples start..stop-1 in a language; None where there is none."""
+        stop = self.num_examples if stop is None else stop
+        return self._questions.texts(self.languages[self.language_index(language)], start, stop)
+
+    def passage_texts(self, language: int | str, start: int = 0, stop: int | None = None) -> list[str | None]:
+        """The texts of passages start..stop-1 in a language; None where there is none."""
+        stop = self.num_passages if stop is None else stop
+        return self._passages.texts(self.languages[self.language_index(language)], start, stop)
+
+    def _one(self, store: TextStore, row: int, language: int | str) -> str:
+        code = self.languages[self.language_index(language)]
+        text = store.texts(code, row, row + 1)[0]
+        if text is None:
+            raise KeyError(f"row {row} has no text in {code!r}")
+        return text
+
+    @cached_property
+    def _questions(self) -> TextStore:
+        return TextStore(self._need_folder() / "questions", self.num_examples)
+
+    @cached_property
+    def _passages(self) -> TextStore:
+        return TextStore(self._need_folder() / "passages", self.num_passages)
+
+    def _need_folder(self) -> Path:
+        if self.folder is None:
+            raise LookupError("a corpus made from arrays has no texts")
+        return self.folder
+
+
+def _restore(kind: type[Corpus], state: dict[str, Any]) -> Corpus:
+    corpus = kind.__new__(kind)
+    corpus.__dict__.update(state)
+    return corpus
+
+
+def _map(path: Path) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r")
+    return array
+
+
+def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpus:
+    """The corpus of these sources: opened if it was converted before, otherwise converted now.
+
+    Safe when many processes call it at once: one converts, the others wait and open. A conversion that is
+    interrupted leaves nothing that could be taken for a corpus.
+
+    Args:
+        cache_dir: where converted corpora lie; by default `settings.cache_dir`.
+
+    Raises:
+        UserError: a source is missing or holds a mistake; the message names file, line and remedy.
+    """
+    from hbt_dist.data.corpus.convert import convert
+
+    return Corpus.open(convert(settings, Path(settings.cache_dir) if cache_dir is None else Path(cache_dir)))

@@ -1,0 +1,57 @@
+"""One reader per public format; `open_source` picks it by the format's name, or imports the user's own."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.user_functions import is_own, load_own, own_digest
+from hbt_dist.data.corpus.readers.base import Opener, SourceReader
+from hbt_dist.data.settings import Missing, SourceSettings
+
+__all__ = ["SourceReader", "open_source"]
+
+# Imported when asked for, so that one format's needs (datasets, Babel) don't slow the others.
+_READERS = {
+    "jsonl": ("jsonl", "open_jsonl"),
+    "parquet": ("tables", "open_parquet"),
+    "hub": ("tables", "open_hub"),
+    "squad-parallel": ("squad_parallel", "open_squad_parallel"),
+    "squad": ("squad", "open_squad"),
+    "mkqa": ("mkqa", "open_mkqa"),
+    "exams": ("exams", "open_exams"),
+    "ntrex": ("lines", "open_ntrex"),
+    "sample": ("sample", "open_sample"),
+}
+
+
+def open_source(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
+    """Open a source; its files are found but not read.
+
+    Args:
+        languages: the languages asked of it, None for all. Records may hold others; they are left out later.
+        missing: whether a language that the source as a whole lacks is an error.
+
+    Raises:
+        UserError: a file or a language is not there; a reader of the user's own cannot be imported, or gives
+            something else than a `SourceReader`.
+    """
+    if is_own(source.format):
+        return _open_own(source, languages, missing)
+    module, function = _READERS[source.format]
+    opener: Opener = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    return opener(source, languages, missing)
+
+
+def _open_own(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
+    """Open a source with the user's function; the digest of its module is part of what decides the rows."""
+    place = f"source {source.name}, format"
+    found = load_own(source.format, place)(source, languages, missing)
+    if not isinstance(found, SourceReader):
+        raise UserError(
+            place,
+            f"{source.format} returned {type(found).__name__}",
+            "return hbt_dist.data.corpus.readers.SourceReader(records=..., files=[...])",
+        )
+    return replace(found, identity=f"{own_digest(source.format)} {found.identity}")

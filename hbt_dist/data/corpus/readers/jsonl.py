@@ -1,0 +1,94 @@
+"""The package's own training format: JSON Lines (`.jsonl`, or `.jsonl.gz`), one example per line.
+
+    {"id": "q1",
+     "question": {"en": "Where is Turku?", "fi": "Missä Turku on?"},
+     "passage": {"en": "Turku is in Finland.", "fi": "Turku on Suomessa."},
+     "passage_id": "p7",
+     "negatives": [{"id": "p9", "text": {"en": "Tartu is in Estonia.", "fi": "Tartu on Virossa."}}]}
+
+`id` (unique in the source), `question` and `passage` are needed. `passage_id` says that examples share a
+passage; without it passages with equal texts are one. `negatives` and their `id` may be left out. Texts are
+objects of language code -> text; codes are ISO 639-1, or ISO 639-3 where there is none. Further fields are
+ignored.
+
+Lines of another form are read with `columns`, as tables are (columns.py): FlagEmbedding's, Tevatron's, pairs
+in one language per file. Only negatives may be absent from some of the lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.readers.base import SourceReader, content_id, source_path
+from hbt_dist.data.corpus.readers.columns import ColumnMapping
+from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
+from hbt_dist.data.fields import id_field, object_items, texts_field
+from hbt_dist.data.files import read_json_lines
+from hbt_dist.data.settings import ColumnSettings, Missing, SourceSettings
+
+
+def open_jsonl(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
+    """Open a JSON Lines file, or all `*.jsonl` and `*.jsonl.gz` of a folder in the order of their names."""
+    path = source_path(source)
+    files = [path]
+    if path.is_dir():
+        files = sorted([*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")])
+        if not files:
+            raise UserError(str(path), "holds no .jsonl and no .jsonl.gz file", "name the file itself")
+    elif not path.exists():
+        raise UserError(str(path), "there is no such file", f"check the path of source {source.name}")
+    if source.columns == ColumnSettings():
+        return SourceReader(records=lambda: _read(files), files=files)
+    return SourceReader(records=lambda: _read_mapped(files, source.columns), files=files)
+
+
+def _read(files: list[Path]) -> Iterator[TrainingRecord]:
+    for path in files:
+        for place, row in read_json_lines(path):
+            absent = [key for key in ("id", "question", "passage") if key not in row]
+            if absent:
+                raise UserError(
+                    place,
+                    f"field {absent[0]!r} is missing",
+                    f"the object has: {', '.join(map(str, row)) or 'no fields'}\n"
+                    "lines of another form need columns, such as "
+                    "columns: {question: query, passage: pos, negatives: neg, language: en}",
+                )
+            yield record_of(row, place)
+
+
+def _read_mapped(files: list[Path], columns: ColumnSettings) -> Iterator[TrainingRecord]:
+    """Lines whose fields `columns` maps; without ids, a row's number, from 0, counts on over the files."""
+    mappings: dict[tuple[str, ...], ColumnMapping] = {}  # one for each set of fields, of which there are few
+    number = 0
+    for path in files:
+        for place, row in read_json_lines(path):
+            names = tuple(row)
+            if names not in mappings:
+                mappings[names] = ColumnMapping(columns, names, place, negatives_in_every_row=False)
+            yield from mappings[names].records(row, number, place)
+            number += 1
+    named = columns.negatives
+    if named != ColumnSettings().negatives and not any(named in names for names in mappings):
+        raise UserError(str(files[0]), f"no line has a field {named!r}", "correct columns.negatives")
+
+
+def record_of(row: Mapping[str, Any], place: str) -> TrainingRecord:
+    """The record in one object of the format above."""
+    example_id = id_field(row, "id", place)
+    passage = texts_field(row, "passage", place)
+    passage_id = content_id(passage)
+    if row.get("passage_id") is not None:
+        passage_id = id_field(row, "passage_id", place)
+    negatives = []
+    if row.get("negatives") is not None:
+        for inner, item in object_items(row, "negatives", place):
+            texts = texts_field(item, "text", inner)
+            negative_id = id_field(item, "id", inner) if item.get("id") is not None else content_id(texts)
+            negatives.append(NegativeRecord(negative_id, texts))
+    return TrainingRecord(
+        example_id, passage_id, texts_field(row, "question", place), passage, tuple(negatives), place
+    )

@@ -1,0 +1,102 @@
+"""Line-parallel text files: line i is the same sentence in every file (NTREX-128 and anything of its shape).
+
+A folder holds one `.txt` file per language, named by its code (`fin.txt`, `zho-CN.txt`) or as upstream does
+(`newstest2019-ref.fin.txt`), and `document_ids.tsv` (or `DOCUMENT_IDS.tsv`) with the document of each line.
+Line ends may be CRLF. A sentence is keyed by its line number: texts repeat. `split` goes by document: every
+third by SHA-256 of the document id is evaluation (NTREX: 35 documents, 621 sentences; 1,376 for training).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.readers.base import SourceReader, chosen_languages, source_folder
+from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.fields import check_text
+from hbt_dist.data.files import read_lines
+from hbt_dist.data.languages import language_code
+from hbt_dist.data.settings import Missing, SourceSettings
+from hbt_dist.data.splits import Split, in_split
+
+_HELD_OUT_ONE_IN = 3
+
+
+def files_by_language(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Language -> file: the files whose name, or its last part between dots, is a language code."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((one for one in suffixes if path.name.endswith(one)), None)
+        if suffix is None:
+            continue
+        try:
+            language = language_code(path.name.removesuffix(suffix).rsplit(".", 1)[-1])
+        except ValueError:
+            continue
+        if language in files:
+            raise UserError(
+                str(path),
+                f"is a second file of {language!r} beside {files[language].name}",
+                "keep one of them",
+            )
+        files[language] = path
+    if not files:
+        named = " or ".join(f"fin{suffix}" for suffix in suffixes)
+        raise UserError(
+            str(folder), f"holds no file named by a language, such as {named}", "check the folder"
+        )
+    return files
+
+
+def document_file(folder: Path) -> Path:
+    """The file with the document of each line."""
+    for name in ("document_ids.tsv", "DOCUMENT_IDS.tsv"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(str(folder), "holds no document_ids.tsv", "it decides which documents are for evaluation")
+
+
+def is_held_out(document: str) -> bool:
+    """Whether a document belongs to the evaluation part."""
+    return int(hashlib.sha256(document.encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0
+
+
+def read_parallel(
+    files: dict[str, Path], documents: Path, split: Split
+) -> Iterator[tuple[str, str, str, dict[str, str]]]:
+    """Yield (place, sentence id, document, texts by language) of the lines of a part."""
+    streams = [read_lines(path) for path in (documents, *files.values())]
+    for number, lines in enumerate(zip_longest(*streams), start=1):
+        if None in lines:
+            short = (documents, *files.values())[lines.index(None)]
+            raise UserError(
+                str(short), f"ends after {number - 1} lines", "line i must be the same sentence in every file"
+            )
+        document = check_text(lines[0][1], f"{documents} line {number}", "the document id")
+        if not in_split(split, document, is_held_out(document)):
+            continue
+        texts = {
+            language: check_text(line, f"{path} line {number}", "the sentence")
+            for (language, path), (_, line) in zip(files.items(), lines[1:], strict=True)
+        }
+        yield f"{documents.parent} line {number}", f"{number:06d}", document, texts
+
+
+def open_ntrex(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
+    """Open a folder of the files above. Alignment rows: a sentence and itself in another language."""
+    folder = source_folder(source)
+    files = chosen_languages(files_by_language(folder, (".txt",)), languages, missing, str(folder))
+    documents = document_file(folder)
+    return SourceReader(
+        records=lambda: _read(files, documents, source.split),
+        files=[documents, *files.values()],
+        alignment=True,
+    )
+
+
+def _read(files: dict[str, Path], documents: Path, split: Split) -> Iterator[TrainingRecord]:
+    for place, identity, _, texts in read_parallel(files, documents, split):
+        yield TrainingRecord(identity, identity, texts, texts, (), place)

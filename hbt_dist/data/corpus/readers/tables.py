@@ -1,0 +1,76 @@
+"""Tables with a column mapping: Parquet files, and data sets of the Hugging Face hub through `datasets`.
+
+The mapping (columns.py) says which column holds what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.readers.base import SourceReader, source_path
+from hbt_dist.data.corpus.readers.columns import ColumnMapping
+from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.settings import Missing, SourceSettings
+
+_ROWS_PER_READ = 1_000
+
+
+def open_parquet(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
+    """Open a Parquet file, or all `*.parquet` of a folder in the order of their names."""
+    path = source_path(source)
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise UserError(str(path), "holds no .parquet file", "name the file itself")
+
+    def records() -> Iterator[TrainingRecord]:
+        start = 0
+        for file in files:
+            table = _open_parquet(file)
+            mapping = ColumnMapping(source.columns, table.schema_arrow.names, str(file))
+            rows = (row for batch in table.iter_batches(_ROWS_PER_READ) for row in batch.to_pylist())
+            for number, row in enumerate(rows):
+                yield from mapping.records(row, start + number, f"{file} row {number}")
+            start += table.metadata.num_rows
+
+    return SourceReader(records=records, files=files)
+
+
+def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except FileNotFoundError:
+        raise UserError(str(path), "there is no such file", "check the path of the source") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        found = str(error).splitlines()[0]
+        raise UserError(str(path), f"not a readable Parquet file ({found})", "write it again") from None
+
+
+def open_hub(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
+    """Open a data set of the hub (or a local folder that `datasets` can load) by name.
+
+    Downloads go where `datasets` keeps them (HF_HOME). Its own fingerprint stands for its content.
+    """
+    import datasets
+
+    place = f"data set {source.path}"
+    try:
+        data = datasets.load_dataset(
+            str(source.path), source.hub_config, split=source.hub_split, revision=source.hub_revision
+        )
+    except Exception as error:  # the library raises a dozen kinds for network, name, split and format
+        found = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            place, f"cannot be loaded ({found})", "check name, hub_config, hub_split and the network"
+        ) from error
+    mapping = ColumnMapping(source.columns, data.column_names, place)
+
+    def records() -> Iterator[TrainingRecord]:
+        for number, row in enumerate(data):
+            yield from mapping.records(row, number, f"{place} row {number}")
+
+    return SourceReader(records=records, identity=f"{source.path} {data._fingerprint}")

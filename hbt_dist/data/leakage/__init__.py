@@ -1,0 +1,1 @@
+"""Find training texts that repeat benchmark texts, and leave them out."""

@@ -1,0 +1,138 @@
+"""Keeps benchmark texts out of a corpus while it is converted (`data.exclude_overlap_with`).
+
+A record is dropped if its question or its passage matches a text of a benchmark in any language that both
+have (`hbt_dist.data.leakage.report`); hard negatives that match are taken out of the records that stay.
+What happens to a record depends on it and on the benchmarks alone, not on other records. Benchmarks are
+read in all of their languages, whatever the run trains or evaluates on: a text in translation is a leak all
+the same. Only a BEIR folder that does not say its language is read in the one that it is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hbt_dist.data.benchmarks.benchmark import Benchmark, benchmark_folder, load_benchmark
+from hbt_dist.data.benchmarks.readers.trec import is_one_data_set
+from hbt_dist.data.benchmarks.registry import BENCHMARKS
+from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.leakage.report import BATCH, RULES, Kind, OverlapIndex
+from hbt_dist.data.settings import BenchmarkSettings
+
+__all__ = ["BATCH", "OverlapCounts", "OverlapFilter", "identity_of"]
+
+#: Part of the fingerprint of a filtered corpus; raise it when other records would be dropped.
+VERSION = 1
+
+
+def identity_of(benchmark: BenchmarkSettings, digest: Callable[[Path], str]) -> dict[str, Any]:
+    """What decides the texts of a benchmark: its settings and the content of its files.
+
+    Args:
+        digest: SHA-256 of a file.
+
+    Raises:
+        UserError: there is no such benchmark or folder.
+    """
+    identity: dict[str, Any] = {"name": benchmark.name, "variant": benchmark.variant, "version": VERSION}
+    if benchmark.is_labelled:
+        identity["label"] = benchmark.label  # the corpus' counts are told by it
+    entry = BENCHMARKS.get(benchmark.name)
+    if entry is None or not entry.needs_files:
+        # Without files its content is its identity; an unknown name raises the error that says so.
+        found = load_benchmark(benchmark.name, benchmark.data_dir, benchmark.variant)
+        return {**identity, "rules": RULES, "fingerprint": found.fingerprint}
+    folder = benchmark_folder(benchmark.name, benchmark.data_dir)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    content = hashlib.sha256()
+    for path in files:
+        content.update(f"{path.relative_to(folder).as_posix()}\0{digest(path)}\0".encode())
+    if (languages := _languages_needed(benchmark)) is not None:
+        identity["languages"] = languages
+    return {**identity, "rules": RULES, "files": content.hexdigest()}
+
+
+def _load(benchmark: BenchmarkSettings) -> Benchmark:
+    languages = _languages_needed(benchmark)
+    return load_benchmark(benchmark.name, benchmark.data_dir, benchmark.variant, languages)
+
+
+def _languages_needed(benchmark: BenchmarkSettings) -> tuple[str, ...] | None:
+    """The languages without which a benchmark cannot be read; None: it says them itself."""
+    if benchmark.name != "beir" or benchmark.data_dir is None:
+        return None
+    return benchmark.languages if is_one_data_set(Path(benchmark.data_dir).expanduser()) else None
+
+
+@dataclass
+class OverlapCounts:
+    """What was taken out of a source.
+
+    Attributes:
+        examples: dropped examples.
+        by_benchmark: label -> examples that match it; one may match several.
+        negatives: hard negatives taken out of examples that stayed.
+    """
+
+    examples: int = 0
+    by_benchmark: dict[str, int] = field(default_factory=dict)
+    negatives: int = 0
+
+
+class OverlapFilter:
+    """Drops records that repeat a benchmark."""
+
+    def __init__(self, benchmarks: Sequence[BenchmarkSettings]) -> None:
+        """
+        Raises:
+            UserError: a benchmark cannot be read.
+        """
+        found = [_load(one) for one in benchmarks]
+        self._index = OverlapIndex(found, [one.label for one in benchmarks])
+
+    def keep(self, records: Sequence[TrainingRecord], counts: OverlapCounts) -> list[TrainingRecord]:
+        """The records that stay, without the negatives that don't; `counts` is added to."""
+        own: list[tuple[int, str, dict[str, str]]] = []
+        for number, record in enumerate(records):
+            own += [(number, "question", record.question), (number, "passage", record.passage)]
+        hits = self._find(own)
+        for benchmarks in hits.values():
+            for benchmark in benchmarks:
+                label = self._index.labels[benchmark]
+                counts.by_benchmark[label] = counts.by_benchmark.get(label, 0) + 1
+        counts.examples += len(hits)
+        kept = [record for number, record in enumerate(records) if number not in hits]
+        negatives = [
+            (number, place, negative.passage)
+            for number, record in enumerate(kept)
+            for place, negative in enumerate(record.negatives)
+        ]
+        bad = self._find([(key, "passage", texts) for key, (_, _, texts) in enumerate(negatives)])
+        counts.negatives += len(bad)
+        out: dict[int, set[int]] = {}
+        for key in bad:
+            number, place, _ = negatives[key]
+            out.setdefault(number, set()).add(place)
+        for number, places in out.items():
+            record = kept[number]
+            kept[number] = replace(
+                record,
+                negatives=tuple(one for place, one in enumerate(record.negatives) if place not in places),
+            )
+        return kept
+
+    def _find(self, texts: Sequence[tuple[int, str, dict[str, str]]]) -> dict[int, set[int]]:
+        """Key -> benchmarks that one of its texts matches; texts are (key, kind, text by language)."""
+        hits: dict[int, set[int]] = {}
+        groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
+        for key, kind, by_language in texts:
+            for language, text in by_language.items():
+                groups.setdefault((language, kind), []).append((key, text))
+        for (language, kind), members in groups.items():
+            name: Kind = "question" if kind == "question" else "passage"
+            for match in self._index.find([text for _, text in members], language, name):
+                hits.setdefault(members[match.text][0], set()).add(match.benchmark)
+        return hits

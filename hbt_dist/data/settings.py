@@ -1,0 +1,319 @@
+"""The `data` block of the run file: which sources are trained on, in which languages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from hbt_dist.config.settings import Settings
+from hbt_dist.config.user_functions import OwnName, is_own
+from hbt_dist.data.languages import language_codes
+from hbt_dist.data.splits import Split
+
+Format = Literal["jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "hub", "sample"]
+Missing = Literal["refuse", "skip"]
+
+#: The options that mean something for a format, besides name, format, languages and limit.
+OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "jsonl": frozenset({"path", "missing", "columns"}),
+        "parquet": frozenset({"path", "missing", "columns"}),
+        "squad-parallel": frozenset({"path", "missing", "split"}),
+        "squad": frozenset({"path", "missing"}),
+        "mkqa": frozenset({"path", "missing", "split", "content"}),
+        "exams": frozenset({"path", "split"}),
+        "ntrex": frozenset({"path", "missing", "split"}),
+        "hub": frozenset({"path", "missing", "columns", "hub_config", "hub_split", "hub_revision"}),
+        "sample": frozenset({"split"}),
+    }
+)
+#: Formats whose examples come in some of the languages only, by their nature: `missing` has no meaning there.
+RAGGED = frozenset(name for name, options in OPTIONS.items() if "missing" not in options)
+_EVERYWHERE = frozenset({"name", "format", "languages", "limit"})
+_OWN = frozenset({"path", "missing", "split", "options"})
+
+
+def options_of(format_name: str) -> frozenset[str]:
+    """The options that mean something for a format, one of the user's own included."""
+    return _OWN if is_own(format_name) else OPTIONS[format_name]
+
+
+class ColumnSettings(Settings):
+    """Which column of a table, or field of a JSON line, holds what; `{language}` stands for each code."""
+
+    example_id: str | None = Field(
+        None, description="Column of the example's id; none: the number of the row, from 0."
+    )
+    passage_id: str | None = Field(
+        None, description="Column of the passage's id; none: passages with equal texts are one passage."
+    )
+    question: str = Field(
+        "question",
+        description="Column of the question: an object of texts by language, or one column per language "
+        "named with {language}, e.g. question_{language}, or a plain text column when language is given.",
+    )
+    passage: str = Field(
+        "passage",
+        description="Column of the passage, written like question; or objects of docid, title and text; or "
+        "a list of passages, each of which makes an example.",
+    )
+    negatives: str | None = Field(
+        "negatives",
+        description="Column of the hard negatives, written like passage, a list or one of them.",
+    )
+    language: str | None = Field(
+        None,
+        description="The one language of question and passage, where they are plain text columns; none: "
+        "the columns hold several languages.",
+    )
+    passage_language: str | None = Field(
+        None,
+        description="The one language of plain passages and negatives, where it is another than the "
+        "question's; none: language.",
+    )
+
+    @field_validator("language", "passage_language")
+    @classmethod
+    def _code(cls, value: str | None) -> str | None:
+        return None if value is None else language_codes([value])[0]
+
+
+class SourceSettings(Settings):
+    """One source of training examples. Options that its format doesn't have are refused."""
+
+    name: str = Field(
+        description="Name of the source in reports, weights and ids; unique in the run.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
+    format: Format | OwnName = Field(
+        description="jsonl: one example per line (hbt_dist/data/corpus/readers/jsonl.py), or lines of any "
+        "form with columns; parquet, hub: tables with a column mapping; squad-parallel: passages.jsonl.gz "
+        "and questions.jsonl.gz; squad: one SQuAD file per language, parallel by question id; mkqa, exams, "
+        "ntrex: the public data sets; sample: the embedded sample. module:function: a reader of your own "
+        "(docs/extending.md).",
+    )
+    path: str | None = Field(
+        None,
+        description="File or folder of the source; for hub the data set's name; none: the format needs no "
+        "file (sample).",
+    )
+    languages: tuple[str, ...] | None = Field(
+        None, description="Languages to take from this source; none: those of the data block."
+    )
+    missing: Missing | None = Field(
+        None, description="Overrides data.missing for this source; none: data.missing."
+    )
+    split: Split = Field(
+        "train",
+        description="Which part to train on. train leaves out what the benchmark of the same data asks: "
+        "squad-parallel holds out every 20th article, ntrex every 3rd document (both by SHA-256 of the id), "
+        "mkqa the questions with answers, exams its dev part, sample its held-out facts. eval is what is "
+        "held out; dev and test are its two halves (hbt_dist/data/splits.py).",
+    )
+    content: Literal["questions", "answers"] = Field(
+        "questions",
+        description="mkqa only. questions: a question and the same question in another language (alignment "
+        "rows: question and passage are the same text in the same language). answers: question and first "
+        "answer; weak positives, as many answers are the English name in every language.",
+    )
+    columns: ColumnSettings = Field(
+        default=ColumnSettings.model_construct(),
+        description="Column mapping of parquet and hub tables, and of JSON lines of another form.",
+    )
+    hub_config: str | None = Field(
+        None, description="Configuration (subset) of a hub data set; none: its only one."
+    )
+    hub_split: str = Field("train", description="Split of a hub data set.")
+    hub_revision: str | None = Field(
+        None, description="Commit, tag or branch of a hub data set; none: the newest."
+    )
+    limit: int | None = Field(None, ge=1, description="Take only the first so many examples; none: all.")
+    options: dict[str, Any] = Field({}, description="What a reader of your own wants to know, any keys.")
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _checked_languages(value)
+
+    @model_validator(mode="after")
+    def _only_what_applies(self) -> SourceSettings:
+        options = options_of(self.format)
+        inapplicable = self.model_fields_set - options - _EVERYWHERE
+        # A default that is written out (as in a resolved run file) is as good as left out.
+        defaults = type(self).model_fields
+        strange = sorted(key for key in inapplicable if getattr(self, key) != defaults[key].default)
+        if strange:
+            raise ValueError(
+                f"format {self.format} has no option {', '.join(strange)}; it has "
+                f"{', '.join(sorted(options))} besides {', '.join(sorted(_EVERYWHERE))}"
+            )
+        if "path" in options and not self.path and not is_own(self.format):
+            raise ValueError(f"format {self.format} needs a path")
+        if self.content == "answers" and self.split == "train":
+            raise ValueError(
+                "mkqa's training part has no answers; take split: all, eval, dev or test, "
+                "or content: questions"
+            )
+        return self
+
+
+class BenchmarkSettings(Settings):
+    """One benchmark to evaluate on."""
+
+    name: str = Field(
+        description="xquad-r, mlqa-r, ntrex, mkqa, tatoeba, belebele, exams, miracl, mewsli-x, beir, "
+        "squad-parallel, sample, jsonl (a folder of your own), or module:function, a reader of your own "
+        "(docs/extending.md)"
+    )
+    data_dir: str | None = Field(
+        None,
+        description="its folder; none: from the hub, where it has the files. The embedded sample needs none",
+    )
+    variant: str | None = Field(
+        None,
+        description="candidate text or task variant, where the benchmark has several; none: its first one",
+    )
+    languages: tuple[str, ...] | None = Field(None, description="only these languages; none: all it has")
+
+    label: str = Field(
+        "",
+        description="what folder, figures and tables call it, for two benchmarks of one name and variant; "
+        "none: name and variant",
+    )
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _default(cls, value: Any, info: ValidationInfo) -> Any:
+        left_out = value is None or value == ""
+        return _label_of(info.data.get("name", ""), info.data.get("variant")) if left_out else value
+
+    @field_validator("label")
+    @classmethod
+    def _name_of_a_folder(cls, value: str, info: ValidationInfo) -> str:
+        given = value != _label_of(info.data.get("name", ""), info.data.get("variant"))
+        if given and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+            raise ValueError(
+                "must be at most 100 letters, digits, dots, dashes and underscores, a letter or digit first"
+            )
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A label that was not given stays out of what is stored and compared with older files."""
+        plain: dict[str, Any] = dump(self)
+        if not self.is_labelled:
+            plain.pop("label", None)
+        return plain
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it has another label than name and variant."""
+        return self.label != _label_of(self.name, self.variant)
+
+
+def _label_of(name: str, variant: str | None) -> str:
+    """A folder name that tells the benchmark and its variant."""
+    name = name.replace(":", "-")  # of one's own, module:function
+    return name if variant is None else f"{name}-{variant.replace('+', '-')}"
+
+
+def check_labels(**told_together: BenchmarkSettings | Sequence[BenchmarkSettings]) -> None:
+    """Refuse two benchmarks of one label: the results of one would replace those of the other.
+
+    Args:
+        told_together: key of the file -> its benchmark or benchmarks.
+
+    Raises:
+        ValueError: it names both; for a validator.
+    """
+    first: dict[str, str] = {}
+    for key, given in told_together.items():
+        alone = isinstance(given, BenchmarkSettings)
+        for number, one in enumerate([given] if isinstance(given, BenchmarkSettings) else given):
+            parts = [one.name, one.variant, one.data_dir, one.languages and " ".join(one.languages)]
+            place = f"{key if alone else f'{key}.{number}'} ({', '.join(part for part in parts if part)})"
+            if one.label in first:
+                raise ValueError(
+                    f"{first[one.label]} and {place} have one label, {one.label!r}: their results could not "
+                    f"be told apart; give one of them another, such as label: {one.label}-2"
+                )
+            first[one.label] = place
+
+
+class DataSettings(Settings):
+    """What the run trains on."""
+
+    sources: tuple[SourceSettings, ...] = Field(
+        min_length=1, description="The sources; their examples are kept apart by the source's name."
+    )
+    languages: tuple[str, ...] | None = Field(
+        None,
+        description="Languages to train on, in the order of their indices; none: all that the sources have.",
+    )
+    missing: Missing = Field(
+        "refuse",
+        description="What to do when an example's question or passage lacks one of its source's languages. "
+        "refuse: stop and name the example. skip: keep the example in the languages it has; an example "
+        "without any question or passage language left is dropped and counted.",
+    )
+    exclude_overlap_with: tuple[BenchmarkSettings, ...] = Field(
+        (),
+        description="Benchmarks whose texts must not be trained on: an example whose question or passage is "
+        "the same or nearly the same as a text of one of them, in any language of the benchmark, is dropped, "
+        "and such hard negatives too (hbt_dist/data/leakage/report.py). Counts are printed, and recorded in "
+        "the corpus' manifest.",
+    )
+    cache_dir: str = Field(
+        ".cache/hbt_dist",
+        min_length=1,
+        description="Folder for converted corpora; may be deleted at any time when no run uses it.",
+    )
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _checked_languages(value)
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> DataSettings:
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources are named {', '.join(twice)}; names must differ")
+        if self.languages is not None:
+            for source in self.sources:
+                outside = sorted(set(source.languages or ()) - set(self.languages))
+                if outside:
+                    raise ValueError(
+                        f"source {source.name} asks for {', '.join(outside)}, not listed in data.languages"
+                    )
+        return self
+
+    def languages_of(self, source: SourceSettings) -> tuple[str, ...] | None:
+        """The languages asked of a source; None: all that it has."""
+        return source.languages if source.languages is not None else self.languages
+
+    def missing_of(self, source: SourceSettings) -> Missing:
+        """What to do about missing languages in a source."""
+        if source.format in RAGGED:
+            return "skip"
+        return source.missing or self.missing
+
+
+def _checked_languages(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not value:
+        raise ValueError("the list of languages is empty; leave it out to take all")
+    return language_codes(value)

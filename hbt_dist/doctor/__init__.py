@@ -1,0 +1,1 @@
+"""Check that a machine and its Ray cluster are ready to train."""

@@ -1,0 +1,116 @@
+"""Evaluation folders, read: results.json alone, or with the per-question values that tests need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hbt_dist.common.errors import UserError
+
+SCHEMA = "hbt_dist.evaluation"
+SCHEMA_VERSION = 1
+SETTINGS = ("monolingual", "crosslingual", "multilingual")
+KEY = ["question_id", "question_language", "candidate_language"]
+_READ = [*KEY, "setting", "question_cluster", "num_relevant", "rank_distance"]
+
+
+def rank_distance_of(results: Mapping[str, Any]) -> float | None:
+    """Mean rank distance; None where no question has relevant candidates in two languages."""
+    measured = results["bias"].get("rank_distance")
+    return None if measured is None else measured["macro"]
+
+
+def headline_figures(results: Mapping[str, Any]) -> dict[str, float | None]:
+    """mAP of the three settings and the rank distance; None where the benchmark has none."""
+    found: dict[str, float | None] = {
+        setting: results["means"][setting]["macro"]["map"] for setting in SETTINGS
+    }
+    return {**found, "rank_distance": rank_distance_of(results)}
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """An evaluation folder, read."""
+
+    folder: Path
+    results: dict[str, Any]
+    rows: pd.DataFrame  # per_question.parquet without the one_target rows, the columns asked for
+
+    @property
+    def languages(self) -> list[str]:
+        """In the order of the matrices."""
+        return list(self.results["benchmark"]["languages"])
+
+    def cells(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """(L, L) mAP of the pair matrix, NaN where a cell is empty."""
+        return np.array(self.results["pair_matrix"]["metrics"]["map"], np.float64)
+
+    def values(self, setting: str, metric: str) -> pd.DataFrame:
+        """Rows of a setting, or of "pair", which is monolingual and crosslingual together.
+
+        Columns: KEY ("" for the candidate language of a pool), question_cluster, num_relevant, value; rows
+        without a value are left out.
+        """
+        frame = self.rows
+        frame = frame[frame.setting == ("multilingual" if setting == "multilingual" else "pair")]
+        if setting in ("monolingual", "crosslingual"):
+            same = frame.question_language == frame.candidate_language
+            frame = frame[same if setting == "monolingual" else ~same]
+        columns = [*KEY, "question_cluster", "num_relevant"]
+        if metric not in frame:
+            return pd.DataFrame(columns=[*columns, "value"])
+        chosen = frame[[*columns, metric]].rename(columns={metric: "value"}).dropna(subset="value")
+        return chosen.fillna({"candidate_language": ""}).reset_index(drop=True)
+
+
+def read_results(folder: str | Path) -> dict[str, Any]:
+    """What an evaluation folder's results.json holds.
+
+    Raises:
+        UserError: the folder is no evaluation, or one of another schema.
+    """
+    path = Path(folder) / "results.json"
+    try:
+        results: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise _no_evaluation(folder, error) from error
+    found = results.get("schema"), results.get("schema_version")
+    if found != (SCHEMA, SCHEMA_VERSION):
+        raise UserError(str(path), f"has schema {found}", f"expected {(SCHEMA, SCHEMA_VERSION)}")
+    return results
+
+
+def read_evaluation(folder: str | Path, metrics: Sequence[str] = ("map",)) -> StoredEvaluation:
+    """Read what `write_evaluation` wrote: results.json, and of every question the metrics asked for.
+
+    Raises:
+        UserError: the folder is no evaluation, or one of another schema.
+    """
+    folder = Path(folder)
+    results = read_results(folder)
+    try:
+        file = pq.ParquetFile(folder / "per_question.parquet")
+        columns = [name for name in [*_READ, *metrics] if name in file.schema_arrow.names]
+        file.close()
+        table = pq.read_table(
+            folder / "per_question.parquet",
+            columns=list(dict.fromkeys(columns)),
+            filters=[("setting", "!=", "one_target")],
+        )
+    except (OSError, ValueError) as error:
+        raise _no_evaluation(folder, error) from error
+    for key in ("setting", *KEY):
+        table = table.set_column(table.schema.get_field_index(key), key, table[key].cast(pa.string()))
+    return StoredEvaluation(folder, results, table.to_pandas())
+
+
+def _no_evaluation(folder: str | Path, error: Exception) -> UserError:
+    return UserError(str(folder), f"is no evaluation folder ({error})", "name a folder of `evaluate`")

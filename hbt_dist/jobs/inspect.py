@@ -1,0 +1,38 @@
+"""Show what the corpus of a run holds and what its plan draws."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hbt_dist.run_file import RunFile
+
+
+def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_json: bool) -> str:
+    """What the corpus of a run holds and what its plan draws, as tables or JSON.
+
+    Args:
+        step: also show the rows of this step.
+        rows: how many of them.
+        tokens: tokenise first, and tell lengths in tokens instead of characters.
+
+    Raises:
+        UserError: the data or the batches cannot be used.
+    """
+    from hbt_dist.batching.inspection import inspect, render
+    from hbt_dist.batching.plan import BatchPlan
+    from hbt_dist.data.corpus.convert import negatives_text
+    from hbt_dist.data.corpus.corpus import build_corpus
+
+    if tokens:
+        from hbt_dist.training.preparation import prepare
+
+        prepared = prepare(run)
+        corpus, plan, store = prepared.corpus, prepared.plan, prepared.tokens
+    else:
+        corpus = build_corpus(run.data, Path(run.data.cache_dir))
+        plan, store = BatchPlan(corpus, run.batches, run.seed), None
+    report = inspect(plan, run.training.steps, step=step, tokens=store, texts=corpus, rows=rows)
+    if as_json:
+        return json.dumps(report.as_dict(), ensure_ascii=False)
+    return "\n\n".join(part for part in (render(report).rstrip(), negatives_text(corpus)) if part)

@@ -1,0 +1,156 @@
+"""`hbt-dist search`: check everything, then run the trials; the same command continues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hbt_dist.common.console import say
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.messages import explain
+from hbt_dist.config.settings import load_settings, read_yaml
+from hbt_dist.run_file import RunFile
+from hbt_dist.search.folder import SearchFolder
+from hbt_dist.search.settings import OBJECTIVES, SearchFile
+from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
+from hbt_dist.training.run_folder import changed_settings, first_of
+
+#: Of the base run of a search or a study: no figure of a trial depends on them, or each trial has its own.
+CHANGES_NO_FIGURE = (
+    "name",
+    "seed",
+    "output_dir",
+    "workers",
+    "step",
+    *(f"evaluation.{key}" for key in ("benchmarks", "when", "checkpoint_benchmarks", "checkpoint_gpus")),
+    *(f"evaluation.scoring.{key}" for key in ("num_shards", "num_threads", "device", "rows_per_file")),
+    *(f"evaluation.scoring.{key}" for key in ("max_tokens_per_batch", "top_k", "ranked_lists")),
+    *(f"training.{key}" for key in ("keep_checkpoints", "keep_every", "keep_best", "storage", "tensorboard")),
+    *(f"training.{key}" for key in ("hang_timeout_seconds", "log_every", "threads_per_worker")),
+)
+
+
+def load_search_file(path: str, overrides: Sequence[str] = ()) -> tuple[SearchFile, Base]:
+    """Read a search file and its base run, and try the space on it.
+
+    Raises:
+        UserError: something in them cannot be.
+    """
+    search = absolute(load_settings(SearchFile, Path(path), overrides))
+    base = Base.load(search.run, search.overrides)
+    check_space(search, base, path)
+    return search, base
+
+
+def search_job(
+    path: str,
+    overrides: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+    retry_failed: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Run or continue a search.
+
+    Args:
+        path: the search file.
+        overrides: ``dotted.key=value`` items for the search file.
+        dry_run: check everything and tell what would run, but start nothing.
+        retry_failed: run trials again that failed.
+
+    Returns:
+        the folder of the search.
+
+    Raises:
+        UserError: the search cannot be done as asked.
+    """
+    from hbt_dist.orchestration.tune import SearchSource, run_trials
+
+    search, base = load_search_file(path, overrides)
+    whole = base.run({}, place=path)
+    check_benchmark(search, whole, path)
+    folder = SearchFolder(Path(search.output_dir))
+    check_base(folder, search, whole)
+    if dry_run:
+        _tell_plan(search, folder)
+        return folder.root
+    continued = folder.open(
+        _described(search),
+        {
+            "search.yaml": search.model_dump(mode="json"),
+            "base.yaml": whole.model_dump(mode="json", exclude_unset=True),
+        },
+    )
+    try:
+        source = SearchSource(search, base, folder, retry_failed=retry_failed)
+        if continued and not quiet:
+            ended = sum(trial.status() not in (None, "running") for trial in folder.trials())
+            say(f"continuing: {ended} trials have ended")
+        if search.warm_start:
+            say(f"learned from {source.warm_start()} points of earlier searches")
+        run_trials(
+            source,
+            folder,
+            whole.workers,
+            trial_resources=search.trial_resources,
+            max_concurrent=search.max_concurrent,
+            early_stopping=search.early_stopping,
+            trackers=search.trackers,
+            say=(lambda text: None) if quiet else say,
+        )
+    finally:
+        folder.close()
+    return folder.root
+
+
+def check_base(folder: SearchFolder, search: SearchFile, base: RunFile) -> None:
+    """Refuse to continue a search whose trials so far began with another base run.
+
+    What the space sets counts for nothing in the base, nor what changes no figure.
+
+    Raises:
+        UserError: it names the settings that differ.
+    """
+    file = folder.root / "base.yaml"
+    if not file.is_file():
+        return
+    try:
+        before = RunFile.recorded(read_yaml(file)[0])
+    except ValidationError as error:
+        raise explain(error, RunFile, str(file), {}, {}) from None
+    differences = changed_settings(
+        before.plain(), base.plain(), may_change=(*CHANGES_NO_FIGURE, *search.space), may_move=("made",)
+    )
+    if differences:
+        raise UserError(
+            str(folder.root),
+            f"its trials so far began with another base run ({first_of(differences)})",
+            f"put {search.run} back as it was (see base.yaml there), or choose another output_dir;\n"
+            "warm_start lets optuna learn from the old one",
+        )
+
+
+def _described(search: SearchFile) -> dict[str, object]:
+    """What makes a search this search; a continued one may change concurrency, resources and trackers."""
+    data = search.model_dump(mode="json")
+    return {
+        "name": search.name,
+        "objectives": {name: OBJECTIVES[name] for name in search.objectives},
+        "space": {key: dimension.describe() for key, dimension in search.space.items()},
+        "seeds": search.seeds,
+        "sampler": data["sampler"],
+        "benchmark": data["benchmark"],
+        "run": search.run,
+        "overrides": search.overrides,
+        "early_stopping": data["early_stopping"],
+    }
+
+
+def _tell_plan(search: SearchFile, folder: SearchFolder) -> None:
+    count = search.num_points()
+    print(f"{search.name}: {count} points x {len(search.seeds)} seeds = {count * len(search.seeds)} trials")
+    for key, dimension in search.space.items():
+        print(f"  {key}: {dimension.describe()}")
+    print(f"judged by {', '.join(search.objectives)} on {search.benchmark.label}; folder {folder.root}")

@@ -1,0 +1,184 @@
+"""Train a run: [evaluate the start model] -> train -> [evaluate the trained model] -> compare the two."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from hbt_dist.common.console import note, say
+from hbt_dist.common.signals import interrupted
+from hbt_dist.data.benchmarks.load import check_benchmarks
+from hbt_dist.jobs.evaluate import evaluate_for_run
+from hbt_dist.orchestration.settings import WorkerSettings
+from hbt_dist.run_file import RunFile
+from hbt_dist.training.background import beside_training, own_storage, teller
+from hbt_dist.training.checkpoints.measure import measure_in_a_process
+from hbt_dist.training.run_folder import RunFolder
+
+Launcher = Literal["ray", "local"]
+
+
+def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFolder:
+    """Train as the run file says and measure the model as it asks.
+
+    Args:
+        run: the run file with absolute paths.
+        launcher: ``ray`` starts workers; ``local`` trains in this process, which torchrun, deepspeed,
+            accelerate or Slurm may have started with others.
+        quiet: print results only.
+
+    Raises:
+        UserError: the run cannot be done as asked.
+        KeyboardInterrupt: Ctrl-C; the steps that were made are saved.
+    """
+    folder = RunFolder(run.output_dir)
+    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    with ExitStack() as held:
+        finished = _train_and_measure(run, folder, launcher, first=first, quiet=quiet, held=held)
+    if first and not finished:
+        step = max(folder.checkpoint_steps(), default=0)
+        stopped = f"stopped at step {step} as asked; the same command continues from there"
+        if interrupted():
+            raise KeyboardInterrupt(stopped)
+        say(stopped)
+    if interrupted():
+        raise KeyboardInterrupt
+    return folder
+
+
+def _make_ready(run: RunFile, folder: RunFolder, quiet: bool, held: ExitStack) -> None:
+    """What the first process does before training: look at what was given, and fetch what lies elsewhere.
+
+    Args:
+        held: gets what lasts until the results are there: being the only writer of the storage.
+    """
+    folder.check(run.plain())
+    check_benchmarks(run.evaluation.benchmarks)
+    held.enter_context(own_storage(run, folder, teller(folder, None if quiet else say)))
+
+
+def _train_and_measure(
+    run: RunFile, folder: RunFolder, launcher: Launcher, *, first: bool, quiet: bool, held: ExitStack
+) -> bool:
+    """Whether the training reached its last step."""
+    measure = first and bool(run.evaluation.benchmarks)
+    if launcher == "ray":
+        _make_ready(run, folder, quiet, held)
+        if measure and "start" in run.evaluation.when:
+            _measure(run, folder, "start", quiet)
+        from hbt_dist.orchestration.train import train_on_ray
+
+        finished = train_on_ray(run, quiet=quiet)
+        measure = measure and not interrupted()
+    else:
+        if first:
+            tell_unused_workers(run)
+        finished = train_in_process(run, quiet=quiet, before=lambda: _make_ready(run, folder, quiet, held))
+        measure = measure and not interrupted()
+        if measure and "start" in run.evaluation.when and finished:
+            _measure(run, folder, "start", quiet)
+    if measure and "end" in run.evaluation.when and finished:
+        _measure(run, folder, "end", quiet)
+    if measure and {"start", "end"} <= set(run.evaluation.when) and finished:
+        from hbt_dist.evaluation.results import before_and_after
+        from hbt_dist.reports.evaluation.page import write_report
+
+        for benchmark in run.evaluation.benchmarks:
+            before, after = (folder.evaluation / when / benchmark.label for when in ("start", "end"))
+            page = write_report(after, baseline=before)
+            if not quiet:
+                say(f"{before_and_after(before, after)}\n  report: {page}")
+    return finished
+
+
+def train_in_process(run: RunFile, *, quiet: bool = False, before: Callable[[], None] = lambda: None) -> bool:
+    """Be one of the processes that a launcher started (or the only one).
+
+    Args:
+        before: done by the first process when all have met; the others wait as long as it takes.
+
+    Returns:
+        whether the last step was reached.
+    """
+    from hbt_dist.contrastive.world import World
+    from hbt_dist.training.runtime import EnvironmentRuntime
+    from hbt_dist.training.train import train_loop
+    from hbt_dist.training.waiting import wait_for_rank_0
+
+    folder = RunFolder(run.output_dir)
+    tell = teller(folder, None if quiet else say)
+    timeout = timedelta(seconds=run.training.hang_timeout_seconds)
+    with EnvironmentRuntime(timeout, use_gpu=run.workers.use_gpu is not False) as runtime:
+        wait_for_rank_0(before, World(runtime.rank, runtime.world_size, runtime.device))
+        followers = (
+            beside_training(run, folder, measure_in_a_process(run), tell)
+            if runtime.rank == 0
+            else nullcontext()
+        )
+        with followers:
+            return train_loop(run, runtime, quiet=quiet).finished
+
+
+def tell_unused_workers(run: RunFile) -> None:
+    """Say so where the run file asks for workers that nobody will start: Ray would have."""
+    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    asked = run.workers.num_workers
+    if asked not in (processes, WorkerSettings.model_fields["num_workers"].default):
+        number = "1 process" if processes == 1 else f"{processes} processes"
+        note(f"workers.num_workers={asked} is not used by --launcher local: {number}")
+
+
+def overlap_of(run: RunFile) -> str:
+    """What the run's corpus left out because it repeats a benchmark, source by source."""
+    from hbt_dist.data.corpus.convert import overlap_text
+    from hbt_dist.data.corpus.corpus import build_corpus
+
+    return overlap_text(build_corpus(run.data, Path(run.data.cache_dir)))
+
+
+def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
+    from hbt_dist.batching.plan import BatchPlan
+    from hbt_dist.data.corpus.corpus import build_corpus
+
+    model = str(folder.model)
+    if when == "start":
+        model = _start_model(run, folder)
+    corpus = build_corpus(run.data, Path(run.data.cache_dir))
+    languages = BatchPlan(corpus, run.batches, run.seed).languages
+    for benchmark in run.evaluation.benchmarks:
+        out = folder.evaluation / when / benchmark.label
+        if when == "start" and (out / "results.json").is_file():
+            continue  # a resumed run: the start model has not changed
+        title = "before training" if when == "start" else "after training"
+        if not quiet:
+            say(f"evaluate {title}: {benchmark.label}")
+        text = evaluate_for_run(
+            run, model, benchmark, out, training_languages=languages, quiet=quiet, report=True
+        )
+        if not quiet:
+            say(text)
+    _free_gpu()
+
+
+def _free_gpu() -> None:
+    """Give the memory of an evaluation back: with Ray, a worker trains on the GPU that this process used."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _start_model(run: RunFile, folder: RunFolder) -> str:
+    from hbt_dist.training.preparation import prepare
+
+    if run.model.scratch is None:
+        assert run.model.name_or_path is not None
+        return run.model.name_or_path
+    prepare(run)
+    return str(folder.start)

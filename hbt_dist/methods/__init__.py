@@ -1,0 +1,1 @@
+"""Compare hybrid batches with other techniques: code-switching, query expansion, language removal."""

@@ -1,0 +1,121 @@
+"""Dictionaries of FreeDict (https://freedict.org), which Debian packages as dict-freedict-eng-fin and so on.
+
+dictd keeps a dictionary as two files. NAME.index has a line `headword <tab> offset <tab> length` per entry,
+both numbers in base 64; NAME.dict.dz (gzip) holds the entries, written for people:
+
+    river //ˈɹɪvə// <n>
+    1. virta, joki
+    any large flow of a liquid
+    2. joki, virta
+
+Read as a dictionary for code-switching: single words only, each with the translation that most of its senses
+name (above: joki). Old editions shorten headwords ("the Hague" to "the"), so entries in lower case and with
+more translations go first. About 25,000 words a second, once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.files import open_bytes, read_lines
+from hbt_dist.methods.code_switching.words import is_word
+
+FILE_NAME = re.compile(r"freedict-([a-z]{3}-[a-z]{3})\.index")
+
+_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
+_MOST_WORDS = 3  # longer "translations" are explanations
+
+_NUMBER = re.compile(r"^\s*\d+\.\s*")
+_NEXT_SENSE = re.compile(r"\s\d+\.")
+_REMARK = re.compile(r"\[[^]]*\]|\([^)]*\)|<[^>]*>|\{[^}]*\}")
+_NO_TRANSLATION = re.compile(r"[+|/\"“”:=\d]|(^|\s)-|\.\S")
+
+
+def read_freedict(index: Path) -> dict[str, str]:
+    """Return lower-case word -> translation of the dictionary whose index file this is.
+
+    Raises:
+        UserError: one of the two files cannot be read, or does not belong to the other (with the line).
+    """
+    entries = _entries_file(index)
+    with open_bytes(entries) as stream:
+        content = stream.read()
+    found: dict[str, list[tuple[bool, list[str]]]] = {}
+    for place, word, start, length in _single_words(index):
+        if start + length > len(content):
+            raise UserError(
+                place,
+                f"points past the end of {entries.name} ({start + length:,} of {len(content):,} bytes)",
+                "both files must come from one package: install it again",
+            )
+        entry = content[start : start + length].decode("utf-8", "replace")
+        if named := list(_translations(word, entry)):
+            found.setdefault(word.lower(), []).append((word != word.lower(), named))
+    best = {word: _most_named(of_entries) for word, of_entries in found.items()}
+    if not best:
+        raise UserError(str(index), "holds no word with a translation", "is it a dictionary of FreeDict?")
+    return best
+
+
+def _most_named(entries: list[tuple[bool, list[str]]]) -> str:
+    """What the entries (is a name, translations) of a word name most often; of equals the first."""
+    if not all(is_name for is_name, _ in entries):
+        entries = [entry for entry in entries if not entry[0]]
+    longest_first = sorted((named for _, named in entries), key=len, reverse=True)
+    return Counter(one for named in longest_first for one in named).most_common(1)[0][0]
+
+
+def _entries_file(index: Path) -> Path:
+    for suffix in (".dict.dz", ".dict"):
+        if (file := index.with_suffix(suffix)).is_file():
+            return file
+    raise UserError(
+        str(index),
+        f"has no {index.with_suffix('.dict.dz').name} beside it",
+        "copy both files of a dictionary",
+    )
+
+
+def _single_words(index: Path) -> Iterator[tuple[str, str, int, int]]:
+    """(place, headword, first byte of its entry, bytes of its entry), single words only."""
+    for number, line in read_lines(index):
+        place = f"{index} line {number}"
+        parts = line.split("\t")
+        if len(parts) < 3 or not all(part and set(part) <= _VALUES.keys() for part in parts[1:3]):
+            raise UserError(
+                place,
+                f"is no line of a dictd index: {line[:60]!r}",
+                "each line holds headword, offset and length, separated by tabs",
+            )
+        if is_word(parts[0]):
+            yield place, parts[0], _base64(parts[1]), _base64(parts[2])
+
+
+def _base64(digits: str) -> int:
+    value = 0
+    for digit in digits:
+        value = value * 64 + _VALUES[digit]
+    return value
+
+
+def _translations(word: str, entry: str) -> Iterator[str]:
+    """The translations in an entry of `word`, sense by sense; none if it is an inflected form or a phrase."""
+    head, _, body = entry.partition("\n")
+    after = head[len(word) :]
+    if head[: len(word)].lower() != word.lower() or (after and not re.match(r" [/<(]", after)):
+        return
+    lines = [line for line in body.splitlines() if line.strip()]
+    for sense in lines[:1] + [line for line in lines[1:] if _NUMBER.match(line)]:
+        plain = _REMARK.sub("", _NEXT_SENSE.split(_NUMBER.sub("", sense))[0]).replace("~", " ")
+        for part in re.split(r"[,;،、]", plain):
+            words = part.rstrip(" .").split()
+            if not 0 < len(words) <= _MOST_WORDS or _NO_TRANSLATION.search(part):
+                continue
+            translation = " ".join(words)
+            if translation.lower() != word.lower() and any(letter.isalpha() for letter in translation):
+                yield translation

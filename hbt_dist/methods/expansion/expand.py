@@ -1,0 +1,306 @@
+"""Make the expansion file of a benchmark: planned, generated batch by batch, resumable.
+
+The plan is a pure function of benchmark, prompts and tokenizer: prompts of similar length share a batch, the
+batches run in a fixed shuffled order. Lines go to `FILE.partial` in the order of the plan; when the last one
+is there the file gets its name. A run that was interrupted keeps its whole batches, cuts off the rest (half a
+line too) and goes on, so the finished file is the same, byte for byte, as without the interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hbt_dist import __version__
+from hbt_dist.common.console import Progress
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.files import digest_of_file
+from hbt_dist.methods.expansion.files import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    Key,
+    Translation,
+    check_header,
+    parse_line,
+    read_translations,
+)
+from hbt_dist.methods.expansion.generate import LoadedGenerator, generate, prompt_tokens
+from hbt_dist.methods.expansion.prompts import PROMPTS, STOP, build_prompt, clean
+from hbt_dist.methods.expansion.settings import ExpansionSettings
+
+
+@dataclass(frozen=True)
+class Task:
+    """One text to generate, and the lines that come of it."""
+
+    question_id: str
+    language: str  # of the question
+    question: str
+    written: str  # language of the generated text
+    sample: int
+    prompt: str
+    translations: tuple[Translation, ...] = ()  # order before: into which the text is turned
+
+    @property
+    def keys(self) -> list[Key]:
+        """The lines of this task."""
+        languages = [one.language for one in self.translations] or [self.written]
+        return [(self.question_id, self.language, language, self.sample) for language in languages]
+
+
+def expand_benchmark(
+    loaded: LoadedGenerator,
+    benchmark: Benchmark,
+    output: Path,
+    settings: ExpansionSettings,
+    *,
+    translations: Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write the expansion file of a benchmark; continue it if it was begun.
+
+    Args:
+        loaded: the language model.
+        benchmark: whose questions are expanded.
+        output: the file; `output.partial` beside it holds an unfinished one.
+        settings: what decides the texts.
+        translations: file of translations, needed for `settings.order`.
+        progress: show expansions per second and time left.
+
+    Raises:
+        UserError: translations missing, an unfinished file of other settings, a file that cannot be written.
+    """
+    tasks = plan_tasks(benchmark, settings, translations)
+    header = _header(loaded, benchmark, settings, translations)
+    if output.exists():
+        _check_same(output, header)
+        return output
+    tokens = prompt_tokens(loaded, [task.prompt for task in tasks], settings.max_new_tokens)
+    batches = plan_batches([len(ids) for ids in tokens], settings.batch_size)
+    partial = output.with_name(output.name + ".partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        done, size = _resume(partial, header, [[tasks[row] for row in batch] for batch in batches])
+        with partial.open("r+b" if partial.exists() else "w+b") as stream:
+            stream.truncate(size)
+            stream.seek(size)
+            if not size:
+                stream.write(_line(header))
+            finished = sum(len(batch) for batch in batches[:done])
+            with Progress(
+                len(tasks), "expand questions", "expansion", initial=finished, disable=not progress
+            ) as bar:
+                for batch in batches[done:]:
+                    stream.writelines(_expanded(loaded, tasks, tokens, batch, settings))
+                    stream.flush()
+                    bar.update(len(batch))
+        os.replace(partial, output)
+    except OSError as error:
+        raise UserError(str(output), f"cannot be written: {error.strerror}", "name another file") from error
+    return output
+
+
+def _expanded(
+    loaded: LoadedGenerator,
+    tasks: list[Task],
+    tokens: list[list[int]],
+    batch: list[int],
+    settings: ExpansionSettings,
+) -> list[bytes]:
+    """The lines of one batch of tasks."""
+    texts = generate(
+        loaded,
+        [tokens[row] for row in batch],
+        [seed_of(settings.seed, tasks[row]) for row in batch],
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.drawn_at,
+    )
+    return [line for row, text in zip(batch, texts, strict=True) for line in _lines(tasks[row], clean(text))]
+
+
+def plan_tasks(benchmark: Benchmark, settings: ExpansionSettings, translations: Path | None) -> list[Task]:
+    """What is generated, in the order of the benchmark's questions.
+
+    Raises:
+        UserError: a language that the benchmark lacks, translations without order or the other way round, a
+            question without translation.
+    """
+    if (settings.order is None) != (translations is None):
+        raise UserError(
+            "--order and --translations",
+            "only one of them is given",
+            "give both to expand before or after translation, or neither",
+        )
+    absent = [code for code in settings.languages or () if code not in benchmark.languages]
+    if absent:
+        raise UserError(
+            f"benchmark {benchmark.name}",
+            f"has no {', '.join(map(repr, absent))}",
+            f"it has {', '.join(benchmark.languages)}",
+        )
+    given = {} if translations is None else read_translations(translations, settings.order == "before")
+    tasks: list[Task] = []
+    for row, question_id in enumerate(benchmark.question_ids):
+        language = benchmark.languages[benchmark.question_language[row]]
+        if settings.languages is not None and language not in settings.languages:
+            continue
+        question = benchmark.question_texts[row]
+        for sample in range(settings.samples):
+            here: tuple[Translation, ...] = ()
+            if translations is not None:
+                key = (question_id, language, sample if settings.order == "before" else 0)
+                if key not in given:
+                    what = f"sample {sample} of question" if settings.order == "before" else "question"
+                    raise UserError(
+                        str(translations), f"{what} {question_id!r} ({language}) has no translation"
+                    )
+                here = tuple(given[key])
+            if settings.order == "after":
+                tasks += [
+                    Task(
+                        question_id,
+                        language,
+                        question,
+                        one.language,
+                        sample,
+                        _prompt(settings, one.text, one.language),
+                    )
+                    for one in here
+                ]
+            else:
+                prompt = _prompt(settings, question, language)
+                tasks.append(Task(question_id, language, question, language, sample, prompt, here))
+    if not tasks:
+        raise UserError(f"benchmark {benchmark.name}", "has no question in these languages")
+    return tasks
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Rows of similar length together; the batches in a fixed shuffled order, so that time left is honest."""
+    order = np.argsort(-np.array(lengths), kind="stable").tolist()
+    batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    return [batches[i] for i in np.random.default_rng(0).permutation(len(batches)).tolist()]
+
+
+def seed_of(seed: int, task: Task) -> int:
+    """The seed of one text: 63 bits of SHA-256 over the run's seed and what the text is."""
+    name = json.dumps([seed, task.question_id, task.language, task.written, task.sample])
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
+
+
+def _prompt(settings: ExpansionSettings, question: str, language: str) -> str:
+    return build_prompt(settings.strategy, question, language)
+
+
+def _header(
+    loaded: LoadedGenerator, benchmark: Benchmark, settings: ExpansionSettings, translations: Path | None
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": {
+            "name": benchmark.name,
+            "variant": benchmark.variant,
+            "fingerprint": benchmark.fingerprint,
+            "languages": list(benchmark.languages),
+        },
+        "model": loaded.identity,
+        "prompt": {"template": PROMPTS[settings.strategy], "stop": STOP},
+        "settings": settings.model_dump(mode="json") | {"temperature": settings.drawn_at},
+        "translations": None
+        if translations is None
+        else {"file": translations.name, "sha256": digest_of_file(translations)},
+        "versions": {
+            "hbt_dist": __version__,
+            **{name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")},
+        },
+    }
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, ensure_ascii=False) + "\n").encode()
+
+
+def _lines(task: Task, text: str) -> Iterator[bytes]:
+    """The lines of a finished task."""
+    for one in task.translations:
+        if one.source is not None and clean(one.source) != text:
+            raise UserError(
+                one.place,
+                f"sample {task.sample} of question {task.question_id!r} ({task.language}) was translated "
+                "from another text than the expansion that the model gives now",
+                "make the expansions without --order, translate those, and use the same settings here",
+            )
+    texts = [one.text for one in task.translations] or [text]
+    for (question_id, language, expansion_language, sample), written in zip(task.keys, texts, strict=True):
+        yield _line(
+            {
+                "question_id": question_id,
+                "question_language": language,
+                "expansion_language": expansion_language,
+                "sample": sample,
+                "question": task.question,
+                "text": written,
+            }
+        )
+
+
+def _check_same(path: Path, header: dict[str, Any]) -> None:
+    """Refuse to continue or replace a file of other settings."""
+    with path.open("rb") as stream:
+        first = stream.readline()
+    try:
+        found = json.loads(first)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(str(path), "exists and is no expansion file", "name another file")
+    check_header(found, f"{path} line 1")
+    if found != header:
+        keys = sorted(key for key in header.keys() | found.keys() if found.get(key) != header.get(key))
+        raise UserError(
+            str(path),
+            f"was made with another {', '.join(keys)}",
+            "name another file, or delete this one",
+        )
+
+
+def _resume(partial: Path, header: dict[str, Any], batches: list[list[Task]]) -> tuple[int, int]:
+    """(whole batches in the unfinished file, bytes up to their end); (0, 0) if there is nothing to keep.
+
+    Raises:
+        UserError: the file is of other settings, or holds other lines than the plan.
+    """
+    if not partial.exists():
+        return 0, 0
+    content = partial.read_bytes()
+    end = content.find(b"\n") + 1
+    if not end:
+        return 0, 0  # not even the head was written
+    _check_same(partial, header)
+    done, kept, number = 0, end, 1
+    for batch in batches:
+        for key in (key for task in batch for key in task.keys):
+            number += 1
+            stop = content.find(b"\n", end) + 1
+            if not stop:
+                return done, kept
+            place = f"{partial} line {number}"
+            try:
+                line = json.loads(content[end:stop])
+            except ValueError:
+                raise UserError(place, "is damaged", "delete the file and start again") from None
+            if not isinstance(line, dict) or parse_line(line, place)[0] != key:
+                raise UserError(place, "is not the line that comes here", "delete the file and start again")
+            end = stop
+        done, kept = done + 1, end
+    return done, kept

@@ -1,0 +1,1 @@
+"""Load and save encoders, and make the model a run starts from."""

@@ -1,0 +1,400 @@
+"""The dual encoder: one transformers backbone with pooling, optional dense layers and normalisation.
+
+Question and passage go through the same weights. A model on disk is one folder that three readers
+understand: `transformers.AutoModel` (backbone and tokenizer), `sentence_transformers.SentenceTransformer`
+(the whole encoder) and `load_encoder` (the whole encoder with its prefixes and lengths, kept in
+``hbt_dist.json``). A plain transformers or sentence-transformers folder is read as well.
+
+Shapes: n texts, T tokens (longest text of the n), H hidden width, D embedding width.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.settings import Settings
+from hbt_dist.models.locations import check_hub_reachable, no_model_folder
+
+SETTINGS_FILE = "hbt_dist.json"
+
+
+class TextSettings(Settings):
+    """How a text becomes one vector; recorded in the model folder so that evaluation repeats it."""
+
+    pooling: Literal["mean", "cls", "last"] = Field(
+        "mean",
+        description="which token embeddings make the text's embedding: their mean, the first, the last",
+    )
+    normalize: bool = Field(
+        True, description="scale embeddings to length 1, so that a dot product is a cosine"
+    )
+    question_prefix: str = Field("", description="put before every question, such as 'query: '")
+    passage_prefix: str = Field("", description="put before every passage, such as 'passage: '")
+    max_question_tokens: int = Field(64, ge=4, description="questions are cut after so many tokens")
+    max_passage_tokens: int = Field(256, ge=4, description="passages are cut after so many tokens")
+
+    def max_tokens(self, role: Literal["question", "passage"]) -> int:
+        """The length limit of a role, special tokens included."""
+        return self.max_question_tokens if role == "question" else self.max_passage_tokens
+
+    def prefix(self, role: Literal["question", "passage"]) -> str:
+        """The text that stands before every text of a role."""
+        return self.question_prefix if role == "question" else self.passage_prefix
+
+
+class DenseLayer(nn.Module):
+    """A projection after pooling, as LaBSE has one: activation(W x + b)."""
+
+    def __init__(self, linear: nn.Linear, activation: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in) -> (n, out)."""
+        return self.activation(self.linear(x))
+
+
+class Encoder(nn.Module):
+    """Backbone, pooling, dense layers, normalisation: token ids to one vector per text."""
+
+    def __init__(
+        self, backbone: nn.Module, text: TextSettings, dense: list[DenseLayer] | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.text = text
+        self.dense = nn.ModuleList(dense or [])
+
+    @property
+    def width(self) -> int:
+        """D, the embedding width."""
+        if len(self.dense):
+            last = self.dense[-1]
+            assert isinstance(last, DenseLayer)
+            return last.linear.out_features
+        return int(self.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Encode texts.
+
+        Args:
+            input_ids: (n, T) int64, padded on either side.
+            attention_mask: (n, T), 1 for tokens and 0 for padding.
+
+        Returns:
+            (n, D) embeddings, of length 1 if `text.normalize`.
+        """
+        hidden_nTH = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        pooled = pool(hidden_nTH, attention_mask, self.text.pooling)
+        for layer in self.dense:
+            pooled = layer(pooled)
+        return nn.functional.normalize(pooled, dim=-1) if self.text.normalize else pooled
+
+
+def pool(hidden_nTH: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
+    """Reduce token embeddings (n, T, H) to (n, H); padding never counts."""
+    if pooling == "mean":
+        mask_nT1 = attention_mask.unsqueeze(-1).to(hidden_nTH.dtype)
+        return (hidden_nTH * mask_nT1).sum(1) / mask_nT1.sum(1).clamp(min=1e-9)
+    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    if pooling == "cls":
+        index = torch.where(attention_mask > 0, positions, attention_mask.shape[1]).amin(1)
+        index = index.clamp(max=attention_mask.shape[1] - 1)
+    else:
+        index = torch.where(attention_mask > 0, positions, 0).amax(1)
+    return hidden_nTH[torch.arange(hidden_nTH.shape[0], device=hidden_nTH.device), index]
+
+
+@dataclass(frozen=True)
+class LoadedEncoder:
+    """An encoder with what is needed to give it texts."""
+
+    encoder: Encoder
+    tokenizer: Any
+    source: str
+    facts: dict[str, Any] = field(default_factory=dict)  # what its training recorded: languages, run, data
+
+    @property
+    def text(self) -> TextSettings:
+        """How texts become vectors."""
+        return self.encoder.text
+
+
+def load_encoder(
+    name_or_path: str | Path, *, trust_remote_code: bool = False, text: dict[str, Any] | None = None
+) -> LoadedEncoder:
+    """Load an encoder from a folder or from the model hub.
+
+    Settings are taken, first found first, from `text`, from the folder's ``hbt_dist.json``, from its
+    sentence-transformers files, from the defaults of `TextSettings`.
+
+    Args:
+        name_or_path: folder of this project, of sentence-transformers or of transformers; or a hub name.
+        trust_remote_code: run Python code that lies in the model folder. Off unless the user asks.
+        text: settings that replace what the folder records.
+
+    Raises:
+        UserError: it is no model, or it holds a sentence-transformers module that is not supported.
+    """
+    import transformers
+
+    source = str(name_or_path)
+    folder = Path(source)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise no_model_folder(folder)
+    is_hub_name = source.count("/") <= 1 and not source.startswith((".", "~", "/"))
+    if not folder.exists() and not is_hub_name:
+        raise UserError(source, "no such model folder", "give an existing folder or a name on the model hub")
+    if not folder.exists():
+        check_hub_reachable(source)
+    try:
+        backbone = load_backbone(source, trust_remote_code)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            source, f"cannot be loaded as a model: {first}", "check the name, or the folder's files"
+        ) from error
+    recorded, dense = _recorded_settings(folder) if folder.is_dir() else _hub_settings(source)
+    settings = TextSettings(**{**recorded, **(text or {})})
+    return LoadedEncoder(Encoder(backbone, settings, dense).eval(), tokenizer, source, _facts(folder))
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    own = folder / SETTINGS_FILE
+    return dict(json.loads(own.read_text("utf-8")).get("training", {})) if own.is_file() else {}
+
+
+def load_backbone(source: str, trust_remote_code: bool = False) -> nn.Module:
+    """`AutoModel` without the pooler that some architectures add: unused weights never get a gradient."""
+    import transformers
+
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": torch.float32}
+    try:
+        return transformers.AutoModel.from_pretrained(source, add_pooling_layer=False, **options)
+    except TypeError:
+        return transformers.AutoModel.from_pretrained(source, **options)
+
+
+def _hub_settings(name: str) -> tuple[dict[str, Any], list[DenseLayer]]:
+    """Settings of a model on the hub: fetch its small files (and dense layers) into the hub's cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = [SETTINGS_FILE, "modules.json", "*sentence_*.json", "*_*/config.json", "*_Dense/*"]
+    try:
+        return _recorded_settings(Path(snapshot_download(name, allow_patterns=patterns)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return {}, []  # the model itself came from the local cache of plain transformers files
+
+
+def _recorded_settings(folder: Path) -> tuple[dict[str, Any], list[DenseLayer]]:
+    own = folder / SETTINGS_FILE
+    modules_file = folder / "modules.json"
+    settings: dict[str, Any] = {}
+    dense: list[DenseLayer] = []
+    if modules_file.is_file():
+        settings, dense = _sentence_transformers_settings(folder, json.loads(modules_file.read_text("utf-8")))
+    if own.is_file():
+        try:
+            settings = TextSettings(**json.loads(own.read_text("utf-8"))["text"]).model_dump()
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(str(own), f"unreadable settings: {error}", "export the model again") from error
+    return settings, dense
+
+
+_POOLING = {
+    "mean": "mean",
+    "cls": "cls",
+    "lasttoken": "last",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+def _sentence_transformers_settings(
+    folder: Path, modules: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[DenseLayer]]:
+    settings: dict[str, Any] = {}
+    dense: list[DenseLayer] = []
+    normalized = False
+    for module in modules:
+        kind = module["type"].rsplit(".", 1)[-1]
+        path = folder / module["path"]
+        if kind == "Transformer":
+            file = path / "sentence_bert_config.json"
+            limit = json.loads(file.read_text("utf-8")).get("max_seq_length") if file.is_file() else None
+            if limit is None:
+                limit = _tokenizer_limit(path)
+            if limit is not None:
+                settings |= {"max_question_tokens": int(limit), "max_passage_tokens": int(limit)}
+        elif kind == "Pooling":
+            settings["pooling"] = _pooling_of(path / "config.json")
+        elif kind == "Dense":
+            dense.append(_load_dense(path))
+        elif kind == "Normalize":
+            normalized = True
+        else:
+            raise UserError(
+                str(folder / "modules.json"),
+                f"the sentence-transformers module {kind!r} is not supported",
+                "supported: Transformer, Pooling (mean, cls, last token), Dense, Normalize",
+            )
+    file = folder / "config_sentence_transformers.json"
+    config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    prompts = config.get("prompts") or {}
+    if file.is_file():
+        settings["question_prefix"] = prompts.get("query", "")
+        settings["passage_prefix"] = prompts.get("passage", prompts.get("document", ""))
+    # Without a word on it sentence-transformers compares by cosine, whatever the length of the embeddings.
+    similarity = config.get("similarity_fn_name") or "cosine"
+    if similarity not in ("cosine", "dot") and (similarity, normalized) != ("euclidean", True):
+        raise UserError(
+            str(file),
+            f"similarity_fn_name {similarity!r} is not supported",
+            "supported: cosine, dot; euclidean after a Normalize module, where it orders as cosine does",
+        )
+    settings["normalize"] = normalized or similarity == "cosine"
+    return settings, dense
+
+
+def _tokenizer_limit(folder: Path) -> int | None:
+    file = folder / "tokenizer_config.json"
+    limit = json.loads(file.read_text("utf-8")).get("model_max_length") if file.is_file() else None
+    return int(limit) if limit is not None and limit < 100_000 else None
+
+
+def _pooling_of(file: Path) -> str:
+    config = json.loads(file.read_text("utf-8"))
+    active = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
+    modes = active or [str(config.get("pooling_mode"))]
+    if len(modes) != 1 or modes[0] not in _POOLING:
+        raise UserError(
+            str(file), f"pooling {', '.join(modes)} is not supported", "supported: mean, cls, last token"
+        )
+    return _POOLING[modes[0]]
+
+
+_ACTIVATIONS = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU": nn.GELU}
+
+
+def _load_dense(folder: Path) -> DenseLayer:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    name = config["activation_function"].rsplit(".", 1)[-1]
+    weights_file = folder / "model.safetensors"
+    if name not in _ACTIVATIONS or not weights_file.is_file():
+        what = f"activation {name}" if name not in _ACTIVATIONS else "a dense layer without model.safetensors"
+        raise UserError(
+            str(folder),
+            f"{what} is not supported",
+            f"activations: {', '.join(_ACTIVATIONS)}; safetensors only",
+        )
+    linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
+    weights = load_file(weights_file)
+    linear.load_state_dict({key.rsplit(".", 1)[-1]: value for key, value in weights.items()})
+    return DenseLayer(linear, _ACTIVATIONS[name]())
+
+
+def save_encoder(
+    encoder: Encoder,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    backbone_state: dict[str, Tensor] | None = None,
+    card: str = "",
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Write a model folder that transformers, sentence-transformers and `load_encoder` read.
+
+    The caller writes beside and renames; this function fills `folder`, which must exist and be empty.
+
+    Args:
+        backbone_state: weights of the backbone where `encoder` does not hold them (ZeRO-3 shards).
+        card: the model card, Markdown.
+        facts: what the training was (languages, run, data), kept in ``hbt_dist.json``.
+    """
+    backbone: Any = encoder.backbone
+    state = backbone_state if backbone_state is not None else backbone.state_dict()
+    # transformers would write on rank 0 of a process group only; here whoever calls writes.
+    backbone.should_save_on_this_rank = bool
+    try:
+        backbone.save_pretrained(
+            folder, state_dict={name: value.contiguous() for name, value in state.items()}
+        )
+    finally:
+        del backbone.should_save_on_this_rank
+    limit = max(encoder.text.max_question_tokens, encoder.text.max_passage_tokens)
+    tokenizer.model_max_length = limit
+    tokenizer.save_pretrained(folder)
+    settings = {"format": 1, "text": encoder.text.model_dump(), "training": facts or {}}
+    _write_json(folder / SETTINGS_FILE, settings)
+    modules = [("", "Transformer")]
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
+    pooling = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}[encoder.text.pooling]
+    config = {f"pooling_mode_{mode}": mode == pooling for mode in ("cls_token", "mean_tokens", "lasttoken")}
+    (folder / "1_Pooling").mkdir()
+    hidden = int(backbone.config.hidden_size)
+    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden, **config})
+    modules.append(("1_Pooling", "Pooling"))
+    for layer in encoder.dense:
+        assert isinstance(layer, DenseLayer)
+        name = f"{len(modules)}_Dense"
+        _save_dense(layer, folder / name)
+        modules.append((name, "Dense"))
+    if encoder.text.normalize:
+        modules.append((f"{len(modules)}_Normalize", "Normalize"))
+        (folder / modules[-1][0]).mkdir()
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(modules)
+    ]
+    _write_json(folder / "modules.json", listed)
+    prompts = {"query": encoder.text.question_prefix, "passage": encoder.text.passage_prefix}
+    similarity = "cosine" if encoder.text.normalize else "dot"
+    _write_json(
+        folder / "config_sentence_transformers.json",
+        {
+            "__version__": {
+                package: importlib.import_module(package).__version__ for package in ("transformers", "torch")
+            },
+            "prompts": {**prompts, "document": prompts["passage"]},
+            "default_prompt_name": None,
+            "similarity_fn_name": similarity,
+        },
+    )
+    if card:
+        (folder / "README.md").write_text(card, "utf-8")
+
+
+def _save_dense(layer: DenseLayer, folder: Path) -> None:
+    folder.mkdir()
+    activation = next(name for name, kind in _ACTIVATIONS.items() if isinstance(layer.activation, kind))
+    place = "linear.Identity" if activation == "Identity" else f"activation.{activation}"
+    _write_json(
+        folder / "config.json",
+        {
+            "in_features": layer.linear.in_features,
+            "out_features": layer.linear.out_features,
+            "bias": layer.linear.bias is not None,
+            "activation_function": f"torch.nn.modules.{place}",
+        },
+    )
+    weights = layer.linear.state_dict().items()
+    state = {f"linear.{name}": value.detach().cpu().contiguous() for name, value in weights}
+    save_file(state, folder / "model.safetensors")
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,232 @@
+"""The model a run starts from: a pre-trained encoder, or a small one from scratch with its own tokenizer.
+
+Preparing is deterministic and idempotent: every node may do it for itself and gets the same files, which
+the trainer checks by comparing fingerprints over all ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from filelock import FileLock
+from pydantic import Field, model_validator
+
+from hbt_dist.common.console import note
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.settings import Settings
+from hbt_dist.models.encoder import Encoder, LoadedEncoder, TextSettings, load_encoder, save_encoder
+
+if TYPE_CHECKING:
+    from hbt_dist.data.corpus.corpus import Corpus
+
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+
+
+class ScratchSettings(Settings):
+    """A randomly initialised encoder with a tokenizer trained on the corpus."""
+
+    architecture: dict[str, Any] = Field(
+        default_factory=lambda: {
+            "model_type": "bert",
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 512,
+        },
+        description="transformers configuration: model_type and the keys of its configuration class; the "
+        "vocabulary size is filled in",
+    )
+    lowercase: bool = Field(True, description="lower-case texts; accents stay, they carry meaning")
+    vocabulary_size: int = Field(8000, ge=100, description="entries of the tokenizer trained on the corpus")
+    tokenizer_texts: int = Field(
+        200_000,
+        ge=1,
+        description="train the tokenizer on at most so many texts, spread evenly over the corpus",
+    )
+
+
+class ModelSettings(Settings):
+    """Which encoder, and how a text becomes a vector."""
+
+    name_or_path: str | None = Field(
+        None,
+        description="folder or hub name of a transformers or sentence-transformers model to start from; "
+        "none: scratch",
+    )
+    scratch: ScratchSettings | None = Field(
+        None, description="start from random weights instead; none: name_or_path"
+    )
+    text: dict[str, Any] = Field(
+        default_factory=dict,
+        description="pooling, normalize, question_prefix, passage_prefix, max_question_tokens, "
+        "max_passage_tokens; what is not given is taken from the model folder, else the default",
+    )
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with the model; off unless you trust it"
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if (self.name_or_path is None) == (self.scratch is None):
+            raise ValueError(
+                "give exactly one of name_or_path (a pre-trained model) and scratch (random weights)"
+            )
+        TextSettings(**self.text)
+        return self
+
+
+def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Path) -> LoadedEncoder:
+    """Return the encoder that the run starts from.
+
+    A scratch model is built once into `folder` (tokenizer trained on the corpus, weights drawn with
+    `seed`) and read from there afterwards; a pre-trained one is loaded from where it lies. Safe when all
+    processes of a node call it at once.
+
+    Raises:
+        UserError: the model cannot be loaded, or its architecture is impossible.
+    """
+    if settings.scratch is None:
+        assert settings.name_or_path is not None
+        loaded = load_encoder(
+            settings.name_or_path, trust_remote_code=settings.trust_remote_code, text=settings.text
+        )
+    else:
+        _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
+        loaded = load_encoder(folder)
+    check_positions(loaded)
+    return loaded
+
+
+def check_positions(loaded: LoadedEncoder) -> None:
+    """Refuse length limits above the learned positions: a longer text would fail in the middle of a run."""
+    for name, module in loaded.encoder.backbone.named_modules():
+        if not isinstance(module, torch.nn.Embedding) or name.rsplit(".", 1)[-1] not in _POSITIONS:
+            continue
+        # RoBERTa and its kin count positions from the one after padding.
+        most = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        for role in ("question", "passage"):
+            wanted = getattr(loaded.text, f"max_{role}_tokens")
+            if wanted > most:
+                raise UserError(
+                    f"model.text.max_{role}_tokens",
+                    f"is {wanted}, but {loaded.source} has positions for {most} tokens",
+                    f"set it to {most} or less",
+                )
+
+
+def _build_scratch(
+    settings: ScratchSettings, text: TextSettings, corpus: Corpus, seed: int, folder: Path
+) -> None:
+    wanted = {
+        "scratch": settings.model_dump(),
+        "text": text.model_dump(),
+        "corpus": corpus.fingerprint,
+        "seed": seed,
+    }
+    mark = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        made_from = folder / "made_from.sha256"
+        if made_from.is_file() and made_from.read_text() == mark:
+            return
+        beside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        note(f"training a tokenizer of {settings.vocabulary_size:,} entries")
+        tokenizer = train_tokenizer(settings, corpus)
+        save_encoder(_random_encoder(settings, text, len(tokenizer), seed, tokenizer), tokenizer, beside)
+        (beside / "made_from.sha256").write_text(mark)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+
+
+def _random_encoder(
+    settings: ScratchSettings, text: TextSettings, vocabulary: int, seed: int, tokenizer: Any
+) -> Encoder:
+    import transformers
+
+    architecture = dict(settings.architecture)
+    kind = str(architecture.pop("model_type", ""))
+    longest = max(text.max_question_tokens, text.max_passage_tokens)
+    architecture.setdefault("max_position_embeddings", longest + 2)  # RoBERTa-like models count from pad + 1
+    try:
+        config = transformers.AutoConfig.for_model(
+            kind, vocab_size=vocabulary, pad_token_id=tokenizer.pad_token_id, **architecture
+        )
+        random_state = torch.get_rng_state()
+        torch.manual_seed(seed)
+        try:
+            backbone = transformers.AutoModel.from_config(config, add_pooling_layer=False)
+        except TypeError:
+            torch.manual_seed(seed)
+            backbone = transformers.AutoModel.from_config(config)
+        finally:
+            torch.set_rng_state(random_state)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            "model.scratch.architecture", first, "use keys of the transformers configuration class"
+        ) from error
+    return Encoder(backbone, text)
+
+
+def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
+    """Train a byte-pair tokenizer on the corpus' questions and passages.
+
+    Text is NFKC-normalised and lower-cased if asked; accents and vowel signs stay, they carry meaning. Words
+    are split at white space and punctuation, Han characters are taken one by one, and a word's first piece
+    carries a mark. Byte-pair merges, because their trainer gives the same tokenizer every time: the ones for
+    word pieces and unigrams break ties by the order of a hash map.
+    """
+    import transformers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKC(),
+            normalizers.BertNormalizer(strip_accents=False, lowercase=settings.lowercase),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary_size,
+        special_tokens=[PAD, UNKNOWN, START, END],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_some_texts(corpus, settings.tokenizer_texts), trainer)
+    start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, cls_token=START, sep_token=END
+    )
+
+
+def _some_texts(corpus: Corpus, limit: int) -> Iterator[str]:
+    """Questions and passages of all languages, evenly spread, at most about `limit`."""
+    per_language = max(1, limit // (2 * len(corpus.languages)))
+    for language in corpus.languages:
+        yield from _spread(corpus.question_texts, language, corpus.num_examples, per_language)
+        yield from _spread(corpus.passage_texts, language, corpus.num_passages, per_language)
+
+
+def _spread(texts: Any, language: str, rows: int, wanted: int) -> Iterable[str]:
+    blocks = min(100, max(1, rows // 1000 + 1))
+    size = max(1, wanted // blocks)
+    for block in range(blocks):
+        start = block * rows // blocks
+        for text in texts(language, start, min(rows, start + size, (block + 1) * rows // blocks)):
+            if text is not None:
+                yield text

@@ -1,0 +1,46 @@
+"""Names of models that cannot be loaded, told at once and with what was probably meant."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hbt_dist.common.errors import UserError
+
+SECONDS_TO_ANSWER = 5.0
+_PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+
+
+def no_model_folder(folder: Path) -> UserError:
+    """The error about a folder without a model; a run's folder has one further down."""
+    inside = folder / "model"
+    meant = f"did you mean {inside}?" if (inside / "config.json").is_file() else ""
+    return UserError(
+        str(folder), "not a model folder: it has no config.json", meant or "give a transformers model folder"
+    )
+
+
+def check_hub_reachable(name: str) -> None:
+    """Refuse a name that only the hub can resolve if nothing answers there: its own retries take a minute.
+
+    Raises:
+        UserError: there is neither such a folder, nor a copy in the hub's cache, nor a connection.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    if constants.is_offline_mode() or any(os.environ.get(proxy) for proxy in _PROXIES):
+        return  # fails at once, or is not for us to try
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        port = address.port or (80 if address.scheme == "http" else 443)
+        socket.create_connection((address.hostname or "", port), timeout=SECONDS_TO_ANSWER).close()
+    except OSError:
+        raise UserError(
+            name,
+            f"is no folder here, and the model hub ({address.hostname}) does not answer",
+            "check the name and the connection",
+        ) from None

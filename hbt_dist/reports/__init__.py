@@ -1,0 +1,1 @@
+"""Write HTML pages and Markdown: the only room that makes them."""

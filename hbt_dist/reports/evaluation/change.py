@@ -1,0 +1,93 @@
+"""What an evaluation's report says of an older one: a sentence for the head of the page, and a section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from hbt_dist.common.numbers import p_clause, plain, signed, span
+from hbt_dist.reports.evaluation.figures import draw_gains, gains_finding
+from hbt_dist.reports.evaluation.sections import SIGNIFICANT, add_cell_changes, add_tests
+from hbt_dist.reports.pages.document import Document
+
+#: Where mAP is measured, the decisive one first.
+PLACES = {
+    "crosslingual": "across languages",
+    "monolingual": "within languages",
+    "multilingual": "in the pool of all languages",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a report says of an older evaluation."""
+
+    name: str  # of the baseline
+    baseline: dict[str, Any]  # its results.json
+    comparison: dict[str, Any]  # of `compare`, with one system
+    families: pd.DataFrame  # `group_gains` by the question language's family
+
+    @property
+    def system(self) -> str:
+        """The name under which the comparison has this evaluation."""
+        return next(iter(self.comparison["cell_gain"]))
+
+
+def change_sentence(change: Change) -> str:
+    """The change of mAP, with interval and corrected p: across languages, where the benchmark has that."""
+    tests = {row["setting"]: row for row in change.comparison["tests"] if row["metric"] == "map"}
+    rows = [(PLACES[key], tests[key]) for key in PLACES if key in tests and not tests[key]["trivial"]]
+    if not rows:
+        return f"Nothing can be tested against {change.name}: too few questions, or none that is not trivial."
+    (place, main), others = rows[0], rows[1:]
+    levels = f"{plain(main['macro_baseline'])} to {plain(main['macro_system'])}"
+    if main["p_holm"] < SIGNIFICANT:
+        told = f"mAP {place} {'rises' if main['difference'] > 0 else 'falls'} from {levels}"
+    else:
+        told = f"no change of mAP {place} is found, {levels}"
+    text = (
+        f"Against {change.name}, {told}: {signed(main['difference'])}, "
+        f"{change.comparison['confidence']:.0%} interval {span(main['low'], main['high'])}, "
+        f"{p_clause(main['p_holm'])}."
+    ).replace("95%", "95 %")
+    if others:
+        also = "; ".join(
+            f"{name} {signed(row['difference'])}, {p_clause(row['p_holm'])}" for name, row in others
+        )
+        text += f" {also[0].upper()}{also[1:]} (all p corrected for the tests made together)."
+    return text
+
+
+def add_changes(document: Document, change: Change) -> None:
+    """Tests, the difference of the pair matrices, gains by family."""
+    document.heading(f"Change against {change.name}")
+    add_tests(document, change.comparison, named=False)
+    add_cell_changes(document, change.comparison, change.system, "figures/difference.png")
+    if not len(change.families):
+        return
+    families = change.families.sort_values("gain", ascending=False, kind="stable")
+    document.table(
+        "Cross-lingual mAP by family of the question's language, gain with 95 % interval over questions",
+        ["family", "pairs", "baseline", "gain", "interval"],
+        [
+            [
+                row["group"],
+                str(row["cells"]),
+                plain(row["baseline"]),
+                signed(row["gain"]),
+                span(row["low"], row["high"]),
+            ]
+            for row in families.to_dict("records")
+        ],
+    )
+    gains = {change.system: families}
+    document.figure(
+        "figures/families.png",
+        draw_gains(gains, "gain by family of the question's language"),
+        "Gain in cross-lingual mAP by family, with 95 % intervals over questions (none under 30 questions), "
+        "not corrected for the number of families. An interval that leaves out 0, the black line, says that "
+        "the family gains or loses.",
+        f"Gain in cross-lingual mAP by family: {gains_finding(gains)}",
+    )

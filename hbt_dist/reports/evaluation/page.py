@@ -1,0 +1,357 @@
+"""The report of an evaluation: report.html and report.md in its folder, made from results.json alone.
+
+It opens with the answer: mAP beside that of a random order, or what changed against a baseline, and the
+matrix of language pairs. Means, bias, families and distances follow; settings and provenance stand at the
+end. With a baseline also tests, a difference of the matrices with the significance of every cell, gains by
+family. Takes about a second, and a few more with a baseline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hbt_dist.common.numbers import p_clause, plain
+from hbt_dist.comparison.typology import distance_effects
+from hbt_dist.data.language_facts import describe
+from hbt_dist.evaluation.metrics import METRICS, near_chance
+from hbt_dist.evaluation.read_results import rank_distance_of, read_evaluation, read_results
+from hbt_dist.evaluation.results import LANGUAGE_MEASURES
+from hbt_dist.reports.evaluation.change import PLACES, Change, add_changes, change_sentence
+from hbt_dist.reports.evaluation.facts import provenance_facts, settings_facts
+from hbt_dist.reports.evaluation.figures import (
+    PLOTTED_DISTANCES,
+    bias_finding,
+    draw_bias,
+    draw_distances,
+)
+from hbt_dist.reports.evaluation.sections import (
+    SIGNIFICANT,
+    WORDS,
+    add_distances,
+    language_matrix,
+    languages_by_family,
+    metric_title,
+    pair_heatmap,
+)
+from hbt_dist.reports.pages.document import Document
+
+STEM = "report"
+HEATMAP = "heatmap.png"
+_METRICS = ("map@20", "mrr", "recall@1", "recall@10", "ndcg@10", "accuracy")
+_SETTINGS = ("crosslingual", "monolingual", "multilingual", "one_target")
+_LANGUAGE_TITLES = ("monolingual", "asking", "answering", "multilingual", "rank distance")
+_BIAS_MEANING = {
+    "rank_distance": "worst minus best rank of a question's relevant candidates in the pool",
+    "log_rank_distance": "logarithm of worst / best rank",
+    "rank_distance_share": "rank distance as a share of the pool",
+    "max_at_r": "worst rank of a relevant candidate",
+    "complete@10": "share of questions with all relevant candidates in the first ten",
+    "language_preference_rate": "share of questions whose first relevant candidate is in their own language",
+    "language_preference_neutral": "the same if language did not matter",
+    "same_language_share@10": "own language's share of the first 10, less its share of the pool",
+    "same_language_share@100": "own language's share of the first 100, less its share of the pool",
+    "mrc": "rank correlation between a question's language versions, whole ranking",
+    "mrc@100": "the same over the first 100",
+}
+
+
+def write_report(
+    folder: str | Path, baseline: str | Path | None = None, output: str | Path | None = None
+) -> Path:
+    """Write report.html, report.md and their pictures.
+
+    Args:
+        folder: of an evaluation.
+        baseline: folder of an evaluation on the same benchmark, to compare with.
+        output: where to write; default: `folder`.
+
+    Returns:
+        the path of report.html.
+
+    Raises:
+        UserError: a folder is no evaluation, or they are of different benchmarks; or cannot be written.
+    """
+    from hbt_dist.comparison.compare import compare
+    from hbt_dist.comparison.gains import PairedRows, group_gains
+
+    results = read_results(folder)
+    change = None
+    if baseline is not None:
+        comparison = compare([[folder]], [baseline])
+        rows = PairedRows.join([read_evaluation(baseline)], [read_evaluation(folder)], "crosslingual", "map")
+        families = group_gains(rows, lambda asked, _: describe(asked).family)
+        change = Change(next(iter(comparison["folders"])), read_results(baseline), comparison, families)
+    target = Path(output if output is not None else folder)
+    report_document(results, change).write(target, STEM)
+    return target / f"{STEM}.html"
+
+
+def report_document(results: dict[str, Any], change: Change | None = None) -> Document:
+    """The report of an evaluation.
+
+    Args:
+        results: what results.json holds.
+        change: what to say of a baseline.
+    """
+    benchmark = results["benchmark"]
+    model = _model_name(results)
+    on = f"{results['provenance'].get('label') or benchmark['name']} ({benchmark['variant']})"
+    title = f"{model} on {on}" if model else on
+    levels, about = _levels(results), _about(results)
+    if change is None:
+        document = Document(title, levels, "evaluation report", about)
+    else:
+        document = Document(title, change_sentence(change), "evaluation report", f"{levels} {about}")
+    document.heading("Language pairs")
+    document.matrix(pair_heatmap(results), HEATMAP)
+    document.paragraph(
+        "Each cell searches the candidates of one language. Languages stand family by family: "
+        f"{_families(benchmark['languages'])}."
+    )
+    _means(document, results)
+    if change is not None:
+        add_changes(document, change)
+    _one_target(document, results)
+    _groups(document, results)
+    _bias(document, results, change)
+    _distances(document, results, change)
+    document.heading("Settings")
+    document.facts(settings_facts(results))
+    document.heading("Provenance")
+    facts = provenance_facts(results)
+    if change is not None:
+        facts["baseline"] = change.comparison["folders"][change.name][0]
+        facts["baseline.model"] = change.baseline["provenance"].get("model", "not recorded")
+    document.facts(facts)
+    return document
+
+
+def _model_name(results: dict[str, Any]) -> str:
+    """The last two parts of a folder or hub name, "" where it was not recorded."""
+    return "/".join(Path(str(results["provenance"].get("model", ""))).parts[-2:])
+
+
+def _levels(results: dict[str, Any]) -> str:
+    """mAP of every setting, each beside that of a random order of the candidates."""
+    chances, told = results.get("chance", {}), []
+    for setting, place in PLACES.items():
+        value = results["means"][setting]["macro"]["map"]
+        if value is None:
+            continue
+        trivial = setting == "monolingual" and results["benchmark"]["own_text_relevant"]
+        chance = chances.get(setting)
+        beside = "" if chance is None else f" (random order: {plain(chance)})"
+        if trivial:
+            beside = " (trivial)"
+        elif near_chance(value, chance):
+            beside = f" (near chance, random order: {plain(chance)})"
+        told.append(f"{plain(value)} {place}{beside}")
+    return f"mAP {', '.join(told)}."
+
+
+def _about(results: dict[str, Any]) -> str:
+    benchmark = results["benchmark"]
+    text = (
+        f"{_counted(len(benchmark['languages']), 'language')}, "
+        f"{_counted(benchmark['num_questions']['total'], 'question')}, "
+        f"{_counted(benchmark['num_candidates']['total'], 'candidate')}."
+    )
+    distance = rank_distance_of(results)
+    if distance is not None:
+        text += f" A question's best and worst relevant candidate are {distance:.1f} ranks apart on average."
+    if benchmark["own_text_relevant"]:
+        text += " Monolingual cells are trivial here: a question's own text is among its candidates."
+    return text
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _means(document: Document, results: dict[str, Any]) -> None:
+    document.heading("Means")
+    chances = results.get("chance")
+    own = [name for name in results["means"][_SETTINGS[0]]["macro"] if name not in METRICS]
+    shown = [*_METRICS, *own]
+    rows = []
+    for setting in _SETTINGS:
+        means = results["means"][setting]
+        rows.append(
+            [
+                WORDS[setting],
+                plain(means["macro"]["map"]),
+                *([] if chances is None else [plain(chances[setting])]),
+                *(plain(means["macro"][metric]) for metric in shown),
+                plain(means["micro"]["map"]),
+            ]
+        )
+    document.table(
+        "Means over languages or pairs of languages; the last column over questions",
+        [
+            "setting",
+            "mAP",
+            *([] if chances is None else ["random order"]),
+            *map(metric_title, shown),
+            "mAP (micro)",
+        ],
+        rows,
+    )
+    random_order = (
+        " Random order: the mAP of candidates in no order at all; below three times as much is near chance."
+    )
+    document.paragraph(
+        "Cross-lingual: questions of one language, candidates of another. Monolingual: both of one. "
+        "Multilingual: the pool of all languages, every translation of the answer relevant. One target: that "
+        "pool, one translation." + ("" if chances is None else random_order)
+    )
+
+
+def _one_target(document: Document, results: dict[str, Any]) -> None:
+    document.heading("One target in the pool")
+    pooled = results["one_target_matrix"]
+    gaps = [gap for row in results["pool_gap"] for gap in row if gap is not None]
+    document.paragraph(
+        "The cells of the first matrix in the pool of all languages, other translations of the answer left "
+        "out: a model that prefers a language loses here. On average "
+        f"{plain(float(np.mean(gaps)))} lower than among candidates of one language."
+    )
+    document.matrix(
+        language_matrix(
+            f"{results['benchmark']['name']}: mAP, candidates of all languages, one target",
+            pooled["languages"],
+            pooled["metrics"]["map"],
+        )
+    )
+
+
+def _families(codes: list[str]) -> str:
+    members: dict[str, list[str]] = {}
+    for code in languages_by_family(codes):
+        members.setdefault(describe(code).family, []).append(code)
+    return "; ".join(f"{family} ({', '.join(found)})" for family, found in members.items())
+
+
+def _groups(document: Document, results: dict[str, Any]) -> None:
+    document.heading("Families, scripts, languages")
+    for key, caption in (
+        ("family", "mAP by family"),
+        ("script", "mAP by script"),
+        ("seen", "mAP of languages seen and not seen in training"),
+    ):
+        groups = results["groups"][key]
+        rows = [[name, *_language_cells(row), ", ".join(row["languages"])] for name, row in groups.items()]
+        if rows:
+            document.table(caption, [key, *_LANGUAGE_TITLES, "languages"], rows)
+    kinds = results["groups"]["crosslingual"]
+    if kinds:
+        document.table(
+            "Cross-lingual mAP by kind of pair (question to candidate)",
+            ["kind", "pairs", "mAP"],
+            [[name.replace("_", " "), str(r["num_pairs"]), plain(r["map"])] for name, r in kinds.items()],
+        )
+    rows = []
+    for code in languages_by_family(results["by_language"]):
+        row = results["by_language"][code]
+        seen = {True: "yes", False: "no", None: "-"}[row["seen"]]
+        counts = [f"{row['num_questions']:,}", f"{row['num_candidates']:,}"]
+        about = [row["family"], row["script"], seen]
+        rows.append([f"{code} {row['name']}", *_language_cells(row), *counts, *about])
+    document.table(
+        "mAP by language: monolingual, across languages when asking and when answering, in the pool",
+        ["language", *_LANGUAGE_TITLES, "questions", "candidates", "family", "script", "seen"],
+        rows,
+    )
+
+
+def _language_cells(row: dict[str, Any]) -> list[str]:
+    return [plain(row[name], 1 if name == "rank_distance" else 4) for name in LANGUAGE_MEASURES]
+
+
+def _bias(document: Document, results: dict[str, Any], change: Change | None) -> None:
+    document.heading("Language bias")
+    old = None if change is None else change.baseline
+    measures = _bias_values(results)
+    if not measures:
+        document.paragraph("None can be measured: no question has relevant candidates in two languages.")
+        return
+    before = {} if old is None else _bias_values(old)
+    rows = []
+    for name, value in measures.items():
+        digits = 1 if name in ("rank_distance", "max_at_r") else 4
+        values = [plain(value, digits), *([plain(before.get(name), digits)] if old is not None else [])]
+        rows.append([metric_title(name), *values, _BIAS_MEANING[name]])
+    titles = ["measure", "mean", *(["baseline"] if old is not None else []), "what it is"]
+    document.table("Does a candidate's language decide its place?", titles, rows)
+    order = languages_by_family(results["benchmark"]["languages"])
+    picture = draw_bias(results, order, old)
+    if picture is not None:
+        extra = "" if change is None else f"; filled: this evaluation, hollow: {change.name}"
+        document.figure(
+            "figures/bias.png",
+            picture,
+            f"Language bias by question language; black bars: neutral{extra}",
+            f"Language bias by question language: {bias_finding(results, order, old)}",
+        )
+
+
+def _bias_values(results: dict[str, Any]) -> dict[str, float | None]:
+    found = {name: entry["macro"] for name, entry in results["bias"].items()}
+    consistency = results["ranking_consistency"] or {}
+    return found | {name: consistency[name] for name in ("mrc", "mrc@100") if name in consistency}
+
+
+def _distances(document: Document, results: dict[str, Any], change: Change | None) -> None:
+    document.heading("Distance of languages")
+    codes = results["pair_matrix"]["languages"]
+    cells = np.array(results["pair_matrix"]["metrics"]["map"], np.float64)
+    picture = draw_distances(cells, codes, "mAP")
+    if picture is None:
+        document.paragraph(
+            "There is one language only."
+            if len(codes) == 1
+            else "It plays no part: no question has a relevant candidate in another language."
+        )
+        return
+    lines = [
+        _distance_line(asdict(effect))
+        for effect in distance_effects(cells, codes, PLOTTED_DISTANCES, mixed=False)
+    ]
+    document.items(lines)
+    document.figure(
+        "figures/distance.png",
+        picture,
+        "mAP of every pair of two languages against their distance",
+        f"Scatter of cross-lingual mAP against distance. {'. '.join(lines)}",
+    )
+    if change is None:
+        return
+    gain = np.array(change.comparison["cell_gain"][change.system], np.float64)
+    moved = draw_distances(gain, codes, "change in mAP")
+    add_distances(document, change.comparison)
+    if moved is not None:
+        found = change.comparison["typology"][change.system]["distances"]
+        told = [
+            _distance_line(effect, "the change") for effect in found if effect["source"] in PLOTTED_DISTANCES
+        ]
+        document.figure(
+            "figures/distance_gain.png",
+            moved,
+            f"Change in mAP against {change.name} and the distance of the languages",
+            f"Scatter of the change in cross-lingual mAP against distance. {'. '.join(told)}",
+        )
+
+
+def _distance_line(effect: dict[str, Any], what: str = "mAP") -> str:
+    """How a figure goes with a distance; `effect` is a `DistanceEffect` as a dictionary."""
+    if not effect["num_permutations"]:
+        return f"{effect['source']}: {effect['verdict']}"
+    chance = "" if effect["p_holm"] < SIGNIFICANT else ", which may be chance"
+    return (
+        f"{effect['source']}: {what} {'rises' if effect['slope'] > 0 else 'falls'} by "
+        f"{plain(abs(effect['slope']), 3)} per unit of distance{chance} ({p_clause(effect['p_holm'])}, "
+        f"{len(effect['languages'])} languages, own means taken out)"
+    )

@@ -1,0 +1,181 @@
+"""A report as blocks, rendered as Markdown and as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.reports.pages import html
+from hbt_dist.reports.pages.figures import DPI
+from hbt_dist.reports.pages.matrix import Matrix
+
+_CSS_DPI = 96
+
+
+class Document:
+    """Blocks in order, each kept in both forms; nothing is written before `write`.
+
+    Args:
+        title: of the page.
+        summary: what there is to know in one sentence or two; it stands out.
+        kind: of report, in the browser's title.
+        about: what else a reader wants to know at first, below the summary.
+    """
+
+    def __init__(self, title: str, summary: str, kind: str, about: str = "") -> None:
+        self.title, self.summary, self.kind, self.about = title, summary, kind, about
+        self.files: dict[str, bytes] = {}
+        self._markdown: list[str] = []
+        self._sections: list[tuple[str, list[str]]] = []
+
+    def heading(self, text: str, level: int = 2) -> None:
+        """A heading; level 2 begins a section, and is listed at the head of the page."""
+        self._markdown.append(f"{'#' * level} {_plain(text)}")
+        if level == 2:
+            self._sections.append((text, []))
+        else:
+            self._html(f"<h{level}>{escape(text)}</h{level}>")
+
+    def paragraph(self, text: str, *, lead: str = "") -> None:
+        """A paragraph of plain text, behind a few words that stand out."""
+        self._both(
+            f"**{_plain(lead)}** {_plain(text)}" if lead else _plain(text),
+            f"<p>{f'<strong>{escape(lead)}</strong> ' if lead else ''}{escape(text)}</p>",
+        )
+
+    def items(self, texts: Sequence[str]) -> None:
+        """A list."""
+        listed = "".join(f"<li>{escape(text)}</li>" for text in texts)
+        self._both("\n".join(f"* {_plain(text)}" for text in texts), f"<ul>{listed}</ul>")
+
+    def facts(self, items: Mapping[str, object]) -> None:
+        """Names and values."""
+        lines = _markdown_table(["", ""], [[key, str(value)] for key, value in items.items()], aligned=False)
+        self._both(lines, html.facts(items))
+
+    @contextmanager
+    def details(self, title: str) -> Iterator[None]:
+        """What is added inside is folded away until a reader opens it; in print it is open.
+
+        GitHub's Markdown knows the same element, so both forms fold.
+        """
+        self._both(
+            f"<details>\n<summary>{_plain(title)}</summary>",
+            f"<details><summary>{escape(title)}</summary>",
+        )
+        yield
+        self._both("</details>", "</details>")
+
+    def table(self, caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; the first column names the row. The caption is the only one of its kind."""
+        self._both(
+            f"{_plain(caption)}\n\n{_markdown_table(columns, rows)}", html.text_table(caption, columns, rows)
+        )
+
+    def figure(self, file: str, content: bytes, caption: str, description: str) -> None:
+        """A PNG.
+
+        Args:
+            file: its path below the report's folder.
+            content: of the PNG.
+            caption: below it.
+            description: the words that stand for it where it cannot be seen.
+        """
+        self.files[file] = content
+        width, height = (round(pixels * _CSS_DPI / DPI) for pixels in struct.unpack(">II", content[16:24]))
+        data = base64.b64encode(content).decode()
+        self._both(
+            f"![{_plain(description)}]({file})\n\n*{_plain(caption)}*",
+            f'<figure><img alt="{escape(description)}" width="{width}" height="{height}" '
+            f'src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>',
+        )
+
+    def matrix(self, matrix: Matrix, file: str | None = None, *, numbers: bool = True) -> None:
+        """A matrix: a shaded table on the page; a picture, numbers or both in Markdown.
+
+        Args:
+            file: path of the picture below the report's folder.
+            numbers: whether Markdown has the numbers.
+        """
+        markdown = []
+        if file is not None:
+            self.files[file] = matrix.picture("change in mAP" if matrix.difference else "mAP")
+            markdown.append(f"![{_plain(f'{matrix.caption}: {matrix.finding}')}]({file})")
+        if numbers:
+            markdown.append(
+                f"{_plain(matrix.caption)}\n\n{_markdown_table(['', *matrix.languages], matrix.rows())}"
+            )
+        self._both("\n\n".join(markdown), matrix.html())
+
+    def _both(self, markdown: str, text: str) -> None:
+        self._markdown.append(markdown)
+        self._html(text)
+
+    def _html(self, text: str) -> None:
+        if not self._sections:
+            raise ValueError("a block stands in a section: begin with a heading of level 2")
+        self._sections[-1][1].append(text)
+
+    def markdown(self) -> str:
+        """The whole report as Markdown; pictures are files beside it."""
+        head = [f"# {_plain(self.title)}", *(_plain(text) for text in (self.summary, self.about) if text)]
+        return "\n\n".join([*head, *self._markdown]) + "\n"
+
+    def page(self) -> str:
+        """The whole report as one HTML file that needs no other."""
+        names = [re.sub("[^a-z0-9]+", "-", name.lower()) for name, _ in self._sections]
+        keys = [f"{i}-{name}" for i, name in enumerate(names, 1)]
+        links = "".join(
+            f'<li><a href="#h-{key}">{escape(name)}</a></li>'
+            for key, (name, _) in zip(keys, self._sections, strict=True)
+        )
+        about = f"<p>{escape(self.about)}</p>\n" if self.about else ""
+        header = (
+            f'<p class="lead">{escape(self.summary)}</p>\n{about}'
+            f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
+        )
+        main = "".join(
+            html.section(key, name, "\n".join(blocks))
+            for key, (name, blocks) in zip(keys, self._sections, strict=True)
+        )
+        return html.page(self.title, main, kind=self.kind, header=header)
+
+    def write(self, folder: Path, stem: str) -> None:
+        """Write pictures, STEM.md and STEM.html, each in one step.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        texts = {f"{stem}.md": self.markdown().encode(), f"{stem}.html": self.page().encode()}
+        try:
+            for name, content in {**self.files, **texts}.items():
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                beside = path.with_name(f".{path.name}.part")
+                beside.write_bytes(content)
+                os.replace(beside, path)
+        except OSError as error:
+            raise UserError(
+                str(folder), f"cannot be written: {error.strerror}", "name a folder you can write"
+            ) from error
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, aligned: bool = True) -> str:
+    """The first column and columns of words to the left, numbers to the right."""
+    right = [aligned and html.is_numeric([row[i] for row in rows]) for i in range(1, len(columns))]
+    lines = [columns, ["---", *("---:" if one else "---" for one in right)], *rows]
+    return "\n".join(
+        f"| {' | '.join(_plain(cell).replace('|', '&#124;') for cell in row)} |" for row in lines
+    )
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown does not take for HTML, in one line; ``p < .05`` and ``<.001`` stay as they are."""
+    return " ".join(re.sub("<(?=[A-Za-z/!?])", "&lt;", text.replace("&", "&amp;")).split())

@@ -1,0 +1,188 @@
+"""A matrix of languages by languages, as a shaded table, as a Markdown table, as a picture.
+
+Colours are `cividis` for values between 0 and 1, and orange - white - blue for differences: both are told
+apart with any kind of colour blindness. Every cell carries its number in the one of black and white that
+contrasts more with its colour (at least 4.58 to 1), so the matrix also works in print.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from math import isnan
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
+from numpy.typing import NDArray
+
+from hbt_dist.common.numbers import plain, signed
+from hbt_dist.reports.pages.figures import BLUE, VERMILLION, new_figure, png
+from hbt_dist.reports.pages.html import table
+
+AXES = "Rows: question language; columns: candidate language"
+_DIFFERENCE = LinearSegmentedColormap.from_list("difference", (VERMILLION, "#FFFFFF", BLUE))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """(L, L) values, rows question languages, columns candidate languages; NaN where there is none.
+
+    Args:
+        caption: title of the matrix, unique on its page.
+        languages: L codes.
+        values: mAP or its change.
+        difference: colours around zero, numbers with a sign.
+        marks: (L, L) cells that get a star.
+        groups: a name per language; lines are drawn where it changes.
+        names: a language's name for people, by code.
+    """
+
+    caption: str
+    languages: tuple[str, ...]
+    values: NDArray[np.float64]
+    difference: bool = False
+    marks: NDArray[np.bool_] | None = None
+    groups: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def text(self, i: int, j: int) -> str:
+        """A cell as text: `.705`, `+.052*`, or `-`."""
+        value = float(self.values[i, j])
+        if isnan(value):
+            return "-"
+        digits = f"{value:+.3f}" if self.difference else f"{value:.3f}"
+        star = "*" if self.marks is not None and self.marks[i, j] else ""
+        return digits.replace("0.", ".", 1) + star
+
+    @cached_property
+    def bounds(self) -> tuple[float, float]:
+        """Values of the scale's ends."""
+        if not self.difference:
+            return 0.0, 1.0
+        known = np.abs(self.values[~np.isnan(self.values)])
+        most = max(float(known.max()), 1e-3) if len(known) else 1.0
+        return -most, most
+
+    @property
+    def scale(self) -> Colormap:
+        """Colours from the lowest to the highest value."""
+        found: Colormap = _DIFFERENCE if self.difference else matplotlib.colormaps["cividis"]
+        return found
+
+    @cached_property
+    def colours(self) -> list[list[tuple[str, str]]]:
+        """Background and ink of every cell."""
+        low, high = self.bounds
+        grounds = self.scale((self.values - low) / (high - low))[..., :3]
+        grounds[np.isnan(self.values)] = 1.0
+        return [
+            [(to_hex(ground), "#ffffff" if _luminance(ground) < 0.179 else "#000000") for ground in row]
+            for row in grounds
+        ]
+
+    def begins(self, i: int) -> bool:
+        """Whether a group begins with a language."""
+        return bool(self.groups) and i > 0 and self.groups[i] != self.groups[i - 1]
+
+    @property
+    def finding(self) -> str:
+        """What a reader would see in it, in words: its level and its extremes."""
+        known = self.values[~np.isnan(self.values)]
+        if not len(known):
+            return "no values"
+        ends = [self._at(int(place(self.values))) for place in (np.nanargmax, np.nanargmin)]
+        if self.difference:
+            counts = f"{np.sum(known > 0)} of {len(known)} cells higher, {np.sum(known < 0)} lower"
+            return f"{counts}; from {ends[1]} to {ends[0]}"
+        same = np.diagonal(self.values)
+        other = self.values[~np.eye(len(self.values), dtype=bool)]
+        told = [
+            f"mean {plain(float(np.nanmean(part)), 3)} {words}"
+            for part, words in ((same, "within languages"), (other, "across"))
+            if not np.isnan(part).all()
+        ]
+        return f"{', '.join(told)}; from {ends[1]} to {ends[0]}"
+
+    def _at(self, cell: int) -> str:
+        i, j = divmod(cell, len(self.languages))
+        return f"{self.text(i, j).rstrip('*')} ({self.languages[i]} to {self.languages[j]})"
+
+    def html(self) -> str:
+        """A table whose cells are shaded; head cells tell the language's name and group."""
+        rows = []
+        for i, _ in enumerate(self.languages):
+            cells = [self._head(i, "row")]
+            for j, _ in enumerate(self.languages):
+                ground, ink = self.colours[i][j]
+                kind = " ".join(name for name, holds in self._kinds(i, j) if holds)
+                cells.append(
+                    f'<td class="{kind}" style="background:{ground};color:{ink}">{self.text(i, j)}</td>'
+                )
+            rows.append(cells)
+        heads = ["<td></td>", *(self._head(j, "col") for j in range(len(self.languages)))]
+        low, high = (signed(end, 2) if self.difference else f"{end:.0f}" for end in self.bounds)
+        steps = ",".join(to_hex(self.scale(k / 8)) for k in range(9))
+        note = (
+            f'<p class="scale" aria-hidden="true">{low}'
+            f'<span style="background:linear-gradient(90deg,{steps})"></span>{high}</p>'
+        )
+        caption = f"{self.caption}. {AXES}"
+        longest = max(len(self.text(i, j)) for i in range(len(rows)) for j in range(len(rows)))
+        size = f"--columns:{len(rows) + 1};--characters:{longest}"  # by which print makes it fit the paper
+        return table(caption, heads, rows, attributes=f'class="matrix" style="{size}"', note=note)
+
+    def _kinds(self, i: int, j: int) -> tuple[tuple[str, bool], ...]:
+        return ("n", True), ("d", i == j), ("top", self.begins(i)), ("left", self.begins(j))
+
+    def _head(self, i: int, scope: str) -> str:
+        about = " ".join((*self.names[i : i + 1], *(f"({one})" for one in self.groups[i : i + 1])))
+        title = f' title="{escape(about)}"' if about else ""
+        edge = (' class="top"' if scope == "row" else ' class="left"') if self.begins(i) else ""
+        return f'<th scope="{scope}"{edge}{title}>{escape(self.languages[i])}</th>'
+
+    def rows(self) -> list[list[str]]:
+        """Language and cells of each row."""
+        size = range(len(self.languages))
+        return [[self.languages[i], *(self.text(i, j) for j in size)] for i in size]
+
+    def picture(self, label: str = "mAP") -> bytes:
+        """A PNG that stays readable from 2 to about 30 languages."""
+        size = len(self.languages)
+        side = max(4.0, 0.52 * size + 1.8)
+        figure = new_figure(side + 1.1, side)
+        axes = figure.add_subplot()
+        low, high = self.bounds
+        image = axes.imshow(self.values, cmap=self.scale, vmin=low, vmax=high)
+        axes.set_xticks(range(size), self.languages)
+        axes.set_yticks(range(size), self.languages)
+        axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+        axes.set_xlabel("candidate language")
+        axes.set_ylabel("question language")
+        axes.set_title(self.caption, fontsize=10, parse_math=False)
+        edge = "#444444" if self.difference else "white"
+        for i in range(size):
+            if self.begins(i):
+                axes.axhline(i - 0.5, color=edge, linewidth=1.2)
+                axes.axvline(i - 0.5, color=edge, linewidth=1.2)
+            for j in range(size):
+                axes.text(
+                    j,
+                    i,
+                    "" if isnan(self.values[i, j]) else self.text(i, j),
+                    ha="center",
+                    va="center",
+                    fontsize=10 if size <= 6 else 7.5,
+                    color=self.colours[i][j][1],
+                    fontweight="bold" if i == j else "normal",
+                    in_layout=False,  # they stay inside the axes; measuring each takes most of the time
+                )
+        figure.colorbar(image, ax=axes, shrink=0.8).set_label(label)
+        return png(figure)
+
+
+def _luminance(colour: NDArray[np.float64]) -> float:
+    """Relative luminance (WCAG 2) of red, green, blue in 0..1."""
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))

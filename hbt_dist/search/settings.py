@@ -1,0 +1,254 @@
+"""The search file: a base run, the space over its keys, how points are drawn, and what they are judged by.
+
+name: alpha
+output_dir: searches/alpha
+run: quickstart
+space: {batches.alpha: {range: [0, 1, 0.1]}}
+seeds: [0, 1, 2]
+benchmark: {name: sample, variant: dev}
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from hbt_dist.batching.settings import KINDS
+from hbt_dist.config.settings import Settings
+from hbt_dist.config.user_functions import is_own
+from hbt_dist.data.settings import check_labels
+from hbt_dist.run_file import BenchmarkSettings
+
+Direction = Literal["max", "min"]
+
+#: What a trial reports, and which way is better.
+OBJECTIVES: dict[str, Direction] = {
+    "monolingual": "max",
+    "crosslingual": "max",
+    "multilingual": "max",
+    "rank_distance": "min",
+}
+Objective = Literal["monolingual", "crosslingual", "multilingual", "rank_distance"]
+_MOST_GRID_POINTS = 10_000
+
+
+class Dimension(Settings):
+    """The values of one key; exactly one of the forms."""
+
+    choice: list[Any] | None = Field(
+        None, min_length=1, description="a list of any values, schedules included; none: another form"
+    )
+    range: tuple[float, float, float] | None = Field(
+        None, description="first, last, step: evenly spaced numbers, the last included; none: another form"
+    )
+    uniform: tuple[float, float] | None = Field(
+        None, description="lowest, highest; any number between; none: another form"
+    )
+    log_uniform: tuple[float, float] | None = Field(
+        None, description="lowest, highest, above 0; uniform in the logarithm; none: another form"
+    )
+    integer: tuple[int, int] | None = Field(
+        None, description="lowest, highest, both included; none: another form"
+    )
+    simplex: list[str] | None = Field(
+        None,
+        min_length=2,
+        description="shares of these batch kinds, uniform over all mixtures; belongs to batches.mixture; "
+        "none: another form",
+    )
+    simplex_step: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="with simplex and a grid: distance of the shares, such as 0.25; none: continuous",
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Dimension:
+        forms = [name for name in FORMS if getattr(self, name) is not None]
+        if len(forms) != 1:
+            raise ValueError(f"give one of {', '.join(FORMS)}; found {', '.join(forms) or 'none'}")
+        for name in ("uniform", "log_uniform", "integer"):
+            bounds = getattr(self, name)
+            if bounds is not None and not bounds[0] < bounds[1]:
+                raise ValueError(f"{name}: the lowest value {bounds[0]} is not below the highest {bounds[1]}")
+        if self.log_uniform is not None and self.log_uniform[0] <= 0:
+            raise ValueError(f"log_uniform: the lowest value must be above 0, found {self.log_uniform[0]}")
+        if self.range is not None:
+            first, last, step = self.range
+            if step <= 0 or last < first:
+                raise ValueError(
+                    f"range is [first, last, step] with first <= last, step > 0; found {self.range}"
+                )
+        if self.simplex is not None:
+            unknown = [kind for kind in self.simplex if kind not in KINDS and not is_own(kind)]
+            if unknown or len(set(self.simplex)) < len(self.simplex):
+                raise ValueError(f"simplex names each of its batch kinds once: {', '.join(KINDS)}")
+        elif self.simplex_step is not None:
+            raise ValueError("simplex_step belongs to simplex")
+        return self
+
+    def values(self) -> list[Any] | None:
+        """All values of a finite dimension in order; none if it is continuous."""
+        if self.choice is not None:
+            return list(self.choice)
+        if self.range is not None:
+            first, last, step = self.range
+            count = int((last - first) / step + 1e-9) + 1
+            return [round(first + i * step, 12) for i in range(count)]
+        if self.integer is not None:
+            return list(range(self.integer[0], self.integer[1] + 1))
+        if self.simplex is not None and self.simplex_step is not None:
+            parts = round(1 / self.simplex_step)
+            counts = itertools.product(range(parts + 1), repeat=len(self.simplex))
+            return [
+                {kind: count / parts for kind, count in zip(self.simplex, one, strict=True) if count}
+                for one in counts
+                if sum(one) == parts
+            ]
+        return None
+
+    def corners(self) -> list[Any]:
+        """Values with which the space is tried before the first trial: all of a finite one, else the ends."""
+        values = self.values()
+        if values is not None:
+            return values
+        if self.simplex is not None:
+            return [dict.fromkeys(self.simplex, 1 / len(self.simplex))]
+        return list(self.uniform or self.log_uniform or ())
+
+    def describe(self) -> str:
+        """The dimension in one short phrase."""
+        name = next(name for name in FORMS if getattr(self, name) is not None)
+        return f"{name} {getattr(self, name)}"
+
+
+FORMS = ("choice", "range", "uniform", "log_uniform", "integer", "simplex")
+
+
+class SamplerSettings(Settings):
+    """Which points of the space are tried."""
+
+    kind: Literal["grid", "random", "optuna"] = Field(
+        "grid",
+        description="grid: every combination; random: independent draws; optuna: draws that learn from the "
+        "finished points (multi-objective TPE)",
+    )
+    points: int | None = Field(
+        None, ge=1, description="how many points; needed for random and optuna, none for grid, which has all"
+    )
+    seed: int = Field(0, ge=0, description="seed of the draws (random, optuna)")
+    startup_points: int = Field(10, ge=1, description="optuna: random points before it begins to learn")
+    weights: dict[Objective, float] | None = Field(
+        None,
+        description="optuna: maximise one weighted sum of the objectives instead of all at once; "
+        "rank_distance takes a negative weight; none: all at once",
+    )
+
+    @model_validator(mode="after")
+    def _points_where_needed(self) -> SamplerSettings:
+        if (self.points is None) != (self.kind == "grid"):
+            raise ValueError("points is given for random and optuna, and not for grid")
+        if self.weights is not None and self.kind != "optuna":
+            raise ValueError("weights belong to kind: optuna")
+        return self
+
+
+class EarlyStopping(Settings):
+    """Stop bad trials early (asynchronous successive halving, arXiv 1810.05934)."""
+
+    metric: Objective = Field("multilingual", description="what trials are compared by at equal steps")
+    first_step: int = Field(
+        ge=1, description="no trial stops before this step; comparisons happen at evaluated checkpoints"
+    )
+    reduction: float = Field(3, gt=1, description="about 1 of so many trials goes on at each comparison")
+
+
+class SearchFile(Settings):
+    """One search."""
+
+    name: str = Field(description="name of the search in reports", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    output_dir: str = Field(description="folder of the search; on a cluster it must be shared by all nodes")
+    run: str = Field(description="base run file, or the name of one that comes with the package")
+    overrides: list[str] = Field([], description="KEY=VALUE, applied to the base run for every trial")
+    space: dict[str, Dimension] = Field(min_length=1, description="dotted key of the run file -> its values")
+    seeds: list[int] = Field([0], min_length=1, description="every point is trained once with each seed")
+    sampler: SamplerSettings = Field(default_factory=SamplerSettings, description="which points are tried")
+    objectives: list[Objective] = Field(
+        ["monolingual", "crosslingual", "multilingual", "rank_distance"],
+        min_length=1,
+        description="what the points are judged by",
+    )
+    benchmark: BenchmarkSettings = Field(description="development benchmark that trials are measured on")
+    test_benchmarks: tuple[BenchmarkSettings, ...] = Field(
+        (),
+        description="benchmarks that the winner will be measured on, besides those of the base run; a "
+        "development benchmark that shares questions with one of them is refused",
+    )
+    evaluate_checkpoints: bool = Field(
+        True, description="measure every checkpoint of a trial, not only the trained model"
+    )
+    early_stopping: EarlyStopping | None = Field(None, description="none: every trial runs to its end")
+    max_concurrent: int | None = Field(
+        None, ge=1, description="trials at one time; by default as many as the cluster holds"
+    )
+    trial_resources: dict[str, float] = Field(
+        {"CPU": 1},
+        description="what Ray reserves for the process that drives a trial and measures its checkpoints, "
+        "besides the workers; without a share of a GPU it measures on the CPU; a custom resource keeps it on "
+        "the nodes that have it",
+    )
+    warm_start: list[str] = Field([], description="folders of earlier searches that optuna learns from")
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        ["tensorboard"],
+        description="where figures go besides the folder; wandb and mlflow must be installed",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchFile:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each seed once, found {self.seeds}")
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives: each once, found {self.objectives}")
+        if self.warm_start and self.sampler.kind != "optuna":
+            raise ValueError("warm_start: only optuna learns from earlier searches")
+        if self.early_stopping is not None and not self.evaluate_checkpoints:
+            raise ValueError("early_stopping needs evaluate_checkpoints: true")
+        if self.early_stopping is not None and self.early_stopping.metric not in self.objectives:
+            raise ValueError(f"early_stopping: {self.early_stopping.metric} is none of the objectives")
+        check_labels(benchmark=self.benchmark, test_benchmarks=self.test_benchmarks)
+        if any(resource <= 0 for resource in self.trial_resources.values()) or not self.trial_resources:
+            raise ValueError("trial_resources: a positive amount of at least one resource")
+        return self
+
+    @model_validator(mode="after")
+    def _space_is_sound(self) -> SearchFile:
+        for key, dimension in self.space.items():
+            if (dimension.simplex is not None) != (key == "batches.mixture" and dimension.choice is None):
+                raise ValueError(
+                    f"space: {key} cannot be {dimension.describe()}; simplex is for batches.mixture"
+                )
+        if {"batches.alpha", "batches.mixture"} <= set(self.space):
+            raise ValueError("space: batches.alpha and batches.mixture are two ways of one choice")
+        if "seed" in self.space or "output_dir" in self.space:
+            raise ValueError("space: 'seed' belongs into seeds, and output_dir is set for each trial")
+        if self.sampler.kind == "grid":
+            listed = {key: dimension.values() for key, dimension in self.space.items()}
+            endless = [key for key, values in listed.items() if values is None]
+            if endless:
+                raise ValueError(
+                    f"sampler: a grid needs listed values; {endless[0]} is continuous (use range or choice)"
+                )
+            count = self.num_points()
+            if count > _MOST_GRID_POINTS:
+                raise ValueError(f"sampler: the grid has {count:,} points, more than {_MOST_GRID_POINTS:,}")
+        return self
+
+    def num_points(self) -> int:
+        """Points of the whole search: those asked for, or all of the grid."""
+        if self.sampler.points is not None:
+            return self.sampler.points
+        return math.prod(len(dimension.values() or []) for dimension in self.space.values())

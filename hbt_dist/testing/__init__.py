@@ -1,0 +1,1 @@
+"""Inject faults and check batch plans; used by tests and benchmarks."""

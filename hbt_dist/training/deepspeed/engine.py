@@ -1,0 +1,367 @@
+"""Two engines behind one small interface: DeepSpeed (ZeRO 0 to 3, offload) and plain PyTorch.
+
+    engine = build_engine(encoder, optimizer=..., total_steps=..., world=world, deepspeed=DeepSpeedSettings())
+    result = contrastive_step(engine, local_batch, loss, step, world)
+    norm = engine.step(step_index)
+
+Several backward passes per optimizer step are where ZeRO goes silently wrong: with plain `engine.backward`
+per chunk, ZeRO-1 and ZeRO-2 keep the gradient of a part of the chunks only. `DeepSpeedEngine.accumulate`
+takes one of two ways that are exact:
+
+* coalesce: chunks add up in the parameters' own `.grad`, one reduction at the end. Full gradients are held
+  by every rank meanwhile: 4 bytes per parameter in float32.
+* boundary: every chunk but the last is marked as no boundary. ZeRO-2 and 3 then reduce after every chunk:
+  less memory, as many reductions as chunks. ZeRO-0 and 1 reduce once.
+
+Both average over ranks. tests/training/test_engine.py compares them with one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive.settings import LossSettings
+from hbt_dist.contrastive.world import World
+from hbt_dist.training.deepspeed.partition import partition
+from hbt_dist.training.deepspeed.settings import (
+    DeepSpeedSettings,
+    load_deepspeed_config,
+    uses_low_precision,
+)
+from hbt_dist.training.deepspeed.setup import groups_time_out_like_the_first, prepare_deepspeed
+from hbt_dist.training.memory import free_bytes
+from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
+
+Reduction = Literal["auto", "coalesce", "boundary"]
+
+
+class LearnedTemperature(nn.Module):
+    """log(1 / temperature), a parameter of one element: DeepSpeed fails on parameters without dimensions."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(-torch.log(torch.tensor([temperature])))
+
+    def forward(self) -> Tensor:
+        """(1,), a copy: under ZeRO-3 the parameter itself is only there during this call."""
+        return self.log_scale.clone()
+
+
+class TrainedModel(nn.Module):
+    """The encoder and what else is trained with it; the module an engine wraps."""
+
+    def __init__(self, encoder: nn.Module, loss: LossSettings | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        learned = loss is not None and loss.learn_temperature
+        self.temperature = LearnedTemperature(loss.temperature) if loss is not None and learned else None
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
+        embeddings = self.encoder(input_ids, attention_mask)
+        return embeddings, None if self.temperature is None else self.temperature()
+
+
+class Engine:
+    """What the trainer and the contrastive step need of a model in training."""
+
+    model: TrainedModel
+    world: World
+    zero_stage: int
+    scales_loss = False  # fp16: an overflow skips a step and is no error
+    low_precision = False  # bf16 or fp16 somewhere
+
+    def __init__(self, optimizer_settings: OptimizerSettings, total_steps: int) -> None:
+        self._settings = optimizer_settings
+        self._total_steps = total_steps
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
+        raise NotImplementedError
+
+    def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
+        """Call each, backpropagate what it returns, and average the summed gradient over ranks.
+
+        Every rank must pass the same number.
+        """
+        raise NotImplementedError
+
+    def step(self, index: int) -> float:
+        """Clip, move the parameters with the learning rate of step `index`, clear the gradient.
+
+        Returns:
+            the norm of the gradient before clipping, the same on every rank; not finite if the gradient was
+            not, and then the parameters may not be used any more.
+        """
+        raise NotImplementedError
+
+    def learning_rate(self, index: int) -> float:
+        """The learning rate of step `index`."""
+        return learning_rate(index, self._total_steps, self._settings)
+
+    @property
+    def replay_tolerance(self) -> float:
+        """How far two forwards of the same rows may lie apart, for other kernels may run without a graph."""
+        return 0.05 if self.low_precision else 1e-3
+
+    def _built(self, model: TrainedModel) -> torch.optim.AdamW:
+        """The optimizer; remembers the highest learning rate of each of its groups."""
+        optimizer = build_optimizer(model, self._settings)
+        self._highest: list[float] = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
+
+    def train(self) -> None:
+        """Dropout on."""
+        self.model.train()
+
+    def eval(self) -> None:
+        """Dropout off."""
+        self.model.eval()
+
+    def _set_learning_rate(self, optimizer: Any, index: int) -> None:
+        """By the groups' order: a loaded checkpoint brings the groups' other entries with it."""
+        for group, highest in zip(optimizer.param_groups, self._highest, strict=True):
+            group["lr"] = learning_rate(index, self._total_steps, self._settings, highest)
+
+
+class PlainEngine(Engine):
+    """PyTorch alone: every rank holds everything; one all-reduce of the gradient after the last chunk.
+
+    The reference that the DeepSpeed engine is compared with, and the way to train where DeepSpeed is absent.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        *,
+        optimizer: OptimizerSettings,
+        total_steps: int,
+        world: World,
+        precision: Literal["fp32", "bf16_autocast"] = "fp32",
+    ) -> None:
+        super().__init__(optimizer, total_steps)
+        self.model = model.to(world.device)
+        self.world = world
+        self.zero_stage = 0
+        self.optimizer = self._built(model)
+        self._clipping = 1.0 if optimizer.gradient_clipping is None else optimizer.gradient_clipping
+        self._autocast = self.low_precision = precision == "bf16_autocast"
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if world.size > 1:
+            for tensor in [*model.parameters(), *model.buffers()]:
+                dist.broadcast(tensor.detach(), group_src=0, group=world.group)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(n, T) token ids and mask -> (n, D) embeddings and the learned log(1 / temperature), if any."""
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self._autocast):
+            return cast("tuple[Tensor, Tensor | None]", self.model(input_ids, attention_mask))
+
+    def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
+        """Backpropagate each, then average the sum over ranks in one all-reduce."""
+        for surrogate in surrogates:
+            surrogate().backward()
+        if self.world.size == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat, group=self.world.group)
+        flat /= self.world.size
+        start = 0
+        for parameter in self._parameters:
+            parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()
+
+    def step(self, index: int) -> float:
+        """Clip, set the learning rate of step ``index``, update; returns the norm, infinite if skipped."""
+        limit = self._clipping if self._clipping > 0 else float("inf")
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        self._set_learning_rate(self.optimizer, index)
+        if norm < float("inf"):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+class DeepSpeedEngine(Engine):
+    """A `deepspeed` engine whose several backward passes per step are exact.
+
+    Attributes:
+        deepspeed: DeepSpeed's own engine, for checkpoints.
+        reduction: how chunks add up, ``coalesce`` or ``boundary``.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        config: dict[str, Any],
+        *,
+        optimizer: OptimizerSettings,
+        total_steps: int,
+        world: World,
+        reduction: Reduction = "auto",
+    ) -> None:
+        super().__init__(optimizer, total_steps)
+        import deepspeed
+
+        self.world = world
+        self.config = config
+        self.zero_stage = config["zero_optimization"].get("stage", 0)
+        built = self._built(model)  # while parameters have their shapes
+        with groups_time_out_like_the_first(world.device):
+            if self.zero_stage == 3:
+                partition(model, config, world.device)
+            self.deepspeed, *_ = deepspeed.initialize(
+                model=model,
+                optimizer=built,
+                config=config,
+                dist_init_required=False,
+            )
+        self.model = model
+        self.scales_loss = bool(config.get("fp16", {}).get("enabled"))
+        self.low_precision = uses_low_precision(config)
+        self.reduction = self._choose(reduction)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(n, T) token ids and mask -> (n, D) embeddings and the learned log(1 / temperature), if any."""
+        return cast("tuple[Tensor, Tensor | None]", self.deepspeed(input_ids, attention_mask))
+
+    def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
+        """Backpropagate each; reduce once at the end, or at every one of them."""
+        coalesce = self.reduction == "coalesce" and len(surrogates) > 1
+        with self.deepspeed.coalesce_grad_reduction() if coalesce else self._boundaries():
+            for number, surrogate in enumerate(surrogates, start=1):
+                if not coalesce:
+                    # Before the forward, which already reads it.
+                    self.deepspeed.set_gradient_accumulation_boundary(number == len(surrogates))
+                self.deepspeed.backward(surrogate())
+
+    @contextlib.contextmanager
+    def _boundaries(self) -> Iterator[None]:
+        """Leave no flag behind: DeepSpeed keeps the last one, also after an error."""
+        try:
+            yield
+        finally:
+            self.deepspeed.set_gradient_accumulation_boundary(True)
+
+    def step(self, index: int) -> float:
+        """Set the learning rate of step ``index`` and update; returns DeepSpeed's gradient norm."""
+        self._set_learning_rate(self.deepspeed.optimizer, index)
+        plain_norm = self._norm_without_zero() if self.zero_stage == 0 else None
+        if plain_norm is not None and not plain_norm < float("inf"):
+            self.deepspeed.optimizer.zero_grad(set_to_none=True)
+            return plain_norm
+        self.deepspeed.step()
+        norm = self.deepspeed.get_global_grad_norm() if plain_norm is None else plain_norm
+        # DeepSpeed says -1 for a norm that is not finite, and nothing for a gradient it has thrown away.
+        return float("inf") if norm is None or float(norm) < 0 else float(norm)
+
+    def _norm_without_zero(self) -> float:
+        """ZeRO stage 0 in float32 reports no norm, and would move the parameters by a NaN."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
+    def train(self) -> None:
+        """Training mode: dropout."""
+        self.deepspeed.train()
+
+    def eval(self) -> None:
+        """No dropout."""
+        self.deepspeed.eval()
+
+    def _choose(self, reduction: Reduction) -> Literal["coalesce", "boundary"]:
+        """What `auto` means here; refuse a way that this configuration does not have."""
+        possible = self.zero_stage > 0 and hasattr(self.deepspeed.optimizer, "_coalesce_grad_reduction")
+        if reduction == "coalesce" and not possible:
+            raise UserError(
+                "step.grad_reduction",
+                f"coalesce does not work with ZeRO stage {self.zero_stage} "
+                f"and {type(self.deepspeed.optimizer).__name__}",
+                "set it to auto or boundary",
+            )
+        if reduction != "auto":
+            return reduction
+        if not possible or self._accumulates_above_parameters():
+            return "boundary"
+        if self.zero_stage == 1:
+            return "coalesce"  # full gradients are held anyway
+        return "coalesce" if self._full_gradients_fit() else "boundary"
+
+    def _accumulates_above_parameters(self) -> bool:
+        """Float32 accumulation of bf16 parameters: coalescing would add up in bf16 and ignore the setting."""
+        wanted = self.config.get("data_types", {}).get("grad_accum_dtype")
+        low = any(self.config.get(name, {}).get("enabled") for name in ("bf16", "fp16"))
+        return bool(low and wanted == "fp32")
+
+    def _full_gradients_fit(self) -> bool:
+        """Whether full gradients take at most a quarter of the free device memory on every rank."""
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
+        size = sum(int(getattr(p, "ds_numel", p.numel())) * p.element_size() for p in trainable)
+        fits = True
+        if self.world.device.type == "cuda":
+            fits = size <= free_bytes(self.world.device) / 4
+        return bool(self.world.all_min(int(fits)))
+
+
+def build_engine(
+    encoder: nn.Module,
+    *,
+    optimizer: OptimizerSettings,
+    total_steps: int,
+    world: World,
+    deepspeed: DeepSpeedSettings | None = None,
+    loss: LossSettings | None = None,
+    grad_reduction: Reduction = "auto",
+) -> Engine:
+    """Put an encoder into training.
+
+    Args:
+        encoder: on any device, with ZeRO-3 best in host memory (see `partition.placed`); with DeepSpeed
+            it must not be used by itself afterwards.
+        optimizer: AdamW, schedule and clipping.
+        total_steps: of the whole run, for the schedule.
+        world: the ranks; with more than one the torch process group must be initialised.
+        deepspeed: None or ``config: null`` for plain PyTorch.
+        loss: read for the learned temperature only.
+        grad_reduction: see `hbt_dist.contrastive.settings.StepSettings`.
+
+    Raises:
+        UserError: a DeepSpeed configuration that cannot be used.
+    """
+    deepspeed = deepspeed or DeepSpeedSettings(config=None)
+    if deepspeed.gradient_checkpointing:
+        checkpoint_activations(encoder)
+    model = TrainedModel(encoder, loss)
+    if deepspeed.config is None:
+        return PlainEngine(
+            model, optimizer=optimizer, total_steps=total_steps, world=world, precision=deepspeed.precision
+        )
+    config = load_deepspeed_config(
+        deepspeed.config, gradient_clipping=optimizer.gradient_clipping, device_type=world.device.type
+    )
+    prepare_deepspeed(world)
+    return DeepSpeedEngine(
+        model, config, optimizer=optimizer, total_steps=total_steps, world=world, reduction=grad_reduction
+    )
+
+
+def checkpoint_activations(encoder: nn.Module) -> None:
+    """Recompute activations in the backward pass; non-reentrant, which adapters and hooks need."""
+    backbone = getattr(encoder, "backbone", encoder)
+    name = "activation_checkpointing"  # transformers' older versions and other models: gradient_checkpointing
+    if not hasattr(backbone, f"{name}_enable"):
+        name = "gradient_checkpointing"
+    enable = getattr(backbone, f"{name}_enable", None)
+    if enable is None:
+        raise UserError(
+            "deepspeed.gradient_checkpointing",
+            f"{type(backbone).__name__} does not support it",
+            "set it to false",
+        )
+    enable(**{f"{name}_kwargs": {"use_reentrant": False}})

@@ -1,0 +1,201 @@
+"""Read a DeepSpeed configuration and refuse what would train something else than the run file says.
+
+Every refusal here is a silent fault otherwise: `gradient_accumulation_steps` above 1 scales cached gradients
+down, a missing `gradient_clipping` clips at 1.0, fp16 without ZeRO never scales the loss, ``"auto"`` belongs
+to the Hugging Face Trainer, an `optimizer` block would be ignored beside ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.settings import Settings
+
+# Removed from DeepSpeed 0.19, github.com/deepspeedai/DeepSpeed/issues/8489.
+_REMOVED = {
+    "elasticity": "elastic training has been removed; a resumed run may have another number of processes",
+    "nebula": "Nebula has been removed; the run file's checkpoint block decides",
+    "compression_training": "the compression library has been removed",
+    "amp": "Apex has been removed; use torch_autocast or bf16",
+    "quantize_training": "quantised training has been removed",
+    "eigenvalue": "it has been removed",
+    "sparse_attention": "it has been removed",
+    "sparse_gradients": "it has been removed",
+    "graph_harvesting": "it has been removed",
+    "curriculum_learning": "it has been removed; the run file's batch plan decides the order",
+    "progressive_layer_drop": "it has been removed",
+}
+_OURS = {
+    "optimizer": "the run file's optimizer block decides; remove it here",
+    "scheduler": "the run file's optimizer block holds the schedule; remove it here",
+    "train_batch_size": "the run file's global_batch_size decides; remove it here",
+    "data_efficiency": "the run file's batch plan decides the order; remove it here",
+    "gradient_allreduce_op": "gradients are averaged over ranks, the loss counts on it; remove it here",
+    "gradient_predivide_factor": "gradients are averaged over ranks as they are; remove it here",
+    "managed_gradient_accumulation": "the step marks its own boundaries; remove it here",
+}
+_BFLOAT16 = ("bfloat16", "bf16", "torch.bfloat16")  # as DeepSpeed reads it
+
+
+class DeepSpeedSettings(Settings):
+    """Which engine trains."""
+
+    config: str | int | dict[str, Any] | None = Field(
+        1,
+        description="ZeRO stage (0 to 3), a name from deepspeed_configs/ (such as zero2), the path of a "
+        "DeepSpeed JSON file, or its content; null: plain PyTorch without DeepSpeed",
+    )
+    precision: Literal["fp32", "bf16_autocast"] = Field(
+        "fp32", description="precision of plain PyTorch; with DeepSpeed its file decides"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: about a third more time, less memory"
+    )
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configurations that come with the package."""
+    folder = _shipped_folder()
+    return sorted(p.name.removesuffix(".json") for p in folder.iterdir() if p.name.endswith(".json"))
+
+
+def _shipped_folder() -> Any:
+    # In the repository a link to the folder deepspeed_configs/ beside the package; in a wheel a folder.
+    return resources.files("hbt_dist") / "deepspeed_configs"
+
+
+def load_deepspeed_config(
+    source: str | int | dict[str, Any], *, gradient_clipping: float | None = None, device_type: str = "cuda"
+) -> dict[str, Any]:
+    """The DeepSpeed configuration of a run, checked and complete.
+
+    Args:
+        source: see `DeepSpeedSettings.config`.
+        gradient_clipping: replaces the file's value if given.
+        device_type: with a bare stage on a ``cpu`` autocast is left out; bf16 is emulated there.
+
+    Raises:
+        UserError: naming the file and the key.
+    """
+    if isinstance(source, dict):
+        place, config = "DeepSpeed configuration", copy.deepcopy(source)
+    elif isinstance(source, int) or str(source) in ("0", "1", "2", "3"):
+        place, config = _read_shipped(f"zero{int(source)}")
+        if device_type == "cpu":
+            del config["torch_autocast"]
+    elif "/" in str(source) or str(source).endswith(".json"):
+        place, config = _read(Path(str(source)))
+    else:
+        place, config = _read_shipped(str(source))
+    if gradient_clipping is not None:
+        config["gradient_clipping"] = gradient_clipping
+    _check(config, place)
+    config.setdefault("gradient_accumulation_steps", 1)
+    # DeepSpeed wants a number here; it reaches nothing but its throughput log.
+    config.setdefault("train_micro_batch_size_per_gpu", 1)
+    config.setdefault("zero_allow_untested_optimizer", True)
+    config.setdefault("steps_per_print", 1_000_000_000)
+    zero = config.setdefault("zero_optimization", {"stage": 0})
+    if "offload_optimizer" in zero:
+        # Our AdamW is torch's; DeepSpeed's own would be compiled on the machine at the start.
+        config.setdefault("zero_force_ds_cpu_optimizer", False)
+    return config
+
+
+def _read_shipped(name: str) -> tuple[str, dict[str, Any]]:
+    file = _shipped_folder() / f"{name}.json"
+    if not file.is_file():
+        raise UserError(
+            f"DeepSpeed configuration {name!r}",
+            "there is no such name",
+            f"one of {', '.join(shipped_configs())}, a ZeRO stage 0 to 3, or the path of a JSON file",
+        )
+    return f"deepspeed_configs/{name}.json", json.loads(file.read_text(encoding="utf-8"))
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read ({error.strerror})", "a DeepSpeed JSON file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(str(path), f"is not JSON ({error})", "a DeepSpeed JSON file") from error
+    if not isinstance(content, dict):
+        raise UserError(str(path), "is not a JSON object", "a DeepSpeed JSON file")
+    return str(path), content
+
+
+def _check(config: dict[str, Any], place: str) -> None:
+    for key in ("zero_optimization", "bf16", "fp16", "torch_autocast", "data_types"):
+        if not isinstance(config.get(key, {}), dict):
+            raise UserError(f"{place}, {key}", f"is {config[key]!r}", "an object, {...}")
+    for key, reason in (_REMOVED | _OURS).items():
+        if key in config:
+            raise UserError(f"{place}, {key}", "cannot be set", reason)
+    for key in _auto_keys(config):
+        raise UserError(
+            f"{place}, {key}", '"auto" is filled in by the Hugging Face Trainer only', "write the value"
+        )
+    zero = config.get("zero_optimization", {})
+    for key in zero:
+        if key.startswith("mics_") or key == "zeropp_loco_param":
+            raise UserError(f"{place}, zero_optimization.{key}", "cannot be set", "it has been removed")
+    if config.get("zero_force_ds_cpu_optimizer"):
+        raise UserError(
+            f"{place}, zero_force_ds_cpu_optimizer", "is true", "remove it: the optimizer is torch's, fused"
+        )
+    steps = config.get("gradient_accumulation_steps", 1)
+    if steps != 1:
+        raise UserError(
+            f"{place}, gradient_accumulation_steps",
+            f"is {steps}",
+            "it must be 1: the step calls backward once per chunk, and DeepSpeed would divide each by this\n"
+            "number. For more rows per step raise batches.global_batch_size: a chunk takes the same memory",
+        )
+    if "gradient_clipping" not in config:
+        raise UserError(
+            f"{place}, gradient_clipping",
+            "is missing",
+            "write it, 0 for no clipping: DeepSpeed would clip at 1.0 without a word",
+        )
+    stage = zero.get("stage", 0)
+    if stage not in (0, 1, 2, 3):
+        raise UserError(f"{place}, zero_optimization.stage", f"is {stage!r}", "0, 1, 2 or 3")
+    _check_precision(config, place, stage)
+
+
+def _check_precision(config: dict[str, Any], place: str, stage: int) -> None:
+    why = {
+        "bf16": "with ZeRO stage 0 DeepSpeed takes its fp16 optimizer",
+        "fp16": "with ZeRO stage 0 DeepSpeed divides gradients by a loss scale that it never multiplied by",
+    }
+    for key, reason in why.items():
+        if config.get(key, {}).get("enabled") and stage == 0:
+            raise UserError(
+                f"{place}, {key}", reason, "use stage 1 or higher, or torch_autocast with dtype bfloat16"
+            )
+    autocast = config.get("torch_autocast", {})
+    dtype = autocast.get("dtype")
+    if autocast.get("enabled") and dtype not in _BFLOAT16:
+        found = "is missing" if dtype is None else f"is {dtype!r}"
+        reason = "float16 overflows without a loss scale"
+        raise UserError(f"{place}, torch_autocast.dtype", found, f"write bfloat16; {reason}")
+
+
+def uses_low_precision(config: dict[str, Any]) -> bool:
+    """Whether a configuration computes anything in bf16 or fp16."""
+    return any(config.get(name, {}).get("enabled") for name in ("bf16", "fp16", "torch_autocast"))
+
+
+def _auto_keys(node: Any, prefix: str = "") -> list[str]:
+    if isinstance(node, dict):
+        names = [(f"{prefix}.{name}".lstrip("."), value) for name, value in node.items()]
+        return [key for name, value in names for key in _auto_keys(value, name)]
+    return [prefix] if node == "auto" else []

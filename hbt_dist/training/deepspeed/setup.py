@@ -1,0 +1,99 @@
+"""What DeepSpeed is told before an engine is built (device, process groups), and its own look at a file."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import distributed_c10d as c10d
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive.world import World
+
+
+def prepare_deepspeed(world: World) -> None:
+    """Make DeepSpeed adopt the process group, without compiling anything.
+
+    Sets ``DS_ACCELERATOR=cpu`` for a CPU world if nothing is set; a process without a process group gets one
+    of its own. On Linux CPUs DeepSpeed would compile a shared-memory operator for about 1.5 minutes that
+    training never calls.
+    """
+    if world.device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    name_device(world.device)
+    import deepspeed
+
+    if world.device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not dist.is_initialized():
+        if world.size != 1:
+            raise RuntimeError("initialise the torch process group before building a DeepSpeed engine")
+        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    if not deepspeed.comm.is_initialized():
+        deepspeed.init_distributed(
+            dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False, dist_init_required=False
+        )
+
+
+def name_device(device: torch.device) -> None:
+    """Tell DeepSpeed, which reads ``LOCAL_RANK``, the device that this process has.
+
+    Where each task sees one GPU only, the fourth task of a node computes on ``cuda:0``; with its own number
+    DeepSpeed would ask for ``cuda:3``.
+    """
+    if device.type == "cuda":
+        os.environ["LOCAL_RANK"] = str(device.index or 0)
+    else:
+        os.environ.setdefault("LOCAL_RANK", "0")
+
+
+def check_with_deepspeed(config: dict[str, Any]) -> None:
+    """Let DeepSpeed read a configuration: it knows its keys and their types.
+
+    Args:
+        config: what `load_deepspeed_config` returned.
+
+    Raises:
+        UserError: a misspelt key, or a value of the wrong type.
+    """
+    from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
+
+    try:
+        DeepSpeedConfig(copy.deepcopy(config))
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError, DeepSpeedConfigError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            "deepspeed.config",
+            f"DeepSpeed refuses it: {': '.join(lines[1:3]) if len(lines) > 2 else ' '.join(lines)}",
+            "compare with deepspeed_configs/ and with DeepSpeed's documentation",
+        ) from error
+
+
+@contextlib.contextmanager
+def groups_time_out_like_the_first(device: torch.device) -> Iterator[None]:
+    """Have the process groups that DeepSpeed makes for itself wait no longer than the default group.
+
+    DeepSpeed names no limit for them, and torch then takes 30 minutes from two constants: for so long would
+    the others wait for a worker that died or hangs between two collectives of DeepSpeed.
+    """
+    first = dist.group.WORLD
+    if first is None:
+        yield
+        return
+    limit = first._get_backend(device).options._timeout
+    names = [name for name in ("default_pg_timeout", "default_pg_nccl_timeout") if hasattr(c10d, name)]
+    before = {name: getattr(c10d, name) for name in names}
+    for name in names:
+        setattr(c10d, name, limit)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(c10d, name, value)

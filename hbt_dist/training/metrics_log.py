@@ -1,0 +1,158 @@
+"""Where a run's figures go: one JSON line per step, TensorBoard, and progress for whoever watches.
+
+Only rank 0 tracks. The metrics file is the source of truth: a resumed run cuts it back to the step it
+continues from, so that every step stands in it once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from hbt_dist.common.console import Progress, counted, duration
+from hbt_dist.training.run_folder import RunFolder
+
+
+class Tracker:
+    """Writes the figures of every step and shows progress.
+
+    Args:
+        folder: the run's folder.
+        start: first step of this start; older lines stay, newer ones are cut.
+        total: step at which the run ends.
+        log_every: steps between lines (where no progress bar can be shown).
+        tensorboard: also write TensorBoard event files.
+        quiet: show nothing.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        start: int,
+        total: int,
+        log_every: int,
+        tensorboard: bool,
+        quiet: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.log_every = log_every
+        cut_back(folder.metrics, start)
+        self._file = folder.metrics.open("a", encoding="utf-8", buffering=1)  # readers follow line by line
+        self._log = folder.log.open("a", encoding="utf-8")
+        self._board: Any = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(folder.tensorboard), purge_step=start)
+        self._progress = StepProgress(start, total, quiet=quiet)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._log.close()
+        self._progress.close()
+        if self._board is not None:
+            self._board.close()
+
+    def say(self, message: str) -> None:
+        """Tell the user something, once, in the log and on the terminal."""
+        self._log.write(message + "\n")
+        self._log.flush()
+        self._progress.say(message)
+
+    def step(self, step: int, figures: dict[str, Any]) -> None:
+        """Record the figures of one finished step (counted from 1)."""
+        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        if self._board is not None and step % self.log_every == 0:
+            for name, value in figures.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"train/{name}", value, step)
+        self._progress.show(step, figures)
+
+
+class StepProgress(Progress):
+    """Progress over optimizer steps, with the last loss beside it."""
+
+    def __init__(self, start: int, total: int, *, quiet: bool = False) -> None:
+        super().__init__(total, "train", "step", initial=start, disable=quiet)
+
+    def show(self, step: int, figures: dict[str, Any]) -> None:
+        """Show a finished step."""
+        self.update(step - self.n, note=f"loss {figures['loss']:.4f}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far a run is, all its starts together; what `hbt-dist train` ends with."""
+
+    steps: int
+    of_steps: int
+    finished: bool
+    seconds: float  #: of the steps; checkpoints and evaluations are not among them
+    loss: float | None  #: of the last step
+    folder: str
+    model: str | None
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f", last loss {self.loss:.4g}"
+        return f"trained {counted(self.steps, 'step')} in {duration(self.seconds)}{loss}; model: {self.model}"
+
+
+def outcome(folder: RunFolder, of_steps: int) -> Outcome:
+    """What the folder of a run says of it.
+
+    Args:
+        of_steps: that the run asks for.
+    """
+    rows = _rows(folder.metrics)
+    last = rows[-1] if rows else {"step": 0}
+    finished = last["step"] >= of_steps and folder.model.is_dir()
+    return Outcome(
+        steps=last["step"],
+        of_steps=of_steps,
+        finished=finished,
+        seconds=round(sum(row.get("seconds", 0.0) for row in rows), 1),
+        loss=last.get("loss"),
+        folder=_shown(folder.root),
+        model=_shown(folder.model) if finished else None,
+    )
+
+
+def _shown(path: Path) -> str:
+    """The path from here, if it lies below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in metrics.read_text("utf-8", errors="replace").splitlines() if metrics.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # half-written by a crash
+            continue
+    return rows
+
+
+def cut_back(metrics: Path, step: int) -> None:
+    """Drop the lines of steps after `step`, and a last line that a crash left half-written."""
+    if not metrics.is_file():
+        return
+    kept = []
+    for line in metrics.read_text("utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= step:
+            kept.append(line)
+    beside = metrics.with_suffix(".tmp")
+    beside.write_text("".join(line + "\n" for line in kept), "utf-8")
+    beside.replace(metrics)

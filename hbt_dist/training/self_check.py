@@ -1,0 +1,245 @@
+"""Is the distributed, chunked gradient on this machine that of one plain process? Seconds, before training.
+
+A tiny encoder with dropout is trained for no step: its gradient through the run's own engine settings (ZeRO
+stage, precision, offload, way of reduction), over the real ranks, in several chunks, with hard negatives and
+in both directions, is compared with plain autograd on the whole B x N matrix. A wrong scale, a lost chunk or
+dropout that does not repeat cannot pass. Every rank computes the reference by itself: it draws the dropout of
+every rank from that rank's seed. The step runs with the run's `loss.kernel`; what the tolerance of a reduced
+precision would hide of it, `hbt_dist.contrastive.row_losses.check_kernel` finds.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive.chunks import plan_chunks
+from hbt_dist.contrastive.settings import Kernel, LossSettings, StepSettings
+from hbt_dist.contrastive.step import contrastive_step
+from hbt_dist.contrastive.world import World
+from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, Engine, Reduction, build_engine
+from hbt_dist.training.deepspeed.settings import (
+    DeepSpeedSettings,
+    load_deepspeed_config,
+    uses_low_precision,
+)
+from hbt_dist.training.optimizer import OptimizerSettings
+
+_ROWS_PER_RANK, _NEGATIVES, _CHUNK_ROWS, _VOCABULARY = 6, 1, 4, 50
+_LOSS = LossSettings(temperature=0.2, directions="both", row_chunk=4, mask_false_negatives=False)
+_STEP = StepSettings(mode="cached", chunk_rows=_CHUNK_ROWS)
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """What the check found; the same on every rank."""
+
+    gradient_error: float  # largest over parameters, relative to the parameter's gradient
+    loss_error: float  # relative
+    tolerance: float
+    engine: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether both errors are within the tolerance; NaN is not."""
+        return self.gradient_error <= self.tolerance and self.loss_error <= self.tolerance
+
+
+def self_check(
+    world: World,
+    deepspeed: DeepSpeedSettings | None = None,
+    grad_reduction: Reduction = "auto",
+    kernel: Kernel = "auto",
+) -> SelfCheck:
+    """Compare the gradients. Collective: every rank calls it.
+
+    Under fp16 the loss scale of the first steps overflows by design, so there the check runs in float32.
+    Random states are left as they were.
+    """
+    devices = [world.device] if world.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        return _check(world, deepspeed, grad_reduction, kernel)
+
+
+def _check(
+    world: World, deepspeed: DeepSpeedSettings | None, grad_reduction: Reduction, kernel: Kernel
+) -> SelfCheck:
+    settings, tolerance = _small_settings(deepspeed or DeepSpeedSettings(config=None), world)
+    encoder = _TinyEncoder()
+    reference = copy.deepcopy(encoder).to(world.device)
+    engine = build_engine(
+        encoder.to(world.device),
+        optimizer=OptimizerSettings(gradient_clipping=1.0),
+        total_steps=1,
+        world=world,
+        deepspeed=settings,
+        grad_reduction=grad_reduction,
+    )
+    engine.train()
+    slices = [_slice(rank, world.size) for rank in range(world.size)]
+    torch.manual_seed(_seed(world.rank))
+    loss = _LOSS.model_copy(update={"kernel": kernel})
+    result = contrastive_step(engine, slices[world.rank], loss, _STEP, world)
+    want_loss = _reference_backward(reference.train(), slices, world.device)
+    got, want = _gradients(engine), {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}
+    error = max(_relative(got[f"encoder.{name}"], gradient) for name, gradient in want.items())
+    loss_error = abs(result.loss - want_loss) / want_loss
+    # One answer for all: a rank that alone refuses would leave the others waiting.
+    errors = torch.tensor([error, loss_error], dtype=torch.float64, device=world.device).nan_to_num(nan=1e30)
+    error, loss_error = world.all_reduce(errors, op=torch.distributed.ReduceOp.MAX).tolist()
+    name = type(engine).__name__
+    if isinstance(engine, DeepSpeedEngine):
+        name = f"DeepSpeed, ZeRO stage {engine.zero_stage}, {engine.reduction}"
+    return SelfCheck(error, loss_error, tolerance, f"{name}, {world.size} processes on {world.device.type}")
+
+
+def require_self_check(
+    world: World,
+    deepspeed: DeepSpeedSettings | None = None,
+    grad_reduction: Reduction = "auto",
+    kernel: Kernel = "auto",
+) -> SelfCheck:
+    """`self_check`, and refuse to go on if it failed.
+
+    Raises:
+        UserError: on every rank, with the errors found.
+    """
+    check = self_check(world, deepspeed, grad_reduction, kernel)
+    if not check.passed:
+        raise UserError(
+            "self-check",
+            f"the distributed gradient is not that of one process: error {check.gradient_error:.2e}, "
+            f"of the loss {check.loss_error:.2e} (at most {check.tolerance:.0e}); {check.engine}",
+            "training would go wrong without a word. Try step.grad_reduction: boundary, another ZeRO stage,\n"
+            "or the tested versions in constraints.txt; step.self_check: false starts regardless",
+        )
+    return check
+
+
+def _small_settings(deepspeed: DeepSpeedSettings, world: World) -> tuple[DeepSpeedSettings, float]:
+    """The run's settings with buffers for a tiny model, and the tolerance of its precision."""
+    if deepspeed.config is None:
+        reduced = deepspeed.precision != "fp32"
+        return deepspeed.model_copy(update={"gradient_checkpointing": False}), 0.2 if reduced else 1e-4
+    # The check clips as it likes; that the run says how it clips is checked when it is prepared.
+    config = load_deepspeed_config(deepspeed.config, gradient_clipping=1.0, device_type=world.device.type)
+    config.pop("fp16", None)
+    zero = config["zero_optimization"]
+    for key in [key for key in zero if key.endswith("bucket_size")]:
+        zero[key] = 100_000
+    return DeepSpeedSettings(config=config), 0.2 if uses_low_precision(config) else 1e-4
+
+
+class _TinyEncoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.tokens = nn.Embedding(_VOCABULARY, 16)
+        self.hidden = nn.Linear(16, 32)
+        self.norm = nn.LayerNorm(32)
+        self.out = nn.Linear(32, 8)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                # Wide enough that the rounding of bf16 does not hide what is looked for.
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        mask = attention_mask.unsqueeze(-1)
+        hidden = torch.tanh(self.hidden(self.tokens(input_ids)))
+        if self.training:
+            hidden = _dropout(hidden)
+        pooled = (self.norm(hidden) * mask).sum(1) / mask.sum(1)
+        return self.out(pooled)
+
+
+def _dropout(x: Tensor) -> Tensor:
+    """Dropout of .2 whose mask the seed alone decides: on CUDA that of F.dropout depends on the dtype too."""
+    keep = torch.rand(x.shape, dtype=torch.float32, device=x.device) >= 0.2
+    return x * keep / 0.8
+
+
+class _Tokens:
+    def __init__(self, rows: list[np.ndarray]) -> None:
+        self._rows = rows
+        self.lengths = np.array([len(row) for row in rows])
+
+    def pad(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        width = max(len(self._rows[i]) for i in rows)
+        ids = torch.tensor([[*self._rows[i], *[0] * (width - len(self._rows[i]))] for i in rows])
+        mask = torch.tensor([[j < len(self._rows[i]) for j in range(width)] for i in rows])
+        return ids, mask.long()
+
+
+def _slice(rank: int, world_size: int) -> Any:
+    """The rank's rows of a fixed global batch."""
+    generator = np.random.default_rng((11, rank))
+
+    def texts(count: int) -> _Tokens:
+        return _Tokens([generator.integers(0, _VOCABULARY, generator.integers(1, 9)) for _ in range(count)])
+
+    num_rows = _ROWS_PER_RANK * world_size
+    every = np.arange(num_rows)
+    batch = SimpleNamespace(
+        step=0, kind="self-check", example=every, question_language=every, passage_language=every
+    )
+    columns = np.arange(num_rows * (1 + _NEGATIVES))
+    return SimpleNamespace(
+        batch=batch,
+        rank=rank,
+        world_size=world_size,
+        questions=texts(_ROWS_PER_RANK),
+        passages=texts(_ROWS_PER_RANK * (1 + _NEGATIVES)),
+        passage_group_N=columns,
+        sub_batch_B=np.zeros_like(every),
+        sub_batch_N=np.zeros_like(columns),
+    )
+
+
+def _seed(rank: int) -> int:
+    return 100 + rank
+
+
+def _reference_backward(encoder: nn.Module, slices: list[Any], device: torch.device) -> float:
+    """Plain autograd over all rows of all ranks; returns the loss."""
+    found: dict[str, list[Tensor]] = {"question": [], "passage": []}
+    for rank, rows in enumerate(slices):
+        torch.manual_seed(_seed(rank))
+        roles = {"question": rows.questions, "passage": rows.passages}
+        own: dict[str, list[Tensor]] = {"question": [], "passage": []}
+        order: dict[str, list[np.ndarray]] = {"question": [], "passage": []}
+        for chunk in plan_chunks(roles, _CHUNK_ROWS, None, World.alone()):
+            ids, mask = roles[chunk.role].pad(chunk.rows)
+            own[chunk.role].append(encoder(ids.to(device), mask.to(device)).float())
+            order[chunk.role].append(chunk.rows)
+        for role, parts in own.items():
+            back = torch.as_tensor(np.argsort(np.concatenate(order[role])), device=device)
+            found[role].append(F.normalize(torch.cat(parts)[back], dim=-1))
+    scores = torch.cat(found["question"]) @ torch.cat(found["passage"]).T / _LOSS.temperature
+    rows_index = torch.arange(scores.shape[0], device=device)
+    target = rows_index + rows_index // _ROWS_PER_RANK * _ROWS_PER_RANK * _NEGATIVES
+    forth = F.cross_entropy(scores, target)
+    back_loss = F.cross_entropy(scores[:, target].T, rows_index)
+    loss = (forth + back_loss) / 2
+    loss.backward()
+    return loss.item()
+
+
+def _gradients(engine: Engine) -> dict[str, Tensor]:
+    named = dict(engine.model.named_parameters())
+    if not isinstance(engine, DeepSpeedEngine):
+        return {name: p.grad for name, p in named.items() if p.grad is not None}
+    from deepspeed.utils import safe_get_full_grad
+
+    return {name: safe_get_full_grad(p) for name, p in named.items()}
+
+
+def _relative(got: Tensor, want: Tensor) -> float:
+    return float((got.float().to(want.device) - want).norm() / want.norm().clamp(min=1e-12))

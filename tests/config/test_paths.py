@@ -1,0 +1,118 @@
+"""The one table of paths: what is made absolute, what nodes must have, and what makes a run another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.paths import PATHS, paths_in
+from hbt_dist.orchestration.nodes import inputs_of
+from hbt_dist.run_file import RunFile, resolve_paths
+from hbt_dist.training.preparation import start_digest
+from hbt_dist.training.run_folder import RunFolder, changed_settings
+from tests.helpers.runs import tiny_run
+
+SOURCE = {"name": "own", "format": "jsonl", "path": "train.jsonl"}
+HUB = {"name": "hub", "format": "hub", "path": "some/set"}
+
+
+def full_run(dictionaries: Any = "dictionaries") -> RunFile:
+    """A run with every kind of path, relative ones, and names that are none."""
+    switching = {"cache_dir": "neighbours", "dictionaries": dictionaries}
+    if dictionaries is None:
+        switching["vectors"] = {"en": "en.vec", "fi": "fi.vec"}
+    scoring = {"cache_dir": "embeddings", "language_removal": "lir", "language_removal_texts": "lir"}
+    run = tiny_run(
+        Path("out"),
+        Path("cache"),
+        data__sources=[SOURCE, HUB],
+        data__exclude_overlap_with=[{"name": "mkqa", "data_dir": "mkqa"}, {"name": "sample"}],
+        batches__code_switching=switching,
+        model={"name_or_path": "/models/e5"},
+        deepspeed__config="own/zero2.json",
+        training__storage="copies",
+        evaluation={
+            "benchmarks": [{"name": "xquad-r", "data_dir": "xquad-r"}],
+            "checkpoint_benchmarks": [{"name": "mlqa-r", "data_dir": "mlqa-r"}],
+            "scoring": scoring,
+        },
+    )
+    return RunFile.model_validate(run)
+
+
+def test_every_line_of_the_table_is_found_and_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: set[str] = set()
+    for dictionaries in ("dictionaries", {"en-fi": "en-fi.txt"}, None, "sample"):
+        run = resolve_paths(full_run(dictionaries))
+        for found in paths_in(run.plain()):
+            seen.add(found.pattern)
+            assert Path(found.path).is_absolute(), found
+        assert run.data.sources[1].path == "some/set"
+        assert run.data.exclude_overlap_with[1].data_dir is None
+        if dictionaries == "sample":
+            assert run.batches.code_switching.dictionaries == "sample"  # type: ignore[union-attr]
+    assert seen == set(PATHS)
+
+
+def test_nodes_must_have_all_that_is_read_there() -> None:
+    names = {Path(path).name for path in inputs_of(full_run())}
+    assert names == {"train.jsonl", "mkqa", "dictionaries", "e5", "zero2.json", "mlqa-r", "lir"}
+    assert {Path(path).name for path in inputs_of(full_run(None))} >= {"en.vec", "fi.vec"}
+    run = full_run()
+    unmeasured = run.model_copy(
+        update={"evaluation": run.evaluation.model_copy(update={"checkpoint_benchmarks": ()})}
+    )
+    assert "mlqa-r" not in {Path(path).name for path in inputs_of(unmeasured)}
+
+
+def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
+    """Another working directory, user or machine; what is in the files, fingerprints guard."""
+    here, there = (
+        RunFile.model_validate(
+            full_run().plain()
+            | {
+                "data": {
+                    "sources": [{**SOURCE, "path": f"{home}/train.jsonl"}, HUB],
+                    "exclude_overlap_with": [{"name": "mkqa", "data_dir": f"{home}/mkqa"}],
+                    "cache_dir": f"{home}/cache",
+                },
+                "model": {"name_or_path": f"{home}/model"},
+                "deepspeed": {"config": f"{home}/zero2.json"},
+            }
+        )
+        for home in ("/home/a", "/home/b")
+    )
+    folder = RunFolder(tmp_path)
+    folder.write_run_file(here.plain())
+    folder.checkpoints.mkdir()  # a run that has not begun may be any other
+    folder.check(there.plain())
+    for block, key, value, found in (
+        ("optimizer", "learning_rate", 0.5, "optimizer.learning_rate: 0.01 there, 0.5 now"),
+        ("model", "name_or_path", "hub/name", "model.name_or_path: a path there, hub/name now"),
+        ("deepspeed", "config", "/home/b/zero3.json", "deepspeed.config: zero2.json there"),
+    ):
+        other = there.plain()
+        other[block][key] = value
+        with pytest.raises(UserError, match=found):
+            folder.check(other)
+    assert changed_settings(here.plain(), there.plain(), may_move=("made",))
+
+
+def test_a_model_is_known_by_its_content(tmp_path: Path) -> None:
+    digests = []
+    for place, content in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "config.json").write_text("{}")
+        (tmp_path / place / "model.safetensors").write_text(content)
+        (tmp_path / place / "README.md").write_text(place)
+        model = {"name_or_path": str(tmp_path / place)}
+        digests.append(start_digest(RunFile.model_validate(tiny_run(tmp_path, tmp_path, model=model))))
+    assert digests[0] == digests[1]
+    assert digests[2] not in {digests[0], None}
+    assert start_digest(RunFile.model_validate(tiny_run(tmp_path, tmp_path))) is None

@@ -1,0 +1,170 @@
+"""The doctor: right verdicts, right exit code, and a problem found wherever there is one."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hbt_dist.doctor import machine as doctor
+from hbt_dist.doctor.machine import Verdict, report
+from hbt_dist.run_file import RunFile
+from hbt_dist.training.deepspeed.precision import emulated_bf16
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
+from tests.helpers.runs import hbt_dist, tiny_run, write_run
+
+
+def verdicts_of(check, run: RunFile | None = None) -> list[Verdict]:
+    return list(check(run))
+
+
+def levels(found: list[Verdict]) -> set[str]:
+    return {verdict.level for verdict in found}
+
+
+@pytest.mark.slow
+def test_the_command_on_this_machine(tmp_path: Path) -> None:
+    file = write_run(tmp_path / "run.yaml", tiny_run(tmp_path / "out", tmp_path / "cache"))
+    code, out, err = hbt_dist("doctor", "--run", file, "--json", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    assert code == 0, out + err
+    answer = json.loads(out)
+    assert answer["problem"] == 0
+    found = {verdict["check"]: verdict for verdict in answer["verdicts"]}
+    assert {"python", "packages", "deepspeed", "disk", "hub", "ray", "all-reduce", "gradient"} <= set(found)
+    assert "ZeRO stage" in found["gradient"]["found"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_line_per_verdict_and_the_number_of_problems() -> None:
+    said: list[str] = []
+    found = iter([Verdict("a", "ok", "fine"), Verdict("b", "problem", "broken", "mend it")])
+    assert report(found, as_json=False, say=said.append) == 1
+    assert said == [
+        "ok       a: fine",
+        "problem  b: broken\n         -> mend it",
+        "1 problems, 0 warnings, 1 ok",
+    ]
+
+
+def test_the_tested_versions_are_those_of_the_constraints_file() -> None:
+    assert doctor.tested_versions()["ray"].count(".") == 2
+    root = Path(doctor.__file__).resolve().parents[2] / "constraints.txt"
+    assert doctor.CONSTRAINTS.resolve() == root, "one copy only"
+
+
+@pytest.mark.parametrize(
+    ("have", "level"), [("5.23.0", "ok"), ("5.23.0+local", "ok"), ("5.9.1", "warning"), ("4.57.0", "problem")]
+)
+def test_versions(monkeypatch: pytest.MonkeyPatch, have: str, level: str) -> None:
+    tested = doctor.tested_versions()
+    installed = {**tested, "transformers": have}
+    monkeypatch.setattr(metadata, "version", lambda name: installed.get(name, metadata_version(name)))
+    monkeypatch.setattr(doctor, "tested_versions", lambda: {**tested, "transformers": "5.23.0"})
+    found = [v for v in verdicts_of(doctor._packages) if "transformers" in v.found or v.level == "ok"]
+    assert levels(found) == {level}
+
+
+metadata_version = metadata.version
+
+
+def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "deepspeed":
+            raise metadata.PackageNotFoundError(name)
+        return metadata_version(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert "deepspeed is not installed" in [v.found for v in verdicts_of(doctor._packages)]
+
+
+@pytest.mark.parametrize(
+    ("config", "remedy"),
+    [
+        ("zero1", "zero1_fp16"),
+        ("zero2_bf16", "zero1_fp16"),
+        (2, "zero1_fp16"),
+        ("zero1_fp16", None),
+        ("cpu", None),
+    ],
+)
+def test_a_gpu_that_emulates_bf16_is_told(
+    config: Any, remedy: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A T4: torch's own question counts the emulation."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    run = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache", deepspeed__config=config))
+    found = verdicts_of(doctor._precision, run)
+    assert levels(found) == ({"warning"} if remedy else set())
+    assert all("Tesla T4 has no bf16" in v.found and f"config: {remedy}" in v.remedy for v in found)
+    assert emulated_bf16(run.deepspeed, torch.device("cpu")) is None
+    plain = DeepSpeedSettings(config=None, precision="bf16_autocast")
+    assert "precision: fp32" in (emulated_bf16(plain, torch.device("cuda")) or ("", ""))[1]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert verdicts_of(doctor._precision, run) == []
+
+
+def test_two_flavours_of_faiss_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        metadata, "version", lambda name: "1.15.1" if name.startswith("faiss") else metadata_version(name)
+    )
+    found = verdicts_of(doctor._faiss)
+    assert levels(found) == {"problem"}
+    assert "pip uninstall faiss-cpu faiss-gpu" in found[0].remedy
+
+
+def test_a_full_disk_and_a_folder_without_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache"))
+    monkeypatch.setattr(doctor, "NO_DISK_GIB", 1e9)
+    assert "problem" in levels(verdicts_of(doctor._disk, run))
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    assert "cannot be written" in verdicts_of(doctor._disk, run)[1].found
+
+
+def test_the_hub_offline_and_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert levels(verdicts_of(doctor._hub)) == {"ok"}
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert levels(verdicts_of(doctor._hub)) == {"warning"}
+
+
+def test_a_run_that_does_not_fit_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hbt_dist.orchestration import cluster
+
+    monkeypatch.setattr(cluster, "_cluster_here", lambda: False)
+    plain = tiny_run(tmp_path / "out", tmp_path / "cache", workers__use_gpu=True)
+    found = verdicts_of(doctor._ray, RunFile.model_validate(plain))
+    assert [v.level for v in found] == ["ok", "problem"]
+    assert "2 workers x (1 CPU + 1 GPU) are asked" in found[1].found
+
+
+def test_a_cluster_that_does_not_answer_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tiny_run(tmp_path / "out", tmp_path / "cache", workers__address="127.0.0.1:9")
+    monkeypatch.setattr(doctor, "_CHECKS", (doctor._ray,))
+    found = list(doctor.examine(RunFile.model_validate(plain)))
+    assert [v.level for v in found] == ["problem"]
+    assert "Ray cluster '127.0.0.1:9': does not answer" in found[0].found
+
+
+def test_processes_that_fail_are_quoted(tmp_path: Path) -> None:
+    answer = doctor._run_ranks(2, tmp_path)
+    assert isinstance(answer, str)
+    assert "engine.json" in answer
+
+
+def test_a_kernel_of_the_loss_that_cannot_be_used_here() -> None:
+    run = tiny_run(Path("out"), Path("cache"))
+    assert levels(verdicts_of(doctor._kernel, RunFile.model_validate(run))) == {"ok"}
+    run["loss"] = {"kernel": "liger"}
+    (verdict,) = verdicts_of(doctor._kernel, RunFile.model_validate(run))
+    assert (verdict.level, verdict.found) == ("problem", "liger needs a CUDA device, and this run is on cpu")
+    run["workers"]["use_gpu"] = True
+    assert levels(verdicts_of(doctor._kernel, RunFile.model_validate(run))) == {"warning"}

@@ -1,0 +1,212 @@
+"""What a process learns of its place, and what it says when it cannot find the others."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from unittest.mock import MagicMock
+
+import pytest
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.orchestration.cluster import _runtime_environment
+from hbt_dist.training.runtime import EnvironmentRuntime, RayRuntime, Request, find_device
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*NAMES, *(name for name in os.environ if name.startswith("SLURM_"))]:
+        monkeypatch.setenv(name, "")  # so that what the runtime sets is undone as well
+        monkeypatch.delenv(name)
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_plain_process_is_alone() -> None:
+    with EnvironmentRuntime() as runtime:
+        assert (runtime.rank, runtime.world_size, runtime.local_rank) == (0, 1, 0)
+
+
+def test_slurm_tasks_become_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm = {
+        "SLURM_PROCID": "5",
+        "SLURM_NTASKS": "8",
+        "SLURM_LOCALID": "1",
+        "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+    }
+    set_all(monkeypatch, {**slurm, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"})
+    runtime = EnvironmentRuntime()
+    runtime.close()
+    assert (runtime.rank, runtime.world_size, runtime.local_rank, runtime.local_world_size) == (5, 8, 1, 4)
+
+
+def test_an_incomplete_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, {"RANK": "0", "WORLD_SIZE": "2"})
+    with pytest.raises(UserError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT"):
+        EnvironmentRuntime()
+
+
+def test_a_taken_port_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        set_all(monkeypatch, {**place, "MASTER_PORT": port})
+        runtime = EnvironmentRuntime()
+        try:
+            with pytest.raises(UserError, match=rf"MASTER_PORT {port}: the port is taken"):
+                runtime.__enter__()
+        finally:
+            runtime.close()
+
+
+def test_processes_that_do_not_meet_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import timedelta
+
+    import hbt_dist.training.runtime as module
+
+    monkeypatch.setattr(module, "PROCESS_GROUP_TIMEOUT", timedelta(seconds=2))
+    place = {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }
+    set_all(monkeypatch, place)
+    runtime = EnvironmentRuntime()
+    try:
+        with pytest.raises(UserError, match="did not meet") as refused:
+            runtime.__enter__()
+    finally:
+        runtime.close()
+    assert "hostfile" in refused.value.expected
+
+
+def test_sigterm_asks_for_a_checkpoint_and_the_end() -> None:
+    script = (
+        "import os, signal\n"
+        "from hbt_dist.training.runtime import EnvironmentRuntime\n"
+        "with EnvironmentRuntime() as runtime:\n"
+        "    before = runtime.request()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print(before.name, runtime.request().name)\n"
+        "print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == ["NONE", "STOP", "True"]
+
+
+def test_the_stronger_request_is_the_larger() -> None:
+    assert max(Request.NONE, Request.SAVE, Request.STOP) is Request.STOP
+    assert Request(max(int(Request.SAVE), int(Request.NONE))) is Request.SAVE
+
+
+def test_a_ray_worker_takes_no_gpu_that_it_has_not_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray hides no GPU from it: torch sees all eight of the node, Ray says CPU."""
+    import ray.train.torch
+    import torch
+
+    monkeypatch.setenv("DS_ACCELERATOR", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(ray.train, "get_context", MagicMock)
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    assert RayRuntime().device.type == "cpu"
+    assert os.environ["DS_ACCELERATOR"] == "cpu"
+
+
+def test_a_worker_on_a_gpu_says_so_whatever_its_driver_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver runs on a head without a GPU; what it told its own DeepSpeed must not reach the workers."""
+    import ray.train.torch
+    import torch
+
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setattr(ray.train, "get_context", MagicMock)
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cuda:1"))
+    assert RayRuntime().device == torch.device("cuda:1")
+    assert os.environ["DS_ACCELERATOR"] == "cuda"
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    assert "DS_ACCELERATOR" not in _runtime_environment()["env_vars"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert find_device(3) == torch.device("cuda:3")
+    assert os.environ["DS_ACCELERATOR"] == "cuda"
+    assert find_device(3, use_gpu=False) == torch.device("cpu")
+    assert os.environ["DS_ACCELERATOR"] == "cpu"
+
+
+RANK = """
+import sys, time
+import torch.distributed as dist
+from hbt_dist.common.errors import OneRankError, UserError
+from hbt_dist.training.runtime import EnvironmentRuntime, refuse_shared_gpus
+
+rank = int(sys.argv[1])
+leave, wait = dist.destroy_process_group, sys.argv[2] != "gpus"  # as NCCL waits for the peers
+dist.destroy_process_group = lambda group=None: (time.sleep(100 if rank == 1 and wait else 0), leave(group))
+with EnvironmentRuntime() as runtime:
+    if sys.argv[2] == "gpus":
+        refuse_shared_gpus(("host-a", f"GPU {rank // 2}"), 3)
+    if rank == 1:
+        raise LookupError("no such row") if sys.argv[2] == "error" else OneRankError("rank 1", "has no row")
+    dist.barrier()
+"""
+
+
+def start_ranks(count: int, what: str) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), what],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+@pytest.mark.parametrize("what", ["error", "refusal"])
+def test_a_rank_that_fails_alone_does_not_wait_for_its_peers(what: str) -> None:
+    """NCCL lets a group go only when the peers' collectives have ended, and they wait for this rank."""
+    ranks = start_ranks(2, what)
+    try:
+        _, error = ranks[1].communicate(timeout=80)
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    assert "no such row" in error or "has no row" in error
+
+
+def test_two_ranks_on_one_gpu_are_refused_by_all() -> None:
+    for rank in start_ranks(3, "gpus"):
+        _, text = rank.communicate(timeout=100)
+        assert "ranks 0 and 1 were given the same GPU GPU 0 of host-a" in text
+        assert "as many processes on a host as it has GPUs (2 seen, 3 processes)" in text
+
+
+def test_ray_has_the_notice_that_the_runtime_reads() -> None:
+    """The one private place of Ray that is read: that it is where we look, and starts without a notice."""
+    from ray.train.v2._internal.execution.context import TrainContext, get_train_context
+    from ray.train.v2._internal.execution.preemption import PreemptionContext
+
+    assert callable(get_train_context)
+    assert "preemption_context" in TrainContext.__dataclass_fields__
+    assert PreemptionContext().preemption_info is None
