@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hbt_dist.config.user_functions import OwnName
+from hbt_dist.config.user_functions import UserFunction
 from hbt_dist.data.settings import OPTIONS, options_of
 from hbt_dist.models.encoder import TextSettings
 from hbt_dist.models.initial import ModelSettings
@@ -152,7 +152,7 @@ def _words(annotation: Any, bounds: list[Any], places: Mapping[type[BaseModel], 
         bounds: metadata of pydantic.
         places: where the blocks of the file have their tables.
     """
-    if annotation == OwnName:
+    if annotation == UserFunction:
         return "`module:function`"
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:

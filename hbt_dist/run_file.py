@@ -14,11 +14,11 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from hbt_dist.batching.settings import BatchSettings
-from hbt_dist.cli.options import EMBEDDED
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.paths import with_paths
 from hbt_dist.config.settings import Settings, load_settings
-from hbt_dist.config.user_functions import is_own, load_own, own_digests
+from hbt_dist.config.shipped import RUN_FILES
+from hbt_dist.config.user_functions import is_user_function, load_user_function, user_digests
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.data.settings import BenchmarkSettings, DataSettings, check_labels
 from hbt_dist.evaluation.settings import EvaluationSettings
@@ -137,10 +137,10 @@ class RunFile(Settings):
         return self.model_dump(mode="json")
 
 
-def own_facts(run: RunFile) -> dict[str, Any]:
+def user_function_facts(run: RunFile) -> dict[str, Any]:
     """What provenance records of the user's functions that decide the training: their modules' digests."""
-    named = [name for key, name in own_names(run) if key.startswith(("data.sources.", "batches."))]
-    return {"own": own_digests(named)} if named else {}
+    named = [name for key, name in user_functions(run) if key.startswith(("data.sources.", "batches."))]
+    return {"own": user_digests(named)} if named else {}
 
 
 def find_run_file(name: str) -> Path:
@@ -150,11 +150,11 @@ def find_run_file(name: str) -> Path:
         UserError: neither exists.
     """
     path = Path(name)
-    embedded = EMBEDDED / f"{name}.yaml"
+    embedded = RUN_FILES / f"{name}.yaml"
     if not path.exists() and embedded.is_file():
         return embedded
     if not path.exists():
-        names = sorted(file.stem for file in EMBEDDED.glob("*.yaml"))
+        names = sorted(file.stem for file in RUN_FILES.glob("*.yaml"))
         close = difflib.get_close_matches(name.removesuffix(".yaml"), names, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         raise UserError(
@@ -172,11 +172,11 @@ def load_run(path: str, overrides: list[str] | tuple[str, ...] = ()) -> RunFile:
         UserError: see `load_settings`; a function of the user's own that it names cannot be imported.
     """
     run = load_settings(RunFile, file := find_run_file(path), overrides)
-    check_own(run, str(file))
+    check_user_functions(run, str(file))
     return resolve_paths(run)
 
 
-def check_own(run: RunFile, place: str) -> None:
+def check_user_functions(run: RunFile, place: str) -> None:
     """Import every function of the user's own that a run names.
 
     Args:
@@ -185,11 +185,11 @@ def check_own(run: RunFile, place: str) -> None:
     Raises:
         UserError: one cannot be imported.
     """
-    for key, name in own_names(run):
-        load_own(name, f"{place}, {key}")
+    for key, name in user_functions(run):
+        load_user_function(name, f"{place}, {key}")
 
 
-def own_names(run: RunFile) -> Iterator[tuple[str, str]]:
+def user_functions(run: RunFile) -> Iterator[tuple[str, str]]:
     """Key and name of every function of the user's own that a run names."""
     named = [(f"data.sources.{i}.format", source.format) for i, source in enumerate(run.data.sources)]
     named += [(f"batches.mixture.{i}.kind", entry.kind) for i, entry in enumerate(run.batches.entries())]
@@ -202,7 +202,7 @@ def own_names(run: RunFile) -> Iterator[tuple[str, str]]:
     named += [
         (f"evaluation.scoring.metrics.{i}", name) for i, name in enumerate(run.evaluation.scoring.metrics)
     ]
-    return ((key, name) for key, name in named if is_own(name))
+    return ((key, name) for key, name in named if is_user_function(name))
 
 
 def resolve_paths(run: RunFile) -> RunFile:

@@ -19,11 +19,11 @@ from hbt_dist.batching.resume import check_resume
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
 from hbt_dist.config import user_functions as extensions
-from hbt_dist.config.user_functions import load_own, own_digest, own_modules
+from hbt_dist.config.user_functions import load_user_function, user_digest, user_modules
 from hbt_dist.data.benchmarks.benchmark import load_benchmark
 from hbt_dist.data.corpus.corpus import build_corpus
 from hbt_dist.data.settings import DataSettings
-from hbt_dist.evaluation.metrics import own_metrics, own_values
+from hbt_dist.evaluation.metrics import own_values, user_metrics
 from hbt_dist.orchestration.cluster import _runtime_environment
 from hbt_dist.run_file import load_run
 from hbt_dist.testing.check_plan import check_plan
@@ -173,7 +173,7 @@ def test_the_check_of_a_kind_finds_what_is_wrong(work: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=said) as error:
             check(kind)
-        assert error.value.place == f"batches.mixture, kind bad_kind:{kind}"
+        assert error.value.location == f"batches.mixture, kind bad_kind:{kind}"
 
 
 def test_a_benchmark_of_ones_own(work: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_benchmark_of_ones_own(work: Path) -> None:
 
 
 def test_a_metric_of_ones_own(work: Path) -> None:
-    own = own_metrics(["my_metric:success_at_3"])
+    own = user_metrics(["my_metric:success_at_3"])
     ranks, offsets = np.array([9, 2, 7, 4, 1, 30]), np.array([0, 2, 4, 6])
     assert own_values(own, ranks, offsets)["success_at_3"].tolist() == [1, 0, 1]
     (work / "bad_metric.py").write_text(
@@ -203,13 +203,13 @@ def test_a_metric_of_ones_own(work: Path) -> None:
         "utf-8",
     )
     with pytest.raises(UserError, match=r"gave another shape: \(1,\)"):
-        own_values(own_metrics(["bad_metric:one"]), ranks, offsets)
+        own_values(user_metrics(["bad_metric:one"]), ranks, offsets)
     with np.errstate(divide="ignore"), pytest.raises(UserError, match="not finite"):
-        own_values(own_metrics(["bad_metric:infinite"]), ranks, offsets)
+        own_values(user_metrics(["bad_metric:infinite"]), ranks, offsets)
     assert ranks.tolist() == [9, 2, 7, 4, 1, 30]
     for taken in ("accuracy", "num_relevant"):
         with pytest.raises(UserError, match=f"the name {taken} is taken"):
-            own_metrics([f"bad_metric:{taken}"])
+            user_metrics([f"bad_metric:{taken}"])
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_name_that_cannot_be_used_is_told_with_file_and_key(work: Path, name: 
     (work / "needs.py").write_text("import absent_one\n", "utf-8")
     with pytest.raises(UserError, match=said) as error:
         load_run("run.yaml", [f"data.sources.0.format={name}"])
-    assert error.value.place == "run.yaml, data.sources.0.format"
+    assert error.value.location == "run.yaml, data.sources.0.format"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_name_that_cannot_be_used_is_told_with_file_and_key(work: Path, name: 
 def test_what_is_no_name_is_refused_with_its_line(work: Path, name: str) -> None:
     with pytest.raises(UserError, match="or a function of your own, written module:function") as error:
         load_run("run.yaml", [f"data.sources.0.format='{name}'"])
-    assert "data.sources.0.format" in error.value.place
+    assert "data.sources.0.format" in error.value.location
 
 
 def test_options_belong_to_readers_of_ones_own(work: Path) -> None:
@@ -249,16 +249,16 @@ def test_options_belong_to_readers_of_ones_own(work: Path) -> None:
 
 def test_other_processes_find_the_module(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (work / "json.py").write_text("raise AssertionError('shadows the library')\n", "utf-8")
-    load_own("my_metric:success_at_3", "here")
+    load_user_function("my_metric:success_at_3", "here")
     assert os.environ["HBT_DIST_MODULE_PATH"] == str(work)
     assert sys.path[-1] == str(work), "behind everything that is installed"
-    assert own_modules() == [str(work / "my_metric.py")]
-    assert len(own_digest("my_metric:success_at_3")) == 64
+    assert user_modules() == [str(work / "my_metric.py")]
+    assert len(user_digest("my_metric:success_at_3")) == 64
     # A process that was started from here, in another directory.
     del sys.modules["my_metric"], sys.path[-1]
     (work / "elsewhere").mkdir()
     monkeypatch.chdir(work / "elsewhere")
-    load_own("my_metric:success_at_3", "here")
+    load_user_function("my_metric:success_at_3", "here")
     # A cluster of other machines gets the file, unless a job has brought its own working directory.
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     assert str(work / "my_metric.py") in _runtime_environment()["py_modules"]
@@ -267,8 +267,8 @@ def test_other_processes_find_the_module(work: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_installed_modules_are_not_sent() -> None:
-    load_own("numpy.linalg:norm", "here")
+    load_user_function("numpy.linalg:norm", "here")
     try:
-        assert not [place for place in own_modules() if "numpy" in place]
+        assert not [place for place in user_modules() if "numpy" in place]
     finally:
         extensions._loaded.pop("numpy")

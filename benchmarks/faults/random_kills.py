@@ -25,10 +25,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from hbt_dist.common.environment import environment_facts
 from hbt_dist.run_file import RunFile
 from hbt_dist.testing.faults import PLACES
 from hbt_dist.training.preparation import prepare
-from hbt_dist.training.run_folder import environment_facts
 from tests.helpers.runs import losses, tiny_run, weights_digest, write_run
 from tests.helpers.workers import Workers, run_workers
 

@@ -21,8 +21,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from hbt_dist.common.environment import environment_facts
 from hbt_dist.jobs.search import load_search_file
-from hbt_dist.training.run_folder import environment_facts
 from tests.helpers.searches import SearchProcess
 
 

@@ -55,4 +55,4 @@ def try_best_run(results: SearchResults, found: dict[str, Any] | None) -> tuple[
     try:
         return best_run_text(results, found), None
     except UserError as error:
-        return None, f"best.yaml is not written: {error.place}: {error.found}"
+        return None, f"best.yaml is not written: {error.location}: {error.problem}"

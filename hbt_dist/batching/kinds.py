@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import is_own, load_own
+from hbt_dist.config.user_functions import is_user_function, load_user_function
 
 Kind = Literal["monolingual", "crosslingual", "mixed_monolingual", "any_pair"]
 KINDS: tuple[Kind, ...] = ("monolingual", "crosslingual", "mixed_monolingual", "any_pair")
@@ -39,7 +39,7 @@ def own_pairs(name: str, languages: tuple[str, ...]) -> RowPairs:
         UserError: it cannot be imported, or gives no pairs of these languages.
     """
     place = f"batches.mixture, kind {name}"
-    found = load_own(name, place)(languages)
+    found = load_user_function(name, place)(languages)
     expected = 'return RowPairs(pairs=(("en", "fi"), ...)), each pair once'
     if not isinstance(found, RowPairs):
         raise UserError(place, f"returned {type(found).__name__}", expected)
@@ -62,4 +62,4 @@ def own_pairs(name: str, languages: tuple[str, ...]) -> RowPairs:
 
 def all_kinds(named: list[str]) -> tuple[str, ...]:
     """The package's kinds, then those of the user's own among the named ones: what rows are numbered by."""
-    return (*KINDS, *dict.fromkeys(name for name in named if is_own(name)))
+    return (*KINDS, *dict.fromkeys(name for name in named if is_user_function(name)))

@@ -13,7 +13,7 @@ from typing import Any
 
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.settings import BatchSettings
-from hbt_dist.batching.shares import own_kinds_state
+from hbt_dist.batching.shares import user_kinds_state
 from hbt_dist.common.errors import UserError
 
 # Raised whenever the same settings give other batches than before. A plan that a change leaves as it was
@@ -36,7 +36,7 @@ def plan_state(
         "seed": seed,
         "corpus": corpus.fingerprint,
         "batches": settings.canonical(),
-        **own_kinds_state(corpus, settings),
+        **user_kinds_state(corpus, settings),
     }
     return state if code_switching is None else {**state, "code_switching": dict(code_switching)}
 

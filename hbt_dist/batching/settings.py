@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 
 from hbt_dist.batching.kinds import KINDS, Kind
 from hbt_dist.config.settings import Settings
-from hbt_dist.config.user_functions import OwnName, is_own
+from hbt_dist.config.user_functions import UserFunction, is_user_function
 from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings
 
 __all__ = [
@@ -116,7 +116,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class MixtureEntry(Settings):
     """One kind of batch in the mixture."""
 
-    kind: Kind | OwnName = Field(
+    kind: Kind | UserFunction = Field(
         description="monolingual: every row of the batch in one language. crosslingual: every row its own "
         "ordered pair of two languages. mixed_monolingual: question and passage of a row in one language, "
         "languages mixed in the batch. any_pair: both languages drawn on their own, the same one included. "
@@ -249,7 +249,7 @@ class BatchSettings(Settings):
     def _short_mixture(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and isinstance(data.get("mixture"), Mapping):
             short = data["mixture"]
-            unknown = [kind for kind in short if kind not in KINDS and not is_own(str(kind))]
+            unknown = [kind for kind in short if kind not in KINDS and not is_user_function(str(kind))]
             if unknown:
                 raise ValueError(
                     f"mixture: unknown kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}, "

@@ -19,7 +19,7 @@ from hbt_dist.batching.counter_random import Floats, Int64s
 from hbt_dist.batching.kinds import RowPairs, own_pairs
 from hbt_dist.batching.settings import BatchSettings, DatasetSettings, MixtureEntry, Temperature, Weights
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import is_own
+from hbt_dist.config.user_functions import is_user_function
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _without(kind: str, settings: BatchSettings) -> str:
 
 def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[Int64s, Int64s]:
     names = list(corpus.languages)
-    if is_own(entry.kind):
+    if is_user_function(entry.kind):
         pairs = own_pairs_of(entry, corpus, place).pairs
         question, passage = np.array([[names.index(side) for side in pair] for pair in pairs], np.int64).T
         return question, passage
@@ -157,17 +157,17 @@ def own_pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> RowPair
 
 def one_pair_per_batch(entry: MixtureEntry, corpus: PlanCorpus) -> bool:
     """Whether all rows of a batch of this entry have one question language and one passage language."""
-    if is_own(entry.kind):
+    if is_user_function(entry.kind):
         return own_pairs_of(entry, corpus, "batches.mixture").one_per_batch
     return entry.kind == "monolingual"
 
 
-def own_kinds_state(corpus: PlanCorpus, settings: BatchSettings) -> dict[str, Any]:
+def user_kinds_state(corpus: PlanCorpus, settings: BatchSettings) -> dict[str, Any]:
     """What the user's own kinds say, for a plan's fingerprint; nothing where the mixture has none."""
     found = {
         f"mixture {index}": own_pairs_of(entry, corpus, f"batches.mixture[{index}]")
         for index, entry in enumerate(settings.entries())
-        if is_own(entry.kind)
+        if is_user_function(entry.kind)
     }
     state = {
         name: {"pairs": ["-".join(pair) for pair in one.pairs], "one_per_batch": one.one_per_batch}
@@ -201,7 +201,7 @@ def _pair_weights(
     """Return the weight of each pair (P,), sum 1; pairs without examples get 0 or, if named, an error."""
     question, passage, sizes = pairs
     names = np.array(corpus.languages)
-    if entry.kind == "crosslingual" or is_own(entry.kind):
+    if entry.kind == "crosslingual" or is_user_function(entry.kind):
         labels = [f"{names[q]}-{names[p]}" for q, p in zip(question, passage, strict=True)]
         weights = _weigh(settings.pairs, labels, sizes, "batches.pairs", corpus)
     elif entry.kind == "any_pair":

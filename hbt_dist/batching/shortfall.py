@@ -16,7 +16,7 @@ from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.streams import Streams
 from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import is_own
+from hbt_dist.config.user_functions import is_user_function
 
 _LANGUAGES_TRIED = 4
 _NAMED = 6
@@ -62,7 +62,7 @@ def _remedies(capacity: Capacity, lacking: Shortfall) -> Iterator[str]:
         if _works(capacity, {"datasets": per_row}):
             yield "set batches.datasets.per: row"
     kind = _kind(capacity, lacking)
-    weights = "pairs" if kind == "crosslingual" or is_own(kind) else "languages"
+    weights = "pairs" if kind == "crosslingual" or is_user_function(kind) else "languages"
     if (
         not lacking.whole_stream
         and getattr(settings, weights) != "size"

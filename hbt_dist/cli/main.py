@@ -22,8 +22,8 @@ from hbt_dist.cli.expand import expand
 from hbt_dist.cli.files import files
 from hbt_dist.cli.options import Commands, InterruptError, OverrideArgument, QuietOption, RunArgument
 from hbt_dist.cli.report import report
+from hbt_dist.common.console import quiet_libraries
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.quiet_libraries import calm_libraries
 
 app = typer.Typer(
     name="hbt-dist",
@@ -241,7 +241,7 @@ def schema(
 
 def main() -> None:
     """Entry point of the `hbt-dist` command."""
-    calm_libraries()
+    quiet_libraries()
     try:
         app()
     except UserError as error:

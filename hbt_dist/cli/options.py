@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from hbt_dist.common.console import hush
-
-#: Run files that come with the package; `hbt-dist train quickstart` finds them by name.
-EMBEDDED = Path(__file__).parents[1] / "run_files"
+from hbt_dist.config.shipped import RUN_FILES
 
 #: The commands as `hbt-dist --help` lists them; with the exit codes they fill 24 lines of 80 columns.
 OVERVIEW = {
@@ -79,7 +76,7 @@ RunArgument = Annotated[
     typer.Argument(
         metavar="RUN",
         help="run file (YAML), or the name of one that comes with the package: "
-        + ", ".join(sorted(file.stem for file in EMBEDDED.glob("*.yaml"))),
+        + ", ".join(sorted(file.stem for file in RUN_FILES.glob("*.yaml"))),
     ),
 ]
 OverrideArgument = Annotated[

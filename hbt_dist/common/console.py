@@ -6,9 +6,13 @@ line every 15 seconds says how far it is, how fast, and how long it will take, a
 
 from __future__ import annotations
 
+import glob
+import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -127,3 +131,20 @@ class Progress:
         now = time.monotonic()
         if not self.disable and self.n != self._said and now - self._began >= SHORT_SECONDS:
             self._line(now)
+
+
+def quiet_libraries() -> None:
+    """Silence the libraries' notices about their inner workings. Call it before they are imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing forks afterwards
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not glob.glob("/dev/nvidia[0-9]*") and not any(Path(one).exists() for one in ("/dev/kfd", "/dev/dxg")):
+        # DeepSpeed warns when it finds no accelerator by itself. For this process: a worker sets its own.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # a line for every retry
+    os.environ.setdefault("DS_LOG_LEVEL", "error")
+    os.environ.setdefault("LOG_LEVEL", "error")
+    for module in ("deepspeed", "torch", "ray", "transformers"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}(\.|$)")
+    # matplotlib measures itself: on a busy machine a small legend takes longer than it allows
+    warnings.filterwarnings("ignore", message=r"Creating legend with loc=.best.")

@@ -1,40 +1,45 @@
-"""The one error a person sees when what they gave cannot be used.
+"""Report what the user gave and the package cannot use.
 
-Everything a user can get wrong (files, run files, folders, arguments) raises `UserError`. The command
-line turns it into one message on stderr and exit code 2; any other exception is a bug and keeps its
-traceback.
+Everything a user can get wrong (files, run files, folders, arguments) raises `UserError`. The command line
+prints it as one message on stderr and exits with 2. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Of an address: it may land in a log.
+#: Credentials in an address; the message may land in a log.
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 class UserError(Exception):
-    """What was given cannot be used.
+    """An input of the user that cannot be used.
 
     Args:
-        place: where the mistake is, most specific part last: ``"data/train.jsonl line 1843"``,
+        location: where the mistake is, most specific part last: ``"data/train.jsonl line 1843"``,
             ``"run.yaml line 12, batches.global_batch_size"``.
-        found: what is there, in one sentence without a full stop.
-        expected: what would be right, or what to do. May hold several lines.
+        problem: expected A, got B, in one sentence without a full stop.
+        remedy: a command to run or a line to change. May hold several lines.
     """
 
-    def __init__(self, place: str, found: str, expected: str = "") -> None:
-        self.place, self.found, self.expected = (
-            _CREDENTIALS.sub(r"://***@", part) for part in (place, found, expected)
+    def __init__(self, location: str, problem: str, remedy: str = "") -> None:
+        self.location, self.problem, self.remedy = (
+            _CREDENTIALS.sub(r"://***@", part) for part in (location, problem, remedy)
         )
         # the three parts, so that the error can be pickled
-        super().__init__(self.place, self.found, self.expected)
+        super().__init__(self.location, self.problem, self.remedy)
 
     def __str__(self) -> str:
-        lines = [f"{self.place}: {self.found}"]
-        lines += [f"       {line}" for line in self.expected.splitlines()]
+        lines = [f"{self.location}: {self.problem}"]
+        lines += [f"       {line}" for line in self.remedy.splitlines()]
         return "\n".join(lines)
 
 
 class OneRankError(UserError):
-    """A `UserError` of one process alone: its peers wait for it in a collective, and must be ended."""
+    """A `UserError` of one rank alone: the other ranks wait for it in a collective and must be stopped."""
+
+
+def first_line(error: BaseException | str) -> str:
+    """Return the first line of an error's message, or the name of its type if it has no message."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -31,7 +31,7 @@ _loaded: dict[str, None] = {}
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
-def is_own(name: str) -> bool:
+def is_user_function(name: str) -> bool:
     """Whether a name stands for a function of the user's own."""
     return ":" in name
 
@@ -43,14 +43,14 @@ def _checked(name: str) -> str:
 
 
 #: The type of a setting that names such a function.
-OwnName = Annotated[
+UserFunction = Annotated[
     str,
     AfterValidator(_checked),
     WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$", "description": "module:function"}),
 ]
 
 
-def load_own(name: str, place: str) -> Callable[..., Any]:
+def load_user_function(name: str, place: str) -> Callable[..., Any]:
     """The function that a name stands for; its module is imported.
 
     Args:
@@ -120,7 +120,7 @@ def _look_here(module: str) -> None:
             os.environ[_PLACES] = os.pathsep.join([*inherited, here])
 
 
-def own_digest(name: str) -> str:
+def user_digest(name: str) -> str:
     """SHA-256 of the file that a loaded function's module is in; "" for a module without a file.
 
     It stands for the function in fingerprints and provenance. What the module imports is not looked at.
@@ -129,12 +129,12 @@ def own_digest(name: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
-def own_digests(names: Iterable[str]) -> dict[str, str]:
-    """Name -> `own_digest` of loaded functions: what provenance records of them."""
-    return {name: own_digest(name) for name in names}
+def user_digests(names: Iterable[str]) -> dict[str, str]:
+    """Name -> `user_digest` of loaded functions: what provenance records of them."""
+    return {name: user_digest(name) for name in names}
 
 
-def own_modules() -> list[str]:
+def user_modules() -> list[str]:
     """File or folder of the top module of each function loaded so far, as Ray's `py_modules` takes them.
 
     Installed ones are left out: a cluster has its own installations.

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from hbt_dist.config.settings import Settings
-from hbt_dist.config.user_functions import OwnName, is_own
+from hbt_dist.config.user_functions import UserFunction, is_user_function
 from hbt_dist.data.languages import language_codes
 from hbt_dist.data.splits import Split
 
@@ -46,7 +46,7 @@ _OWN = frozenset({"path", "missing", "split", "options"})
 
 def options_of(format_name: str) -> frozenset[str]:
     """The options that mean something for a format, one of the user's own included."""
-    return _OWN if is_own(format_name) else OPTIONS[format_name]
+    return _OWN if is_user_function(format_name) else OPTIONS[format_name]
 
 
 class ColumnSettings(Settings):
@@ -96,7 +96,7 @@ class SourceSettings(Settings):
         description="Name of the source in reports, weights and ids; unique in the run.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
-    format: Format | OwnName = Field(
+    format: Format | UserFunction = Field(
         description="jsonl: one example per line (hbt_dist/data/corpus/readers/jsonl.py), or lines of any "
         "form with columns; parquet, hub: tables with a column mapping; squad-parallel: passages.jsonl.gz "
         "and questions.jsonl.gz; squad: one SQuAD file per language, parallel by question id; mkqa, exams, "
@@ -158,7 +158,7 @@ class SourceSettings(Settings):
                 f"format {self.format} has no option {', '.join(strange)}; it has "
                 f"{', '.join(sorted(options))} besides {', '.join(sorted(_EVERYWHERE))}"
             )
-        if "path" in options and not self.path and not is_own(self.format):
+        if "path" in options and not self.path and not is_user_function(self.format):
             raise ValueError(f"format {self.format} needs a path")
         if self.content == "answers" and self.split == "train":
             raise ValueError(

@@ -66,7 +66,7 @@ def _resources(cluster: Cluster, workers: WorkerSettings) -> Iterator[Finding]:
     try:
         use_gpu = check_resources(cluster, workers)
     except UserError as error:
-        yield "problem", error.found, error.expected
+        yield "problem", error.problem, error.remedy
         return
     share = f"{workers.cpus_per_worker:g} CPU{' + 1 GPU' if use_gpu else ''}"
     yield "ok", f"the run's {workers.num_workers} workers x ({share}) fit", ""

@@ -64,7 +64,9 @@ def examine(run: RunFile | None = None) -> Iterator[Verdict]:
         try:
             yield from check(run)
         except UserError as error:
-            yield Verdict(name, "problem", f"{error.place}: {error.found}", error.expected.replace("\n", " "))
+            yield Verdict(
+                name, "problem", f"{error.location}: {error.problem}", error.remedy.replace("\n", " ")
+            )
         except Exception as error:  # a doctor that dies of the disease is of no use
             yield Verdict(
                 name, "problem", f"the check itself failed: {type(error).__name__}: {_first(str(error))}"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hbt_dist.config.user_functions import own_digests
+from hbt_dist.config.user_functions import user_digests
 from hbt_dist.evaluation.bias import (
     question_bias,
     ranking_consistency,
@@ -28,7 +28,7 @@ from hbt_dist.evaluation.bias import (
 from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.faiss_lists import faiss_top_lists
 from hbt_dist.evaluation.matrix_rows import Rows, check_shapes
-from hbt_dist.evaluation.metrics import own_metrics
+from hbt_dist.evaluation.metrics import user_metrics
 from hbt_dist.evaluation.pair_matrix import (
     PairMatrix,
     QuestionTable,
@@ -219,7 +219,7 @@ def assemble(
     Args:
         metrics: the user's own, ``module:function`` each.
     """
-    tables = question_tables(benchmark, ranks, own_metrics(metrics))
+    tables = question_tables(benchmark, ranks, user_metrics(metrics))
     bias_values = question_bias(benchmark, tables["multilingual"], ranks.pooled)
     if top is not None:
         bias_values |= same_language_share(benchmark, top)
@@ -241,5 +241,5 @@ def assemble(
 
 def _with_own(provenance: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     """Provenance with the digests of the modules that the user's metrics are in."""
-    own = {**provenance.get("own", {}), **own_digests(metrics)}
+    own = {**provenance.get("own", {}), **user_digests(metrics)}
     return {**provenance, "own": own} if own else provenance

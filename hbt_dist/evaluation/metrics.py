@@ -10,7 +10,8 @@ A ranking is given by nothing but the ranks of its relevant candidates, so no li
     accuracy  = 1 if the best candidate is relevant
 
 with ranks ascending, i = 1..R; grades are 1 where a benchmark has none. Equal to pytrec_eval to 1e-9
-(tests/evaluation/test_metrics.py). Metrics of the user's own are functions of the same ranks (`own_metrics`).
+(tests/evaluation/test_metrics.py). User-defined metrics are functions of the same ranks
+(`user_metrics`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import load_own
+from hbt_dist.config.user_functions import load_user_function
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -82,7 +83,7 @@ def metrics_from_ranks(ranks: Int64, offsets: Int64, grades: Float64 | None = No
     return {name: values[name] for name in METRICS}
 
 
-def own_metrics(names: Sequence[str]) -> dict[str, Metric]:
+def user_metrics(names: Sequence[str]) -> dict[str, Metric]:
     """Metrics of the user's own by the names that they are reported under, their functions'.
 
     Args:
@@ -97,7 +98,7 @@ def own_metrics(names: Sequence[str]) -> dict[str, Metric]:
         short = name.rpartition(":")[2]
         if short in found or short in METRICS or short in _TAKEN:
             raise UserError("metrics", f"the name {short} is taken", f"rename the function of {name}")
-        found[short] = load_own(name, "metrics")
+        found[short] = load_user_function(name, "metrics")
     return found
 
 

@@ -58,7 +58,7 @@ def question_tables(
     """Per-question values of the three settings.
 
     Args:
-        own: metrics of the user's own, see `own_metrics`.
+        own: metrics of the user's own, see `user_metrics`.
     """
     offsets = np.asarray(benchmark.relevant_offsets, np.int64)
     question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from hbt_dist.config.settings import Settings
-from hbt_dist.config.user_functions import OwnName
+from hbt_dist.config.user_functions import UserFunction
 
 
 class EvaluationSettings(Settings):
@@ -53,7 +53,7 @@ class EvaluationSettings(Settings):
         "a flat search of each shard (on `device`, if faiss is built for it), merged exactly. Ranks and all "
         "metrics of relevant candidates are counted either way",
     )
-    metrics: tuple[OwnName, ...] = Field(
+    metrics: tuple[UserFunction, ...] = Field(
         default=(),
         description="metrics of your own beside the package's, module:function each (docs/extending.md); "
         "reported under the function's name",

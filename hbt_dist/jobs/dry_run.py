@@ -149,7 +149,7 @@ def _rows(run: RunFile) -> str:
     try:
         corpus = build_corpus(run.data, Path(run.data.cache_dir))
     except UserError as error:
-        return f"rows not counted ({error.place}: {error.found})"
+        return f"rows not counted ({error.location}: {error.problem})"
     return f"{corpus.num_examples:,} examples in {len(corpus.languages)} languages"
 
 
@@ -186,7 +186,7 @@ def _benchmark_size(benchmark: Any) -> str:
     try:
         data = load(benchmark)
     except UserError as error:
-        return f"not here ({error.found})"
+        return f"not here ({error.problem})"
     return (
         f"{len(data.languages)} languages, {len(data.question_texts):,} questions, "
         f"{len(data.candidate_texts):,} candidates"

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hbt_dist.common.environment import environment_facts
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import is_own, own_digests
+from hbt_dist.config.user_functions import is_user_function, user_digests
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.settings import BenchmarkSettings
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.run_file import RunFile
-from hbt_dist.training.run_folder import environment_facts
 
 
 def evaluate_job(
@@ -64,7 +64,7 @@ def evaluate_job(
     """
     from hbt_dist.evaluation.encode import encode_texts
     from hbt_dist.evaluation.evaluation import evaluate
-    from hbt_dist.evaluation.metrics import own_metrics
+    from hbt_dist.evaluation.metrics import user_metrics
     from hbt_dist.evaluation.results import summary
     from hbt_dist.evaluation.settings import EvaluationSettings
     from hbt_dist.evaluation.writing import check_target, write_evaluation
@@ -75,7 +75,7 @@ def evaluate_job(
 
     scoring = scoring or EvaluationSettings()
     check_target(out)
-    own_metrics(scoring.metrics)  # a mistake shows before anything is encoded
+    user_metrics(scoring.metrics)  # a mistake shows before anything is encoded
     data = load(benchmark, scoring.cache_dir)
     if not overwrite:
         keep_another(out, model, data.fingerprint)
@@ -95,7 +95,7 @@ def evaluate_job(
         "text": loaded.text.model_dump(),
         "scoring": scoring.model_dump(mode="json"),
         "training": loaded.facts,
-        **({"own": own_digests([benchmark.name])} if is_own(benchmark.name) else {}),
+        **({"own": user_digests([benchmark.name])} if is_user_function(benchmark.name) else {}),
         **environment_facts(),
     }
     vectors = None

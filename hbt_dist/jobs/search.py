@@ -9,13 +9,13 @@ from pydantic import ValidationError
 
 from hbt_dist.common.console import say
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.difference import changed_settings, first_of
 from hbt_dist.config.messages import explain
 from hbt_dist.config.settings import load_settings, read_yaml
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.settings import OBJECTIVES, SearchFile
 from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
-from hbt_dist.training.run_folder import changed_settings, first_of
 
 #: Of the base run of a search or a study: no figure of a trial depends on them, or each trial has its own.
 CHANGES_NO_FIGURE = (

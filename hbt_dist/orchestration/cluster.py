@@ -27,7 +27,7 @@ from typing import Any
 
 import hbt_dist
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import own_modules
+from hbt_dist.config.user_functions import user_modules
 from hbt_dist.orchestration.cleanup import Janitor
 from hbt_dist.orchestration.settings import WorkerSettings
 
@@ -200,7 +200,7 @@ def _runtime_environment() -> dict[str, Any]:
     }
     package = Path(hbt_dist.__file__).resolve().parent
     checkout = (package.parent / "pyproject.toml").is_file()
-    modules = [*([str(package)] if checkout else []), *own_modules()]
+    modules = [*([str(package)] if checkout else []), *user_modules()]
     if modules and "py_modules" not in job and "working_dir" not in job:
         environment |= {"py_modules": modules, "excludes": ["__pycache__/"]}
     return environment

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.batching.plan import check_divisible
-from hbt_dist.common.console import say
+from hbt_dist.common.console import quiet_libraries, say
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.quiet_libraries import calm_libraries
 from hbt_dist.common.signals import FirstInterrupt
 from hbt_dist.orchestration.cluster import (
     Cluster,
@@ -227,7 +226,7 @@ def _beside_the_main_thread(work: Callable[[], object]) -> None:
 
 def _worker(config: dict[str, Any]) -> None:
     """What each Ray worker runs."""
-    calm_libraries()
+    quiet_libraries()
     run = RunFile.model_validate(config["run"])
     verdict = _verdict_file(RunFolder(run.output_dir), config["start"])
     if verdict.is_file():  # a restart cannot help: another rank of this start has refused already
@@ -238,7 +237,7 @@ def _worker(config: dict[str, Any]) -> None:
     except UserError as error:
         with suppress(OSError):  # the folder may be what is wrong
             verdict.parent.mkdir(parents=True, exist_ok=True)
-            verdict.write_text(json.dumps([error.place, error.found, error.expected]), "utf-8")
+            verdict.write_text(json.dumps([error.location, error.problem, error.remedy]), "utf-8")
         raise
 
 

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import append_line, write_json
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.jobs.evaluate import evaluate_for_run
 from hbt_dist.run_file import BenchmarkSettings, RunFile
-from hbt_dist.search.folder import Trial, append_line, now, replace_json
+from hbt_dist.search.folder import Trial, now
 from hbt_dist.training.checkpoints.measure import objectives_of
 from hbt_dist.training.run_folder import RunFolder
 
@@ -59,7 +60,7 @@ def write_plan(
         "final_benchmarks": [one.model_dump(mode="json") for one in final_benchmarks],
         "every_checkpoint": every_checkpoint,
     }
-    replace_json(trial.folder / "plan.json", plan)
+    write_json(trial.folder / "plan.json", plan)
 
 
 def run_trial(folder: Path, report: Report) -> None:
@@ -142,7 +143,7 @@ class _Record:
     def _write(self) -> None:
         seconds = round(self.seconds, 1)
         times = {"seconds": seconds, "worker_seconds": round(seconds * self._workers, 1)}
-        replace_json(self._trial.folder / "trial.json", {**self._facts, **times})
+        write_json(self._trial.folder / "trial.json", {**self._facts, **times})
 
 
 class _Clock:

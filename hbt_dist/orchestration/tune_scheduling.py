@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from hbt_dist.search.folder import SearchFolder, Trial, now, replace_json
+from hbt_dist.common.files import write_json
+from hbt_dist.search.folder import SearchFolder, Trial, now
 from hbt_dist.search.settings import OBJECTIVES, EarlyStopping
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _mark_failed(trial: Trial) -> None:
         why = (trial.folder / "error.txt").read_text("utf-8").splitlines()[0]
     except (OSError, IndexError):
         why = "the process that drove the trial died three times"
-    replace_json(trial.folder / "trial.json", {**record, "status": "failed", "ended": now(), "error": why})
+    write_json(trial.folder / "trial.json", {**record, "status": "failed", "ended": now(), "error": why})
 
 
 def describe_end(trial: Trial, left: int) -> str:

@@ -29,7 +29,8 @@ from filelock import FileLock, Timeout
 
 from hbt_dist import __version__
 from hbt_dist.common.errors import UserError
-from hbt_dist.training.run_folder import changed_settings, first_of
+from hbt_dist.common.files import append_line, read_json_lines, write_json
+from hbt_dist.config.difference import changed_settings, first_of
 
 FORMAT = 1
 _HEAD = ("format", "hbt_dist", "started", "fingerprint")
@@ -39,44 +40,6 @@ Status = Literal["running", "finished", "stopped", "failed"]
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def replace_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that a reader sees the old one or the new one."""
-    beside = path.with_name(f"{path.name}.tmp")
-    beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    beside.replace(path)
-
-
-def append_line(path: Path, content: Any) -> None:
-    """Append one JSON line; half a line of a killed writer is cut off first."""
-    with path.open("ab+") as file:
-        file.seek(0)
-        old = file.read()
-        if old and not old.endswith(b"\n"):
-            file.truncate(old.rfind(b"\n") + 1)
-        file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
-        file.flush()
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; none if it does not exist.
-
-    Raises:
-        UserError: a whole line is not JSON.
-    """
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        return []
-    whole = text[: text.rfind("\n") + 1]
-    found = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            raise UserError(f"{path} line {number}", "is not JSON", "mend or remove the line") from None
-    return found
 
 
 @dataclass(frozen=True)
@@ -113,7 +76,7 @@ class Trial:
 
     def history(self) -> list[dict[str, Any]]:
         """Its measured checkpoints, in order."""
-        return read_lines(self.folder / "history.jsonl")
+        return read_json_lines(self.folder / "history.jsonl")
 
 
 class SearchFolder:
@@ -149,7 +112,7 @@ class SearchFolder:
         if before is not None:
             self._check(before, described, fingerprint, may_grow)
             if before["fingerprint"] != fingerprint:
-                replace_json(self.root / "search.json", {**before, **described, "fingerprint": fingerprint})
+                write_json(self.root / "search.json", {**before, **described, "fingerprint": fingerprint})
             self._write_files(files)  # what does not make it another one may have changed
             return True
         if any(self.root.glob("trials/*")):
@@ -161,7 +124,7 @@ class SearchFolder:
         self._write_files(files)
         (self.root / "trials").mkdir(exist_ok=True)
         head = {"format": FORMAT, "hbt_dist": __version__, "started": now()}
-        replace_json(self.root / "search.json", {**head, **described, "fingerprint": fingerprint})
+        write_json(self.root / "search.json", {**head, **described, "fingerprint": fingerprint})
         return False
 
     def _write_files(self, files: Mapping[str, Any]) -> None:
@@ -225,7 +188,7 @@ class SearchFolder:
 
     def points(self) -> list[dict[str, Any]]:
         """The recorded points, in order."""
-        return read_lines(self.root / "points.jsonl")
+        return read_json_lines(self.root / "points.jsonl")
 
     def add_point(self, parameters: dict[str, Any], source: str) -> int:
         """Record a new point and return its number."""

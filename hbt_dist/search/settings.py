@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from hbt_dist.batching.settings import KINDS
 from hbt_dist.config.settings import Settings
-from hbt_dist.config.user_functions import is_own
+from hbt_dist.config.user_functions import is_user_function
 from hbt_dist.data.settings import check_labels
 from hbt_dist.run_file import BenchmarkSettings
 
@@ -84,7 +84,7 @@ class Dimension(Settings):
                     f"range is [first, last, step] with first <= last, step > 0; found {self.range}"
                 )
         if self.simplex is not None:
-            unknown = [kind for kind in self.simplex if kind not in KINDS and not is_own(kind)]
+            unknown = [kind for kind in self.simplex if kind not in KINDS and not is_user_function(kind)]
             if unknown or len(set(self.simplex)) < len(self.simplex):
                 raise ValueError(f"simplex names each of its batch kinds once: {', '.join(KINDS)}")
         elif self.simplex_step is not None:

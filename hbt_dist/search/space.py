@@ -19,7 +19,7 @@ from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.messages import explain
 from hbt_dist.config.settings import apply_override, read_yaml, set_value
-from hbt_dist.run_file import RunFile, check_own, find_run_file, resolve_paths
+from hbt_dist.run_file import RunFile, check_user_functions, find_run_file, resolve_paths
 from hbt_dist.search.settings import SearchFile
 
 Point = dict[str, Any]
@@ -75,9 +75,9 @@ class Base:
             found = explain(error, RunFile, self.file, {}, {}, data)
             shown = json.dumps(point, ensure_ascii=False)
             raise UserError(
-                place, f"{shown} gives no run: {found.place}: {found.found}", found.expected
+                place, f"{shown} gives no run: {found.location}: {found.problem}", found.remedy
             ) from None
-        check_own(run, self.file)
+        check_user_functions(run, self.file)
         return resolve_paths(run)
 
 
@@ -99,7 +99,9 @@ def check_space(search: SearchFile, base: Base, place: str) -> None:
             try:
                 check_divisible(run.batches.global_batch_size, run.workers.num_workers)
             except UserError as error:
-                raise UserError(where, f"{value!r}: {error.place}: {error.found}", error.expected) from None
+                raise UserError(
+                    where, f"{value!r}: {error.location}: {error.problem}", error.remedy
+                ) from None
 
 
 def check_benchmark(search: SearchFile, base: RunFile, place: str) -> None:

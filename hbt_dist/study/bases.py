@@ -12,12 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.difference import changed_settings, first_of
 from hbt_dist.config.messages import explain
 from hbt_dist.jobs.search import CHANGES_NO_FIGURE
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import SearchFolder, Trial
 from hbt_dist.study.study import Study, trials_of
-from hbt_dist.training.run_folder import RunFolder, changed_settings, first_of
+from hbt_dist.training.run_folder import RunFolder
 
 
 def check_bases(study: Study, folder: SearchFolder) -> None:

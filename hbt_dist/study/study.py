@@ -16,11 +16,12 @@ from typing import Any
 from hbt_dist.common.console import Say
 from hbt_dist.common.console import say as say_line
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import write_json
 from hbt_dist.config.settings import load_settings
 from hbt_dist.evaluation.read_results import read_results
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.run_file import RunFile
-from hbt_dist.search.folder import SearchFolder, Trial, replace_json
+from hbt_dist.search.folder import SearchFolder, Trial
 from hbt_dist.search.space import Base
 from hbt_dist.study.settings import Method, StudyFile
 
@@ -264,7 +265,7 @@ def _count_overlaps(study: Study, folder: SearchFolder, say: Say) -> None:
         for source, counts in find_leaks(corpus, benchmarks, labels).counts.items():
             for label, number in counts.items():
                 most[label][source] = max(number, most[label].get(source, 0))
-    replace_json(file, {"of": of, "counts": most})
+    write_json(file, {"of": of, "counts": most})
 
 
 def _evaluate_the_rest(study: Study, folder: SearchFolder, fingerprints: Mapping[str, str], say: Say) -> None:

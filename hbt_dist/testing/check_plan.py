@@ -14,7 +14,7 @@ from hbt_dist.batching.kinds import own_pairs
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import own_pairs_of
-from hbt_dist.config.user_functions import is_own
+from hbt_dist.config.user_functions import is_user_function
 
 
 def check_plan(
@@ -59,7 +59,7 @@ def _check_own_kinds(plan: BatchPlan, batch: GlobalBatch) -> None:
     names = plan.corpus.languages
     for number, kind in enumerate(plan.kinds):
         rows = np.flatnonzero(batch.kind_of_row == number)
-        if not is_own(kind) or not len(rows):
+        if not is_user_function(kind) or not len(rows):
             continue
         allowed = [own_pairs_of(e, plan.corpus, "") for e in plan.settings.entries() if e.kind == kind]
         pairs = {pair for one in allowed for pair in one.pairs}

@@ -12,13 +12,13 @@ from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import sha256_of
 from hbt_dist.data.corpus.convert import negatives_text, overlap_text
 from hbt_dist.data.corpus.corpus import Corpus, build_corpus
 from hbt_dist.methods.code_switching.switcher import Switcher
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import prepare_model
 from hbt_dist.run_file import RunFile
-from hbt_dist.training.checkpoints.store import hash_file
 from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed.settings import load_deepspeed_config
 from hbt_dist.training.run_folder import RunFolder
@@ -94,7 +94,7 @@ def start_digest(run: RunFile) -> str | None:
     digest = hashlib.sha256()
     for path in sorted(Path(name).rglob("*")):
         if path.suffix in _OF_A_MODEL and path.is_file():
-            digest.update(f"{path.relative_to(name)} {hash_file(path)}\n".encode())
+            digest.update(f"{path.relative_to(name)} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 

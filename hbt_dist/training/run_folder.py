@@ -17,38 +17,16 @@ held-*/            checkpoints that are being measured or copied elsewhere
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shlex
-import socket
-import sys
-from collections.abc import Collection
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from hbt_dist import __version__
+from hbt_dist.common.environment import environment_facts
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.paths import RunPath, User, with_paths
-
-#: Blocks of the run file that may change when a run is continued: none of them changes what is computed, but
-#: the training's steps with a schedule made for them, which the trainer compares with the checkpoint.
-MAY_CHANGE = ("output_dir", "workers", "evaluation", "training", "step")
-PACKAGES = (
-    "torch",
-    "deepspeed",
-    "ray",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "numpy",
-    "faiss-cpu",
-    "faiss-gpu",
-)
+from hbt_dist.common.files import atomic_write, write_json
+from hbt_dist.config.difference import changed_settings, first_of
 
 
 class RunFolder:
@@ -139,9 +117,7 @@ class RunFolder:
     def write_run_file(self, run: dict[str, Any]) -> None:
         """Record the resolved run file."""
         text = yaml.safe_dump(run, sort_keys=False, allow_unicode=True)
-        beside = self.run_file.with_suffix(".tmp")
-        beside.write_text(text, "utf-8")
-        beside.replace(self.run_file)
+        atomic_write(self.run_file, text)
 
     def add_provenance(self, facts: dict[str, Any]) -> None:
         """Append the facts of this start."""
@@ -149,88 +125,4 @@ class RunFolder:
         if self.provenance.is_file():
             starts = json.loads(self.provenance.read_text("utf-8"))
         starts.append({**environment_facts(), **facts})
-        beside = self.provenance.with_suffix(".tmp")
-        beside.write_text(json.dumps(starts, indent=1) + "\n", "utf-8")
-        beside.replace(self.provenance)
-
-
-def environment_facts() -> dict[str, Any]:
-    """Versions, place and command of this process; no secrets, no environment variables."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    program, *arguments = sys.argv
-    typed = Path(program).name == "hbt-dist"  # a process of Ray or of a launcher tells nothing by its own
-    return {
-        **({"command": shlex.join(["hbt-dist", *arguments])} if typed else {}),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hbt_dist": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "cpus": os.cpu_count(),
-        "versions": versions,
-    }
-
-
-def changed_settings(
-    before: dict[str, Any],
-    now: dict[str, Any],
-    *,
-    may_change: Collection[str] = MAY_CHANGE,
-    may_move: Collection[str] = get_args(User),
-) -> list[str]:
-    """In what two runs differ, such as ``optimizer.learning_rate: 0.1 there, 0.2 now``.
-
-    Args:
-        before, now: resolved run files as plain data.
-        may_change: dotted keys that do not count, nor what is below them.
-        may_move: whose paths do not count; of a DeepSpeed file its name does.
-    """
-
-    def moved(found: RunPath) -> str:
-        if found.user not in may_move:
-            return found.path
-        return Path(found.path).name if found.pattern == "deepspeed.config" else "a path"
-
-    if not any((run.get("loss") or {}).get("learn_temperature") for run in (before, now)):
-        # Read by nothing then, and younger than many run files.
-        may_change = {*may_change, "optimizer.temperature_learning_rate"}
-    return [
-        f"{key}: {_shown(old)} there, {_shown(new)} now"
-        for key, old, new in _differences(with_paths(before, moved), with_paths(now, moved), "")
-        if not any(f"{key}.".startswith(f"{free}.") for free in may_change)
-    ]
-
-
-def first_of(differences: list[str]) -> str:
-    """The first three of `changed_settings`, for an error."""
-    return "; ".join([*differences[:3], *(["..."] if len(differences) > 3 else [])])
-
-
-def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
-    """Every leaf that differs: (dotted key, old value, new value); None where there is none."""
-    if isinstance(old, list) and isinstance(new, list):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = [*old, *(name for name in new if name not in old)]
-        return [
-            difference
-            for name in names
-            for difference in _differences(
-                old.get(name), new.get(name), f"{key}.{name}" if key else str(name)
-            )
-        ]
-    return [] if old == new else [(key, old, new)]
-
-
-def _shown(value: Any, most: int = 100) -> str:
-    """A value as the run file would have it, in one short line."""
-    if value is None:
-        return "nothing"
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=sys.maxsize)
-    text = text.removesuffix("...\n").strip()
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+        write_json(self.provenance, starts)

@@ -31,7 +31,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.row_losses import check_kernel
 from hbt_dist.contrastive.world import World
-from hbt_dist.run_file import RunFile, own_facts
+from hbt_dist.run_file import RunFile, user_function_facts
 from hbt_dist.testing import faults as fault
 from hbt_dist.training.checkpoints.card import model_card
 from hbt_dist.training.checkpoints.engine_state import (
@@ -249,7 +249,7 @@ class _Training:
             "device": str(self.runtime.device),
             "corpus": self.prepared.corpus.fingerprint,
             "plan": self.prepared.plan.fingerprint,
-            **own_facts(self.settings),
+            **user_function_facts(self.settings),
             **describe(self.engine),
         }
         self.folder.add_provenance(facts)

@@ -198,8 +198,8 @@ def test_an_objective_that_is_not_reported(search: Path) -> None:
     edit_search(search, objectives={"monolingual": "max", "speed": "max"})
     with pytest.raises(UserError, match="reports no 'speed'") as caught:
         load_search(search)
-    assert "p0000-s0" in caught.value.place
-    assert caught.value.place.endswith("line 1")
+    assert "p0000-s0" in caught.value.location
+    assert caught.value.location.endswith("line 1")
     edit_search(search, objectives={"evaluation": "max"})
     with pytest.raises(UserError, match="as 'evaluation'"):
         load_search(search)

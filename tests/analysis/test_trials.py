@@ -47,7 +47,7 @@ def test_trials_that_cannot_be_compared(search: Path) -> None:
     results = load_search(search)
     with pytest.raises(UserError, match=r"has no trial 'p0009-s0'") as caught:
         pair_difference(results, "p0000-s0", "p0009-s0")
-    assert "p0000-s0, p0000-s1" in caught.value.expected
+    assert "p0000-s0, p0000-s1" in caught.value.remedy
     folder = search / "trials" / "p0001-s1" / "evaluation"
     (folder / "step-150" / "sample" / "pair_matrix.csv").write_text("question_language,en\nen,0.5\n")
     with pytest.raises(UserError, match="other languages"):

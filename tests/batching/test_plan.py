@@ -187,8 +187,8 @@ def test_a_batch_as_large_as_the_number_of_groups() -> None:
         check_rows(corpus, plan.batch(step))
     with pytest.raises(UserError, match="only 48 passages") as caught:
         BatchPlan(corpus, BatchSettings(global_batch_size=49), 1)
-    assert "global_batch_size" in caught.value.place
-    assert "48 at most" in caught.value.expected
+    assert "global_batch_size" in caught.value.location
+    assert "48 at most" in caught.value.remedy
 
 
 @QUICK
@@ -294,5 +294,5 @@ def test_rows_that_do_not_divide_name_the_nearest_sizes(rows: int, world_size: i
     plan = BatchPlan(parallel_corpus(), BatchSettings(global_batch_size=rows), 0)
     with pytest.raises(UserError) as caught:
         plan.batch(0).rank_slice(0, world_size)
-    assert f"{rows} rows do not divide among {world_size} processes" in caught.value.found
-    assert remedy in caught.value.expected
+    assert f"{rows} rows do not divide among {world_size} processes" in caught.value.problem
+    assert remedy in caught.value.remedy

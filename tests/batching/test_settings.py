@@ -93,8 +93,8 @@ def test_refused_blocks(block: dict[str, Any], message: str) -> None:
 def test_settings_that_the_corpus_cannot_give(block: dict[str, Any], place: str, found: str) -> None:
     with pytest.raises(UserError) as caught:
         BatchPlan(parallel_corpus(), settings(**block), 0)
-    assert caught.value.place.startswith(place)
-    assert found in caught.value.found
+    assert caught.value.location.startswith(place)
+    assert found in caught.value.problem
 
 
 def test_a_kind_without_weight_needs_no_data() -> None:
@@ -102,7 +102,7 @@ def test_a_kind_without_weight_needs_no_data() -> None:
     assert BatchPlan(corpus, settings(alpha=1.0), 0).batch(0).kind == "monolingual"
     with pytest.raises(UserError, match="question in one language and the passage in another") as caught:
         BatchPlan(corpus, settings(alpha=0.5), 0)
-    assert "set batches.alpha: 1 (monolingual batches only), or add such examples" in caught.value.expected
+    assert "set batches.alpha: 1 (monolingual batches only), or add such examples" in caught.value.remedy
     with pytest.raises(UserError, match=r"leave crosslingual out of batches\.mixture, or add such examples"):
         BatchPlan(corpus, settings(mixture={"monolingual": 1, "crosslingual": 1}), 0)
 

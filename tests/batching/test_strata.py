@@ -208,10 +208,10 @@ def test_pairs_that_the_data_cannot_give_are_refused_with_remedies_that_work() -
     block: dict[str, object] = {"global_batch_size": 64, "alpha": 0.0}
     with pytest.raises(UserError) as caught:
         BatchPlan(corpus, BatchSettings.model_validate(block), 0)
-    assert caught.value.place == "batches.global_batch_size"
-    assert "64 crosslingual rows needs 32.0 on average in b-c, c-b" in caught.value.found
-    assert "only 5 passages" in caught.value.found
-    assert "to 10 at most" in caught.value.expected
+    assert caught.value.location == "batches.global_batch_size"
+    assert "64 crosslingual rows needs 32.0 on average in b-c, c-b" in caught.value.problem
+    assert "only 5 passages" in caught.value.problem
+    assert "to 10 at most" in caught.value.remedy
     tried = remedies(caught.value, block, ["a", "b", "c"])
     assert len(tried) == 4
     for one in tried:
@@ -229,8 +229,8 @@ def test_a_batch_of_one_row_is_no_remedy(kind: str) -> None:
     corpus = corpus_of([("ab", 1)])
     with pytest.raises(UserError) as caught:
         BatchPlan(corpus, BatchSettings.model_validate(block), 0)
-    assert "has only 1 passage that may meet" in caught.value.found
-    assert caught.value.expected == "add data: a batch needs two such passages at least"
+    assert "has only 1 passage that may meet" in caught.value.problem
+    assert caught.value.remedy == "add data: a batch needs two such passages at least"
     block["hard_negatives"] = {"count": 1}
     with pytest.raises(UserError, match="lower global_batch_size to 1 at most"):
         BatchPlan(corpus, BatchSettings.model_validate(block), 0)
@@ -245,7 +245,7 @@ def test_a_dataset_that_is_too_small_for_its_weight_is_refused() -> None:
     block: dict[str, object] = {"global_batch_size": 64, "alpha": 0.0, "datasets": {"per": "batch"}}
     with pytest.raises(UserError, match="set1 has only") as caught:
         BatchPlan(corpus, BatchSettings.model_validate(block), 0)
-    assert "datasets.per: row" in caught.value.expected
+    assert "datasets.per: row" in caught.value.remedy
     for one in remedies(caught.value, block, list(corpus.languages)):
         check_rows(corpus, BatchPlan(corpus, BatchSettings.model_validate(one), 0).batch(0))
 

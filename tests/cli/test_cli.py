@@ -15,8 +15,8 @@ import yaml
 
 import hbt_dist
 from hbt_dist.cli.main import app
-from hbt_dist.cli.options import EMBEDDED
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.shipped import RUN_FILES
 from hbt_dist.jobs.evaluate import keep_another, load
 from hbt_dist.jobs.train import tell_unused_workers
 from hbt_dist.models.locations import check_hub_reachable
@@ -52,7 +52,7 @@ def test_help_of_train_names_every_run_file_and_options_of_evaluate_are_in_panel
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     words = set(command("train", "--help")[1].replace(",", " ").split())
-    assert {file.stem for file in EMBEDDED.glob("*.yaml")} <= words
+    assert {file.stem for file in RUN_FILES.glob("*.yaml")} <= words
     out = command("evaluate", "--help")[1]
     places = [out.index(f" {panel} ─") for panel in ("Model", "Benchmark", "Output", "Scoring", "Expansion")]
     assert len(set(places)) == 5

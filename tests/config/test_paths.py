@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.difference import changed_settings
 from hbt_dist.config.paths import PATHS, paths_in
 from hbt_dist.orchestration.nodes import inputs_of
 from hbt_dist.run_file import RunFile, resolve_paths
 from hbt_dist.training.preparation import start_digest
-from hbt_dist.training.run_folder import RunFolder, changed_settings
+from hbt_dist.training.run_folder import RunFolder
 from tests.helpers.runs import tiny_run
 
 SOURCE = {"name": "own", "format": "jsonl", "path": "train.jsonl"}

@@ -73,9 +73,9 @@ def test_what_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     def refusal(kernel: Kernel) -> str:
         with pytest.raises(UserError) as refused:
             kernels.check_kernel(kernel, World.alone())
-        assert refused.value.place == "loss.kernel"
-        assert refused.value.expected == "set loss.kernel to auto or rows"
-        return refused.value.found
+        assert refused.value.location == "loss.kernel"
+        assert refused.value.remedy == "set loss.kernel to auto or rows"
+        return refused.value.problem
 
     for kernel in ("auto", "rows", "torch"):
         kernels.check_kernel(kernel, World.alone())

@@ -166,9 +166,9 @@ def test_a_missing_translation_is_refused(
     path = write_lines("train.jsonl", [make_example(i, **(changes if i == bad else {})) for i in range(3)])
     with pytest.raises(UserError) as caught:
         build(path, languages=asked)
-    assert caught.value.place == f"{path} line {bad + 1}"
-    assert caught.value.found == found
-    assert "missing: skip" in caught.value.expected
+    assert caught.value.location == f"{path} line {bad + 1}"
+    assert caught.value.problem == found
+    assert "missing: skip" in caught.value.remedy
 
 
 def test_a_language_that_no_source_has_is_refused(

@@ -81,9 +81,9 @@ def test_a_bad_line_is_named(write_lines: Write, build: Build, line: object, fou
     path = write_lines("train.jsonl", [GOOD, line, GOOD | {"id": "q2"}])
     with pytest.raises(UserError) as caught:
         build(path, languages=["en", "fi"])
-    assert caught.value.place.startswith(f"{path} line 2")
-    assert found in caught.value.found
-    assert caught.value.expected
+    assert caught.value.location.startswith(f"{path} line 2")
+    assert found in caught.value.problem
+    assert caught.value.remedy
 
 
 def test_one_passage_id_has_one_text(write_lines: Write, build: Build) -> None:
@@ -96,8 +96,8 @@ def test_a_repeated_id_tells_both_places(write_lines: Write, build: Build) -> No
     path = write_lines("train.jsonl", [GOOD, bad(), GOOD])
     with pytest.raises(UserError) as caught:
         build(path)
-    assert caught.value.place.endswith("line 3")
-    assert f"{path} line 1" in caught.value.found
+    assert caught.value.location.endswith("line 3")
+    assert f"{path} line 1" in caught.value.problem
 
 
 def test_damaged_files_are_named(tmp_path: Path, build: Build) -> None:
@@ -117,7 +117,7 @@ def test_damaged_files_are_named(tmp_path: Path, build: Build) -> None:
         path.write_bytes(raw)
         with pytest.raises(UserError, match=found) as caught:
             build(path)
-        assert caught.value.place.startswith(str(path))
+        assert caught.value.location.startswith(str(path))
     with pytest.raises(UserError, match="no such file"):
         build(tmp_path / "nowhere.jsonl")
     (tmp_path / "folder").mkdir()
@@ -168,8 +168,8 @@ def test_bad_squad_files(tmp_path: Path, build: Build, content: object, found: s
     (tmp_path / "squad" / "en.json").write_text(json.dumps(content))
     with pytest.raises(UserError) as caught:
         build(tmp_path / "squad", format="squad")
-    assert "en.json" in caught.value.place
-    assert found in caught.value.found
+    assert "en.json" in caught.value.location
+    assert found in caught.value.problem
 
 
 def test_squad_files_that_do_not_fit_together(tmp_path: Path, build: Build) -> None:

@@ -169,8 +169,8 @@ def test_bad_vectors_are_known_with_their_batch(tiny_model, tmp_path, monkeypatc
         encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
     assert len(calls) == 2
     if broken != "width":
-        row = int(error.value.place.split("row ")[1].split(":")[0])
-        assert error.value.place == f"passage embedding of 'row {row}: {TEXTS[row][:60]}'"
+        row = int(error.value.location.split("row ")[1].split(":")[0])
+        assert error.value.location == f"passage embedding of 'row {row}: {TEXTS[row][:60]}'"
     assert not list((tmp_path / "cache").rglob("rows-*"))
     assert not list((tmp_path / "cache").rglob(".part-*"))
 

@@ -462,8 +462,8 @@ def test_bad_dictionary_lines_are_named(tmp_path: Path, content: bytes, line: st
     file.write_bytes(content)
     with pytest.raises(UserError) as caught:
         load(dictionaries={"en-fi": str(file)})
-    assert caught.value.place == f"{file}{line}"
-    assert found in caught.value.found
+    assert caught.value.location == f"{file}{line}"
+    assert found in caught.value.problem
 
 
 def test_folders_and_choices(folder: Path, tmp_path: Path) -> None:
@@ -558,8 +558,8 @@ def test_bad_vector_lines_are_named(tmp_path: Path, content: str, line: str, fou
     file.write_text(content, encoding="utf-8")
     with pytest.raises(UserError) as caught:
         read_vectors(file, 10)
-    assert caught.value.place == f"{file}{line}"
-    assert found in caught.value.found
+    assert caught.value.location == f"{file}{line}"
+    assert found in caught.value.problem
 
 
 def test_vectors_of_two_spaces_are_refused(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     index.write_text(index.read_text("utf-8") + "dog\tno number\tB\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"is no line of a dictd index") as caught:
         read_freedict(index)
-    assert caught.value.place == f"{index} line 3"
+    assert caught.value.location == f"{index} line 3"
     index.write_text(f"house\tA\t{base64(4000)}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"points past the end of freedict-eng-fin\.dict\.dz"):
         read_freedict(index)

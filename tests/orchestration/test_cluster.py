@@ -38,7 +38,7 @@ FOUR_GPUS = Cluster("x:1", False, 8, 4, ({"CPU": 4, "GPU": 4, "memory": 64 * GIB
 def test_what_does_not_fit_is_refused(settings: dict[str, Any], found: str) -> None:
     with pytest.raises(UserError, match=found) as refused:
         check_resources(TWO_NODES, WorkerSettings(**settings))
-    assert "add nodes" in refused.value.expected
+    assert "add nodes" in refused.value.remedy
 
 
 def test_what_fits_is_accepted() -> None:
@@ -52,7 +52,7 @@ def test_auto_does_not_fall_back_to_cpus_where_there_are_gpus() -> None:
     """One of two nodes has joined: training on CPUs would be hundreds of times slower, and say nothing."""
     with pytest.raises(UserError, match=r"5 workers x \(1 CPU \+ 1 GPU\) are asked") as refused:
         check_resources(FOUR_GPUS, WorkerSettings(num_workers=5))
-    assert "workers.use_gpu: false" in refused.value.expected
+    assert "workers.use_gpu: false" in refused.value.remedy
 
 
 def test_a_cluster_that_grows_is_judged_by_what_it_may_become() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.search.folder import SearchFolder, append_line, read_lines, replace_json
+from hbt_dist.common.files import append_line, read_json_lines, write_json
+from hbt_dist.search.folder import SearchFolder
 
 DESCRIBED = {"name": "s", "space": {"batches.alpha": "range"}}
 
@@ -24,12 +25,12 @@ def test_half_a_line_is_not_read_and_cut_off(tmp_path: Path) -> None:
     append_line(path, {"point": 0})
     with path.open("a") as file:
         file.write('{"point": 1, "para')
-    assert read_lines(path) == [{"point": 0}]
+    assert read_json_lines(path) == [{"point": 0}]
     append_line(path, {"point": 1})
-    assert read_lines(path) == [{"point": 0}, {"point": 1}]
+    assert read_json_lines(path) == [{"point": 0}, {"point": 1}]
     path.write_text("nonsense\n")
     with pytest.raises(UserError, match="line 1"):
-        read_lines(path)
+        read_json_lines(path)
 
 
 def test_the_same_search_is_continued_and_another_refused(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_two_processes_do_not_write_one_search(tmp_path: Path, monkeypatch: pyte
 def test_folders_that_are_no_search_of_this_version(tmp_path: Path) -> None:
     head = tmp_path / "search.json"
     opened(tmp_path).close()
-    replace_json(head, {**json.loads(head.read_text()), "format": 99})
+    write_json(head, {**json.loads(head.read_text()), "format": 99})
     with pytest.raises(UserError, match="format 99"):
         SearchFolder(tmp_path).open(DESCRIBED, {})
     head.write_text("{half")
@@ -106,11 +107,11 @@ def test_points_are_compared_at_the_last_step_that_all_seeds_have(tmp_path: Path
     for trial, values in zip(trials, ([0.1, 0.2, 0.9], [0.3, 0.4]), strict=True):
         trial.folder.mkdir(parents=True)
         facts = {"point": 0, "seed": trial.seed, "parameters": point}
-        replace_json(trial.folder / "trial.json", {**facts, "status": "finished"})
+        write_json(trial.folder / "trial.json", {**facts, "status": "finished"})
         for step, value in enumerate(values, 1):
             append_line(trial.folder / "history.jsonl", {"step": step, "monolingual": value})
     assert [trial.name for trial in folder.trials()] == ["p0000-s0", "p0000-s1"]
     assert folder.outcome(trials, ["monolingual"]) == {"monolingual": pytest.approx(0.3)}
-    replace_json(trials[1].folder / "trial.json", {"status": "failed"})
+    write_json(trials[1].folder / "trial.json", {"status": "failed"})
     assert folder.outcome(trials, ["monolingual"]) is None
     folder.close()

@@ -15,10 +15,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.common.files import sha256_of
 from hbt_dist.data.corpus.corpus import build_corpus
 from hbt_dist.models.encoder import load_encoder
 from hbt_dist.run_file import load_run
-from hbt_dist.training.checkpoints.store import hash_file, verify
+from hbt_dist.training.checkpoints.store import verify
 from tests.helpers.runs import BIN, finish, losses, session_of, start, weights_digest
 from tests.helpers.workers import Workers
 from tests.training.conftest import Launch
@@ -30,7 +31,7 @@ PATIENT = {"workers__start_timeout_seconds": 300}
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {str(path): hash_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(path): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def message(group: Workers) -> str:

@@ -32,7 +32,7 @@ def test_differences_are_leaves_also_inside_lists(tmp_path: Path) -> None:
     ]
     with pytest.raises(UserError) as refused:
         folder.check(run)
-    assert refused.value.found == (
+    assert refused.value.problem == (
         "holds another run (data.sources.0.name: mine there, yours now; "
         "data.sources.1: nothing there, {format: sample, name: more} now)"
     )
@@ -44,7 +44,7 @@ def test_a_long_value_is_cut(tmp_path: Path) -> None:
     run["data"]["exclude_overlap_with"] = [{"name": "sample", "data_dir": "x" * 300}]
     with pytest.raises(UserError) as refused:
         folder.check(run)
-    assert len(refused.value.found) < 200
+    assert len(refused.value.problem) < 200
 
 
 @pytest.mark.parametrize("there", ["metrics.jsonl", "checkpoints", "model", "evaluation"])

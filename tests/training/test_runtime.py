@@ -88,7 +88,7 @@ def test_processes_that_do_not_meet_say_so(monkeypatch: pytest.MonkeyPatch) -> N
             runtime.__enter__()
     finally:
         runtime.close()
-    assert "hostfile" in refused.value.expected
+    assert "hostfile" in refused.value.remedy
 
 
 def test_sigterm_asks_for_a_checkpoint_and_the_end() -> None:

@@ -184,7 +184,7 @@ def test_another_run_is_refused(storage: RunStorage, tmp_path: Path) -> None:
     there = RunFolder(tmp_path / "there")
     with pytest.raises(UserError, match=r"holds another run .seed: 3 there, 4 now") as refused:
         storage.fetch(there, {**RUN, "seed": 4}, print)
-    assert refused.value.place == storage.where
+    assert refused.value.location == storage.where
     assert there.checkpoint_steps() == []
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import is_own, load_own
+from hbt_dist.config.user_functions import is_user_function, load_user_function
 from hbt_dist.data.arrow_texts import StoredTexts
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
 from hbt_dist.data.languages import language_codes
@@ -257,7 +257,7 @@ def load_benchmark(
         UserError: unknown name or variant, files missing or malformed, a language absent, a benchmark that
             cannot be scored.
     """
-    if name not in BENCHMARKS and not is_own(name):
+    if name not in BENCHMARKS and not is_user_function(name):
         raise UserError(
             f"benchmark {name!r}",
             "there is no such benchmark",
@@ -271,7 +271,7 @@ def load_benchmark(
         ) from None
     if codes == ():
         raise UserError("languages", "the list is empty", "leave it out to take all languages")
-    if is_own(name):
+    if is_user_function(name):
         return _own(name, data_dir, variant, codes)
     entry = BENCHMARKS[name]
     chosen = entry.variants[0] if variant is None else variant
@@ -306,7 +306,7 @@ def _own(
     """A benchmark read by the user's function, held in memory."""
     from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 
-    read = load_own(name, f"benchmark {name}")
+    read = load_user_function(name, f"benchmark {name}")
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if folder is not None and not folder.exists():
         raise UserError(str(folder), "there is no such folder", f"name the folder of benchmark {name}")

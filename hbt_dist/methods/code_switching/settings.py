@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hbt_dist.batching.kinds import Kind
 from hbt_dist.config.settings import Settings
-from hbt_dist.config.user_functions import OwnName
+from hbt_dist.config.user_functions import UserFunction
 from hbt_dist.data.languages import language_code, language_codes
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -72,7 +72,7 @@ class CodeSwitchingSettings(Settings):
         0.5, description="The same for passages, hard negatives included. The paper's best: 0.5 for both."
     )
     row_probability: Probability = Field(1.0, description="Probability that a row is switched at all.")
-    kinds: tuple[Kind | OwnName, ...] | None = Field(
+    kinds: tuple[Kind | UserFunction, ...] | None = Field(
         None, min_length=1, description="Only rows of these kinds; default: all of the mixture."
     )
 

@@ -15,16 +15,18 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hbt_dist.common.environment import environment_facts
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import read_json_lines
 from hbt_dist.evaluation.read_results import SETTINGS
 from hbt_dist.reports.pages.document import Document
 from hbt_dist.reports.study.answer import add_answer
 from hbt_dist.reports.study.benchmark import BenchmarkPart
-from hbt_dist.search.folder import SearchFolder, Trial, read_lines
+from hbt_dist.search.folder import SearchFolder, Trial
 from hbt_dist.study.settings import StudyFile
 from hbt_dist.study.study import OVERLAPS, evaluations_of, trials_of
 from hbt_dist.study.verdicts import Finding, judge
-from hbt_dist.training.run_folder import RunFolder, environment_facts
+from hbt_dist.training.run_folder import RunFolder
 
 _SHORT = {"monolingual": "mono", "crosslingual": "cross", "multilingual": "multi"}
 
@@ -159,7 +161,7 @@ def _switched(trials: Sequence[Trial]) -> list[str]:
     """What share of the words code-switching replaced, over all steps of a method's trainings."""
     counts: dict[str, list[int]] = {}
     for trial in trials:
-        for line in read_lines(RunFolder(trial.folder / "run").metrics):
+        for line in read_json_lines(RunFolder(trial.folder / "run").metrics):
             for role, one in line.get("code_switching", {}).items():
                 held = counts.setdefault(role, [0, 0])
                 held[0] += one["switched"]

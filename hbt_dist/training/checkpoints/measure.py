@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import append_line
 from hbt_dist.run_file import RunFile
-from hbt_dist.search.folder import append_line
 from hbt_dist.training.checkpoints.retention import validation_lines
 from hbt_dist.training.checkpoints.watcher import CheckpointFollower
 from hbt_dist.training.run_folder import RunFolder

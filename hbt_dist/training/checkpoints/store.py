@@ -25,6 +25,7 @@ from typing import Any
 import torch.distributed as dist
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import sha256_of
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -230,7 +231,7 @@ def _differs(path: Path, name: str, size: int, digest: str) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes, expected {size}"
-        return None if hash_file(path) == digest else f"{name} does not match its checksum"
+        return None if sha256_of(path) == digest else f"{name} does not match its checksum"
     except OSError as error:
         return f"{name} cannot be read ({error.strerror})"
 
@@ -293,7 +294,7 @@ def share_of(seen: list[list[str]], rank: int) -> list[str]:
 
 def _hash_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     return {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name, flush=True)}
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name, flush=True)}
         for name in names
     }
 
@@ -301,15 +302,6 @@ def _hash_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
 def manifest_entries(folder: Path) -> dict[str, Any]:
     """Sizes and checksums of all files of a folder, flushed to disk."""
     return _hash_files(folder, _files_below(folder))
-
-
-def hash_file(path: Path, *, flush: bool = False) -> str:
-    """sha256 of a file; `flush` also forces it to disk."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if flush:
-            os.fsync(file.fileno())
-    return digest
 
 
 def explain_failed_write(error: OSError | RuntimeError, folder: Path) -> str:

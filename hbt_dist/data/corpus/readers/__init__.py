@@ -6,7 +6,7 @@ import importlib
 from dataclasses import replace
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import is_own, load_own, own_digest
+from hbt_dist.config.user_functions import is_user_function, load_user_function, user_digest
 from hbt_dist.data.corpus.readers.base import Opener, SourceReader
 from hbt_dist.data.settings import Missing, SourceSettings
 
@@ -37,7 +37,7 @@ def open_source(source: SourceSettings, languages: tuple[str, ...] | None, missi
         UserError: a file or a language is not there; a reader of the user's own cannot be imported, or gives
             something else than a `SourceReader`.
     """
-    if is_own(source.format):
+    if is_user_function(source.format):
         return _open_own(source, languages, missing)
     module, function = _READERS[source.format]
     opener: Opener = getattr(importlib.import_module(f"{__name__}.{module}"), function)
@@ -47,11 +47,11 @@ def open_source(source: SourceSettings, languages: tuple[str, ...] | None, missi
 def _open_own(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
     """Open a source with the user's function; the digest of its module is part of what decides the rows."""
     place = f"source {source.name}, format"
-    found = load_own(source.format, place)(source, languages, missing)
+    found = load_user_function(source.format, place)(source, languages, missing)
     if not isinstance(found, SourceReader):
         raise UserError(
             place,
             f"{source.format} returned {type(found).__name__}",
             "return hbt_dist.data.corpus.readers.SourceReader(records=..., files=[...])",
         )
-    return replace(found, identity=f"{own_digest(source.format)} {found.identity}")
+    return replace(found, identity=f"{user_digest(source.format)} {found.identity}")
