@@ -32,7 +32,7 @@ def best_run_text(results: SearchResults, found: dict[str, Any]) -> str:
     file = str(results.folder / "base.yaml")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", results.name).strip("-.") or "search"
     base = Base.load(file, ())
-    run = base.run(found["parameters"], place=file, name=f"{name}-best")
+    run = base.run(found["parameters"], location=file, name=f"{name}-best")
     data = run.model_dump(mode="json", exclude_unset=True) | {"output_dir": f"runs/{name}-best"}
     RunFile.model_validate(data)
     values = ", ".join(f"{key} {number(value['mean'])}" for key, value in found["objectives"].items())

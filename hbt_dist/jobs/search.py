@@ -15,6 +15,7 @@ from hbt_dist.config.settings import load_settings, read_yaml
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.settings import OBJECTIVES, SearchFile
+from hbt_dist.search.source import SearchSource
 from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
 
 #: Of the base run of a search or a study: no figure of a trial depends on them, or each trial has its own.
@@ -66,10 +67,10 @@ def search_job(
     Raises:
         UserError: the search cannot be done as asked.
     """
-    from hbt_dist.orchestration.tune import SearchSource, run_trials
+    from hbt_dist.orchestration.tune import run_trials
 
     search, base = load_search_file(path, overrides)
-    whole = base.run({}, place=path)
+    whole = base.run({}, location=path)
     check_benchmark(search, whole, path)
     folder = SearchFolder(Path(search.output_dir))
     check_base(folder, search, whole)

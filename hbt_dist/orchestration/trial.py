@@ -35,34 +35,6 @@ _STARTS = 4  # of a trial whose workers find no room: another trial's end makes 
 Report = Callable[[dict[str, float]], None]
 
 
-def write_plan(
-    trial: Trial,
-    run: RunFile,
-    benchmark: BenchmarkSettings | None,
-    *,
-    final_benchmarks: tuple[BenchmarkSettings, ...] = (),
-    every_checkpoint: bool = True,
-) -> None:
-    """Write what a trial is to do.
-
-    Args:
-        run: its run, paths absolute, output_dir inside the trial's folder.
-        benchmark: gives the objectives, at every checkpoint or at the end.
-        final_benchmarks: measured once, on the trained model.
-    """
-    trial.folder.mkdir(parents=True, exist_ok=True)
-    plan = {
-        "point": trial.point,
-        "seed": trial.seed,
-        "parameters": trial.parameters,
-        "run": run.plain(),
-        "benchmark": None if benchmark is None else benchmark.model_dump(mode="json"),
-        "final_benchmarks": [one.model_dump(mode="json") for one in final_benchmarks],
-        "every_checkpoint": every_checkpoint,
-    }
-    write_json(trial.folder / "plan.json", plan)
-
-
 def run_trial(folder: Path, report: Report) -> None:
     """Train and measure one trial; a trial that was interrupted goes on from its last checkpoint.
 

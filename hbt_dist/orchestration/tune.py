@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hbt_dist.common.console import Say
 from hbt_dist.common.console import say as say_line
@@ -31,126 +31,10 @@ from hbt_dist.orchestration.cluster import (
     worker_resources,
 )
 from hbt_dist.orchestration.settings import WorkerSettings
-from hbt_dist.orchestration.trial import write_plan
 from hbt_dist.orchestration.trial_slots import Resources, trials_in_all, trials_that_fit
-from hbt_dist.run_file import RunFile
-from hbt_dist.search.folder import SearchFolder, Trial
-from hbt_dist.search.sampler import Sampler, make_sampler
-from hbt_dist.search.settings import EarlyStopping, SearchFile
-from hbt_dist.search.space import Base
-
-
-class TrialSource(Protocol):
-    """Gives the trials of a search or a study, one by one."""
-
-    def next(self) -> Trial | None:
-        """The next trial to run, its plan written; none: there are no more."""
-
-    def ended(self, trial: Trial) -> None:
-        """A trial has ended; its folder says how."""
-
-    def remaining(self) -> int:
-        """How many trials are still to start, as far as that is known."""
-
-
-class SearchSource:
-    """The trials of a search: unfinished ones first, then every new point with every seed.
-
-    Args:
-        folder: opened.
-        retry_failed: run failed trials again.
-    """
-
-    def __init__(
-        self, search: SearchFile, base: Base, folder: SearchFolder, *, retry_failed: bool = False
-    ) -> None:
-        self._search, self._base, self._folder = search, base, folder
-        recorded = folder.points()
-        self._points: list[dict[str, Any]] = [line["parameters"] for line in recorded]
-        again = ("failed",) if retry_failed else ()
-        self._waiting = [
-            trial
-            for number in range(len(recorded))
-            for trial in self._trials(number)
-            if trial.status() in (None, "running", *again)
-        ]
-        ended = [
-            None
-            if any(trial in self._waiting for trial in self._trials(number))
-            else folder.outcome(self._trials(number), list(search.objectives))
-            for number in range(len(recorded))
-        ]
-        self._sampler: Sampler = make_sampler(search, list(zip(self._points, ended, strict=True)))
-        self._open = set(range(len(recorded))) - {n for n, found in enumerate(ended) if found is not None}
-
-    def warm_start(self) -> int:
-        """Teach the sampler what earlier searches found; tells how many points it took."""
-        taken = 0
-        for place in self._search.warm_start:
-            earlier = SearchFolder(Path(place))
-            if not (earlier.root / "search.json").is_file():
-                raise UserError(f"warm_start: {place}", "is not the folder of a search", "name one, or none")
-            trials: dict[int, list[Trial]] = {}
-            for trial in earlier.trials():
-                trials.setdefault(trial.point, []).append(trial)
-            for of_point in trials.values():
-                found = earlier.outcome(of_point, list(self._search.objectives))
-                if found is not None:
-                    taken += self._sampler.learn(of_point[0].parameters, found)
-        return taken
-
-    def next(self) -> Trial | None:
-        """The next trial, its plan written."""
-        if not self._waiting and not self._ask():
-            return None
-        trial = self._waiting.pop(0)
-        write_plan(
-            trial,
-            self.run_of(trial),
-            self._search.benchmark,
-            every_checkpoint=self._search.evaluate_checkpoints,
-        )
-        (trial.folder / "stop").unlink(missing_ok=True)
-        return trial
-
-    def run_of(self, trial: Trial) -> RunFile:
-        """The run of a trial: the base with the point's values, its seed, its folder, and no final tests."""
-        run = self._base.run(
-            trial.parameters,
-            place=f"{self._folder.root}, {trial.name}",
-            seed=trial.seed,
-            name=trial.name,
-            output_dir=str(trial.folder / "run"),
-        )
-        measured = run.evaluation.model_copy(update={"benchmarks": ()})
-        return run.model_copy(update={"evaluation": measured})
-
-    def ended(self, trial: Trial) -> None:
-        """Tell the sampler once all seeds of the point have ended."""
-        trials = self._trials(trial.point)
-        if trial.point in self._open and all(one.status() not in (None, "running") for one in trials):
-            self._open.discard(trial.point)
-            found = self._folder.outcome(trials, list(self._search.objectives))
-            self._sampler.tell(trial.point, self._points[trial.point], found)
-
-    def remaining(self) -> int:
-        """Trials that wait, and the points that are still to be drawn."""
-        return len(self._waiting) + len(self._search.seeds) * max(
-            0, self._search.num_points() - len(self._points)
-        )
-
-    def _ask(self) -> bool:
-        point = self._sampler.ask()
-        if point is None:
-            return False
-        number = self._folder.add_point(point, self._search.sampler.kind)
-        self._points.append(point)
-        self._open.add(number)
-        self._waiting = self._trials(number)
-        return True
-
-    def _trials(self, number: int) -> list[Trial]:
-        return [self._folder.trial(number, seed, self._points[number]) for seed in self._search.seeds]
+from hbt_dist.search.folder import SearchFolder
+from hbt_dist.search.settings import EarlyStopping
+from hbt_dist.search.source import TrialSource
 
 
 def run_trials(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -17,9 +17,7 @@ from ray.tune.search import Searcher
 from hbt_dist.common.files import write_json
 from hbt_dist.search.folder import SearchFolder, Trial, now
 from hbt_dist.search.settings import OBJECTIVES, EarlyStopping
-
-if TYPE_CHECKING:
-    from hbt_dist.orchestration.tune import TrialSource
+from hbt_dist.search.source import TrialSource
 
 
 class NextTrial(Searcher):

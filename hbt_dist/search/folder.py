@@ -31,6 +31,8 @@ from hbt_dist import __version__
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import append_line, read_json_lines, write_json
 from hbt_dist.config.difference import changed_settings, first_of
+from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.run_file import RunFile
 
 FORMAT = 1
 _HEAD = ("format", "hbt_dist", "started", "fingerprint")
@@ -70,9 +72,41 @@ class Trial:
         return found
 
     def status(self) -> Status | None:
-        """Where the trial is; none before the first start."""
+        """Return the status in `trial.json`; None before the first start."""
         record = self.record()
         return None if record is None else record["status"]
+
+    def must_run(self, *, retry_failed: bool = False) -> bool:
+        """Return whether the trial has not ended, or failed and shall run again."""
+        status = self.status()
+        return status in (None, "running") or (retry_failed and status == "failed")
+
+    def write_plan(
+        self,
+        run: RunFile,
+        benchmark: BenchmarkSettings | None,
+        *,
+        final_benchmarks: tuple[BenchmarkSettings, ...] = (),
+        every_checkpoint: bool = True,
+    ) -> None:
+        """Write `plan.json`: what the trial's process trains and measures.
+
+        Args:
+            run: of the trial, paths absolute, output_dir inside the trial's folder.
+            benchmark: gives the objectives, at every checkpoint or at the end.
+            final_benchmarks: measured once, on the trained model.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plan = {
+            "point": self.point,
+            "seed": self.seed,
+            "parameters": self.parameters,
+            "run": run.plain(),
+            "benchmark": None if benchmark is None else benchmark.model_dump(mode="json"),
+            "final_benchmarks": [settings.model_dump(mode="json") for settings in final_benchmarks],
+            "every_checkpoint": every_checkpoint,
+        }
+        write_json(self.folder / "plan.json", plan)
 
     def history(self) -> list[dict[str, Any]]:
         """Its measured checkpoints, in order."""

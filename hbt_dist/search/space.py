@@ -51,12 +51,12 @@ class Base:
             raise explain(error, RunFile, str(path), lines, overridden, data) from None
         return cls(str(path), data)
 
-    def run(self, point: Point, *, place: str, **fixed: Any) -> RunFile:
+    def run(self, point: Point, *, location: str, **fixed: Any) -> RunFile:
         """The run of a point, its paths absolute.
 
         Args:
             point: dotted key -> value.
-            place: what a mistake is reported at.
+            location: what a mistake is reported at.
             fixed: top-level entries of the run file that the caller sets.
 
         Raises:
@@ -67,7 +67,7 @@ class Base:
             other = _ALTERNATIVES.get(key)
             if other is not None and isinstance(data.get("batches"), dict):
                 data["batches"].pop(other, None)
-            set_value(data, key, copy.deepcopy(value), place)
+            set_value(data, key, copy.deepcopy(value), location)
         data |= fixed
         try:
             run = RunFile.model_validate(data)
@@ -75,17 +75,17 @@ class Base:
             found = explain(error, RunFile, self.file, {}, {}, data)
             shown = json.dumps(point, ensure_ascii=False)
             raise UserError(
-                place, f"{shown} gives no run: {found.location}: {found.problem}", found.remedy
+                location, f"{shown} gives no run: {found.location}: {found.problem}", found.remedy
             ) from None
         check_user_functions(run, self.file)
         return resolve_paths(run)
 
 
-def check_space(search: SearchFile, base: Base, place: str) -> None:
+def check_space(search: SearchFile, base: Base, location: str) -> None:
     """Try every listed value, and the ends of every continuous dimension, on the base run.
 
     Args:
-        place: the search file, for messages.
+        location: the search file, for messages.
 
     Raises:
         UserError: a key is unknown, a value is impossible, or the workers do not divide a batch size.
@@ -94,8 +94,8 @@ def check_space(search: SearchFile, base: Base, place: str) -> None:
     first = {key: values[0] for key, values in corners.items()}
     for key, values in corners.items():
         for value in values:
-            where = f"{place}, space: {key}"
-            run = base.run({**first, key: value}, place=where)
+            where = f"{location}, space: {key}"
+            run = base.run({**first, key: value}, location=where)
             try:
                 check_divisible(run.batches.global_batch_size, run.workers.num_workers)
             except UserError as error:
@@ -104,7 +104,7 @@ def check_space(search: SearchFile, base: Base, place: str) -> None:
                 ) from None
 
 
-def check_benchmark(search: SearchFile, base: RunFile, place: str) -> None:
+def check_benchmark(search: SearchFile, base: RunFile, location: str) -> None:
     """Refuse a development benchmark that lacks an objective or shares questions with a test benchmark.
 
     Raises:
@@ -116,7 +116,7 @@ def check_benchmark(search: SearchFile, base: RunFile, place: str) -> None:
     across = [name for name in search.objectives if name != "monolingual"]
     if len(data.languages) < 2 and across:
         raise UserError(
-            place,
+            location,
             f"benchmark {search.benchmark.label!r} has one language and gives no {across[0]}",
             "take a benchmark of two or more languages, or objectives: [monolingual]",
         )
@@ -124,7 +124,7 @@ def check_benchmark(search: SearchFile, base: RunFile, place: str) -> None:
     lacking = [name for name in search.objectives if name in ("crosslingual", "rank_distance")]
     if lacking and pairs.sum() == pairs.trace():
         raise UserError(
-            place,
+            location,
             f"benchmark {search.benchmark.label!r} has no relevant candidate in another language than the "
             f"question's and gives no {lacking[0]}",
             "take another benchmark, or objectives: [monolingual, multilingual]",
@@ -135,7 +135,7 @@ def check_benchmark(search: SearchFile, base: RunFile, place: str) -> None:
         if shared:
             (language, _), name = shared[0]
             raise UserError(
-                place,
+                location,
                 f"benchmark {search.benchmark.label!r} shares {len(shared):,} questions with the test "
                 f"benchmark {test.label!r}, such as {name!r} in {language}",
                 "choose on questions that are not tested on: another benchmark, or another split of it",

@@ -83,7 +83,7 @@ class Study:
         if self.file.check_leaks:
             benchmarks = [one.model_dump(mode="json") for one in self.file.benchmarks]
             point["data.exclude_overlap_with"] = benchmarks
-        run = self.bases[name].run(point, place=place, **fixed)
+        run = self.bases[name].run(point, location=place, **fixed)
         measured = run.evaluation.model_copy(
             update={"benchmarks": (), "scoring": _scoring(run, method, f"{place}.scoring")}
         )
@@ -110,7 +110,6 @@ class StudySource:
 
     def __init__(self, study: Study, folder: SearchFolder, *, retry_failed: bool = False) -> None:
         self._study, self._folder = study, folder
-        again = ("failed",) if retry_failed else ()
         recorded = {line["parameters"]["method"] for line in folder.points()}
         for name in study.bases:
             if name not in recorded:
@@ -121,20 +120,18 @@ class StudySource:
             for seed in study.file.seeds  # one seed of every method first: something to look at early
             for name in study.bases
             for trial in trials[name]
-            if trial.seed == seed and trial.status() in (None, "running", *again)
+            if trial.seed == seed and trial.must_run(retry_failed=retry_failed)
         ]
 
     def next(self) -> Trial | None:
         """The next training, its plan written."""
-        from hbt_dist.orchestration.trial import write_plan
-
         if not self._waiting:
             return None
         trial = self._waiting.pop(0)
         run = self._study.run_of(
             trial.parameters["method"], seed=trial.seed, output_dir=str(trial.folder / "run")
         )
-        write_plan(trial, run, None, final_benchmarks=self._study.file.benchmarks)
+        trial.write_plan(run, None, final_benchmarks=self._study.file.benchmarks)
         return trial
 
     def ended(self, trial: Trial) -> None:

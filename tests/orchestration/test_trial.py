@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from hbt_dist.orchestration import train, trial
-from hbt_dist.orchestration.trial import own_scoring, write_plan
+from hbt_dist.orchestration.trial import own_scoring
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import Trial
 from tests.helpers.runs import tiny_run
@@ -67,7 +67,7 @@ trial.run_trial(Path(sys.argv[1]), lambda figures: None)
 def test_transformers_is_imported_before_there_are_two_threads(tmp_path: Path) -> None:
     """Imported in both at once it is incomplete in one; our own process has it already, so a new one."""
     run = RunFile.model_validate(tiny_run(tmp_path / "trial" / "run", tmp_path / "cache"))
-    write_plan(Trial(tmp_path / "trial", 0, 0, {}), run, None)
+    Trial(tmp_path / "trial", 0, 0, {}).write_plan(run, None)
     command = [sys.executable, "-c", _PROGRAM, str(tmp_path / "trial")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert "transformers is ready: True" in done.stdout, done.stderr

@@ -135,11 +135,11 @@ def test_shipped_searches_are_sound(file: Path, tmp_path: Path, capsys: pytest.C
 def test_alpha_and_mixture_take_each_other_s_place() -> None:
     base = Base.load("quickstart", ())
     assert base.data["batches"]["alpha"] == 0.5
-    run = base.run({"batches.mixture": {"monolingual": 0.25, "any_pair": 0.75}}, place="here")
+    run = base.run({"batches.mixture": {"monolingual": 0.25, "any_pair": 0.75}}, location="test")
     assert run.batches.alpha is None
     assert run.batches.mixture is not None
     assert [entry.kind for entry in run.batches.mixture] == ["monolingual", "any_pair"]
-    assert base.run({}, place="here").batches.alpha == 0.5
+    assert base.run({}, location="test").batches.alpha == 0.5
 
 
 def test_a_benchmark_that_never_crosses_languages_gives_no_objective_of_that(tmp_path: Path) -> None:
