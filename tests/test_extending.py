@@ -215,10 +215,10 @@ def test_a_metric_of_ones_own(work: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("my_readers:open_faq", "there is no module my_readers"),
+        ("my_readers:open_faq", "module my_readers was not found"),
         ("my_reader:open_fag", r"has no open_fag\n.*did you mean my_reader:open_faq\?"),
-        ("my_reader:__doc__", "holds no function under __doc__"),
-        ("my_reader.part:open_faq", "there is no module my_reader.part"),
+        ("my_reader:__doc__", "has no function under __doc__"),
+        ("my_reader.part:open_faq", "module my_reader.part was not found"),
         ("broken:read", "module broken cannot be imported: ValueError: one two"),
         ("needs:read", "module needs cannot be imported: ModuleNotFoundError: No module named 'absent_one'"),
     ],

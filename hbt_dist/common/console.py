@@ -1,7 +1,7 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log.
+"""Show the progress of long work: a bar on a terminal, a line every 15 seconds in a log.
 
-A bar redraws itself with carriage returns, which fills the log of a job with thousands of copies; there one
-line every 15 seconds says how far it is, how fast, and how long it will take, a last one how far it came.
+A bar redraws itself with carriage returns, which would fill a log with thousands of copies. A line in a log
+shows the units done, the rate and the time left; the last line shows the final count.
 """
 
 from __future__ import annotations
@@ -12,38 +12,37 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Self
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 15.0
-SHORT_SECONDS = 1.0  # what takes less gets no last line
+SHORT_SECONDS = 1.0  # shorter work prints no last line
 Say = Callable[[str], None]
 
 
-class _Loudness:
+class _Output:
     quiet = False
 
 
 def hush(quiet: bool = True) -> None:
-    """Show no progress and no notes in this process from now on; or show them again."""
-    _Loudness.quiet = quiet
+    """Hide progress and notes in this process from now on; `hush(False)` shows them again."""
+    _Output.quiet = quiet
 
 
 def note(text: str) -> None:
-    """Tell on stderr what is going on, where somebody wants to hear it."""
-    if not _Loudness.quiet:
+    """Print a line on stderr unless the process is hushed."""
+    if not _Output.quiet:
         print(text, file=sys.stderr, flush=True)
 
 
 def counted(number: int, what: str) -> str:
-    """`1 worker`, `2 workers`."""
+    """Return a number with its noun: `1 worker`, `2 workers`."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def duration(seconds: float) -> str:
-    """`34 s`, `5 min 3 s`, `2 h 5 min`."""
+    """Return a duration as text: `34 s`, `5 min 3 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s" if whole >= 10 else f"{seconds:.1f} s"
@@ -52,18 +51,18 @@ def duration(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line at once, so that a log holds the lines of several writers in their order."""
+    """Print a line and flush it, so that a log keeps the order of several writers."""
     print(text, flush=True)
 
 
 class Progress:
-    """Counts units of work; a drop-in for the part of tqdm that is used here.
+    """Count units of work; replaces the part of tqdm that this package uses.
 
     Args:
-        total: units of the whole work; None if that is not known.
-        desc: what is done.
+        total: units of the whole work; None if unknown.
+        desc: name of the work.
         unit: name of one unit.
-        initial: units that were done before.
+        initial: units done before.
         disable: show nothing.
     """
 
@@ -71,8 +70,8 @@ class Progress:
         self, total: int | None, desc: str, unit: str = "row", initial: int = 0, disable: bool = False
     ) -> None:
         self.total, self.desc, self.unit = total, desc, unit
-        self.disable = disable or _Loudness.quiet
-        self.n = self._initial = self._said = initial
+        self.disable = disable or _Output.quiet
+        self.n = self._initial = self._printed = initial
         self._note = ""
         self._began = self._last = time.monotonic()
         self._bar: Any = None
@@ -88,63 +87,61 @@ class Progress:
         self.close()
 
     def update(self, done: int = 1, note: str = "") -> None:
-        """Count finished units; `note` is shown beside them."""
+        """Count finished units and show `note` next to the count."""
         self.n += done
-        if self.disable:
-            return
+        self._note = note
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done)
-            return
-        self._note = note
-        now = time.monotonic()
-        if now - self._last >= SECONDS_BETWEEN_LINES:
-            self._last = now
-            self._line(now)
+        elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
+            self._line()
 
-    def _line(self, now: float) -> None:
-        self._said = self.n
-        rate = (self.n - self._initial) / max(now - self._began, 1e-9)
+    def _line(self) -> None:
+        self._last, self._printed = time.monotonic(), self.n
+        rate = (self.n - self._initial) / max(self._last - self._began, 1e-9)
         parts = [f"{self.desc}: {self.n:,} {self.unit}s", self._note, f"{rate:,.1f} per second"]
         if self.total is not None:
             parts[0] = f"{self.desc}: {self.n:,} of {self.total:,} {self.unit}s"
             left = self.total - self.n
             parts.append(f"{left / max(rate, 1e-9):,.0f} s left" if left > 0 else "")
-        print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        self.say(", ".join(part for part in parts if part))
 
     def say(self, message: str) -> None:
-        """Print a message without tearing the bar."""
-        if self.disable:
-            return
+        """Print a message above the bar."""
         if self._bar is not None:
-            self._bar.clear()
-        print(message, file=sys.stderr, flush=True)
-        if self._bar is not None:
-            self._bar.refresh()
+            self._bar.write(message, file=sys.stderr)
+        elif not self.disable:
+            print(message, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the bar as it stands; in a log, say how far it came."""
+        """Leave the bar on the terminal; in a log, print the final count."""
         if self._bar is not None:
             self._bar.close()
-            return
-        now = time.monotonic()
-        if not self.disable and self.n != self._said and now - self._began >= SHORT_SECONDS:
-            self._line(now)
+        elif self.n != self._printed and time.monotonic() - self._began >= SHORT_SECONDS:
+            self._line()
+
+
+#: Defaults that silence libraries. Nothing forks after tokenizers; the hub client prints every retry.
+QUIET = {
+    "TOKENIZERS_PARALLELISM": "true",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "DS_LOG_LEVEL": "error",
+    "LOG_LEVEL": "error",
+}
 
 
 def quiet_libraries() -> None:
     """Silence the libraries' notices about their inner workings. Call it before they are imported."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # nothing forks afterwards
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not glob.glob("/dev/nvidia[0-9]*") and not any(Path(one).exists() for one in ("/dev/kfd", "/dev/dxg")):
-        # DeepSpeed warns when it finds no accelerator by itself. For this process: a worker sets its own.
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # a line for every retry
-    os.environ.setdefault("DS_LOG_LEVEL", "error")
-    os.environ.setdefault("LOG_LEVEL", "error")
+    defaults = dict(QUIET)
+    if not any(glob.glob(f"/dev/{device}") for device in ("nvidia[0-9]*", "kfd", "dxg")):
+        # DeepSpeed warns when it detects no accelerator. For this process only: each worker sets its value.
+        defaults["DS_ACCELERATOR"] = "cpu"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
     for module in ("deepspeed", "torch", "ray", "transformers"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}(\.|$)")
-    # matplotlib measures itself: on a busy machine a small legend takes longer than it allows
+    # matplotlib times itself: on a busy machine a small legend exceeds its limit
     warnings.filterwarnings("ignore", message=r"Creating legend with loc=.best.")

@@ -28,15 +28,9 @@ PACKAGES = (
 
 
 def environment_facts() -> dict[str, Any]:
-    """Versions, place and command of this process; no secrets, no environment variables."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    """Return versions, host and command of this process; no secrets, no environment variables."""
     program, *arguments = sys.argv
-    typed = Path(program).name == "hbt-dist"  # a process of Ray or of a launcher tells nothing by its own
+    typed = Path(program).name == "hbt-dist"  # the command of a Ray worker or a launcher would not help
     return {
         **({"command": shlex.join(["hbt-dist", *arguments])} if typed else {}),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -45,5 +39,13 @@ def environment_facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "host": socket.gethostname(),
         "cpus": os.cpu_count(),
-        "versions": versions,
+        "versions": {name: version for name in PACKAGES if (version := installed_version(name))},
     }
+
+
+def installed_version(package: str) -> str | None:
+    """Return the installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

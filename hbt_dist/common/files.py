@@ -70,7 +70,7 @@ def append_line(path: Path, content: Any) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of a file that `append_line` writes; an empty list if there is no file.
+    """Return the complete lines of a file that `append_line` writes; an empty list without a file.
 
     Raises:
         UserError: a complete line is not JSON.

@@ -1,4 +1,4 @@
-"""Ctrl-C while something can be saved: the first one asks for an orderly end, the next one ends at once."""
+"""Handle Ctrl-C while work can be saved: the first requests an orderly end, the second ends at once."""
 
 from __future__ import annotations
 
@@ -8,57 +8,54 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
-#: A launcher such as torchrun hands on the signal that the terminal has sent to all its processes already.
+#: A launcher such as torchrun repeats the signal that the terminal has already sent to all processes.
 SECONDS_OF_ONE_INTERRUPT = 1.0
-_heard: list[float] = []
+_received: list[float] = []
 
 
 def interrupted() -> bool:
-    """Whether Ctrl-C has asked this process for an orderly end."""
-    return bool(_heard)
+    """Return whether Ctrl-C has requested an orderly end of this process."""
+    return bool(_received)
 
 
 class FirstInterrupt:
-    """While it is open, the first SIGINT calls `ask` and says so; the next one is a KeyboardInterrupt.
+    """Call `request` on the first SIGINT and raise KeyboardInterrupt on the next, as a context manager.
 
-    It hears nothing outside the main thread, nor where SIGINT is ignored (a shell's background job).
+    It handles nothing outside the main thread, nor where SIGINT is ignored (a shell's background job).
 
     Args:
-        ask: asks for the end; false if there is nothing to save yet, and the first one is to end at once.
-        aloud: say what will happen; one of several processes is enough.
+        request: requests the end; returns False if there is nothing to save, so that the first SIGINT ends.
+        announce: print what will happen; one process of a group is enough.
     """
 
-    def __init__(self, ask: Callable[[], bool], *, aloud: bool = True) -> None:
-        self._ask, self._aloud = ask, aloud
-        _heard.clear()
+    def __init__(self, request: Callable[[], bool], *, announce: bool = True) -> None:
+        self._request, self._announce = request, announce
+        _received.clear()
         self._before: Any = None
-        before = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread() and before != signal.SIG_IGN:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             self._before = signal.signal(signal.SIGINT, self._on_sigint)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Give the signal handler back."""
+        """Restore the previous signal handler."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
     def _on_sigint(self, *_: object) -> None:
         now = time.monotonic()
-        if _heard and now - _heard[0] < SECONDS_OF_ONE_INTERRUPT:
+        if _received and now - _received[0] < SECONDS_OF_ONE_INTERRUPT:
             return
-        if _heard or not self._ask():
+        if _received or not self._request():
             raise KeyboardInterrupt
-        _heard.append(now)
-        if self._aloud:  # written past Python's buffers: a handler may interrupt a print
+        _received.append(now)
+        if self._announce:  # written past Python's buffers: a handler may interrupt a print
             line = "interrupted: saving after the running step; Ctrl-C again ends at once\n"
             os.write(2, (f"\n{line}" if sys.stderr.isatty() else line).encode())

@@ -11,8 +11,8 @@ import yaml
 
 from hbt_dist.config.paths import RunPath, User, with_paths
 
-#: Blocks of the run file that may change when a run is continued: none of them changes what is computed, but
-#: the training's steps with a schedule made for them, which the trainer compares with the checkpoint.
+#: Blocks of the run file that may change when a run continues, because they do not change the result. The
+#: trainer compares the training steps, and a schedule made for them, with the checkpoint.
 MAY_CHANGE = ("output_dir", "workers", "evaluation", "training", "step")
 
 
@@ -23,22 +23,21 @@ def changed_settings(
     may_change: Collection[str] = MAY_CHANGE,
     may_move: Collection[str] = get_args(User),
 ) -> list[str]:
-    """In what two runs differ, such as ``optimizer.learning_rate: 0.1 there, 0.2 now``.
+    """Return the differences of two runs, such as ``optimizer.learning_rate: 0.1 there, 0.2 now``.
 
     Args:
         before, now: resolved run files as plain data.
-        may_change: dotted keys that do not count, nor what is below them.
-        may_move: whose paths do not count; of a DeepSpeed file its name does.
+        may_change: dotted keys to ignore, with all keys below them.
+        may_move: users whose paths to ignore; the name of a DeepSpeed file is compared nevertheless.
     """
 
-    def moved(found: RunPath) -> str:
-        if found.user not in may_move:
-            return found.path
-        return Path(found.path).name if found.pattern == "deepspeed.config" else "a path"
+    def moved(path: RunPath) -> str:
+        if path.user not in may_move:
+            return path.path
+        return Path(path.path).name if path.pattern == "deepspeed.config" else "a path"
 
     if not any((run.get("loss") or {}).get("learn_temperature") for run in (before, now)):
-        # Read by nothing then, and younger than many run files.
-        may_change = {*may_change, "optimizer.temperature_learning_rate"}
+        may_change = {*may_change, "optimizer.temperature_learning_rate"}  # no code reads it then
     return [
         f"{key}: {_shown(old)} there, {_shown(new)} now"
         for key, old, new in _differences(with_paths(before, moved), with_paths(now, moved), "")
@@ -47,30 +46,27 @@ def changed_settings(
 
 
 def first_of(differences: list[str]) -> str:
-    """The first three of `changed_settings`, for an error."""
+    """Return the first three of `changed_settings` for an error message."""
     return "; ".join([*differences[:3], *(["..."] if len(differences) > 3 else [])])
 
 
 def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
-    """Every leaf that differs: (dotted key, old value, new value); None where there is none."""
+    """Return (dotted key, old value, new value) of every leaf that differs; None for a missing value."""
     if isinstance(old, list) and isinstance(new, list):
         old, new = dict(enumerate(old)), dict(enumerate(new))
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = [*old, *(name for name in new if name not in old)]
-        return [
-            difference
-            for name in names
-            for difference in _differences(
-                old.get(name), new.get(name), f"{key}.{name}" if key else str(name)
-            )
-        ]
-    return [] if old == new else [(key, old, new)]
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [(key, old, new)]
+    return [
+        difference
+        for name in dict.fromkeys([*old, *new])
+        for difference in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+    ]
 
 
-def _shown(value: Any, most: int = 100) -> str:
-    """A value as the run file would have it, in one short line."""
+def _shown(value: Any, max_length: int = 100) -> str:
+    """Return a value as one short line of YAML."""
     if value is None:
         return "nothing"
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=sys.maxsize)
     text = text.removesuffix("...\n").strip()
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"

@@ -1,12 +1,13 @@
-"""Pydantic's report about a file or a command line, in the words of whoever wrote it."""
+"""Rewrite pydantic's report about a file or a command line in the words of that file."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from hbt_dist.common.errors import UserError
 
@@ -28,110 +29,100 @@ def explain(
     error: ValidationError,
     kind: type[BaseModel],
     file: str,
-    lines: dict[Key, int],
-    overridden: dict[Key, str],
+    lines: Mapping[Key, int],
+    overridden: Mapping[Key, str],
     data: Any = None,
 ) -> UserError:
-    """Turn pydantic's report into one error: the first mistake in full, the others in a line each.
+    """Return pydantic's report as one error: the first mistake in full, each further mistake in a line.
 
     Args:
-        lines: of the keys in the file.
-        overridden: what the command line said, by key.
-        data: what was validated; without it, keys may hold pydantic's names of the members of a union.
+        lines: key -> its line in the file.
+        overridden: key -> the override of the command line that set it.
+        data: the validated data; without it, keys may include pydantic's names of the members of a union.
     """
-    found: dict[Key, list[Any]] = {}
-    for one in error.errors():
-        found.setdefault(_key(one, data), []).append(one)
-    # What is wrong inside a block says more than that the block is not the number that it could have been.
-    deeper = {key[:size] for key in found for size in range(len(key))}
-    found = {
-        k: ones for k, ones in found.items() if k not in deeper or not isinstance(ones[0]["input"], dict)
-    }
-    told = [_explain_key(key, ones, kind, file, lines, overridden) for key, ones in found.items()]
-    first, rest = told[0], told[1:]
-    more = [f"also: {place}: {what}" for place, what, _ in rest[:5]]
+    by_key: dict[Key, list[ErrorDetails]] = {}
+    for details in error.errors():
+        by_key.setdefault(_key(details, data), []).append(details)
+    # A mistake inside a block says more than that the block is not the number that it could have been.
+    parents = {key[:size] for key in by_key for size in range(len(key))}
+    mistakes = [
+        (_location(key, file, lines, overridden), *_explain_key(key, details, kind))
+        for key, details in by_key.items()
+        if key not in parents or not isinstance(details[0]["input"], dict)
+    ]
+    (location, problem, hint), *rest = mistakes
+    more = [f"also: {location}: {problem}" for location, problem, _ in rest[:5]]
     if len(rest) > 5:
         more.append(f"and {len(rest) - 5} more")
-    return UserError(first[0], first[1], "\n".join([first[2], *more]).strip("\n"))
+    return UserError(location, problem, "\n".join([hint, *more]).strip("\n"))
 
 
 def dotted_key(key: Key) -> str:
-    """A key as an override has it."""
+    """Return a key in the form of an override."""
     return ".".join(str(part) for part in key)
 
 
-def _key(one: Any, data: Any) -> Key:
-    """The place of a mistake, without the names that pydantic gives to the members of a union."""
-    where: Key = tuple(one["loc"])
+def _key(details: ErrorDetails, data: Any) -> Key:
+    """Return the key of a mistake, without the names that pydantic gives to the members of a union."""
+    path: Key = tuple(details["loc"])
     if data is None:
-        return where
+        return path
     kept: list[str | int] = []
-    for place, part in enumerate(where):
-        inside = dict(enumerate(data)) if isinstance(data, list | tuple) else data
-        names = {str(name): value for name, value in inside.items()} if isinstance(inside, dict) else {}
-        missing = one["type"] == "missing" and place + 1 == len(where)
-        if str(part) in names or missing:
+    for i, part in enumerate(path):
+        block = dict(enumerate(data)) if isinstance(data, list | tuple) else data
+        values = {str(name): value for name, value in block.items()} if isinstance(block, dict) else {}
+        if str(part) in values or (details["type"] == "missing" and i + 1 == len(path)):
             kept.append(part)
-            data = names.get(str(part))
+            data = values.get(str(part))
     return tuple(kept)
 
 
-def _explain_key(
-    key: Key,
-    ones: list[Any],
-    kind: type[BaseModel],
-    file: str,
-    lines: dict[Key, int],
-    overridden: dict[Key, str],
-) -> tuple[str, str, str]:
-    """Place, finding and hint of all that is wrong with one key: more than one thing where a union failed."""
-    known = key
-    while known and known not in lines and known not in overridden:
-        known = known[:-1]
-    place = file
-    source = next((text for k, text in overridden.items() if key[: len(k)] == k), None)
-    if source is not None:
-        place = f"{file}, override {source!r}"
-    elif known:
-        place = f"{file} line {lines[known]}"
-    if key:
-        place = f"{place}, {dotted_key(key)}"
-    one = ones[0]
-    if one["type"] == "extra_forbidden":
-        return place, "unknown key", _hint(kind, key)
-    if one["type"] == "missing":
-        return place, "is missing", f"add {key[-1]!r}"
-    value = one.get("input")
+def _location(key: Key, file: str, lines: Mapping[Key, int], overridden: Mapping[Key, str]) -> str:
+    """Return file, line or override, and key of a mistake."""
+    suffix = f", {dotted_key(key)}" if key else ""
+    for item_key, item in overridden.items():
+        if key[: len(item_key)] == item_key:
+            return f"{file}, override {item!r}{suffix}"
+    line = next((lines[key[:size]] for size in range(len(key), 0, -1) if key[:size] in lines), None)
+    return f"{file}{suffix}" if line is None else f"{file} line {line}{suffix}"
+
+
+def _explain_key(key: Key, mistakes: list[ErrorDetails], kind: type[BaseModel]) -> tuple[str, str]:
+    """Return problem and hint of the mistakes of one key: several where a union failed."""
+    first = mistakes[0]
+    if first["type"] == "extra_forbidden":
+        return "unknown key", _hint(kind, key)
+    if first["type"] == "missing":
+        return "is missing", f"add {key[-1]!r}"
+    value = first["input"]
     shown = "" if isinstance(value, dict | BaseModel) else f"{value!r}: "
-    wishes = list(dict.fromkeys(_wish(other) for other in ones))
-    wish = ", or ".join([wishes[0], *(other.removeprefix("must be ") for other in wishes[1:])])
-    return place, f"{shown}{wish}", ""
+    rule, *alternatives = dict.fromkeys(_expectation(details) for details in mistakes)
+    return shown + ", or ".join([rule, *(text.removeprefix("must be ") for text in alternatives)]), ""
 
 
-def _wish(one: Any) -> str:
-    """What a value should be, of one of pydantic's errors."""
-    if one.get("ctx", {}).get("class_name") == "Schedule":
+def _expectation(details: ErrorDetails) -> str:
+    """Return what a value must be, according to one of pydantic's errors."""
+    if details.get("ctx", {}).get("class_name") == "Schedule":
         return "must be a schedule"
-    what, _, how = one["type"].partition("_")
-    if how in ("type", "parsing", "from_float", "attributes_type") and what in _KINDS:
-        return _KINDS[what]
-    message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    message = message.removesuffix(" after validation").replace("Input should be", "must be")
-    for name in ("Tuple", "List"):
-        message = message.replace(f"{name} should", "the list should").replace(" after validation", "")
+    expected, _, failure = details["type"].partition("_")
+    if failure in ("type", "parsing", "from_float", "attributes_type") and expected in _KINDS:
+        return _KINDS[expected]
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = message.replace(" after validation", "").replace("Input should be", "must be")
+    message = message.replace("Tuple should", "the list should").replace("List should", "the list should")
     return message[:1].lower() + message[1:]
 
 
 def _hint(kind: type[BaseModel], key: Key) -> str:
-    """What an unknown key was probably meant to be."""
+    """Return the keys that an unknown key resembles."""
     names = _fields_at(kind, key[:-1])
-    meant = [path for path in _paths(kind, str(key[-1])) if path != dotted_key(key)][:3]
-    meant += [repr(name) for name in difflib.get_close_matches(str(key[-1]), names, n=1)]
-    return f"did you mean {' or '.join(meant)}?" if meant else f"known keys: {', '.join(sorted(names))}"
+    similar = [path for path in _paths(kind, str(key[-1])) if path != dotted_key(key)][:3]
+    similar += [repr(name) for name in difflib.get_close_matches(str(key[-1]), names, n=1)]
+    return f"did you mean {' or '.join(similar)}?" if similar else f"known keys: {', '.join(sorted(names))}"
 
 
 def _paths(kind: type[BaseModel], name: str, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of all fields of this name that are not inside lists."""
+    """Yield the dotted keys of all fields of this name that are not inside lists."""
     for field_name, field in kind.model_fields.items():
         if field_name == name:
             yield f"{prefix}{name}"
@@ -141,16 +132,13 @@ def _paths(kind: type[BaseModel], name: str, prefix: str = "") -> Iterator[str]:
 
 
 def _fields_at(kind: type[BaseModel], key: Key) -> list[str]:
-    """The names that are allowed at a place of the file, as far as its type is one block."""
-    here: list[type[BaseModel]] = [kind]
+    """Return the field names that a block of the file may have, as far as its type is one block."""
+    blocks: list[type[BaseModel]] = [kind]
     for part in key:
-        inner: list[type[BaseModel]] = []
-        for block in here:
-            field = block.model_fields.get(str(part))
-            if field is not None:
-                inner += _blocks(field.annotation)
-        here = inner or here  # a number (list entry) or a tag of a union stays at the same blocks
-    return [name for block in here for name in block.model_fields]
+        fields = [block.model_fields[str(part)] for block in blocks if str(part) in block.model_fields]
+        inner = [block for field in fields for block in _blocks(field.annotation)]
+        blocks = inner or blocks  # the number of a list entry or the tag of a union keeps the blocks
+    return [name for block in blocks for name in block.model_fields]
 
 
 def _blocks(annotation: Any) -> list[type[BaseModel]]:

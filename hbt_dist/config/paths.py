@@ -1,7 +1,7 @@
-"""Where paths stand in a run file: one table for all who look at them.
+"""List the paths in a run file, and who uses each.
 
-They are made absolute when a run file is loaded, must exist on every node of a cluster that reads them, and
-do not make a run another run: the content counts, which fingerprints guard, and not where it lies.
+`load_run` makes them absolute. Every node of a cluster must have the paths that it reads. A moved path does
+not make a different run: fingerprints compare the content, and the location does not count.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-#: Who uses a path. made: the run writes it. workers: every worker reads it. checkpoints: what measures
-#: checkpoints reads it, on any node. driver: it is read where the run was started.
+#: Who uses a path. made: the run writes it. workers: every worker reads it. checkpoints: the process that
+#: measures checkpoints reads it, on any node. driver: the process that starts the run reads it.
 User = Literal["made", "workers", "checkpoints", "driver"]
 
 #: Dotted key (`*`: every entry of a list or a mapping) -> who uses it.
@@ -46,14 +46,14 @@ class RunPath:
 
     @property
     def user(self) -> User:
-        """Who uses it."""
+        """Return who uses the path."""
         return PATHS[self.pattern]
 
 
 def paths_in(run: dict[str, Any]) -> Iterator[RunPath]:
-    """The paths of a run, given as plain data.
+    """Yield the paths of a run, given as plain data.
 
-    A name that is no path (on a hub, of a shipped configuration, in an object store) is left out.
+    Names of the hub, of shipped configurations and of object stores are skipped.
     """
     for pattern in PATHS:
         for key, value in _matching(run, pattern.split("."), ()):
@@ -62,13 +62,13 @@ def paths_in(run: dict[str, Any]) -> Iterator[RunPath]:
 
 
 def with_paths(run: dict[str, Any], change: Callable[[RunPath], str]) -> dict[str, Any]:
-    """A copy of the run with every path replaced."""
+    """Return a copy of the run with every path replaced."""
     changed = copy.deepcopy(run)
-    for found in paths_in(run):
-        place: Any = changed
-        for part in found.key[:-1]:
-            place = place[part]
-        place[found.key[-1]] = change(found)
+    for path in paths_in(run):
+        block: Any = changed
+        for part in path.key[:-1]:
+            block = block[part]
+        block[path.key[-1]] = change(path)
     return changed
 
 
@@ -77,12 +77,10 @@ def _matching(
 ) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     if not pattern:
         yield key, value
-    elif pattern[0] != "*":
-        if isinstance(value, dict) and pattern[0] in value:
-            yield from _matching(value[pattern[0]], pattern[1:], (*key, pattern[0]))
     elif isinstance(value, dict | list):
-        for name, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _matching(one, pattern[1:], (*key, name))
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if pattern[0] in ("*", name):
+                yield from _matching(inner, pattern[1:], (*key, name))
 
 
 def _is_path(run: dict[str, Any], key: tuple[str | int, ...], pattern: str, value: str) -> bool:

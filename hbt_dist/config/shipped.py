@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: Run files that come with the package; `hbt-dist train quickstart` finds them by name.
+#: Run files of the package; `hbt-dist train quickstart` finds them by name.
 RUN_FILES = Path(__file__).parents[1] / "run_files"

@@ -1,9 +1,8 @@
-"""Functions of the user's own, named `module:function` where a run file names a part of the package.
+"""Load functions that the user wrote and names as `module:function` in a run file.
 
-A name and not a registration, since a training is many processes: each worker resolves the same name by
-importing the same module, and nothing has to be sent or called before. A module is found as Python finds it
-(installed, PYTHONPATH), and also in the working directory, of which the processes that are started from here
-learn by `HBT_DIST_MODULE_PATH`. To a cluster of other machines it goes with the driver
+A training is many processes, so each worker imports the module by its name and needs no registration. Python
+finds a module as usual (installed, PYTHONPATH) or in the working directory, which child processes learn from
+`HBT_DIST_MODULE_PATH`. A cluster of several machines receives the module from the driver
 (orchestration/cluster.py).
 """
 
@@ -24,15 +23,15 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from hbt_dist.common.errors import UserError
 
-#: Folders where processes that this one starts look, too.
-_PLACES = "HBT_DIST_MODULE_PATH"
-#: Top modules of all functions that were loaded, in their order.
+#: Environment variable with the folders in which child processes also search.
+_MODULE_PATH = "HBT_DIST_MODULE_PATH"
+#: Top modules of all loaded functions, in the order of loading.
 _loaded: dict[str, None] = {}
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def is_user_function(name: str) -> bool:
-    """Whether a name stands for a function of the user's own."""
+    """Return whether a name stands for a function that the user wrote."""
     return ":" in name
 
 
@@ -50,102 +49,91 @@ UserFunction = Annotated[
 ]
 
 
-def load_user_function(name: str, place: str) -> Callable[..., Any]:
-    """The function that a name stands for; its module is imported.
+def load_user_function(name: str, location: str) -> Callable[..., Any]:
+    """Import the module of a user's function and return the function.
 
     Args:
         name: ``module:function``.
-        place: where it is named, for messages: a file, a key, or both.
+        location: the file or key that names it, for messages.
 
     Raises:
-        UserError: the module is not found or fails when it is imported, or has no such function.
+        UserError: the module does not exist, fails when it is imported, or has no such function.
     """
     module_name, _, attribute = name.partition(":")
     if not _NAME.fullmatch(name):
-        raise UserError(place, f"{name!r} is no name of a function", "write module:function")
-    _look_here(module_name)
+        raise UserError(location, f"expected module:function, got {name!r}", "write module:function")
+    _search_working_directory(module_name.partition(".")[0])
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise _broken(place, module_name, error) from error
-        raise UserError(
-            place,
-            f"{name!r}: there is no module {error.name}",
-            "install it, name its folder in PYTHONPATH, or start where it lies; every worker must find it",
-        ) from None
     except UserError:
         raise
-    except Exception as error:  # whatever the module does while it is imported
-        raise _broken(place, module_name, error) from error
+    except Exception as error:  # the user's module can raise anything
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module_name}.".startswith(f"{missing}."):
+            raise UserError(
+                location,
+                f"{name!r}: module {missing} was not found",
+                "install it, add its folder to PYTHONPATH, or start in its folder; every worker must find it",
+            ) from None
+        raise UserError(
+            location,
+            f"module {module_name} cannot be imported: {type(error).__name__}: "
+            + " ".join(str(error).split())[:200],
+            f"python -c 'import {module_name}' shows where",
+        ) from error
     function = getattr(module, attribute, None)
     if not callable(function):
-        found = "has no" if function is None else "holds no function under"
-        names = [one for one in vars(module) if callable(getattr(module, one)) and not one.startswith("_")]
+        problem = "has no" if function is None else "has no function under"
+        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         close = difflib.get_close_matches(attribute, names, n=1)
         raise UserError(
-            place,
-            f"{name!r}: module {module_name} {found} {attribute}",
+            location,
+            f"{name!r}: module {module_name} {problem} {attribute}",
             f"did you mean {module_name}:{close[0]}?" if close else f"define it in {module.__file__}",
         )
     _loaded[module_name.partition(".")[0]] = None
     return function  # type: ignore[no-any-return]
 
 
-def _broken(place: str, module: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(
-        place,
-        f"module {module} cannot be imported: {type(error).__name__}: {reason}",
-        f"python -c 'import {module}' shows where",
-    )
+def _search_working_directory(module: str) -> None:
+    """Make a top module importable from the working directory of this process or of its parent.
 
-
-def _look_here(module: str) -> None:
-    """Let a module that is found nowhere else be found where this process, or its parent, was started.
-
-    Last on the path, in every process: a file there shadows no installed module.
+    The folder goes to the end of the path: a file in it hides no installed module.
     """
-    top = module.partition(".")[0]
-    here = str(Path.cwd())
-    inherited = [path for path in os.environ.get(_PLACES, "").split(os.pathsep) if path]
-    for place in dict.fromkeys([here, *inherited]):
-        there = Path(place) / top
-        if not (there.is_dir() or there.with_suffix(".py").is_file()):
+    inherited = [path for path in os.environ.get(_MODULE_PATH, "").split(os.pathsep) if path]
+    for folder in dict.fromkeys([str(Path.cwd()), *inherited]):
+        path = Path(folder) / module
+        if not (path.is_dir() or path.with_suffix(".py").is_file()):
             continue
-        if top not in sys.modules and importlib.util.find_spec(top) is None:
-            sys.path.append(place)
+        if module not in sys.modules and importlib.util.find_spec(module) is None:
+            sys.path.append(folder)
             importlib.invalidate_caches()
-        if place == here and here not in inherited:
-            os.environ[_PLACES] = os.pathsep.join([*inherited, here])
+        if folder not in inherited:
+            os.environ[_MODULE_PATH] = os.pathsep.join([*inherited, folder])
 
 
 def user_digest(name: str) -> str:
-    """SHA-256 of the file that a loaded function's module is in; "" for a module without a file.
+    """Return the SHA-256 of the file that defines a loaded function; "" for a module without a file.
 
-    It stands for the function in fingerprints and provenance. What the module imports is not looked at.
+    Fingerprints and provenance use it for the function. Modules that the file imports do not count.
     """
     file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 def user_digests(names: Iterable[str]) -> dict[str, str]:
-    """Name -> `user_digest` of loaded functions: what provenance records of them."""
+    """Return the `user_digest` of each loaded function, for provenance."""
     return {name: user_digest(name) for name in names}
 
 
 def user_modules() -> list[str]:
-    """File or folder of the top module of each function loaded so far, as Ray's `py_modules` takes them.
+    """Return the file or folder of the top module of each loaded function, as Ray's `py_modules` takes them.
 
-    Installed ones are left out: a cluster has its own installations.
+    Installed modules are left out: a cluster has its installations.
     """
-    found = []
+    paths: list[Path] = []
     for name in _loaded:
-        spec = importlib.util.find_spec(name)
-        places = [*(spec.submodule_search_locations or [spec.origin or ""])] if spec else []
-        found += [
-            str(Path(place).resolve())
-            for place in places
-            if place and not {"site-packages", "dist-packages"} & set(Path(place).parts)
-        ]
-    return found
+        if spec := importlib.util.find_spec(name):
+            locations = spec.submodule_search_locations or [spec.origin or ""]
+            paths += [Path(location).resolve() for location in locations if location]
+    return [str(path) for path in paths if not {"site-packages", "dist-packages"} & set(path.parts)]

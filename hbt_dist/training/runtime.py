@@ -141,7 +141,7 @@ class EnvironmentRuntime:
         self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
         self.device = find_device(self.local_rank, use_gpu=use_gpu)
         self._stop = self._has_begun = False
-        self._interrupts = FirstInterrupt(self._on_interrupt, aloud=self.rank == 0)
+        self._interrupts = FirstInterrupt(self._on_interrupt, announce=self.rank == 0)
         self._old_handler: Any = signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def __enter__(self) -> Self:

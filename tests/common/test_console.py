@@ -31,7 +31,7 @@ def test_a_log_ends_with_the_last_figures(
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     with Progress(2, "train", "step") as bar:
         bar.update(2)
-    assert len(capsys.readouterr().err.splitlines()) == 1, "the last step is not told twice"
+    assert len(capsys.readouterr().err.splitlines()) == 1, "the last step is not printed twice"
 
 
 def test_hushed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

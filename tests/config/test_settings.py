@@ -54,10 +54,10 @@ def test_overrides_reach_nested_keys_and_list_entries(tmp_path: Path) -> None:
         ("inner: {}\n", ["name: is missing"]),
         ("name: x\nparts:\n- {rate: 1}\n- {rate: 0}\n", ["run.yaml line 4, parts.1.rate: 0: "]),
         ("name: x\ninner: {mode: c}\n", ["run.yaml line 2, inner.mode: 'c': ", "'a' or 'b'"]),
-        ("name: x\nname: y\n", ["run.yaml line 2: name stands twice (first in line 1)"]),
+        ("name: x\nname: y\n", ["run.yaml line 2: name occurs twice (first in line 1)"]),
         ("name: [\n", ["run.yaml line 2: not valid YAML"]),
-        ("- a\n", ["holds a list where settings were expected"]),
-        ("", ["holds nothing where settings were expected"]),
+        ("- a\n", ["expected settings, got a list"]),
+        ("", ["expected settings, got nothing"]),
         ("name: x\nzzz: 1\n", ["line 2, zzz: unknown key", "known keys: either, inner, name, parts"]),
     ],
 )
