@@ -165,15 +165,47 @@ def test_the_page_on_typology_has_the_figures_of_the_tables() -> None:
         assert f"{shown} with" in page
 
 
-def test_the_readme_names_existing_files() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
-    files = re.findall(
-        r"(?:ray_configs|launchers|benchmarks|deepspeed_configs)/[\w./-]+\.(?:yaml|py|sh|md|json)", text
-    )
-    assert len(links) + len(files) > 20
-    missing = [name for name in [*links, *files] if not (ROOT / name).exists()]
+PAGES = [
+    path
+    for pattern in ("*.md", "docs/*.md", "deepspeed_configs/*.md", "benchmarks/*.md")
+    for path in sorted(ROOT.glob(pattern))
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_module_and_test_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text("utf-8")
+    links = [page.parent / link for link in re.findall(r"\]\((?!https?:)([^)#\s]+)\)", text)]
+    rooms = "hbt_dist|tests|benchmarks|docs|launchers|ray_configs|deepspeed_configs"
+    names = re.findall(rf"(?<![\w/])(?:{rooms})/[\w./-]*\w", text)
+    paths = [*links, *(ROOT / name for name in names if not re.search(r"[A-Z]{4}", name))]
+    missing = [str(path) for path in paths if not path.exists()]
+    missing += [name for name in re.findall(r"\bhbt_dist(?:\.\w+)+", text) if not defined(name)]
+    missing += [
+        f"{file}::{name}"
+        for file, name in re.findall(r"(test_\w+\.py)::(test_\w+)", text)
+        if not any(f"def {name}(" in test.read_text("utf-8") for test in ROOT.glob(f"tests/**/{file}"))
+    ]
     assert missing == []
+
+
+def defined(dotted: str) -> bool:
+    """Whether a name such as hbt_dist.room.module.function is a module, or bound at the top of its module."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        folder = ROOT.joinpath(*parts[:length])
+        source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+        if source.is_file():
+            rest = parts[length:]
+            pattern = rf"(?m)^(?:def|class) {rest[0]}\b|^{rest[0]}\b|^ +{rest[0]},|\"{rest[0]}\"" if rest else ""
+            return len(rest) <= 1 and re.search(pattern, source.read_text("utf-8")) is not None
+    return False
+
+
+def test_undefined_names_are_noticed() -> None:
+    assert defined("hbt_dist.batching.plan.BatchPlan")
+    assert not defined("hbt_dist.batching.plan.NoPlan")
+    assert not defined("hbt_dist.no_room.plan")
 
 
 @pytest.mark.slow
@@ -219,11 +251,14 @@ def test_the_data_page_shows_every_format_and_reader_without_mkdocs() -> None:
     assert ":::" not in page
     for name in (*OPTIONS, "beir"):
         assert f"| `{name}`" in page, name
-    named = set(re.findall(r"<!-- reader: hbt_dist\.data\.(\w+\.\w+) -->", page))
-    for room in ("training_readers", "benchmark_readers"):
-        modules = {f"{room}.{path.stem}" for path in (ROOT / "hbt_dist/data" / room).glob("*.py")}
-        without_files = {f"{room}.{one}" for one in ("__init__", "base", "sample", "tables")}
-        assert modules - without_files == {one for one in named if one.startswith(room)}
+    named = set(re.findall(r"<!-- reader: (hbt_dist\.data\.\w+\.readers\.\w+) -->", page))
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "hbt_dist" / "data").glob("*/readers/*.py")
+        if path.stem not in ("__init__", "base", "sample", "tables")
+    }
+    assert len(modules) > 10
+    assert modules == named
     shown = load_hooks().on_page_markdown(page)
     assert "::: hbt_dist.data.corpus.readers.jsonl" in shown
 
