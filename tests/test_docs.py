@@ -197,7 +197,9 @@ def defined(dotted: str) -> bool:
         source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
         if source.is_file():
             rest = parts[length:]
-            pattern = rf"(?m)^(?:def|class) {rest[0]}\b|^{rest[0]}\b|^ +{rest[0]},|\"{rest[0]}\"" if rest else ""
+            pattern = (
+                rf"(?m)^(?:def|class) {rest[0]}\b|^{rest[0]}\b|^ +{rest[0]},|\"{rest[0]}\"" if rest else ""
+            )
             return len(rest) <= 1 and re.search(pattern, source.read_text("utf-8")) is not None
     return False
 
