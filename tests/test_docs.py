@@ -196,11 +196,13 @@ def defined(dotted: str) -> bool:
         folder = ROOT.joinpath(*parts[:length])
         source = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
         if source.is_file():
-            rest = parts[length:]
-            pattern = (
-                rf"(?m)^(?:def|class) {rest[0]}\b|^{rest[0]}\b|^ +{rest[0]},|\"{rest[0]}\"" if rest else ""
+            if length == len(parts):
+                return True
+            name = parts[-1]
+            bound = rf'^(?:def|class) {name}\b|^{name}\b|^ +{name},|"{name}"'
+            return length == len(parts) - 1 and bool(
+                re.search(bound, source.read_text("utf-8"), re.MULTILINE)
             )
-            return len(rest) <= 1 and re.search(pattern, source.read_text("utf-8")) is not None
     return False
 
 

@@ -1,8 +1,8 @@
-"""Phrases that may not come back, in the documentation and in the docstrings, comments and messages of the code.
+"""Reject phrases of a translation in the documentation and in docstrings, comments and messages of the code.
 
     python tests/test_sentences.py [-v]     # count the matches of each room; -v prints every match
 
-A pattern names a phrase that only a translation uses, or a number without its leading zero, with the replacement.
+Each pattern has its replacement. A number without its leading zero is a phrase, too.
 """
 
 from __future__ import annotations
@@ -107,11 +107,10 @@ def prose_of_text(source: str) -> Iterator[tuple[int, str]]:
         if paragraph:
             yield number - len(paragraph), " ".join(paragraph)
         paragraph = [words.lstrip("|*- ")] if words else []
-    # a last paragraph ends at the empty line above
 
 
 def prose_of_python(source: str) -> Iterator[tuple[int, str]]:
-    """String literals, docstrings included, and blocks of comments, each with the number of its first line."""
+    """String literals, docstrings included, and blocks of comments, each with its first line number."""
     tree = ast.parse(source)
     formats = {
         id(part)
