@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
-# The tests, from nothing: a virtual environment, the package with its development tools, then ruff, the type
+# Check and test from nothing: a virtual environment, the package with its development tools, then ruff, the type
 # checker, the search for dead code and pytest. Run it again at any time: it reuses what is there.
 #
-#   ./launchers/test.sh [PYTEST ARGUMENTS ...]     for example: -m "not slow" or tests/batching
+#   ./launchers/test.sh [PYTEST ARGUMENTS ...]           tests of 5 seconds at most; for example: tests/batching
+#   ./launchers/test.sh --all [PYTEST ARGUMENTS ...]     all tests: also Ray clusters, launchers, deaths, real data
 #
-# Two files of tests run at a time, since much of the time is waiting for processes; HBT_DIST_TEST_PROCESSES=0 runs
-# one after another.
+# HBT_DIST_TEST_PROCESSES sets how many tests run at a time (default: 2, with --all 4, since those mostly wait for
+# processes that start and stop). 0 runs one test after another.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 install cpu,dev
+
+processes=2
+selection=()
+if [ "${1:-}" = --all ]; then
+    shift
+    processes=4
+    selection=(-m "")
+fi
 
 "$python" -m ruff check .
 "$python" -m ruff format --check .
 "$python" -m mypy
 "$python" -m vulture
-exec "$python" -m pytest -n "${HBT_DIST_TEST_PROCESSES:-2}" --dist loadfile "$@"
+exec "$python" -m pytest -n "${HBT_DIST_TEST_PROCESSES:-$processes}" --dist worksteal "${selection[@]}" "$@"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,40 @@ settings.register_profile(
     "hbt-dist", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("hbt-dist")
+
+
+#: Longest default test on a quiet machine; longer tests carry the mark `slow`. The limit grows with the load
+#: of the machine, counted in runnable processes per core.
+SECONDS_OF_A_DEFAULT_TEST = 5.0
+_NOT_DEFAULT = {"slow", "ray", "cluster"}
+_seconds: dict[str, float] = collections.defaultdict(float)
+_over_budget: dict[str, float] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up set-up and call of every default test."""
+    if report.when == "teardown" or _NOT_DEFAULT & set(report.keywords):
+        return
+    _seconds[report.nodeid] += report.duration
+    crowding = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    if _seconds[report.nodeid] > SECONDS_OF_A_DEFAULT_TEST * crowding:
+        _over_budget[report.nodeid] = _seconds[report.nodeid]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run whose default tests take too long; in a worker of xdist there is nothing to decide."""
+    if _over_budget and not hasattr(session.config, "workerinput"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that need the mark `slow`, or less time."""
+    for name, seconds in sorted(_over_budget.items(), key=lambda item: -item[1]):
+        terminalreporter.write_line(
+            f"OVER BUDGET {seconds:.1f} s, a default test has {SECONDS_OF_A_DEFAULT_TEST:g} s: {name}",
+            red=True,
+        )
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

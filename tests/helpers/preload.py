@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ["DS_ACCELERATOR"] = "cpu"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["GLOO_SOCKET_IFNAME"] = "lo"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # as the command line does before it imports
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -17,6 +18,7 @@ for name in (
     "hbt_dist.cli.main",
     "hbt_dist.jobs.train",
     "hbt_dist.training.train",
+    "hbt_dist.training.deepspeed.engine",
 ):
     importlib.import_module(name)
 importlib.import_module("torch").set_num_threads(1)

@@ -6,8 +6,8 @@ The function is called as ``function(world, **kwargs)`` with a `hbt_dist.contras
 must pickle. Processes meet through a file, so no port can be taken. A process that fails, or the time limit,
 ends all of them.
 
-Processes are forked from a server that has torch and DeepSpeed loaded (a start costs .1 instead of 5 to 20
-seconds); the server ends with the test run. A script that uses this needs ``if __name__ == "__main__":``.
+Processes are forked from a server (forkserver.py). A script that uses this needs
+``if __name__ == "__main__":``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnProcess
+from multiprocessing.context import ForkServerProcess, SpawnProcess
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from tests.helpers.forkserver import forkserver
 
 ROOT = Path(__file__).resolve().parents[2]
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
@@ -44,7 +46,7 @@ def run_ranks(
     Raises:
         RuntimeError: a rank failed (with its traceback), or the time is over.
     """
-    context = _context() if env is None else multiprocessing.get_context("spawn")
+    context = forkserver() if env is None else multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         job = {"target": target, "world_size": world_size, "kwargs": kwargs, "env": env or {}}
         Path(folder, "job.pickle").write_bytes(pickle.dumps(job))
@@ -62,14 +64,6 @@ def run_ranks(
         return [
             pickle.loads(Path(folder, f"result-{rank}.pickle").read_bytes()) for rank in range(world_size)
         ]
-
-
-def _context() -> ForkServerContext:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)  # the server reads them when it loads torch
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "deepspeed", "hbt_dist.training.deepspeed.engine"])
-    return context
 
 
 def _wait(

@@ -4,14 +4,12 @@
     group.kill(1)
     codes = group.wait()
 
-Each process runs `hbt_dist.cli.main.main` with the environment that torchrun gives its workers. They are
-forked from a server that has torch, DeepSpeed and transformers loaded, which costs a tenth of a second
-instead of 10 to 40 on a busy machine. tests/training/test_resume.py also does it once with torchrun itself.
+Each process runs `hbt_dist.cli.main.main` with the environment that torchrun gives its workers, forked from a
+server (forkserver.py). tests/training/test_resume.py also does it once with torchrun itself.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import signal
@@ -22,6 +20,7 @@ import traceback
 from pathlib import Path
 
 from hbt_dist.orchestration.cluster import free_port
+from tests.helpers.forkserver import forkserver
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,8 +50,7 @@ class Workers:
     def __init__(
         self, world_size: int, arguments: list[str | Path], folder: Path, **environment: str
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.helpers.preload"])
+        context = forkserver()
         self.logs = Path(tempfile.mkdtemp(prefix="workers-", dir=folder))
         port = str(free_port())
         self.processes = []
