@@ -70,7 +70,7 @@ def detectable_gain(
         spread: standard deviation of the gain between seeds, as measured.
         measured_with: seeds that it was measured with, at least two.
         num_seeds: seeds of the planned test, at least two.
-        power: at most .99.
+        power: at most 0.99.
         tests: that are corrected together: each is taken at 5 % over their number, which is what Holm asks of
             the smallest p among them. Of the others it asks less, so the gain is an upper bound.
 
@@ -87,7 +87,7 @@ def _detectable_size(number: int, alpha: float, power: float) -> float:
     """The effect in standard deviations that a two-sided t test of so many values finds.
 
     The root of the power, a mean over quantiles of the estimated variance. Not statsmodels' `solve_power`: at
-    alpha .05 / 3 and three values it stops at 4.29 where 5.67 is the root.
+    alpha 0.05 / 3 and three values it stops at 4.29 where 5.67 is the root.
     """
     freedom = number - 1
     least = float(stats.t.ppf(1 - alpha / 2, freedom))

@@ -1,6 +1,6 @@
 """What a study's tests support, and the words for it (docs/studies.md has the rules).
 
-A difference *holds* where its test over questions and its paired t test over seeds are both below .05 after
+A difference *holds* where its test over questions and its paired t test over seeds are both below 0.05 after
 Holm's correction. The corrections run over what is claimed together: the primary contrasts over all
 benchmarks, all other tests within a benchmark. Requiring both keeps the chance of any false claim in such a
 family at 5 %, that of the test over seeds; the test over questions adds that it is more than these questions.
@@ -62,7 +62,7 @@ class Finding:
         return near_chance(max(self.row["mean_a"], self.row["mean_b"]), self.row["chance"])
 
     def cell(self) -> str:
-        """Such as ``+.0196*``; ``trivial`` where nothing is tested."""
+        """Such as ``+0.0196*``; ``trivial`` where nothing is tested."""
         return "trivial" if self.row["trivial"] else signed(self.gain) + MARKS[self.holds]
 
     def sentence(self) -> str:

@@ -8,10 +8,10 @@ from hbt_dist.common.numbers import p_clause, p_value, plain, signed, span
 from hbt_dist.reports.pages.html import is_numeric
 
 
-def test_shares_go_without_the_zero() -> None:
-    assert [signed(0.0196), signed(-1.25), signed(1e-6), signed(-1e-6)] == ["+.0196", "-1.2500", "0", "0"]
-    assert [plain(0.5), plain(-0.5), plain(0.0), plain(1.0)] == [".5000", "-.5000", ".0000", "1.0000"]
-    assert span(-0.1, 0.00001) == "[-.1000, 0]"
+def test_numbers_have_a_leading_zero() -> None:
+    assert [signed(0.0196), signed(-1.25), signed(1e-6), signed(-1e-6)] == ["+0.0196", "-1.2500", "0", "0"]
+    assert [plain(0.5), plain(-0.5), plain(0.0), plain(1.0)] == ["0.5000", "-0.5000", "0.0000", "1.0000"]
+    assert span(-0.1, 0.00001) == "[-0.1000, 0]"
 
 
 def test_ranks_keep_every_digit() -> None:
@@ -21,15 +21,15 @@ def test_ranks_keep_every_digit() -> None:
 
 
 def test_probabilities() -> None:
-    assert [p_value(p) for p in (0.0004, 0.0005, 0.0123, 1.0)] == ["<.001", ".001", ".012", "1.000"]
-    assert [p_clause(0.0001), p_clause(0.05)] == ["p <.001", "p = .050"]
+    assert [p_value(p) for p in (0.0004, 0.0005, 0.0123, 1.0)] == ["<0.001", "0.001", "0.012", "1.000"]
+    assert [p_clause(0.0001), p_clause(0.05)] == ["p <0.001", "p = 0.050"]
 
 
-def test_what_is_not_known_is_a_dash() -> None:
-    assert [one(value) for one in (plain, signed, p_value) for value in (None, math.nan)] == ["-"] * 6
+def test_missing_numbers_are_dashes() -> None:
+    assert [text(value) for text in (plain, signed, p_value) for value in (None, math.nan)] == ["-"] * 6
     assert [span(None, None), span(math.nan, 0.1), span(0.1, math.inf)] == ["-"] * 3
 
 
 def test_columns_of_numbers() -> None:
-    assert is_numeric(["-", "trivial", ".5", "+.1", "<.001", "[-.1, .2]", "12 and 3"])
-    assert not is_numeric([".5", "in all languages"])
+    assert is_numeric(["-", "trivial", "0.5", "+0.1", "<0.001", "[-0.1, 0.2]", "12 and 3"])
+    assert not is_numeric(["0.5", "in all languages"])

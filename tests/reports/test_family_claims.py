@@ -92,11 +92,11 @@ def test_a_permutation_that_is_below_5_percent_on_one_of_three_benchmarks_holds_
         ],
     )
     told = family_sentence(rows_of(one, HYBRID)[HYBRID])
-    assert told.endswith("-.0200 on a: holds for these languages and over a permutation of them.")
+    assert told.endswith("-0.0200 on a: holds for these languages and over a permutation of them.")
     told = family_sentence(rows_of(more, HYBRID)[HYBRID])
     assert "permutation" not in told
     assert told.endswith(
-        "a, -.0200 on b, -.0200 on c: holds for these languages, which says nothing yet of the families."
+        "a, -0.0200 on b, -0.0200 on c: holds for these languages, which says nothing yet of the families."
     )
 
 
@@ -142,9 +142,11 @@ def test_the_table_and_what_a_claim_takes(tmp_path: Any) -> None:
     add_family_table(document, families, HYBRID)
     document.write(tmp_path, "page")
     text = (tmp_path / "page.md").read_text("utf-8")
-    assert "| [-.0300, -.0100] | [-.0300, -.0100] | .020 (at best .036) | 5 and 3 (et, fi, hu) |" in text
-    assert "| at best .667 | 1 and 2 (et, hu) |" in text
-    assert "| -.0200 | - | [-.0300, -.0100] | at best .333 | 5 and 1 (hu) |" in text
+    assert (
+        "| [-0.0300, -0.0100] | [-0.0300, -0.0100] | 0.020 (at best 0.036) | 5 and 3 (et, fi, hu) |" in text
+    )
+    assert "| at best 0.667 | 1 and 2 (et, hu) |" in text
+    assert "| -0.0200 | - | [-0.0300, -0.0100] | at best 0.333 | 5 and 1 (hu) |" in text
     assert "No interval over questions: under 30 of a family." in text
     languages, questions = needed_lines(families)
     assert "at least two languages of each" in languages
@@ -196,6 +198,6 @@ def test_a_plan_is_made_for_the_tests_that_are_corrected_together(
     text = (tmp_path / "page.md").read_text("utf-8")
     assert "5 % divided by the tests that are corrected together" in text
     for label in ("a", "b"):
-        assert f"| {label}: hybrid - base | +.0200 | .0100 | 2 | .0979 |" in text  # 4.625 * 2.117 * .01
-    assert "| a: Uralic - Indo-European, hybrid | -.0200 | .0040 | 1 | .0276 |" in text
+        assert f"| {label}: hybrid - base | +0.0200 | 0.0100 | 2 | 0.0979 |" in text  # 4.625 * 2.117 * 0.01
+    assert "| a: Uralic - Indo-European, hybrid | -0.0200 | 0.0040 | 1 | 0.0276 |" in text
     assert "| b: Uralic - Indo-European" not in text

@@ -13,7 +13,7 @@ from hbt_dist.reports.pages.matrix import Matrix
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2: (lighter + .05) / (darker + .05)."""
+    """WCAG 2: (lighter + 0.05) / (darker + 0.05)."""
     light = []
     for colour in (one, other):
         parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
@@ -40,19 +40,19 @@ def test_every_number_contrasts_with_its_cell(difference: bool) -> None:
 
 def test_cells_as_text() -> None:
     plain, change = made(2, False), made(3, True)
-    assert [plain.text(0, 0), plain.text(0, 1), plain.text(1, 1)] == [".000", "-", "1.000"]
-    assert [change.text(0, 0), change.text(0, 2), change.text(1, 1)] == ["-1.000*", "-.500", "+.000*"]
-    assert change.rows()[0] == ["l0", "-1.000*", "-", "-.500"]
+    assert [plain.text(0, 0), plain.text(0, 1), plain.text(1, 1)] == ["0.000", "-", "1.000"]
+    assert [change.text(0, 0), change.text(0, 2), change.text(1, 1)] == ["-1.000*", "-0.500", "+0.000*"]
+    assert change.rows()[0] == ["l0", "-1.000*", "-", "-0.500"]
     assert 'class="n d top left"' in change.html()
 
 
 def test_what_it_shows_in_words() -> None:
     values = np.array([[0.9, 0.2], [0.4, np.nan]])
     plain = Matrix("made", ("en", "fi"), values)
-    ends = "from .200 (en to fi) to .900 (en to en)"
-    assert plain.finding == f"mean .900 within languages, mean .300 across; {ends}"
+    ends = "from 0.200 (en to fi) to 0.900 (en to en)"
+    assert plain.finding == f"mean 0.900 within languages, mean 0.300 across; {ends}"
     change = Matrix("made", ("en", "fi"), values - 0.3, difference=True, marks=np.ones((2, 2), dtype=bool))
-    assert change.finding == "2 of 3 cells higher, 1 lower; from -.100 (en to fi) to +.600 (en to en)"
+    assert change.finding == "2 of 3 cells higher, 1 lower; from -0.100 (en to fi) to +0.600 (en to en)"
 
 
 @pytest.mark.parametrize("size", [1, 2, 20])

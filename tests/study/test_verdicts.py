@@ -123,14 +123,17 @@ def test_the_words_say_neither_more_nor_less() -> None:
         finding(-0.00001, "no", label="exams"),
     ]
     text = " ".join(sentences(found))
-    assert "hybrid raises cross-lingual mAP over base on ntrex (+.0196: .5000 to .5196)." in text
+    assert "hybrid raises cross-lingual mAP over base on ntrex (+0.0196: 0.5000 to 0.5196)." in text
     assert (
-        "hybrid lowers cross-lingual mAP over base on xquad-r (-.0044: .5000 to .4956, near chance)." in text
+        "hybrid lowers cross-lingual mAP over base on xquad-r (-0.0044: 0.5000 to 0.4956, near chance)."
+        in text
     )
-    assert "hybrid's cross-lingual mAP is lower on mlqa-r (-.0081: .5000 to .4919) than that of base" in text
+    assert (
+        "hybrid's cross-lingual mAP is lower on mlqa-r (-0.0081: 0.5000 to 0.4919) than that of base" in text
+    )
     assert "3 seeds do not settle" in text
-    assert "No difference in cross-lingual mAP over base is found on exams (0: .5000 to .5000)." in text
-    assert [one.cell() for one in found] == ["+.0196*", "-.0044*", "-.0081°", "0"]
+    assert "No difference in cross-lingual mAP over base is found on exams (0: 0.5000 to 0.5000)." in text
+    assert [one.cell() for one in found] == ["+0.0196*", "-0.0044*", "-0.0081°", "0"]
     assert "one seed does not settle" in " ".join(sentences([finding(0.1, "questions only", seeds=1)]))
     for one in found:
         assert "lowers by" not in one.sentence()

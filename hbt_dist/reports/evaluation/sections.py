@@ -50,7 +50,7 @@ def language_matrix(
 
     Args:
         values: (L, L) nested lists in the order of `codes`, None where a cell is empty.
-        p_values: (L, L) likewise; cells below .05 are marked.
+        p_values: (L, L) likewise; cells below 0.05 are marked.
     """
     order = languages_by_family(codes)
     place = [codes.index(code) for code in order]
@@ -142,14 +142,14 @@ def add_cell_changes(
     tested = [p for row in p_values for p in row if p is not None]
     baseline = next(iter(comparison["folders"]))
     matrix = language_matrix(
-        f"{about}{system} minus {baseline}, mAP; * p < .05",
+        f"{about}{system} minus {baseline}, mAP; * p < 0.05",
         comparison["benchmark"]["languages"],
         comparison["cell_gain"][system],
         p_values,
         difference=True,
     )
     document.paragraph(
-        f"{sum(p < SIGNIFICANT for p in tested)} of {len(tested)} cells differ (*: p < .05, paired "
+        f"{sum(p < SIGNIFICANT for p in tested)} of {len(tested)} cells differ (*: p < 0.05, paired "
         f"randomisation over {comparison['resampled']}s, step-down maxT over the cells). "
         f"Blue: better than {baseline}; orange: worse."
     )
@@ -173,7 +173,7 @@ def add_distances(document: Document, comparison: dict[str, Any], about: str = "
         document.table(
             f"{about}Does the cross-lingual gain over {baseline} grow with the distance of the languages? "
             "Slope per unit of distance (own means of the languages taken out), p of a permutation of the "
-            f"languages (Holm over the {len(sources)} distances; * p < .05), 95 % interval of a mixed "
+            f"languages (Holm over the {len(sources)} distances; * p < 0.05), 95 % interval of a mixed "
             "model's slope",
             ["system", *sources],
             rows,

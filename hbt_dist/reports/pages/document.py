@@ -177,5 +177,5 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, al
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown does not take for HTML, in one line; ``p < .05`` and ``<.001`` stay as they are."""
+    """Escape what Markdown takes for HTML, on one line; ``p < 0.05`` and ``<0.001`` stay as they are."""
     return " ".join(re.sub("<(?=[A-Za-z/!?])", "&lt;", text.replace("&", "&amp;")).split())

@@ -48,13 +48,13 @@ class Matrix:
     names: tuple[str, ...] = ()
 
     def text(self, i: int, j: int) -> str:
-        """A cell as text: `.705`, `+.052*`, or `-`."""
+        """Return a cell as text: `0.705`, `+0.052*`, or `-`."""
         value = float(self.values[i, j])
         if isnan(value):
             return "-"
         digits = f"{value:+.3f}" if self.difference else f"{value:.3f}"
         star = "*" if self.marks is not None and self.marks[i, j] else ""
-        return digits.replace("0.", ".", 1) + star
+        return digits + star
 
     @cached_property
     def bounds(self) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """What a study says of two language families: the differences of its primary contrasts, and how surely.
 
 A difference *holds for these languages* if its interval over questions leaves out 0 and its p over seeds is
-below .05; *over a permutation of them*, if the permutation's p is too. Both p are corrected (Holm) over all
+below 0.05; *over a permutation of them*, if the permutation's p is too. Both p are corrected (Holm) over all
 primary contrasts and benchmarks of the study together, as they are claimed together. The interval is not: as
 in `verdicts`, the test over seeds alone bounds the chance of a false claim.
 
@@ -128,7 +128,7 @@ def add_family_table(document: Document, families: Sequence[Row], contrast: Cont
     )
     document.paragraph(
         "Intervals are for these languages; of families speaks p alone, an exact permutation of the "
-        "languages, corrected over all that could be below .05 (at best: what so few can reach, not "
+        "languages, corrected over all that could be below 0.05 (at best: what so few can reach, not "
         "corrected). Unseen only: pairs of two languages that are in no training data."
         + (
             f" No interval over questions: under {MIN_UNITS} of a family."
