@@ -10,9 +10,9 @@ benchmarks/evaluation/.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -40,13 +40,32 @@ from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.shard import CACHE_BYTES, Shard, arrange_questions
-from hbt_dist.methods.language_removal import remove_languages
 
 if TYPE_CHECKING:
     from hbt_dist.data.benchmarks.benchmark import Benchmark
 
 #: Ranks of the relevant candidates, and the ranked lists where they were asked for.
 Ranked = tuple[RelevantRanks, TopLists | None]
+
+
+class EmbeddingTransform(Protocol):
+    """What changes embeddings before they are scored."""
+
+    def __call__(
+        self,
+        benchmark: Benchmark,
+        questions: Rows,
+        candidates: Rows,
+        question_of: NDArray[np.int64] | None = None,
+    ) -> tuple[Rows, Rows, dict[str, Any]]:
+        """Return questions, candidates, and facts for provenance.
+
+        Args:
+            benchmark: whose texts were embedded.
+            questions: (Q, D), or (n, D) with `question_of`.
+            candidates: (N, D).
+            question_of: (n,) question row of each vector where a question has several (the runs of a fusion).
+        """
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ def evaluate(
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
-    language_vectors: Mapping[str, Rows] | None = None,
+    transform: EmbeddingTransform | None = None,
 ) -> Evaluation:
     """Rank every relevant candidate exactly and derive all tables.
 
@@ -89,9 +108,10 @@ def evaluate(
         seen_languages: languages of the training data, to report seen and unseen ones apart.
         provenance: what to record about the model and its making.
         progress: called with the number of questions ranked so far.
-        language_vectors: embeddings of the texts of `settings.language_removal_texts`, by language.
+        transform: changes the embeddings first, such as `hbt_dist.methods.language_removal.LanguageRemoval`.
 
     Raises:
+        ValueError: the settings name a language removal and there is no transform.
         UserError: embeddings that do not fit the benchmark, or a vector that cannot be ranked.
     """
     settings = settings or EvaluationSettings()
@@ -107,7 +127,7 @@ def evaluate(
         settings=settings,
         seen_languages=seen_languages,
         provenance=provenance,
-        language_vectors=language_vectors,
+        transform=transform,
     )
 
 
@@ -120,7 +140,7 @@ def evaluate_ranked_by(
     settings: EvaluationSettings,
     seen_languages: Sequence[str] | None,
     provenance: dict[str, Any] | None,
-    language_vectors: Mapping[str, Rows] | None,
+    transform: EmbeddingTransform | None,
 ) -> Evaluation:
     """What `evaluate` does, wherever the ranks are computed.
 
@@ -128,9 +148,11 @@ def evaluate_ranked_by(
         rank: called with the plan, the questions' and the candidates' embeddings, languages removed.
     """
     check_shapes(questions, candidates, benchmark.num_questions, benchmark.num_candidates, benchmark.name)
-    questions, candidates, facts = remove_languages(
-        benchmark, questions, candidates, settings, language_vectors
-    )
+    if settings.language_removal != "none" and transform is None:
+        raise ValueError("settings.language_removal needs a transform, see methods.language_removal")
+    facts: dict[str, Any] = {}
+    if transform is not None:
+        questions, candidates, facts = transform(benchmark, questions, candidates)
     plan = plan_scoring(benchmark)
     ranks, top = rank(plan, questions, candidates)
     consistency = None

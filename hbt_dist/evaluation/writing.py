@@ -3,8 +3,6 @@
     results.json                  everything as one document (results.py has the schema)
     pair_matrix.csv               mAP; first column the question language, header the candidate languages
     one_target_matrix.csv         the same over the pool of all languages
-    report.html, report.md        everything to read, see report.py; pictures in figures/
-    heatmap.png                   the pair matrix as a picture
     per_question.parquet          every metric of every ranking, and the bias of every question
     top.run.gz, qrels.gz          TREC files, on request
     mteb.json                     the layout of MTEB's result files
@@ -20,7 +18,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
@@ -35,14 +33,16 @@ from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.export import mteb_document, write_qrels, write_run
 from hbt_dist.evaluation.pair_matrix import PairMatrix, QuestionTable
 from hbt_dist.evaluation.results import results_document
-from hbt_dist.reports.evaluation.page import HEATMAP, STEM, report_document
-from hbt_dist.reports.evaluation.sections import pair_heatmap
 
 RESULTS = "results.json"
 
 
 def write_evaluation(
-    evaluation: Evaluation, out_dir: str | Path, *, trec: bool = False, report: bool = True
+    evaluation: Evaluation,
+    out_dir: str | Path,
+    *,
+    trec: bool = False,
+    add_files: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write all files of an evaluation to `out_dir`, which appears complete or not at all.
 
@@ -50,26 +50,23 @@ def write_evaluation(
         evaluation: what `evaluate` returned.
         out_dir: new folder, or one that holds an evaluation, which is replaced.
         trec: also write the TREC run (top lists) and qrels: about 20 MB per million lines.
-        report: also write the report, which takes about a second.
+        add_files: called with the folder before it appears, such as `hbt_dist.write_report`.
 
     Raises:
         UserError: `out_dir` holds something else, or cannot be written.
     """
     with replaced_folder(Path(out_dir)) as folder:
-        document = results_document(evaluation)
-        write_json(folder / RESULTS, document)
+        write_json(folder / RESULTS, results_document(evaluation))
         write_matrix(evaluation.pair_matrix, folder / "pair_matrix.csv")
         write_matrix(evaluation.one_target_matrix, folder / "one_target_matrix.csv")
         write_json(folder / "mteb.json", mteb_document(evaluation))
         pq.write_table(per_question(evaluation), folder / "per_question.parquet", compression="zstd")
-        if report:
-            report_document(document).write(folder, STEM)
-        else:
-            (folder / HEATMAP).write_bytes(pair_heatmap(document).picture())
         if trec:
             write_qrels(evaluation, folder / "qrels.gz")
             if evaluation.top is not None:
                 write_run(evaluation, folder / "top.run.gz")
+        if add_files is not None:
+            add_files(folder)
     return Path(out_dir)
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from hbt_dist.common.console import note, say
 from hbt_dist.common.signals import interrupted
 from hbt_dist.data.benchmarks.load import check_benchmarks
-from hbt_dist.jobs.evaluate import evaluate_for_run
+from hbt_dist.jobs.evaluate import evaluate_job
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.background import beside_training, own_storage, teller
@@ -157,8 +157,16 @@ def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], qui
         title = "before training" if when == "start" else "after training"
         if not quiet:
             say(f"evaluate {title}: {benchmark.label}")
-        text = evaluate_for_run(
-            run, model, benchmark, out, training_languages=languages, quiet=quiet, report=True
+        text = evaluate_job(
+            model,
+            benchmark,
+            out,
+            text=run.model.text,
+            scoring=run.evaluation.scoring,
+            trust_remote_code=run.model.trust_remote_code,
+            training_languages=languages,
+            quiet=quiet,
+            report=True,
         )
         if not quiet:
             say(text)

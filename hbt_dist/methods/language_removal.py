@@ -31,8 +31,10 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.files import read_lines
+from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.matrix_rows import Rows, check_rows, release_pages
 from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.models.encoder import LoadedEncoder
 
 if TYPE_CHECKING:
     from hbt_dist.data.benchmarks.benchmark import Benchmark
@@ -123,65 +125,84 @@ def language_components(
     return columns[:, :rank].T.copy(), float(values[:rank].sum() / values.sum())
 
 
-def remove_languages(
-    benchmark: Benchmark,
-    questions: Rows,
-    candidates: Rows,
-    settings: EvaluationSettings,
-    language_vectors: Mapping[str, Rows] | None = None,
-    *,
-    question_of: NDArray[np.int64] | None = None,
-) -> tuple[Rows, Rows, dict[str, Any]]:
-    """Return questions and candidates as the settings ask for them, and what was done, for the report.
+@dataclass(frozen=True)
+class LanguageRemoval:
+    """Remove the language components of questions and candidates (an `EmbeddingTransform`).
 
     Args:
-        questions, candidates: (Q, D) and (N, D).
-        settings: `language_removal`, and its rank.
-        language_vectors: embeddings of texts by language (`read_language_texts`), where the settings name a
-            folder of texts; otherwise the candidates of each language are taken.
-        question_of: the question row whose language each row of `questions` loses, where a question has
-            several vectors (the runs of a fusion); by default there is one row per question.
+        rank: r.
+        vectors: embeddings of texts by language (`read_language_texts`) to fit on; default: the candidates.
+    """
+
+    rank: int = 1
+    vectors: Mapping[str, Rows] | None = None
+
+    def __call__(
+        self,
+        benchmark: Benchmark,
+        questions: Rows,
+        candidates: Rows,
+        question_of: NDArray[np.int64] | None = None,
+    ) -> tuple[Rows, Rows, dict[str, Any]]:
+        """Return questions and candidates without their components, and what was done, for the report.
+
+        Raises:
+            UserError: a language has too few vectors, or none.
+        """
+        question_language = np.asarray(benchmark.question_language, np.int64)
+        if question_of is not None:
+            question_language = question_language[question_of]
+        candidate_language = np.asarray(benchmark.candidate_language, np.int64)
+        components = np.zeros((len(benchmark.languages), self.rank, candidates.shape[1]))
+        counts: dict[str, int] = {}
+        shares: dict[str, float] = {}
+        for number in np.union1d(question_language, candidate_language).tolist():
+            code = benchmark.languages[number]
+            if self.vectors is None:
+                vectors, names = candidates, benchmark.candidate_ids
+                rows = np.flatnonzero(candidate_language == number)
+            else:
+                vectors, names = self.vectors[code], None
+                rows = np.arange(vectors.shape[0])
+            components[number], shares[code] = language_components(
+                vectors, rows, self.rank, language=code, names=names
+            )
+            counts[code] = len(rows)
+        facts = {
+            "method": "lir",
+            "rank": self.rank,
+            "fitted_on": "candidates" if self.vectors is None else "texts",
+            "transductive": self.vectors is None,
+            "renormalized": True,
+            "num_vectors": counts,
+            "share_of_squares": shares,
+        }
+        return (
+            LanguageFreeRows(questions, question_language, components),
+            LanguageFreeRows(candidates, candidate_language, components),
+            {"language_removal": facts},
+        )
+
+
+def build_removal(
+    loaded: LoadedEncoder, benchmark: Benchmark, settings: EvaluationSettings, progress: bool
+) -> LanguageRemoval | None:
+    """Build the removal that the settings name, with the embeddings of `language_removal_texts`; else None.
 
     Raises:
-        UserError: a language has too few vectors, or none.
+        UserError: a file of texts is missing or empty.
     """
     if settings.language_removal == "none":
-        return questions, candidates, {}
-    if (settings.language_removal_texts is None) != (language_vectors is None):
-        raise ValueError("vectors of the texts that language_removal_texts names are needed, and no others")
-    asked = np.asarray(benchmark.question_language, np.int64)
-    if question_of is not None:
-        asked = asked[question_of]
-    answering = np.asarray(benchmark.candidate_language, np.int64)
-    rank, width = settings.language_removal_rank, candidates.shape[1]
-    components = np.zeros((len(benchmark.languages), rank, width))
-    counts: dict[str, int] = {}
-    shares: dict[str, float] = {}
-    for number in np.union1d(asked, answering).tolist():
-        code = benchmark.languages[number]
-        if language_vectors is None:
-            vectors, rows, names = candidates, np.flatnonzero(answering == number), benchmark.candidate_ids
-        else:
-            vectors, names = language_vectors[code], None
-            rows = np.arange(vectors.shape[0])
-        components[number], shares[code] = language_components(
-            vectors, rows, rank, language=code, names=names
-        )
-        counts[code] = len(rows)
-    facts = {
-        "method": settings.language_removal,
-        "rank": rank,
-        "fitted_on": "candidates" if language_vectors is None else "texts",
-        "transductive": language_vectors is None,
-        "renormalized": True,
-        "num_vectors": counts,
-        "share_of_squares": shares,
-    }
-    return (
-        LanguageFreeRows(questions, asked, components),
-        LanguageFreeRows(candidates, answering, components),
-        {"language_removal": facts},
-    )
+        return None
+    vectors = None
+    if settings.language_removal_texts is not None:
+        vectors = {
+            code: encode_texts(loaded, texts, "question", settings=settings, progress=progress)
+            for code, texts in read_language_texts(
+                settings.language_removal_texts, benchmark.languages
+            ).items()
+        }
+    return LanguageRemoval(settings.language_removal_rank, vectors)
 
 
 def read_language_texts(folder: str | Path, languages: Sequence[str]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ and are shared by the actors of a node; candidates are read from the cache by th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -30,7 +30,13 @@ from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, texts_of
 from hbt_dist.evaluation.encode import Role, embedding_files, encode_rows
-from hbt_dist.evaluation.evaluation import Evaluation, Ranked, evaluate_ranked_by, question_names
+from hbt_dist.evaluation.evaluation import (
+    EmbeddingTransform,
+    Evaluation,
+    Ranked,
+    evaluate_ranked_by,
+    question_names,
+)
 from hbt_dist.evaluation.faiss_lists import merge_parts, part_keys
 from hbt_dist.evaluation.matrix_rows import Rows
 from hbt_dist.evaluation.plan import ScoringPlan
@@ -360,7 +366,7 @@ def evaluate_with_actors(
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
     progress: bool = True,
-    language_vectors: Mapping[str, Rows] | None = None,
+    transform: EmbeddingTransform | None = None,
 ) -> Evaluation:
     """Encode and rank a benchmark on a cluster; the counterpart of encoding and `evaluate` in one process.
 
@@ -369,7 +375,7 @@ def evaluate_with_actors(
         model: arguments of `load_encoder`; paths must be valid on every node.
         benchmark: what to evaluate on.
         settings: `cache_dir` must be set; `num_shards` is the number of actors here.
-        language_vectors: see `evaluate`.
+        transform: see `evaluate`.
     """
     questions: Rows
     candidates: Rows
@@ -387,5 +393,5 @@ def evaluate_with_actors(
         settings=settings,
         seen_languages=seen_languages,
         provenance=provenance,
-        language_vectors=language_vectors,
+        transform=transform,
     )

@@ -23,7 +23,6 @@ from typing import Any
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import append_line, write_json
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.jobs.evaluate import evaluate_for_run
 from hbt_dist.run_file import BenchmarkSettings, RunFile
 from hbt_dist.search.folder import Trial, now
 from hbt_dist.training.checkpoints.measure import objectives_of
@@ -166,7 +165,7 @@ def _train_and_measure(
             final = BenchmarkSettings.model_validate(block)
             out = trial.folder / "evaluation" / "final" / final.label
             if not (out / "results.json").is_file():
-                evaluate_for_run(run, folder.model, final, out, scoring=own_scoring(run))
+                _score(run, folder.model, final, out)
     if benchmark is None:
         report({"step": float(step)})
     return finished
@@ -249,12 +248,27 @@ def _measure(
     report: Report,
 ) -> None:
     place = Path("evaluation") / f"step-{step}" / benchmark.label
-    evaluate_for_run(run, model, benchmark, trial.folder / place, scoring=own_scoring(run))
+    _score(run, model, benchmark, trial.folder / place)
     objectives = objectives_of(trial.folder / place)
     record.measured(
         step, {"loss": _loss_at(RunFolder(run.output_dir), step), **objectives, "evaluation": str(place)}
     )
     report({"step": float(step), **objectives})
+
+
+def _score(run: RunFile, model: Path, benchmark: BenchmarkSettings, out: Path) -> None:
+    from hbt_dist.evaluation.run import score_model
+    from hbt_dist.methods.language_removal import build_removal
+
+    score_model(
+        model,
+        benchmark,
+        out,
+        text=run.model.text,
+        scoring=own_scoring(run),
+        trust_remote_code=run.model.trust_remote_code,
+        build_transform=build_removal,
+    )
 
 
 def own_scoring(run: RunFile) -> EvaluationSettings:

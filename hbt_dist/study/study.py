@@ -276,7 +276,8 @@ def _evaluate_the_rest(study: Study, folder: SearchFolder, fingerprints: Mapping
     Raises:
         UserError: the model of such a measurement is gone.
     """
-    from hbt_dist.jobs.evaluate import evaluate_for_run
+    from hbt_dist.evaluation.run import score_model
+    from hbt_dist.methods.language_removal import build_removal
 
     trials = trials_of(study.file, folder)
     for name, method in study.file.methods.items():
@@ -301,7 +302,15 @@ def _evaluate_the_rest(study: Study, folder: SearchFolder, fingerprints: Mapping
                 if model.is_dir():
                     again = "" if found is None else " (its texts or languages have changed)"
                     say(f"evaluate {name}: seed {trial.seed}, {benchmark.label}{again}")
-                    evaluate_for_run(run, model, benchmark, out, scoring=scoring)
+                    score_model(
+                        model,
+                        benchmark,
+                        out,
+                        text=run.model.text,
+                        scoring=scoring,
+                        trust_remote_code=run.model.trust_remote_code,
+                        build_transform=build_removal,
+                    )
 
 
 def _measured_on(out: Path) -> str | None:

@@ -17,7 +17,7 @@ import hbt_dist
 from hbt_dist.cli.main import app
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.shipped import RUN_FILES
-from hbt_dist.jobs.evaluate import keep_another, load
+from hbt_dist.jobs.evaluate import load, refuse_to_replace
 from hbt_dist.jobs.train import tell_unused_workers
 from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.run_file import BenchmarkSettings, load_run
@@ -206,7 +206,7 @@ def test_one_model_under_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     out = stored_evaluation(tmp_path / "out", "model", "f")
-    keep_another(out, str(tmp_path / "model/"), "f")
+    refuse_to_replace(out, str(tmp_path / "model/"), "f")
 
 
 def test_what_was_probably_meant(command: Any, tmp_path: Path) -> None:

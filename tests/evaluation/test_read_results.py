@@ -47,7 +47,7 @@ def measured(benchmark: Benchmark, out: Path, seed: int, noise: float) -> Path:
     questions = wanted + noise * rng.standard_normal(wanted.shape)
     settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=10)
     evaluation = evaluate(benchmark, questions, candidates, settings=settings)
-    return write_evaluation(evaluation, out, report=False)
+    return write_evaluation(evaluation, out)
 
 
 @pytest.fixture(scope="module")

@@ -37,10 +37,6 @@ def test_files_and_precision(evaluation, tmp_path):
         "one_target_matrix.csv",
         "mteb.json",
         "per_question.parquet",
-        "heatmap.png",
-        "report.html",
-        "report.md",
-        "figures",
     }
     with (out / "pair_matrix.csv").open() as file:
         header, *rows = csv.reader(file)
@@ -106,7 +102,7 @@ def test_nothing_half_written(evaluation, tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(writing, "report_document", fail)
+    monkeypatch.setattr(writing, "mteb_document", fail)
     for target in (out, tmp_path / "fresh"):
         with pytest.raises(OSError, match="disk full"):
             write_evaluation(evaluation, target)
@@ -114,7 +110,10 @@ def test_nothing_half_written(evaluation, tmp_path, monkeypatch):
     assert (out / "results.json").read_bytes() == before
 
 
-def test_without_report(evaluation, tmp_path):
-    out = write_evaluation(evaluation, tmp_path / "out", report=False)
-    assert not (out / "report.html").exists()
-    assert (out / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+def test_further_files_appear_with_the_folder(evaluation, tmp_path):
+    def add_note(folder):
+        (folder / "note.txt").write_text(str(sorted(path.name for path in folder.iterdir())))
+        assert not (tmp_path / "out").exists()
+
+    out = write_evaluation(evaluation, tmp_path / "out", add_files=add_note)
+    assert "results.json" in (out / "note.txt").read_text()

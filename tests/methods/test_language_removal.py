@@ -24,9 +24,9 @@ from hbt_dist.evaluation.writing import write_evaluation
 from hbt_dist.jobs.evaluate import evaluate_job
 from hbt_dist.methods.language_removal import (
     LanguageFreeRows,
+    LanguageRemoval,
     language_components,
     read_language_texts,
-    remove_languages,
     without_components,
 )
 from hbt_dist.models.encoder import load_encoder
@@ -125,7 +125,7 @@ def test_every_language_loses_its_own_components(
 ) -> None:
     benchmark = make_benchmark(shuffled=shuffled, missing=0.2)
     questions, candidates = clustered(benchmark)
-    q, c, facts = remove_languages(benchmark, questions, candidates, lir(rank))
+    q, c, facts = LanguageRemoval(rank)(benchmark, questions, candidates)
     assert q.shape == questions.shape
     for number, code in enumerate(benchmark.languages):
         of_q = np.flatnonzero(benchmark.question_language == number)
@@ -134,10 +134,6 @@ def test_every_language_loses_its_own_components(
         np.testing.assert_allclose(q[of_q], definition(questions[of_q], fitted, rank), atol=1e-6)
         np.testing.assert_allclose(c[of_c], definition(candidates[of_c], fitted, rank), atol=1e-6)
         assert facts["language_removal"]["num_vectors"][code] == len(of_c)
-    same = remove_languages(benchmark, questions, candidates, EvaluationSettings())
-    assert same[0] is questions
-    assert same[1] is candidates
-    assert same[2] == {}
 
 
 def test_a_row_is_the_same_bits_whatever_is_read_with_it(
@@ -145,7 +141,7 @@ def test_a_row_is_the_same_bits_whatever_is_read_with_it(
 ) -> None:
     benchmark = make_benchmark(per_language=100, shuffled=True)
     questions, candidates = clustered(benchmark, width=37)
-    _, free, _ = remove_languages(benchmark, questions, candidates, lir(2))
+    _, free, _ = LanguageRemoval(2)(benchmark, questions, candidates)
     whole = free[:]
     for size in (1, 2, 7, 64):
         parts = [free[start : start + size] for start in range(0, len(whole), size)]
@@ -156,7 +152,7 @@ def test_a_row_is_the_same_bits_whatever_is_read_with_it(
     for number in files.missing():
         rows = files.rows_of_file(number)
         files.write_file(number, candidates[rows.start : rows.stop])
-    _, from_files, _ = remove_languages(benchmark, questions, files, lir(2))
+    _, from_files, _ = LanguageRemoval(2)(benchmark, questions, files)
     np.testing.assert_array_equal(from_files[order], whole[order])
     assert isinstance(from_files, LanguageFreeRows)
 
@@ -165,8 +161,12 @@ def test_every_number_of_shards_gives_the_same_ranks(make_benchmark: MakeBenchma
     benchmark = make_benchmark(num_ids=100, per_language=1100)  # several blocks of candidates
     questions, candidates = clustered(benchmark)
     found = [
-        evaluate(benchmark, questions, candidates, settings=lir(num_shards=shards, num_threads=threads))
-        for shards, threads in ((1, 1), (2, 1), (4, 2))
+        evaluate(benchmark, questions, candidates, settings=settings, transform=LanguageRemoval())
+        for settings in (
+            lir(num_shards=1, num_threads=1),
+            lir(num_shards=2, num_threads=1),
+            lir(num_shards=4, num_threads=2),
+        )
     ]
     for other in found[1:]:
         np.testing.assert_array_equal(other.ranks.pooled, found[0].ranks.pooled)
@@ -180,7 +180,14 @@ def test_evaluation_is_that_of_the_changed_embeddings_and_says_so(
     benchmark = make_benchmark()
     questions, candidates = clustered(benchmark)
     plain = evaluate(benchmark, questions, candidates)
-    removed = evaluate(benchmark, questions, candidates, settings=lir(), provenance={"model": "made-up"})
+    removed = evaluate(
+        benchmark,
+        questions,
+        candidates,
+        settings=lir(),
+        transform=LanguageRemoval(),
+        provenance={"model": "made-up"},
+    )
     changed = [np.empty_like(one) for one in (questions, candidates)]
     for number in range(len(benchmark.languages)):
         fitted = candidates[benchmark.candidate_language == number]
@@ -216,14 +223,16 @@ def test_other_texts_to_fit_on(make_benchmark: MakeBenchmark, tiny_model: Path, 
     vectors = {code: encode_texts(loaded, texts[code], "question", progress=False) for code in texts}
     questions = encode_texts(loaded, benchmark.question_texts, "question", progress=False)
     candidates = encode_texts(loaded, benchmark.candidate_texts, "passage", progress=False)
-    q, _, facts = remove_languages(benchmark, questions, candidates, settings, vectors)
+    q, _, facts = LanguageRemoval(1, vectors)(benchmark, questions, candidates)
     rows = np.flatnonzero(benchmark.question_language == 1)
     wanted = definition(questions[rows], vectors["fi"][:], 1)
     np.testing.assert_allclose(q[rows], wanted, atol=1e-5)
     assert facts["language_removal"]["fitted_on"] == "texts"
-    found = evaluate(benchmark, questions, candidates, settings=settings, language_vectors=vectors)
+    found = evaluate(
+        benchmark, questions, candidates, settings=settings, transform=LanguageRemoval(1, vectors)
+    )
     assert "fitted on other texts" in summary(found)
-    with pytest.raises(ValueError, match="language_removal_texts"):
+    with pytest.raises(ValueError, match="needs a transform"):
         evaluate(benchmark, questions, candidates, settings=settings)
 
 
@@ -246,20 +255,20 @@ def test_refusals(make_benchmark: MakeBenchmark, tmp_path: Path) -> None:
     benchmark = make_benchmark(per_language=20)
     questions, candidates = clustered(benchmark)
     with pytest.raises(UserError, match="cannot take 21 components out of 'en': it has 20 vectors"):
-        remove_languages(benchmark, questions, candidates, lir(21))
+        LanguageRemoval(21)(benchmark, questions, candidates)
     with pytest.raises(UserError, match="cannot take 24 components"):
-        remove_languages(make_benchmark(), *clustered(make_benchmark()), lir(24))
+        LanguageRemoval(24)(make_benchmark(), *clustered(make_benchmark()))
     with pytest.raises(UserError, match="2 of them independent"):
-        remove_languages(benchmark, questions, np.tile(candidates[:2], (30, 1)), lir(3))
+        LanguageRemoval(3)(benchmark, questions, np.tile(candidates[:2], (30, 1)))
     broken = candidates.copy()
     broken[3, 2] = np.nan
     with pytest.raises(UserError, match=f"embedding of '{benchmark.candidate_ids[3]}'"):
-        remove_languages(benchmark, questions, broken, lir())
+        LanguageRemoval()(benchmark, questions, broken)
     nothing_else = questions.copy()
     fitted = candidates[benchmark.candidate_language == 0]
     nothing_else[0] = np.linalg.svd(fitted.astype(np.float64))[2][0]  # the English component itself
     with pytest.raises(UserError, match="is all zeros"):
-        evaluate(benchmark, nothing_else, candidates, settings=lir())
+        evaluate(benchmark, nothing_else, candidates, settings=lir(), transform=LanguageRemoval())
     (tmp_path / "en.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(UserError, match="the file is empty"):
         read_language_texts(tmp_path, ["en"])

@@ -49,7 +49,7 @@ def write_made_evaluation(folder: Path, *, noise: float, seed: int = 0, report: 
             "versions": {"torch": "2.13.0"},
         },
     )
-    return write_evaluation(evaluation, folder, report=report)
+    return write_evaluation(evaluation, folder, add_files=write_report if report else None)
 
 
 def write_made_study(folder: Path) -> Path:

@@ -49,7 +49,7 @@ def write_noisy_evaluation(benchmark: Benchmark, folder: Path, *, noise: float, 
     questions = wanted + noise * rng.standard_normal(wanted.shape)
     settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=10)
     evaluation = evaluate(benchmark, questions, candidates, settings=settings)
-    write_evaluation(evaluation, folder, report=False)
+    write_evaluation(evaluation, folder)
 
 
 def study_report(

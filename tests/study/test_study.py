@@ -243,7 +243,7 @@ def test_an_evaluation_on_another_version_of_a_benchmark_is_made_again(
     fingerprints = check_benchmarks(study.file.all_benchmarks())
     made: list[Path] = []
 
-    def evaluate(run: Any, model: Path, benchmark: BenchmarkSettings, out: Path, **_: Any) -> None:
+    def evaluate(model: Path, benchmark: BenchmarkSettings, out: Path, **_: Any) -> None:
         made.append(out)
         write_results(out, fingerprints[benchmark.label])
 
@@ -252,7 +252,7 @@ def test_an_evaluation_on_another_version_of_a_benchmark_is_made_again(
         results = {"schema": SCHEMA, "schema_version": 1, "benchmark": {"fingerprint": fingerprint}}
         (out / "results.json").write_text(json.dumps(results))
 
-    monkeypatch.setattr("hbt_dist.jobs.evaluate.evaluate_for_run", evaluate)
+    monkeypatch.setattr("hbt_dist.evaluation.run.score_model", evaluate)
     trials = [trial for group in trials_of(study.file, folder).values() for trial in group]
     for trial in trials:
         (trial.folder / "run" / "model").mkdir(parents=True)

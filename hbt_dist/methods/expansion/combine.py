@@ -13,7 +13,7 @@ is fused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from hbt_dist.common.console import Progress
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.encode import encode_texts
-from hbt_dist.evaluation.evaluation import Evaluation, assemble, evaluate
+from hbt_dist.evaluation.evaluation import EmbeddingTransform, Evaluation, assemble, evaluate
 from hbt_dist.evaluation.matrix_rows import Rows
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.methods.expansion.files import Expansions
 from hbt_dist.methods.expansion.fusion import fuse_rankings
 from hbt_dist.methods.expansion.settings import CombineSettings
-from hbt_dist.methods.language_removal import remove_languages
 from hbt_dist.models.encoder import LoadedEncoder
 
 Float32 = NDArray[np.float32]
@@ -68,7 +67,7 @@ def evaluate_expanded(
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
     progress: bool = True,
-    language_vectors: Mapping[str, Rows] | None = None,
+    transform: EmbeddingTransform | None = None,
 ) -> Evaluation:
     """Encode and score a benchmark with expanded questions.
 
@@ -76,7 +75,7 @@ def evaluate_expanded(
         loaded: the encoder; for `concatenate` its question limit should hold the expansions (`make_room`).
         expansions: from `read_expansions` with this benchmark.
         how: how they are combined; recorded in the evaluation's provenance with the file's fingerprint.
-        language_vectors: embeddings of the texts of `settings.language_removal_texts`, by language.
+        transform: changes the embeddings first, see `evaluate`.
 
     Raises:
         UserError: a vector that cannot be ranked, a language with too few vectors to remove components.
@@ -128,7 +127,7 @@ def evaluate_expanded(
                 seen_languages,
                 facts,
                 progress,
-                language_vectors,
+                transform,
             )
         questions = mean_embeddings(questions, pseudo, question_of, loaded.text.normalize)
     return evaluate(
@@ -138,7 +137,7 @@ def evaluate_expanded(
         settings=settings,
         seen_languages=seen_languages,
         provenance=facts,
-        language_vectors=language_vectors,
+        transform=transform,
     )
 
 
@@ -153,19 +152,15 @@ def _fused(
     seen_languages: Sequence[str] | None,
     facts: dict[str, Any],
     progress: bool,
-    language_vectors: Mapping[str, Rows] | None,
+    transform: EmbeddingTransform | None,
 ) -> Evaluation:
     owner = np.concatenate([np.arange(len(questions)), question_of])
     order = np.argsort(owner, kind="stable")  # each question's own run first
     owner = owner[order]
-    runs, candidates, removed = remove_languages(
-        benchmark,
-        np.concatenate([questions, pseudo])[order],
-        candidates,
-        settings,
-        language_vectors,
-        question_of=owner,
-    )
+    runs: Rows = np.concatenate([questions, pseudo])[order]
+    removed: dict[str, Any] = {}
+    if transform is not None:
+        runs, candidates, removed = transform(benchmark, runs, candidates, owner)
     with Progress(benchmark.num_questions, "fuse rankings", "question", disable=not progress) as bar:
         ranks, top = fuse_rankings(
             benchmark,
@@ -187,7 +182,9 @@ def _fused(
 
 
 def make_room(loaded: LoadedEncoder, how: CombineSettings) -> None:
-    """Let questions be as long as `how.max_tokens`, or as the encoder's positions allow."""
+    """Raise the question limit for concatenated expansions: `how.max_tokens`, or the encoder's positions."""
+    if how.combine != "concatenate":
+        return
     config: Any = loaded.encoder.backbone.config
     limit = int(getattr(config, "max_position_embeddings", how.max_tokens))
     if "roberta" in str(getattr(config, "model_type", "")):  # positions are counted from behind the padding's

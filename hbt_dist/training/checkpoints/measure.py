@@ -56,7 +56,8 @@ def measure_checkpoint(run: RunFile, held: Path, step: int) -> list[dict[str, An
     Raises:
         UserError: the checkpoint or a benchmark cannot be used.
     """
-    from hbt_dist.jobs.evaluate import evaluate_for_run
+    from hbt_dist.evaluation.run import score_model
+    from hbt_dist.methods.language_removal import build_removal
     from hbt_dist.training.checkpoints.export import export_checkpoint
 
     folder = RunFolder(run.output_dir)
@@ -67,7 +68,15 @@ def measure_checkpoint(run: RunFile, held: Path, step: int) -> list[dict[str, An
         for benchmark in run.evaluation.checkpoint_benchmarks:
             began = time.monotonic()
             out = folder.evaluation / f"step-{step}" / benchmark.label
-            evaluate_for_run(run, place / "model", benchmark, out)
+            score_model(
+                place / "model",
+                benchmark,
+                out,
+                text=run.model.text,
+                scoring=run.evaluation.scoring,
+                trust_remote_code=run.model.trust_remote_code,
+                build_transform=build_removal,
+            )
             found.append(
                 {
                     "step": step,
