@@ -13,6 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
 from hbt_dist.methods.expansion.generate import LoadedGenerator, load_generator
 from hbt_dist.models.encoder import Encoder, TextSettings, save_encoder
+from tests.evaluation.conftest import kind, make_benchmark, make_embeddings, tiny_model
+
+__all__ = ["kind", "make_benchmark", "make_embeddings", "tiny_model"]
 
 CHAT = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"

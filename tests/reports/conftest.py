@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluation.conftest import make_benchmark, make_embeddings, tiny_model
 from tests.reports.made_pages import make_pages
+
+__all__ = ["make_benchmark", "make_embeddings", "tiny_model"]
 
 
 @pytest.fixture(scope="session")
