@@ -140,8 +140,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Look whether this machine and its Ray cluster are ready to train; exit code 1 if there is a problem."""
-    from hbt_dist.doctor.machine import examine
-    from hbt_dist.doctor.machine import report as tell
+    from hbt_dist.doctor.report import examine
+    from hbt_dist.doctor.report import report as tell
     from hbt_dist.run_file import load_run
 
     found = examine(load_run(run) if run else None)

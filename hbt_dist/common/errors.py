@@ -43,3 +43,9 @@ def first_line(error: BaseException | str) -> str:
     """Return the first line of an error's message, or the name of its type if it has no message."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def last_line(error: BaseException | str) -> str:
+    """Return the last line of a message: the cause, in errors of Ray and output of child processes."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else "" if isinstance(error, str) else type(error).__name__

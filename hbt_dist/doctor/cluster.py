@@ -1,15 +1,16 @@
-"""The part of `hbt-dist doctor` that asks a Ray cluster: nodes, resources, versions, folders, collectives.
+"""Check a running Ray cluster: nodes, resources, versions, folders, collectives.
 
-A cluster that runs is only asked; none is started. Where there is none, that is said.
+The check queries a running cluster and starts none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, last_line
+from hbt_dist.doctor.verdict import Verdict
 from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, describe_nodes, find_cluster
 from hbt_dist.orchestration.nodes import (
     Node,
@@ -23,37 +24,36 @@ from hbt_dist.orchestration.nodes import (
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.run_file import RunFile
 
-Finding = tuple[Literal["ok", "warning", "problem"], str, str]
 SECONDS = 120.0
 
 
-def examine_cluster(run: RunFile | None) -> Iterator[Finding]:
-    """What is found, level first: (level, what, remedy).
+def check_cluster(run: RunFile | None) -> Iterator[Verdict]:
+    """Check the cluster that the run file or the environment names, or the one on this machine.
 
     Raises:
-        UserError: a cluster is named (run file, RAY_ADDRESS) and cannot be used.
+        UserError: the named cluster (run file, RAY_ADDRESS) cannot be used.
     """
     workers = run.workers if run is not None else WorkerSettings()
     if find_cluster(workers) is None:
-        yield "ok", "no cluster here: `hbt-dist train` starts a private one on this machine", ""
+        yield Verdict("ok", "no cluster on this machine: `hbt-dist train` starts a private one")
         if run is not None:
-            yield from _resources(_this_machine(workers), workers)
+            yield _check_workers(_private_cluster(workers), workers)
         return
     with connect(workers) as cluster:
         nodes = living_nodes()
         total = {"CPU": cluster.num_cpus, "GPU": cluster.num_gpus}
-        yield "ok", f"cluster {cluster.address}: {describe_nodes(cluster.nodes, total)}", ""
+        yield Verdict("ok", f"cluster {cluster.address}: {describe_nodes(cluster.nodes, total)}")
         if run is not None:
-            yield from _resources(cluster, workers)
-        yield from _versions(nodes)
+            yield _check_workers(cluster, workers)
+        yield from _check_versions(nodes)
         if run is not None:
-            yield from _folders(run, nodes)
+            yield from _check_folders(run, nodes)
         if len(nodes) > 1:
-            yield from _collective(nodes)
+            yield _check_collective(nodes)
 
 
-def _this_machine(workers: WorkerSettings) -> Cluster:
-    """What a private cluster would be: as many CPUs as asked, and the GPUs that are here."""
+def _private_cluster(workers: WorkerSettings) -> Cluster:
+    """Return the resources of a private cluster: the CPUs that the workers need, the GPUs of this machine."""
     import torch
 
     num_cpus = workers.num_workers * workers.cpus_per_worker
@@ -62,26 +62,23 @@ def _this_machine(workers: WorkerSettings) -> Cluster:
     return Cluster("this machine", True, num_cpus, num_gpus, (node,))
 
 
-def _resources(cluster: Cluster, workers: WorkerSettings) -> Iterator[Finding]:
+def _check_workers(cluster: Cluster, workers: WorkerSettings) -> Verdict:
     try:
         use_gpu = check_resources(cluster, workers)
     except UserError as error:
-        yield "problem", error.problem, error.remedy
-        return
+        return Verdict("problem", error.problem, error.remedy)
     share = f"{workers.cpus_per_worker:g} CPU{' + 1 GPU' if use_gpu else ''}"
-    yield "ok", f"the run's {workers.num_workers} workers x ({share}) fit", ""
+    return Verdict("ok", f"the run's {workers.num_workers} workers x ({share}) fit")
 
 
-def _versions(nodes: Sequence[Node]) -> Iterator[Finding]:
-    problems = version_problems(nodes, SECONDS)
-    for problem in problems:
-        yield "problem", problem, "install the same versions on every node"
-    if not problems:
-        yield "ok", f"the packages of {len(nodes)} nodes are those of this one", ""
+def _check_versions(nodes: Sequence[Node]) -> Iterator[Verdict]:
+    remedy = "install the same versions on every node"
+    fine = f"{len(nodes)} nodes have the packages of this machine"
+    yield from _verdicts(version_problems(nodes, SECONDS), "", remedy, fine)
 
 
-def _folders(run: RunFile, nodes: Sequence[Node]) -> Iterator[Finding]:
-    """Whether all nodes see the output folder as one folder, and the data."""
+def _check_folders(run: RunFile, nodes: Sequence[Node]) -> Iterator[Verdict]:
+    """Check that all nodes see the output folder as one folder, and have the data."""
     remedy = "name a folder on storage that all nodes share"
     folder = Path(run.output_dir)
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
@@ -91,17 +88,51 @@ def _folders(run: RunFile, nodes: Sequence[Node]) -> Iterator[Finding]:
     finally:
         for parent in made:
             parent.rmdir()
-    for problem in problems:
-        yield "problem", f"output_dir {folder} is not one folder for all: {problem}", remedy
-    if not problems:
-        yield "ok", f"output_dir {folder} is one folder for {len(nodes)} nodes", ""
-    inputs = inputs_of(run)
-    if inputs:
+    fine = f"output_dir {folder} is one folder for {len(nodes)} nodes"
+    yield from _verdicts(problems, f"output_dir {folder} is not one folder for all: ", remedy, fine)
+    if inputs := inputs_of(run):
         problems = missing_paths(inputs, nodes, SECONDS)
-        for problem in problems:
-            yield "problem", f"data are missing on {problem}", remedy
-        if not problems:
-            yield "ok", f"{len(inputs)} data paths exist on {len(nodes)} nodes", ""
+        fine = f"{len(inputs)} data paths exist on {len(nodes)} nodes"
+        yield from _verdicts(problems, "data are missing on ", remedy, fine)
+
+
+def _verdicts(problems: Sequence[str], prefix: str, remedy: str, fine: str) -> Iterator[Verdict]:
+    for problem in problems:
+        yield Verdict("problem", prefix + problem, remedy)
+    if not problems:
+        yield Verdict("ok", fine)
+
+
+def _check_collective(nodes: Sequence[Node]) -> Verdict:
+    """Run an all-reduce (gloo) with one process per node: the nodes must reach each other on any port."""
+    size = len(nodes)
+    port = ask_nodes(nodes[:1], _free_port(), [()], SECONDS)[0]
+    arguments = [(rank, size, nodes[0].address, port, SECONDS / 2) for rank in range(size)]
+    answers = ask_nodes(nodes, _sum_ranks(), arguments, SECONDS)
+    wrong = [
+        f"{node}: {last_line(answer)[-200:] if isinstance(answer, Exception) else answer}"
+        for node, answer in zip(nodes, answers, strict=True)
+        if answer != size * (size + 1) / 2
+    ]
+    if not wrong:
+        return Verdict("ok", f"all-reduce over {size} nodes (gloo)")
+    return Verdict(
+        "problem",
+        f"all-reduce over {size} nodes failed: {'; '.join(wrong)}",
+        "open all TCP ports between the nodes; the name of each node must resolve to the address that the "
+        "other nodes see (not 127.0.1.1), or set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the interface",
+    )
+
+
+def _free_port() -> Callable[..., Any]:
+    def free_port() -> int:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return int(probe.getsockname()[1])
+
+    return free_port
 
 
 def _sum_ranks() -> Callable[..., Any]:
@@ -124,35 +155,3 @@ def _sum_ranks() -> Callable[..., Any]:
             dist.destroy_process_group()
 
     return sum_ranks
-
-
-def _free_port() -> Callable[..., Any]:
-    def free_port() -> int:
-        import socket
-
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return int(probe.getsockname()[1])
-
-    return free_port
-
-
-def _collective(nodes: Sequence[Node]) -> Iterator[Finding]:
-    """An all-reduce (gloo) with one process on each node: that they reach each other on any port."""
-    remedy = (
-        "open all TCP ports between the nodes; each node's own name must resolve to the address that the "
-        "others see (not 127.0.1.1), or set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to their interface"
-    )
-    port = ask_nodes(nodes[:1], _free_port(), [()], SECONDS)[0]
-    size = len(nodes)
-    arguments = [(rank, size, nodes[0].address, port, SECONDS / 2) for rank in range(size)]
-    answers = ask_nodes(nodes, _sum_ranks(), arguments, SECONDS)
-    wrong = [
-        f"{node}: {' '.join(str(answer).split())[-200:]}"
-        for node, answer in zip(nodes, answers, strict=True)
-        if answer != size * (size + 1) / 2
-    ]
-    if wrong:
-        yield "problem", f"all-reduce over {size} nodes failed: {'; '.join(wrong)}", remedy
-    else:
-        yield "ok", f"all-reduce over {size} nodes (gloo)", ""

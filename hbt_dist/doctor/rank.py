@@ -1,7 +1,7 @@
-"""One of the processes that `hbt-dist doctor` starts: `python -m hbt_dist.doctor.rank FOLDER`.
+"""Run one rank of the collectives check of `hbt-dist doctor`: `python -m hbt_dist.doctor.rank FOLDER`.
 
-Reads engine.json (a `deepspeed` block of a run file), forms a process group with the others, sums a vector
-over it, checks the gradient, and (rank 0) writes answer.json.
+Reads engine.json (the `deepspeed` block of a run file), joins the process group, sums a vector over it and
+checks the gradient. Rank 0 writes answer.json.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from hbt_dist.training.self_check import self_check
 
 
 def main(folder: Path) -> None:
-    """Be one rank."""
+    """Run the check on this rank.
+
+    Raises:
+        RuntimeError: the sum is wrong.
+    """
     engine = DeepSpeedSettings.model_validate_json((folder / "engine.json").read_text("utf-8"))
     torch.set_num_threads(1)
     with EnvironmentRuntime() as runtime:
         began = time.monotonic()
-        ones = torch.ones(1_000_000, device=runtime.device)
-        dist.all_reduce(ones)
-        if ones.min() != runtime.world_size or ones.max() != runtime.world_size:
-            raise RuntimeError(f"the sum of ones over {runtime.world_size} ranks is {ones.min():g}")
+        vector = torch.ones(1_000_000, device=runtime.device)
+        dist.all_reduce(vector)
+        if not (vector == runtime.world_size).all():
+            raise RuntimeError(f"the sum of ones over {runtime.world_size} ranks is {vector.min():g}")
         seconds = time.monotonic() - began
         check = self_check(World(runtime.rank, runtime.world_size, runtime.device), engine)
         if runtime.rank == 0:

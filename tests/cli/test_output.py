@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from hbt_dist.common.console import hush
-from hbt_dist.doctor import machine as doctor
+from hbt_dist.doctor import report as doctor_report
+from hbt_dist.doctor.verdict import Level, Verdict
 from tests.analysis.made_search import write_search
 from tests.helpers.command_line import call_main
 from tests.helpers.runs import hbt_dist, tiny_run, write_run
@@ -132,15 +133,16 @@ def test_data_inspect(command: Any, tmp_path: Path) -> None:
 def test_doctor(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 1 where there is a problem; all checks of this machine: tests/doctor/test_doctor.py."""
 
-    def check(level: doctor.Level) -> Any:
-        return lambda _: iter([doctor.Verdict("made", level, "found", "do this")])
+    def check(level: Level) -> Any:
+        return lambda _: iter([Verdict(level, "found", "do this")])
 
     for levels, expected in ((["ok", "warning"], 0), (["ok", "problem"], 1)):
-        monkeypatch.setattr(doctor, "_CHECKS", tuple(check(level) for level in levels))
+        checks = {f"check-{i}": check(level) for i, level in enumerate(levels)}
+        monkeypatch.setattr(doctor_report, "CHECKS", checks)
         code, out, err = command("doctor", "--json")
         assert (code, err) == (expected, "")
         answer = json.loads(out)
-        assert [one["level"] for one in answer["verdicts"]] == levels
+        assert [verdict["level"] for verdict in answer["verdicts"]] == levels
         assert answer["problem"] == expected
         code, out, err = command("doctor")
         assert (code, err) == (expected, "")

@@ -1,4 +1,4 @@
-"""The doctor: right verdicts, right exit code, and a problem found wherever there is one."""
+"""The doctor: right verdicts, right exit code, and a problem verdicts wherever there is one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import pytest
 import torch
 
 from hbt_dist.doctor import machine as doctor
-from hbt_dist.doctor.machine import Verdict, report
+from hbt_dist.doctor import report as doctor_report
+from hbt_dist.doctor.cluster import check_cluster
+from hbt_dist.doctor.report import report
+from hbt_dist.doctor.verdict import Verdict
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.deepspeed.precision import emulated_bf16
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
 from tests.helpers.runs import hbt_dist, tiny_run, write_run
 
 
-def verdicts_of(check, run: RunFile | None = None) -> list[Verdict]:
+def verdicts_of(check: Any, run: RunFile | None = None) -> list[Verdict]:
     return list(check(run))
 
 
-def levels(found: list[Verdict]) -> set[str]:
-    return {verdict.level for verdict in found}
+def levels(verdicts: list[Verdict]) -> set[str]:
+    return {verdict.level for verdict in verdicts}
 
 
 @pytest.mark.slow
@@ -33,19 +36,21 @@ def test_the_command_on_this_machine(tmp_path: Path) -> None:
     assert code == 0, out + err
     answer = json.loads(out)
     assert answer["problem"] == 0
-    found = {verdict["check"]: verdict for verdict in answer["verdicts"]}
-    assert {"python", "packages", "deepspeed", "disk", "hub", "ray", "all-reduce", "gradient"} <= set(found)
-    assert "ZeRO stage" in found["gradient"]["found"]
+    verdicts = {verdict["check"]: verdict for verdict in answer["verdicts"]}
+    assert {"python", "packages", "deepspeed", "disk", "hub", "ray", "all-reduce", "gradient"} <= set(
+        verdicts
+    )
+    assert "ZeRO stage" in verdicts["gradient"]["finding"]
     assert not (tmp_path / "out").exists()
 
 
 def test_one_line_per_verdict_and_the_number_of_problems() -> None:
     said: list[str] = []
-    found = iter([Verdict("a", "ok", "fine"), Verdict("b", "problem", "broken", "mend it")])
-    assert report(found, as_json=False, say=said.append) == 1
+    verdicts = iter([Verdict("ok", "fine", check="a"), Verdict("problem", "broken", "repair it", "b")])
+    assert report(verdicts, as_json=False, say=said.append) == 1
     assert said == [
         "ok       a: fine",
-        "problem  b: broken\n         -> mend it",
+        "problem  b: broken\n         -> repair it",
         "1 problems, 0 warnings, 1 ok",
     ]
 
@@ -64,8 +69,10 @@ def test_versions(monkeypatch: pytest.MonkeyPatch, have: str, level: str) -> Non
     installed = {**tested, "transformers": have}
     monkeypatch.setattr(metadata, "version", lambda name: installed.get(name, metadata_version(name)))
     monkeypatch.setattr(doctor, "tested_versions", lambda: {**tested, "transformers": "5.23.0"})
-    found = [v for v in verdicts_of(doctor._packages) if "transformers" in v.found or v.level == "ok"]
-    assert levels(found) == {level}
+    verdicts = [
+        v for v in verdicts_of(doctor.check_packages) if "transformers" in v.finding or v.level == "ok"
+    ]
+    assert levels(verdicts) == {level}
 
 
 metadata_version = metadata.version
@@ -78,7 +85,7 @@ def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
         return metadata_version(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    assert "deepspeed is not installed" in [v.found for v in verdicts_of(doctor._packages)]
+    assert "deepspeed is not installed" in [v.finding for v in verdicts_of(doctor.check_packages)]
 
 
 @pytest.mark.parametrize(
@@ -99,41 +106,41 @@ def test_a_gpu_that_emulates_bf16_is_told(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
     run = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache", deepspeed__config=config))
-    found = verdicts_of(doctor._precision, run)
-    assert levels(found) == ({"warning"} if remedy else set())
-    assert all("Tesla T4 has no bf16" in v.found and f"config: {remedy}" in v.remedy for v in found)
+    verdicts = verdicts_of(doctor.check_precision, run)
+    assert levels(verdicts) == ({"warning"} if remedy else set())
+    assert all("Tesla T4 has no bf16" in v.finding and f"config: {remedy}" in v.remedy for v in verdicts)
     assert emulated_bf16(run.deepspeed, torch.device("cpu")) is None
     plain = DeepSpeedSettings(config=None, precision="bf16_autocast")
     assert "precision: fp32" in (emulated_bf16(plain, torch.device("cuda")) or ("", ""))[1]
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    assert verdicts_of(doctor._precision, run) == []
+    assert verdicts_of(doctor.check_precision, run) == []
 
 
 def test_two_flavours_of_faiss_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         metadata, "version", lambda name: "1.15.1" if name.startswith("faiss") else metadata_version(name)
     )
-    found = verdicts_of(doctor._faiss)
-    assert levels(found) == {"problem"}
-    assert "pip uninstall faiss-cpu faiss-gpu" in found[0].remedy
+    verdicts = verdicts_of(doctor.check_faiss)
+    assert levels(verdicts) == {"problem"}
+    assert "pip uninstall faiss-cpu faiss-gpu" in verdicts[0].remedy
 
 
 def test_a_full_disk_and_a_folder_without_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache"))
     monkeypatch.setattr(doctor, "NO_DISK_GIB", 1e9)
-    assert "problem" in levels(verdicts_of(doctor._disk, run))
+    assert "problem" in levels(verdicts_of(doctor.check_disk, run))
     monkeypatch.setattr(doctor.os, "access", lambda *_: False)
-    assert "cannot be written" in verdicts_of(doctor._disk, run)[1].found
+    assert "cannot be written" in verdicts_of(doctor.check_disk, run)[1].finding
 
 
 def test_the_hub_offline_and_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert levels(verdicts_of(doctor._hub)) == {"ok"}
+    assert levels(verdicts_of(doctor.check_hub)) == {"ok"}
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert levels(verdicts_of(doctor._hub)) == {"warning"}
+    assert levels(verdicts_of(doctor.check_hub)) == {"warning"}
 
 
 def test_a_run_that_does_not_fit_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,17 +148,17 @@ def test_a_run_that_does_not_fit_is_a_problem(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(cluster, "_cluster_here", lambda: False)
     plain = tiny_run(tmp_path / "out", tmp_path / "cache", workers__use_gpu=True)
-    found = verdicts_of(doctor._ray, RunFile.model_validate(plain))
-    assert [v.level for v in found] == ["ok", "problem"]
-    assert "2 workers x (1 CPU + 1 GPU) are asked" in found[1].found
+    verdicts = verdicts_of(check_cluster, RunFile.model_validate(plain))
+    assert [v.level for v in verdicts] == ["ok", "problem"]
+    assert "2 workers x (1 CPU + 1 GPU) are asked" in verdicts[1].finding
 
 
 def test_a_cluster_that_does_not_answer_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tiny_run(tmp_path / "out", tmp_path / "cache", workers__address="127.0.0.1:9")
-    monkeypatch.setattr(doctor, "_CHECKS", (doctor._ray,))
-    found = list(doctor.examine(RunFile.model_validate(plain)))
-    assert [v.level for v in found] == ["problem"]
-    assert "Ray cluster '127.0.0.1:9': does not answer" in found[0].found
+    monkeypatch.setattr(doctor_report, "CHECKS", {"ray": check_cluster})
+    verdicts = list(doctor_report.examine(RunFile.model_validate(plain)))
+    assert [v.level for v in verdicts] == ["problem"]
+    assert "Ray cluster '127.0.0.1:9': does not answer" in verdicts[0].finding
 
 
 def test_processes_that_fail_are_quoted(tmp_path: Path) -> None:
@@ -162,9 +169,12 @@ def test_processes_that_fail_are_quoted(tmp_path: Path) -> None:
 
 def test_a_kernel_of_the_loss_that_cannot_be_used_here() -> None:
     run = tiny_run(Path("out"), Path("cache"))
-    assert levels(verdicts_of(doctor._kernel, RunFile.model_validate(run))) == {"ok"}
+    assert levels(verdicts_of(doctor.check_kernel, RunFile.model_validate(run))) == {"ok"}
     run["loss"] = {"kernel": "liger"}
-    (verdict,) = verdicts_of(doctor._kernel, RunFile.model_validate(run))
-    assert (verdict.level, verdict.found) == ("problem", "liger needs a CUDA device, and this run is on cpu")
+    (verdict,) = verdicts_of(doctor.check_kernel, RunFile.model_validate(run))
+    assert (verdict.level, verdict.finding) == (
+        "problem",
+        "liger needs a CUDA device, and this run is on cpu",
+    )
     run["workers"]["use_gpu"] = True
-    assert levels(verdicts_of(doctor._kernel, RunFile.model_validate(run))) == {"warning"}
+    assert levels(verdicts_of(doctor.check_kernel, RunFile.model_validate(run))) == {"warning"}
