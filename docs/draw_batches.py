@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 from hbt_dist.batching.kinds import KINDS
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.settings import BatchSettings
-from hbt_dist.data.corpus.corpus import build_corpus
-from hbt_dist.data.settings import DataSettings
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.settings import DataSettings
 
 LANGUAGES = ("en", "de", "fi", "hu", "tr")
 # Okabe and Ito's colours, told apart by colour-blind readers; the codes stand in the boxes too.

@@ -18,9 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hbt_dist.config.user_functions import UserFunction
-from hbt_dist.data.settings import OPTIONS, options_of
-from hbt_dist.models.encoder import TextSettings
-from hbt_dist.models.initial import ModelSettings
+from hbt_dist.data.corpus.settings import OPTIONS, options_of
+from hbt_dist.models.settings import ModelSettings, TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.settings import SearchFile
 from hbt_dist.study.settings import StudyFile

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from hbt_dist.analysis import candidates, curve, knee_point, load_search, pair_difference, pareto_front
     from hbt_dist.batching.plan import BatchPlan
     from hbt_dist.comparison.compare import compare, comparison_text
-    from hbt_dist.data.benchmarks.benchmark import load_benchmark
-    from hbt_dist.data.corpus.corpus import build_corpus
+    from hbt_dist.data.benchmarks.load import load_benchmark
+    from hbt_dist.data.corpus.convert import build_corpus
     from hbt_dist.evaluation.encode import encode_texts
     from hbt_dist.evaluation.evaluation import evaluate
     from hbt_dist.evaluation.read_results import read_evaluation
@@ -49,12 +49,12 @@ __all__ = [
 
 _MODULES = {
     "BatchPlan": "batching.plan",
-    "build_corpus": "data.corpus.corpus",
+    "build_corpus": "data.corpus.convert",
     "compare": "comparison.compare",
     "comparison_text": "comparison.compare",
     "encode_texts": "evaluation.encode",
     "evaluate": "evaluation.evaluation",
-    "load_benchmark": "data.benchmarks.benchmark",
+    "load_benchmark": "data.benchmarks.load",
     "load_encoder": "models.encoder",
     "load_run": "run_file",
     "read_evaluation": "evaluation.read_results",

@@ -20,9 +20,10 @@ from hbt_dist.config.settings import Settings, load_settings
 from hbt_dist.config.shipped import RUN_FILES
 from hbt_dist.config.user_functions import is_user_function, load_user_function, user_digests
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
-from hbt_dist.data.settings import BenchmarkSettings, DataSettings, check_labels
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings, check_labels
+from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models.initial import ModelSettings
+from hbt_dist.models.settings import ModelSettings
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
 from hbt_dist.training.optimizer import OptimizerSettings

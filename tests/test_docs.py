@@ -21,7 +21,7 @@ import hbt_dist.analysis
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.comparison.typology import DISTANCES, _table, language_distances
 from hbt_dist.data.corpus.readers import open_source
-from hbt_dist.data.settings import OPTIONS, DataSettings, SourceSettings
+from hbt_dist.data.corpus.settings import OPTIONS, DataSettings, SourceSettings
 from hbt_dist.run_file import RunFile
 from tests.analysis.made_search import write_search
 

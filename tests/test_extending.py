@@ -20,9 +20,9 @@ from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
 from hbt_dist.config import user_functions as extensions
 from hbt_dist.config.user_functions import load_user_function, user_digest, user_modules
-from hbt_dist.data.benchmarks.benchmark import load_benchmark
-from hbt_dist.data.corpus.corpus import build_corpus
-from hbt_dist.data.settings import DataSettings
+from hbt_dist.data.benchmarks.load import load_benchmark
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.evaluation.metrics import own_values, user_metrics
 from hbt_dist.orchestration.cluster import _runtime_environment
 from hbt_dist.run_file import load_run

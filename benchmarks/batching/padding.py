@@ -24,9 +24,10 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenStore
 from hbt_dist.contrastive.chunk_plan import chunk_plan, padding_waste
-from hbt_dist.data.corpus.corpus import Corpus, build_corpus
-from hbt_dist.data.settings import DataSettings
-from hbt_dist.models.encoder import TextSettings
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.settings import DataSettings
+from hbt_dist.models.settings import TextSettings
 
 STEPS = 20
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.encoder import load_encoder

@@ -25,7 +25,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.settings import EvaluationSettings
 

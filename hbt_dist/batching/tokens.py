@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from hbt_dist.batching.corpus_view import TextCorpus
 from hbt_dist.common.console import Progress
 from hbt_dist.common.errors import UserError
-from hbt_dist.models.encoder import TextSettings
+from hbt_dist.models.settings import TextSettings
 
 Role = Literal["question", "passage"]
 ROLES: tuple[Role, ...] = ("question", "passage")

@@ -141,7 +141,7 @@ def estimate(run: RunFile, tflops: float) -> dict[str, Any]:
 
 
 def _rows(run: RunFile) -> str:
-    from hbt_dist.data.corpus.corpus import build_corpus
+    from hbt_dist.data.corpus.convert import build_corpus
 
     hub = [source.name for source in run.data.sources if source.format == "hub"]
     if hub:

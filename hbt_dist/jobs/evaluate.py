@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.load import load
-from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.methods.expansion.settings import CombineSettings
 

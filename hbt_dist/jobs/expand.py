@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.data.benchmarks.load import load
-from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 
 
 def expand_job(

@@ -21,8 +21,7 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
     """
     from hbt_dist.batching.inspection import inspect, render
     from hbt_dist.batching.plan import BatchPlan
-    from hbt_dist.data.corpus.convert import negatives_text
-    from hbt_dist.data.corpus.corpus import build_corpus
+    from hbt_dist.data.corpus.convert import build_corpus, negatives_text
 
     if tokens:
         from hbt_dist.training.preparation import prepare

@@ -135,15 +135,14 @@ def tell_unused_workers(run: RunFile) -> None:
 
 def overlap_of(run: RunFile) -> str:
     """What the run's corpus left out because it repeats a benchmark, source by source."""
-    from hbt_dist.data.corpus.convert import overlap_text
-    from hbt_dist.data.corpus.corpus import build_corpus
+    from hbt_dist.data.corpus.convert import build_corpus, overlap_text
 
     return overlap_text(build_corpus(run.data, Path(run.data.cache_dir)))
 
 
 def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
     from hbt_dist.batching.plan import BatchPlan
-    from hbt_dist.data.corpus.corpus import build_corpus
+    from hbt_dist.data.corpus.convert import build_corpus
 
     model = str(folder.model)
     if when == "start":

@@ -14,42 +14,17 @@ import importlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.settings import Settings
 from hbt_dist.models.locations import check_hub_reachable, no_model_folder
+from hbt_dist.models.settings import TextSettings
 
 SETTINGS_FILE = "hbt_dist.json"
-
-
-class TextSettings(Settings):
-    """How a text becomes one vector; recorded in the model folder so that evaluation repeats it."""
-
-    pooling: Literal["mean", "cls", "last"] = Field(
-        "mean",
-        description="which token embeddings make the text's embedding: their mean, the first, the last",
-    )
-    normalize: bool = Field(
-        True, description="scale embeddings to length 1, so that a dot product is a cosine"
-    )
-    question_prefix: str = Field("", description="put before every question, such as 'query: '")
-    passage_prefix: str = Field("", description="put before every passage, such as 'passage: '")
-    max_question_tokens: int = Field(64, ge=4, description="questions are cut after so many tokens")
-    max_passage_tokens: int = Field(256, ge=4, description="passages are cut after so many tokens")
-
-    def max_tokens(self, role: Literal["question", "passage"]) -> int:
-        """The length limit of a role, special tokens included."""
-        return self.max_question_tokens if role == "question" else self.max_passage_tokens
-
-    def prefix(self, role: Literal["question", "passage"]) -> str:
-        """The text that stands before every text of a role."""
-        return self.question_prefix if role == "question" else self.passage_prefix
 
 
 class DenseLayer(nn.Module):

@@ -12,75 +12,39 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol
 
 import torch
 from filelock import FileLock
-from pydantic import Field, model_validator
 
 from hbt_dist.common.console import note
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.settings import Settings
-from hbt_dist.models.encoder import Encoder, LoadedEncoder, TextSettings, load_encoder, save_encoder
-
-if TYPE_CHECKING:
-    from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.models.encoder import Encoder, LoadedEncoder, load_encoder, save_encoder
+from hbt_dist.models.settings import ModelSettings, ScratchSettings, TextSettings
 
 _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
-class ScratchSettings(Settings):
-    """A randomly initialised encoder with a tokenizer trained on the corpus."""
+class Corpus(Protocol):
+    """The texts of a training corpus: E examples, P passages (`hbt_dist.data.corpus.corpus.Corpus`)."""
 
-    architecture: dict[str, Any] = Field(
-        default_factory=lambda: {
-            "model_type": "bert",
-            "hidden_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 512,
-        },
-        description="transformers configuration: model_type and the keys of its configuration class; the "
-        "vocabulary size is filled in",
-    )
-    lowercase: bool = Field(True, description="lower-case texts; accents stay, they carry meaning")
-    vocabulary_size: int = Field(8000, ge=100, description="entries of the tokenizer trained on the corpus")
-    tokenizer_texts: int = Field(
-        200_000,
-        ge=1,
-        description="train the tokenizer on at most so many texts, spread evenly over the corpus",
-    )
+    fingerprint: str
+    languages: tuple[str, ...]
 
+    @property
+    def num_examples(self) -> int:
+        """E."""
 
-class ModelSettings(Settings):
-    """Which encoder, and how a text becomes a vector."""
+    @property
+    def num_passages(self) -> int:
+        """P."""
 
-    name_or_path: str | None = Field(
-        None,
-        description="folder or hub name of a transformers or sentence-transformers model to start from; "
-        "none: scratch",
-    )
-    scratch: ScratchSettings | None = Field(
-        None, description="start from random weights instead; none: name_or_path"
-    )
-    text: dict[str, Any] = Field(
-        default_factory=dict,
-        description="pooling, normalize, question_prefix, passage_prefix, max_question_tokens, "
-        "max_passage_tokens; what is not given is taken from the model folder, else the default",
-    )
-    trust_remote_code: bool = Field(
-        False, description="run Python code that comes with the model; off unless you trust it"
-    )
+    def question_texts(self, language: str, start: int, stop: int) -> list[str | None]:
+        """Questions of examples start..stop-1; None where the language is absent."""
 
-    @model_validator(mode="after")
-    def _one_start(self) -> Self:
-        if (self.name_or_path is None) == (self.scratch is None):
-            raise ValueError(
-                "give exactly one of name_or_path (a pre-trained model) and scratch (random weights)"
-            )
-        TextSettings(**self.text)
-        return self
+    def passage_texts(self, language: str, start: int, stop: int) -> list[str | None]:
+        """Passages start..stop-1; None where the language is absent."""
 
 
 def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Path) -> LoadedEncoder:

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from hbt_dist.batching.settings import KINDS
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import is_user_function
-from hbt_dist.data.settings import check_labels
+from hbt_dist.data.benchmarks.settings import check_labels
 from hbt_dist.run_file import BenchmarkSettings
 
 Direction = Literal["max", "min"]

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from hbt_dist.config.settings import Settings
-from hbt_dist.data.settings import BenchmarkSettings, check_labels
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings, check_labels
 
 
 class Method(Settings):

@@ -240,7 +240,7 @@ def _count_overlaps(study: Study, folder: SearchFolder, say: Say) -> None:
     Counted again when a benchmark, or a method with other training data, has been added.
     """
     from hbt_dist.data.benchmarks.load import load
-    from hbt_dist.data.corpus.corpus import build_corpus
+    from hbt_dist.data.corpus.convert import build_corpus
     from hbt_dist.data.leakage.report import find_leaks
 
     later = study.file.later_benchmarks

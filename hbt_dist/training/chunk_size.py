@@ -8,7 +8,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
-from hbt_dist.models.encoder import TextSettings
+from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.deepspeed.engine import checkpoint_activations
 from hbt_dist.training.deepspeed.settings import load_deepspeed_config, uses_low_precision

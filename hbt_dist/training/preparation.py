@@ -13,8 +13,8 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import sha256_of
-from hbt_dist.data.corpus.convert import negatives_text, overlap_text
-from hbt_dist.data.corpus.corpus import Corpus, build_corpus
+from hbt_dist.data.corpus.convert import build_corpus, negatives_text, overlap_text
+from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.methods.code_switching.switcher import Switcher
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import prepare_model

@@ -13,8 +13,8 @@ from hbt_dist.batching.inspection import Table, inspect, render
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
-from hbt_dist.data.corpus.corpus import build_corpus
-from hbt_dist.data.settings import DataSettings
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.settings import DataSettings
 from tests.batching.corpora import parallel_corpus, ragged_corpus
 
 

@@ -17,8 +17,9 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.corpus.corpus import Corpus, build_corpus
-from hbt_dist.data.settings import DataSettings
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.run_file import load_run
 from tests.batching.corpora import CODES, parallel_corpus, ragged_corpus
 from tests.batching.test_plan import check_rows

@@ -20,9 +20,10 @@ from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenRows, TokenStore, store_fingerprint
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.chunk_plan import chunk_plan, padding_waste
-from hbt_dist.data.corpus.corpus import Corpus, build_corpus
-from hbt_dist.data.settings import DataSettings
-from hbt_dist.models.encoder import TextSettings
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.settings import DataSettings
+from hbt_dist.models.settings import TextSettings
 from tests.helpers.tokenizers import word_tokenizer
 
 TEXT = TextSettings(question_prefix="q: ", max_question_tokens=8, max_passage_tokens=12)

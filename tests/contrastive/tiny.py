@@ -171,7 +171,8 @@ def build_encoder(case: Case) -> nn.Module:
         return SmallEncoder(case).train()
     from transformers import XLMRobertaConfig, XLMRobertaModel
 
-    from hbt_dist.models.encoder import Encoder, TextSettings
+    from hbt_dist.models.encoder import Encoder
+    from hbt_dist.models.settings import TextSettings
 
     torch.manual_seed(3)
     config = XLMRobertaConfig(

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from hbt_dist.data.corpus.corpus import Corpus, build_corpus
-from hbt_dist.data.settings import DataSettings
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.settings import DataSettings
 
 Row = dict[str, Any]
 

@@ -13,10 +13,11 @@ import pytest
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.corpus.corpus import Corpus, build_corpus
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.readers import open_source
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.settings import DataSettings, SourceSettings
+from hbt_dist.data.corpus.settings import DataSettings, SourceSettings
 
 Write = Callable[..., Path]
 FLAG = {"question": "query", "passage": "pos", "negatives": "neg", "language": "en"}

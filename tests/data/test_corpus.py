@@ -18,9 +18,9 @@ from numpy.testing import assert_array_equal
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus import convert as conversion
 from hbt_dist.data.corpus import text_store
-from hbt_dist.data.corpus.convert import negatives_text
-from hbt_dist.data.corpus.corpus import COLUMNS, Corpus, build_corpus
-from hbt_dist.data.settings import DataSettings
+from hbt_dist.data.corpus.convert import build_corpus, negatives_text
+from hbt_dist.data.corpus.corpus import COLUMNS, Corpus
+from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.jobs.inspect import inspect_job
 from hbt_dist.run_file import RunFile
 from tests.helpers.runs import tiny_run
@@ -307,8 +307,8 @@ def test_nothing_is_written_outside_the_cache(write_lines: Write, make_example: 
     home = tmp_path / "home"
     home.mkdir()
     code = (
-        "from hbt_dist.data.settings import DataSettings\n"
-        "from hbt_dist.data.corpus.corpus import build_corpus\n"
+        "from hbt_dist.data.corpus.settings import DataSettings\n"
+        "from hbt_dist.data.corpus.convert import build_corpus\n"
         f"c = build_corpus(DataSettings(sources=[dict(name='a', format='jsonl', path={str(path)!r})])); "
         "print(c.question_text(0, 'en'))"
     )

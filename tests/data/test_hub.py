@@ -15,7 +15,8 @@ import pytest
 from huggingface_hub import constants
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
 from hbt_dist.data.hub import ELSEWHERE, HUB, HubFiles
 

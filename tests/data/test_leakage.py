@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
-from hbt_dist.data.corpus.convert import overlap_text
-from hbt_dist.data.corpus.corpus import Corpus, build_corpus
-from hbt_dist.data.leakage.report import OverlapIndex, find_leaks
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.data.corpus.convert import build_corpus, overlap_text
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.settings import DataSettings
+from hbt_dist.data.leakage.index import OverlapIndex
+from hbt_dist.data.leakage.report import find_leaks
 from hbt_dist.data.leakage.shingles import Shingler, normalise
-from hbt_dist.data.settings import BenchmarkSettings, DataSettings
 from hbt_dist.run_file import load_run
 
 SENTENCES = {

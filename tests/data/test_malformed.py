@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.readers import open_source
-from hbt_dist.data.settings import SourceSettings
+from hbt_dist.data.corpus.settings import SourceSettings
 
 Write = Callable[[str, Iterable[object]], Path]
 Build = Callable[..., Corpus]

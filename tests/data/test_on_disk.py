@@ -17,8 +17,9 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.arrow_texts import ROWS_PER_BATCH, StoredTexts, StoredTextsWriter, take_texts
 from hbt_dist.data.benchmarks import candidate_pool
 from hbt_dist.data.benchmarks import on_disk as stored_benchmark
-from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.candidate_pool import DiskPool
+from hbt_dist.data.benchmarks.load import load_benchmark
 
 Write = Callable[[str, Iterable[object]], Path]
 

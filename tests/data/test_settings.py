@@ -3,13 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from hbt_dist.data.settings import (
-    OPTIONS,
-    BenchmarkSettings,
-    DataSettings,
-    SourceSettings,
-    check_labels,
-)
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings, check_labels
+from hbt_dist.data.corpus.settings import OPTIONS, DataSettings, SourceSettings
 
 
 def source(**options: object) -> dict[str, object]:

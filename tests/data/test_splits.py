@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.data.corpus.readers import open_source
+from hbt_dist.data.corpus.settings import DataSettings, SourceSettings
 from hbt_dist.data.sample import sample_facts
-from hbt_dist.data.settings import DataSettings, SourceSettings
 from hbt_dist.data.splits import Split, half_of, in_split
 
 PARTS: tuple[Split, ...] = ("train", "dev", "test")

@@ -16,7 +16,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.readers import open_source
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.settings import SourceSettings
+from hbt_dist.data.corpus.settings import SourceSettings
 
 Build = Callable[..., Corpus]
 

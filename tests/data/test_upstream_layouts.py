@@ -14,10 +14,10 @@ from typing import Any, get_args
 import pytest
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.data.corpus.readers import open_source
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.settings import SourceSettings
+from hbt_dist.data.corpus.settings import SourceSettings
 from hbt_dist.data.splits import Split
 
 Write = Callable[..., Path]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from hbt_dist.data.benchmarks.benchmark import load_benchmark
 from hbt_dist.data.benchmarks.language_subset import select_languages
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.data.language_facts import LANGUAGES
 from hbt_dist.evaluation.bias import ranking_consistency
 from hbt_dist.evaluation.evaluation import evaluate

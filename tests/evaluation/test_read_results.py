@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.read_results import headline_figures, rank_distance_of, read_evaluation, read_results
 from hbt_dist.evaluation.results import before_and_after

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.settings import EvaluationSettings

@@ -10,9 +10,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.methods.expansion.generate import LoadedGenerator, load_generator
-from hbt_dist.models.encoder import Encoder, TextSettings, save_encoder
+from hbt_dist.models.encoder import Encoder, save_encoder
+from hbt_dist.models.settings import TextSettings
 from tests.evaluation.conftest import kind, make_benchmark, make_embeddings, tiny_model
 
 __all__ = ["kind", "make_benchmark", "make_embeddings", "tiny_model"]

@@ -24,9 +24,10 @@ from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenRows, TokenStore, encode_texts, replace_rows
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
-from hbt_dist.data.corpus.corpus import Corpus, build_corpus
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.data.sample import TRAINING_LANGUAGES
-from hbt_dist.data.settings import DataSettings
 from hbt_dist.jobs.train import train_in_process
 from hbt_dist.methods.code_switching.dictionaries import Lexicon, load_lexicon, read_dictionary
 from hbt_dist.methods.code_switching.sample import sample_dictionary
@@ -35,8 +36,8 @@ from hbt_dist.methods.code_switching.switcher import Switcher, switched_passages
 from hbt_dist.methods.code_switching.switching import CodeSwitching, SwitchCounts, summed_figures
 from hbt_dist.methods.code_switching.vectors import nearest, nearest_words, read_vectors
 from hbt_dist.methods.code_switching.words import split_words, with_case_of
-from hbt_dist.models.encoder import TextSettings
-from hbt_dist.models.initial import ScratchSettings, train_tokenizer
+from hbt_dist.models.initial import train_tokenizer
+from hbt_dist.models.settings import ScratchSettings, TextSettings
 from hbt_dist.run_file import RunFile, find_run_file, load_run, resolve_paths
 from tests.helpers.runs import tiny_run
 from tests.helpers.tokenizers import word_tokenizer

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.methods.expansion import expand as expand_module
 from hbt_dist.methods.expansion.expand import expand_benchmark, plan_batches
 from hbt_dist.methods.expansion.files import read_expansions

@@ -10,8 +10,8 @@ from pathlib import Path
 SCRIPT = """
 import sys
 from pathlib import Path
-from hbt_dist.data.settings import DataSettings
-from hbt_dist.data.corpus.corpus import build_corpus
+from hbt_dist.data.corpus.settings import DataSettings
+from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.models.initial import ModelSettings, prepare_model
 from tests.helpers.runs import tiny_run
 run = tiny_run(Path("out"), Path(sys.argv[1]))

@@ -14,12 +14,13 @@ import torch
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.arrow_texts import StoredTexts, StoredTextsWriter
-from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.results import results_document
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models.encoder import Encoder, TextSettings, load_encoder, save_encoder
+from hbt_dist.models.encoder import Encoder, load_encoder, save_encoder
+from hbt_dist.models.settings import TextSettings
 from hbt_dist.orchestration.cluster import Cluster, connect
 from hbt_dist.orchestration.evaluation import (
     ActorSettings,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hbt_dist.data.benchmarks.benchmark import Benchmark, load_benchmark
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.writing import write_evaluation

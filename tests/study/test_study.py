@@ -17,7 +17,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.common.numbers import plain
 from hbt_dist.config.settings import set_value
 from hbt_dist.data.benchmarks.load import check_benchmarks
-from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.evaluation.read_results import SCHEMA
 from hbt_dist.jobs import dry_run
 from hbt_dist.search.folder import SearchFolder, Trial

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.benchmarks.benchmark import load_benchmark
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.run_file import RunFile, load_run
 from hbt_dist.training.checkpoints.export import export_checkpoint
 from hbt_dist.training.checkpoints.retention import validation_lines

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.jobs.evaluate import evaluate_job
 from hbt_dist.run_file import RunFile, load_run
 from hbt_dist.training.checkpoints.export import export_checkpoint

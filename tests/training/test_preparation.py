@@ -15,8 +15,9 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
-from hbt_dist.models.encoder import Encoder, LoadedEncoder, TextSettings
+from hbt_dist.models.encoder import Encoder, LoadedEncoder
 from hbt_dist.models.initial import check_positions
+from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training import chunk_size
 from hbt_dist.training.preparation import check_similarity, describe_data

@@ -11,28 +11,17 @@ language selects by `candidate_language`.
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import is_user_function, load_user_function
 from hbt_dist.data.arrow_texts import StoredTexts
-from hbt_dist.data.benchmarks.registry import BENCHMARKS
-from hbt_dist.data.languages import language_codes
-from hbt_dist.data.splits import Split
 
 _T = TypeVar("_T")
-
-#: Candidates of larger files are read from disk as they are needed.
-MEMORY_BYTES = 2**28
-#: Where converted benchmarks are kept unless told otherwise.
-CACHE_DIR = ".cache/hbt_dist"
 
 
 @dataclass(frozen=True)
@@ -229,129 +218,3 @@ def _fingerprint(benchmark: Benchmark) -> str:
     if (benchmark.grades != 1).any():  # without grades the fingerprint is that of other versions
         digest.update(np.ascontiguousarray(benchmark.grades, dtype="<f8").tobytes())
     return digest.hexdigest()
-
-
-def load_benchmark(
-    name: str,
-    data_dir: Path | str | None = None,
-    variant: str | None = None,
-    languages: Sequence[str] | None = None,
-    *,
-    cache_dir: Path | str | None = None,
-    memory_bytes: int = MEMORY_BYTES,
-) -> Benchmark:
-    """Read a benchmark.
-
-    Args:
-        name: one of `BENCHMARKS`, or ``module:function`` of a reader of one's own (docs/extending.md).
-        data_dir: the benchmark's folder, or a folder that holds it under its usual name; by default its files
-            are downloaded from the hub, where they are there (hub.py).
-        variant: one of the benchmark's variants; by default the first.
-        languages: questions and candidates of these languages only, in this order; by default all, sorted.
-            A question that loses all of its relevant candidates is left out.
-        cache_dir: folder for converted benchmarks; by default `CACHE_DIR` in the working directory.
-        memory_bytes: query and corpus collections whose files are larger (`.gz` counts fourfold) are
-            converted once, and their candidates are read from disk as they are needed (stored_benchmark.py).
-
-    Raises:
-        UserError: unknown name or variant, files missing or malformed, a language absent, a benchmark that
-            cannot be scored.
-    """
-    if name not in BENCHMARKS and not is_user_function(name):
-        raise UserError(
-            f"benchmark {name!r}",
-            "there is no such benchmark",
-            f"choose from {', '.join(BENCHMARKS)}, or name a reader of your own, module:function",
-        )
-    try:
-        codes = None if languages is None else language_codes(languages)
-    except ValueError as error:
-        raise UserError(
-            "languages", str(error), "use ISO 639-1 codes, or ISO 639-3 where there is none"
-        ) from None
-    if codes == ():
-        raise UserError("languages", "the list is empty", "leave it out to take all languages")
-    if is_user_function(name):
-        return _own(name, data_dir, variant, codes)
-    entry = BENCHMARKS[name]
-    chosen = entry.variants[0] if variant is None else variant
-    if chosen not in entry.variants:
-        raise UserError(
-            f"benchmark {name}", f"there is no variant {chosen!r}", f"choose from {', '.join(entry.variants)}"
-        )
-    if name == "sample":
-        return _sample(chosen, codes)
-    from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
-
-    module = importlib.import_module(f"hbt_dist.data.benchmarks.readers.{entry.module}")
-    folder = benchmark_folder(name, data_dir, codes)
-
-    def read(builder: BenchmarkBuilder) -> None:
-        getattr(module, entry.function)(folder, chosen, codes, builder)
-
-    if entry.files:
-        files: list[Path] = getattr(module, entry.files)(folder, chosen, codes)
-        if sum(_unpacked_bytes(path) for path in files) > memory_bytes:
-            from hbt_dist.data.benchmarks.on_disk import stored_benchmark
-
-            return stored_benchmark(name, chosen, codes, files, read, Path(cache_dir or CACHE_DIR))
-    builder = BenchmarkBuilder(name, chosen, codes)
-    read(builder)
-    return builder.build()
-
-
-def _own(
-    name: str, data_dir: Path | str | None, variant: str | None, languages: tuple[str, ...] | None
-) -> Benchmark:
-    """A benchmark read by the user's function, held in memory."""
-    from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
-
-    read = load_user_function(name, f"benchmark {name}")
-    folder = None if data_dir is None else Path(data_dir).expanduser()
-    if folder is not None and not folder.exists():
-        raise UserError(str(folder), "there is no such folder", f"name the folder of benchmark {name}")
-    builder = BenchmarkBuilder(name, variant or "default", languages)
-    read(folder, builder.variant, languages, builder)
-    return builder.build()
-
-
-def _unpacked_bytes(path: Path) -> int:
-    """About how large a file's text is; 0 if there is no file."""
-    try:
-        return path.stat().st_size * (4 if path.suffix == ".gz" else 1)
-    except OSError:
-        return 0
-
-
-def benchmark_folder(
-    name: str, data_dir: Path | str | None, languages: tuple[str, ...] | None = None
-) -> Path:
-    """The folder of a known benchmark's files.
-
-    Args:
-        data_dir: the folder, or one above; None downloads the files from the hub.
-        languages: download no more than these.
-
-    Raises:
-        UserError: there is no such folder, or the hub cannot be reached or doesn't have the benchmark.
-    """
-    entry = BENCHMARKS[name]
-    if data_dir is None:
-        from hbt_dist.data.hub import hub_folder
-
-        return hub_folder(name, languages)
-    folder = Path(data_dir).expanduser()
-    if entry.folder and (folder / entry.folder).is_dir():
-        return folder / entry.folder
-    if not folder.is_dir():
-        found = "this is a file, not a folder" if folder.exists() else "there is no such folder"
-        raise UserError(str(folder), found, f"name the folder of benchmark {name}")
-    return folder
-
-
-def _sample(variant: str, languages: tuple[str, ...] | None) -> Benchmark:
-    from hbt_dist.data.benchmarks.language_subset import select_languages
-    from hbt_dist.data.sample import sample_benchmark
-
-    whole = sample_benchmark(cast(Split, variant))
-    return whole if languages is None else select_languages(whole, languages)

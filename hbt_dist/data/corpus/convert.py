@@ -25,11 +25,26 @@ from hbt_dist.data.corpus.builder import CorpusBuilder
 from hbt_dist.data.corpus.corpus import COLUMNS, Corpus
 from hbt_dist.data.corpus.readers import SourceReader, open_source
 from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.corpus.settings import RAGGED, DataSettings, SourceSettings
 from hbt_dist.data.leakage.filter import BATCH, OverlapCounts, OverlapFilter, identity_of
-from hbt_dist.data.settings import RAGGED, DataSettings, SourceSettings
 
 #: Part of every fingerprint; raise it when the same sources give another corpus.
 VERSION = 1
+
+
+def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpus:
+    """The corpus of these sources: opened if it was converted before, otherwise converted now.
+
+    Safe when many processes call it at once: one converts, the others wait and open. A conversion that is
+    interrupted leaves nothing that could be taken for a corpus.
+
+    Args:
+        cache_dir: where converted corpora lie; by default `settings.cache_dir`.
+
+    Raises:
+        UserError: a source is missing or holds a mistake; the message names file, line and remedy.
+    """
+    return Corpus.open(convert(settings, Path(settings.cache_dir) if cache_dir is None else Path(cache_dir)))
 
 
 def convert(settings: DataSettings, cache_dir: Path) -> Path:

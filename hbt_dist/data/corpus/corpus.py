@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.text_store import TextStore
-from hbt_dist.data.settings import DataSettings
 
 #: name -> dtype of the integer columns, one `.npy` file each.
 COLUMNS: dict[str, type] = {
@@ -293,20 +292,3 @@ def _restore(kind: type[Corpus], state: dict[str, Any]) -> Corpus:
 def _map(path: Path) -> NDArray[Any]:
     array: NDArray[Any] = np.load(path, mmap_mode="r")
     return array
-
-
-def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpus:
-    """The corpus of these sources: opened if it was converted before, otherwise converted now.
-
-    Safe when many processes call it at once: one converts, the others wait and open. A conversion that is
-    interrupted leaves nothing that could be taken for a corpus.
-
-    Args:
-        cache_dir: where converted corpora lie; by default `settings.cache_dir`.
-
-    Raises:
-        UserError: a source is missing or holds a mistake; the message names file, line and remedy.
-    """
-    from hbt_dist.data.corpus.convert import convert
-
-    return Corpus.open(convert(settings, Path(settings.cache_dir) if cache_dir is None else Path(cache_dir)))

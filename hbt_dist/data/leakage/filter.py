@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hbt_dist.data.benchmarks.benchmark import Benchmark, benchmark_folder, load_benchmark
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.load import benchmark_folder, load_benchmark
 from hbt_dist.data.benchmarks.readers.trec import is_one_data_set
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.leakage.report import BATCH, RULES, Kind, OverlapIndex
-from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.data.leakage.index import BATCH, RULES, Kind, OverlapIndex
 
 __all__ = ["BATCH", "OverlapCounts", "OverlapFilter", "identity_of"]
 

@@ -18,7 +18,7 @@ from hbt_dist.batching.counter_random import Int64s
 from hbt_dist.batching.plan import GlobalBatch
 from hbt_dist.batching.tokens import TokenRows, encode_texts, replace_rows
 from hbt_dist.methods.code_switching.switching import CodeSwitching, Role, SwitchCounts
-from hbt_dist.models.encoder import TextSettings
+from hbt_dist.models.settings import TextSettings
 
 Counts = dict[Role, SwitchCounts]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import is_user_function, load_user_function, user_digest
 from hbt_dist.data.corpus.readers.base import Opener, SourceReader
-from hbt_dist.data.settings import Missing, SourceSettings
+from hbt_dist.data.corpus.settings import Missing, SourceSettings
 
 __all__ = ["SourceReader", "open_source"]
 

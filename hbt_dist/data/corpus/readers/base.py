@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.settings import Missing, SourceSettings
+from hbt_dist.data.corpus.settings import Missing, SourceSettings
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Map columns of tables and JSON lines to examples (`hbt_dist.data.settings.ColumnSettings`).
+"""Map columns of tables and JSON lines to examples (`hbt_dist.data.corpus.settings.ColumnSettings`).
 
 Questions and passages come as objects by language ({"en": ..., "fi": ...}; null where there is none), in one
 column per language (`question_{language}`), or in columns of plain texts, whose `language` is named (and
@@ -19,9 +19,9 @@ from typing import Any
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import content_id
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
+from hbt_dist.data.corpus.settings import ColumnSettings
 from hbt_dist.data.fields import by_language, check_text, id_field, language_at, titled_text
 from hbt_dist.data.files import kind_of
-from hbt_dist.data.settings import ColumnSettings
 
 _Row = Mapping[str, Any]
 _Texts = dict[str, str]

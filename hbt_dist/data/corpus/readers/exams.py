@@ -20,9 +20,9 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import SourceReader, source_path
 from hbt_dist.data.corpus.readers.exams_upstream import find_upstream, read_upstream
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
+from hbt_dist.data.corpus.settings import Missing, SourceSettings
 from hbt_dist.data.fields import check_text, id_field, language_at, list_field, required, text_field
 from hbt_dist.data.files import read_json_lines
-from hbt_dist.data.settings import Missing, SourceSettings
 from hbt_dist.data.splits import Split, in_split
 
 

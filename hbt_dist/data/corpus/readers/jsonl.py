@@ -25,9 +25,9 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import SourceReader, content_id, source_path
 from hbt_dist.data.corpus.readers.columns import ColumnMapping
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
+from hbt_dist.data.corpus.settings import ColumnSettings, Missing, SourceSettings
 from hbt_dist.data.fields import id_field, object_items, texts_field
 from hbt_dist.data.files import read_json_lines
-from hbt_dist.data.settings import ColumnSettings, Missing, SourceSettings
 
 
 def open_jsonl(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:

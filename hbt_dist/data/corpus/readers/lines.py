@@ -16,10 +16,10 @@ from pathlib import Path
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import SourceReader, chosen_languages, source_folder
 from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.corpus.settings import Missing, SourceSettings
 from hbt_dist.data.fields import check_text
 from hbt_dist.data.files import read_lines
 from hbt_dist.data.languages import language_code
-from hbt_dist.data.settings import Missing, SourceSettings
 from hbt_dist.data.splits import Split, in_split
 
 _HELD_OUT_ONE_IN = 3

@@ -26,9 +26,9 @@ from typing import Any
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import SourceReader, source_folder
 from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.corpus.settings import Missing, SourceSettings
 from hbt_dist.data.fields import by_language, check_text, id_field, required, texts_field
 from hbt_dist.data.files import kind_of, read_json_lines
-from hbt_dist.data.settings import Missing, SourceSettings
 from hbt_dist.data.splits import Split, in_split
 
 _TRAINING, _HELD_OUT, _UPSTREAM = "questions_only.jsonl", "with_answers.jsonl", "mkqa.jsonl"

@@ -9,8 +9,8 @@ from itertools import chain
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import SourceReader
 from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.corpus.settings import Missing, SourceSettings
 from hbt_dist.data.sample import LANGUAGES, TRAINING_LANGUAGES, sample_records
-from hbt_dist.data.settings import Missing, SourceSettings
 
 
 def open_sample(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:

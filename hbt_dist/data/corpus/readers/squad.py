@@ -18,7 +18,7 @@ from hbt_dist.data.corpus.readers.base import (
     source_folder,
 )
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.settings import Missing, SourceSettings
+from hbt_dist.data.corpus.settings import Missing, SourceSettings
 from hbt_dist.data.squad_files import language_files, read_squad
 
 

@@ -15,7 +15,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import SourceReader, source_path
 from hbt_dist.data.corpus.readers.columns import ColumnMapping
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.settings import Missing, SourceSettings
+from hbt_dist.data.corpus.settings import Missing, SourceSettings
 
 _ROWS_PER_READ = 1_000
 

@@ -1,0 +1,86 @@
+"""Describe the model of a run: where it starts from, and how a text becomes a vector."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from hbt_dist.config.settings import Settings
+
+
+class TextSettings(Settings):
+    """How a text becomes one vector; recorded in the model folder so that evaluation repeats it."""
+
+    pooling: Literal["mean", "cls", "last"] = Field(
+        "mean",
+        description="which token embeddings make the text's embedding: their mean, the first, the last",
+    )
+    normalize: bool = Field(
+        True, description="scale embeddings to length 1, so that a dot product is a cosine"
+    )
+    question_prefix: str = Field("", description="put before every question, such as 'query: '")
+    passage_prefix: str = Field("", description="put before every passage, such as 'passage: '")
+    max_question_tokens: int = Field(64, ge=4, description="questions are cut after so many tokens")
+    max_passage_tokens: int = Field(256, ge=4, description="passages are cut after so many tokens")
+
+    def max_tokens(self, role: Literal["question", "passage"]) -> int:
+        """The length limit of a role, special tokens included."""
+        return self.max_question_tokens if role == "question" else self.max_passage_tokens
+
+    def prefix(self, role: Literal["question", "passage"]) -> str:
+        """The text that stands before every text of a role."""
+        return self.question_prefix if role == "question" else self.passage_prefix
+
+
+class ScratchSettings(Settings):
+    """A randomly initialised encoder with a tokenizer trained on the corpus."""
+
+    architecture: dict[str, Any] = Field(
+        default_factory=lambda: {
+            "model_type": "bert",
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 512,
+        },
+        description="transformers configuration: model_type and the keys of its configuration class; the "
+        "vocabulary size is filled in",
+    )
+    lowercase: bool = Field(True, description="lower-case texts; accents stay, they carry meaning")
+    vocabulary_size: int = Field(8000, ge=100, description="entries of the tokenizer trained on the corpus")
+    tokenizer_texts: int = Field(
+        200_000,
+        ge=1,
+        description="train the tokenizer on at most so many texts, spread evenly over the corpus",
+    )
+
+
+class ModelSettings(Settings):
+    """Which encoder, and how a text becomes a vector."""
+
+    name_or_path: str | None = Field(
+        None,
+        description="folder or hub name of a transformers or sentence-transformers model to start from; "
+        "none: scratch",
+    )
+    scratch: ScratchSettings | None = Field(
+        None, description="start from random weights instead; none: name_or_path"
+    )
+    text: dict[str, Any] = Field(
+        default_factory=dict,
+        description="pooling, normalize, question_prefix, passage_prefix, max_question_tokens, "
+        "max_passage_tokens; what is not given is taken from the model folder, else the default",
+    )
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with the model; off unless you trust it"
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if (self.name_or_path is None) == (self.scratch is None):
+            raise ValueError(
+                "give exactly one of name_or_path (a pre-trained model) and scratch (random weights)"
+            )
+        TextSettings(**self.text)
+        return self
