@@ -276,7 +276,7 @@ def test_only_user_errors_leave_the_reader(
         refused = error
     else:
         return
-    assert str(path) in refused.place
+    assert str(path) in refused.location
     assert refused.found
 
 
@@ -291,4 +291,4 @@ def test_only_user_errors_leave_the_build(tmp_path: Path, build: Build, rows: li
         refused = error
     else:
         return
-    assert str(path) in refused.place
+    assert str(path) in refused.location
