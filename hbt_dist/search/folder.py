@@ -31,7 +31,7 @@ from hbt_dist import __version__
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import append_line, read_json_lines, write_json
 from hbt_dist.config.difference import changed_settings, first_of
-from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.run_file import RunFile
 
 FORMAT = 1
