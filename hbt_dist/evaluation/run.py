@@ -15,7 +15,7 @@ from hbt_dist.common.environment import environment_facts
 from hbt_dist.config.user_functions import is_user_function, user_digests
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import load
-from hbt_dist.data.settings import BenchmarkSettings
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.evaluation import EmbeddingTransform, Evaluation, evaluate
 from hbt_dist.evaluation.metrics import user_metrics
