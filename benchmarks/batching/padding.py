@@ -23,7 +23,7 @@ from hbt_dist.batching.collate import collate
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenStore
-from hbt_dist.contrastive.chunk_plan import chunk_plan, padding_waste
+from hbt_dist.contrastive.chunks import chunk_plan, padding_waste
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.settings import DataSettings

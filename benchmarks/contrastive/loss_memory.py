@@ -6,8 +6,8 @@ Each measurement runs in its own process: embeddings are made, the kernel's peak
 reset (/proc/self/clear_refs), loss and gradients are computed, the new peak is read. Embeddings and their
 gradients are left out of what is reported. B questions and B passages of width 768, float32, one process.
 
-Methods: ours (row loop), the same for one rank of 16 (B / 16 questions against B passages), ours with torch's
-chunked kernel, the plain matrix with `cross_entropy`, and the two losses of sentence-transformers. A method
+Methods: ours (row loop), the same for one rank of 16 (B / 16 questions against B passages),
+the plain matrix with `cross_entropy`, and the two losses of sentence-transformers. A method
 whose matrices alone would take more memory than there is is skipped and the size said.
 """
 
@@ -32,7 +32,6 @@ sys.path.insert(0, str(ROOT))
 METHODS = (
     "ours",
     "ours, one rank of 16",
-    "ours, torch kernel",
     "plain matrix",
     "ST MultipleNegativesRanking",
     "ST Cached",
@@ -57,7 +56,7 @@ def loss_and_gradients(method: str, q: Tensor, p: Tensor) -> tuple[float, Tensor
         from hbt_dist.contrastive.loss import contrast
         from hbt_dist.contrastive.settings import LossSettings
 
-        settings = LossSettings(row_chunk=CHUNK, kernel="torch" if "torch" in method else "rows")
+        settings = LossSettings(row_chunk=CHUNK)
         ranks = 16 if "16" in method else 1
         own = len(q) // ranks
         part = contrast(q[:own], p, Layout(0, ranks, own, 0), settings, scale=SCALE)

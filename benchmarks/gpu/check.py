@@ -14,9 +14,8 @@ Four parts; what is missing or does not fit is skipped with its reason:
   questions of 32 and passages of 128 tokens) for encoders of XLM-R-base and XLM-R-large size with random
   weights, at global batches of 8k, 32k and 128k pairs on this GPU. Chunks that do not fit are halved.
 
-Needs torch, transformers, pydantic and PyYAML, and no installed hbt-dist; torch 2.11 is enough for all but
-torch's own kernel. Neither DeepSpeed, Ray nor faiss is imported unless it is there. The JSON is written after
-every part and every measurement.
+Needs torch 2.11, transformers, pydantic and PyYAML, and no installed hbt-dist. DeepSpeed, Ray and faiss are
+imported only if they are installed. The JSON is written after every part and every measurement.
 
 Model FLOPs count 6 per matrix parameter and token plus 12 * layers * hidden * length for attention, without
 the embedding table; the second forward of the cached step is work, not model FLOPs, and lowers the figure.

@@ -20,7 +20,7 @@ from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import PlainEngine
 
-KERNELS: tuple[Kernel, ...] = ("rows", "torch", "liger")
+KERNELS: tuple[Kernel, ...] = ("rows", "liger")
 
 
 def gradients_of(

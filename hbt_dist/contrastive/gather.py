@@ -1,6 +1,6 @@
-"""Embeddings out to every process, gradients back to their owner: two collectives, no world-size factor.
+"""Gather embeddings on every process and return gradients to their owner, without a world-size factor.
 
-Each rank scores its own questions against the passages of all ranks and takes the mean over its own
+Each rank scores its questions against the passages of all ranks and takes the mean over its
 questions. Its gradient with respect to every gathered passage is one part of that passage's gradient;
 `scatter_gradients` sums the parts back to the owner. Averaging the model's gradient over ranks, which
 DeepSpeed and DDP do, then gives exactly the gradient of the mean over the global batch. Multiplying or
@@ -21,7 +21,7 @@ from hbt_dist.contrastive.world import World
 
 
 def gather_embeddings(local_nD: Tensor, world: World) -> Tensor:
-    """The embeddings of all ranks, rank by rank: (W * n, D).
+    """Return the embeddings of all ranks, rank by rank: (W * n, D).
 
     Detached: the caller takes the gradient of the result and hands it to `scatter_gradients`. All ranks
     must hold the same n (`check_equal_slices`, once, when the run starts).
@@ -30,7 +30,7 @@ def gather_embeddings(local_nD: Tensor, world: World) -> Tensor:
 
 
 def scatter_gradients(every_WnD: Tensor, world: World) -> Tensor:
-    """The gradient of the own rows, summed over all ranks that used them: (n, D)."""
+    """Return the gradient of the local rows, summed over all ranks that used them: (n, D)."""
     return world.reduce_scatter(every_WnD)
 
 
@@ -38,15 +38,15 @@ def check_equal_slices(num_rows: int, num_negatives: int, world: World) -> None:
     """Refuse a run whose ranks hold slices of different size; the gathers would hang or mix rows.
 
     Raises:
-        UserError: on every rank alike, so that none is left waiting.
+        UserError: on every rank alike, so that no rank hangs.
     """
     counts = torch.tensor([[num_rows, num_negatives]], device=world.device)
     every = world.all_gather(counts).tolist()
     if any(row != every[0] for row in every):
-        found = ", ".join(f"rank {r}: {rows} rows with {n} negatives" for r, (rows, n) in enumerate(every))
+        sizes = ", ".join(f"rank {r}: {rows} rows with {n} negatives" for r, (rows, n) in enumerate(every))
         raise UserError(
             "global batch",
-            f"the ranks hold slices of different size ({found})",
+            f"the ranks hold slices of different size ({sizes})",
             "the global batch size must be a multiple of the number of processes,\n"
             "and every row must have the same number of hard negatives",
         )

@@ -1,7 +1,7 @@
-"""Where gathered rows and columns come from, and which pairs may not meet.
+"""Map gathered columns to rows, and exclude pairs that must not be contrasted.
 
 Gathered order is rank-major: each rank contributes its b positives, then its b * n hard negatives. Shapes: b
-own rows, B global rows, n hard negatives per row, N = B * (1 + n) columns.
+local rows, B global rows, n hard negatives per row, N = B * (1 + n) columns.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hbt_dist.contrastive.settings import LossSettings
 
 @dataclass(frozen=True)
 class Layout:
-    """Which gathered column belongs to which row, and which pairs may not meet.
+    """Which gathered column belongs to which row, and which pairs are excluded.
 
     Args:
         rank, world_size: of this process.
@@ -66,15 +66,15 @@ class Layout:
 
     @property
     def first_row(self) -> int:
-        """Global number of the own first row."""
+        """Global number of the first local row."""
         return self.rank * self.num_rows
 
     @property
     def first_column(self) -> int:
-        """Column of the own first positive."""
+        """Column of the first local positive."""
         return self.rank * self.num_rows * (1 + self.num_negatives)
 
     def positive_columns(self, device: torch.device) -> Tensor:
-        """The column of every global row's positive: (B,)."""
+        """Return the column of every global row's positive: (B,)."""
         rows = torch.arange(self.world_size * self.num_rows, device=device)
         return rows + (rows // self.num_rows) * self.num_rows * self.num_negatives

@@ -1,4 +1,4 @@
-"""Row-chunked InfoNCE over a global batch: loss and gradients, without a B x N matrix.
+"""Compute row-chunked InfoNCE over a global batch: loss and gradients, without a B x N matrix.
 
 Each rank scores its own questions against every gathered passage, `row_chunk` questions at a time, and
 writes the gradients as it goes: scores take row_chunk x N floats instead of B x N (67 MB instead of 17 GB at
@@ -29,14 +29,14 @@ from hbt_dist.contrastive.settings import LossSettings
 
 @dataclass
 class Contrast:
-    """Loss of the own rows and its gradients; the mean over the own rows is already in them."""
+    """Loss of the local rows and its gradients, of the mean over the local rows."""
 
     loss: Tensor  # () float64: the sum below, weighted
     info_nce: Tensor  # () float64
     alignment: Tensor  # () float64, 0 without alignment
-    questions_bD: Tensor  # gradient with respect to the own questions
-    passages_ND: Tensor  # the own part of the gradient with respect to every passage
-    questions_BD: Tensor | None  # the same for every question, when both directions are asked
+    questions_bD: Tensor  # gradient with respect to the local questions
+    passages_ND: Tensor  # this rank's part of the gradient with respect to every passage
+    questions_BD: Tensor | None  # the same for every question, if both directions are trained
     aligned_bD: Tensor | None  # gradient with respect to the questions in the other language
     log_scale: Tensor  # () float64: gradient with respect to log(1 / temperature)
 
@@ -51,33 +51,33 @@ def contrast(
     questions_BD: Tensor | None = None,
     aligned_bD: Tensor | None = None,
 ) -> Contrast:
-    """InfoNCE (and alignment) of the own rows against the global batch.
+    """Contrast the local rows with the global batch: InfoNCE, and alignment if its weight is above 0.
 
     Args:
-        questions_bD: own questions.
+        questions_bD: local questions.
         passages_ND: gathered passages.
         layout: where the positives are and what is masked.
         settings: the objective; its temperature is not read.
         scale: 1 / temperature.
         questions_BD: gathered questions, needed for ``directions: both``.
-        aligned_bD: own questions in a second language, needed for alignment.
+        aligned_bD: local questions in a second language, needed for alignment.
     """
     b, device = layout.num_rows, questions_bD.device
     both = settings.directions == "both"
     share = 1.0 - settings.alignment_weight
     weight = share / (2 * b if both else b)
     positives_B = layout.positive_columns(device)
-    own = slice(layout.first_row, layout.first_row + b)
-    own_columns = slice(layout.first_column, layout.first_column + b)
+    local = slice(layout.first_row, layout.first_row + b)
+    local_columns = slice(layout.first_column, layout.first_column + b)
     passages_grad = torch.zeros_like(passages_ND)
 
     total, questions_grad = _over_segments(
         questions_bD,
         passages_ND,
         passages_grad,
-        target_b=positives_B[own],
-        segments=_segments(layout.sub_batch_B, layout.sub_batch_N, own),
-        groups=None if layout.group_N is None else (layout.group_N[positives_B[own]], layout.group_N),
+        target_b=positives_B[local],
+        segments=_segments(layout.sub_batch_B, layout.sub_batch_N, local),
+        groups=None if layout.group_N is None else (layout.group_N[positives_B[local]], layout.group_N),
         positives_B=positives_B if settings.equation == "paper_eq1" else None,
         scale=scale,
         weight=weight,
@@ -88,30 +88,30 @@ def contrast(
     if both:
         assert questions_BD is not None
         every_question_grad = torch.zeros_like(questions_BD)
-        own_positives = passages_ND[own_columns]
+        local_positives = passages_ND[local_columns]
         group_B = None if layout.group_N is None else layout.group_N[positives_B]
-        back, own_positives_grad = _over_segments(
-            own_positives,
+        back, local_positives_grad = _over_segments(
+            local_positives,
             questions_BD,
             every_question_grad,
-            target_b=torch.arange(own.start, own.stop, device=device),
-            segments=_segments(layout.sub_batch_B, layout.sub_batch_B, own),
-            groups=None if group_B is None else (group_B[own], group_B),
+            target_b=torch.arange(local.start, local.stop, device=device),
+            segments=_segments(layout.sub_batch_B, layout.sub_batch_B, local),
+            groups=None if group_B is None else (group_B[local], group_B),
             positives_B=None,
             scale=scale,
             weight=weight,
             settings=settings,
         )
         total = total + back
-        log_scale = log_scale + inner_product(own_positives_grad, own_positives)
-        passages_grad[own_columns] += own_positives_grad
+        log_scale = log_scale + inner_product(local_positives_grad, local_positives)
+        passages_grad[local_columns] += local_positives_grad
 
     aligned_grad = None
     alignment = total.new_zeros(())
     if settings.alignment_weight > 0:
         assert aligned_bD is not None
         aligned_grad = torch.zeros_like(aligned_bD)
-        for rows, columns in _segments(layout.sub_batch_B, layout.sub_batch_N, own):
+        for rows, columns in _segments(layout.sub_batch_B, layout.sub_batch_N, local):
             alignment += _kl_rows(
                 (questions_bD, questions_grad, aligned_bD, aligned_grad),
                 (passages_ND, passages_grad),
@@ -135,21 +135,21 @@ def contrast(
 
 
 def inner_product(a_bD: Tensor, b_bD: Tensor, rows: int = 256) -> Tensor:
-    """Sum of the products of all entries, () float64, without a product of the size of its arguments."""
+    """Return the sum of the products of all entries, () float64, `rows` rows at a time."""
     parts = zip(a_bD.split(rows), b_bD.split(rows), strict=True)
     return torch.stack([(a * b).sum(dtype=torch.float64) for a, b in parts]).sum()
 
 
 def _segments(
-    row_labels_B: Tensor | None, column_labels: Tensor | None, own: slice
+    row_labels_B: Tensor | None, column_labels: Tensor | None, local: slice
 ) -> Iterator[tuple[Tensor | None, Tensor | None]]:
-    """(own row indices, column indices) per sub-batch; (None, None) stands for all of them."""
+    """Yield (local row indices, column indices) of each sub-batch; (None, None) selects all."""
     if row_labels_B is None or column_labels is None:
         yield None, None
         return
-    own_labels = row_labels_B[own]
-    for label in own_labels.unique():
-        yield (own_labels == label).nonzero()[:, 0], (column_labels == label).nonzero()[:, 0]
+    local_labels = row_labels_B[local]
+    for label in local_labels.unique():
+        yield (local_labels == label).nonzero()[:, 0], (column_labels == label).nonzero()[:, 0]
 
 
 def _over_segments(
@@ -165,7 +165,7 @@ def _over_segments(
     weight: float,
     settings: LossSettings,
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the row losses and the gradient of the rows; adds to `columns_grad_MD`."""
+    """Return the sum of the row losses and the gradient of the rows; add to `columns_grad_MD`."""
     is_positive = None
     if positives_B is not None:
         is_positive = torch.zeros(columns_MD.shape[0], dtype=torch.bool, device=columns_MD.device)
@@ -201,7 +201,7 @@ def _over_segments(
 def _exclusion(
     target_b: Tensor, groups: tuple[Tensor, Tensor] | None, is_positive: Tensor | None
 ) -> Exclude | None:
-    """The mask of a chunk: columns of the positive's group, and for Eq. 1 all positives; never the target."""
+    """Return a mask per chunk: columns of the positive's group, for Eq. 1 all positives; never the target."""
     if groups is None and is_positive is None:
         return None
 
@@ -226,16 +226,16 @@ def _kl_rows(
     weight: float,
     row_chunk: int,
 ) -> Tensor:
-    """Sum over rows of KL(softmax(other language) || softmax(this language)); adds to all gradients.
+    """Return the sum over rows of KL(softmax(second language) || softmax(first)); add to all gradients.
 
     Both languages' questions receive gradients, as in the LaKDA loss (arXiv 2509.06195).
 
     Args:
-        rows: questions, their gradient, questions in the other language, their gradient, each (b, D).
+        rows: questions, their gradient, questions in the second language, their gradient, each (b, D).
         columns: passages and their gradient, (N, D).
         segment: row and column indices of a sub-batch, or None for all.
     """
-    questions, questions_grad, others, others_grad = rows
+    questions, questions_grad, aligned, aligned_grad = rows
     passages, passages_grad = columns
     row_index, column_index = segment
     if row_index is None or column_index is None:
@@ -246,18 +246,18 @@ def _kl_rows(
         subset_grad = torch.zeros_like(subset)
     total = torch.zeros((), dtype=torch.float64, device=questions.device)
     for index in row_index.split(row_chunk):
-        question_rD, other_rD = questions[index] * scale, others[index] * scale
+        question_rD, aligned_rD = questions[index] * scale, aligned[index] * scale
         log_p_rM = torch.log_softmax(question_rD @ subset.T, 1)
-        log_other_rM = torch.log_softmax(other_rD @ subset.T, 1)
-        other_rM = log_other_rM.exp()
-        gap_rM = log_other_rM.sub_(log_p_rM)
-        kl_r1 = (other_rM * gap_rM).sum(1, keepdim=True)
+        log_aligned_rM = torch.log_softmax(aligned_rD @ subset.T, 1)
+        aligned_rM = log_aligned_rM.exp()
+        gap_rM = log_aligned_rM.sub_(log_p_rM)
+        kl_r1 = (aligned_rM * gap_rM).sum(1, keepdim=True)
         total += kl_r1.sum(dtype=torch.float64)
-        question_gradient_rM = log_p_rM.exp_().sub_(other_rM).mul_(weight)
-        other_gradient_rM = gap_rM.sub_(kl_r1).mul_(other_rM).mul_(weight)
+        question_gradient_rM = log_p_rM.exp_().sub_(aligned_rM).mul_(weight)
+        aligned_gradient_rM = gap_rM.sub_(kl_r1).mul_(aligned_rM).mul_(weight)
         questions_grad[index] += (question_gradient_rM @ subset).mul_(scale)
-        others_grad[index] += (other_gradient_rM @ subset).mul_(scale)
-        subset_grad.addmm_(question_gradient_rM.T, question_rD).addmm_(other_gradient_rM.T, other_rD)
+        aligned_grad[index] += (aligned_gradient_rM @ subset).mul_(scale)
+        subset_grad.addmm_(question_gradient_rM.T, question_rD).addmm_(aligned_gradient_rM.T, aligned_rD)
     if column_index is not None:
         passages_grad.index_add_(0, column_index, subset_grad)
     return total

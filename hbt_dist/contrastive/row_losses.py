@@ -1,14 +1,13 @@
-"""Loss and gradients of rows against columns: three ways to the same result, and which of them can run here.
+"""Compute loss and gradients of rows against columns, by PyTorch or by a fused kernel.
 
 * rows: plain PyTorch, `row_chunk` rows at a time, all of it in the buffer of their scores; takes masks.
-* torch: `torch.nn.functional.linear_cross_entropy` (torch >= 2.13) in chunks of `row_chunk` rows.
 * liger: the loop of rows with the cross-entropy kernel of Liger-Kernel (Triton, on a GPU). It reads a chunk's
   scores twice and writes their gradient over them once; plain PyTorch passes over them eight times. Memory is
-  that of rows, row_chunk x M floats. Its checks wait for the GPU four times per chunk: take chunks of 1,024.
+  that of rows, row_chunk x M floats. Its checks wait for the GPU four times per chunk: use chunks of 1,024.
 
 Liger's fused *linear* cross entropy is the same kernel inside a loop of Liger's own, and is not used. A chunk
-there has ceil(b / ceil(M / D)) rows, rounded up to a power of 2, whatever `row_chunk` says, and the columns'
-gradient is held twice more: chunk x M + 2 M D floats, at b = M = 65,536, D = 768 and row_chunk = 256 .7 GB
+there has ceil(b / ceil(M / D)) rows, rounded up to a power of 2, for every `row_chunk`, and the columns'
+gradient is held twice more: chunk x M + 2 M D floats, at b = M = 65,536, D = 768 and row_chunk = 256 0.7 GB
 instead of 67 MB. Apple's cut-cross-entropy (25.1.1) takes no float32 embeddings in its backward pass.
 
 Shapes: b rows, M columns, D wide, r rows of one chunk.
@@ -24,14 +23,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.settings import Kernel
 from hbt_dist.contrastive.world import World
 
-_TORCH_OPTIONS = getattr(nn, "LinearCrossEntropyOptions", None)
-# Float32 leaves 1e-6. Under TF32, where a run allows it, roundings that fall the other way leave more.
+# Float32 leaves 1e-6. Under TF32, where a run allows it, more.
 _TOLERANCE = 1e-4
 
 # (first row, past the last row) of a chunk -> (r, M) bool, True where the column is left out.
@@ -49,7 +47,7 @@ def infonce_rows(
     row_chunk: int,
     exclude: Exclude | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sum over rows of -log softmax(scale * row . columns)[target], one buffer of scores at a time.
+    """Return the sum over rows of -log softmax(scale * row . columns)[target], in one buffer of scores.
 
     Gradients are those of `weight` times the sum.
 
@@ -77,36 +75,6 @@ def infonce_rows(
     return total, rows_grad
 
 
-def torch_rows(
-    rows_bD: Tensor,
-    columns_MD: Tensor,
-    columns_grad_MD: Tensor,
-    target_b: Tensor,
-    *,
-    scale: float,
-    weight: float,
-    row_chunk: int,
-) -> tuple[Tensor, Tensor]:
-    """`infonce_rows` without masks, by `torch.nn.functional.linear_cross_entropy` (torch >= 2.13).
-
-    With an explicit chunk size: without `options` torch takes its plain path and holds all scores.
-    """
-    assert _TORCH_OPTIONS is not None, "check_kernel refuses the run"
-    rows = rows_bD.detach().requires_grad_()
-    columns = columns_MD.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = F.linear_cross_entropy(
-            rows * scale,
-            columns,
-            target_b,
-            reduction="sum",
-            options=_TORCH_OPTIONS(batch_chunk_size=row_chunk),
-        )
-        rows_grad, columns_grad = torch.autograd.grad(loss * weight, (rows, columns))
-    columns_grad_MD.add_(columns_grad)
-    return loss.detach().double(), rows_grad
-
-
 def liger_rows(
     rows_bD: Tensor,
     columns_MD: Tensor,
@@ -117,7 +85,7 @@ def liger_rows(
     weight: float,
     row_chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """`infonce_rows` without masks, by Liger's cross-entropy kernel; its arithmetic is float32.
+    """Do what `infonce_rows` does without masks, by Liger's cross-entropy kernel in float32 arithmetic.
 
     No masks, since a block of its online softmax that holds nothing but masked columns gives NaN.
     """
@@ -139,33 +107,30 @@ def liger_rows(
     return total, rows_grad
 
 
-#: What computes a loss without masks, for each value of `loss.kernel`.
+#: The function that computes a loss without masks, for each value of `loss.kernel`.
 UNMASKED: Mapping[Kernel, Callable[..., tuple[Tensor, Tensor]]] = {
     "auto": infonce_rows,
     "rows": infonce_rows,
-    "torch": torch_rows,
     "liger": liger_rows,
 }
 
 
 def check_kernel(kernel: Kernel, world: World) -> None:
-    """Refuse a run whose `loss.kernel` cannot run here, or does not give what rows gives; about a second.
+    """Refuse a `loss.kernel` that cannot run on this device or differs from rows; about a second.
 
     Raises:
-        UserError: on every rank alike, so that none is left waiting.
+        UserError: on every rank alike, so that no rank hangs.
     """
     if UNMASKED[kernel] is infonce_rows:
         return  # without a collective
     reason = why_not(kernel, world.device)
     if world.all_max(int(reason is not None)):
-        found = reason or "cannot be used on another rank"
-        raise UserError("loss.kernel", f"{kernel} {found}", "set loss.kernel to auto or rows")
+        problem = reason or "cannot be used on another rank"
+        raise UserError("loss.kernel", f"{kernel} {problem}", "set loss.kernel to auto or rows")
 
 
 def why_not(kernel: Kernel, device: torch.device) -> str | None:
-    """Why a kernel cannot be used here, as what follows its name in a sentence; None if it can."""
-    if kernel == "torch" and _TORCH_OPTIONS is None:
-        return f"needs torch 2.13 or newer, found {torch.__version__}"
+    """Return why a kernel cannot be used here, as what follows its name in a sentence; None if it can."""
     if kernel == "liger" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"needs a CUDA device, and this run is on {device.type}"
     try:
@@ -180,7 +145,7 @@ def why_not(kernel: Kernel, device: torch.device) -> str | None:
 
 
 def kernel_error(kernel: Kernel, device: torch.device) -> float:
-    """Largest relative difference of a kernel's loss and gradients from those of rows, in float32.
+    """Return the largest relative difference of a kernel's loss and gradients from those of rows, in float32.
 
     Eleven rows in chunks of four, and more columns than a block of Liger's kernel holds (32,768).
     """

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from hbt_dist.config.settings import Settings
 
-Kernel = Literal["auto", "rows", "torch", "liger"]
+Kernel = Literal["auto", "rows", "liger"]
 
 
 class LossSettings(Settings):
@@ -21,8 +21,8 @@ class LossSettings(Settings):
     temperature: float = Field(
         0.05,
         gt=0,
-        description="scores are divided by it; .05 to .01 are the field's values. The printed equation of "
-        "hybrid batch training has none: with cosine and 1.0 the softmax is nearly flat",
+        description="scores are divided by it; values from 0.05 to 0.01 are usual. The printed equation of "
+        "hybrid batch training has no temperature: with cosine and 1.0 the softmax is nearly flat",
     )
     learn_temperature: bool = Field(
         False, description="train the temperature (its inverse's logarithm) together with the encoder"
@@ -50,7 +50,7 @@ class LossSettings(Settings):
         ge=0,
         lt=1,
         description="a in (1-a) InfoNCE + a KL(question in language B || in language A) (LaKDA, arXiv "
-        "2509.06195; .5 there). Needs the batch to carry a second question language",
+        "2509.06195; 0.5 in the paper). The batch needs a second question language",
     )
     alignment_temperature: float = Field(
         1.0, gt=0, description="temperature of the alignment's softmax; the paper uses plain cosines, 1.0"
@@ -62,22 +62,20 @@ class LossSettings(Settings):
     )
     kernel: Kernel = Field(
         "auto",
-        description="rows: own loop, in place; torch: F.linear_cross_entropy in chunks; liger: the loop of "
-        "rows with Liger-Kernel's fused cross entropy (CUDA, hbt-dist[fused]; row_chunk 1024 or more suits "
-        "it). Where columns are masked all are rows. auto: rows, which measured leaner than torch and at "
-        "least as fast",
+        description="rows: plain PyTorch, in place; liger: the same with Liger-Kernel's fused cross entropy "
+        "(CUDA, hbt-dist[fused]; use row_chunk 1024 or more). Masked columns always take rows. auto: rows",
     )
 
     @model_validator(mode="after")
     def _check(self) -> LossSettings:
         if self.equation == "paper_eq1" and self.directions == "both":
             raise ValueError("equation paper_eq1 has one direction: set directions to question_to_passage")
-        if self.equation == "paper_eq1" and self.kernel in ("torch", "liger"):
+        if self.equation == "paper_eq1" and self.kernel == "liger":
             raise ValueError("equation paper_eq1 needs masks: set kernel to auto or rows")
         if self.min_temperature > self.max_temperature:
             raise ValueError("min_temperature is above max_temperature")
         if self.learn_temperature and not self.min_temperature <= self.temperature <= self.max_temperature:
-            raise ValueError("temperature lies outside min_temperature..max_temperature")
+            raise ValueError("temperature is outside min_temperature..max_temperature")
         return self
 
 
@@ -99,7 +97,7 @@ class StepSettings(Settings):
         None,
         ge=1,
         description="most tokens, padding included, encoded at once; chunks of short texts get more rows; "
-        "none: chunk_rows alone decides",
+        "default: chunk_rows alone decides",
     )
     grad_reduction: Literal["auto", "coalesce", "boundary"] = Field(
         "auto",

@@ -1,4 +1,4 @@
-"""One contrastive step over a global batch: embeddings, gathers, loss, and the gradient into the model.
+"""Compute the gradient of one contrastive step over a global batch.
 
 Two ways to the same gradient:
 
@@ -8,33 +8,35 @@ Two ways to the same gradient:
   every embedding, every chunk is encoded again with the same random numbers and pushes its embeddings'
   gradient into the model. Activations of one chunk are held; costs one more forward (a third of a step).
 
-Collectives of a step, whatever the number of chunks: one all-gather and one reduce-scatter of the passages
-(the same again of the questions if both directions are asked), one all-reduce of a few scalars, with
-`chunk_tokens` one of three integers, with `replay_tolerance` one of a number. The reduction of the model's
-gradient is the engine's.
+Collectives of a step do not depend on the number of chunks: one all-gather and one reduce-scatter of the
+passages (the same of the questions if both directions are trained), one all-reduce of a few scalars, with
+`chunk_tokens` one of three integers, with `replay_tolerance` one of a number. The engine reduces the model's
+gradient.
 
-The scale is that of `hbt_dist.contrastive.gather`: losses are means over own rows, gathered gradients are
+The scale is that of `hbt_dist.contrastive.gather`: losses are means over local rows, gathered gradients are
 summed, the engine averages over ranks.
 
-Shapes: b own rows, n hard negatives per row, N gathered passages, D embedding width.
+Shapes: b local rows, n hard negatives per row, B global rows, N gathered passages, D embedding width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.chunks import ChunkOrder, RandomState, Tokens, move, plan_chunks
-from hbt_dist.contrastive.finite import NonFiniteError, broken_rows
+from hbt_dist.contrastive.finite import BatchFacts, NonFiniteError, broken_rows
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import Contrast, contrast, inner_product
@@ -45,7 +47,7 @@ _SCALARS = ("loss", "info_nce", "alignment", "log_scale", "positive", "mean", "t
 
 
 class ContrastiveEngine(Protocol):
-    """What the step asks of the model; `hbt_dist.training.deepspeed.engine` has two of them."""
+    """What the step needs of the model; `hbt_dist.training.deepspeed.engine` has two implementations."""
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """(n, T) token ids and mask -> (n, D) embeddings and log(1 / temperature), (1,), if it is learned."""
@@ -55,55 +57,47 @@ class ContrastiveEngine(Protocol):
 
 
 class LocalRows(Protocol):
-    """A rank's slice of a global batch (`hbt_dist.batching.collate.LocalBatch`).
-
-    An optional attribute ``aligned_questions`` (tokens of the own questions in a second language) feeds
-    the alignment loss.
-    """
+    """A rank's slice of a global batch (`hbt_dist.batching.collate.LocalBatch`)."""
 
     @property
-    def batch(self) -> Any:
+    def batch(self) -> BatchFacts:
         """The whole global batch, for messages about examples."""
 
     @property
-    def rank(self) -> int:
-        """This process."""
+    def questions(self) -> Tokens:
+        """Tokens of the b local questions."""
 
     @property
-    def world_size(self) -> int:
-        """Processes that share the batch."""
+    def passages(self) -> Tokens:
+        """Tokens of the b local positives, then of their b n negatives."""
 
     @property
-    def questions(self) -> Any:
-        """Tokens of the b own questions."""
+    def aligned_questions(self) -> Tokens | None:
+        """Tokens of the local questions in a second language, for the alignment loss."""
 
     @property
-    def passages(self) -> Any:
-        """Tokens of the b own positives, then of their b n negatives."""
-
-    @property
-    def passage_group_N(self) -> Any:
+    def passage_group_N(self) -> NDArray[np.integer]:
         """(N,) group of every gathered passage, for the masks."""
 
     @property
-    def sub_batch_B(self) -> Any:
+    def sub_batch_B(self) -> NDArray[np.integer]:
         """(B,) sub-batch of every question."""
 
     @property
-    def sub_batch_N(self) -> Any:
+    def sub_batch_N(self) -> NDArray[np.integer]:
         """(N,) sub-batch of every gathered passage."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured over the global batch; the same on every rank."""
+    """Figures of a step over the global batch; the same on every rank."""
 
     loss: float
     info_nce: float
     alignment: float
     temperature: float
     positive_score: float  # mean score of questions with their passages
-    negative_score: float  # mean score over all other gathered passages, masked ones included
+    negative_score: float  # mean score over all other gathered passages, masked passages included
     num_tokens: int  # real tokens encoded (once; the cached step encodes them twice)
     num_padded_tokens: int  # the same with padding
     num_chunks: int  # of one rank
@@ -112,7 +106,7 @@ class StepResult:
 
 def contrastive_step(
     engine: ContrastiveEngine,
-    local: LocalRows | Sequence[LocalRows],
+    local: LocalRows,
     loss: LossSettings,
     step: StepSettings,
     world: World,
@@ -122,8 +116,7 @@ def contrastive_step(
 
     Args:
         engine: encodes and backpropagates; its optimizer step is the caller's next call.
-        local: this rank's rows. Several batches accumulate: their gradients are averaged, each batch is
-            contrasted within itself (accumulation does not enlarge the contrastive batch).
+        local: this rank's rows.
         loss: the objective.
         step: direct or cached, chunk sizes.
         world: the ranks that share the global batch; all call this together.
@@ -134,247 +127,223 @@ def contrastive_step(
         NonFiniteError: on all ranks.
         UserError: on all ranks, see `replay_tolerance`.
     """
-    batches = list(local) if isinstance(local, Sequence) else [local]
     before = world.traffic.snapshot()
-    share = 1.0 / len(batches)
-    parts = [_Part(engine, rows, loss=loss, step=step, world=world, share=share) for rows in batches]
-    engine.accumulate([surrogate for part in parts for surrogate in part.surrogates()])
+    roles = _tokens_by_role(local, loss, world)
+    max_rows = _max_rows(step, roles)
+    direct = max_rows is None
+    chunks = plan_chunks(roles, max_rows, step.chunk_tokens, world)
+
+    # 1. Embed every chunk without graph, and remember its random state. Direct: once, with graph.
+    inputs: list[tuple[Tensor, Tensor]] = []
+    states: list[RandomState] = []
+    embeddings: list[Tensor] = []
+    log_scale: Tensor | None = None
+    with torch.set_grad_enabled(direct):
+        for chunk in chunks:
+            input_ids, attention_mask = roles[chunk.role].pad(chunk.rows)
+            inputs.append((move(input_ids, world.device), move(attention_mask, world.device)))
+            states.append(RandomState(world.device))
+            chunk_embeddings, log_scale = _encode(engine, inputs[-1], loss)
+            embeddings.append(chunk_embeddings)
+
+    # 2. Compute the loss of the global batch, and its gradient at every embedding.
+    current = None if log_scale is None else float(log_scale.item())
+    scale = _scale(current, loss)
+    num_tokens = sum(int(np.asarray(tokens.lengths).sum()) for tokens in roles.values())
+    num_padded = sum(input_ids.numel() for input_ids, _ in inputs)
+    order = ChunkOrder(chunks, world.device)
+    rows = order.of_rows([part.detach() for part in embeddings])
+    figures, row_gradients = _global_loss(rows, local, loss, scale, (num_tokens, num_padded), world)
+    gradients = order.of_chunks(row_gradients)
+    slope = _slope_within_bounds(figures["log_scale"], current, loss)
+    del rows, row_gradients  # memory for the second forwards
+
+    # 3. Replay: encode each chunk again with its random numbers, now with graph, and push its gradient into
+    # the model. Direct: the first forward has the graph.
+    replay_errors: list[Tensor] = []
+
+    def replay(number: int) -> Tensor:
+        with states[number].replay():
+            second, log_scale = _encode(engine, inputs[number], loss)
+        if number == 0:
+            replay_errors.append((second.detach() - embeddings[0]).norm() / embeddings[0].norm())
+        # Zero in later chunks: every chunk gives every parameter a gradient, as ZeRO expects.
+        return _surrogate([second], [gradients[number]], log_scale, slope if number == 0 else 0.0)
+
+    if direct:
+        engine.accumulate([partial(_surrogate, embeddings, gradients, log_scale, slope)])
+    else:
+        engine.accumulate([partial(replay, number) for number in range(len(chunks))])
     if replay_tolerance is not None:
-        _check_replay([part.replay_error for part in parts], replay_tolerance, world)
-    after = world.traffic.snapshot()
-    scalars = np.mean([part.scalars for part in parts], axis=0)
-    values = dict(zip(_SCALARS, scalars.tolist(), strict=True))
-    num_columns = len(batches[0].passage_group_N)
+        _check_replay(replay_errors, replay_tolerance, world)
+    num_columns = len(local.passage_group_N)
     return StepResult(
-        loss=values["loss"],
-        info_nce=values["info_nce"],
-        alignment=values["alignment"],
-        temperature=1.0 / parts[-1].scale,
-        positive_score=values["positive"],
-        negative_score=(values["mean"] * num_columns - values["positive"]) / max(num_columns - 1, 1),
-        num_tokens=round(values["tokens"] * world.size * len(parts)),
-        num_padded_tokens=round(values["padded"] * world.size * len(parts)),
-        num_chunks=sum(len(part.chunks) for part in parts),
-        traffic={
-            name: (calls - before.get(name, (0, 0))[0], size - before.get(name, (0, 0))[1])
-            for name, (calls, size) in after.items()
-        },
+        loss=figures["loss"],
+        info_nce=figures["info_nce"],
+        alignment=figures["alignment"],
+        temperature=1.0 / scale,
+        positive_score=figures["positive"],
+        negative_score=(figures["mean"] * num_columns - figures["positive"]) / max(num_columns - 1, 1),
+        num_tokens=round(figures["tokens"] * world.size),
+        num_padded_tokens=round(figures["padded"] * world.size),
+        num_chunks=len(chunks),
+        traffic=world.traffic.since(before),
     )
 
 
-class _Part:
-    """One global batch inside a step: its chunks, its embeddings, its share of the gradient."""
-
-    def __init__(
-        self,
-        engine: ContrastiveEngine,
-        local: LocalRows,
-        *,
-        loss: LossSettings,
-        step: StepSettings,
-        world: World,
-        share: float,
-    ) -> None:
-        self.engine, self.local, self.loss, self.world, self.share = engine, local, loss, world, share
-        self.roles: dict[str, Tokens] = {"question": local.questions, "passage": local.passages}
-        if loss.alignment_weight > 0:
-            self.roles["aligned"] = _aligned_questions(local)
-        _check_lengths(self.roles, local)
-        max_rows = _chunk_rows(step, self.roles)
-        self.direct = max_rows is None
-        self.chunks = plan_chunks(self.roles, max_rows, step.chunk_tokens, world)
-        self.embeddings: dict[str, Tensor] = {}
-        self._order = ChunkOrder(self.chunks, world.device)
-        self._inputs: dict[int, tuple[Tensor, Tensor]] = {}  # of each chunk, kept for its second forward
-        self.scalars = np.zeros(len(_SCALARS))
-        self.scale = 1.0 / loss.temperature
-        self._padded_tokens = 0
-        self.replay_error: Tensor | None = None  # of the first chunk, where it is encoded a second time
-
-    def surrogates(self) -> list[Callable[[], Tensor]]:
-        """Scalars whose gradients add up to the gradient of this batch's loss."""
-        if self.direct:
-            return [self._direct]
-        with torch.no_grad():
-            states, found = [], []
-            for number in range(len(self.chunks)):
-                states.append(RandomState(self.world.device))
-                embeddings, log_scale = self._encode(number)
-                found.append(embeddings)
-        gradients, log_scale_gradient = self._gradients(found, log_scale)
-        first = found[0]
-
-        def second_forward(number: int) -> Callable[[], Tensor]:
-            def surrogate() -> Tensor:
-                with states[number].replay():
-                    again, log_scale = self._encode(number)
-                if number == 0:
-                    self.replay_error = (again.detach() - first).norm() / first.norm()
-                value = (again * gradients[number]).sum()
-                if log_scale is not None:
-                    # Zero in the other chunks: every chunk gives every parameter a gradient, as ZeRO expects.
-                    once = log_scale_gradient if number == 0 else 0.0
-                    value = value + (log_scale.float() * once).sum()
-                return value
-
-            return surrogate
-
-        return [second_forward(number) for number in range(len(self.chunks))]
-
-    def _direct(self) -> Tensor:
-        """Forward with graph, loss, and the scalar whose gradient is the loss's."""
-        found = []
-        for number in range(len(self.chunks)):
-            embeddings, log_scale = self._encode(number)
-            found.append(embeddings)
-        gradients, log_scale_gradient = self._gradients([part.detach() for part in found], log_scale)
-        value = torch.stack([(part * g).sum() for part, g in zip(found, gradients, strict=True)]).sum()
-        return value if log_scale is None else value + (log_scale.float() * log_scale_gradient).sum()
-
-    def _encode(self, number: int) -> tuple[Tensor, Tensor | None]:
-        """Embeddings of a chunk, (r, D) in float32 (float64 stays), scaled to length 1 for cosine."""
-        if number not in self._inputs:
-            chunk, device = self.chunks[number], self.world.device
-            input_ids, attention_mask = self.roles[chunk.role].pad(chunk.rows)
-            self._inputs[number] = move(input_ids, device), move(attention_mask, device)
-            self._padded_tokens += input_ids.numel()
-        input_ids, attention_mask = self._inputs[number]
-        # A copy: some models change their mask in place, and the second forward must see what the first saw.
-        embeddings, log_scale = self.engine.encode(input_ids, attention_mask.clone())
-        if embeddings.dtype != torch.float64:
-            embeddings = embeddings.float()
-        return F.normalize(embeddings, dim=-1) if self.loss.similarity == "cosine" else embeddings, log_scale
-
-    def _gradients(self, found: list[Tensor], log_scale: Tensor | None) -> tuple[list[Tensor], float]:
-        """Gather, loss, scatter: the gradient of every chunk's embeddings and of log(1 / temperature)."""
-        self.embeddings = self._order.of_rows(found)
-        world, loss, local = self.world, self.loss, self.local
-        low, high = -math.log(loss.max_temperature), -math.log(loss.min_temperature)
-        current = 0.0
-        if log_scale is not None:
-            current = float(log_scale.item())
-            self.scale = math.exp(min(max(current, low), high))
-        questions, passages = self.embeddings["question"], self.embeddings["passage"]
-        b = questions.shape[0]
-        passages_ND = gather_embeddings(passages, world)
-        questions_BD = gather_embeddings(questions, world) if loss.directions == "both" else None
-        layout = Layout.of_arrays(
-            rank=world.rank,
-            world_size=world.size,
-            num_rows=b,
-            num_negatives=passages.shape[0] // b - 1,
-            group_N=local.passage_group_N,
-            sub_batch_B=local.sub_batch_B,
-            sub_batch_N=local.sub_batch_N,
-            settings=loss,
-            device=world.device,
-        )
-        part = contrast(
-            questions,
-            passages_ND,
-            layout,
-            loss,
-            scale=self.scale,
-            questions_BD=questions_BD,
-            aligned_bD=self.embeddings.get("aligned"),
-        )
-        self._reduce_scalars(part, passages_ND)
-        gradients = {
-            "question": part.questions_bD,
-            "passage": scatter_gradients(part.passages_ND, world),
-        }
-        if part.questions_BD is not None:
-            gradients["question"].add_(scatter_gradients(part.questions_BD, world))
-        if part.aligned_bD is not None:
-            gradients["aligned"] = part.aligned_bD
-        log_scale_gradient = float(self.scalars[_SCALARS.index("log_scale")])
-        # At a bound only a gradient that leads back inside counts; a plain clamp would hold it there.
-        if (current >= high and log_scale_gradient < 0) or (current <= low and log_scale_gradient > 0):
-            log_scale_gradient = 0.0
-        if self.share != 1.0:
-            gradients = {role: gradient * self.share for role, gradient in gradients.items()}
-        return self._order.of_chunks(gradients), log_scale_gradient * self.share
-
-    def _reduce_scalars(self, part: Contrast, passages_ND: Tensor) -> None:
-        """Means over ranks of the step's scalars; raises on all ranks if one of them is not finite."""
-        questions = self.embeddings["question"]
-        b = questions.shape[0]
-        own = self.embeddings["passage"][:b]
-        positive = inner_product(questions, own) / b
-        mean = questions.mean(0) @ passages_ND.mean(0)
-        bad_b = self._broken_embeddings()
-        num_tokens = sum(int(np.asarray(tokens.lengths).sum()) for tokens in self.roles.values())
-        values = [part.loss, part.info_nce, part.alignment, part.log_scale, positive, mean.double()]
-        counts = torch.tensor([num_tokens, self._padded_tokens], dtype=torch.float64, device=questions.device)
-        vector = torch.cat([torch.stack(values), counts, bad_b.any().double()[None]])
-        vector = self.world.all_reduce(vector / self.world.size)
-        self.scalars = vector.cpu().numpy()
-        broken = self.scalars[-1] > 0
-        if broken or not math.isfinite(self.scalars[0]):
-            if not broken:
-                bad_b = broken_rows(part.questions_bD)
-            every = self.world.all_gather(bad_b.to(torch.uint8)).cpu().numpy()
-            rows = every.nonzero()[0] if every.any() else np.arange(len(every))
-            raise NonFiniteError("embedding" if broken else "loss", self.local.batch, rows)
-
-    def _broken_embeddings(self) -> Tensor:
-        """Own rows with an embedding that is not finite, of any role: (b,) bool."""
-        b = self.embeddings["question"].shape[0]
-        bad_b = broken_rows(self.embeddings["question"])
-        bad_passage = broken_rows(self.embeddings["passage"])
-        bad_b |= bad_passage[:b]
-        if bad_passage.shape[0] > b:
-            bad_b |= bad_passage[b:].view(b, -1).any(1)
-        if "aligned" in self.embeddings:
-            bad_b |= broken_rows(self.embeddings["aligned"])
-        return bad_b
-
-
-def _check_replay(errors: list[Tensor | None], tolerance: float, world: World) -> None:
-    """Refuse on all ranks: a rank that refuses alone would leave the others waiting."""
-    found = [float(error) for error in errors if error is not None]
-    worst = torch.tensor([max(found, default=0.0)], dtype=torch.float64, device=world.device)
-    error = float(world.all_reduce(worst, op=dist.ReduceOp.MAX))
-    if not error <= tolerance:
-        raise UserError(
-            "model",
-            f"encodes a chunk differently the second time: by {error:.1e} of its length, not {tolerance:g}",
-            "its noise comes from elsewhere than torch's generators, so the cached gradient would be wrong;\n"
-            "switch that noise off, or set step.mode: direct, which encodes once",
-        )
-
-
-def _check_lengths(roles: dict[str, Tokens], local: LocalRows) -> None:
-    """A row without tokens is all padding: attention would give NaN, or the mean of nothing."""
+def _tokens_by_role(local: LocalRows, loss: LossSettings, world: World) -> dict[str, Tokens]:
+    """Return the tokens of each role; refuse rows without tokens, for which attention would give NaN."""
+    roles = {"question": local.questions, "passage": local.passages}
+    if loss.alignment_weight > 0:
+        if local.aligned_questions is None:
+            raise UserError(
+                "loss.alignment_weight",
+                "is set, but the batch has no second question language",
+                "set it to 0, or let the batch plan draw parallel questions",
+            )
+        roles["aligned"] = local.aligned_questions
     for role, tokens in roles.items():
         empty = np.flatnonzero(np.asarray(tokens.lengths) == 0)
         if len(empty):
             raise UserError(
-                f"step {local.batch.step}, rank {local.rank}, {role} {int(empty[0])} of its slice",
+                f"step {local.batch.step}, rank {world.rank}, {role} {int(empty[0])} of its slice",
                 "has no tokens",
                 "the tokenizer must add special tokens, or the corpus must leave empty texts out",
             )
+    return roles
 
 
-def _aligned_questions(local: LocalRows) -> Tokens:
-    aligned = getattr(local, "aligned_questions", None)
-    if aligned is None:
-        raise UserError(
-            "loss.alignment_weight",
-            "is set, but the batch carries no second question language",
-            "set it to 0, or let the batch plan draw parallel questions",
-        )
-    return aligned
-
-
-def _chunk_rows(step: StepSettings, roles: dict[str, Tokens]) -> int | None:
-    """Most rows of a chunk, or None for the direct step."""
+def _max_rows(step: StepSettings, roles: Mapping[str, Tokens]) -> int | None:
+    """Return the most rows of a chunk, or None for the direct step; the same on every rank."""
     if step.mode == "direct":
         return None
     if step.chunk_rows == "auto":
-        raise ValueError("chunk_rows: auto is resolved when the run starts (contrastive.fit.find_chunk_rows)")
-    # The same on every rank: slices are equal, and the settings decide on the roles.
-    held = sum(len(tokens.lengths) for tokens in roles.values())
-    if step.mode == "auto" and held <= step.chunk_rows and step.chunk_tokens is None:
+        raise ValueError("chunk_rows: auto is resolved at the start (training.chunk_size.choose_chunk_rows)")
+    num_rows = sum(len(tokens.lengths) for tokens in roles.values())
+    if step.mode == "auto" and num_rows <= step.chunk_rows and step.chunk_tokens is None:
         return None
     return step.chunk_rows
+
+
+def _encode(
+    engine: ContrastiveEngine, inputs: tuple[Tensor, Tensor], loss: LossSettings
+) -> tuple[Tensor, Tensor | None]:
+    """Return embeddings, (r, D) in float32 (float64 stays), scaled to length 1 for cosine."""
+    input_ids, attention_mask = inputs
+    # A copy: some models change their mask in place, and the second forward must see what the first saw.
+    embeddings, log_scale = engine.encode(input_ids, attention_mask.clone())
+    if embeddings.dtype != torch.float64:
+        embeddings = embeddings.float()
+    return F.normalize(embeddings, dim=-1) if loss.similarity == "cosine" else embeddings, log_scale
+
+
+def _scale(current: float | None, loss: LossSettings) -> float:
+    """Return 1 / temperature; a learned log(1 / temperature) is clamped to its bounds."""
+    if current is None:
+        return 1.0 / loss.temperature
+    low, high = -math.log(loss.max_temperature), -math.log(loss.min_temperature)
+    return math.exp(min(max(current, low), high))
+
+
+def _slope_within_bounds(slope: float, current: float | None, loss: LossSettings) -> float:
+    """Return 0 for a gradient that leads out of the bounds; a plain clamp would also stop the way back."""
+    if current is None:
+        return slope
+    low, high = -math.log(loss.max_temperature), -math.log(loss.min_temperature)
+    outwards = (current >= high and slope < 0) or (current <= low and slope > 0)
+    return 0.0 if outwards else slope
+
+
+def _global_loss(
+    rows: Mapping[str, Tensor],
+    local: LocalRows,
+    loss: LossSettings,
+    scale: float,
+    token_counts: tuple[int, int],
+    world: World,
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Gather, contrast, scatter: return the step's scalars, and the gradient at each role's embeddings."""
+    questions_bD, passages_nD = rows["question"], rows["passage"]
+    b = questions_bD.shape[0]
+    passages_ND = gather_embeddings(passages_nD, world)
+    layout = Layout.of_arrays(
+        rank=world.rank,
+        world_size=world.size,
+        num_rows=b,
+        num_negatives=passages_nD.shape[0] // b - 1,
+        group_N=local.passage_group_N,
+        sub_batch_B=local.sub_batch_B,
+        sub_batch_N=local.sub_batch_N,
+        settings=loss,
+        device=world.device,
+    )
+    parts = contrast(
+        questions_bD,
+        passages_ND,
+        layout,
+        loss,
+        scale=scale,
+        questions_BD=gather_embeddings(questions_bD, world) if loss.directions == "both" else None,
+        aligned_bD=rows.get("aligned"),
+    )
+    figures = _mean_figures(parts, rows, passages_ND, token_counts, local.batch, world)
+    gradients = {"question": parts.questions_bD, "passage": scatter_gradients(parts.passages_ND, world)}
+    if parts.questions_BD is not None:
+        gradients["question"].add_(scatter_gradients(parts.questions_BD, world))
+    if parts.aligned_bD is not None:
+        gradients["aligned"] = parts.aligned_bD
+    return figures, gradients
+
+
+def _mean_figures(
+    parts: Contrast,
+    rows: Mapping[str, Tensor],
+    passages_ND: Tensor,
+    token_counts: tuple[int, int],
+    batch: BatchFacts,
+    world: World,
+) -> dict[str, float]:
+    """Return the step's scalars, averaged over ranks; raise on all ranks if one of them is not finite."""
+    questions_bD = rows["question"]
+    b = questions_bD.shape[0]
+    positive = inner_product(questions_bD, rows["passage"][:b]) / b
+    mean = questions_bD.mean(0) @ passages_ND.mean(0)
+    bad_b = broken_rows(questions_bD)
+    for role in rows.keys() - {"question"}:  # positives and negatives row by row, so that both name their row
+        bad = broken_rows(rows[role])
+        bad_b |= bad[:b] | bad[b:].view(b, -1).any(1)
+    values = [parts.loss, parts.info_nce, parts.alignment, parts.log_scale, positive, mean.double()]
+    counts = torch.tensor(token_counts, dtype=torch.float64, device=questions_bD.device)
+    vector = torch.cat([torch.stack(values), counts, bad_b.any().double()[None]])
+    vector = world.all_reduce(vector / world.size)
+    figures: dict[str, float] = dict(zip(_SCALARS, vector.tolist(), strict=True))
+    broken = figures["bad"] > 0
+    if broken or not math.isfinite(figures["loss"]):
+        if not broken:
+            bad_b = broken_rows(parts.questions_bD)
+        bad_B = world.all_gather(bad_b.to(torch.uint8)).cpu().numpy()
+        bad_rows = bad_B.nonzero()[0] if bad_B.any() else np.arange(len(bad_B))
+        raise NonFiniteError("embedding" if broken else "loss", batch, bad_rows)
+    return figures
+
+
+def _surrogate(
+    embeddings: Sequence[Tensor], gradients: Sequence[Tensor], log_scale: Tensor | None, slope: float
+) -> Tensor:
+    """Return a scalar whose gradient at the embeddings is `gradients`, and at `log_scale` is `slope`."""
+    pairs = zip(embeddings, gradients, strict=True)
+    value = torch.stack([(embedding * gradient).sum() for embedding, gradient in pairs]).sum()
+    return value if log_scale is None else value + (log_scale.float() * slope).sum()
+
+
+def _check_replay(errors: Sequence[Tensor], tolerance: float, world: World) -> None:
+    """Refuse on all ranks: if one rank refused alone, the others would wait for it."""
+    worst = torch.tensor([float(error) for error in errors] or [0.0], dtype=torch.float64)
+    error = float(world.all_reduce(worst.max()[None].to(world.device), op=dist.ReduceOp.MAX))
+    if not error <= tolerance:
+        raise UserError(
+            "model",
+            f"expected equal embeddings in both forwards of a chunk within {tolerance:g}, got {error:.1e}",
+            "its noise does not come from torch's generators, so the cached gradient would be wrong;\n"
+            "switch that noise off, or set step.mode: direct, which encodes once",
+        )

@@ -1,7 +1,7 @@
-"""The processes that share one global batch, and the only collectives the contrastive step uses.
+"""Describe the processes that share a global batch, and run the contrastive step's collectives.
 
 A `World` is passed as an argument; nothing here reads the environment. Each call is counted in
-`World.traffic`, so that "a fixed number of collectives per step" is a number one can look at.
+`World.traffic`, so that tests can count the collectives of a step.
 
 Letters: W processes, n rows per process, D embedding width.
 """
@@ -37,8 +37,15 @@ class Traffic:
         self.num_bytes[name] += tensor.numel() * tensor.element_size()
 
     def snapshot(self) -> dict[str, tuple[int, int]]:
-        """(calls, bytes) per collective so far."""
+        """Return (calls, bytes) per collective so far."""
         return {name: (self.calls[name], self.num_bytes[name]) for name in self.calls}
+
+    def since(self, before: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        """Return (calls, bytes) per collective after a snapshot."""
+        return {
+            name: (calls - before.get(name, (0, 0))[0], size - before.get(name, (0, 0))[1])
+            for name, (calls, size) in self.snapshot().items()
+        }
 
 
 @dataclass(frozen=True)
@@ -53,16 +60,16 @@ class World:
 
     @classmethod
     def alone(cls, device: str | torch.device = "cpu") -> World:
-        """A single process: every collective is the identity and none is issued."""
+        """Return the world of one process: every collective is the identity, no call is made."""
         return cls(rank=0, size=1, device=torch.device(device))
 
     @classmethod
     def of_process_group(cls, device: str | torch.device = "cpu", group: Any = None) -> World:
-        """The world of an initialised torch process group."""
+        """Return the world of an initialised torch process group."""
         return cls(dist.get_rank(group), dist.get_world_size(group), torch.device(device), group)
 
     def all_gather(self, local: Tensor) -> Tensor:
-        """(n, ...) of every process, rank by rank: (W * n, ...). Detached. With one process: no copy."""
+        """Return (n, ...) of every process, detached, rank by rank: (W * n, ...). One process: no copy."""
         local = local.detach()
         if self.size == 1:
             return local
@@ -72,13 +79,13 @@ class World:
         return gathered
 
     def reduce_scatter(self, every: Tensor) -> Tensor:
-        """Sum (W * n, ...) over the processes and return the own n rows. With one process: no copy."""
+        """Sum (W * n, ...) over the processes and return the local n rows. With one process: no copy."""
         if self.size == 1:
             return every
-        own = every.new_empty(every.shape[0] // self.size, *every.shape[1:])
-        _reduce_scatter(own, every.contiguous(), group=self.group)
+        local = every.new_empty(every.shape[0] // self.size, *every.shape[1:])
+        _reduce_scatter(local, every.contiguous(), group=self.group)
         self.traffic.add("reduce_scatter", every)
-        return own
+        return local
 
     def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
         """Reduce in place over the processes and return the tensor."""
@@ -88,11 +95,11 @@ class World:
         return tensor
 
     def all_max(self, value: int) -> int:
-        """The largest of the processes' integers."""
+        """Return the largest of the processes' integers."""
         if self.size == 1:
             return value
         return int(self.all_reduce(torch.tensor([value], device=self.device), op=dist.ReduceOp.MAX).item())
 
     def all_min(self, value: int) -> int:
-        """The smallest of the processes' integers."""
+        """Return the smallest of the processes' integers."""
         return -self.all_max(-value)

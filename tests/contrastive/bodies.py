@@ -87,12 +87,11 @@ def poisoned(world: World, case: Case, where: str) -> dict[str, Any]:
         return torch.where((input_ids == poison).any(1)[:, None], float(where), found), log_scale
 
     engine.encode = bad  # type: ignore[method-assign]
-    for part in local:
-        for texts in (part.questions, part.passages):
-            for row in texts.rows:
-                row[row == poison] = 5
+    for texts in (local.questions, local.passages):
+        for row in texts.rows:
+            row[row == poison] = 5
     if world.rank == world.size - 1:
-        local[0].passages.rows[1][0] = poison
+        local.passages.rows[1][0] = poison
     try:
         contrastive_step(engine, local, case.loss_settings, case.step_settings, world)
     except NonFiniteError as error:

@@ -43,7 +43,7 @@ def test_without_deepspeed_it_says_what_it_skipped(tmp_path: Path) -> None:
     report = run_script(tmp_path, prefix=HIDE)
     assert report["failed"] == 0
     assert report["deepspeed"] == {"skipped": "DeepSpeed is not installed"}
-    kernels = {"rows", "torch"}
+    kernels = {"rows"}
     equal = report["equalities"]
     if importlib.util.find_spec("liger_kernel") is None:
         assert "needs liger-kernel" in equal.pop("loss kernel liger = float64")["skipped"]

@@ -46,7 +46,7 @@ def on_every_rank(
     """`contrast` of each rank's rows; the passages are already in gathered order."""
     b = case.num_rows // world_size
     found = []
-    for rank, (local,) in enumerate(locals_of(case, world_size, 0)):
+    for rank, local in enumerate(locals_of(case, world_size, 0)):
         own = slice(rank * b, (rank + 1) * b)
         found.append(
             contrast(
@@ -66,7 +66,7 @@ def check(case: Case, world_size: int, tolerance: float = 1e-12, dtype: torch.dt
     settings = case.loss_settings
     rows = embeddings(case)
     log_scale = torch.tensor(-np.log(settings.temperature), requires_grad=True)
-    want = plain_loss(rows, locals_of(case, world_size, 0)[0][0], settings, log_scale)
+    want = plain_loss(rows, locals_of(case, world_size, 0)[0], settings, log_scale)
     want.backward()
     got = on_every_rank(case, settings, world_size, {k: v.to(dtype) for k, v in rows.items()})
     mean = sum(part.loss for part in got) / world_size
@@ -116,16 +116,11 @@ def test_every_objective_has_the_loss_and_gradients_of_whole_matrices(
 
 
 @pytest.mark.parametrize("row_chunk", [1, 3, 5, 12, 100])
-@pytest.mark.parametrize("kernel", ["rows", "torch"])
-def test_chunk_size_changes_nothing(row_chunk: int, kernel: str) -> None:
+def test_chunk_size_changes_nothing(row_chunk: int) -> None:
     for directions in ("question_to_passage", "both"):
-        loss = {"row_chunk": row_chunk, "kernel": kernel, "directions": directions}
+        loss = {"row_chunk": row_chunk, "directions": directions}
         check(Case(loss=loss, num_negatives=1), 2)
         check(Case(loss=loss, num_negatives=1), 2, tolerance=3e-6, dtype=torch.float32)
-
-
-def test_torch_kernel_falls_back_to_rows_where_columns_are_masked() -> None:
-    check(Case(loss={"kernel": "torch"}, num_negatives=1, duplicates=True), 2)
 
 
 def test_a_masked_duplicate_is_no_negative_and_an_unmasked_one_is() -> None:
@@ -161,7 +156,6 @@ def test_no_mask_is_kept_where_no_two_columns_share_a_group() -> None:
     "wrong",
     [
         {"equation": "paper_eq1", "directions": "both"},
-        {"equation": "paper_eq1", "kernel": "torch"},
         {"equation": "paper_eq1", "kernel": "liger"},
         {"temperature": 0.0},
         {"learn_temperature": True, "temperature": 2.0},

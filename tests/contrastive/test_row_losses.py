@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive import row_losses as kernels
@@ -37,7 +36,7 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("kernel", ["torch", pytest.param("liger", marks=needs_liger)])
+@pytest.mark.parametrize("kernel", [pytest.param("liger", marks=needs_liger)])
 def test_a_kernel_is_as_near_to_float64_as_the_row_loop(kernel: Kernel) -> None:
     """Sums over 70,001 columns leave 2e-5 in float32, whoever adds them up."""
     (found,) = run_ranks(
@@ -77,15 +76,13 @@ def test_what_cannot_run_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         assert refused.value.remedy == "set loss.kernel to auto or rows"
         return refused.value.problem
 
-    for kernel in ("auto", "rows", "torch"):
+    for kernel in ("auto", "rows"):
         kernels.check_kernel(kernel, World.alone())
     assert refusal("liger") == "liger needs a CUDA device, and this run is on cpu"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setitem(__import__("sys").modules, "liger_kernel", None)
     assert "needs liger-kernel, which cannot be imported" in refusal("liger")
     assert "pip install 'hbt-dist[fused]'" in refusal("liger")
-    monkeypatch.setattr(kernels, "_TORCH_OPTIONS", None)
-    assert refusal("torch") == f"torch needs torch 2.13 or newer, found {torch.__version__}"
 
 
 @pytest.mark.parametrize(

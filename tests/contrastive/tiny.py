@@ -66,7 +66,6 @@ class Case:
     step: dict[str, Any] = field(default_factory=dict)
     num_negatives: int = 0
     num_rows: int = 12
-    num_batches: int = 1
     duplicates: bool = False
     deepspeed: dict[str, Any] = field(default_factory=dict)
     model: str = "small"  # or xlmr, lora: a real XLM-R, without and with adapters
@@ -91,51 +90,46 @@ def texts(generator: np.random.Generator, count: int) -> Texts:
     return Texts([generator.integers(4, VOCABULARY, generator.integers(2, 12)) for _ in range(count)])
 
 
-def locals_of(case: Case, world_size: int, step: int) -> list[list[Local]]:
-    """[rank][batch]: the slices of the global batches of a step; the batches do not depend on world_size."""
-    ranks: list[list[Local]] = [[] for _ in range(world_size)]
-    for number in range(case.num_batches):
-        generator = np.random.default_rng((5, step, number))
-        B, n = case.num_rows, case.num_negatives
-        questions, positives, aligned = (texts(generator, B) for _ in range(3))
-        negatives = [texts(generator, n) for _ in range(B)]
-        group_B = np.arange(B)
-        group_Bn = B + np.arange(B * n).reshape(B, n)
-        if case.duplicates:
-            group_B[B - 1] = group_B[0]
-            if n:
-                group_Bn[1, 0] = group_B[2]
-        sub_B = np.arange(B) % 2
-        b = B // world_size
-        group, sub = [], []
-        for rank in range(world_size):
-            own = slice(rank * b, (rank + 1) * b)
-            group += [*group_B[own], *group_Bn[own].ravel()]
-            sub += [*sub_B[own], *np.repeat(sub_B[own], n)]
-        batch = SimpleNamespace(
-            step=step,
-            kind="mixed",
-            example=np.arange(B),
-            question_language=np.zeros(B),
-            passage_language=np.zeros(B),
+def locals_of(case: Case, world_size: int, step: int) -> list[Local]:
+    """Each rank's slice of the global batch of a step; the batch does not depend on world_size."""
+    generator = np.random.default_rng((5, step, 0))
+    B, n = case.num_rows, case.num_negatives
+    questions, positives, aligned = (texts(generator, B) for _ in range(3))
+    negatives = [texts(generator, n) for _ in range(B)]
+    group_B = np.arange(B)
+    group_Bn = B + np.arange(B * n).reshape(B, n)
+    if case.duplicates:
+        group_B[B - 1] = group_B[0]
+        if n:
+            group_Bn[1, 0] = group_B[2]
+    sub_B = np.arange(B) % 2
+    b = B // world_size
+    slices = [slice(rank * b, (rank + 1) * b) for rank in range(world_size)]
+    group, sub = [], []
+    for rows in slices:
+        group += [*group_B[rows], *group_Bn[rows].ravel()]
+        sub += [*sub_B[rows], *np.repeat(sub_B[rows], n)]
+    batch = SimpleNamespace(
+        step=step,
+        kind="mixed",
+        example=np.arange(B),
+        question_language=np.zeros(B),
+        passage_language=np.zeros(B),
+    )
+    return [
+        Local(
+            batch,
+            rank,
+            world_size,
+            questions[rows],
+            Texts(positives.rows[rows] + [row for part in negatives[rows] for row in part.rows]),
+            np.array(group),
+            sub_B,
+            np.array(sub),
+            aligned[rows],
         )
-        for rank in range(world_size):
-            own = slice(rank * b, (rank + 1) * b)
-            passages = positives.rows[own] + [row for part in negatives[own] for row in part.rows]
-            ranks[rank].append(
-                Local(
-                    batch,
-                    rank,
-                    world_size,
-                    questions[own],
-                    Texts(passages),
-                    np.array(group),
-                    sub_B,
-                    np.array(sub),
-                    aligned[own],
-                )
-            )
-    return ranks
+        for rank, rows in enumerate(slices)
+    ]
 
 
 class SmallEncoder(nn.Module):
@@ -212,18 +206,15 @@ def seed_of(step: int, rank: int) -> int:
 
 
 def reference_loss(
-    encode: Any, case: Case, ranks: list[list[Local]], step: int, log_scale: Tensor | None
+    encode: Any, case: Case, ranks: list[Local], step: int, log_scale: Tensor | None
 ) -> Tensor:
-    """Mean loss over the global batches with a graph, every rank's dropout drawn as that rank draws it."""
-    settings, loss = case.loss_settings, []
-    found: list[list[dict[str, Tensor]]] = []
-    for rank, batches in enumerate(ranks):
+    """Mean loss over the global batch with a graph, every rank's dropout drawn as that rank draws it."""
+    slices: list[dict[str, Tensor]] = []
+    for rank, local in enumerate(ranks):
         torch.manual_seed(seed_of(step, rank))
-        found.append([encode_slice(encode, case, local) for local in batches])
-    for number in range(case.num_batches):
-        roles = {role: torch.cat([slices[number][role] for slices in found]) for role in found[0][number]}
-        loss.append(plain_loss(roles, ranks[0][number], settings, log_scale))
-    return torch.stack(loss).mean()
+        slices.append(encode_slice(encode, case, local))
+    roles = {role: torch.cat([part[role] for part in slices]) for role in slices[0]}
+    return plain_loss(roles, ranks[0], case.loss_settings, log_scale)
 
 
 def encode_slice(encode: Any, case: Case, local: Local) -> dict[str, Tensor]:

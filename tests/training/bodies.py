@@ -94,14 +94,12 @@ def run_case(
     for step in range(case.steps):
         torch.manual_seed(seed_of(step, world.rank))
         local = locals_of(case, world.size, step)[world.rank]
-        found = contrastive_step(
-            engine, local if len(local) > 1 else local[0], case.loss_settings, case.step_settings, world
-        )
+        figures = contrastive_step(engine, local, case.loss_settings, case.step_settings, world)
         if step == 0:
             result["gradients"] = gradients_of(engine)
-        result["loss"].append(found.loss)
+        result["loss"].append(figures.loss)
         result["norm"].append(engine.step(step))
-        result["results"].append(found)
+        result["results"].append(figures)
     result["parameters"] = parameters_of(engine)
     result["exported"] = gather_weights(engine)
     result["reduction"] = getattr(engine, "reduction", None)

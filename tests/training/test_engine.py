@@ -44,8 +44,7 @@ OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
 VARIANTS = {
     **{f"chunk{rows}": BASE.but(stage=2, step={"chunk_rows": rows}) for rows in (1, 3, 4, 100)},
     **{f"boundary-zero{s}": BASE.but(stage=s, step={"grad_reduction": "boundary"}) for s in (1, 2, 3)},
-    "accumulate-zero1": BASE.but(stage=1, num_batches=2),
-    "accumulate-direct-zero2": BASE.but(stage=2, num_batches=2, step={"mode": "direct"}),
+    "direct-zero2": BASE.but(stage=2, step={"mode": "direct"}),
     "temperature-plain": BASE.but(stage=None, loss={"learn_temperature": True}),
     "temperature-zero0": BASE.but(stage=0, loss={"learn_temperature": True}),
     "temperature-zero1": BASE.but(stage=1, loss={"learn_temperature": True, "directions": "both"}),
