@@ -110,13 +110,13 @@ def evaluate_job(
         )
     elif actors is not None:
         from hbt_dist.orchestration.cluster import connect
-        from hbt_dist.orchestration.evaluation import ActorSettings, evaluate_with_actors, evaluation_actors
+        from hbt_dist.orchestration.evaluation import EvaluationActors, evaluate_with_actors
         from hbt_dist.orchestration.settings import WorkerSettings
 
         location = str(Path(model).absolute()) if Path(model).is_dir() else model
         with (
             connect(WorkerSettings(num_workers=actors, address=address)) as cluster,
-            evaluation_actors(ActorSettings(num_actors=actors), cluster) as pool,
+            EvaluationActors(cluster, actors) as pool,
         ):
             evaluation = evaluate_with_actors(
                 pool,

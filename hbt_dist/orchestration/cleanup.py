@@ -1,9 +1,9 @@
-"""Sees to it that nothing of a private Ray cluster outlives the process that made it.
+"""Remove what remains of a private Ray cluster when the process that started it ends.
 
-A small process beside the driver. It waits for the end of its standard input, which comes however the driver
-ends (kill -9 included), gives Ray a moment to end by itself, then kills what still has files of the cluster
-open: Ray's agents need minutes to notice that everything around them is gone. If the driver said goodbye,
-the cluster's folder in the temporary directory (logs) is removed as well.
+A small process runs next to the driver. It waits for the end of its standard input, which comes however the
+driver ends (also by kill -9), gives Ray a moment, then kills the processes that still have files of the
+cluster open: Ray's agents need minutes to notice the end. If the driver ended well, it also removes the
+cluster's folder of logs in the temporary directory.
 
     python -m hbt_dist.orchestration.cleanup FOLDER DRIVER_PROCESS_ID
 """
@@ -19,15 +19,15 @@ import sys
 import time
 from pathlib import Path
 
-_GOODBYE = b"goodbye"
-_PATIENCE_SECONDS = 5.0
+_REMOVE = b"remove"
+_GRACE_SECONDS = 5.0
 
 
-class Janitor:
-    """The driver's side.
+class Cleanup:
+    """Start the cleaning process from the driver.
 
     Args:
-        folder: temporary folder of the cluster; every process of it keeps a log file open there.
+        folder: temporary folder of the cluster; each of its processes keeps a log file open in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,25 +39,24 @@ class Janitor:
             start_new_session=True,
         )
 
-    def end(self, *, goodbye: bool) -> None:
-        """The cluster was shut down; with `goodbye` nobody will want its logs. Waits until all is gone."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(_GOODBYE if goodbye else b"")
-            self._process.stdin.close()
+    def finish(self, *, remove: bool) -> None:
+        """Wait until all processes of the cluster are gone; `remove` also removes its logs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=4 * _PATIENCE_SECONDS)
+            self._process.communicate(_REMOVE if remove else b"", timeout=4 * _GRACE_SECONDS)
 
 
-def processes_of(folder: str, *others: int) -> list[int]:
-    """Processes with a file below `folder` open, without this one and `others`. On Linux; elsewhere none."""
+def processes_of(folder: str, *excluded: int) -> list[int]:
+    """Return the processes with an open file below `folder`, without this process and `excluded`.
+
+    Works on Linux; elsewhere the list is empty.
+    """
     proc = Path("/proc")
     pids = [int(path.name) for path in proc.iterdir() if path.name.isdigit()] if proc.is_dir() else []
-    return [pid for pid in pids if pid not in (os.getpid(), *others) and _holds(pid, folder)]
+    return [pid for pid in pids if pid not in (os.getpid(), *excluded) and _has_open(pid, folder)]
 
 
-def _holds(pid: int, folder: str) -> bool:
-    with contextlib.suppress(OSError):  # it ended, or is somebody else's
+def _has_open(pid: int, folder: str) -> bool:
+    with contextlib.suppress(OSError):  # the process has ended, or belongs to a different user
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 if os.readlink(link).startswith(folder + "/"):
@@ -66,8 +65,8 @@ def _holds(pid: int, folder: str) -> bool:
 
 
 def clean(folder: str, driver: int, *, remove: bool) -> None:
-    """Wait for the processes of a cluster to end, kill those that do not, remove its folder if asked to."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    """Wait for the processes of a cluster, kill those that do not end, and remove its folder on request."""
+    deadline = time.monotonic() + _GRACE_SECONDS
     while (left := processes_of(folder, driver)) and time.monotonic() < deadline:
         time.sleep(0.2)
     for pid in left:
@@ -77,10 +76,5 @@ def clean(folder: str, driver: int, *, remove: bool) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main() -> None:
-    """Entry point: wait for the end of the standard input, then clean."""
-    clean(sys.argv[1], int(sys.argv[2]), remove=sys.stdin.buffer.read() == _GOODBYE)
-
-
 if __name__ == "__main__":
-    main()
+    clean(sys.argv[1], int(sys.argv[2]), remove=sys.stdin.buffer.read() == _REMOVE)

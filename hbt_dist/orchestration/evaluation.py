@@ -1,31 +1,29 @@
-"""Evaluate with Ray actors: each encodes a share of the texts, then each ranks against a share of the pool.
+"""Evaluate with Ray actors: each encodes a share of the texts, then ranks against a share of the pool.
 
-    encode   files of the embedding cache are handed out one by one; an actor writes its file in one step
-    rank     every actor holds one shard: which scores are its own, then how many of its candidates rank above
+    encode   actors fill the files of the embedding cache, one file at a time, each written atomically
+    rank     every actor holds one shard: the scores of its relevant candidates, then how many rank above
 
-Both kinds of work are pure functions of their arguments. Ray restarts an actor that dies and repeats the call
-that it was in; files that were finished stay. The digits are those of an evaluation in one process.
+Both are pure functions of their arguments. Ray restarts an actor that dies and repeats its call; finished
+files stay. The result equals that of one process in every digit.
 
-The cache folder must be on a file system that all nodes see. Questions travel once through the object store
-and are shared by the actors of a node; candidates are read from the cache by the actor that owns them.
+All nodes must see the cache folder. Questions travel once through the object store, and the actors of a node
+share them; each actor reads its candidates from the cache.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
-from tqdm.auto import tqdm
 
-from hbt_dist.common.console import say
+from hbt_dist.common.console import Progress, say
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.settings import Settings
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, texts_of
@@ -43,32 +41,43 @@ from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.shard import Counts, Shard, arrange_questions
-from hbt_dist.models.encoder import load_encoder
-from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, without_gpus
+from hbt_dist.models.encoder import LoadedEncoder, load_encoder
+from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, hidden_gpus
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+Result = TypeVar("Result")
 
 
-class ActorSettings(Settings):
-    """The actors of an evaluation on a Ray cluster."""
+@dataclass(frozen=True)
+class _Task:
+    """The part of a ranking that one actor computes; the actor fetches the object references."""
 
-    num_actors: int = Field(default=2, ge=1, description="actors; usually one per GPU")
-    cpus_per_actor: float = Field(default=1.0, gt=0, description="CPUs that Ray reserves for an actor")
-    gpus_per_actor: float | Literal["auto"] = Field(
-        default="auto",
-        description="GPUs of an actor, fractions allowed; auto: one if the cluster has any",
-    )
-    max_restarts: int = Field(default=3, ge=0, description="how often a dead actor is started again")
-    start_timeout_seconds: float = Field(
-        default=600,
-        gt=0,
-        description="actors that the cluster has not started after so long are done without",
-    )
+    key: str
+    blocks: range
+    plan: ObjectRef[ScoringPlan]
+    questions: ObjectRef[Any]
+    candidates: ObjectRef[Rows] | EmbeddingFiles
+    candidate_ids: ObjectRef[Sequence[str]]
+    top_k: int
+    searched: int
+    num_threads: int
+    device: str
+
+    def fetch_candidates(self) -> Rows:
+        import ray
+
+        files = isinstance(self.candidates, EmbeddingFiles)
+        rows: Rows = self.candidates if files else ray.get(self.candidates)  # type: ignore[assignment]
+        return rows
 
 
-class _Worker:
-    """What an actor runs: an encoder, a shard, or one after the other."""
+class _Actor:
+    """Encode, score and search in one process."""
 
     def __init__(self) -> None:
-        self._loaded: dict[str, Any] = {}
+        self._encoders: dict[str, LoadedEncoder] = {}
         self._shards: dict[str, Shard] = {}
 
     def encode(
@@ -77,129 +86,144 @@ class _Worker:
         files: EmbeddingFiles,
         number: int,
         texts: list[str],
-        how: tuple[Any, ...],
+        role: Role,
+        settings: EvaluationSettings,
     ) -> int:
-        """Make one file of the cache; returns its number."""
-        role, settings = how
+        """Write one file of the cache and return its number."""
         if files.file(number).is_file():
             return number
         key = repr(sorted(model.items(), key=str))
-        if key not in self._loaded:
-            self._loaded = {key: load_encoder(**model)}
+        if key not in self._encoders:
+            self._encoders = {key: load_encoder(**model)}
         first = files.rows_of_file(number).start
-        files.write_file(number, encode_rows(self._loaded[key], texts, role, settings, first_row=first))
+        rows = encode_rows(self._encoders[key], texts, role, settings, first_row=first)
+        files.write_file(number, rows)
         return number
 
-    def relevant_scores(self, task: dict[str, Any], blocks: range) -> tuple[Any, Any]:
+    def relevant_scores(self, task: _Task, blocks: range) -> tuple[Any, Any]:
         return self._shard(task).relevant_scores(blocks)
 
-    def count(self, task: dict[str, Any], blocks: range, scores: NDArray[np.float32]) -> Counts:
+    def count(self, task: _Task, blocks: range, scores: NDArray[np.float32]) -> Counts:
         return self._shard(task).count(blocks, scores)
 
-    def search(self, task: dict[str, Any], questions: Rows) -> NDArray[np.uint64]:
-        """The part's ranked lists through faiss."""
+    def search(self, task: _Task, questions: Rows) -> NDArray[np.uint64]:
+        """Return the part's ranked lists through faiss."""
         import ray
 
-        candidates = task["candidates"]
         return part_keys(
-            ray.get(task["plan"]),
-            task["blocks"],
+            ray.get(task.plan),
+            task.blocks,
             questions,
-            ray.get(candidates) if isinstance(candidates, ray.ObjectRef) else candidates,
-            task["searched"],
-            device=torch_device(task["device"]),
-            num_threads=task["num_threads"],
+            task.fetch_candidates(),
+            task.searched,
+            device=torch_device(task.device),
+            num_threads=task.num_threads,
         )
 
-    def _shard(self, task: dict[str, Any]) -> Shard:
-        """The shard of a task, rebuilt after a restart."""
+    def _shard(self, task: _Task) -> Shard:
+        """Return the shard of a task; a restarted actor builds it again."""
         import ray
 
-        if task["key"] not in self._shards:
-            plan, questions = ray.get([task["plan"], task["questions"]])
-            candidates = task["candidates"]
-            self._shards = {
-                task["key"]: Shard(
-                    plan,
-                    task["blocks"],
-                    questions,
-                    ray.get(candidates) if isinstance(candidates, ray.ObjectRef) else candidates,
-                    candidate_ids=ray.get(task["ids"]),
-                    top_k=task["top_k"],
-                    num_threads=task["num_threads"],
-                    device=torch_device(task["device"]),
-                )
-            }
-        return self._shards[task["key"]]
+        if task.key not in self._shards:
+            shard = Shard(
+                ray.get(task.plan),
+                task.blocks,
+                ray.get(task.questions),
+                task.fetch_candidates(),
+                candidate_ids=ray.get(task.candidate_ids),
+                top_k=task.top_k,
+                num_threads=task.num_threads,
+                device=torch_device(task.device),
+            )
+            self._shards = {task.key: shard}
+        return self._shards[task.key]
 
     def process_id(self) -> int:
-        import os
-
         return os.getpid()
 
 
 class _RemoteShard:
-    """A shard held by an actor, as `rank_relevant` sees it."""
+    """Give `rank_relevant` the shard of an actor."""
 
-    def __init__(self, actor: Any, task: dict[str, Any]) -> None:
+    def __init__(self, actor: Any, task: _Task) -> None:
         self._actor, self._task = actor, task
 
     def relevant_scores(self, blocks: range) -> tuple[Any, Any]:
-        result: tuple[Any, Any] = _get(self._actor.relevant_scores.remote(self._task, blocks))
-        return result
-
-    def search(self, questions: Any) -> NDArray[np.uint64]:
-        result: NDArray[np.uint64] = _get(self._actor.search.remote(self._task, questions))
-        return result
+        return _get(self._actor.relevant_scores.remote(self._task, blocks))
 
     def count(self, blocks: range, scores: NDArray[np.float32]) -> Counts:
-        result: Counts = _get(self._actor.count.remote(self._task, blocks, scores))
-        return result
+        return _get(self._actor.count.remote(self._task, blocks, scores))
+
+    def search(self, questions: Any) -> NDArray[np.uint64]:
+        return _get(self._actor.search.remote(self._task, questions))
 
 
 class EvaluationActors:
-    """Actors on a connected Ray cluster; use as `with evaluation_actors(settings, cluster) as actors`.
+    """Start actors on a connected Ray cluster; they end with the `with` block.
 
-    Work goes to actors that have started only: others may hold what the rest of them waits for.
+    Only actors that have started receive work: the resources of the rest may be in use.
+
+    Args:
+        cluster: from `hbt_dist.orchestration.cluster.connect`.
+        num_actors: usually one per GPU.
+        cpus: CPUs that Ray reserves for an actor.
+        gpus: GPUs of an actor, fractions allowed; default: one if the cluster has any.
+        max_restarts: number of restarts of a dead actor.
+        start_timeout_seconds: actors that start later receive no work.
 
     Raises:
         UserError: the cluster cannot hold them.
     """
 
-    def __init__(self, settings: ActorSettings, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        num_actors: int = 2,
+        *,
+        cpus: float = 1.0,
+        gpus: float | None = None,
+        max_restarts: int = 3,
+        start_timeout_seconds: float = 600.0,
+    ) -> None:
         import ray
 
-        share = actor_resources(settings, cluster)
-        check_shares(
-            cluster, settings.num_actors, share, "actors", lambda _: "ask for fewer actors, or add nodes"
-        )
-        gpus = share.get("GPU", 0.0)
-        hidden: dict[str, Any] = {} if gpus else {"runtime_env": without_gpus()}
+        gpus = float(has_gpus(cluster)) if gpus is None else gpus
+        share = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+        check_shares(cluster, num_actors, share, "actors", lambda _: "request fewer actors, or add nodes")
         remote: Any = ray.remote(
-            num_cpus=settings.cpus_per_actor,
+            num_cpus=cpus,
             num_gpus=gpus,
-            max_restarts=settings.max_restarts,
-            max_task_retries=settings.max_restarts,
-            **hidden,
-        )(_Worker)
-        self.settings, self._cluster = settings, cluster
-        self.handles: list[Any] = [remote.remote() for _ in range(settings.num_actors)]
-        self._up: list[Any] = []
+            max_restarts=max_restarts,
+            max_task_retries=max_restarts,
+            runtime_env=hidden_gpus(gpus) or None,
+        )(_Actor)
+        self._address, self._cpus, self._timeout = cluster.address, cpus, start_timeout_seconds
+        self.handles: list[Any] = [remote.remote() for _ in range(num_actors)]
+        self._started: list[Any] = []
         self._starting = {handle.process_id.remote(): handle for handle in self.handles}
-        self._deadline = time.monotonic() + settings.start_timeout_seconds
+        self._deadline = time.monotonic() + start_timeout_seconds
 
-    def _has_started(self, ping: Any) -> Any:
-        """Note that an actor has answered; gives it."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        for handle in self.handles:
+            ray.kill(handle)
+
+    def _note_start(self, ping: Any) -> Any:
+        """Record that an actor has answered and return its handle."""
         handle = self._starting.pop(ping)
         _get(ping)
-        self._up.append(handle)
+        self._started.append(handle)
         return handle
 
-    def _started(self) -> list[Any]:
-        """The actors, once all have started or time is up.
+    def _wait_for_starts(self) -> list[Any]:
+        """Return the started actors, once all have started or the time is up.
 
         Raises:
-            UserError: not one has started.
+            UserError: no actor has started.
         """
         import ray
 
@@ -207,27 +231,19 @@ class EvaluationActors:
             left = max(0.0, self._deadline - time.monotonic())
             ready, _ = ray.wait(list(self._starting), num_returns=len(self._starting), timeout=left)
             for ping in ready:
-                self._has_started(ping)
-        if not self._up:
-            raise self._none_started()
+                self._note_start(ping)
+        if not self._started:
+            raise self._no_start()
         if self._starting:
-            say(f"{len(self._up)} of {self.settings.num_actors} actors have started: going on with these")
-        return list(self._up)
+            say(f"{len(self._started)} of {len(self.handles)} actors have started; continuing with these")
+        return list(self._started)
 
-    def _none_started(self) -> UserError:
+    def _no_start(self) -> UserError:
         return UserError(
             "actors",
-            f"the cluster at {self._cluster.address} has started none within "
-            f"{self.settings.start_timeout_seconds:g} s",
-            "'ray status' there tells who holds its CPUs and GPUs: wait for that, or add nodes",
+            f"the cluster at {self._address} has started none within {self._timeout:g} s",
+            "run 'ray status' on it to see who uses its CPUs and GPUs: wait for them, or add nodes",
         )
-
-    def close(self) -> None:
-        """End the actors."""
-        import ray
-
-        for handle in self.handles:
-            ray.kill(handle)
 
     def encode(
         self,
@@ -238,7 +254,7 @@ class EvaluationActors:
         *,
         progress: bool = True,
     ) -> EmbeddingFiles:
-        """Fill the cache for `texts`, file by file, each by the next actor that is free.
+        """Fill the cache for `texts`, file by file, each by the next free actor.
 
         Args:
             model: arguments of `load_encoder`, the same for every actor.
@@ -252,30 +268,28 @@ class EvaluationActors:
             raise UserError(
                 "evaluation.cache_dir",
                 "is not set",
-                "actors hand embeddings over through a folder: name one that all nodes see",
+                "set it to a folder that all nodes see: actors exchange embeddings through it",
             )
         files = embedding_files(load_encoder(**model), texts, role, settings)
         waiting = files.missing()
         done = len(texts) - sum(len(files.rows_of_file(number)) for number in waiting)
-        idle = list(self._up)
+        idle = list(self._started)
         running: dict[Any, Any] = {}
-        with tqdm(
-            total=len(texts), initial=done, desc=f"encode {role}s", unit=" rows", disable=not progress
-        ) as bar:
+        with Progress(len(texts), f"encode {role}s", initial=done, disable=not progress) as bar:
             while waiting or running:
                 while idle and waiting:
                     number, handle = waiting.pop(0), idle.pop(0)
-                    here = texts_of(texts, files.rows_of_file(number))
-                    running[handle.encode.remote(model, files, number, here, (role, settings))] = handle
+                    batch = texts_of(texts, files.rows_of_file(number))
+                    running[handle.encode.remote(model, files, number, batch, role, settings)] = handle
                 left = None if running or idle else max(0.0, self._deadline - time.monotonic())
                 ready, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=left)
                 if not ready:
-                    raise self._none_started()
+                    raise self._no_start()
                 if ready[0] in running:
                     bar.update(len(files.rows_of_file(_get(ready[0]))))
                     idle.append(running.pop(ready[0]))
                 else:
-                    idle.append(self._has_started(ready[0]))
+                    idle.append(self._note_start(ready[0]))
         return files
 
     def rank(
@@ -286,67 +300,48 @@ class EvaluationActors:
         candidates: Rows,
         settings: EvaluationSettings,
     ) -> tuple[RelevantRanks, TopLists | None]:
-        """Ranks with one shard per actor that has started; their number changes no digit."""
+        """Return ranks, with one shard per started actor; the number of shards changes no digit."""
         import ray
 
-        handles = self._started()
-        in_store = {
-            "plan": ray.put(plan),
-            "questions": ray.put(arrange_questions(plan, questions, question_names(benchmark))),
-            "candidates": candidates if isinstance(candidates, EmbeddingFiles) else ray.put(candidates),
-            "ids": ray.put(benchmark.candidate_ids),
-        }
-        shards = []
+        handles = self._wait_for_starts()
+        plan_ref = ray.put(plan)
+        questions_ref = ray.put(arrange_questions(plan, questions, question_names(benchmark)))
+        candidates_ref = candidates if isinstance(candidates, EmbeddingFiles) else ray.put(candidates)
+        ids_ref = ray.put(benchmark.candidate_ids)
         top_k = min(settings.top_k, plan.num_candidates)
         searched = top_k if settings.ranked_lists == "faiss" else 0
-        for number, blocks in enumerate(plan.shard_blocks(len(handles))):
-            task = {
-                **in_store,
-                "key": f"{benchmark.fingerprint}-{number}-{id(in_store)}",
-                "blocks": blocks,
-                "top_k": top_k - searched,
-                "searched": searched,
-                "num_threads": settings.num_threads or max(1, int(self.settings.cpus_per_actor)),
-                "device": settings.device,
-            }
-            shards.append(_RemoteShard(handles[number], task))
+        shards = [
+            _RemoteShard(
+                handle,
+                _Task(
+                    key=f"{benchmark.fingerprint}-{number}-{plan_ref.hex()}",
+                    blocks=blocks,
+                    plan=plan_ref,
+                    questions=questions_ref,
+                    candidates=candidates_ref,
+                    candidate_ids=ids_ref,
+                    top_k=top_k - searched,
+                    searched=searched,
+                    num_threads=settings.num_threads or max(1, int(self._cpus)),
+                    device=settings.device,
+                ),
+            )
+            for number, (handle, blocks) in enumerate(
+                zip(handles, plan.shard_blocks(len(handles)), strict=False)
+            )
+        ]
         with ThreadPoolExecutor(len(shards)) as pool:
             ranks, top = rank_relevant(
                 plan, shards, map_shards=lambda call, parts: list(pool.map(call, parts))
             )
             if searched:
-                asked = questions if isinstance(questions, EmbeddingFiles) else ray.put(questions)
-                top = merge_parts(plan, list(pool.map(lambda shard: shard.search(asked), shards)))
+                rows = questions if isinstance(questions, EmbeddingFiles) else ray.put(questions)
+                top = merge_parts(plan, list(pool.map(lambda shard: shard.search(rows), shards)))
         return ranks, top
 
 
-def actor_resources(settings: ActorSettings, cluster: Cluster) -> dict[str, float]:
-    """What Ray reserves for one actor."""
-    gpus = settings.gpus_per_actor
-    if gpus == "auto":
-        gpus = float(has_gpus(cluster))
-    return {"CPU": settings.cpus_per_actor, **({"GPU": gpus} if gpus else {})}
-
-
-@contextmanager
-def evaluation_actors(settings: ActorSettings, cluster: Cluster) -> Iterator[EvaluationActors]:
-    """Actors that end with the block.
-
-    Args:
-        cluster: from `hbt_dist.orchestration.cluster.connect`.
-
-    Raises:
-        UserError: the cluster cannot hold them.
-    """
-    actors = EvaluationActors(settings, cluster)
-    try:
-        yield actors
-    finally:
-        actors.close()
-
-
-def _get(reference: Any) -> Any:
-    """The result of a call; an error that the user can mend comes out as itself."""
+def _get(reference: ObjectRef[Result]) -> Result:
+    """Return the result of a call; a `UserError` of the actor is raised as it is."""
     import ray
 
     try:
@@ -368,19 +363,17 @@ def evaluate_with_actors(
     progress: bool = True,
     transform: EmbeddingTransform | None = None,
 ) -> Evaluation:
-    """Encode and rank a benchmark on a cluster; the counterpart of encoding and `evaluate` in one process.
+    """Encode and rank a benchmark on a cluster, as encoding and `evaluate` do in one process.
 
     Args:
-        actors: from `evaluation_actors`, inside `hbt_dist.orchestration.cluster.connect`.
+        actors: inside `hbt_dist.orchestration.cluster.connect`.
         model: arguments of `load_encoder`; paths must be valid on every node.
-        benchmark: what to evaluate on.
+        benchmark: the benchmark to evaluate on.
         settings: `cache_dir` must be set; `num_shards` is the number of actors here.
         transform: see `evaluate`.
     """
-    questions: Rows
-    candidates: Rows
-    questions = actors.encode(model, benchmark.question_texts, "question", settings, progress=progress)
-    candidates = actors.encode(model, benchmark.candidate_texts, "passage", settings, progress=progress)
+    questions: Rows = actors.encode(model, benchmark.question_texts, "question", settings, progress=progress)
+    candidates: Rows = actors.encode(model, benchmark.candidate_texts, "passage", settings, progress=progress)
 
     def rank(plan: ScoringPlan, questions: Rows, candidates: Rows) -> Ranked:
         return actors.rank(benchmark, plan, questions, candidates, settings)

@@ -1,8 +1,8 @@
-"""What a worker checks of its node before it trains: that it sees the driver's folder and has its packages.
+"""Check in a worker that its node sees the driver's folder and has the driver's packages.
 
-`hbt_dist.orchestration.nodes` asks the nodes that are alive when a run starts. An autoscaler adds nodes
-later, and Ray starts workers there without asking anybody. So the driver leaves a mark in the output folder
-for as long as the training lasts, and every worker looks for it: a stat and a few package look-ups.
+`hbt_dist.orchestration.nodes` checks the nodes that exist when a run starts. An autoscaler adds nodes later,
+and Ray starts workers on them without a check. So the driver keeps a marker file in the output folder during
+the training, and every worker looks for it: a stat and a few package look-ups.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.orchestration.nodes import differing_versions, package_versions
+from hbt_dist.orchestration.nodes import SAME_PACKAGES, SHARED_STORAGE, differing_versions, package_versions
 from hbt_dist.training.checkpoints.store import appears
 
 
 @contextmanager
-def marked(file: Path) -> Iterator[dict[str, Any]]:
-    """Leave a mark while the block runs.
+def driver_marker(file: Path) -> Iterator[dict[str, Any]]:
+    """Keep a marker file while the block runs.
 
     Args:
-        file: a name that no earlier start has used, below the output folder.
+        file: a name below the output folder that no earlier start has used.
 
     Yields:
-        what `check_arrival` needs on the other side (plain data).
+        the facts that `check_node` needs in a worker (plain data).
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"mark": str(file), "host": socket.gethostname(), "versions": package_versions()}
+    facts = {"marker": str(file), "host": socket.gethostname(), "versions": package_versions()}
     file.write_text(json.dumps(facts), "utf-8")
     try:
         yield facts
@@ -38,28 +38,24 @@ def marked(file: Path) -> Iterator[dict[str, Any]]:
         file.unlink(missing_ok=True)
 
 
-def check_arrival(output_dir: str, driver: dict[str, Any], seconds: float = 10) -> None:
-    """Refuse to train on a node that is not like the driver's.
+def check_node(output_dir: str, driver: dict[str, Any], seconds: float = 10) -> None:
+    """Reject training on a node that differs from the driver's.
 
     Args:
-        driver: from `marked`.
-        seconds: how long a network file system may take to show a new file.
+        driver: from `driver_marker`.
+        seconds: delay with which a network file system may show a new file.
 
     Raises:
-        UserError: the output folder here is another one, or the packages are others.
+        UserError: the node's output folder is a different one, or its packages differ.
     """
-    here = socket.gethostname()
-    odd = differing_versions(package_versions(), driver["versions"])
-    if odd:
-        raise UserError(
-            f"Ray node {here}",
-            f"has other packages than the driver on {driver['host']}: {'; '.join(odd)}",
-            "install the same versions on every node (setup_commands of the cluster file, or one image)",
-        )
-    if not appears(Path(driver["mark"]), seconds):
+    host = socket.gethostname()
+    if differences := differing_versions(package_versions(), driver["versions"]):
+        problem = f"has other packages than the driver on {driver['host']}: {'; '.join(differences)}"
+        raise UserError(f"Ray node {host}", problem, SAME_PACKAGES)
+    if not appears(Path(driver["marker"]), seconds):
         raise UserError(
             f"output_dir {output_dir}",
-            f"is another folder on {here} than on {driver['host']}, where the run was started",
-            "all workers write their part of each checkpoint there: name a folder on shared storage\n"
-            "(NFS, Lustre, FSx, Filestore, a read-write-many volume) that is mounted on every node",
+            f"is another folder on {host} than on {driver['host']}, where the run was started",
+            "all workers write their part of each checkpoint to it: name a folder on shared storage\n"
+            f"{SHARED_STORAGE} that is mounted on every node",
         )

@@ -1,8 +1,7 @@
-"""Training on Ray: N workers of Ray Train run the training loop; this process watches.
+"""Train on Ray: the workers of Ray Train run the training loop, and this process watches.
 
-Workers restart from the last complete checkpoint when one of them dies. What the user gave wrong is found
-in this process before any worker starts, as far as it can be; what only a worker can find ends the run
-without restarts.
+When a worker dies, Ray restarts the workers from the last complete checkpoint. This process finds most of the
+user's mistakes before a worker starts; a mistake that only a worker can find ends the run without restarts.
 """
 
 from __future__ import annotations
@@ -12,83 +11,83 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hbt_dist.batching.plan import check_divisible
-from hbt_dist.common.console import quiet_libraries, say
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.console import say
+from hbt_dist.common.errors import UserError, first_line, last_line
 from hbt_dist.common.signals import FirstInterrupt
 from hbt_dist.orchestration.cluster import (
     Cluster,
     check_resources,
     connect,
-    without_gpus,
+    hidden_gpus,
     worker_resources,
 )
-from hbt_dist.orchestration.node_check import check_arrival, marked
+from hbt_dist.orchestration.node_check import driver_marker
 from hbt_dist.orchestration.nodes import check_nodes
+from hbt_dist.orchestration.ray_runtime import read_refusal, refusal_file, train_worker
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.background import beside_training, teller
 from hbt_dist.training.checkpoints.measure import Measure, measure_checkpoint
 from hbt_dist.training.metrics_log import StepProgress
 from hbt_dist.training.preparation import prepare
 from hbt_dist.training.run_folder import RunFolder
-from hbt_dist.training.runtime import RayRuntime
-from hbt_dist.training.train import train_loop
+
+Result = TypeVar("Result")
 
 
-class NoRoomError(UserError):
+class WorkersNotStartedError(UserError):
     """The cluster has not started the workers in time."""
 
 
 def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = None) -> bool:
-    """Train with Ray workers as `run.workers` says.
+    """Train with the Ray workers of `run.workers`; return whether the training reached its last step.
 
-    SIGTERM to this process, or Ctrl-C, has the workers write a checkpoint and end.
+    After SIGTERM or Ctrl-C in this process the workers write a checkpoint and end.
 
     Args:
-        stop_file: once it exists, the workers write a checkpoint and end (searches stop trials so).
-
-    Returns:
-        whether the last step was reached.
+        stop_file: once it exists, the workers write a checkpoint and end (a search stops its trials so).
 
     Raises:
-        NoRoomError: the workers have not started within `workers.start_timeout_seconds`, three times.
-        UserError: the run or the cluster cannot be used, or training kept failing.
+        WorkersNotStartedError: the workers have not started within `workers.start_timeout_seconds`, three
+            times.
+        UserError: the run or the cluster cannot be used, or training failed more often than `max_failures`.
     """
     for number in range(run.workers.fewest, run.workers.num_workers + 1):
         check_divisible(run.batches.global_batch_size, number)
     folder = RunFolder(run.output_dir)
     folder.check(run.plain())
-    folder.acquire()  # is another run writing there? said here, at once; workers take the folder themselves
+    folder.acquire()  # fails at once if another run writes to the folder; the workers acquire it themselves
     folder.release()
-    prepare(run)  # here, so that a mistake in the data is one error before any worker starts
+    prepare(run)  # in the driver, so that a mistake in the data is one error before any worker starts
     stop_file = stop_file or folder.root / "ray" / "stop"
     stop_file.parent.mkdir(parents=True, exist_ok=True)
     stop_file.unlink(missing_ok=True)
     with connect(run.workers) as cluster:
         use_gpu = check_resources(cluster, run.workers)
-        _check_room_for_measuring(run, cluster, use_gpu)
+        _check_gpus_for_checkpoints(run, cluster, use_gpu)
         check_nodes(run)
-        # On a private cluster the progress below shows the log.
+        # With a private cluster, the progress shows the lines of the log.
         tell = teller(folder, None if quiet or cluster.private else say)
         with (
-            _Follower(folder, run, quiet=quiet or not cluster.private),
+            _shown_progress(folder, run, quiet=quiet or not cluster.private),
             beside_training(run, folder, _measure_on_ray(run), tell),
-            _signals_make(stop_file),
+            _signals_create(stop_file),
         ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)
     return _has_finished(run, folder, stop_file)
 
 
 def _has_finished(run: RunFile, folder: RunFolder, stop_file: Path, seconds: float = 10) -> bool:
-    """Whether the last step was reached; that nobody asked to stop before.
+    """Return whether the last step was reached; False if a stop was requested before.
 
     Raises:
-        UserError: the workers have ended well, and what they wrote is not here.
+        UserError: the workers ended without an error, and their checkpoint is missing.
     """
     deadline = time.monotonic() + seconds
     while (step := max(folder.checkpoint_steps(), default=0)) < run.training.steps:
@@ -97,7 +96,7 @@ def _has_finished(run: RunFile, folder: RunFolder, stop_file: Path, seconds: flo
         if time.monotonic() > deadline:
             raise UserError(
                 f"output_dir {run.output_dir}",
-                f"the workers have ended without an error, and the newest checkpoint here is of step {step} "
+                f"the workers ended without an error, but the newest checkpoint here is of step {step} "
                 f"of {run.training.steps}",
                 "name a folder on storage that all nodes share",
             )
@@ -106,53 +105,55 @@ def _has_finished(run: RunFile, folder: RunFolder, stop_file: Path, seconds: flo
 
 
 @contextmanager
-def _signals_make(stop_file: Path) -> Iterator[None]:
+def _signals_create(stop_file: Path) -> Iterator[None]:
+    """Create the stop file on SIGTERM and on the first Ctrl-C while the block runs."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears signals
+        yield  # only the main thread receives signals
         return
 
-    def ask() -> bool:
+    def request_stop() -> bool:
         stop_file.touch()
         return True
 
     before = signal.signal(signal.SIGTERM, lambda *_: stop_file.touch())
     try:
-        with FirstInterrupt(ask):
+        with FirstInterrupt(request_stop):
             yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check_room_for_measuring(run: RunFile, cluster: Cluster, use_gpu: bool) -> None:
-    """Whether the GPUs that measure checkpoints exist besides the workers'."""
-    asked = run.evaluation.checkpoint_gpus if run.evaluation.checkpoint_benchmarks else 0.0
+def _check_gpus_for_checkpoints(run: RunFile, cluster: Cluster, use_gpu: bool) -> None:
+    """Check that the cluster has the GPUs that measure checkpoints in addition to the workers'."""
+    requested = run.evaluation.checkpoint_gpus if run.evaluation.checkpoint_benchmarks else 0.0
     workers = run.workers.num_workers if use_gpu else 0
-    has = max(cluster.num_gpus, float((cluster.growth or {}).get("GPU", 0.0)))
-    if asked and asked + workers > has:
+    if requested and requested + workers > cluster.largest["GPU"]:
         raise UserError(
             "evaluation.checkpoint_gpus",
-            f"{asked:g} GPUs are asked besides those of {workers} workers, the cluster has {has:g}",
+            f"{requested:g} GPUs are requested in addition to those of {workers} workers, the cluster has "
+            f"{cluster.largest['GPU']:g}",
             "set it to 0 to measure on a CPU, or lower workers.num_workers",
         )
 
 
 def _measure_on_ray(run: RunFile) -> Measure:
-    """Measure in a task on any node that sees the run's folder."""
+    """Return a function that measures a checkpoint in a task on any node that sees the run's folder."""
 
     def measure(held: Path, step: int) -> list[dict[str, Any]]:
         import ray
 
         gpus = run.evaluation.checkpoint_gpus
-        hidden: dict[str, Any] = {} if gpus else {"runtime_env": without_gpus()}
-        # No CPU is reserved: on a cluster that is full a finished run would wait for one.
-        task = ray.remote(measure_checkpoint).options(num_cpus=0, num_gpus=gpus, max_retries=2, **hidden)
+        # Reserves no CPU: on a full cluster a finished run would wait for one.
+        task = ray.remote(measure_checkpoint).options(
+            num_cpus=0, num_gpus=gpus, max_retries=2, runtime_env=hidden_gpus(gpus) or None
+        )
         try:
             lines: list[dict[str, Any]] = ray.get(task.remote(run, held, step))
             return lines
         except ray.exceptions.RayTaskError as error:
             raise UserError("evaluation", str(error.cause).strip()) from error
         except ray.exceptions.RayError as error:
-            raise UserError("evaluation", str(error).strip().splitlines()[0]) from error
+            raise UserError("evaluation", first_line(error)) from error
 
     return measure
 
@@ -169,22 +170,22 @@ def _fit(
     if workers.min_workers is not None:
         number = (workers.min_workers, workers.num_workers)
     start = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    told: dict[str, Any] = {
-        "run": run.plain(),
-        "start": start,
-        "quiet": quiet or cluster.private,
-        "stop_file": str(stop_file),
-    }
-    settings: Any = RunConfig(
-        name=f"{run.name}-{start}",  # new each time: the run's own checkpoints carry the state
+    run_config: Any = RunConfig(
+        name=f"{run.name}-{start}",  # new each time: the checkpoints of the run folder carry the state
         storage_path=str(folder.root / "ray"),
         failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=2),
-        worker_runtime_env={} if use_gpu else without_gpus(),
+        worker_runtime_env=hidden_gpus(use_gpu),
     )
-    with marked(folder.root / "ray" / f"driver-{start}.json") as driver:
+    with driver_marker(folder.root / "ray" / f"driver-{start}.json") as driver:
         trainer = TorchTrainer(
-            _worker,
-            train_loop_config={**told, "driver": driver},
+            train_worker,
+            train_loop_config={
+                "run": run.plain(),
+                "start": start,
+                "driver": driver,
+                "stop_file": str(stop_file),
+                "quiet": quiet or cluster.private,
+            },
             torch_config=TorchConfig(
                 backend="nccl" if use_gpu else "gloo", timeout_s=round(run.training.hang_timeout_seconds)
             ),
@@ -194,130 +195,100 @@ def _fit(
                 resources_per_worker=worker_resources(workers, use_gpu),
                 placement_strategy=workers.placement,
             ),
-            run_config=settings,
+            run_config=run_config,
         )
         try:
-            _beside_the_main_thread(trainer.fit)
+            # In another thread Ray does not replace our handler of Ctrl-C, which lets the workers save.
+            run_in_thread(trainer.fit, "fit").result()
         except ray.train.TrainingFailedError as error:
             raise _explain(error, folder, start) from error
 
 
-def _beside_the_main_thread(work: Callable[[], object]) -> None:
-    """Do it in another thread, where Ray does not put its own handler of Ctrl-C in the place of ours.
-
-    Ray's would end the workers before they have saved. The main thread waits, and hears signals meanwhile.
-    """
-    problems: list[BaseException] = []
-    ended = threading.Event()
+def run_in_thread(work: Callable[[], Result], name: str) -> Future[Result]:
+    """Run `work` in a daemon thread, which does not keep the process alive."""
+    future: Future[Result] = Future()
 
     def run() -> None:
         try:
-            work()
-        except BaseException as error:  # raised again in the thread that waits
-            problems.append(error)
-        finally:
-            ended.set()
+            future.set_result(work())
+        except BaseException as error:  # the waiting thread raises it
+            future.set_exception(error)
 
-    threading.Thread(target=run, name="fit", daemon=True).start()
-    ended.wait()
-    if problems:
-        raise problems[0]
-
-
-def _worker(config: dict[str, Any]) -> None:
-    """What each Ray worker runs."""
-    quiet_libraries()
-    run = RunFile.model_validate(config["run"])
-    verdict = _verdict_file(RunFolder(run.output_dir), config["start"])
-    if verdict.is_file():  # a restart cannot help: another rank of this start has refused already
-        raise UserError(*json.loads(verdict.read_text("utf-8")))
-    try:
-        check_arrival(run.output_dir, config["driver"])
-        train_loop(run, RayRuntime(config["stop_file"]), quiet=config["quiet"])
-    except UserError as error:
-        with suppress(OSError):  # the folder may be what is wrong
-            verdict.parent.mkdir(parents=True, exist_ok=True)
-            verdict.write_text(json.dumps([error.location, error.problem, error.remedy]), "utf-8")
-        raise
-
-
-def _verdict_file(folder: RunFolder, start: str) -> Path:
-    return folder.root / "ray" / f"refused-{start}.json"
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
 
 
 def _explain(error: Exception, folder: RunFolder, start: str) -> UserError:
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-    verdict = _verdict_file(folder, start)
-    if verdict.is_file():
-        return UserError(*json.loads(verdict.read_text("utf-8")))
+    if (refusal := read_refusal(refusal_file(folder, start))) is not None:
+        return refusal
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    for failure in failures.values():  # of a worker on a node whose output folder is another one
-        refusal = getattr(failure, "_base_exc", failure)
-        if isinstance(refusal, UserError):
-            return refusal
-    lines = str(next(iter(failures.values()), error)).strip().splitlines()
+    for failure in failures.values():  # of a worker on a node with a different output folder
+        cause = getattr(failure, "_base_exc", failure)
+        if isinstance(cause, UserError):
+            return cause
     rank = f"worker {next(iter(failures))}: " if failures else ""
     late = isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
-    return (NoRoomError if late else UserError)(
+    return (WorkersNotStartedError if late else UserError)(
         str(folder.root),
-        f"training failed: {rank}{lines[-1] if lines else type(error).__name__}",
-        f"Ray's report lies in {folder.root / 'ray'}; the same command continues from the last checkpoint",
+        f"training failed: {rank}{last_line(next(iter(failures.values()), error))}",
+        f"read Ray's report in {folder.root / 'ray'}; the same command continues from the last checkpoint",
     )
 
 
-class _Follower:
-    """Shows the progress that rank 0 writes, in the terminal of the person who started the run."""
+@contextmanager
+def _shown_progress(folder: RunFolder, run: RunFile, *, quiet: bool) -> Iterator[None]:
+    """Show the progress that rank 0 writes in the terminal of this process while the block runs."""
+    if quiet:
+        yield
+        return
+    log, metrics, stop = _NewLines(folder.log), _NewLines(folder.metrics), threading.Event()
 
-    def __init__(self, folder: RunFolder, run: RunFile, *, quiet: bool) -> None:
-        self._folder, self._run, self._quiet = folder, run, quiet
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
-        self._seen = {
-            path: path.stat().st_size if path.is_file() else 0 for path in (folder.metrics, folder.log)
-        }
-
-    def __enter__(self) -> None:
-        if not self._quiet:
-            self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
-
-    def _follow(self) -> None:
+    def show() -> None:
         progress: StepProgress | None = None
         last = False
         while not last:
-            last = self._stop.wait(0.5)
-            for line in self._new_lines(self._folder.log):
+            last = stop.wait(0.5)
+            for line in log.read():
                 (progress.say if progress else say)(line)
-            for line in self._new_lines(self._folder.metrics):
-                figures = _parse(line)
-                if figures is None:
-                    continue
+            for figures in filter(None, map(_figures, metrics.read())):
                 if progress is None:
-                    progress = StepProgress(figures["step"] - 1, self._run.training.steps)
+                    progress = StepProgress(figures["step"] - 1, run.training.steps)
                 progress.show(figures["step"], figures)
         if progress:
             progress.close()
 
-    def _new_lines(self, path: Path) -> list[str]:
+    thread = threading.Thread(target=show, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+
+
+class _NewLines:
+    """Read the complete lines that a file has gained since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = path.stat().st_size if path.is_file() else 0
+
+    def read(self) -> list[str]:
         try:
-            size = path.stat().st_size
-            self._seen[path] = min(self._seen[path], size)  # a restart cuts the file back
-            with path.open("rb") as file:
-                file.seek(self._seen[path])
+            self._position = min(self._position, self._path.stat().st_size)  # a restart truncates the file
+            with self._path.open("rb") as file:
+                file.seek(self._position)
                 new = file.read()
         except OSError:
             return []
-        whole = new[: new.rfind(b"\n") + 1]
-        self._seen[path] += len(whole)
-        return whole.decode("utf-8", errors="replace").splitlines()
+        complete = new[: new.rfind(b"\n") + 1]
+        self._position += len(complete)
+        return complete.decode("utf-8", errors="replace").splitlines()
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def _figures(line: str) -> dict[str, Any] | None:
     try:
         figures = json.loads(line)
     except ValueError:

@@ -187,12 +187,12 @@ class _Training(threading.Thread):
         self._problem: BaseException | None = None
 
     def run(self) -> None:
-        from hbt_dist.orchestration.train import NoRoomError, train_on_ray
+        from hbt_dist.orchestration.train import WorkersNotStartedError, train_on_ray
 
         for left in reversed(range(_STARTS)):
             try:
                 train_on_ray(self._run, quiet=True, stop_file=self._stop_file)
-            except NoRoomError as error:
+            except WorkersNotStartedError as error:
                 self._problem = error
                 if left:
                     print(f"{self._run.name}: no room for its workers yet, it waits", file=sys.stderr)

@@ -146,11 +146,11 @@ def test_the_hub_offline_and_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_run_that_does_not_fit_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hbt_dist.orchestration import cluster
 
-    monkeypatch.setattr(cluster, "_cluster_here", lambda: False)
+    monkeypatch.setattr(cluster, "_runs_on_this_machine", lambda: False)
     plain = tiny_run(tmp_path / "out", tmp_path / "cache", workers__use_gpu=True)
     verdicts = verdicts_of(check_cluster, RunFile.model_validate(plain))
     assert [v.level for v in verdicts] == ["ok", "problem"]
-    assert "2 workers x (1 CPU + 1 GPU) are asked" in verdicts[1].finding
+    assert "2 workers x (1 CPU + 1 GPU) are requested" in verdicts[1].finding
 
 
 def test_a_cluster_that_does_not_answer_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,14 +23,14 @@ FOUR_GPUS = Cluster("x:1", False, 8, 4, ({"CPU": 4, "GPU": 4, "memory": 64 * GIB
     [
         (
             {"num_workers": 5},
-            r"5 workers x \(1 CPU\) are asked, the cluster at x:1 has 4 CPU and 0 GPU \(2 nodes",
+            r"5 workers x \(1 CPU\) are requested, the cluster at x:1 has 4 CPU and 0 GPU \(2 nodes",
         ),
-        ({"num_workers": 2, "use_gpu": True}, r"2 workers x \(1 CPU \+ 1 GPU\) are asked"),
+        ({"num_workers": 2, "use_gpu": True}, r"2 workers x \(1 CPU \+ 1 GPU\) are requested"),
         (
             {"num_workers": 2, "cpus_per_worker": 1.5, "placement": "STRICT_PACK"},
             "needs one node that holds all",
         ),
-        ({"num_workers": 3, "placement": "STRICT_SPREAD"}, "needs 3 nodes that hold one each"),
+        ({"num_workers": 3, "placement": "STRICT_SPREAD"}, "needs 3 nodes that hold one worker each"),
         ({"num_workers": 3, "cpus_per_worker": 1.3}, "only 2 fit on single nodes"),
         ({"num_workers": 1, "memory_gib_per_worker": 9}, "only 0 fit on single nodes"),
     ],
@@ -50,7 +50,7 @@ def test_what_fits_is_accepted() -> None:
 
 def test_auto_does_not_fall_back_to_cpus_where_there_are_gpus() -> None:
     """One of two nodes has joined: training on CPUs would be hundreds of times slower, and say nothing."""
-    with pytest.raises(UserError, match=r"5 workers x \(1 CPU \+ 1 GPU\) are asked") as refused:
+    with pytest.raises(UserError, match=r"5 workers x \(1 CPU \+ 1 GPU\) are requested") as refused:
         check_resources(FOUR_GPUS, WorkerSettings(num_workers=5))
     assert "workers.use_gpu: false" in refused.value.remedy
 

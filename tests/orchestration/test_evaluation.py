@@ -22,13 +22,7 @@ from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.encoder import Encoder, load_encoder, save_encoder
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.orchestration.cluster import Cluster, connect
-from hbt_dist.orchestration.evaluation import (
-    ActorSettings,
-    EvaluationActors,
-    actor_resources,
-    evaluate_with_actors,
-    evaluation_actors,
-)
+from hbt_dist.orchestration.evaluation import EvaluationActors, evaluate_with_actors
 from hbt_dist.orchestration.settings import WorkerSettings
 
 
@@ -64,13 +58,12 @@ def make_model(folder, texts):
 
 def evaluate_where_there_is_no_room(cluster, model, benchmark, settings, folder):
     """Another job has taken what one of two actors waits for, and all that a single one waits for."""
-    half = ActorSettings(num_actors=2, cpus_per_actor=cluster.num_cpus / 2, start_timeout_seconds=30)
-    with evaluation_actors(half, cluster) as actors:
+    half = cluster.num_cpus / 2
+    with EvaluationActors(cluster, 2, cpus=half, start_timeout_seconds=30) as actors:
         own = settings.model_copy(update={"cache_dir": str(folder / "half")})
         found = evaluate_with_actors(actors, model, benchmark, own, progress=False)
-        assert len(actors._up) == 1
-    whole = ActorSettings(num_actors=1, cpus_per_actor=cluster.num_cpus, start_timeout_seconds=1)
-    with evaluation_actors(whole, cluster) as actors:
+        assert len(actors._started) == 1
+    with EvaluationActors(cluster, 1, cpus=cluster.num_cpus, start_timeout_seconds=1) as actors:
         own = settings.model_copy(update={"cache_dir": str(folder / "nowhere")})
         with pytest.raises(UserError, match="has started none within 1 s"):
             evaluate_with_actors(actors, model, benchmark, own, progress=False)
@@ -111,7 +104,7 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
 
     with (
         connect(WorkerSettings(address="local", num_workers=4)) as cluster,
-        evaluation_actors(ActorSettings(num_actors=2), cluster) as actors,
+        EvaluationActors(cluster, 2) as actors,
     ):
         import ray
 
@@ -150,13 +143,13 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
 def test_actors_that_the_cluster_cannot_hold_are_refused() -> None:
     two = Cluster("x:1", False, 4, 2, ({"CPU": 4, "GPU": 2},))
     with pytest.raises(
-        UserError, match=r"3 actors x \(1 CPU \+ 1 GPU\) are asked, the cluster at x:1 has 4 CPU"
+        UserError, match=r"3 actors x \(1 CPU \+ 1 GPU\) are requested, the cluster at x:1 has 4 CPU"
     ):
-        EvaluationActors(ActorSettings(num_actors=3), two)
+        EvaluationActors(two, 3)
     with pytest.raises(UserError, match="only 0 fit on single nodes"):
-        EvaluationActors(
-            ActorSettings(num_actors=1, cpus_per_actor=3), Cluster("x:1", False, 4, 0, ({"CPU": 2},) * 2)
-        )
+        EvaluationActors(Cluster("x:1", False, 4, 0, ({"CPU": 2},) * 2), 1, cpus=3)
     empty = Cluster("x:1", False, 0, 0, ({},), {"CPU": 96, "GPU": 8})
-    assert actor_resources(ActorSettings(), empty) == {"CPU": 1, "GPU": 1}, "nodes come when actors wait"
-    assert actor_resources(ActorSettings(gpus_per_actor=0), empty) == {"CPU": 1}
+    with pytest.raises(UserError, match=r"9 actors x \(1 CPU \+ 1 GPU\)"):  # 8 would wait for the nodes
+        EvaluationActors(empty, 9)
+    with pytest.raises(UserError, match=r"97 actors x \(1 CPU\)"):
+        EvaluationActors(empty, 97, gpus=0)

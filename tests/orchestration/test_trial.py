@@ -31,7 +31,7 @@ def test_a_trial_measures_on_the_gpu_that_it_has_reserved(monkeypatch: pytest.Mo
 def test_a_trial_whose_workers_find_no_room_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache"))
     for failures, raised in ((3, False), (4, True)):
-        left = [train.NoRoomError("cluster", "full")] * failures
+        left = [train.WorkersNotStartedError("cluster", "full")] * failures
 
         def training(*_: object, left: list[Exception] = left, **__: object) -> None:
             if left:
@@ -41,7 +41,7 @@ def test_a_trial_whose_workers_find_no_room_waits(monkeypatch: pytest.MonkeyPatc
         thread = trial._Training(run, tmp_path / "stop")
         thread.run()
         if raised:
-            with pytest.raises(train.NoRoomError):
+            with pytest.raises(train.WorkersNotStartedError):
                 thread.raise_problem()
         else:
             thread.raise_problem()

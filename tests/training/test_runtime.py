@@ -12,7 +12,8 @@ import pytest
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.orchestration.cluster import _runtime_environment
-from hbt_dist.training.runtime import EnvironmentRuntime, RayRuntime, Request, find_device
+from hbt_dist.orchestration.ray_runtime import RayRuntime
+from hbt_dist.training.runtime import EnvironmentRuntime, Request, find_device
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
