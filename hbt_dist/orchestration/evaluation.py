@@ -68,9 +68,7 @@ class _Task:
     def fetch_candidates(self) -> Rows:
         import ray
 
-        files = isinstance(self.candidates, EmbeddingFiles)
-        rows: Rows = self.candidates if files else ray.get(self.candidates)  # type: ignore[assignment]
-        return rows
+        return self.candidates if isinstance(self.candidates, EmbeddingFiles) else ray.get(self.candidates)
 
 
 class _Actor:
@@ -190,15 +188,16 @@ class EvaluationActors:
         gpus = float(has_gpus(cluster)) if gpus is None else gpus
         share = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
         check_shares(cluster, num_actors, share, "actors", lambda _: "request fewer actors, or add nodes")
-        remote: Any = ray.remote(
+        actor: Any = ray.remote(_Actor)
+        actor = actor.options(
             num_cpus=cpus,
             num_gpus=gpus,
             max_restarts=max_restarts,
             max_task_retries=max_restarts,
             runtime_env=hidden_gpus(gpus) or None,
-        )(_Actor)
+        )
         self._address, self._cpus, self._timeout = cluster.address, cpus, start_timeout_seconds
-        self.handles: list[Any] = [remote.remote() for _ in range(num_actors)]
+        self.handles: list[Any] = [actor.remote() for _ in range(num_actors)]
         self._started: list[Any] = []
         self._starting = {handle.process_id.remote(): handle for handle in self.handles}
         self._deadline = time.monotonic() + start_timeout_seconds

@@ -83,8 +83,8 @@ def train_worker(config: dict[str, Any]) -> None:
     quiet_libraries()
     run = RunFile.model_validate(config["run"])
     refusal = refusal_file(RunFolder(run.output_dir), config["start"])
-    if (error := read_refusal(refusal)) is not None:  # a restart cannot help
-        raise error
+    if (refused := read_refusal(refusal)) is not None:  # a restart cannot help
+        raise refused
     try:
         check_node(run.output_dir, config["driver"])
         train_loop(run, RayRuntime(config["stop_file"]), quiet=config["quiet"])
