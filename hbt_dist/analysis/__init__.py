@@ -1,17 +1,15 @@
-"""Analysis of searches over training settings: DataFrames in, DataFrames out.
+"""Analyse searches over training settings: DataFrames in, DataFrames out.
 
 results = load_search("searches/alpha")
 front = pareto_front(candidates(results), results.objectives)
 importance(results), curve(results, "batches.alpha"), cost(results)
-write_search_report("searches/alpha")
 """
 
 from hbt_dist.analysis.overview import Analysis, analyse
-from hbt_dist.analysis.pareto import best_points, candidates, hypervolume, knee_point, pareto_front
-from hbt_dist.analysis.search_results import SearchResults, load_search, seed_means
+from hbt_dist.analysis.pareto import best_points, hypervolume, knee_point, pareto_front
+from hbt_dist.analysis.results import SearchResults, candidates, load_search, seed_means
 from hbt_dist.analysis.sensitivity import curve, importance
 from hbt_dist.analysis.trials import cost, pair_difference
-from hbt_dist.reports.search.report import write_search_report
 
 __all__ = [
     "Analysis",
@@ -28,5 +26,4 @@ __all__ = [
     "pair_difference",
     "pareto_front",
     "seed_means",
-    "write_search_report",
 ]

@@ -1,4 +1,4 @@
-"""Everything that a report of a search shows, computed once; plain DataFrames inside."""
+"""Compute everything that the report of a search shows, once; tables are plain DataFrames."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from hbt_dist.analysis.pareto import best_points, candidates, knee_point, pareto_front
-from hbt_dist.analysis.search_results import SearchResults
+from hbt_dist.analysis.pareto import best_points, knee_point, pareto_front
+from hbt_dist.analysis.results import SearchResults, candidates
 from hbt_dist.analysis.sensitivity import curve, importance
 from hbt_dist.analysis.trials import cost, pair_difference
+from hbt_dist.common.numbers import plain
 
 SCHEMA = "hbt_dist.search_report"
 SCHEMA_VERSION = 1
@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Analysis:
-    """A search and what follows from it."""
+    """The results of a search and what follows from them."""
 
     results: SearchResults
     candidates: pd.DataFrame  # every evaluated checkpoint, averaged over seeds
@@ -31,7 +31,7 @@ class Analysis:
     sensitivity: pd.DataFrame
     curves: pd.DataFrame  # `curve` of every parameter, with a first column `parameter`
     cost: pd.DataFrame
-    difference: pd.DataFrame | None  # of the two trials that were asked for
+    difference: pd.DataFrame | None  # of the two trials to compare
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -42,9 +42,9 @@ class Analysis:
 def analyse(results: SearchResults, compare: tuple[str, str] | None = None) -> Analysis:
     """Analyse a search.
 
-    Front, knee and best are taken among the candidates that rest on the most seeds: a single lucky seed at a
-    step that the others have not reached shall neither choose the run nor push others off the front. With
-    successive halving such a seed is the rule: those that go on are those that were lucky.
+    Front, knee and best come from the candidates with the most seeds: a single lucky seed at a step that the
+    other seeds have not reached must neither choose the run nor push candidates off the front. With
+    successive halving such a seed is the rule: the lucky seeds continue.
 
     Args:
         compare: two trials whose pair matrices are compared.
@@ -56,9 +56,11 @@ def analyse(results: SearchResults, compare: tuple[str, str] | None = None) -> A
     every = candidates(results)
     trusted = every[every["num_seeds"] == every["num_seeds"].max()]
     front = pareto_front(trusted, results.objectives)
-    curves = [curve(results, name).assign(parameter=name) for name in results.parameters]
+    curves = [
+        curve(results, name).astype({"value": object}).assign(parameter=name) for name in results.parameters
+    ]
     columns = ["parameter", "objective", "value"]
-    joined = pd.concat([one.astype({"value": object}) for one in curves]) if curves else pd.DataFrame()
+    joined = pd.concat(curves) if curves else pd.DataFrame(columns=columns)
     return Analysis(
         results=results,
         candidates=every,
@@ -66,16 +68,15 @@ def analyse(results: SearchResults, compare: tuple[str, str] | None = None) -> A
         knee=knee_point(front, results.objectives) if len(front) else None,
         best=best_points(trusted, results.objectives),
         sensitivity=importance(results),
-        curves=joined.reindex(columns=[*columns, *(c for c in joined.columns if c not in columns)]),
+        curves=joined[[*columns, *joined.columns.difference(columns, sort=False)]],
         cost=cost(results),
         difference=difference,
     )
 
 
 def summary(analysis: Analysis) -> dict[str, Any]:
-    """The report's findings as plain values: what summary.json holds, less the names of files."""
-    results = analysis.results
-    knee = analysis.knee
+    """Return the findings as plain values: the content of summary.json without the names of files."""
+    results, knee = analysis.results, analysis.knee
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -85,15 +86,15 @@ def summary(analysis: Analysis) -> dict[str, Any]:
         "trials": {str(k): int(v) for k, v in results.trials["status"].value_counts().items()},
         "num_points": len(results.points),
         "worker_hours": float(results.trials["worker_hours"].sum()),
-        "knee": None if knee is None else candidate(results, knee),
-        "best": {row["objective"]: candidate(results, row) for _, row in analysis.best.iterrows()},
-        "front": [candidate(results, row) for _, row in analysis.front.iterrows()],
+        "knee": None if knee is None else describe_candidate(results, knee),
+        "best": {row["objective"]: describe_candidate(results, row) for _, row in analysis.best.iterrows()},
+        "front": [describe_candidate(results, row) for _, row in analysis.front.iterrows()],
         "problems": results.problems,
     }
 
 
-def candidate(results: SearchResults, row: pd.Series[Any]) -> dict[str, Any]:
-    """A row of the candidates as plain values."""
+def describe_candidate(results: SearchResults, row: pd.Series[Any]) -> dict[str, Any]:
+    """Return a row of the candidates as plain values; None for NaN."""
     point = int(row["point"])
     return {
         "point": point,
@@ -102,8 +103,8 @@ def candidate(results: SearchResults, row: pd.Series[Any]) -> dict[str, Any]:
         "parameters": results.point_values[point],
         "objectives": {
             name: {
-                "mean": plain(row[name]),
-                "std": plain(row[f"{name}_std"]),
+                "mean": _number_or_none(row[name]),
+                "std": _number_or_none(row[f"{name}_std"]),
                 "count": int(row[f"{name}_count"]),
             }
             for name in results.objectives
@@ -112,55 +113,46 @@ def candidate(results: SearchResults, row: pd.Series[Any]) -> dict[str, Any]:
 
 
 def summary_text(document: dict[str, Any]) -> str:
-    """The findings as lines for the terminal."""
-    trials = ", ".join(f"{count} {status}" for status, count in document["trials"].items())
-    lines = [
-        f"{document['search']}: {document['num_points']} points, trials: {trials}; "
-        f"{document['worker_hours']:.2f} worker hours",
-        f"front: {len(document['front'])} checkpoints",
-    ]
+    """Return the findings as lines for the terminal."""
+    lines = [f"{document['search']}: {totals_text(document)}", f"front: {len(document['front'])} checkpoints"]
     if document["knee"] is not None:
-        lines.append(f"knee: {_line(document['knee'])}")
-    lines += [f"best {name}: {_line(found)}" for name, found in document["best"].items()]
+        lines.append(f"knee: {candidate_text(document['knee'])}")
+    lines += [f"best {name}: {candidate_text(candidate)}" for name, candidate in document["best"].items()]
     lines += [f"note: {problem}" for problem in document["problems"]]
     return "\n".join(lines)
 
 
-def _line(found: dict[str, Any]) -> str:
-    values = []
-    for name, value in found["objectives"].items():
-        values.append(f"{name.replace('_', ' ')} {with_spread(value)}")
-    parameters = ", ".join(f"{key}={shown(value)}" for key, value in found["parameters"].items())
-    seeds = "1 seed" if found["num_seeds"] == 1 else f"{found['num_seeds']} seeds"
-    return f"point {found['point']} ({parameters}) after step {found['step']}, {seeds}: {', '.join(values)}"
+def totals_text(document: dict[str, Any]) -> str:
+    """Return points, trials by status and worker hours in one phrase."""
+    trials = ", ".join(f"{count} {status}" for status, count in document["trials"].items())
+    return f"{document['num_points']} points, trials: {trials}; {document['worker_hours']:.2f} worker hours"
 
 
-def number(value: float | None) -> str:
-    """A number with four significant digits, "-" where there is none."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}"
+def candidate_text(candidate: dict[str, Any]) -> str:
+    """Return a candidate with its parameters and objectives in one phrase."""
+    objectives = ", ".join(
+        f"{name.replace('_', ' ')} {objective_text(name, value['mean'], value['std'])}"
+        for name, value in candidate["objectives"].items()
+    )
+    parameters = ", ".join(f"{key}={value_text(value)}" for key, value in candidate["parameters"].items())
+    seeds = "1 seed" if candidate["num_seeds"] == 1 else f"{candidate['num_seeds']} seeds"
+    return f"point {candidate['point']} ({parameters}) after step {candidate['step']}, {seeds}: {objectives}"
 
 
-def with_spread(value: dict[str, Any]) -> str:
-    """Mean ± standard deviation over seeds."""
-    spread = "" if value["std"] is None else f" ± {value['std']:.2g}"
-    return number(value["mean"]) + spread
+def objective_text(name: str, mean: float | None, std: float | None = None) -> str:
+    """Format an objective's mean, and its standard deviation over seeds if there is one."""
+    digits = 1 if name == "rank_distance" else 4
+    return plain(mean, digits) + ("" if std is None else f" ± {plain(std, digits)}")
 
 
-def shown(value: Any) -> str:
-    """A parameter's value for people."""
+def value_text(value: Any) -> str:
+    """Format a parameter's value."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {value_text(item)}" for key, item in value.items()) + "}"
     return str(value)
 
 
-def plain(value: Any) -> Any:
-    """A table's cell as a JSON value: NaN, NA and infinity become None."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value
+def _number_or_none(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None

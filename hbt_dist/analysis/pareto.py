@@ -1,21 +1,18 @@
-"""The trade-off between objectives: candidates, Pareto front, hypervolume, knee point.
+"""Compute the trade-off between objectives: Pareto front, hypervolume, knee point.
 
     front = pareto_front(candidates(results), results.objectives)
     knee = knee_point(front, results.objectives)
 
-Candidates are all evaluated checkpoints, not only the last ones: training on may trade one objective for
-another, so the best model of a run need not be its last. Each is the mean over its point's seeds at one step.
-
-Every function takes and gives plain DataFrames; `objectives` maps column names to "max" or "min". Rows that
-miss an objective (NaN) can neither dominate nor be compared: they are never on the front. Direct methods,
-exact: the front takes O(n * front) comparisons, the hypervolume O(n ** (m - 1)) for m objectives (a front of
-100 rows and 4 objectives: seconds).
+Every function takes and returns plain DataFrames; `objectives` maps column names to "max" or "min". Rows
+without a value of an objective (NaN) are never on the front. The methods are exact: the front takes
+O(n * front) comparisons, the hypervolume O(n ** (m - 1)) for m objectives (a front of 100 rows and 4
+objectives: seconds).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,27 +20,11 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 
-if TYPE_CHECKING:
-    from hbt_dist.analysis.search_results import SearchResults
-
 Float64 = NDArray[np.float64]
 
 
-def candidates(results: SearchResults) -> pd.DataFrame:
-    """Every evaluated checkpoint, averaged over the seeds that evaluated its step, with its parameters.
-
-    Returns:
-        one row per (point, step); columns as in `SearchResults.points`, without worker_hours. `num_seeds`
-        tells on how many seeds a row rests: while a search runs, or after a failure, fewer than others.
-    """
-    from hbt_dist.analysis.search_results import seed_means
-
-    known = results.points[["point", "source", *results.parameters]]
-    return seed_means(results.history, results.objectives).merge(known, on="point", how="left")
-
-
 def pareto_front(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
-    """The rows that no other row dominates, in their order and with their index.
+    """Return the rows that no row dominates, in their order and with their index.
 
     A row dominates another if it is at least as good in every objective and better in one; equal rows do
     not dominate each other, so all of them stay.
@@ -64,7 +45,7 @@ def pareto_front(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataF
 def hypervolume(
     frame: pd.DataFrame, objectives: Mapping[str, str], reference: Mapping[str, float] | None = None
 ) -> float:
-    """The volume that the rows dominate, up to a reference point; larger is better.
+    """Compute the volume that the rows dominate, up to a reference point; larger is better.
 
     The indicator of Zitzler and Thiele (PPSN 1998), in the product of the objectives' units; computed by
     slicing objectives (While et al., IEEE Trans. Evol. Comp. 2006).
@@ -94,7 +75,7 @@ def hypervolume(
 
 
 def knee_point(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series[Any]:
-    """The row of the front nearest to the ideal point: the compromise to take without other preferences.
+    """Return the row of the front nearest to the ideal point: the compromise without further preferences.
 
     Each objective is scaled over the front: 0 is its best value there, 1 its worst; the knee has the
     smallest Euclidean distance to (0, ..., 0). This is the compromise solution (p = 2) of Yu (Management
@@ -120,7 +101,7 @@ def knee_point(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series[
 
 
 def best_points(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
-    """The best row of each objective.
+    """Return the best row of each objective.
 
     Returns:
         one row per objective that has a value: `objective` first, then the columns of `frame`; of equal rows
@@ -145,15 +126,15 @@ def _sign(direction: str) -> float:
 
 
 def _losses(frame: pd.DataFrame, objectives: Mapping[str, str]) -> Float64:
-    """(n, m) values of which less is better; NaN where one is missing or infinite."""
+    """Return (n, m) values where less is better; NaN for missing and infinite values."""
     if not objectives:
-        raise UserError("objectives", "there are none", "name at least one")
+        raise UserError("objectives", "expected at least one, got none", "name an objective")
     for name, direction in objectives.items():
         if direction not in ("max", "min"):
-            raise UserError(f"objective {name!r}", f"has direction {direction!r}", "expected max or min")
+            raise UserError(f"objective {name!r}", f"expected max or min, got {direction!r}")
         if name not in frame:
             known = ", ".join(str(column) for column in frame.columns)
-            raise UserError(f"objective {name!r}", "is no column of the table", f"columns: {known}")
+            raise UserError(f"objective {name!r}", "is not a column of the table", f"columns: {known}")
     columns = [
         _sign(direction) * frame[name].to_numpy(np.float64, na_value=np.nan)
         for name, direction in objectives.items()
@@ -164,7 +145,7 @@ def _losses(frame: pd.DataFrame, objectives: Mapping[str, str]) -> Float64:
 
 
 def _non_dominated(losses: Float64) -> NDArray[np.int64]:
-    """Indices of the rows that no row dominates; only a lexicographically smaller row can dominate."""
+    """Return indices of the rows that no row dominates; only a lexicographically smaller row can dominate."""
     front: list[int] = []
     for i in np.lexsort(losses.T[::-1]):
         better = losses[front]
@@ -175,7 +156,7 @@ def _non_dominated(losses: Float64) -> NDArray[np.int64]:
 
 
 def _volume(front: Float64, corner: Float64) -> float:
-    """Volume between mutually non-dominated rows and the corner, by slices along the last objective."""
+    """Return the volume between a front and the corner, by slices along the last objective."""
     if len(front) == 0:
         return 0.0
     if front.shape[1] == 1:

@@ -1,44 +1,38 @@
-"""Single trials: what they cost, and how the language pairs of two of them differ."""
+"""Sum the cost of trials, and compare the language pairs of two trials."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hbt_dist.analysis.search_results import SearchResults
+from hbt_dist.analysis.results import SearchResults
 from hbt_dist.common.errors import UserError
 
 
 def cost(results: SearchResults) -> pd.DataFrame:
-    """Worker hours of every trial, and of the whole search.
+    """Return the worker hours of every trial, and of the whole search.
 
-    A worker hour is one training process for an hour, restarts and evaluations included.
+    A worker hour is one training process for an hour, including restarts and evaluations.
 
     Returns:
-        one row per trial: trial, point, seed, status, steps, workers, worker_hours; the last row is called
-        "total", with the sums of steps and worker hours.
+        one row per trial: trial, point, seed, status, steps, workers, worker_hours; the last row,
+        "total", holds the sums of steps and worker hours.
     """
     table = results.trials[["trial", "point", "seed", "status", "steps", "workers", "worker_hours"]]
     table = table.astype({"point": "Int64", "seed": "Int64", "workers": "Float64"})
-    total: dict[str, list[Any]] = {
-        "trial": ["total"],
-        "status": [None],
-        "steps": [int(table["steps"].sum())],
-        "worker_hours": [float(table["worker_hours"].sum())],
-    }
-    last = pd.DataFrame(total).reindex(columns=table.columns).astype(table.dtypes.to_dict())
-    return pd.concat([table, last], ignore_index=True)
+    sums = {name: [table[name].sum()] for name in ("steps", "worker_hours")}
+    total = pd.DataFrame({"trial": ["total"], **sums}).reindex(columns=table.columns)
+    return pd.concat([table, total.astype(table.dtypes.to_dict())], ignore_index=True)
 
 
 def pair_difference(results: SearchResults, trial_a: str, trial_b: str) -> pd.DataFrame:
-    """mAP of trial B minus trial A for every language pair, each at its last evaluation that is there.
+    """Return the mAP of trial B minus trial A for every language pair, each at its last existing evaluation.
 
     Returns:
         (L, L): rows question languages, columns candidate languages, candidates of that language only; NaN
-        where a pair has no questions. `attrs` holds trial_a, step_a, trial_b and step_b.
+        for a pair without questions. `attrs` holds trial_a, step_a, trial_b and step_b.
 
     Raises:
         UserError: an unknown trial, one without a readable evaluation, or different languages.
@@ -47,7 +41,7 @@ def pair_difference(results: SearchResults, trial_a: str, trial_b: str) -> pd.Da
     if list(a.index) != list(b.index) or list(a.columns) != list(b.columns):
         raise UserError(
             f"trials {trial_a} and {trial_b}",
-            f"were evaluated on other languages: {', '.join(a.index)} and {', '.join(b.index)}",
+            f"expected equal languages, got {', '.join(a.index)} and {', '.join(b.index)}",
             "compare trials of one search",
         )
     difference = b - a
@@ -58,8 +52,8 @@ def pair_difference(results: SearchResults, trial_a: str, trial_b: str) -> pd.Da
 def _last_matrix(results: SearchResults, trial: str) -> tuple[int, pd.DataFrame]:
     known = results.trials["trial"].tolist()
     if trial not in known:
-        shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-        raise UserError(str(results.folder), f"has no trial {trial!r}", f"its trials are {shown}")
+        names = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+        raise UserError(str(results.folder), f"has no trial {trial!r}", f"its trials are {names}")
     rows = results.history[results.history["trial"] == trial].sort_values("step", ascending=False)
     for step, evaluation in zip(rows["step"], rows["evaluation"], strict=True):
         if isinstance(evaluation, str):
@@ -69,7 +63,7 @@ def _last_matrix(results: SearchResults, trial: str) -> tuple[int, pd.DataFrame]
     raise UserError(
         str(results.folder / "trials" / trial),
         "has no evaluation with a pair_matrix.csv",
-        "choose a trial that has been evaluated; evaluations must not be removed from the folder",
+        "choose an evaluated trial whose evaluations are still in the folder",
     )
 
 
@@ -80,7 +74,7 @@ def _read_matrix(path: Path) -> pd.DataFrame:
         values = table.replace("", "nan").astype(np.float64)
     except (OSError, ValueError) as error:
         raise UserError(
-            str(path), f"is no pair matrix: {error}", "it is half-written or damaged; evaluate again"
+            str(path), f"is not a pair matrix: {error}", "it is half-written or damaged; evaluate again"
         ) from None
     values.index.name = "question_language"
     values.columns.name = "candidate_language"

@@ -67,7 +67,7 @@ def report(
         return
     if not (folder / "search.json").is_file():
         raise _nothing_to_report(folder)
-    from hbt_dist.analysis import write_search_report
+    from hbt_dist.reports.search.report import write_search_report
 
     written = write_search_report(folder, output, _two_trials(compare))
     if quiet and not as_json:

@@ -50,13 +50,13 @@ def test_trials_that_cannot_be_compared(search: Path) -> None:
     assert "p0000-s0, p0000-s1" in caught.value.remedy
     folder = search / "trials" / "p0001-s1" / "evaluation"
     (folder / "step-150" / "sample" / "pair_matrix.csv").write_text("question_language,en\nen,0.5\n")
-    with pytest.raises(UserError, match="other languages"):
+    with pytest.raises(UserError, match="expected equal languages"):
         pair_difference(results, "p0000-s0", "p0001-s1")
     (folder / "step-150" / "sample" / "pair_matrix.csv").write_text("question_language,en\nen,half")
-    with pytest.raises(UserError, match="is no pair matrix"):
+    with pytest.raises(UserError, match="is not a pair matrix"):
         pair_difference(results, "p0000-s0", "p0001-s1")
     (folder / "step-150" / "sample" / "pair_matrix.csv").write_text("")
-    with pytest.raises(UserError, match="is no pair matrix"):
+    with pytest.raises(UserError, match="is not a pair matrix"):
         pair_difference(results, "p0000-s0", "p0001-s1")
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="has no evaluation"):

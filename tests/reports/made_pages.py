@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hbt_dist.analysis import write_search_report
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.writing import write_evaluation
 from hbt_dist.reports.evaluation.page import write_report
+from hbt_dist.reports.search.report import write_search_report
 from hbt_dist.reports.study.report import write_study_report
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.study.settings import StudyFile

@@ -96,7 +96,7 @@ def test_what_is_folded_has_a_title_of_its_own(pages: dict[str, Path]) -> None:
         assert not re.search(r"\bnan\b|lowers by 0\.0000|None", re.sub('base64,[^"]+', "", text))
 
 
-@pytest.mark.parametrize("kind", ["evaluation", "change", "study"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_markdown_holds_the_same(pages: dict[str, Path], kind: str) -> None:
     path = pages[kind].with_suffix(".md")
     text = path.read_text("utf-8")

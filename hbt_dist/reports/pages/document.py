@@ -60,6 +60,14 @@ class Document:
         lines = _markdown_table(["", ""], [[key, str(value)] for key, value in items.items()], aligned=False)
         self._both(lines, html.facts(items))
 
+    def code(self, title: str, text: str) -> None:
+        """Add a file's text; `title` names the block for screen readers."""
+        fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 3)
+        self._both(
+            f"{fence}\n{text.rstrip()}\n{fence}",
+            f'<pre tabindex="0" role="region" aria-label="{escape(title)}">{escape(text)}</pre>',
+        )
+
     @contextmanager
     def details(self, title: str) -> Iterator[None]:
         """What is added inside is folded away until a reader opens it; in print it is open.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -47,8 +48,16 @@ def few_ticks(axes: Axes, across: int, up: int | None = None) -> None:
         axes.locator_params(axis="y", nbins=up)
 
 
+def svg(figure: Figure, name: str) -> bytes:
+    """Return the figure as the content of an SVG file; its ids depend on `name`, not on chance."""
+    buffer = BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's content."""
+    """Return the figure as the content of a PNG file."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": "hbt_dist"})
     return buffer.getvalue()

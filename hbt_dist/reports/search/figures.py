@@ -1,18 +1,14 @@
-"""The report's figures, PNG and SVG: fronts, parameter curves, importance.
+"""Draw the figures of a search: fronts, parameter curves, importance.
 
-Shapes say what colours say, so the figures also work in grey.
+Shapes repeat what colours show, so the figures also work in grey.
 """
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hbt_dist.analysis.overview import Analysis
@@ -27,46 +23,25 @@ from hbt_dist.reports.pages.figures import (
     tidy,
 )
 
-
-def draw_figures(analysis: Analysis, folder: Path) -> list[str]:
-    """Write every figure into an existing folder; returns the file names."""
-    written: list[str] = []
-    for x, y in analysis.pairs:
-        written += _save(_front(analysis, x, y), folder, f"front_{file_part(x)}_{file_part(y)}")
-    names: set[str] = set()
-    for name in analysis.results.parameters:
-        stem = f"curve_{file_part(name)}"
-        while stem in names:  # two keys may differ in a character that file names cannot hold
-            stem += "_"
-        names.add(stem)
-        rows = analysis.curves[analysis.curves["parameter"] == name]
-        if len(rows):
-            written += _save(_curve(analysis, name, rows), folder, stem)
-    if analysis.sensitivity["importance"].notna().any():
-        written += _save(_importance(analysis), folder, "importance")
-    return written
+_BETTER = {"max": "higher is better", "min": "lower is better"}
 
 
-def file_part(name: str) -> str:
-    """A name as a part of a file name."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)
-
-
-def label(name: str) -> str:
-    """An objective's name for people."""
+def objective_title(name: str) -> str:
+    """Return an objective's name for people."""
     return name.replace("_", " ")
 
 
 def axis_scale(values: pd.Series[Any], logarithm: bool) -> str:
-    """How values of a parameter are put on an axis: "linear", "log" or "choice"."""
+    """Return the scale of a parameter's axis: "linear", "log" or "choice"."""
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return "choice"
     return "log" if logarithm else "linear"
 
 
-def _front(analysis: Analysis, x: str, y: str) -> Figure:
-    figure, axes = single_axes(6.0, 4.4)
-    every, front = analysis.candidates, analysis.front
+def draw_front(analysis: Analysis, x: str, y: str) -> Figure:
+    """Draw all checkpoints over two objectives, the front and the knee point."""
+    figure, axes = single_axes(5.4, 3.9)
+    every, front, knee = analysis.candidates, analysis.front, analysis.knee
     axes.scatter(
         every[x], every[y], s=16, facecolors="none", edgecolors=GREY, linewidths=0.8, label="checkpoints"
     )
@@ -82,88 +57,78 @@ def _front(analysis: Analysis, x: str, y: str) -> Figure:
         markersize=6,
         label="front over all objectives (bars: seed std)",
     )
-    if analysis.knee is not None:
-        knee = analysis.knee
-        axes.plot([knee[x]], [knee[y]], "*", color=VERMILLION, ms=15, mec="black", mew=0.7, label="knee")
-    _describe(axes, analysis, x, y)
+    for _, row in front.iterrows():
+        number = f"{row['point']:.0f}"
+        axes.annotate(number, (row[x], row[y]), (4, 4), textcoords="offset points", fontsize=7)
+    if knee is not None:
+        axes.plot(
+            [knee[x]], [knee[y]], "*", color=VERMILLION, ms=15, mec="black", mew=0.7, zorder=4, label="knee"
+        )
+    directions = analysis.results.objectives
+    axes.set_xlabel(f"{objective_title(x)} ({_BETTER[directions[x]]})")
+    axes.set_ylabel(f"{objective_title(y)} ({_BETTER[directions[y]]})")
     axes.legend(fontsize=8, framealpha=0.9)
     return figure
 
 
-def _describe(axes: Axes, analysis: Analysis, x: str, y: str) -> None:
-    better = {"max": "higher is better", "min": "lower is better"}
-    axes.set_xlabel(f"{label(x)} ({better[analysis.results.objectives[x]]})")
-    axes.set_ylabel(f"{label(y)} ({better[analysis.results.objectives[y]]})")
-    axes.set_title(f"{analysis.results.name}: front", parse_math=False)
-
-
-def _curve(analysis: Analysis, parameter: str, rows: pd.DataFrame) -> Figure:
+def draw_curve(analysis: Analysis, parameter: str) -> Figure:
+    """Draw every objective along a parameter: mean, seed std and range of all runs."""
+    rows = analysis.curves[analysis.curves["parameter"] == parameter]
     objectives = list(analysis.results.objectives)
-    figure = new_figure(6.0, 2.4 * len(objectives) + 0.6)
+    figure = new_figure(5.4, 1.7 * len(objectives) + 0.6)
     panels = figure.subplots(len(objectives), 1, sharex=True, squeeze=False)[:, 0]
     values = pd.Series(sorted(rows["value"].unique().tolist()), dtype=object)
     scale = axis_scale(values, parameter in analysis.results.log_parameters)
-    place = {value: i if scale == "choice" else float(value) for i, value in enumerate(values)}
-    for i, (axes, name) in enumerate(zip(panels, objectives, strict=True)):
+    positions = {value: i if scale == "choice" else float(value) for i, value in enumerate(values)}
+    for axes, name, color, marker in zip(panels, objectives, SERIES, MARKERS, strict=False):
         part = rows[rows["objective"] == name]
-        at = np.array([place[value] for value in part["value"]], np.float64)
-        color = SERIES[i % len(SERIES)]
-        axes.vlines(at, part["min"], part["max"], color=color, alpha=0.35, linewidth=5)
+        x = np.array([positions[value] for value in part["value"]], np.float64)
+        axes.vlines(x, part["min"], part["max"], color=color, alpha=0.35, linewidth=5)
         axes.errorbar(
-            at,
+            x,
             part["mean"],
             yerr=part["seed_std"].fillna(0.0),
-            fmt=MARKERS[i % len(MARKERS)] + ("" if scale == "choice" else "-"),
+            fmt=marker + ("" if scale == "choice" else "-"),
             color=color,
             capsize=3,
             markersize=5,
         )
-        axes.set_ylabel(label(name))
+        axes.set_ylabel(objective_title(name))
         tidy(axes)
     last = panels[-1]
     if scale == "log":
         last.set_xscale("log")
     elif scale == "choice":
         last.set_xticks(range(len(values)), [str(value) for value in values], rotation=20, parse_math=False)
-    last.set_xlabel(f"{parameter}   (whiskers: seed std, bars: all runs)", parse_math=False)
-    figure.suptitle(analysis.results.name, parse_math=False, fontsize=11)
+    last.set_xlabel(parameter, parse_math=False)
     return figure
 
 
-def _importance(analysis: Analysis) -> Figure:
+def draw_importance(analysis: Analysis) -> Figure:
+    """Draw the importance of every parameter for every objective as bars with intervals."""
     table = analysis.sensitivity.dropna(subset="importance")
     parameters = list(dict.fromkeys(table["parameter"]))
     objectives = list(dict.fromkeys(table["objective"]))
-    figure, axes = single_axes(6.4, 1.2 + 0.28 * len(parameters) * (len(objectives) + 1))
+    figure, axes = single_axes(5.4, 1.2 + 0.28 * len(parameters) * (len(objectives) + 1))
     height = 1 / (len(objectives) + 1)
     for i, objective in enumerate(objectives):
         rows = table[table["objective"] == objective].set_index("parameter").loc[parameters]
-        at = np.arange(len(parameters)) + (i - (len(objectives) - 1) / 2) * height
         mean = rows["importance"].to_numpy(np.float64)
-        spread = np.abs(np.stack([mean - rows["low"], rows["high"] - mean]).astype(np.float64))
-        hatch = ("", "//", "..", "xx", "\\\\")[i % 5]
         axes.barh(
-            at,
+            np.arange(len(parameters)) + (i - (len(objectives) - 1) / 2) * height,
             mean,
             height * 0.9,
-            xerr=spread,
+            xerr=np.abs(np.stack([mean - rows["low"], rows["high"] - mean]).astype(np.float64)),
             color=SERIES[i % len(SERIES)],
-            hatch=hatch,
+            hatch=("", "//", "..", "xx", "\\\\")[i % 5],
             edgecolor="white",
             ecolor="#333333",
             capsize=2,
-            label=label(objective),
+            label=objective_title(objective),
         )
     axes.set_yticks(range(len(parameters)), parameters, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("share of the variance explained alone (bars: bootstrap 95 %)")
+    axes.set_xlabel("share of the variance explained alone, 95 % interval", fontsize=9)
     axes.legend(fontsize=8)
     return figure
-
-
-def _save(figure: Figure, folder: Path, stem: str) -> list[str]:
-    figure.savefig(folder / f"{stem}.png")
-    with matplotlib.rc_context({"svg.hashsalt": stem, "svg.fonttype": "none"}):
-        figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-    return [f"{stem}.png", f"{stem}.svg"]

@@ -1,188 +1,221 @@
-"""report.html: one page that holds everything and asks for nothing.
-
-Text and tables are made here, so that the page can be read and printed without scripts; the scripts in
-assets/ make tables sortable and draw the front and the curves from the JSON that the page carries. A content
-security policy forbids every request. All text of the search is escaped here, and put in as text there.
-"""
+"""Build the page of a search: best checkpoints, front, parameters, trials, cost, run file of the knee."""
 
 from __future__ import annotations
 
-import json
 import re
-from html import escape
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
+import numpy as np
+from matplotlib.figure import Figure
 
-from hbt_dist.analysis.overview import Analysis, plain, shown, with_spread
-from hbt_dist.reports.pages.html import facts, page, section
-from hbt_dist.reports.search.figures import axis_scale, label
-from hbt_dist.reports.search.tables import difference_table, html_table, importance_table
+from hbt_dist.analysis.overview import (
+    Analysis,
+    candidate_text,
+    describe_candidate,
+    objective_text,
+    totals_text,
+    value_text,
+)
+from hbt_dist.common.numbers import p_value, plain
+from hbt_dist.reports.pages.document import Document
+from hbt_dist.reports.pages.figures import png, svg
+from hbt_dist.reports.pages.matrix import Matrix
+from hbt_dist.reports.search.figures import draw_curve, draw_front, draw_importance, objective_title
 
-ASSETS = Path(__file__).parent / "assets"
-TRIAL_KEYS = ("trial", "point", "seed", "status", "steps", "worker_hours", "error")
-SCRIPTS = ("base.js", "front.js", "curves.js", "report.js")
 
-
-def render_page(analysis: Analysis, document: dict[str, Any], best: str | None) -> str:
-    """The page as text.
+def search_document(analysis: Analysis, summary: dict[str, Any], best_run: str | None) -> Document:
+    """Build the report of a search.
 
     Args:
-        document: the findings, as `summary` gives them.
-        best: the text of best.yaml, or None.
+        summary: the findings from `hbt_dist.analysis.overview.summary`.
+        best_run: the text of best.yaml, if there is one.
     """
-    parts = {
-        "problems": _problems(document["problems"]),
-        "findings": _findings(document),
-        "importance": importance_table(analysis),
-        "tables": _tables(analysis),
-        "difference": difference_table(analysis),
-        "best": _best(best),
-    }
-    template = (ASSETS / "report.html").read_text("utf-8")
-    code = "\n".join((ASSETS / name).read_text("utf-8") for name in SCRIPTS)
-    data = embedded_json(page_data(analysis, document))
-    return page(
-        document["search"],
-        re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template),
-        kind="search report",
-        header=f"<p>Report of a search over training settings.</p>\n{_facts(analysis, document)}",
-        style=(ASSETS / "report.css").read_text("utf-8"),
-        scripts=f'<script type="application/json" id="data">{data}</script>\n<script>\n{code}\n</script>\n',
+    knee = summary["knee"]
+    lead = "No checkpoint has all objectives." if knee is None else f"Knee: {candidate_text(knee)}."
+    document = Document(f"Search {summary['search']}", lead, "search report", f"{totals_text(summary)}.")
+    _trade_off(document, analysis, summary)
+    _parameters(document, analysis)
+    if analysis.difference is not None:
+        _difference(document, analysis)
+    _trials(document, analysis)
+    if best_run is not None:
+        document.heading("Run file of the knee point")
+        document.paragraph("best.yaml in this folder; to train it: hbt-dist train best.yaml")
+        document.code("best.yaml", best_run)
+    if summary["problems"]:
+        document.heading("Notes")
+        document.items(summary["problems"])
+    document.heading("Settings")
+    document.facts(_settings(analysis))
+    return document
+
+
+def _trade_off(document: Document, analysis: Analysis, summary: dict[str, Any]) -> None:
+    document.heading("Trade-off")
+    chosen = [] if summary["knee"] is None else [("knee", summary["knee"])]
+    chosen += [(f"best {objective_title(name)}", row) for name, row in summary["best"].items()]
+    _candidates(document, "Knee and best checkpoints, mean ± standard deviation over seeds", chosen)
+    front = analysis.front
+    for i, (x, y) in enumerate(analysis.pairs):
+        title = f"{objective_title(x)} and {objective_title(y)}"
+        ranges = [
+            f"{objective_title(name)} {objective_text(name, front[name].min())} to "
+            f"{objective_text(name, front[name].max())}"
+            for name in (x, y)
+        ]
+        description = (
+            f"{title}: {len(front)} of {len(analysis.candidates)} checkpoints on the front, "
+            f"{' and '.join(ranges)}"
+        )
+        stem = f"front_{_file_part(x)}_{_file_part(y)}"
+        caption = f"Front of {title}; numbers: points of the table below"
+        _figure(document, draw_front(analysis, x, y), stem, description, caption, folded=i > 0)
+    _candidates(document, "Front over all objectives", [("", row) for row in summary["front"]])
+
+
+def _candidates(document: Document, caption: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Add a table of named candidates from `describe_candidate`."""
+    if not rows:
+        document.paragraph(f"{caption}: none.")
+        return
+    parameters = list(dict.fromkeys(key for _, row in rows for key in row["parameters"]))
+    document.table(
+        caption,
+        ["checkpoint", "seeds", *map(objective_title, rows[0][1]["objectives"]), *parameters],
+        [
+            [
+                f"{name}{': ' if name else ''}point {row['point']}, step {row['step']}",
+                str(row["num_seeds"]),
+                *(
+                    objective_text(key, value["mean"], value["std"])
+                    for key, value in row["objectives"].items()
+                ),
+                *(value_text(row["parameters"].get(key, "-")) for key in parameters),
+            ]
+            for name, row in rows
+        ],
     )
 
 
-def embedded_json(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+def _parameters(document: Document, analysis: Analysis) -> None:
+    document.heading("Parameters")
+    table = analysis.sensitivity
+    if table["importance"].isna().all():
+        document.paragraph("Importance: too few points, or no parameter that varies.")
+    else:
+        document.table(
+            "Importance: share of an objective's variance over points that a parameter explains alone, with "
+            "95 % bootstrap interval and p of a permutation",
+            ["objective", "parameter", "importance", "interval", "p", "points", "values"],
+            [
+                [
+                    objective_title(row["objective"]),
+                    row["parameter"],
+                    plain(row["importance"], 3),
+                    f"{plain(row['low'], 3)} to {plain(row['high'], 3)}",
+                    p_value(row["p"]),
+                    str(row["num_points"]),
+                    str(row["num_values"]),
+                ]
+                for row in table.to_dict("records")
+            ],
+        )
+        most = table.sort_values("importance").dropna(subset="importance").to_dict("records")[-1]
+        finding = f"highest: {most['parameter']} for {objective_title(most['objective'])}"
+        text = f"Importance of the parameters, {finding} ({plain(most['importance'], 3)})"
+        _figure(document, draw_importance(analysis), "importance", text, "Importance of the parameters")
+    stems: set[str] = set()
+    for name in analysis.results.parameters:
+        stem = f"curve_{_file_part(name)}"
+        while stem in stems:  # keys may differ only in characters that file names cannot hold
+            stem += "_"
+        stems.add(stem)
+        if name in analysis.curves["parameter"].to_numpy():
+            caption = f"Objectives along {name}; whiskers: seed std, thick bars: all runs"
+            _figure(document, draw_curve(analysis, name), stem, _curve_finding(analysis, name), caption)
 
 
-def page_data(analysis: Analysis, document: dict[str, Any]) -> dict[str, Any]:
-    """What the scripts draw."""
-    results = analysis.results
-    front = set(analysis.front.index)
-    knee = None if analysis.knee is None else analysis.knee.name
-    most = int(analysis.candidates["num_seeds"].max())
-    return {
-        "objectives": [
-            {"name": name, "label": label(name), "direction": direction}
-            for name, direction in results.objectives.items()
-        ],
-        "candidates": [
-            {
-                "point": int(row["point"]),
-                "step": int(row["step"]),
-                "seeds": int(row["num_seeds"]),
-                "fewer": int(row["num_seeds"]) < most,
-                "front": index in front,
-                "knee": bool(index == knee),
-                "mean": [plain(row[name]) for name in results.objectives],
-                "std": [plain(row[f"{name}_std"]) for name in results.objectives],
-            }
-            for index, row in analysis.candidates.iterrows()
-        ],
-        "best": {name: [found["point"], found["step"]] for name, found in document["best"].items()},
-        "points": {
-            str(int(row["point"])): {
-                "source": plain(row["source"]),
-                "parameters": [
-                    [key, shown(value)] for key, value in results.point_values[int(row["point"])].items()
-                ],
-            }
-            for _, row in results.points.iterrows()
-        },
-        "trials": [{key: plain(row[key]) for key in TRIAL_KEYS} for _, row in results.trials.iterrows()],
-        "history": [
-            [row["trial"], int(row["step"]), [plain(row[name]) for name in results.objectives]]
-            for _, row in results.history.iterrows()
-        ],
-        "curves": [_curve(analysis, name) for name in results.parameters],
-    }
-
-
-def _curve(analysis: Analysis, parameter: str) -> dict[str, Any]:
+def _curve_finding(analysis: Analysis, parameter: str) -> str:
+    """Return the best mean of every objective along a parameter in words."""
     rows = analysis.curves[analysis.curves["parameter"] == parameter]
-    keys = ("value", "mean", "min", "max", "seed_std", "count")
-    return {
-        "parameter": parameter,
-        "scale": axis_scale(rows["value"], parameter in analysis.results.log_parameters),
-        "series": [
-            [[plain(row[key]) for key in keys] for _, row in rows[rows["objective"] == name].iterrows()]
-            for name in analysis.results.objectives
-        ],
-    }
+    best = []
+    for name, direction in analysis.results.objectives.items():
+        part = rows[rows["objective"] == name].sort_values("mean").to_dict("records")
+        if part:
+            row = part[-1 if direction == "max" else 0]
+            mean = objective_text(name, row["mean"])
+            best.append(f"{objective_title(name)} {mean} at {value_text(row['value'])}")
+    return f"Best means along {parameter}: {', '.join(best)}"
 
 
-def _facts(analysis: Analysis, document: dict[str, Any]) -> str:
-    search = analysis.results.search
-    benchmark = search.get("benchmark")
-    seeds = ", ".join(str(seed) for seed in search.get("seeds") or ["-"])
-    found: dict[str, object] = {
-        "trials": ", ".join(f"{count} {status}" for status, count in document["trials"].items()),
-        "points": f"{document['num_points']}, seeds {seeds}",
-        "worker hours": f"{document['worker_hours']:.2f}",
-        "objectives": ", ".join(
-            f"{label(name)} ({'higher' if direction == 'max' else 'lower'} is better)"
-            for name, direction in document["objectives"].items()
-        ),
-        "benchmark": shown(benchmark) if benchmark else None,
-        "sampler": shown(search["sampler"]) if search.get("sampler") else None,
-        "started": search.get("started"),
-        "hbt-dist": search.get("hbt_dist"),
-    }
-    space = search.get("space")
-    if isinstance(space, dict):
-        found["space"] = "; ".join(f"{key}: {shown(value)}" for key, value in space.items())
-    return facts({key: value for key, value in found.items() if value is not None})
+def _difference(document: Document, analysis: Analysis) -> None:
+    table = analysis.difference
+    assert table is not None
+    first, second = (f"{table.attrs[f'trial_{x}']} (step {table.attrs[f'step_{x}']})" for x in "ab")
+    document.heading("Language pairs of two trials")
+    document.paragraph("Blue: the first named is better; orange: worse.")
+    languages = tuple(map(str, table.columns))
+    values = table.to_numpy(np.float64)
+    document.matrix(Matrix(f"{second} minus {first}, mAP", languages, values, difference=True))
 
 
-def _problems(problems: list[str]) -> str:
-    if not problems:
-        return ""
-    items = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
-    return section("notes", "Notes", f"<ul>{items}</ul>")
-
-
-def _findings(document: dict[str, Any]) -> str:
-    chosen = [("knee", document["knee"])] if document["knee"] else []
-    chosen += [(f"best {label(name)}", found) for name, found in document["best"].items()]
-    rows = [
-        {
-            "checkpoint": name,
-            "point": found["point"],
-            "step": found["step"],
-            "seeds": found["num_seeds"],
-            **{label(key): with_spread(value) for key, value in found["objectives"].items()},
-            **{key: shown(value) for key, value in found["parameters"].items()},
-        }
-        for name, found in chosen
-    ]
-    return html_table(pd.DataFrame(rows), "findings", "Knee and best checkpoints", sortable=False)
-
-
-def _tables(analysis: Analysis) -> str:
+def _trials(document: Document, analysis: Analysis) -> None:
     results = analysis.results
-    front = analysis.front.drop(columns=[f"{name}_count" for name in results.objectives])
-    points = results.points.drop(columns=[f"{name}_count" for name in results.objectives])
-    shown_tables = [
-        ("front", "Front", front),
-        ("points", "Points at their last common evaluation", points),
-        ("trials", "Trials", results.trials.drop(columns=["worker_hours", "workers"])),
-        ("cost", "Cost in worker hours", analysis.cost),
+    document.heading("Points, trials and cost")
+    points = [("", describe_candidate(results, row)) for _, row in results.points.iterrows()]
+    _candidates(document, "Points at their last common evaluation", points)
+    objectives = list(results.objectives)
+    rows = [
+        [
+            row["trial"],
+            row["status"],
+            *(str(row[key]) for key in ("steps", "evaluations")),
+            *(objective_text(name, row[name]) for name in objectives),
+            plain(row["workers"], 0),
+            f"{row['worker_hours']:.2f}",
+            row["error"] or "-",
+        ]
+        for row in results.trials.to_dict("records")
     ]
-    return "\n".join(section(key, title, html_table(table, key, title)) for key, title, table in shown_tables)
-
-
-def _best(best: str | None) -> str:
-    if best is None:
-        return ""
-    return section(
-        "best",
-        "Run file of the knee point",
-        "<p>The file <code>best.yaml</code> beside this page; <code>hbt-dist train best.yaml</code> trains "
-        f'it.</p><pre tabindex="0" role="region" aria-label="best.yaml">{escape(best)}</pre>',
+    total = analysis.cost.iloc[-1]
+    blank = ["-"] * (len(objectives) + 2)
+    rows.append(["total", "-", str(total["steps"]), *blank, f"{total['worker_hours']:.2f}", "-"])
+    titles = map(objective_title, objectives)
+    document.table(
+        "Trials at their last evaluation, and their cost",
+        ["trial", "status", "steps", "evaluations", *titles, "workers", "worker hours", "error"],
+        rows,
     )
+
+
+def _settings(analysis: Analysis) -> dict[str, object]:
+    search = analysis.results.search
+    better = {"max": "higher is better", "min": "lower is better"}
+    directions = analysis.results.objectives.items()
+    facts: dict[str, object] = {
+        "objectives": ", ".join(f"{objective_title(name)} ({better[way]})" for name, way in directions),
+        "seeds": ", ".join(map(str, search.get("seeds") or ["-"])),
+    }
+    names = {"benchmark": "benchmark", "sampler": "sampler", "started": "started", "hbt_dist": "hbt-dist"}
+    facts |= {title: value_text(search[key]) for key, title in names.items() if search.get(key)}
+    if isinstance(search.get("space"), dict):
+        facts["space"] = "; ".join(f"{key}: {value_text(value)}" for key, value in search["space"].items())
+    return facts
+
+
+def _figure(
+    document: Document, figure: Figure, stem: str, description: str, caption: str, *, folded: bool = False
+) -> None:
+    """Add a figure as PNG, and as SVG next to it."""
+    if folded:
+        with document.details(caption):
+            _figure(document, figure, stem, description, caption)
+        return
+    document.figure(f"figures/{stem}.png", png(figure), caption, description)
+    document.files[f"figures/{stem}.svg"] = svg(figure, stem)
+
+
+def _file_part(name: str) -> str:
+    """Return a name as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)

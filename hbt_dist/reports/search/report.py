@@ -1,13 +1,12 @@
-"""The report of a search as a folder that is either complete or not there.
+"""Write the report of a search as a folder that is either complete or absent.
 
-    report.html               one page for browsers, phones, print and screen readers; needs no network
+    report.html, report.md    the same report for browsers (also offline, in print, on phones) and as Markdown
     summary.json, summary.txt findings: knee, best checkpoint of each objective, front, what was skipped
     trials, history, points, front, sensitivity, curves, cost, (difference)    each as .csv and .parquet
     figures/                  front_X_Y, curve_PARAMETER, importance, each as .png and .svg
     best.yaml                 the knee point's run file: `hbt-dist train SEARCH_DIR/report/best.yaml`
 
-Written beside the target and renamed; an older report in the target is replaced. Takes seconds, most
-of them for the figures.
+Replaces an older report. Takes seconds, most of them for the figures.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ import pandas as pd
 
 from hbt_dist.analysis.best_run import try_best_run
 from hbt_dist.analysis.overview import Analysis, analyse, summary, summary_text
-from hbt_dist.analysis.search_results import load_search
+from hbt_dist.analysis.results import load_search
 from hbt_dist.evaluation.writing import check_target, replaced_folder
-from hbt_dist.reports.search.figures import draw_figures
-from hbt_dist.reports.search.page import render_page
+from hbt_dist.reports.search.page import search_document
 
-PAGE = "report.html"
-SUMMARY = "summary.json"
+STEM = "report"
+PAGE = f"{STEM}.html"
 KIND = "search report"
 
 
@@ -43,50 +41,45 @@ def write_search_report(
         the report's folder.
 
     Raises:
-        UserError: see `load_search` and `pair_difference`; or the output holds something else or cannot be
+        UserError: see `load_search` and `pair_difference`; or the output holds anything else or cannot be
             written. Nothing is written then.
     """
     results = load_search(folder)
     target = Path(output) if output is not None else results.folder / "report"
     check_target(target, PAGE, KIND)
     analysis = analyse(results, compare)
-    document = summary(analysis)
-    best, problem = try_best_run(results, document["knee"])
+    findings = summary(analysis)
+    best_run, problem = try_best_run(results, findings["knee"])
     if problem is not None:
-        document["problems"] = [*document["problems"], problem]
-    document["best_run"] = None if best is None else "best.yaml"
-    with replaced_folder(target, holds=PAGE, kind=KIND) as beside:
+        findings["problems"] = [*findings["problems"], problem]
+    document = search_document(analysis, findings, best_run)
+    findings["best_run"] = None if best_run is None else "best.yaml"
+    findings["figures"] = sorted(name for name in document.files if name.startswith("figures/"))
+    with replaced_folder(target, holds=PAGE, kind=KIND) as temporary:
         for name, table in tables(analysis).items():
-            table.to_csv(beside / f"{name}.csv", index=False, lineterminator="\n")
-            table.to_parquet(beside / f"{name}.parquet", index=False)
-        figures = beside / "figures"
-        figures.mkdir()
-        document["figures"] = [f"figures/{name}" for name in draw_figures(analysis, figures)]
-        if best is not None:
-            (beside / "best.yaml").write_text(best, "utf-8")
-        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-        (beside / SUMMARY).write_text(text + "\n", "utf-8")
-        (beside / "summary.txt").write_text(summary_text(document) + "\n", "utf-8")
-        (beside / PAGE).write_text(render_page(analysis, document, best), "utf-8")
+            table.to_csv(temporary / f"{name}.csv", index=False, lineterminator="\n")
+            table.to_parquet(temporary / f"{name}.parquet", index=False)
+        if best_run is not None:
+            (temporary / "best.yaml").write_text(best_run, "utf-8")
+        text = json.dumps(findings, indent=1, ensure_ascii=False, allow_nan=False)
+        (temporary / "summary.json").write_text(text + "\n", "utf-8")
+        (temporary / "summary.txt").write_text(summary_text(findings) + "\n", "utf-8")
+        document.write(temporary, STEM)
     return target
 
 
 def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
-    """The report's tables by name; a column holds values of one type."""
+    """Return the report's tables by name; a column holds values of one type."""
     results = analysis.results
-    curves = analysis.curves.copy()
-    curves["value"] = curves["value"].map(str)  # numbers and choices share the column
-    found = {
+    by_name = {
         "trials": results.trials,
         "history": results.history,
         "points": results.points,
         "front": analysis.front,
         "sensitivity": analysis.sensitivity,
-        "curves": curves,
+        "curves": analysis.curves.assign(value=analysis.curves["value"].map(str)),  # numbers and choices
         "cost": analysis.cost,
     }
     if analysis.difference is not None:
-        difference = analysis.difference.reset_index()
-        difference.columns.name = None
-        found["difference"] = difference
-    return found
+        by_name["difference"] = analysis.difference.reset_index().rename_axis(columns=None)
+    return by_name

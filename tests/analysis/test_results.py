@@ -159,7 +159,7 @@ def test_the_front_takes_checkpoints_that_are_not_the_last(search: Path) -> None
 
 def test_no_search_folder(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UserError, match="is no search folder"):
+        with pytest.raises(UserError, match="expected a search folder"):
             load_search(path)
     (tmp_path / "search.json").write_text('{"format": 1, "na')
     with pytest.raises(UserError, match="half-written or damaged"):
@@ -168,18 +168,18 @@ def test_no_search_folder(tmp_path: Path) -> None:
 
 def test_another_format(search: Path) -> None:
     edit_search(search, format=2, hbt_dist="9.9")
-    with pytest.raises(UserError, match=r"has format 2, written by hbt-dist 9\.9") as caught:
+    with pytest.raises(UserError, match=r"expected format 1, got 2, written by hbt-dist 9\.9") as caught:
         load_search(search)
-    assert "reads format 1" in str(caught.value)
+    assert "use the version that wrote the folder" in str(caught.value)
     (search / "search.json").write_text("[]")
-    with pytest.raises(UserError, match="has format None"):
+    with pytest.raises(UserError, match="expected format 1, got None"):
         load_search(search)
 
 
 @pytest.mark.parametrize("wrong", [{}, {"monolingual": "up"}, ["monolingual"], None])
 def test_impossible_objectives(search: Path, wrong: object) -> None:
     edit_search(search, objectives=wrong)
-    with pytest.raises(UserError, match="has objectives"):
+    with pytest.raises(UserError, match="expected objectives"):
         load_search(search)
 
 

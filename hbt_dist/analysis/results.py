@@ -1,16 +1,16 @@
-"""A search folder as tables: trials, their evaluations, and points averaged over seeds.
+"""Read a search folder into tables: trials, their evaluations, and points averaged over seeds.
 
     results = load_search("searches/alpha")
     results.points            # one row per point: parameters, mean, std and count over seeds
     results.history           # one row per evaluated checkpoint of a trial
 
-Reads what is there: a search that still runs, and files that end in half a line because their writer was
-killed. What was skipped stands in `problems`. Nothing but JSON is read, so neither Ray nor the models are
-needed: a hundred trials with twenty evaluations each load in well under a second.
+Also reads a search that still runs, and files that end in half a line because their writer was killed;
+`problems` lists what was skipped. Only JSON is read, so neither Ray nor the models are needed: a hundred
+trials with twenty evaluations each load in well under a second.
 
-Columns of objectives carry the objective's name. In tables over seeds that is the mean; `NAME_std` (sample
-standard deviation, NaN for one seed) and `NAME_count` stand beside it. Parameters carry their dotted key;
-shares of a mixture have a column each (`batches.mixture.monolingual`), other structured values are JSON text.
+Columns of objectives carry the objective's name. In tables over seeds that is the mean, next to `NAME_std`
+(sample standard deviation, NaN for one seed) and `NAME_count`. Parameters carry their dotted key; shares of a
+mixture have a column each (`batches.mixture.monolingual`), other structured values are JSON text.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.search.folder import FORMAT, Status
 
 STATUSES: tuple[Status, ...] = get_args(Status)
-#: Listed choices of a number that span at least this ratio are looked at in the logarithm.
+#: Listed choices of a number that span at least this ratio are plotted over the logarithm.
 LOG_RATIO = 100.0
-_DIRECTIONS = ("max", "min")
 
 
 @dataclass(frozen=True)
 class SearchResults:
-    """A search, read."""
+    """The tables of a search."""
 
     folder: Path
     search: dict[str, Any]  # search.json
@@ -47,11 +46,11 @@ class SearchResults:
     points: pd.DataFrame  # one row per evaluated point, at the step described in `load_search`
     point_values: dict[int, dict[str, Any]]  # point -> parameters as a run file takes them
     problems: list[str] = field(default_factory=list)  # what was skipped, one sentence each
-    log_parameters: frozenset[str] = frozenset()  # numbers to look at in the logarithm
+    log_parameters: frozenset[str] = frozenset()  # numbers to plot over the logarithm
 
     @property
     def name(self) -> str:
-        """The search's name."""
+        """Name of the search."""
         return str(self.search.get("name") or self.folder.name)
 
 
@@ -59,36 +58,34 @@ def load_search(folder: str | Path) -> SearchResults:
     """Read the folder that `hbt-dist search` writes, also while it still writes.
 
     A point's row in `points` holds its seeds at one common step: of the steps that most of its seeds have
-    evaluated, the latest. While all seeds of a point are evaluated at the same steps this is the last
-    common evaluation; a seed that was stopped early sets the step for all, so that the spread is a spread
-    of seeds and not of training lengths. Seeds without any evaluation do not count. Where a restarted trial
-    evaluated a step twice, the later line holds.
+    evaluated, the latest. If all seeds of a point are evaluated at the same steps, this is the last common
+    evaluation; a seed that was stopped early sets the step for all, so that the spread is a spread of seeds
+    and not of training lengths. Seeds without any evaluation do not count. If a restarted trial evaluated a
+    step twice, the later line holds.
 
     Raises:
-        UserError: the folder is no search, or one of another format; no trial has been evaluated; an
+        UserError: the folder is not a search, or of another format; no trial has been evaluated; an
             evaluation does not report an objective of the search.
     """
     folder = Path(folder)
     search = _read_search(folder)
     objectives: dict[str, str] = search["objectives"]
     problems: list[str] = []
-    drawn = _read_points(folder / "points.jsonl", problems)
+    values, sources = _read_points(folder / "points.jsonl", problems)
     trials, history = _read_trials(folder, list(objectives), problems)
     if not history:
         counts = Counter(trial["status"] for trial in trials)
-        shown = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none started"
+        statuses = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none started"
         raise UserError(
             str(folder),
-            f"holds no evaluated trial yet ({shown})",
-            "wait for the first evaluation; each trial's error, if it failed, is in its trial.json",
+            f"holds no evaluated trial yet ({statuses})",
+            "wait for the first evaluation; if a trial failed, its trial.json holds the error",
         )
-    values = {int(trial["point"]): trial["parameters"] for trial in trials}
-    sources = {}
-    for point, (parameters, source) in drawn.items():
-        values[point], sources[point] = parameters, source
+    values = {int(trial["point"]): trial["parameters"] for trial in trials} | values
     parameter_table = _parameter_table(values, sources)
     history_table = pd.DataFrame(history)
     trial_table = _trial_table(trials, history_table, objectives)
+    point_table = _point_table(history_table, trial_table, objectives)
     return SearchResults(
         folder=folder,
         search=search,
@@ -96,9 +93,7 @@ def load_search(folder: str | Path) -> SearchResults:
         parameters=tuple(parameter_table.columns[2:]),
         trials=trial_table.merge(parameter_table, on="point", how="left"),
         history=history_table,
-        points=_point_table(history_table, trial_table, objectives).merge(
-            parameter_table, on="point", how="left"
-        ),
+        points=point_table.merge(parameter_table, on="point", how="left"),
         point_values=values,
         problems=problems,
         log_parameters=_log_parameters(parameter_table, search.get("space")),
@@ -124,48 +119,62 @@ def seed_means(history: pd.DataFrame, objectives: dict[str, str]) -> pd.DataFram
     return pd.DataFrame(columns).reset_index()
 
 
+def candidates(results: SearchResults) -> pd.DataFrame:
+    """Average every evaluated checkpoint over the seeds that evaluated its step, and add its parameters.
+
+    All evaluated checkpoints are candidates, not only the last: longer training may trade one objective for
+    another, so the best model of a run need not be its last.
+
+    Returns:
+        one row per (point, step); columns as in `SearchResults.points`, without worker_hours. `num_seeds`
+        differs between rows while a search runs, and after a failure.
+    """
+    known = results.points[["point", "source", *results.parameters]]
+    return seed_means(results.history, results.objectives).merge(known, on="point", how="left")
+
+
 def _read_search(folder: Path) -> dict[str, Any]:
     path = folder / "search.json"
     try:
         search = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            str(folder), "is no search folder: it has no search.json", "name a folder of `hbt-dist search`"
+            str(folder),
+            "expected a search folder, found no search.json in it",
+            "name a folder of `hbt-dist search`",
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(
             str(path), f"cannot be read: {error}", "it is half-written or damaged; start the search again"
         ) from None
-    found = search.get("format") if isinstance(search, dict) else None
-    if found != FORMAT:
-        version = search.get("hbt_dist", "unknown") if isinstance(search, dict) else "unknown"
+    head = search if isinstance(search, dict) else {}
+    if head.get("format") != FORMAT:
         raise UserError(
             str(path),
-            f"has format {found!r}, written by hbt-dist {version}",
-            f"this version reads format {FORMAT}; use the one that wrote the folder",
+            f"expected format {FORMAT}, got {head.get('format')!r}, "
+            f"written by hbt-dist {head.get('hbt_dist', 'unknown')}",
+            "use the version that wrote the folder",
         )
-    objectives = search.get("objectives")
-    if (
-        not isinstance(objectives, dict)
-        or not objectives
-        or any(direction not in _DIRECTIONS for direction in objectives.values())
-    ):
+    objectives = head.get("objectives")
+    directions = list(objectives.values()) if isinstance(objectives, dict) else []
+    if not directions or any(direction not in ("max", "min") for direction in directions):
         raise UserError(
-            str(path), f"has objectives {objectives!r}", "expected at least one name with 'max' or 'min'"
+            str(path),
+            f"expected objectives with 'max' or 'min', got {objectives!r}",
+            "the file is damaged; restore it, or start the search again in another output_dir",
         )
-    return search
+    return head
 
 
 def _lines(path: Path, label: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines, with their line numbers; what is no object goes to `problems`."""
+    """Yield (line number, object) of a file of JSON lines; report every other line in `problems`."""
     try:
-        data = path.read_bytes()
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return
     except OSError as error:
         problems.append(f"{label} cannot be read: {error.strerror}")
         return
-    lines = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -176,28 +185,27 @@ def _lines(path: Path, label: str, problems: list[str]) -> Iterator[tuple[int, d
         if isinstance(row, dict):
             yield number, row
         else:
-            what = "half a line" if number == len(lines) else "no JSON object"
-            problems.append(f"{label} line {number}: {what}, skipped")
+            kind = "half a line" if number == len(lines) else "not a JSON object"
+            problems.append(f"{label} line {number}: {kind}, skipped")
 
 
-def _read_points(path: Path, problems: list[str]) -> dict[int, tuple[dict[str, Any], str | None]]:
-    points = {}
+def _read_points(path: Path, problems: list[str]) -> tuple[dict[int, dict[str, Any]], dict[int, str | None]]:
+    """Return point -> parameters, and point -> source."""
+    values, sources = {}, {}
     for number, row in _lines(path, path.name, problems):
         if isinstance(row.get("point"), int) and isinstance(row.get("parameters"), dict):
-            points[row["point"]] = (row["parameters"], row.get("source"))
+            values[row["point"]], sources[row["point"]] = row["parameters"], row.get("source")
         else:
             problems.append(f"{path.name} line {number}: no point with parameters, skipped")
-    return points
+    return values, sources
 
 
 def _read_trials(
     folder: Path, objectives: list[str], problems: list[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the records of the trials, and the lines of their histories by trial and step."""
     trials, history = [], []
-    root = folder / "trials"
-    for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if not path.is_dir() or path.name.startswith("."):
-            continue
+    for path in sorted((folder / "trials").glob("[!.]*/")):
         label = f"trials/{path.name}"
         trial = _read_trial(path, label, problems)
         if trial is None:
@@ -208,9 +216,7 @@ def _read_trials(
                 problems.append(f"{label}/history.jsonl line {number}: no step, skipped")
                 continue
             rows[line["step"]] = {
-                "trial": path.name,
-                "point": trial["point"],
-                "seed": trial["seed"],
+                **{key: trial[key] for key in ("trial", "point", "seed")},
                 "step": line["step"],
                 **{key: _number(line.get(key)) for key in ("seconds", "worker_seconds", "loss")},
                 **_objectives(line, objectives, f"{path / 'history.jsonl'} line {number}"),
@@ -230,11 +236,10 @@ def _read_trial(path: Path, label: str, problems: list[str]) -> dict[str, Any] |
     except (OSError, ValueError):
         problems.append(f"{label}/trial.json: half-written or damaged, trial skipped")
         return None
+    types = {"point": int, "seed": int, "parameters": dict}
     complete = (
         isinstance(trial, dict)
-        and isinstance(trial.get("point"), int)
-        and isinstance(trial.get("seed"), int)
-        and isinstance(trial.get("parameters"), dict)
+        and all(isinstance(trial.get(key), kind) for key, kind in types.items())
         and trial.get("status") in STATUSES
     )
     if not complete:
@@ -245,20 +250,16 @@ def _read_trial(path: Path, label: str, problems: list[str]) -> dict[str, Any] |
     return {**trial, "trial": path.name}
 
 
-def _objectives(line: dict[str, Any], objectives: list[str], place: str) -> dict[str, float]:
-    values = {}
+def _objectives(line: dict[str, Any], objectives: list[str], location: str) -> dict[str, float]:
     for name in objectives:
-        value = line.get(name)
-        if name not in line or not (value is None or isinstance(value, int | float)):
-            found = f"reports no {name!r}" if name not in line else f"reports {value!r} as {name!r}"
+        if name not in line or not isinstance(line[name], int | float | None):
             raise UserError(
-                place,
-                found,
-                f"every evaluation of the search reports {', '.join(objectives)} (a number, or null where "
-                "there is none); the folder is of another search or damaged",
+                location,
+                f"reports {line[name]!r} as {name!r}" if name in line else f"reports no {name!r}",
+                f"every evaluation of the search reports {', '.join(objectives)} (a number, or null without "
+                "a value); the folder is of another search or damaged",
             )
-        values[name] = _number(value)
-    return values
+    return {name: _number(line[name]) for name in objectives}
 
 
 def _number(value: Any) -> float:
@@ -267,7 +268,7 @@ def _number(value: Any) -> float:
 
 
 def _parameter_table(values: dict[int, dict[str, Any]], sources: dict[int, str | None]) -> pd.DataFrame:
-    """point, source, and a column per parameter; a column holds either numbers, truth values or text."""
+    """Return point, source, and a column per parameter, which holds numbers, truth values or text."""
     points = sorted(values)
     rows = [_flat(values[point]) for point in points]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -278,24 +279,24 @@ def _parameter_table(values: dict[int, dict[str, Any]], sources: dict[int, str |
 
 
 def _log_parameters(table: pd.DataFrame, space: Any) -> frozenset[str]:
-    """What the search drew in the logarithm, and listed choices over orders of magnitude.
+    """Return the parameters drawn in the logarithm, and listed choices over orders of magnitude.
 
-    Drawn values themselves cannot tell: a uniform draw that comes near zero spans orders of magnitude too.
+    The drawn values cannot decide it: a uniform draw that comes near zero spans orders of magnitude too.
     """
-    found = set()
+    names = set()
     for name, form in space.items() if isinstance(space, dict) else ():
         if name in table and pd.api.types.is_float_dtype(table[name].dtype):
             low, high = table[name].min(), table[name].max()
             listed = str(form).startswith("choice") and low > 0 and high / low >= LOG_RATIO
             if low > 0 and (listed or str(form).startswith("log_uniform")):
-                found.add(name)
-    return frozenset(found)
+                names.add(name)
+    return frozenset(names)
 
 
 def _flat(parameters: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in parameters.items():
-        column = key if "." in key else f"run.{key}"  # no clash with the tables' own columns
+        column = key if "." in key else f"run.{key}"  # no clash with the other columns of the tables
         if isinstance(value, dict) and value and all(_is_number(share) for share in value.values()):
             flat |= {f"{column}.{kind}": share for kind, share in value.items()}
         elif isinstance(value, dict | list):
@@ -306,20 +307,13 @@ def _flat(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _column(values: list[Any]) -> pd.Series[Any]:
-    there = [value for value in values if value is not None]
-    if there and all(_is_number(value) for value in there):
+    known = [value for value in values if value is not None]
+    if known and all(_is_number(value) for value in known):
         return pd.Series([_number(value) for value in values], dtype="float64")
-    if there and all(isinstance(value, bool) for value in there):
+    if known and all(isinstance(value, bool) for value in known):
         return pd.Series(values, dtype="boolean")
-    return pd.Series([value if value is None else _text(value) for value in values], dtype="object")
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else str(value)
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pd.Series(texts, dtype="object")
 
 
 def _is_number(value: Any) -> bool:
@@ -329,33 +323,27 @@ def _is_number(value: Any) -> bool:
 def _trial_table(
     trials: list[dict[str, Any]], history: pd.DataFrame, objectives: dict[str, str]
 ) -> pd.DataFrame:
-    last = history.sort_values("step").groupby("trial").tail(1).set_index("trial")
-    counts = history.groupby("trial").size()
-    rows = []
-    for trial in trials:
-        name = trial["trial"]
-        evaluated = last.loc[name] if name in last.index else None
-        seconds = [_number(trial.get("worker_seconds"))]
-        if evaluated is not None:
-            seconds.append(float(evaluated["worker_seconds"]))  # trial.json is older while a trial runs
-        seconds = [one for one in seconds if not math.isnan(one)]
-        rows.append(
-            {
-                "trial": name,
-                "point": trial["point"],
-                "seed": trial["seed"],
-                "status": trial["status"],
-                "steps": 0 if evaluated is None else int(evaluated["step"]),
-                "evaluations": int(counts.get(name, 0)),
-                **{key: math.nan if evaluated is None else float(evaluated[key]) for key in objectives},
-                "workers": trial.get("workers"),
-                "worker_hours": max(seconds, default=0.0) / 3600,
-            }
-        )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(
+        {key: [trial[key] for trial in trials] for key in ("trial", "point", "seed", "status")}
+    )
+    by_trial = history.sort_values("step").groupby("trial")
+    last = by_trial.tail(1).set_index("trial")
+    table["steps"] = table["trial"].map(last["step"]).fillna(0).astype(int)
+    table["evaluations"] = table["trial"].map(by_trial.size()).fillna(0).astype(int)
+    for name in objectives:
+        table[name] = table["trial"].map(last[name]).astype(float)
+    table["workers"] = [_number(trial.get("workers")) for trial in trials]
+    # While a trial runs, its history is newer than its trial.json.
+    seconds = pd.DataFrame(
+        {
+            "record": [_number(trial.get("worker_seconds")) for trial in trials],
+            "history": table["trial"].map(last["worker_seconds"]),
+        }
+    )
+    table["worker_hours"] = seconds.max(axis=1).fillna(0.0) / 3600
     for name in ("started", "ended", "error"):
-        table[name] = pd.Series([_text_or_none(trial.get(name)) for trial in trials], dtype="object")
-    table["workers"] = pd.to_numeric(table["workers"], errors="coerce")
+        texts = [None if trial.get(name) is None else str(trial[name]) for trial in trials]
+        table[name] = pd.Series(texts, dtype="object")
     return table.sort_values(["point", "seed"], ignore_index=True)
 
 
@@ -363,6 +351,5 @@ def _point_table(history: pd.DataFrame, trials: pd.DataFrame, objectives: dict[s
     means = seed_means(history, objectives)
     means = means.sort_values(["point", "num_seeds", "step"], kind="stable")
     points = means.groupby("point").tail(1).reset_index(drop=True)
-    hours = trials.groupby("point")["worker_hours"].sum()
-    points["worker_hours"] = points["point"].map(hours)
+    points["worker_hours"] = points["point"].map(trials.groupby("point")["worker_hours"].sum())
     return points
