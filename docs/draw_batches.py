@@ -1,8 +1,8 @@
-"""Draws docs/images/batch_kinds.png: the first global batches of each kind, as the plan gives them.
+"""Draw docs/images/batch_kinds.png: the first global batches of each kind, from the plan.
 
     python docs/draw_batches.py
 
-The corpus is the embedded sample in five languages; nothing is drawn by hand.
+The corpus is the embedded sample in five languages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.settings import DataSettings
 
 LANGUAGES = ("en", "de", "fi", "hu", "tr")
-# Okabe and Ito's colours, told apart by colour-blind readers; the codes stand in the boxes too.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; the boxes also have the codes.
 COLOURS = dict(zip(LANGUAGES, ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7"), strict=True))
 ROWS = 6
 PANELS = {
@@ -38,9 +38,9 @@ def main() -> None:
         corpus = build_corpus(DataSettings.model_validate(data), Path(folder))
         figure = plt.figure(figsize=(9.6, 8.6), dpi=110)
         grid = figure.add_gridspec(3, 2)
-        places = [grid[0, :], grid[1, 0], grid[1, 1], grid[2, 0], grid[2, 1]]
-        for place, (title, (block, steps)) in zip(places, PANELS.items(), strict=True):
-            panel = figure.add_subplot(place)
+        cells = [grid[0, :], grid[1, 0], grid[1, 1], grid[2, 0], grid[2, 1]]
+        for cell, (title, (block, steps)) in zip(cells, PANELS.items(), strict=True):
+            panel = figure.add_subplot(cell)
             plan = BatchPlan(
                 corpus, BatchSettings.model_validate({"global_batch_size": ROWS, **block}), seed=4
             )
@@ -58,15 +58,15 @@ def main() -> None:
 
 
 def draw_batch(panel: plt.Axes, batch: GlobalBatch, languages: Sequence[str]) -> None:
-    """A column of rows under the number of their step."""
+    """Draw a column of rows under the number of their step."""
     panel.text(batch.step + 0.5, -0.1, f"step {batch.step}", ha="center", va="bottom", fontsize=8)
     for row, pair in enumerate(zip(batch.question_language, batch.passage_language, strict=True)):
         for left, code in zip((0.08, 0.58), (languages[i] for i in pair), strict=True):
-            place = (batch.step + left, row + 0.1)
+            corner = (batch.step + left, row + 0.1)
             panel.add_patch(
-                plt.Rectangle(place, 0.34, 0.8, facecolor=COLOURS[code], edgecolor="#333333", lw=0.5)
+                plt.Rectangle(corner, 0.34, 0.8, facecolor=COLOURS[code], edgecolor="#333333", lw=0.5)
             )
-            panel.text(place[0] + 0.17, row + 0.5, code, ha="center", va="center", fontsize=8)
+            panel.text(corner[0] + 0.17, row + 0.5, code, ha="center", va="center", fontsize=8)
         tail, head = (batch.step + 0.42, row + 0.5), (batch.step + 0.58, row + 0.5)
         panel.annotate("", head, tail, arrowprops={"arrowstyle": "->", "lw": 0.8})
 

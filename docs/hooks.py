@@ -1,8 +1,8 @@
-"""What mkdocs does beyond Markdown: tables out of the typed files, links to files of the repository.
+"""Fill mkdocs pages with tables of the typed files, and replace links to files of the repository.
 
-    python docs/hooks.py    # writes the tables into the pages, for readers of the repository
+    python docs/hooks.py    # write the tables into the pages, for readers of the repository
 
-A table stands between its mark and `<!-- end -->`; the site has it made anew, and a test compares.
+A table is between its mark and `<!-- end -->`. The site fills it anew, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _OUTSIDE = re.compile(r"\[([^]]*)\]\(\.\./([^)#]+)(#[^)]*)?\)")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the tables in; a link out of docs/ becomes its words and the name of an existing file."""
+    """Fill in the tables; replace a link out of docs/ by its words and the name of the file."""
     return _OUTSIDE.sub(_name_file, _MARK.sub(_filled, markdown))
 
 
@@ -59,13 +59,13 @@ def _filled(mark: re.Match[str]) -> str:
     if kind == "include":
         title, _, text = (ROOT / name).read_text("utf-8").partition("\n")
         return f"#{title}\n{text}"  # one level below the page's own title
-    if kind == "reader":  # as a comment, which GitHub doesn't show, where mkdocstrings' own mark is raw text
+    if kind == "reader":  # the mark is a comment: GitHub would show mkdocstrings' mark as text
         return f"::: {name}\n    options: {{members: false, heading_level: 3, show_root_heading: true}}"
     return deepspeed_choices()
 
 
 def written(markdown: str) -> str:
-    """A page with every table of the typed files in its place, as the repository has it."""
+    """Return a page with every table of the typed files filled in, as the repository has it."""
 
     def table(mark: re.Match[str]) -> str:
         if mark[1] in ("include", "reader"):
@@ -75,15 +75,15 @@ def written(markdown: str) -> str:
     return _MARK.sub(table, markdown)
 
 
-def _name_file(found: re.Match[str]) -> str:
-    words, path = found[1], found[2]
+def _name_file(link: re.Match[str]) -> str:
+    words, path = link[1], link[2]
     if not (ROOT / path).exists():
         raise FileNotFoundError(f"a page links to {path}, which does not exist")
     return f"`{path}`" if Path(path).name == words else f"{words} (`{path}`)"
 
 
 def deepspeed_choices() -> str:
-    """GiB of states per GPU, models by configurations."""
+    """Return the table of GiB of states per GPU, models by configurations."""
     lines = ["| model | " + " | ".join(f"`{name}`, {w} GPU{'s' * (w > 1)}" for name, w in _CHOICES) + " |"]
     lines.append("|---|" + "---:|" * len(_CHOICES))
     for model, parameters in _MODELS.items():
@@ -93,34 +93,34 @@ def deepspeed_choices() -> str:
 
 
 def settings(kind: type[BaseModel]) -> str:
-    """Every key of a file, block by block."""
-    places: dict[type[BaseModel], str] = {}
-    _find(kind, "", places)
-    return "\n\n".join(_table(block, place, places) for block, place in places.items())
+    """Return the tables of all keys of a file, block by block."""
+    keys: dict[type[BaseModel], str] = {}
+    _collect(kind, "", keys)
+    return "\n\n".join(_table(block, key, keys) for block, key in keys.items())
 
 
-def _find(kind: type[BaseModel], place: str, places: dict[type[BaseModel], str]) -> None:
-    """Each block of a file with the first key that it stands under."""
-    places[kind] = place
+def _collect(kind: type[BaseModel], key: str, keys: dict[type[BaseModel], str]) -> None:
+    """Add every block of a file with the first key that holds it."""
+    keys[kind] = key
     for name, field in kind.model_fields.items():
         for block in _blocks(_annotation(kind, name, field)):
-            if block not in places:
-                _find(block, f"{place}.{name}".strip("."), places)
+            if block not in keys:
+                _collect(block, f"{key}.{name}".strip("."), keys)
 
 
-def _table(kind: type[BaseModel], place: str, places: Mapping[type[BaseModel], str]) -> str:
+def _table(kind: type[BaseModel], key: str, keys: Mapping[type[BaseModel], str]) -> str:
     about = (kind.__doc__ or "").strip().splitlines()[0]
-    lines = [f"## `{place}`" if place else "## Top level", "", _escaped(about), ""]
+    lines = [f"## `{key}`" if key else "## Top level", "", _escaped(about), ""]
     lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
     for name, field in kind.model_fields.items():
         text = " ".join((field.description or "").split())
-        value = _words(_annotation(kind, name, field), list(field.metadata), places)
+        value = _words(_annotation(kind, name, field), list(field.metadata), keys)
         lines.append(f"| `{name}` | {value} | {_default(field)} | {_escaped(text)} |")
-    if place == "data.sources":
-        lines += ["", "Which options a format has, besides name, format, languages and limit:", ""]
+    if key == "data.sources":
+        lines += ["", "Options of each format besides name, format, languages and limit:", ""]
         lines += ["| format | options |", "|---|---|"]
         for name in [*OPTIONS, "module:function"]:
-            lines.append(f"| `{name}` | {', '.join(f'`{one}`' for one in sorted(options_of(name)))} |")
+            lines.append(f"| `{name}` | {', '.join(f'`{option}`' for option in sorted(options_of(name)))} |")
     return "\n".join(lines)
 
 
@@ -129,7 +129,7 @@ def _escaped(text: str) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    """As a run file would have it; a block by itself has the defaults of its own table."""
+    """Return the default in YAML; the defaults of a block are in its table."""
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
@@ -140,33 +140,33 @@ def _default(field: FieldInfo) -> str:
 
 
 def _annotation(kind: type[BaseModel], name: str, field: FieldInfo) -> Any:
-    """The type of a key; of `model.text` that which it is checked against."""
+    """Return the type of a key; the type of `model.text` is the class that validates it."""
     return TextSettings if (kind, name) == (ModelSettings, "text") else field.annotation
 
 
-def _words(annotation: Any, bounds: list[Any], places: Mapping[type[BaseModel], str]) -> str:
-    """What may stand at a key: type, allowed values, bounds.
+def _words(annotation: Any, bounds: list[Any], keys: Mapping[type[BaseModel], str]) -> str:
+    """Describe the values of a key: type, allowed values, bounds.
 
     Args:
         bounds: metadata of pydantic.
-        places: where the blocks of the file have their tables.
+        keys: the key of each block, which is the title of its table.
     """
     if annotation == UserFunction:
         return "`module:function`"
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         inner = [item.metadata if isinstance(item, FieldInfo) else [item] for item in parts[1:]]
-        return _words(parts[0], [*bounds, *(one for some in inner for one in some)], places)
+        return _words(parts[0], [*bounds, *(bound for group in inner for bound in group)], keys)
     if origin in (Union, UnionType):
-        told = [_words(part, bounds, places) for part in sorted(parts, key=lambda part: part is NoneType)]
-        told = list(dict.fromkeys(told))
-        return f"{', '.join(told[:-1])}, or {told[-1]}" if len(told) > 1 else told[0]
+        ordered = sorted(parts, key=lambda part: part is NoneType)
+        choices = list(dict.fromkeys(_words(part, bounds, keys) for part in ordered))
+        return f"{', '.join(choices[:-1])}, or {choices[-1]}" if len(choices) > 1 else choices[0]
     if origin is Literal:
         return ", ".join(f"`{yaml.safe_dump(value).splitlines()[0]}`" for value in parts)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        anchor = re.sub(r"[^\w-]", "", places[annotation]).lower()
+        anchor = re.sub(r"[^\w-]", "", keys[annotation]).lower()
         return f"[block](#{anchor})"
-    return _limited(annotation, origin, parts, bounds, places)
+    return _limited(annotation, origin, parts, bounds, keys)
 
 
 def _limited(
@@ -174,21 +174,21 @@ def _limited(
     origin: Any,
     parts: Sequence[Any],
     bounds: list[Any],
-    places: Mapping[type[BaseModel], str],
+    keys: Mapping[type[BaseModel], str],
 ) -> str:
-    """A plain type or a container, with the bounds that can hold for it."""
+    """Describe a plain type or a container with its bounds."""
     limits = {
-        name: getattr(one, name)
-        for one in bounds
+        name: getattr(bound, name)
+        for bound in bounds
         for name in ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
-        if getattr(one, name, None) is not None
+        if getattr(bound, name, None) is not None
     }
     if origin in (list, tuple) and (origin is list or parts[-1] is Ellipsis):
-        return f"list{_length(limits)} of {_words(parts[0], [], places)}"
+        return f"list{_length(limits)} of {_words(parts[0], [], keys)}"
     if origin is tuple:
-        return f"list of {len(parts)} times {_words(parts[0], [], places)}"
+        return f"list of {len(parts)} times {_words(parts[0], [], keys)}"
     if origin is dict:
-        key, value = (_words(part, [], places) for part in parts)
+        key, value = (_words(part, [], keys) for part in parts)
         return f"mapping{_length(limits)} of {key} to {value}"
     if annotation in (int, float):
         return f"{'whole number' if annotation is int else 'number'}{_range(limits)}"

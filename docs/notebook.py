@@ -1,9 +1,9 @@
-"""A walk through the Python names, cell by cell; `tests/test_docs.py` runs it.
+"""Show the Python names, cell by cell; `tests/test_docs.py` runs it.
 
-It trains the quickstart's encoder for a few steps in this process, on the embedded sample: about a minute.
+Train the quickstart's encoder for a few steps in this process, on the embedded sample: about a minute.
 """
 
-# %% A run file, and what it trains on
+# %% A run file and its corpus
 from pathlib import Path
 
 import hbt_dist as hbt
@@ -24,7 +24,9 @@ plan = hbt.BatchPlan(corpus, run.batches, run.seed)
 for step in range(4):
     batch = plan.batch(step)
     pairs = zip(batch.question_language[:4], batch.passage_language[:4], strict=True)
-    shown = ", ".join(f"{corpus.languages[asked]}->{corpus.languages[found]}" for asked, found in pairs)
+    shown = ", ".join(
+        f"{corpus.languages[question]}->{corpus.languages[passage]}" for question, passage in pairs
+    )
     print(f"step {step}: {batch.kind}, {shown}, ...")
 
 # %% Training; the same call continues an interrupted run
@@ -53,7 +55,7 @@ print(
     .round(3)
 )
 
-# %% The results of a search (hbt-dist search), if there is one here
+# %% The results of a search (hbt-dist search), if the folder exists
 if Path("searches/alpha").is_dir():
     search = hbt.load_search("searches/alpha")
     points = hbt.candidates(search)

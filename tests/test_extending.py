@@ -134,7 +134,7 @@ def test_a_kind_that_gives_other_pairs_is_another_plan(work: Path) -> None:
     assert state["own_kinds"] == {"mixture 0": {"pairs": ["en-et", "en-fi"], "one_per_batch": False}}
     module = sys.modules["my_kind"]
     text = (work / "my_kind.py").read_text("utf-8")
-    exec(text.replace('other != "en"', 'other == "fi"'), vars(module))
+    exec(text.replace('language != "en"', 'language == "fi"'), vars(module))
     own_pairs.cache_clear()
     with pytest.raises(UserError, match=r"own_kinds\.mixture 0\.pairs.* was "):
         check_resume(state, BatchPlan(corpus, block, 0).state)

@@ -1,6 +1,6 @@
-"""Every command of the README is run: here in its order with small sizes, or by the test that is named.
+"""Run every command of the README: in its order with small sizes, or in the test that COVERED names.
 
-A command that is new in the README fails `test_every_command_is_covered` until it stands in COVERED.
+A new command in the README fails `test_every_command_is_covered` until COVERED names its test.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.helpers.ranks import ROOT
 from tests.helpers.runs import BIN, finish, losses, start
 
 README = (ROOT / "README.md").read_text("utf-8")
-HERE = "tests/test_readme.py::test_commands_in_their_order"
+IN_ORDER = "tests/test_readme.py::test_commands_in_their_order"
 QUICKSTART = "tests/test_quickstart.py::test_training_pays_in_every_setting"
 REAL_DATA = "tests/test_real_data.py::test_xquad_r_is_an_eleven_by_eleven_matrix"
 LAUNCHERS = "tests/training/test_launchers.py::test_launchers_agree"
@@ -32,13 +32,13 @@ COVERED = {
     "./launchers/test.sh": ".ci/run",
     "pip install -c constraints.txt torch numpy wheel": "launchers/common.sh",
     "pip install -c constraints.txt '.[gpu]'": "tests/test_readme.py::test_extras_of_the_readme_exist",
-    ". .venv/bin/activate": HERE,
+    ". .venv/bin/activate": IN_ORDER,
     "hbt-dist files --to .": "tests/cli/test_files.py::test_copies_are_files_of_their_own",
     "hbt-dist doctor": "tests/doctor/test_doctor.py::test_the_command_on_this_machine",
-    "hbt-dist data inspect run.yaml --step 0": HERE,
-    "hbt-dist train run.yaml": HERE,
-    "hbt-dist train run.yaml batches.alpha=0.25 output_dir=runs/quarter": HERE,
-    "hbt-dist schema": HERE,
+    "hbt-dist data inspect run.yaml --step 0": IN_ORDER,
+    "hbt-dist train run.yaml": IN_ORDER,
+    "hbt-dist train run.yaml batches.alpha=0.25 output_dir=runs/quarter": IN_ORDER,
+    "hbt-dist schema": IN_ORDER,
     "hbt-dist train run.yaml workers.num_workers=8": LAUNCHERS,
     "ray submit ray_configs/on_premises.yaml launchers/train.py -- run.yaml": (
         "tests/multihost/test_multihost.py::test_ray_submit_trains_and_evaluates_on_several_hosts"
@@ -51,20 +51,20 @@ COVERED = {
     "accelerate launch --num_processes 2 launchers/train.py run.yaml": LAUNCHERS,
     "hbt-dist train run.yaml --launcher local": "tests/test_wheel.py::test_train_and_evaluate",
     "hbt-dist evaluate --model runs/mine/model --benchmark jsonl --data-dir my_benchmark "
-    "--output results/mine": HERE,
+    "--output results/mine": IN_ORDER,
     "hbt-dist evaluate --model runs/mine/model --benchmark xquad-r --data-dir DATA/xquad-r "
     "--output results/xquad-r": REAL_DATA,
     "hbt-dist evaluate --model sentence-transformers/LaBSE --benchmark mlqa-r --variant sentence+context "
     "--data-dir DATA/mlqa-r --output results/labse-mlqa-r": (
         "tests/evaluation/test_real_model.py::test_xquad_r_cells_equal_sentence_transformers_and_pytrec_eval"
     ),
-    "hbt-dist compare --baseline results/a results/b": HERE,
-    "hbt-dist report results/b --baseline results/a": HERE,
+    "hbt-dist compare --baseline results/a results/b": IN_ORDER,
+    "hbt-dist report results/b --baseline results/a": IN_ORDER,
     "hbt-dist search ray_configs/search/alpha.yaml --dry-run": (
         "tests/search/test_settings.py::test_shipped_searches_are_sound"
     ),
     "hbt-dist search ray_configs/search/alpha.yaml": SEARCH,
-    "hbt-dist report searches/alpha": HERE,
+    "hbt-dist report searches/alpha": IN_ORDER,
     "hbt-dist train searches/alpha/report/best.yaml": (
         "tests/reports/test_search_page.py::test_best_run_is_the_knee_and_loads"
     ),
@@ -103,22 +103,22 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """All commands in order, without comments: of the blocks, then those inside sentences and tables."""
-    found = []
+    """Return all commands without comments: first of the blocks in order, then of sentences and tables."""
+    lines_and_codes = []
     for block in blocks("bash"):
         lines = re.sub(r"\\\n\s*", "", block).splitlines()
-        found += [re.sub(r"(^|\s{2,})#.*", "", line).strip() for line in lines]
+        lines_and_codes += [re.sub(r"(^|\s{2,})#.*", "", line).strip() for line in lines]
     outside = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
     program = re.compile(
         r"(?:\./launchers/|hbt-dist \S+ |ray |deepspeed --|torchrun |accelerate |pip |python )"
     )
-    found += [code for code in re.findall(r"`([^`]+)`", outside) if program.match(code)]
-    return list(dict.fromkeys(command for command in found if command))
+    lines_and_codes += [code for code in re.findall(r"`([^`]+)`", outside) if program.match(code)]
+    return list(dict.fromkeys(command for command in lines_and_codes if command))
 
 
 def test_every_command_is_covered() -> None:
     missing = [command for command in commands() if command not in COVERED]
-    assert missing == [], "say in COVERED which test runs them"
+    assert missing == [], "name their tests in COVERED"
     assert [command for command in COVERED if command not in commands()] == [], "no longer in the README"
 
 
@@ -148,11 +148,11 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
 
 
 def given_files(work: Path) -> None:
-    """What a reader has before the first command: the environment, own data, and the README's run file."""
+    """Write what a reader has before the first command: environment, data, and the README's run file."""
     (work / ".venv").symlink_to(BIN.parent)
-    example, own_benchmark = blocks("json")
+    example, benchmark = blocks("json")
     (work / "my_benchmark").mkdir()
-    question, candidate = own_benchmark.splitlines()
+    question, candidate = benchmark.splitlines()
     (work / "my_benchmark" / "questions.jsonl").write_text(question + "\n", encoding="utf-8")
     (work / "my_benchmark" / "candidates.jsonl").write_text(candidate + "\n", encoding="utf-8")
     rows = [
@@ -181,22 +181,22 @@ def given_files(work: Path) -> None:
 @pytest.mark.timeout(900)
 def test_commands_in_their_order(tmp_path: Path) -> None:
     given_files(tmp_path)
-    said = {}
-    for command in (command for command in commands() if COVERED.get(command) == HERE):
+    output = {}
+    for command in (command for command in commands() if COVERED.get(command) == IN_ORDER):
         if "compare" in command:
             for name, model in (("a", "mine"), ("b", "quarter")):
                 sample = f"--benchmark sample --languages en,fi --output results/{name}"
                 shell(f"hbt-dist evaluate --model runs/{model}/model {sample}", tmp_path)
-        said[command] = shell(command, tmp_path)
-    assert "Missä" in said["hbt-dist data inspect run.yaml --step 0"]
+        output[command] = shell(command, tmp_path)
+    assert "Missä" in output["hbt-dist data inspect run.yaml --step 0"]
     assert len(losses(tmp_path / "runs" / "mine")) == len(losses(tmp_path / "runs" / "quarter")) == 4
-    assert "properties" in json.loads(said["hbt-dist schema"])
+    assert "properties" in json.loads(output["hbt-dist schema"])
     assert (tmp_path / "searches" / "alpha" / "report" / "best.yaml").is_file()
     assert (tmp_path / "results" / "mine" / "report.html").is_file()
 
 
 def shell(command: str, work: Path) -> str:
-    """What a command prints, in a shell as the README has it: its environment activated."""
+    """Return the output of a command in a shell with the activated environment."""
     environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "PATH": os.defpath}
     code, out, err = finish(start(["bash", "-c", f". .venv/bin/activate\n{command}"], work, **environment))
     assert code == 0, f"{command}\n{out[-2000:]}\n{err[-3000:]}"
