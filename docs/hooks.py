@@ -1,6 +1,6 @@
 """Fill mkdocs pages with tables of the typed files, and replace links to files of the repository.
 
-    python docs/hooks.py    # write the tables into the pages, for readers of the repository
+    python docs/hooks.py    # write the tables into the pages, and the rooms into CONTRIBUTING.md
 
 A table is between its mark and `<!-- end -->`. The site fills it anew, and a test compares the two.
 """
@@ -8,6 +8,7 @@ A table is between its mark and `<!-- end -->`. The site fills it anew, and a te
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -219,9 +220,17 @@ def _blocks(annotation: Any) -> list[type[BaseModel]]:
     return [block for part in get_args(annotation) for block in _blocks(part)]
 
 
+def with_rooms(markdown: str) -> str:
+    """Return CONTRIBUTING.md with the picture of the rooms from the architecture test."""
+    picture = runpy.run_path(str(ROOT / "tests" / "test_architecture.py"))["picture"]()
+    block = f"<!-- rooms:begin -->\n\n```text\n{picture}\n```\n\n<!-- rooms:end -->"
+    return re.sub(r"<!-- rooms:begin -->.*<!-- rooms:end -->", lambda _: block, markdown, flags=re.DOTALL)
+
+
 if __name__ == "__main__":
-    for page in sorted((ROOT / "docs").glob("*.md")):
+    for page in [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
         before = page.read_text("utf-8")
-        if (after := written(before)) != before:
+        after = with_rooms(before) if page.name == "CONTRIBUTING.md" else written(before)
+        if after != before:
             page.write_text(after, "utf-8")
             print(page.relative_to(ROOT))

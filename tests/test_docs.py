@@ -76,11 +76,17 @@ def test_tables_in_the_repository_are_those_of_the_typed_files() -> None:
     hooks = load_hooks()
     pages = {page: page.read_text("utf-8") for page in (ROOT / "docs").glob("*.md")}
     old = [page.name for page, text in pages.items() if hooks.written(text) != text]
-    assert old == [], "python docs/hooks.py writes them"
+    assert old == [], "run python docs/hooks.py"
     run_file = pages[ROOT / "docs" / "run_file.md"]
     assert "| `alpha` |" in run_file
     assert hooks.written(run_file.replace("| `alpha` |", "| `beta` |")) == run_file
     assert hooks.on_page_markdown(run_file).count("| `alpha` |") == run_file.count("| `alpha` |")
+
+
+def test_contributing_shows_the_rooms_of_the_architecture_test() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert load_hooks().with_rooms(text) == text, "run python docs/hooks.py"
+    assert "contrastive" in text[text.index("<!-- rooms:begin") : text.index("<!-- rooms:end")]
 
 
 def load_hooks() -> ModuleType:
