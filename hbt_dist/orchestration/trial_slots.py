@@ -1,10 +1,10 @@
-"""How many trials a cluster holds at once, wherever Ray puts the processes that drive them.
+"""Count the trials that a cluster holds at once, wherever Ray places the processes that drive them.
 
-A trial is one process that drives it and then its workers, which Ray places later. Totals say too much: Ray
-may pack the drivers on one node whose GPU no worker can use then. So the worst arrangement of them counts.
+A trial is one driving process and its workers, which Ray places later. The sum over all nodes is too large:
+Ray may pack the drivers on one node, and then no worker can use its GPU. So the worst arrangement counts.
 
-Found by adding node after node: worst[k] is the smallest number of workers that the nodes so far still hold
-when they hold k drivers. Milliseconds for hundreds of nodes.
+Dynamic programming over the nodes: worst[k] is the smallest number of workers that the nodes so far still
+hold when they hold k drivers. Milliseconds for hundreds of nodes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _NEVER = np.iinfo(np.int64).max // 2
 def trials_that_fit(
     nodes: Sequence[Resources], driver: Resources, worker: Resources, workers: WorkerSettings
 ) -> int:
-    """How many trials always get their workers; 1 where a single trial may, but need not.
+    """Return how many trials always get their workers; 1 if a single trial fits in the best arrangement.
 
     Args:
-        nodes: what each node has to give.
-        driver: what the process of a trial reserves.
-        worker: what one worker reserves.
+        nodes: free resources of each node.
+        driver: resources of the process that drives a trial.
+        worker: resources of one worker.
         workers: their number and placement.
     """
     slots = sum(_times(node, worker) for node in nodes)
@@ -44,7 +44,7 @@ def trials_that_fit(
 
 
 def trials_in_all(total: Resources, driver: Resources, worker: Resources, num_workers: int) -> int:
-    """How many trials some resources hold, as if they were one node: for nodes that are yet to come."""
+    """Return how many trials fit on one node with these resources: for nodes that do not exist yet."""
     names = {*driver, *worker}
     return _times(
         total, {name: driver.get(name, 0.0) + num_workers * worker.get(name, 0.0) for name in names}
@@ -52,23 +52,25 @@ def trials_in_all(total: Resources, driver: Resources, worker: Resources, num_wo
 
 
 def _times(node: Resources, share: Resources) -> int:
-    """How many shares a node holds."""
+    """Return how many shares a node holds."""
     return min(int((node.get(name, 0.0) + 1e-6) // amount) for name, amount in share.items() if amount > 0)
 
 
-def _slots(node: Resources, taken: Resources, drivers: int, worker: Resources, usable: WorkerSettings) -> int:
-    """The workers that a node holds beside some drivers, as far as the placement can use them."""
-    left = {name: amount - drivers * taken.get(name, 0.0) for name, amount in node.items()}
+def _slots(
+    node: Resources, driver: Resources, num_drivers: int, worker: Resources, workers: WorkerSettings
+) -> int:
+    """Return the workers that a node holds next to some drivers, as far as the placement can use them."""
+    left = {name: amount - num_drivers * driver.get(name, 0.0) for name, amount in node.items()}
     slots = _times(left, worker)
-    if usable.placement == "STRICT_PACK":
-        slots -= slots % usable.num_workers  # all workers of a trial on one node
+    if workers.placement == "STRICT_PACK":
+        slots -= slots % workers.num_workers  # all workers of a trial on one node
     return max(0, slots)
 
 
 def _worst(
     nodes: Sequence[Resources], driver: Resources, worker: Resources, workers: WorkerSettings, trials: int
 ) -> int:
-    """The workers for which there is room when `trials` drivers lie as badly as can be."""
+    """Return the workers that fit when `trials` drivers are in their worst arrangement."""
     worst: NDArray[np.int64] = np.full(trials + 1, _NEVER)
     worst[0] = 0
     for node in nodes:
@@ -77,23 +79,19 @@ def _worst(
             slots = _slots(node, driver, drivers, worker, workers)
             if workers.placement == "STRICT_SPREAD":
                 slots = min(slots, trials)  # one worker of a trial per node
-            with_these = before[: trials + 1 - drivers] + slots
-            worst[drivers:] = np.minimum(worst[drivers:], np.minimum(with_these, _NEVER))
+            total = np.minimum(before[: trials + 1 - drivers] + slots, _NEVER)
+            worst[drivers:] = np.minimum(worst[drivers:], total)
     return int(worst[trials]) if worst[trials] < _NEVER else 0
 
 
 def _one_may_fit(
     nodes: Sequence[Resources], driver: Resources, worker: Resources, workers: WorkerSettings
 ) -> bool:
-    """Whether a trial fits if its driver lies well."""
+    """Return whether a trial fits in the best arrangement of its driver."""
     most = 1 if workers.placement == "STRICT_SPREAD" else _MANY
-    for place, chosen in enumerate(nodes):
-        if _times(chosen, driver) < 1:
-            continue
-        room = (
-            min(most, _slots(node, driver, int(number == place), worker, workers))
-            for number, node in enumerate(nodes)
-        )
-        if sum(room) >= workers.num_workers:
-            return True
-    return False
+    return any(
+        sum(min(most, _slots(node, driver, int(i == j), worker, workers)) for j, node in enumerate(nodes))
+        >= workers.num_workers
+        for i, host in enumerate(nodes)
+        if _times(host, driver) >= 1
+    )

@@ -1,12 +1,11 @@
-"""Many trainings on one cluster with Ray Tune: searches over settings, and studies.
+"""Run many trainings on one cluster with Ray Tune: the trials of a search or a study.
 
-Tune starts trials as the cluster has room, asks for the next one, and compares the running ones (successive
-halving). What was tried and what came out stands in our own folder (`hbt_dist.search.folder`), so a search
-continues from there after anything: finished trials are not run again, interrupted ones go on from their
-last checkpoint, and Optuna starts with all finished points. Tune's own state is not needed for that.
+Tune starts trials as the cluster has room and compares the running ones (successive halving). The search's
+folder (`hbt_dist.search.folder`) is the only record, and Tune's state is never read again: a new start skips
+finished trials, continues interrupted ones from their last checkpoint, and gives Optuna all finished points.
 
-A trial holds its own process beside its workers' (which Ray reserves later, in a placement group of its own).
-Only as many trials are started as fit with their workers; otherwise they would wait for each other for ever.
+A trial reserves its driving process; its workers reserve a placement group later. Tune starts only as many
+trials as fit with their workers, because trials without workers would wait for each other forever.
 """
 
 from __future__ import annotations
@@ -17,11 +16,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from hbt_dist.common.console import Say
-from hbt_dist.common.console import say as say_line
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from hbt_dist.common.console import Say, say
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import write_json
 from hbt_dist.orchestration.cluster import (
     Cluster,
     check_resources,
@@ -31,10 +35,17 @@ from hbt_dist.orchestration.cluster import (
     worker_resources,
 )
 from hbt_dist.orchestration.settings import WorkerSettings
+from hbt_dist.orchestration.trial import run_trial
 from hbt_dist.orchestration.trial_slots import Resources, trials_in_all, trials_that_fit
-from hbt_dist.search.folder import SearchFolder
-from hbt_dist.search.settings import EarlyStopping
+from hbt_dist.search.folder import SearchFolder, Trial, now
+from hbt_dist.search.settings import OBJECTIVES, EarlyStopping
 from hbt_dist.search.source import TrialSource
+
+#: Tracker -> module and class of Tune's callback, argument that takes the name.
+_TRACKERS = {
+    "wandb": ("ray.air.integrations.wandb", "WandbLoggerCallback", "project"),
+    "mlflow": ("ray.air.integrations.mlflow", "MLflowLoggerCallback", "experiment_name"),
+}
 
 
 def run_trials(
@@ -46,14 +57,14 @@ def run_trials(
     max_concurrent: int | None = None,
     early_stopping: EarlyStopping | None = None,
     trackers: Sequence[str] = (),
-    say: Say = say_line,
+    say: Say = say,
 ) -> None:
-    """Run every trial of a source on the cluster that `workers` names; returns when all have ended.
+    """Run every trial of a source on the cluster that `workers` names, until all have ended.
 
     Args:
         workers: of every trial.
-        trial_resources: what the process that drives a trial reserves, besides its workers.
-        max_concurrent: at most so many trials at a time; never more than the cluster holds.
+        trial_resources: reserved for the process that drives a trial, in addition to its workers.
+        max_concurrent: largest number of trials at a time; the cluster may hold fewer.
         early_stopping: stop trials that fall behind.
         trackers: of `SearchFile.trackers`.
 
@@ -63,59 +74,75 @@ def run_trials(
     callbacks = _tracker_callbacks(trackers, folder)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends at once: the folder has everything
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # A cluster of our own is made large enough for the trials that were asked for, whatever the cores.
-    wanted = max_concurrent or 1
-    extra = trial_resources.get("CPU", 0.0) * wanted
-    extra += workers.num_workers * workers.cpus_per_worker * (wanted - 1)
-    with connect(workers, extra_cpus=extra) as cluster:
-        room = concurrent_trials(cluster, workers, trial_resources, _free(cluster))
-        parallel = min(room, max_concurrent or room)
+    # A private cluster is large enough for the requested trials, whatever the number of cores.
+    num_trials = max_concurrent or 1
+    extra_cpus = trial_resources.get("CPU", 0.0) * num_trials
+    extra_cpus += workers.num_workers * workers.cpus_per_worker * (num_trials - 1)
+    with connect(workers, extra_cpus=extra_cpus) as cluster:
+        slots = concurrent_trials(cluster, workers, trial_resources, _free_resources(cluster))
+        parallel = min(slots, max_concurrent or slots)
         say(f"{source.remaining()} trials to run, {parallel} at a time")
-        _tune(source, folder, parallel, trial_resources, early_stopping, callbacks, say)
-        _await_freed()
+        searcher = NextTrial(source, say)
+        tuner = tune.Tuner(
+            tune.with_resources(_trainable, dict(trial_resources)),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=Halving.continued(early_stopping, folder) if early_stopping else None,
+                num_samples=-1,
+                max_concurrent_trials=parallel,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=time.strftime("%Y%m%dT%H%M%S", time.gmtime()),
+                storage_path=str(folder.root / "ray"),
+                callbacks=callbacks,
+                failure_config=tune.FailureConfig(max_failures=2),  # of the process that drives a trial
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+        if searcher.problem is not None:
+            raise searcher.problem
+        _remove_placement_groups()
 
 
 def concurrent_trials(
     cluster: Cluster, workers: WorkerSettings, trial_resources: Mapping[str, float], free: Sequence[Resources]
 ) -> int:
-    """How many trials the cluster holds at once, each with its workers.
+    """Return how many trials the cluster holds at once, each with its workers; at least 1.
 
-    A cluster that grows is judged by what it may grow to in all, another one by its nodes as they are now.
-    Where others hold so much that there is no room, one trial waits for them.
+    A cluster with an autoscaler counts at its largest size, a fixed one by its current nodes. If other jobs
+    leave no space, one trial waits for it.
 
     Args:
-        free: what nobody holds of each node.
+        free: unreserved resources of each node.
 
     Raises:
-        UserError: not one, even on an idle cluster.
+        UserError: even an idle cluster holds no trial.
     """
-    use_gpu = check_resources(cluster, workers)
-    worker = worker_resources(workers, use_gpu)
+    worker = worker_resources(workers, check_resources(cluster, workers))
+    names = {name for node in cluster.nodes for name in node}
+    total = {name: sum(node.get(name, 0.0) for node in cluster.nodes) for name in names}
+    total |= cluster.growth or {}
     if cluster.growth:
-        room = idle = trials_in_all(
-            {**_sum(cluster.nodes), **cluster.growth}, trial_resources, worker, workers.num_workers
-        )
+        slots = idle_slots = trials_in_all(total, trial_resources, worker, workers.num_workers)
     else:
-        idle = trials_that_fit(cluster.nodes, trial_resources, worker, workers)
-        room = trials_that_fit(free, trial_resources, worker, workers)
-    if idle < 1:
-        own, total = in_words(trial_resources), {**_sum(cluster.nodes), **(cluster.growth or {})}
+        idle_slots = trials_that_fit(cluster.nodes, trial_resources, worker, workers)
+        slots = trials_that_fit(free, trial_resources, worker, workers)
+    if idle_slots < 1:
         raise UserError(
             "workers, trial_resources",
-            f"a trial needs {workers.num_workers} workers x ({in_words(worker)}) and {own} for its own "
-            f"process, the cluster has {describe_nodes(cluster.nodes, total)}",
+            f"a trial needs {workers.num_workers} workers x ({in_words(worker)}) and "
+            f"{in_words(trial_resources)} for its own process, the cluster has "
+            f"{describe_nodes(cluster.nodes, total)}",
             "lower workers.num_workers, workers.cpus_per_worker or trial_resources, or add nodes",
         )
-    return max(1, room)
+    return max(1, slots)
 
 
-def _sum(nodes: Sequence[Resources]) -> dict[str, float]:
-    names = {name for node in nodes for name in node}
-    return {name: sum(node.get(name, 0.0) for node in nodes) for name in names}
-
-
-def _free(cluster: Cluster) -> Sequence[Resources]:
-    """What nobody holds of each node."""
+def _free_resources(cluster: Cluster) -> Sequence[Resources]:
+    """Return the unreserved resources of each node."""
     if cluster.private:
         return cluster.nodes
     from ray._private.state import available_resources_per_node
@@ -123,100 +150,178 @@ def _free(cluster: Cluster) -> Sequence[Resources]:
     return list(available_resources_per_node().values())
 
 
-def _tune(
-    source: TrialSource,
-    folder: SearchFolder,
-    parallel: int,
-    trial_resources: Mapping[str, float],
-    early_stopping: EarlyStopping | None,
-    callbacks: list[Any],
-    say: Say,
-) -> None:
-    from ray import tune
-
-    from hbt_dist.orchestration.tune_scheduling import Halving, NextTrial
-
-    searcher = NextTrial(source, say)
-    scheduler = None if early_stopping is None else Halving.of(early_stopping, folder)
-    tuner = tune.Tuner(
-        tune.with_resources(_trainable, dict(trial_resources)),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=scheduler,
-            num_samples=-1,
-            max_concurrent_trials=parallel,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name=time.strftime("%Y%m%dT%H%M%S", time.gmtime()),
-            storage_path=str(folder.root / "ray"),
-            callbacks=callbacks,
-            failure_config=tune.FailureConfig(max_failures=2),  # of the trial's own process
-            verbose=0,
-        ),
-    )
-    tuner.fit()
-    if searcher.problem is not None:
-        raise searcher.problem
-
-
 def _trial_name(trial: Any) -> str:
     return f"{Path(trial.config['trial']).name}-{trial.trial_id}"
 
 
 def _trainable(config: dict[str, Any]) -> None:
-    """What Tune runs for each trial."""
-    from ray import tune
-
-    from hbt_dist.orchestration.trial import run_trial
-
+    """Run one trial in Tune's actor."""
     run_trial(Path(config["trial"]), tune.report)
 
 
 def _tracker_callbacks(trackers: Sequence[str], folder: SearchFolder) -> list[Any]:
-    """Tune's loggers for the trackers that were asked for; TensorBoard is Tune's own default."""
+    """Return Tune's loggers for the trackers; TensorBoard is Tune's default."""
     if "tensorboard" not in trackers:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    found: list[Any] = []
+    callbacks: list[Any] = []
     for name in trackers:
+        if name not in _TRACKERS:
+            continue
+        module, callback, argument = _TRACKERS[name]
         try:
-            if name == "wandb":
-                importlib.import_module("wandb")
-                from ray.air.integrations.wandb import WandbLoggerCallback
-
-                found.append(WandbLoggerCallback(project=folder.root.name))
-            elif name == "mlflow":
-                importlib.import_module("mlflow")
-                from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-                found.append(MLflowLoggerCallback(experiment_name=folder.root.name))
+            importlib.import_module(name)
+            kind = getattr(importlib.import_module(module), callback)
+            callbacks.append(kind(**{argument: folder.root.name}))
         except ImportError:
-            raise UserError(
-                "trackers", f"{name} is not installed", f"pip install {name}, or leave it out"
-            ) from None
-    return found
+            remedy = f"pip install {name}, or remove it from trackers"
+            raise UserError("trackers", f"{name} is not installed", remedy) from None
+    return callbacks
 
 
-def _await_freed(seconds: float = 10) -> None:
-    """Wait until the trials' placement groups are gone; remove what stays."""
+class NextTrial(Searcher):
+    """Give Tune the trials of a source and report how they ended.
+
+    Attributes:
+        problem: the error of a source that could give no further trial; Tune itself would swallow it.
+    """
+
+    def __init__(self, source: TrialSource, say: Say) -> None:
+        super().__init__(metric=None, mode=None)
+        self._source, self._say = source, say
+        self._running: dict[str, Trial] = {}
+        self.problem: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the configuration of the next trial."""
+        trial: Trial | None = None
+        if self.problem is None:
+            try:
+                trial = self._source.next()
+            except Exception as error:  # raised when Tune has ended
+                self.problem = error
+        if trial is None:
+            return Searcher.FINISHED
+        self._running[trial_id] = trial
+        return {"trial": str(trial.folder), "parameters": trial.parameters, "seed": trial.seed}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Report the end of a trial to the source and to the user."""
+        trial = self._running.pop(trial_id)
+        if trial.status() in (None, "running"):
+            _mark_failed(trial)
+        self._source.ended(trial)
+        self._say(describe_end(trial, self._source.remaining() + len(self._running)))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
+
+
+class Halving(AsyncHyperBandScheduler):
+    """Run asynchronous successive halving (arXiv 1810.05934) that stops a trial by a file instead of a kill.
+
+    The scheduler knows a trial by its folder's name and not by Tune's number: after a new start of the search
+    the trial is not judged again at a step that it has passed.
+    """
+
+    @classmethod
+    def continued(cls, settings: EarlyStopping, folder: SearchFolder) -> Halving:
+        """Return a scheduler that knows the measurements of earlier starts of the search."""
+        mode = OBJECTIVES[settings.metric]
+        scheduler = cls(
+            time_attr="step",
+            metric=settings.metric,
+            mode=mode,
+            grace_period=settings.first_step,
+            max_t=2**31,
+            reduction_factor=settings.reduction,
+            stop_last_trials=False,
+        )
+        sign = 1.0 if mode == "max" else -1.0
+        for trial in folder.trials():
+            known: Any = SimpleNamespace(trial_id=trial.name)
+            for line in trial.history():
+                for bracket in scheduler._brackets:
+                    bracket.on_result(known, line["step"], sign * line[settings.metric])
+        return scheduler
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Create a stop file where halving would kill the trial."""
+        if super().on_trial_result(tune_controller, self._known(trial), result) == TrialScheduler.STOP:
+            (Path(trial.config["trial"]) / "stop").touch()
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Judge the last result, unless it has been judged."""
+        super().on_trial_complete(tune_controller, self._known(trial), result)
+
+    def _known(self, trial: Any) -> Any:
+        name = Path(trial.config["trial"]).name
+        self._trial_info[name] = self._trial_info[trial.trial_id]  # its bracket
+        return SimpleNamespace(trial_id=name)
+
+
+def _mark_failed(trial: Trial) -> None:
+    record = trial.record() or {
+        "trial": trial.name,
+        "point": trial.point,
+        "seed": trial.seed,
+        "parameters": trial.parameters,
+        "started": now(),
+        "steps": 0,
+    }
+    try:
+        reason = (trial.folder / "error.txt").read_text("utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        reason = "the process that drove the trial died three times"
+    write_json(trial.folder / "trial.json", {**record, "status": "failed", "ended": now(), "error": reason})
+
+
+def describe_end(trial: Trial, left: int) -> str:
+    """Return one line about a trial that has ended."""
+    record = trial.record() or {}
+    shown = " ".join(f"{key.split('.')[-1]}={_short(value)}" for key, value in trial.parameters.items())
+    head = f"{trial.name} {shown} {record.get('status')} after {record.get('seconds', 0):.0f} s"
+    last = trial.history()[-1:]
+    if record.get("status") == "failed":
+        head += f": {str(record.get('error'))[:200]}"
+    elif last:
+        head += ": " + " ".join(f"{name} {last[0][name]:.4g}" for name in OBJECTIVES if name in last[0])
+    return f"{head} ({left} left)"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return "/".join(f"{key}:{_short(entry)}" for key, entry in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _remove_placement_groups(seconds: float = 10) -> None:
+    """Wait until the placement groups of the trials are gone, and remove those that remain."""
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     deadline = time.monotonic() + seconds
     try:
-        while (mine := _own_placement_groups()) and time.monotonic() < deadline:
+        while (names := _placement_groups_of_this_job()) and time.monotonic() < deadline:
             time.sleep(0.5)
-    except Exception as error:  # all trials have ended: a look at what is left must not lose that
-        print(f"could not look for placement groups that are left: {error}", file=sys.stderr)
+    except Exception as error:  # all trials have ended, and a failed query must not lose their results
+        print(f"cannot list the remaining placement groups: {error}", file=sys.stderr)
         return
-    for name in mine:
+    for name in names:
         print(f"removing a placement group that Ray kept: {name}", file=sys.stderr)
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(name)))
 
 
-def _own_placement_groups() -> list[str]:
-    """Living placement groups that this driver or one of its actors has made."""
+def _placement_groups_of_this_job() -> list[str]:
+    """Return the living placement groups that this driver or its actors have made."""
     import ray
     from ray.util.placement_group import placement_group_table
     from ray.util.state import list_placement_groups
@@ -225,7 +330,7 @@ def _own_placement_groups() -> list[str]:
     alive = {name for name, facts in placement_group_table().items() if facts["state"] != "REMOVED"}
     if not alive:
         return []
-    # Ray's State API prefers the environment to the address that it is given.
+    # Ray's State API prefers these variables to the address that it is given.
     names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     os.environ["RAY_ADDRESS"] = context.gcs_address

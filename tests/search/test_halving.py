@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hbt_dist.orchestration.tune_scheduling import Halving
+from hbt_dist.orchestration.tune import Halving
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.settings import EarlyStopping
 from tests.analysis.made_search import write_search
@@ -24,7 +24,7 @@ def test_a_continued_trial_is_not_judged_again(tmp_path: Path) -> None:
     """Tune gives it another number; at the rung that it passed before, its old value stays the only one."""
     folder = SearchFolder(write_search(tmp_path / "search", points=3, seeds=(0,)))
     settings = EarlyStopping(metric="monolingual", first_step=50, reduction=2)
-    scheduler = Halving.of(settings, folder)
+    scheduler = Halving.continued(settings, folder)
     before = recorded(scheduler)
     assert set(before[50]) == {"p0000-s0", "p0001-s0", "p0002-s0"}
     (trial,) = [one for one in folder.trials() if one.name == "p0001-s0"]
@@ -42,7 +42,7 @@ def test_a_continued_trial_is_not_judged_again(tmp_path: Path) -> None:
 
 def test_a_bad_trial_is_asked_to_stop(tmp_path: Path) -> None:
     folder = SearchFolder(write_search(tmp_path / "search", points=3, seeds=(0,)))
-    scheduler = Halving.of(EarlyStopping(metric="rank_distance", first_step=50, reduction=2), folder)
+    scheduler = Halving.continued(EarlyStopping(metric="rank_distance", first_step=50, reduction=2), folder)
     stop = tmp_path / "search" / "trials" / "p0007-s0"
     stop.mkdir()
     tunes: Any = SimpleNamespace(trial_id="abc_00001", config={"trial": str(stop)})
