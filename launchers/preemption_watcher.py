@@ -1,11 +1,11 @@
-"""Tell Ray that this spot machine is about to be taken away, so that training saves before it is.
+"""Notify Ray before this spot machine is removed, so that training saves in time.
 
-    python launchers/preemption_watcher.py --cloud aws     (gcp, azure) on every spot node, beside Ray
+    python launchers/preemption_watcher.py --cloud aws     (gcp, azure) on every spot node, next to Ray
 
-Asks the cloud's metadata service every few seconds; at the first notice it runs `ray drain-node` for this
-node with the time that is left, and ends. Ray then starts nothing more here and tells the workers, which
-write a checkpoint. Ray itself, and KubeRay, do this only where a cloud's own controller speaks to them.
-Needs the standard library and the `ray` command. Exit code: 0 a notice was passed on, 1 it could not be.
+Poll the cloud's metadata service every few seconds. At the first notice run `ray drain-node` for this node
+with the remaining time, and end. Ray then starts nothing on this node and notifies the workers, which write
+a checkpoint. Ray and KubeRay do this only if a cloud's controller notifies them. Needs the standard library
+and the `ray` command. Exit code: 0 notice forwarded, 1 failure.
 """
 
 from __future__ import annotations

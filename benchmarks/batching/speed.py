@@ -1,12 +1,12 @@
-"""How long planning and collating a global batch takes, and whether it grows with the corpus.
+"""Measure the time of planning and collating a global batch for corpora of three sizes.
 
     python benchmarks/batching/speed.py --scratch /tmp/speed --out benchmarks/results
 
-One process, one core (OMP_NUM_THREADS=1). Corpora of 100 thousand, 1 and 10 million examples in 12 languages,
-1 to 9 questions per passage, 8,192 rows per global batch. The token files of all languages are links to one
-(17 GB less at ten million examples). Texts have 5 to 25 (questions) and 60 to 200 (passages) tokens; five
-examples share a passage on average. Times are of the processor (what the process itself used), so that other
-work on the machine does not count; the fastest of 40 steps by the wall clock stands beside them.
+One process, one core (OMP_NUM_THREADS=1). Corpora of 100 thousand, 1 and 10 million examples in 12
+languages, 1 to 9 questions per passage, 8,192 rows per global batch. The token files of all languages are
+links to one (17 GB less at ten million examples). Texts have 5 to 25 (questions) and 60 to 200 (passages)
+tokens; five examples share a passage on average. Times are processor times of the process, so that other
+work on the machine does not count. The table also has the fastest of 40 steps by the wall clock.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def loss_and_gradients(method: str, q: Tensor, p: Tensor) -> tuple[float, Tensor
 
 
 def measure(method: str, rows: int) -> dict[str, Any]:
-    """Runs in a process of its own."""
+    """Measure one method; runs in a separate process."""
     torch.manual_seed(0)
     small = [F.normalize(torch.randn(64, WIDTH), dim=-1) for _ in range(2)]
     loss_and_gradients(method, *small)  # imports, threads, workspaces of the matrix library

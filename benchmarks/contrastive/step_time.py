@@ -1,13 +1,13 @@
-"""Time and memory of whole steps on one model and the same rows: direct, cached, sentence-transformers.
+"""Measure time and memory of steps on one model and the same rows: direct, cached, sentence-transformers.
 
     python benchmarks/contrastive/step_time.py --out benchmarks/results/step_time.json    # on a quiet machine
 
 About four minutes on two free cores. An XLM-R of 4 layers and width 256 with random weights; no DeepSpeed.
-A round runs every method once, each round in another order, so that what disturbs the machine meets all of
-them. Reported are median and quartiles over rounds of wall and of processor seconds, and of the ratios
-within a round, which a load that comes and goes leaves alone. The load before and after stands beside them:
-alone on the machine, one rank's wall time is little more than its processor time. Memory is the peak of the
-resident set above that before the step, after what earlier steps had freed went back to the system.
+A round runs every method once, each round in another order, so that disturbances affect all methods. The
+results are median and quartiles over rounds of wall and processor seconds, and of the ratios within a
+round, which a varying load hardly changes. They include the load before and after: alone on the machine,
+one rank's wall time is little more than its processor time. Memory is the peak of the resident set above
+that before the step, after what earlier steps had freed went back to the system.
 Gradients are compared with those of the direct step.
 
 sentence-transformers' loss is called as its trainer would, with `gather_across_devices` on 2 ranks; the

@@ -1,4 +1,4 @@
-"""Encoding texts, beside sentence-transformers: the same model, the same texts, in turn.
+"""Compare encoding with sentence-transformers: the same model, the same texts, in turn.
 
     python benchmarks/evaluation/encode.py --model MODEL [--data-dir DATA/xquad-r]
 

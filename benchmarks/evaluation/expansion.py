@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--benchmark", default="xquad-r")
     parser.add_argument("--language", default="en")
     parser.add_argument("--strategies", nargs="+", default=["zero-shot"])
-    parser.add_argument("--tokens", type=int, default=64, help="at most so many new ones per question")
+    parser.add_argument("--tokens", type=int, default=64, help="maximum of new tokens per question")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "expansion.json")
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ LANGUAGES = ("en", "de", "fi", "zh")
 
 
 class NoTexts:
-    """Texts that nobody reads."""
+    """Placeholder for texts: only their number is read."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -1,4 +1,4 @@
-"""XQuAD-R from given embeddings, beside a plain loop, MTEB's retrieval evaluator, pytrec_eval and ranx.
+"""Compare XQuAD-R from given embeddings with a plain loop, MTEB's evaluator, pytrec_eval and ranx.
 
     python benchmarks/evaluation/xquad_r.py --data-dir ../shared/data/xquad-r
 

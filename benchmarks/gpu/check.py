@@ -74,7 +74,7 @@ class Clock:
         self._end = time.monotonic() + seconds
 
     def too_long(self, seconds: float) -> str | None:
-        """Why something that takes so long is not begun; None if it fits."""
+        """Return why a check of this duration does not start; None if it fits."""
         left = self._end - time.monotonic()
         if seconds <= left:
             return None

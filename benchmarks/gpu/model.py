@@ -1,4 +1,4 @@
-"""An encoder with random weights, random texts for it, an engine around it, and the device it lies on."""
+"""Build an encoder with random weights, random texts, an engine and their device."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Device:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says so; the matrix library has words of its own."""
+    """Whether an error reports full memory; the matrix library uses a different message."""
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in str(error) for words in ("out of memory", "ALLOC_FAILED")
     )

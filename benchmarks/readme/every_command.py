@@ -1,9 +1,9 @@
-"""Every command of the README, in its order, as on a bare machine: fresh clone, no environment, empty caches.
+"""Run every command of the README in order, as on a bare machine: fresh clone, no environment, empty caches.
 
     python benchmarks/readme/every_command.py WORK --output benchmarks/results/readme [--data DIR]
 
-Needs nothing but Python and git. WORK must not exist; it receives the clone, a home folder of its own and
-what the commands write (some 8 GB). A command is run as the README has it; what the reader brings is small
+Needs nothing but Python and git. WORK must not exist; it receives the clone, a separate home folder and
+the output of the commands (some 8 GB). A command is run as the README has it; what the reader brings is small
 (`run.yaml`, training data, the size of the search). What one bare machine cannot run is listed with a reason
 and the test that runs it, see `tests/test_readme.py`.
 
@@ -55,8 +55,8 @@ SMALL_SEARCH = {
 SIZES = (
     "`run.yaml` is the README's with a one-layer model of width 16, 8 rows, 20 steps and 40 lines of data;\n"
     "the search has 2 trials of 20 steps instead of 33. The seconds are not those of the README's sizes.\n"
-    '"ok": exit 0 and no line with a warning beside the known ones, which the script lists: of pip,\n'
-    "DeepSpeed's and accelerate's launchers, and of the doctor where the hub cannot be reached."
+    '"ok": exit 0 and no unknown warning; the script lists the known ones: of pip,\n'
+    "DeepSpeed's and accelerate's launchers, and of the doctor without a connection to the hub."
 )
 #: What a reader would worry about. Not ours is what pip says of a machine's indexes, DeepSpeed's launcher of
 #: a hostfile and an accelerator that it did not find, accelerate's of options left at their defaults, and the
@@ -135,7 +135,7 @@ def commands(readme: str) -> list[str]:
 
 
 def why_left_out(command: str, data: Path | None) -> str | None:
-    """None: it is run."""
+    """Return the reason for leaving a command out; None to run it."""
     if data is None and command.startswith(NEEDS_DATA):
         return "needs public data (--data)"
     if command.endswith("--dry-run"):

@@ -207,7 +207,7 @@ class Step:
 
     @property
     def largest_cost(self) -> str:
-        """What takes most time beside the encoder."""
+        """The part with the most time after the encoder."""
         parts = {"loss": self.loss, "optimizer": self.optimizer, **self.traffic}
         return max(parts, key=lambda name: parts[name])
 

@@ -3,7 +3,7 @@
     python benchmarks/scale/report.py --output benchmarks/results
 
 Writes scale.md, scale.json and scale.png; nothing runs on a GPU. To see other hardware, lengths or
-utilisations, change the tables below. scale_notes.md of that folder, if there, stands below the first table.
+utilisations, change the tables below. scale_notes.md of that folder follows the first table.
 """
 
 from __future__ import annotations
@@ -298,8 +298,8 @@ def page(rows: list[dict[str, Any]], notes: str) -> str:
 **Nothing here was measured on a GPU.** Measured is the traffic of a step: collectives and bytes
 ([contrastive](contrastive.md), `collectives.json`), whose formulas the model uses and
 `tests/benchmarks/test_scale.py` checks against every case. The rest is arithmetic on published figures with
-three assumptions: the encoder reaches .2 to .5 of the bf16 peak, the loss half of the float32 peak, a link
-.8 of its bandwidth. `benchmarks/gpu/check.py` measures the first two on a real GPU; the formulas stand in
+three assumptions: the encoder reaches 0.2 to 0.5 of the bf16 peak, the loss half of the float32 peak, a link
+0.8 of its bandwidth. `benchmarks/gpu/check.py` measures the first two on a real GPU; the formulas are in
 the docstring of [model.py](../scale/model.py).
 
 Questions of 32 tokens, passages of 128, one hard negative, cached step (4 forwards' worth of work instead
@@ -309,18 +309,18 @@ second.
 
 ![efficiency over the number of GPUs](scale.png)
 
-Lines: utilisation .35. Bands: .5 (lower edge: the faster the encoder, the more the rest weighs) to .2.
+Lines: utilisation 0.35. Bands: 0.5 (lower edge: the faster the encoder, the more the rest weighs) to 0.2.
 
 ## Where it ends
 
-The first number of GPUs (a power of two) with less than half the efficiency and the largest cost beside the
-encoder, or the first with more memory than the GPU has. Three values: utilisation .2; .35; .5.
+The first number of GPUs (a power of two) with less than half the efficiency and the largest cost after the
+encoder, or the first with more memory than the GPU has. Three values: utilisation 0.2; 0.35; 0.5.
 
 {ends_table(rows)}
 
 {notes}
 
-## Step time and efficiency, utilisation .35
+## Step time and efficiency, utilisation 0.35
 
 {steps}
 
@@ -331,7 +331,7 @@ encoder, or the first with more memory than the GPU has. Three values: utilisati
 ## ZeRO stages: 64 GPUs x 512 rows
 
 Bytes are those of full tensors in one step; with "boundary" ZeRO-2 and 3 reduce after every chunk. ZeRO-3 is
-shown at its best: its gathers of weights run beside the encoder and cost only what exceeds it.
+shown at its best: its gathers of weights run in parallel to the encoder and cost only what exceeds it.
 
 {stages_table(64, 512)}
 
@@ -340,7 +340,7 @@ shown at its best: its gathers of weights run beside the encoder and cost only w
 {memory_table()}
 
 Embeddings are all passages of the global batch and their gradient, on every GPU; scores are those of 256
-questions. Both grow with the global batch, whatever the number of GPUs.
+questions. Both grow with the global batch, for every number of GPUs.
 
 ## Published figures
 

@@ -93,7 +93,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("search", type=Path)
-    parser.add_argument("study", type=Path, nargs="?", help="none: the sample alone")
+    parser.add_argument("study", type=Path, nargs="?", help="default: the sample alone")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
     frames = {"embedded sample (dev)": of_search(given.search)}
