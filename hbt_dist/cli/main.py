@@ -220,7 +220,7 @@ def study(
     quiet: QuietOption = False,
 ) -> None:
     """Compare ways of training over seeds and benchmarks, with a report; the same command continues."""
-    from hbt_dist.study.study import study_job
+    from hbt_dist.jobs.study import study_job
 
     study_job(file, overrides or [], dry_run=dry_run, retry_failed=retry_failed, quiet=quiet)
 

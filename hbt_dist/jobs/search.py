@@ -118,7 +118,7 @@ def check_base(folder: SearchFolder, search: SearchFile, base: RunFile) -> None:
     if not file.is_file():
         return
     try:
-        before = RunFile.recorded(read_yaml(file)[0])
+        before = RunFile.model_validate(read_yaml(file)[0])
     except ValidationError as error:
         raise explain(error, RunFile, str(file), {}, {}) from None
     differences = changed_settings(

@@ -152,11 +152,16 @@ def _questions(data: Any) -> dict[tuple[str, str], str]:
 
 
 def absolute(search: SearchFile) -> SearchFile:
-    """The search with its folders absolute."""
+    """Return the search with absolute folders."""
     data = search.model_dump(mode="json")
     data["output_dir"] = str(Path(search.output_dir).expanduser().absolute())
     for block in [data["benchmark"], *data["test_benchmarks"]]:
-        if block["data_dir"] is not None:
-            block["data_dir"] = str(Path(block["data_dir"]).expanduser().absolute())
+        absolute_benchmark(block)
     data["warm_start"] = [str(Path(folder).expanduser().absolute()) for folder in search.warm_start]
     return SearchFile.model_validate(data)
+
+
+def absolute_benchmark(block: dict[str, Any]) -> None:
+    """Make the data folder of a benchmark's settings absolute."""
+    if block["data_dir"] is not None:
+        block["data_dir"] = str(Path(block["data_dir"]).expanduser().absolute())

@@ -108,5 +108,6 @@ def test_the_markdown_holds_the_same(pages: dict[str, Path], kind: str) -> None:
     for caption, rows in Page(pages[kind]).tables.items():
         if " minus " not in caption:  # a picture in Markdown
             for row in rows[1:]:
-                assert tuple(cell.replace("|", "&#124;") for cell in row) in lines, caption
+                cells = (re.sub("<(?=[a-z/])", "&lt;", cell).replace("|", "&#124;") for cell in row)
+                assert tuple(cells) in lines, caption
     assert "<b>" not in text

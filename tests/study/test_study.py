@@ -20,16 +20,9 @@ from hbt_dist.data.benchmarks.load import check_benchmarks
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.evaluation.read_results import SCHEMA
 from hbt_dist.jobs import dry_run
+from hbt_dist.jobs.study import _evaluate_missing, _identity, check_bases, study_job
 from hbt_dist.search.folder import SearchFolder, Trial
-from hbt_dist.study.bases import check_bases
-from hbt_dist.study.study import (
-    Study,
-    StudySource,
-    _described,
-    _evaluate_the_rest,
-    study_job,
-    trials_of,
-)
+from hbt_dist.study.study import Study, StudySource, trials_of
 from tests.helpers.runs import hbt_dist
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,7 +145,7 @@ def test_the_file_of_deepspeed_may_leave_clipping_to_the_run(tmp_path: Path) -> 
 def begun(study: Study) -> list[Trial]:
     """The first seed's trainings, as they are once they have a step behind them."""
     folder = SearchFolder(Path(study.file.output_dir))
-    folder.open(_described(study.file), {})
+    folder.open(_identity(study.file), {})
     try:
         source = StudySource(study, folder)
         trials = [trial for _ in study.bases if (trial := source.next()) is not None]
@@ -195,8 +188,8 @@ def test_a_study_is_not_continued_over_another_base_run(tmp_path: Path) -> None:
             UserError, match=f"multilingual with seed 0 was trained from another run .{found}"
         ):
             again(**changes)
-    with pytest.raises(UserError, match=r"put .*base\.yaml back"):
-        study_job(path, dry_run=True)  # the edited file lies there still
+    with pytest.raises(UserError, match=r"undo the change of .*base\.yaml"):
+        study_job(path, dry_run=True)
     for trial in trials:  # what failed before its first step, or was removed, cannot be mixed up
         shutil.rmtree(trial.folder / "run")
     study_job(path, dry_run=True)
@@ -228,8 +221,8 @@ def test_what_the_report_compares_does_not_make_another_study(tmp_path: Path) ->
     methods = plain.model_dump(mode="json")["methods"]
     methods["hybrid-lir"]["against"] = ["hybrid"]
     told = Study.load(str(write_study(tmp_path, methods=methods, primary=[{"method": "hybrid"}]))).file
-    assert _described(told) == _described(plain)
-    assert "against" not in str(_described(plain))
+    assert _identity(told) == _identity(plain)
+    assert "against" not in str(_identity(plain))
 
 
 def test_an_evaluation_on_another_version_of_a_benchmark_is_made_again(
@@ -257,19 +250,19 @@ def test_an_evaluation_on_another_version_of_a_benchmark_is_made_again(
     for trial in trials:
         (trial.folder / "run" / "model").mkdir(parents=True)
         write_results(trial.folder / "evaluation" / "final" / "sample-test", fingerprints["sample-test"])
-    _evaluate_the_rest(study, folder, fingerprints, lambda _: None)
+    _evaluate_missing(study, folder, fingerprints, lambda _: None)
     assert len(made) == 4  # two methods on the later benchmark, hybrid-lir on both
     made.clear()
-    _evaluate_the_rest(study, folder, fingerprints, lambda _: None)
+    _evaluate_missing(study, folder, fingerprints, lambda _: None)
     assert made == []
     said: list[str] = []
-    _evaluate_the_rest(study, folder, {**fingerprints, "sample-dev": "0" * 64}, said.append)
+    _evaluate_missing(study, folder, {**fingerprints, "sample-dev": "0" * 64}, said.append)
     assert {place.name for place in made} == {"sample-dev"}
     assert len(made) == 3
     assert "have changed" in said[0]
     shutil.rmtree(trials[0].folder / "run" / "model")
     with pytest.raises(UserError, match="another version"):
-        _evaluate_the_rest(study, folder, {**fingerprints, "sample-test": "0" * 64}, said.append)
+        _evaluate_missing(study, folder, {**fingerprints, "sample-test": "0" * 64}, said.append)
 
 
 def test_known_backbones_have_the_size_of_their_configuration() -> None:
