@@ -1,1 +1,1 @@
-"""Search over the settings of a run: the space, the points that are tried, what is written. Free of Ray."""
+"""Search over the settings of a run: space, points, folder. Free of Ray."""

@@ -1,8 +1,8 @@
-"""Which point is tried next: the grid in order, or Optuna's draws.
+"""Choose the next point of a search: the grid in order, or Optuna's draws.
 
-Optuna (optuna.org) draws random points and multi-objective TPE points. The study lives in memory and is
-made anew from the search's folder at each start: finished points enter with their objectives, so a resumed
-search goes on with all that it knew, whatever the order in which its trials ended.
+Optuna (optuna.org) draws random points and multi-objective TPE points. Each start rebuilds the study in
+memory from the search's folder: finished points enter with their objectives, so a resumed search knows every
+earlier result, independent of the order in which trials ended.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _SIMPLEX_DRAWS = (1e-6, 1.0)
 
 
 class Sampler(Protocol):
-    """Gives points and hears what became of them."""
+    """Draws points and learns from their results."""
 
     def ask(self) -> Point | None:
-        """The next point; none: there are no more."""
+        """Return the next point; None: no point is left."""
 
     def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
-        """What a point has reached; `number` is its place in the order of `ask`. None: it gave nothing."""
+        """Record the result of the point that `ask` returned as number `number`; None: no result."""
 
     def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
-        """Take in a point of an earlier search; whether it lies in this space."""
+        """Record a point of an earlier search; return whether this space contains it."""
 
 
 class GridSampler:
-    """Every combination, the last key fastest."""
+    """Returns every combination, the last key fastest."""
 
     def __init__(self, space: Mapping[str, Dimension]) -> None:
         values = [dimension.values() or [] for dimension in space.values()]
@@ -42,27 +42,27 @@ class GridSampler:
         self._keys = list(space)
 
     def ask(self) -> Point | None:
-        """The next combination."""
+        """Return the next combination."""
         values = next(self._points, None)
         return None if values is None else dict(zip(self._keys, values, strict=True))
 
     def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
-        """A grid does not learn."""
+        """Do nothing: a grid does not learn."""
 
     def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
-        """A grid does not learn."""
+        """Return False: a grid does not learn."""
         return False
 
 
 class OptunaSampler:
-    """Random or multi-objective TPE draws.
+    """Draws random or multi-objective TPE points.
 
-    A simplex is drawn uniformly: K draws of -log(u), divided by their sum (the Dirichlet(1, ..., 1)
+    Draws of a simplex are uniform: K draws of -log(u), divided by their sum (the Dirichlet(1, ..., 1)
     distribution).
 
     Args:
         search: space, sampler, objectives.
-        known: points that are recorded already, with their objectives if they have finished.
+        known: recorded points, with their objectives if they have finished.
     """
 
     def __init__(self, search: SearchFile, known: list[tuple[Point, Mapping[str, float] | None]]) -> None:
@@ -73,9 +73,9 @@ class OptunaSampler:
         self._optuna = optuna
         self._space, self._settings = search.space, settings
         self._objectives = list(search.objectives)
-        self._asked = len(known)
+        self._num_drawn = len(known)
         self._trials: dict[int, Any] = {}
-        # A fresh stream for each start: the draws of an earlier start must not come again.
+        # A fresh stream for each start: draws of an earlier start must not repeat.
         seed = settings.seed + 1_000_003 * len(known)
         sampler: Any
         if settings.kind == "random":
@@ -100,17 +100,17 @@ class OptunaSampler:
                 self.learn(point, objectives)
 
     def ask(self) -> Point | None:
-        """The next draw, until there have been as many as the search asks for."""
+        """Return the next draw, until the search has its number of points."""
         assert self._settings.points is not None
-        if self._asked >= self._settings.points:
+        if self._num_drawn >= self._settings.points:
             return None
         trial = self._study.ask()
-        self._trials[self._asked] = trial
-        self._asked += 1
+        self._trials[self._num_drawn] = trial
+        self._num_drawn += 1
         return {key: self._draw(trial, key, dimension) for key, dimension in self._space.items()}
 
     def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
-        """Record the outcome of a point; one that an earlier start asked for enters as a finished one."""
+        """Record the result of a point; a point of an earlier start enters as finished."""
         trial = self._trials.pop(number, None)
         if trial is not None and objectives is not None:
             self._study.tell(trial, self._values(objectives))
@@ -120,18 +120,17 @@ class OptunaSampler:
             self.learn(point, objectives)
 
     def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
-        """Add a finished point; false if it lies outside the space or lacks an objective."""
+        """Add a finished point; return False if it is outside the space or lacks an objective."""
         parameters: dict[str, Any] = {}
         distributions: dict[str, Any] = {}
         for key, dimension in self._space.items():
             if key not in point:
                 return False
-            for name, distribution in self._distributions(key, dimension).items():
-                distributions[name] = distribution
-            found = self._inverse(key, dimension, point[key])
-            if found is None:
+            drawn = self._inverse(key, dimension, point[key])
+            if drawn is None:
                 return False
-            parameters |= found
+            parameters |= drawn
+            distributions |= self._distributions(key, dimension)
         if any(name not in objectives or not math.isfinite(objectives[name]) for name in self._objectives):
             return False
         try:
@@ -186,11 +185,11 @@ class OptunaSampler:
         return trial.suggest_float(key, *dimension.uniform)
 
     def _inverse(self, key: str, dimension: Dimension, value: Any) -> dict[str, Any] | None:
-        """Optuna's parameters of a value; none if it is not one of the dimension's."""
+        """Return Optuna's parameters of a value; None if the dimension does not have the value."""
         if dimension.simplex is not None:
             if not isinstance(value, dict) or not set(value) <= set(dimension.simplex):
                 return None
-            # Any positive multiple of the shares gives the same mixture; a mean of 1 is where draws lie.
+            # Any positive multiple of the shares gives the same mixture; draws have a mean of 1.
             count = len(dimension.simplex)
             return {
                 f"{key}.{kind}": max(math.exp(-count * float(value.get(kind, 0.0))), _SIMPLEX_DRAWS[0])
@@ -204,7 +203,7 @@ class OptunaSampler:
 
 
 def make_sampler(search: SearchFile, known: list[tuple[Point, Mapping[str, float] | None]]) -> Sampler:
-    """The sampler of a search, brought to where the recorded points leave it.
+    """Return the sampler of a search in its state after the recorded points.
 
     Args:
         known: recorded points in order, with their objectives if they have finished.

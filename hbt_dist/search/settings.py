@@ -1,4 +1,4 @@
-"""The search file: a base run, the space over its keys, how points are drawn, and what they are judged by.
+"""Describe the search file: a base run, the space over its keys, the sampler, the objectives.
 
 name: alpha
 output_dir: searches/alpha
@@ -24,7 +24,7 @@ from hbt_dist.run_file import BenchmarkSettings
 
 Direction = Literal["max", "min"]
 
-#: What a trial reports, and which way is better.
+#: Objectives that a trial reports, and their better direction.
 OBJECTIVES: dict[str, Direction] = {
     "monolingual": "max",
     "crosslingual": "max",
@@ -36,52 +36,49 @@ _MOST_GRID_POINTS = 10_000
 
 
 class Dimension(Settings):
-    """The values of one key; exactly one of the forms."""
+    """The values of one key, in exactly one form."""
 
     choice: list[Any] | None = Field(
-        None, min_length=1, description="a list of any values, schedules included; none: another form"
+        None, min_length=1, description="a list of any values, including schedules"
     )
     range: tuple[float, float, float] | None = Field(
-        None, description="first, last, step: evenly spaced numbers, the last included; none: another form"
+        None, description="first, last, step: evenly spaced numbers including the last"
     )
-    uniform: tuple[float, float] | None = Field(
-        None, description="lowest, highest; any number between; none: another form"
-    )
+    uniform: tuple[float, float] | None = Field(None, description="lowest, highest: any number between them")
     log_uniform: tuple[float, float] | None = Field(
-        None, description="lowest, highest, above 0; uniform in the logarithm; none: another form"
+        None, description="lowest, highest, above 0: uniform in the logarithm"
     )
     integer: tuple[int, int] | None = Field(
-        None, description="lowest, highest, both included; none: another form"
+        None, description="lowest, highest: any whole number from lowest to highest"
     )
     simplex: list[str] | None = Field(
         None,
         min_length=2,
-        description="shares of these batch kinds, uniform over all mixtures; belongs to batches.mixture; "
-        "none: another form",
+        description="shares of these batch kinds, uniform over all mixtures; for batches.mixture",
     )
     simplex_step: float | None = Field(
         None,
         gt=0,
         le=0.5,
-        description="with simplex and a grid: distance of the shares, such as 0.25; none: continuous",
+        description="with simplex and a grid: distance of the shares, such as 0.25; default: continuous",
     )
 
     @model_validator(mode="after")
     def _one_form(self) -> Dimension:
         forms = [name for name in FORMS if getattr(self, name) is not None]
         if len(forms) != 1:
-            raise ValueError(f"give one of {', '.join(FORMS)}; found {', '.join(forms) or 'none'}")
+            raise ValueError(f"expected one of {', '.join(FORMS)}, got {', '.join(forms) or 'none'}")
         for name in ("uniform", "log_uniform", "integer"):
             bounds = getattr(self, name)
             if bounds is not None and not bounds[0] < bounds[1]:
-                raise ValueError(f"{name}: the lowest value {bounds[0]} is not below the highest {bounds[1]}")
+                raise ValueError(f"{name}: expected lowest < highest, got {bounds[0]} and {bounds[1]}")
         if self.log_uniform is not None and self.log_uniform[0] <= 0:
-            raise ValueError(f"log_uniform: the lowest value must be above 0, found {self.log_uniform[0]}")
+            raise ValueError(f"log_uniform: expected a lowest value above 0, got {self.log_uniform[0]}")
         if self.range is not None:
             first, last, step = self.range
             if step <= 0 or last < first:
                 raise ValueError(
-                    f"range is [first, last, step] with first <= last, step > 0; found {self.range}"
+                    f"range: expected [first, last, step] with first <= last and step > 0, got {self.range}"
                 )
         if self.simplex is not None:
             unknown = [kind for kind in self.simplex if kind not in KINDS and not is_user_function(kind)]
@@ -92,7 +89,7 @@ class Dimension(Settings):
         return self
 
     def values(self) -> list[Any] | None:
-        """All values of a finite dimension in order; none if it is continuous."""
+        """Return all values of a finite dimension in order; None for a continuous one."""
         if self.choice is not None:
             return list(self.choice)
         if self.range is not None:
@@ -105,14 +102,14 @@ class Dimension(Settings):
             parts = round(1 / self.simplex_step)
             counts = itertools.product(range(parts + 1), repeat=len(self.simplex))
             return [
-                {kind: count / parts for kind, count in zip(self.simplex, one, strict=True) if count}
-                for one in counts
-                if sum(one) == parts
+                {kind: count / parts for kind, count in zip(self.simplex, shares, strict=True) if count}
+                for shares in counts
+                if sum(shares) == parts
             ]
         return None
 
     def corners(self) -> list[Any]:
-        """Values with which the space is tried before the first trial: all of a finite one, else the ends."""
+        """Return the values to check before the first trial: all of a finite dimension, else the ends."""
         values = self.values()
         if values is not None:
             return values
@@ -121,7 +118,7 @@ class Dimension(Settings):
         return list(self.uniform or self.log_uniform or ())
 
     def describe(self) -> str:
-        """The dimension in one short phrase."""
+        """Describe the dimension in one short phrase."""
         name = next(name for name in FORMS if getattr(self, name) is not None)
         return f"{name} {getattr(self, name)}"
 
@@ -130,7 +127,7 @@ FORMS = ("choice", "range", "uniform", "log_uniform", "integer", "simplex")
 
 
 class SamplerSettings(Settings):
-    """Which points of the space are tried."""
+    """The points of the space to try."""
 
     kind: Literal["grid", "random", "optuna"] = Field(
         "grid",
@@ -138,33 +135,33 @@ class SamplerSettings(Settings):
         "finished points (multi-objective TPE)",
     )
     points: int | None = Field(
-        None, ge=1, description="how many points; needed for random and optuna, none for grid, which has all"
+        None, ge=1, description="number of points; required for random and optuna, absent for grid"
     )
     seed: int = Field(0, ge=0, description="seed of the draws (random, optuna)")
     startup_points: int = Field(10, ge=1, description="optuna: random points before it begins to learn")
     weights: dict[Objective, float] | None = Field(
         None,
         description="optuna: maximise one weighted sum of the objectives instead of all at once; "
-        "rank_distance takes a negative weight; none: all at once",
+        "rank_distance takes a negative weight; default: all at once",
     )
 
     @model_validator(mode="after")
     def _points_where_needed(self) -> SamplerSettings:
         if (self.points is None) != (self.kind == "grid"):
-            raise ValueError("points is given for random and optuna, and not for grid")
+            raise ValueError("points: required for random and optuna, not allowed for grid")
         if self.weights is not None and self.kind != "optuna":
-            raise ValueError("weights belong to kind: optuna")
+            raise ValueError("weights: allowed for kind: optuna only")
         return self
 
 
 class EarlyStopping(Settings):
     """Stop bad trials early (asynchronous successive halving, arXiv 1810.05934)."""
 
-    metric: Objective = Field("multilingual", description="what trials are compared by at equal steps")
+    metric: Objective = Field("multilingual", description="objective that compares trials at equal steps")
     first_step: int = Field(
-        ge=1, description="no trial stops before this step; comparisons happen at evaluated checkpoints"
+        ge=1, description="first step at which a trial can stop; comparisons happen at evaluated checkpoints"
     )
-    reduction: float = Field(3, gt=1, description="about 1 of so many trials goes on at each comparison")
+    reduction: float = Field(3, gt=1, description="about 1 of this many trials continues at each comparison")
 
 
 class SearchFile(Settings):
@@ -172,7 +169,7 @@ class SearchFile(Settings):
 
     name: str = Field(description="name of the search in reports", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     output_dir: str = Field(description="folder of the search; on a cluster it must be shared by all nodes")
-    run: str = Field(description="base run file, or the name of one that comes with the package")
+    run: str = Field(description="base run file, or the name of a shipped run file")
     overrides: list[str] = Field([], description="KEY=VALUE, applied to the base run for every trial")
     space: dict[str, Dimension] = Field(min_length=1, description="dotted key of the run file -> its values")
     seeds: list[int] = Field([0], min_length=1, description="every point is trained once with each seed")
@@ -180,39 +177,41 @@ class SearchFile(Settings):
     objectives: list[Objective] = Field(
         ["monolingual", "crosslingual", "multilingual", "rank_distance"],
         min_length=1,
-        description="what the points are judged by",
+        description="objectives of the search",
     )
-    benchmark: BenchmarkSettings = Field(description="development benchmark that trials are measured on")
+    benchmark: BenchmarkSettings = Field(description="development benchmark that measures the trials")
     test_benchmarks: tuple[BenchmarkSettings, ...] = Field(
         (),
-        description="benchmarks that the winner will be measured on, besides those of the base run; a "
-        "development benchmark that shares questions with one of them is refused",
+        description="test benchmarks of the winner, in addition to those of the base run; the development "
+        "benchmark must not share questions with them",
     )
     evaluate_checkpoints: bool = Field(
         True, description="measure every checkpoint of a trial, not only the trained model"
     )
-    early_stopping: EarlyStopping | None = Field(None, description="none: every trial runs to its end")
+    early_stopping: EarlyStopping | None = Field(
+        None, description="stop bad trials early; default: every trial runs to its end"
+    )
     max_concurrent: int | None = Field(
-        None, ge=1, description="trials at one time; by default as many as the cluster holds"
+        None, ge=1, description="number of concurrent trials; default: as many as fit in the cluster"
     )
     trial_resources: dict[str, float] = Field(
         {"CPU": 1},
-        description="what Ray reserves for the process that drives a trial and measures its checkpoints, "
-        "besides the workers; without a share of a GPU it measures on the CPU; a custom resource keeps it on "
-        "the nodes that have it",
+        description="resources of the process that drives a trial and measures its checkpoints, in addition "
+        "to the workers; without a share of a GPU it measures on the CPU; a custom resource keeps it on the "
+        "nodes that have it",
     )
     warm_start: list[str] = Field([], description="folders of earlier searches that optuna learns from")
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
         ["tensorboard"],
-        description="where figures go besides the folder; wandb and mlflow must be installed",
+        description="further destinations of the metrics; wandb and mlflow must be installed",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchFile:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: each seed once, found {self.seeds}")
+            raise ValueError(f"seeds: expected each seed once, got {self.seeds}")
         if len(set(self.objectives)) < len(self.objectives):
-            raise ValueError(f"objectives: each once, found {self.objectives}")
+            raise ValueError(f"objectives: expected each once, got {self.objectives}")
         if self.warm_start and self.sampler.kind != "optuna":
             raise ValueError("warm_start: only optuna learns from earlier searches")
         if self.early_stopping is not None and not self.evaluate_checkpoints:
@@ -221,7 +220,7 @@ class SearchFile(Settings):
             raise ValueError(f"early_stopping: {self.early_stopping.metric} is none of the objectives")
         check_labels(benchmark=self.benchmark, test_benchmarks=self.test_benchmarks)
         if any(resource <= 0 for resource in self.trial_resources.values()) or not self.trial_resources:
-            raise ValueError("trial_resources: a positive amount of at least one resource")
+            raise ValueError("trial_resources: expected a positive amount of at least one resource")
         return self
 
     @model_validator(mode="after")
@@ -232,15 +231,15 @@ class SearchFile(Settings):
                     f"space: {key} cannot be {dimension.describe()}; simplex is for batches.mixture"
                 )
         if {"batches.alpha", "batches.mixture"} <= set(self.space):
-            raise ValueError("space: batches.alpha and batches.mixture are two ways of one choice")
+            raise ValueError("space: batches.alpha and batches.mixture exclude each other")
         if "seed" in self.space or "output_dir" in self.space:
-            raise ValueError("space: 'seed' belongs into seeds, and output_dir is set for each trial")
+            raise ValueError("space: list seeds in `seeds`; the search sets output_dir")
         if self.sampler.kind == "grid":
             listed = {key: dimension.values() for key, dimension in self.space.items()}
-            endless = [key for key, values in listed.items() if values is None]
-            if endless:
+            continuous = [key for key, values in listed.items() if values is None]
+            if continuous:
                 raise ValueError(
-                    f"sampler: a grid needs listed values; {endless[0]} is continuous (use range or choice)"
+                    f"sampler: a grid needs listed values, {continuous[0]} is continuous; use range or choice"
                 )
             count = self.num_points()
             if count > _MOST_GRID_POINTS:
@@ -248,7 +247,7 @@ class SearchFile(Settings):
         return self
 
     def num_points(self) -> int:
-        """Points of the whole search: those asked for, or all of the grid."""
+        """Return the number of points of the search: sampler.points, or all of the grid."""
         if self.sampler.points is not None:
             return self.sampler.points
         return math.prod(len(dimension.values() or []) for dimension in self.space.values())

@@ -1,7 +1,7 @@
-"""From a search file to runs: the base run, a point's values set in it, the check that all is possible.
+"""Turn points of a search into run files, and check the whole space before the first trial.
 
 A point is a mapping of dotted keys to values. Every trial is a whole run file: the base with the point's
-values, its seed and its own folder. The ends of each dimension are tried on the base run before the first
+values, its seed and its folder. The base run is validated with the ends of each dimension before the first
 trial, so that an impossible value costs seconds and not hours.
 """
 
@@ -24,13 +24,13 @@ from hbt_dist.search.settings import SearchFile
 
 Point = dict[str, Any]
 
-#: Setting one of these keys takes the other away: they are two ways of one choice.
-_ALTERNATIVES = {"batches.alpha": "mixture", "batches.mixture": "alpha"}
+#: Key that excludes another key of `batches`.
+_EXCLUDED = {"batches.alpha": "mixture", "batches.mixture": "alpha"}
 
 
 @dataclass(frozen=True)
 class Base:
-    """The run that every trial starts from, as it was written (defaults not filled in)."""
+    """The run that every trial starts from, without defaults."""
 
     file: str
     data: dict[str, Any]
@@ -52,37 +52,36 @@ class Base:
         return cls(str(path), data)
 
     def run(self, point: Point, *, location: str, **fixed: Any) -> RunFile:
-        """The run of a point, its paths absolute.
+        """Return the run of a point, with absolute paths.
 
         Args:
             point: dotted key -> value.
-            location: what a mistake is reported at.
+            location: for error messages.
             fixed: top-level entries of the run file that the caller sets.
 
         Raises:
-            UserError: a key is unknown or a value impossible in this run.
+            UserError: a key is unknown, or a value is impossible in this run.
         """
         data = copy.deepcopy(self.data)
         for key, value in point.items():
-            other = _ALTERNATIVES.get(key)
-            if other is not None and isinstance(data.get("batches"), dict):
-                data["batches"].pop(other, None)
+            if key in _EXCLUDED and isinstance(data.get("batches"), dict):
+                data["batches"].pop(_EXCLUDED[key], None)
             set_value(data, key, copy.deepcopy(value), location)
         data |= fixed
         try:
             run = RunFile.model_validate(data)
         except ValidationError as error:
-            found = explain(error, RunFile, self.file, {}, {}, data)
-            shown = json.dumps(point, ensure_ascii=False)
+            cause = explain(error, RunFile, self.file, {}, {}, data)
+            values = json.dumps(point, ensure_ascii=False)
             raise UserError(
-                location, f"{shown} gives no run: {found.location}: {found.problem}", found.remedy
+                location, f"{values} is not a valid run: {cause.location}: {cause.problem}", cause.remedy
             ) from None
         check_user_functions(run, self.file)
         return resolve_paths(run)
 
 
 def check_space(search: SearchFile, base: Base, location: str) -> None:
-    """Try every listed value, and the ends of every continuous dimension, on the base run.
+    """Validate the base run with every listed value and the ends of every continuous dimension.
 
     Args:
         location: the search file, for messages.
@@ -105,10 +104,10 @@ def check_space(search: SearchFile, base: Base, location: str) -> None:
 
 
 def check_benchmark(search: SearchFile, base: RunFile, location: str) -> None:
-    """Refuse a development benchmark that lacks an objective or shares questions with a test benchmark.
+    """Check that the development benchmark has every objective and no question of a test benchmark.
 
     Raises:
-        UserError: it is so, or one cannot be read.
+        UserError: an objective is missing, a question is shared, or a benchmark cannot be read.
     """
     from hbt_dist.data.benchmarks.load import load
 
@@ -118,16 +117,16 @@ def check_benchmark(search: SearchFile, base: RunFile, location: str) -> None:
         raise UserError(
             location,
             f"benchmark {search.benchmark.label!r} has one language and gives no {across[0]}",
-            "take a benchmark of two or more languages, or objectives: [monolingual]",
+            "use a benchmark of two or more languages, or set objectives: [monolingual]",
         )
     pairs = data.pair_counts()
     lacking = [name for name in search.objectives if name in ("crosslingual", "rank_distance")]
     if lacking and pairs.sum() == pairs.trace():
         raise UserError(
             location,
-            f"benchmark {search.benchmark.label!r} has no relevant candidate in another language than the "
-            f"question's and gives no {lacking[0]}",
-            "take another benchmark, or objectives: [monolingual, multilingual]",
+            f"benchmark {search.benchmark.label!r} has relevant candidates in the question's language only "
+            f"and gives no {lacking[0]}",
+            "use another benchmark, or set objectives: [monolingual, multilingual]",
         )
     development = _questions(data)
     for test in [*search.test_benchmarks, *base.evaluation.benchmarks]:
@@ -138,12 +137,12 @@ def check_benchmark(search: SearchFile, base: RunFile, location: str) -> None:
                 location,
                 f"benchmark {search.benchmark.label!r} shares {len(shared):,} questions with the test "
                 f"benchmark {test.label!r}, such as {name!r} in {language}",
-                "choose on questions that are not tested on: another benchmark, or another split of it",
+                "use another development benchmark, or another split of it",
             )
 
 
 def _questions(data: Any) -> dict[tuple[str, str], str]:
-    """(language, text without case and spacing) -> id."""
+    """Return (language, text without case and spacing) -> question id."""
     languages = [data.languages[i] for i in data.question_language]
     return {
         (language, " ".join(text.casefold().split())): name

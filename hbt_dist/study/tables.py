@@ -1,4 +1,4 @@
-"""The numbers of a study's report: means over seeds, and the gains that so many seeds could detect."""
+"""Compute the numbers of a study's report: means over seeds, and the gains that N seeds can detect."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from scipy.optimize import brentq
 from hbt_dist.evaluation.read_results import headline_figures, read_results
 from hbt_dist.search.settings import OBJECTIVES
 
-#: One-sided confidence of the limit of the spread that a plan is made with (Browne 1995).
+#: One-sided confidence of the upper limit of the spread in a plan (Browne 1995).
 PLANNING_CONFIDENCE = 0.8
 
 
 def objectives(folder: Path) -> dict[str, float]:
-    """The four headline figures of an evaluation; NaN where the benchmark has none."""
+    """Return the four headline figures of an evaluation; NaN if the benchmark lacks a figure."""
     figures = headline_figures(read_results(folder))
     return {name: math.nan if value is None else float(value) for name, value in figures.items()}
 
 
 def seed_values(folders: dict[str, list[Path]]) -> pd.DataFrame:
-    """One row per method and seed, in the order of the study's seeds."""
+    """Return one row per method and seed, in the order of the study's seeds."""
     return pd.DataFrame(
         [
-            {"method": method, "folder": str(place), **objectives(place)}
-            for method, places in folders.items()
-            for place in places
+            {"method": method, "folder": str(folder), **objectives(folder)}
+            for method, seed_folders in folders.items()
+            for folder in seed_folders
         ]
     )
 
 
 def summary_table(values: pd.DataFrame) -> pd.DataFrame:
-    """One row per method: number of seeds; mean and standard deviation of each figure over the seeds.
+    """Return the number of seeds, and mean and standard deviation of each figure, one row per method.
 
     Args:
-        values: of `seed_values`.
+        values: from `seed_values`.
     """
     rows = []
     for method, group in values.groupby("method", sort=False):
@@ -52,10 +52,10 @@ def summary_table(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def spread_limit(spread: float, num_seeds: int, confidence: float = PLANNING_CONFIDENCE) -> float:
-    """Upper confidence limit of a standard deviation that was estimated from a few seeds.
+    """Return the upper confidence limit of a standard deviation estimated from a few seeds.
 
-    A plan with the estimate itself has less power than it promises more often than not; with this limit it
-    keeps the promise in `confidence` of the cases (Browne 1995, Statistics in Medicine 14:1933).
+    A plan with the estimate usually has less power than stated; a plan with this limit has the stated power
+    in `confidence` of the cases (Browne 1995, Statistics in Medicine 14:1933).
     """
     freedom = num_seeds - 1
     return spread * math.sqrt(freedom / float(stats.chi2.ppf(1 - confidence, freedom)))
@@ -64,18 +64,18 @@ def spread_limit(spread: float, num_seeds: int, confidence: float = PLANNING_CON
 def detectable_gain(
     spread: float, measured_with: int, num_seeds: int, power: float = 0.8, *, tests: int = 1
 ) -> float:
-    """The smallest true gain that a paired t test over so many seeds finds with the given power.
+    """Return the smallest true gain that a paired t test over `num_seeds` seeds finds with the given power.
 
     Args:
         spread: standard deviation of the gain between seeds, as measured.
-        measured_with: seeds that it was measured with, at least two.
+        measured_with: number of measured seeds, at least two.
         num_seeds: seeds of the planned test, at least two.
         power: at most 0.99.
-        tests: that are corrected together: each is taken at 5 % over their number, which is what Holm asks of
-            the smallest p among them. Of the others it asks less, so the gain is an upper bound.
+        tests: number of tests that are corrected together. Each has the level 5 % / tests, which Holm
+            requires of the smallest p; the remaining levels are higher, so the gain is an upper bound.
 
     Returns:
-        in the unit of `spread`; NaN where that is 0 or not known.
+        in the unit of `spread`; NaN if the spread is 0 or unknown.
     """
     if not math.isfinite(spread) or spread <= 0:
         return math.nan
@@ -84,18 +84,18 @@ def detectable_gain(
 
 @lru_cache
 def _detectable_size(number: int, alpha: float, power: float) -> float:
-    """The effect in standard deviations that a two-sided t test of so many values finds.
+    """Return the effect in standard deviations that a two-sided t test of `number` values finds.
 
-    The root of the power, a mean over quantiles of the estimated variance. Not statsmodels' `solve_power`: at
-    alpha 0.05 / 3 and three values it stops at 4.29 where 5.67 is the root.
+    Solves for the power, a mean over quantiles of the estimated variance. statsmodels' `solve_power` returns
+    a wrong root here: 4.29 instead of 5.67 at alpha 0.05 / 3 and three values.
     """
     freedom = number - 1
     least = float(stats.t.ppf(1 - alpha / 2, freedom))
     scale = np.sqrt(stats.chi2.ppf((np.arange(20_000) + 0.5) / 20_000, freedom) / freedom)
 
     def missing(shift: float) -> float:
-        found = stats.norm.cdf(shift - least * scale) + stats.norm.cdf(-shift - least * scale)
-        return float(found.mean()) - power
+        rejected = stats.norm.cdf(shift - least * scale) + stats.norm.cdf(-shift - least * scale)
+        return float(rejected.mean()) - power
 
     enough = least * math.sqrt(float(stats.chi2.ppf(0.999, freedom)) / freedom) + 4
     return float(brentq(missing, 0.0, enough)) / math.sqrt(number)

@@ -42,7 +42,7 @@ def write(folder: Path, **changes: Any) -> str:
         ({"space": {"batches.global_batch_size": {"choice": [128, 127]}}}, "127"),
         ({"space": {"optimizer.learning_rate": {"choice": ["high"]}}}, "optimizer.learning_rate"),
         ({"space": {"data.sources.7.path": {"choice": ["x"]}}}, "does not exist"),
-        ({"space": {"seed": {"choice": [1, 2]}}}, "belongs into seeds"),
+        ({"space": {"seed": {"choice": [1, 2]}}}, "list seeds in `seeds`"),
         ({"space": {}}, "space"),
         ({"seeds": [1, 1]}, "each seed once"),
         ({"sampler": {"kind": "optuna"}}, "points"),
