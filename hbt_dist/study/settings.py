@@ -114,12 +114,12 @@ class StudyFile(Settings):
             if reference not in self.methods or reference == name:
                 raise ValueError(f"methods.{name}: against {reference!r} is not another method")
         for primary in self.primary:
-            method, reference = primary.method, self._against(primary)
-            if method not in self.methods:
-                raise ValueError(f"primary: {method!r} is none of the methods {', '.join(self.methods)}")
-            if (method, reference) not in self.contrasts():
+            name, reference = primary.method, self._against(primary)
+            if name not in self.methods:
+                raise ValueError(f"primary: {name!r} is none of the methods {', '.join(self.methods)}")
+            if (name, reference) not in self.contrasts():
                 raise ValueError(
-                    f"primary: {method!r} against {reference!r} is none of the contrasts; "
+                    f"primary: {name!r} against {reference!r} is none of the contrasts; "
                     "add it to the method's `against`"
                 )
         if len(set(self.seeds)) < len(self.seeds):
