@@ -1,7 +1,7 @@
 """Write files so that a reader sees the old content or the new content, never half of it.
 
-Every function writes to a temporary name in the same folder and renames it. A killed process leaves a
-temporary file or folder, which the next write to the same target replaces.
+`atomic_*` and `write_json` write to a temporary name in the same folder and rename it. A killed process
+leaves a temporary file or folder, which the next write to the same target replaces.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
+
+LATE_SECONDS = 30.0  # the time that a network file system may take to show a new file
+_FULL = 16 * 1024**2  # bytes; with less space left, a failed write without a reason means a full disk
 
 
 @contextlib.contextmanager
@@ -103,3 +107,32 @@ def sha256_of(path: Path, *, flush: bool = False) -> str:
         if flush:
             os.fsync(file.fileno())
     return digest
+
+
+def flush_to_disk(path: Path) -> None:
+    """Force the content of a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def wait_for(path: Path, seconds: float | None = None) -> bool:
+    """Return whether a path exists within `seconds`; default: `LATE_SECONDS`."""
+    deadline = time.monotonic() + (LATE_SECONDS if seconds is None else seconds)
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def explain_failed_write(error: Exception, folder: Path) -> str:
+    """Return one line on why a write below `folder` failed; torch and safetensors hide a full disk."""
+    if isinstance(error, OSError):
+        return f"{error.strerror or error} ({error.filename or folder})"
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    if free < _FULL:
+        return f"No space left on device ({free / 1024**2:.1f} MiB free at {folder})"
+    return first_line(error)

@@ -16,7 +16,7 @@ from hbt_dist.data.benchmarks.load import check_benchmarks
 from hbt_dist.jobs.evaluate import evaluate_job
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.run_file import RunFile
-from hbt_dist.training.background import beside_training, own_storage, teller
+from hbt_dist.training.background import use_storage, watch_checkpoints
 from hbt_dist.training.checkpoints.measure import measure_in_a_process
 from hbt_dist.training.run_folder import RunFolder
 
@@ -59,7 +59,7 @@ def _make_ready(run: RunFile, folder: RunFolder, quiet: bool, held: ExitStack) -
     """
     folder.check(run.plain())
     check_benchmarks(run.evaluation.benchmarks)
-    held.enter_context(own_storage(run, folder, teller(folder, None if quiet else say)))
+    held.enter_context(use_storage(run, folder, folder.log_writer(None if quiet else say)))
 
 
 def _train_and_measure(
@@ -111,12 +111,12 @@ def train_in_process(run: RunFile, *, quiet: bool = False, before: Callable[[], 
     from hbt_dist.training.waiting import wait_for_rank_0
 
     folder = RunFolder(run.output_dir)
-    tell = teller(folder, None if quiet else say)
+    tell = folder.log_writer(None if quiet else say)
     timeout = timedelta(seconds=run.training.hang_timeout_seconds)
     with EnvironmentRuntime(timeout, use_gpu=run.workers.use_gpu is not False) as runtime:
         wait_for_rank_0(before, World(runtime.rank, runtime.world_size, runtime.device))
         followers = (
-            beside_training(run, folder, measure_in_a_process(run), tell)
+            watch_checkpoints(run, folder, measure_in_a_process(run), tell)
             if runtime.rank == 0
             else nullcontext()
         )

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import wait_for
 from hbt_dist.orchestration.nodes import SAME_PACKAGES, SHARED_STORAGE, differing_versions, package_versions
-from hbt_dist.training.checkpoints.store import appears
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def check_node(output_dir: str, driver: dict[str, Any], seconds: float = 10) -> 
     if differences := differing_versions(package_versions(), driver["versions"]):
         problem = f"has other packages than the driver on {driver['host']}: {'; '.join(differences)}"
         raise UserError(f"Ray node {host}", problem, SAME_PACKAGES)
-    if not appears(Path(driver["marker"]), seconds):
+    if not wait_for(Path(driver["marker"]), seconds):
         raise UserError(
             f"output_dir {output_dir}",
             f"is another folder on {host} than on {driver['host']}, where the run was started",

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError, last_line
+from hbt_dist.common.files import wait_for
 from hbt_dist.config.paths import paths_in
 from hbt_dist.run_file import RunFile
-from hbt_dist.training.checkpoints.store import appears
 
 #: Packages whose versions must be equal on all nodes: one node reads what the other nodes write.
 SAME_VERSIONS = ("torch", "deepspeed", "transformers", "tokenizers", "numpy")
@@ -174,7 +174,7 @@ def shared_folder_problems(folder: Path, nodes: Sequence[Node], seconds: float =
         arguments = [(str(folder), driver_file, name) for name in node_files]
         answers = ask_nodes(nodes, _folder_question(), arguments, seconds)
         for i, name in enumerate(node_files):
-            if answers[i] is None and not appears(folder / name, _LATE_SECONDS):
+            if answers[i] is None and not wait_for(folder / name, _LATE_SECONDS):
                 answers[i] = "the driver does not see a file that the node wrote"
         return _problems(nodes, answers)
     finally:

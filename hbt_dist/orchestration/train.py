@@ -32,7 +32,7 @@ from hbt_dist.orchestration.node_check import driver_marker
 from hbt_dist.orchestration.nodes import check_nodes
 from hbt_dist.orchestration.ray_runtime import read_refusal, refusal_file, train_worker
 from hbt_dist.run_file import RunFile
-from hbt_dist.training.background import beside_training, teller
+from hbt_dist.training.background import watch_checkpoints
 from hbt_dist.training.checkpoints.measure import Measure, measure_checkpoint
 from hbt_dist.training.metrics_log import StepProgress
 from hbt_dist.training.preparation import prepare
@@ -73,10 +73,10 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
         _check_gpus_for_checkpoints(run, cluster, use_gpu)
         check_nodes(run)
         # With a private cluster, the progress shows the lines of the log.
-        tell = teller(folder, None if quiet or cluster.private else say)
+        tell = folder.log_writer(None if quiet or cluster.private else say)
         with (
             _shown_progress(folder, run, quiet=quiet or not cluster.private),
-            beside_training(run, folder, _measure_on_ray(run), tell),
+            watch_checkpoints(run, folder, _measure_on_ray(run), tell),
             _signals_create(stop_file),
         ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import LATE_SECONDS, explain_failed_write, wait_for
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.checkpoints.store import LATE_SECONDS, appears, explain_failed_write
 
 Value = TypeVar("Value")
 
@@ -80,7 +80,7 @@ def require_shared(folder: Path, world: World, seconds: float = LATE_SECONDS) ->
     on_rank_0(world, folder, (folder / token[0]).touch)
     dist.broadcast_object_list(token, src=0, group=world.group)
     mine: Any = (
-        None if appears(folder / token[0], seconds) else f"rank {world.rank} on {socket.gethostname()}"
+        None if wait_for(folder / token[0], seconds) else f"rank {world.rank} on {socket.gethostname()}"
     )
     every: list[Any] = [None] * world.size
     dist.all_gather_object(every, mine, group=world.group)

@@ -1,13 +1,13 @@
-"""The output folder of a run: what lies where, and that it belongs to this run alone.
+"""Name the files of a run's output folder and reserve the folder for one run.
 
 run.yaml           the resolved run file (absolute paths), enough to run it again
-provenance.json    versions, host, launcher, world size, data fingerprints, of every start
+provenance.json    versions, host, launcher, world size and data fingerprints of every start
 metrics.jsonl      one line per step
-log.txt            what the run said
+log.txt            the messages of the run
 tensorboard/       the same figures for TensorBoard
-start/             the model before training (only when it is made from scratch)
-checkpoints/       what the same command continues from
-universal/         the last checkpoint in another form, after a start on another number of workers
+start/             the model before training (only if it is made from scratch)
+checkpoints/       the states that the same command continues from
+universal/         the last checkpoint, converted for a different number of workers
 model/             the trained model
 evaluation/        one folder per evaluation
 validation.jsonl   one line per checkpoint and benchmark of `evaluation.checkpoint_benchmarks`
@@ -17,6 +17,8 @@ held-*/            checkpoints that are being measured or copied elsewhere
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,43 +50,29 @@ class RunFolder:
         self._lock = FileLock(self.root / ".lock")
 
     def checkpoint(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
-        return self.checkpoints / f"step-{step:010d}"
+        """Return the folder of a step's checkpoint."""
+        return self.checkpoints / checkpoint_name(step)
 
     def checkpoint_steps(self) -> list[int]:
-        """Steps that have a checkpoint, in order; its files have not been looked at."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.checkpoints.glob("step-*[0-9]"))
+        """Return the steps that have a checkpoint, in order; its files are not verified."""
+        return checkpoint_steps(self.checkpoints)
 
-    def check(self, run: dict[str, Any], place: str | None = None) -> None:
-        """Refuse to continue another run.
+    def check(self, run: dict[str, Any]) -> None:
+        """Refuse to continue a different run.
 
-        A start that failed before its first step has left nothing to continue: its folder may be used again.
+        A start that failed before its first step has computed nothing: its folder can be used again.
 
         Args:
             run: the resolved run file as plain data.
-            place: how the folder is called in errors, if it is a copy of a run's folder; one that has begun.
 
         Raises:
-            UserError: the folder holds a run that differs in what it computes. Where its data lie may change:
-                `hbt_dist.batching.resume` and the checkpoint's manifest guard the content.
+            UserError: see `check_same_run`.
         """
-        if not self.run_file.is_file() or (place is None and not self.has_begun()):
-            return
-        try:
-            before = yaml.safe_load(self.run_file.read_text("utf-8"))
-            assert isinstance(before, dict)
-        except (yaml.YAMLError, AssertionError, UnicodeDecodeError):
-            raise UserError(str(self.run_file), "is not a run file", "choose another output_dir") from None
-        differences = changed_settings(before, run)
-        if differences:
-            raise UserError(
-                place or str(self.root),
-                f"holds another run ({first_of(differences)})",
-                "choose another output_dir, or move the folder away",
-            )
+        if self.run_file.is_file() and self.has_begun():
+            check_same_run(self.run_file.read_bytes(), run, str(self.root))
 
     def has_begun(self) -> bool:
-        """Whether anything here was computed by the run of the run file."""
+        """Return whether the folder holds anything that a run has computed."""
         steps = self.metrics.is_file() and self.metrics.stat().st_size > 0
         return steps or any(path.exists() for path in (self.checkpoints, self.model, self.evaluation))
 
@@ -92,7 +80,7 @@ class RunFolder:
         """Become the only writer; the lock ends with the process.
 
         Raises:
-            UserError: another process holds it, or the folder cannot be written.
+            UserError: another process writes to the folder, or the folder is not writable.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -107,22 +95,66 @@ class RunFolder:
             raise UserError(
                 str(self.root),
                 f"cannot be written: {error.strerror or error}",
-                "mend the rights, or choose another output_dir",
+                "fix the permissions, or choose another output_dir",
             ) from error
 
     def release(self) -> None:
-        """Let others write."""
+        """Let another process write."""
         self._lock.release()
 
     def write_run_file(self, run: dict[str, Any]) -> None:
         """Record the resolved run file."""
-        text = yaml.safe_dump(run, sort_keys=False, allow_unicode=True)
-        atomic_write(self.run_file, text)
+        atomic_write(self.run_file, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
 
     def add_provenance(self, facts: dict[str, Any]) -> None:
         """Append the facts of this start."""
-        starts: list[Any] = []
-        if self.provenance.is_file():
-            starts = json.loads(self.provenance.read_text("utf-8"))
-        starts.append({**environment_facts(), **facts})
-        write_json(self.provenance, starts)
+        starts = json.loads(self.provenance.read_text("utf-8")) if self.provenance.is_file() else []
+        write_json(self.provenance, [*starts, {**environment_facts(), **facts}])
+
+    def log_writer(self, say: Callable[[str], None] | None) -> Callable[[str], None]:
+        """Return a function that writes a message to the log and passes it to `say`."""
+
+        def log(text: str) -> None:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+            if say is not None:
+                say(text)
+
+        return log
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of a step's checkpoint folder."""
+    return f"step-{step:010d}"
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Return the steps of the checkpoint folders in `folder`, in order; their files are not verified."""
+    names = (re.fullmatch(r"step-(\d{10})", path.name) for path in folder.glob("step-*"))
+    return sorted(int(match[1]) for match in names if match)
+
+
+def check_same_run(recorded: bytes, run: dict[str, Any], folder: str) -> None:
+    """Refuse a run that differs from a recorded run in what it computes.
+
+    Paths of data may differ: `hbt_dist.batching.resume` and the checkpoint's manifest compare the content.
+
+    Args:
+        recorded: content of the recorded run's run.yaml.
+        run: the resolved run file as plain data.
+        folder: folder or address of the recorded run, for the error.
+
+    Raises:
+        UserError: the runs differ, or `recorded` is not a run file.
+    """
+    try:
+        before = yaml.safe_load(recorded.decode())
+        assert isinstance(before, dict)
+    except (yaml.YAMLError, AssertionError, UnicodeDecodeError):
+        raise UserError(f"{folder}/run.yaml", "is not a run file", "choose another output_dir") from None
+    if differences := changed_settings(before, run):
+        raise UserError(
+            folder,
+            f"holds another run ({first_of(differences)})",
+            "choose another output_dir, or move the folder away",
+        )

@@ -15,7 +15,7 @@ import pytest
 
 from hbt_dist.cli import main as cli
 from hbt_dist.common.signals import SECONDS_OF_ONE_INTERRUPT
-from hbt_dist.training.checkpoints.store import verify
+from hbt_dist.training.checkpoints.manifest import verify
 from tests.helpers.runs import BIN, finish, left_behind, losses, session_of, start, tiny_run, write_run
 
 RAY_SECONDS = 400  # a start takes 20 seconds on two quiet cores, minutes on busy ones

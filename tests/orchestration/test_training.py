@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.training.checkpoints.store import verify
+from hbt_dist.training.checkpoints.manifest import verify
 from tests.helpers.ray_head import Head, cut_off, running_head
 from tests.helpers.runs import (
     BIN,

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from hbt_dist.common import files
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.checkpoints import store as checkpoint
 from hbt_dist.training.checkpoints.engine_state import load_engine, save_engine
 from hbt_dist.training.checkpoints.store import CheckpointStore
 from hbt_dist.training.deepspeed.engine import build_engine
@@ -63,7 +63,7 @@ def on_disks_of_their_own(world: World, folder: str) -> list[str]:
     """Every rank has another folder: what a start says, and what a save says."""
     own = Path(f"{folder}-{world.rank}")
     own.mkdir()
-    checkpoint.LATE_SECONDS = 0.2
+    files.LATE_SECONDS = 0.2
     problems = []
     for action in (
         lambda: require_shared(own, world),

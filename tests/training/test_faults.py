@@ -19,7 +19,7 @@ from hbt_dist.common.files import sha256_of
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.models.encoder import load_encoder
 from hbt_dist.run_file import load_run
-from hbt_dist.training.checkpoints.store import verify
+from hbt_dist.training.checkpoints.manifest import verify
 from tests.helpers.runs import BIN, finish, losses, session_of, start, weights_digest
 from tests.helpers.workers import Workers
 from tests.training.conftest import Launch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.run_folder import RunFolder, check_same_run
 from tests.helpers.runs import tiny_run
 
 
@@ -47,24 +47,26 @@ def test_a_long_value_is_cut(tmp_path: Path) -> None:
     assert len(refused.value.problem) < 200
 
 
-@pytest.mark.parametrize("there", ["metrics.jsonl", "checkpoints", "model", "evaluation"])
-def test_what_was_computed_makes_the_folder_the_runs(tmp_path: Path, there: str) -> None:
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints", "model", "evaluation"])
+def test_what_was_computed_makes_the_folder_the_runs(tmp_path: Path, name: str) -> None:
     folder = started(tmp_path, {"seed": 3})
     folder.metrics.write_text("")  # opened, and ended before the first step
     folder.check({"seed": 4})
-    if there == "metrics.jsonl":
+    if name == "metrics.jsonl":
         folder.metrics.write_text("{}\n")
     else:
-        (folder.root / there).mkdir()
+        (folder.root / name).mkdir()
     with pytest.raises(UserError, match="seed: 3 there, 4 now"):
         folder.check({"seed": 4})
 
 
-def test_a_copy_elsewhere_has_begun(tmp_path: Path) -> None:
-    folder = started(tmp_path, {"seed": 3})
-    folder.metrics.unlink()
+def test_a_recorded_run_elsewhere_is_compared(tmp_path: Path) -> None:
+    recorded = started(tmp_path, {"seed": 3}).run_file.read_bytes()
+    check_same_run(recorded, {"seed": 3}, "s3://bucket")
     with pytest.raises(UserError, match="s3://bucket: holds another run"):
-        folder.check({"seed": 4}, place="s3://bucket")
+        check_same_run(recorded, {"seed": 4}, "s3://bucket")
+    with pytest.raises(UserError, match=r"s3://bucket/run\.yaml: is not a run file"):
+        check_same_run(b"- a list", {"seed": 3}, "s3://bucket")
 
 
 def test_a_run_older_than_the_rate_of_the_temperature(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import signal
@@ -18,7 +17,7 @@ from pyarrow import fs
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.run_file import load_run
-from hbt_dist.training.checkpoints.store import verify
+from hbt_dist.training.checkpoints.manifest import verify
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.storage import RunStorage
 from tests.helpers.runs import losses, weights_digest
@@ -63,167 +62,166 @@ def where(request: pytest.FixtureRequest, s3: str, tmp_path: Path, monkeypatch: 
         options = f"region=us-east-1&scheme=http&endpoint_override={s3}&allow_bucket_creation=true"
         fs.FileSystem.from_uri(f"s3://{bucket}?{options}")[0].create_dir(bucket)
         return f"s3://{bucket}/runs?{options}"
-    place = tmp_path / "storage"
-    place.mkdir()
-    return f"file://{place}" if request.param == "file://" else str(place)
+    folder = tmp_path / "storage"
+    return folder.as_uri() if request.param == "file://" else str(folder)
 
 
-@pytest.fixture
-def storage(where: str) -> RunStorage:
-    return RunStorage(where, "one")
+def storage_of(where: str, folder: RunFolder, said: list[str] | None = None) -> RunStorage:
+    """The storage of a start in `folder`, taken over."""
+    storage = RunStorage(where, "one", folder)
+    storage.take_over(RUN, print if said is None else said.append)
+    return storage
 
 
-def remove(storage: RunStorage, name: str) -> None:
-    storage._fs.delete_file(storage._path(name))
+def write(storage: RunStorage, name: str, content: bytes) -> None:
+    storage._fs.create_dir(name.rpartition("/")[0], recursive=True)
+    with storage._fs.open_output_stream(name) as stream:
+        stream.write(content)
 
 
-def test_there_and_back(storage: RunStorage, tmp_path: Path) -> None:
-    here, said = run_folder(tmp_path / "here"), list[str]()
+def names_below(storage: RunStorage, name: str) -> list[str]:
+    infos = storage._fs.get_file_info(fs.FileSelector(name, recursive=True))
+    return sorted(info.path.removeprefix(f"{name}/") for info in infos if info.is_file)
+
+
+def test_there_and_back(where: str, tmp_path: Path) -> None:
+    first, said = run_folder(tmp_path / "first"), list[str]()
+    storage = storage_of(where, first)
     for step in (1, 2):
-        storage.put(here, here.checkpoint(step), step, nothing)
+        storage.put(first.checkpoint(step), step, nothing)
     assert storage.steps() == [1, 2]
-    there = RunFolder(tmp_path / "there")
-    storage.fetch(there, RUN, said.append)
-    assert said == [f"fetched the checkpoint of step 2 from {storage.where}"]
-    assert there.checkpoint_steps() == [2]
+    second = RunFolder(tmp_path / "second")
+    storage_of(where, second, said)
+    assert said == [f"fetched the checkpoint of step 2 from {storage.address}"]
+    assert second.checkpoint_steps() == [2]
     for name in ("manifest.json", "state/weights"):
-        assert (there.checkpoint(2) / name).read_bytes() == (here.checkpoint(2) / name).read_bytes()
-    assert yaml.safe_load(there.run_file.read_text("utf-8")) == RUN
-    assert there.metrics.read_bytes() == here.metrics.read_bytes()
-    storage.fetch(here, RUN, said.append)  # nothing is newer there
+        assert (second.checkpoint(2) / name).read_bytes() == (first.checkpoint(2) / name).read_bytes()
+    assert yaml.safe_load(second.run_file.read_text("utf-8")) == RUN
+    assert second.metrics.read_bytes() == first.metrics.read_bytes()
+    storage_of(where, first, said)  # the copy is not newer
     assert len(said) == 1
 
 
-def test_old_ones_go_as_asked(storage: RunStorage, tmp_path: Path) -> None:
-    here = run_folder(tmp_path / "here", (1, 2, 3))
+def test_removable_copies_are_deleted(where: str, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "first", (1, 2, 3))
+    storage = storage_of(where, folder)
     for step in (1, 2, 3):
-        storage.put(here, here.checkpoint(step), step, lambda steps: set(steps[:-1]) - {1})
+        storage.put(folder.checkpoint(step), step, lambda steps: set(steps[:-1]) - {1})
     assert storage.steps() == [1, 3]
 
 
-def test_a_damaged_checkpoint_here_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "storage").mkdir()
-    storage, here, said = (
-        RunStorage(str(tmp_path / "storage"), "one"),
-        run_folder(tmp_path / "here"),
-        list[str](),
-    )
+def test_a_damaged_local_checkpoint_is_replaced(tmp_path: Path) -> None:
+    folder, said = run_folder(tmp_path / "first"), list[str]()
+    storage = storage_of(str(tmp_path / "storage"), folder)
     for step in (1, 2):
-        storage.put(here, here.checkpoint(step), step, nothing)
-    (here.checkpoint(2) / "state" / "weights").write_bytes(b"x")
-    storage.fetch(here, RUN, said.append)
-    assert said == [f"fetched the checkpoint of step 2 from {storage.where}"]
-    assert verify(here.checkpoint(2), 2)[0] is None
+        storage.put(folder.checkpoint(step), step, nothing)
+    (folder.checkpoint(2) / "state" / "weights").write_bytes(b"x")
+    storage.take_over(RUN, said.append)
+    assert said == [f"fetched the checkpoint of step 2 from {storage.address}"]
+    assert verify(folder.checkpoint(2), 2)[0] is None
 
 
 @pytest.mark.parametrize("damage", ["manifest", "weights", "truncated"])
-def test_a_damaged_copy_is_passed_over(damage: str, storage: RunStorage, tmp_path: Path) -> None:
-    here, said = run_folder(tmp_path / "here"), list[str]()
+def test_a_damaged_copy_is_passed_over(damage: str, where: str, tmp_path: Path) -> None:
+    first, said = run_folder(tmp_path / "first"), list[str]()
+    storage = storage_of(where, first)
     for step in (1, 2):
-        storage.put(here, here.checkpoint(step), step, nothing)
+        storage.put(first.checkpoint(step), step, nothing)
     copy = "checkpoints/step-0000000002"
     if damage == "manifest":
-        remove(storage, f"{copy}/manifest.json")  # it was being written when its writer died
+        storage._fs.delete_file(f"{copy}/manifest.json")  # its writer died before it
     else:
-        storage._write(f"{copy}/state/weights", b"?" * (1000 if damage == "weights" else 1))
-    there = RunFolder(tmp_path / "there")
-    storage.fetch(there, RUN, said.append)
-    assert there.checkpoint_steps() == [1]
+        write(storage, f"{copy}/state/weights", b"?" * (1000 if damage == "weights" else 1))
+    second = RunFolder(tmp_path / "second")
+    storage_of(where, second, said)
+    assert second.checkpoint_steps() == [1]
     assert ("is passed over: state/weights" in said[0]) == (damage != "manifest")
     assert storage.steps() == [1]
-    storage.put(here, here.checkpoint(2), 2, nothing)  # the run has reached the step again
-    storage.fetch(there, RUN, said.append)
-    assert there.checkpoint_steps() == [1, 2]
+    storage.take_over(RUN, print)
+    storage.put(first.checkpoint(2), 2, nothing)  # the run has reached the step again
+    storage_of(where, second)
+    assert second.checkpoint_steps() == [1, 2]
 
 
-def test_what_an_interrupted_copy_left_does_not_spoil_the_next(storage: RunStorage, tmp_path: Path) -> None:
+def test_an_interrupted_copy_is_replaced(where: str, tmp_path: Path) -> None:
     """Another number of workers writes other files for the same step."""
-    here, said = run_folder(tmp_path / "here"), list[str]()
-    storage._write("checkpoints/step-0000000002/rank-3", b"of an earlier start")
-    storage._write("checkpoints/notes/manifest.json", b"{}")  # somebody else's
-    storage.put(here, here.checkpoint(2), 2, nothing)
+    folder, said = run_folder(tmp_path / "first"), list[str]()
+    storage = storage_of(where, folder)
+    write(storage, "checkpoints/step-0000000002/rank-3", b"of an earlier start")
+    write(storage, "checkpoints/notes/manifest.json", b"{}")  # not a checkpoint
+    storage.put(folder.checkpoint(2), 2, nothing)
     assert storage.steps() == [2]
-    storage.fetch(RunFolder(tmp_path / "there"), RUN, said.append)
-    assert said == [f"fetched the checkpoint of step 2 from {storage.where}"]
+    storage_of(where, RunFolder(tmp_path / "second"), said)
+    assert said == [f"fetched the checkpoint of step 2 from {storage.address}"]
 
 
 def test_a_storage_below_a_folder_of_the_same_name(tmp_path: Path) -> None:
-    here, storage = run_folder(tmp_path / "here"), RunStorage(str(tmp_path / "start" / "runs"), "one")
-    (here.start / "deep").mkdir(parents=True)
+    first, where = run_folder(tmp_path / "first"), str(tmp_path / "start" / "runs")
+    (first.start / "deep").mkdir(parents=True)
     for name in ("config.json", "deep/start"):
-        (here.start / name).write_text("{}", "utf-8")
-    storage.put(here, here.checkpoint(2), 2, nothing)
-    there = RunFolder(tmp_path / "there")
-    storage.fetch(there, RUN, print)
-    assert sorted(path.relative_to(there.start).as_posix() for path in there.start.rglob("*")) == [
+        (first.start / name).write_text("{}", "utf-8")
+    storage_of(where, first).put(first.checkpoint(2), 2, nothing)
+    second = RunFolder(tmp_path / "second")
+    storage_of(where, second)
+    assert sorted(path.relative_to(second.start).as_posix() for path in second.start.rglob("*")) == [
         "config.json",
         "deep",
         "deep/start",
     ]
 
 
-def test_half_a_word_of_an_owner_goes_stale(tmp_path: Path) -> None:
-    storage = RunStorage(str(tmp_path), "one", renew=0.02, silence=0.1)
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "owner.json").write_text('{"own', "utf-8")
-    with storage.owned_by(RunFolder(tmp_path / "here")):
-        assert "owner" in json.loads((tmp_path / "one" / "owner.json").read_text("utf-8"))
-
-
-def test_a_storage_that_goes_away_is_told(tmp_path: Path) -> None:
-    storage = RunStorage(str(tmp_path / "storage"), "one")
+def test_a_storage_that_goes_away_is_reported(tmp_path: Path) -> None:
     (tmp_path / "storage" / "one").mkdir(parents=True)
     (tmp_path / "storage" / "one" / "checkpoints").write_text("no folder", "utf-8")
     with pytest.raises(UserError, match=r"training\.storage"):
-        storage.steps()
+        RunStorage(str(tmp_path / "storage"), "one", RunFolder(tmp_path / "first")).steps()
 
 
-def test_another_run_is_refused(storage: RunStorage, tmp_path: Path) -> None:
-    here = run_folder(tmp_path / "here")
-    storage.put(here, here.checkpoint(2), 2, nothing)
-    there = RunFolder(tmp_path / "there")
+def test_another_run_is_refused(where: str, tmp_path: Path) -> None:
+    first = run_folder(tmp_path / "first")
+    storage = storage_of(where, first)
+    storage.put(first.checkpoint(2), 2, nothing)
+    second = RunFolder(tmp_path / "second")
     with pytest.raises(UserError, match=r"holds another run .seed: 3 there, 4 now") as refused:
-        storage.fetch(there, {**RUN, "seed": 4}, print)
-    assert refused.value.location == storage.where
-    assert there.checkpoint_steps() == []
+        RunStorage(where, "one", second).take_over({**RUN, "seed": 4}, print)
+    assert refused.value.location == storage.address
+    assert second.checkpoint_steps() == []
+    storage.put(first.checkpoint(1), 1, nothing)  # the refused run has taken nothing over
 
 
-def test_a_model_has_only_its_own_files_there(storage: RunStorage, tmp_path: Path) -> None:
-    here = run_folder(tmp_path / "here")
-    here.model.mkdir()
+def test_a_model_has_only_its_files_in_the_storage(where: str, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "first")
+    storage = storage_of(where, folder)
+    folder.model.mkdir()
     for names in (("config.json", "model-1-of-2", "model-2-of-2"), ("config.json", "model")):
-        shutil.rmtree(here.model)
-        here.model.mkdir()
+        shutil.rmtree(folder.model)
+        folder.model.mkdir()
         for name in names:
-            (here.model / name).write_text(name, "utf-8")
-        storage.put_results(here)
-        assert sorted(storage._files_below("model")) == sorted(names)
-    shutil.rmtree(here.model)
-    storage.put_results(here)
-    assert sorted(storage._files_below("model")) == ["config.json", "model"]
+            (folder.model / name).write_text(name, "utf-8")
+        storage.put_results()
+        assert names_below(storage, "model") == sorted(names)
+    shutil.rmtree(folder.model)
+    storage.put_results()
+    assert names_below(storage, "model") == ["config.json", "model"]
 
 
-def test_one_writer(where: str, tmp_path: Path) -> None:
-    first = RunStorage(where, "one", renew=0.02, silence=0.5)
-    second = RunStorage(where, "one", renew=0.02, silence=0.5)
-    here, there = RunFolder(tmp_path / "here"), RunFolder(tmp_path / "there")
-    with first.owned_by(here):
-        with pytest.raises(UserError, match="another run is writing there"), second.owned_by(there):
-            pass
-        with second.owned_by(here):
-            pass  # the folder itself has a lock; the same folder may come back from elsewhere
-    second._write("owner.json", json.dumps({"owner": "dead", "time": 0}).encode())
-    with second.owned_by(there):
-        assert json.loads(second._read("owner.json") or b"")["owner"] != "dead"
-    assert second._read("owner.json") is None
-    assert "storage-owner" not in [thread.name for thread in threading.enumerate()]
+def test_the_newest_start_is_the_only_writer(where: str, tmp_path: Path) -> None:
+    first, second = run_folder(tmp_path / "first"), run_folder(tmp_path / "second")
+    earlier = storage_of(where, first)
+    earlier.put(first.checkpoint(1), 1, nothing)
+    later = storage_of(where, second)
+    for copy in (lambda: earlier.put(first.checkpoint(2), 2, nothing), earlier.put_results):
+        with pytest.raises(UserError, match=f"a later start of the run writes there: .*{second.root}"):
+            copy()
+    assert later.steps() == [1]
+    later.put(second.checkpoint(2), 2, nothing)
+    assert later.steps() == [1, 2]
 
 
 @pytest.mark.parametrize("where", ["nonsense://bucket/x", "/proc/nowhere"])
 def test_storage_that_does_not_work(where: str, tmp_path: Path) -> None:
-    here = run_folder(tmp_path / "here")
-    with pytest.raises(UserError, match=r"training\.storage"), RunStorage(where, "one").owned_by(here):
-        pass
+    with pytest.raises(UserError, match=r"training\.storage"):
+        storage_of(where, run_folder(tmp_path / "first"))
 
 
 def test_credentials_in_the_address_are_refused(launch: Launch, tmp_path: Path) -> None:
@@ -243,7 +241,7 @@ def test_a_lost_machine_is_continued_elsewhere(
     changes = {"deepspeed__config": 1, "training__storage": str(storage)}
     file, output = launch.file(tmp_path / "run", **changes)
     group = launch.start(file, 2, HBT_DIST_FAULT="rank=1,step=5,where=hang")
-    steps = RunStorage(str(storage), load_run(str(file)).name).steps
+    steps = RunStorage(str(storage), load_run(str(file)).name, RunFolder(output)).steps
     deadline = threading.Event()
     for _ in range(1200):
         if steps() == [2, 4]:
@@ -254,7 +252,6 @@ def test_a_lost_machine_is_continued_elsewhere(
         group.signal(rank, signal.SIGKILL)
     assert group.wait() == [-signal.SIGKILL] * 2
     shutil.rmtree(output)
-    (storage / load_run(str(file)).name / "owner.json").unlink()  # or wait a minute
     launch.finish(file, 2)
     log = (output / "log.txt").read_text("utf-8")
     assert "fetched the checkpoint of step 4 from" in log

@@ -11,14 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hbt_dist.training.checkpoints.store import (
-    FORMAT,
-    MANIFEST,
-    read_manifest,
-    share_of,
-    verify,
-    write_manifest,
-)
+from hbt_dist.training.checkpoints.manifest import FORMAT, MANIFEST, read_manifest, verify, write_manifest
+from hbt_dist.training.checkpoints.store import share_of
 from tests.helpers.ranks import run_ranks
 
 BODIES = "tests.training.checkpoint_bodies"
@@ -135,7 +129,7 @@ def test_all_damaged(three: Path, tmp_path: Path) -> None:
     for checkpoint in folder.iterdir():
         (checkpoint / MANIFEST).unlink()
     for problem, said in run_ranks(2, f"{BODIES}:refused", folder=str(folder)):
-        assert problem.startswith(f"{folder}: holds 3 checkpoints, and none can be used")
+        assert problem.startswith(f"{folder}: holds 3 checkpoints, and all are damaged")
         assert len(said) == 3
         assert all("it has no manifest" in line for line in said)
 

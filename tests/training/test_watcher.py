@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.training.checkpoints.store import manifest_entries, verify, write_manifest
-from hbt_dist.training.checkpoints.watcher import CheckpointFollower, hold
+from hbt_dist.common.files import atomic_folder
+from hbt_dist.training.checkpoints.manifest import files_below, hash_files, verify, write_manifest
+from hbt_dist.training.checkpoints.watcher import CheckpointWatcher, hold
 from hbt_dist.training.run_folder import RunFolder
 
 
 def save(folder: RunFolder, step: int) -> Path:
-    beside = folder.checkpoint(step).with_suffix(".tmp")
-    (beside / "state").mkdir(parents=True)
-    (beside / "state" / "weights").write_bytes(bytes([step % 251]) * 1000)
-    write_manifest(beside, {"step": step}, manifest_entries(beside))
-    beside.rename(folder.checkpoint(step))
+    with atomic_folder(folder.checkpoint(step)) as temporary:
+        (temporary / "state").mkdir()
+        (temporary / "state" / "weights").write_bytes(bytes([step % 251]) * 1000)
+        write_manifest(temporary, {"step": step}, hash_files(temporary, files_below(temporary)))
     return folder.checkpoint(step)
 
 
@@ -36,7 +36,7 @@ def test_every_checkpoint_once_in_order(tmp_path: Path) -> None:
         if step == 3:
             raise UserError("evaluation", "does not work")
 
-    with CheckpointFollower(folder, "work", handle, say=said.append, done={1}, every=0.01):
+    with CheckpointWatcher(folder, "work", handle, say=said.append, done={1}, every=0.01):
         save(folder, 3)
         save(folder, 4)
     assert seen == [2, 3, 4]
@@ -52,7 +52,7 @@ def test_a_held_checkpoint_outlives_its_removal(tmp_path: Path) -> None:
         assert go_on.wait(10)
         sound.append(verify(held, step)[0] is None)
 
-    with CheckpointFollower(folder, "work", handle, say=print, every=0.01):
+    with CheckpointWatcher(folder, "work", handle, say=print, every=0.01):
         save(folder, 1)
         assert busy.wait(10)
         shutil.rmtree(folder.checkpoint(1))
@@ -67,7 +67,7 @@ def test_slow_work_leaves_out_the_oldest(tmp_path: Path) -> None:
         seen.append(step)
         assert go_on.wait(10)
 
-    with CheckpointFollower(
+    with CheckpointWatcher(
         folder, "work", handle, say=lambda text: None, most_waiting=2, skip=skipped.append, every=0.01
     ):
         save(folder, 1)
@@ -92,10 +92,10 @@ def test_what_waits_may_be_left_out_meanwhile(tmp_path: Path) -> None:
 
     save(folder, 1)
     save(folder, 2)
-    follower = CheckpointFollower(
+    watcher = CheckpointWatcher(
         folder, "work", handle, say=said.append, most_waiting=2, skip=skipped.append, every=0.01
     )
-    with follower:
+    with watcher:
         while not seen:
             time.sleep(0.01)
         for step in range(3, 7):
@@ -113,7 +113,7 @@ def test_what_is_needed_no_more_is_let_go(tmp_path: Path) -> None:
         seen.append(step)
         assert go_on.wait(10)
 
-    with CheckpointFollower(
+    with CheckpointWatcher(
         folder,
         "work",
         handle,
@@ -138,17 +138,17 @@ def test_an_unexpected_error_ends_nothing(tmp_path: Path) -> None:
         raise KeyError("odd") if step == 1 else ValueError("odder")
 
     save(folder, 1)
-    with CheckpointFollower(folder, "work", handle, say=said.append, every=0.01):
+    with CheckpointWatcher(folder, "work", handle, say=said.append, every=0.01):
         save(folder, 2)
     assert said == ["warning: work of step 1: KeyError: 'odd'", "warning: work of step 2: ValueError: odder"]
 
 
 def test_a_failed_training_waits_for_nothing(tmp_path: Path) -> None:
     folder, seen = RunFolder(tmp_path), list[int]()
-    follower = CheckpointFollower(folder, "work", lambda held, step: seen.append(step), say=print, every=60)
+    watcher = CheckpointWatcher(folder, "work", lambda held, step: seen.append(step), say=print, every=60)
 
     def train() -> None:
-        with follower:
+        with watcher:
             save(folder, 1)
             raise KeyError
 

@@ -1,9 +1,9 @@
-"""The state of an engine on disk, and the trained weights out of it, for every ZeRO stage."""
+"""Save and load the state of an engine, and gather its trained weights, for every ZeRO stage."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ PLAIN_FILE = "plain.pt"
 
 
 def save_engine(engine: Engine, folder: Path) -> None:
-    """Write weights and optimizer state into `folder`; every rank writes its own part. Collective.
+    """Write weights and optimizer state into `folder`; every rank writes its part. Collective.
 
     Raises:
-        OSError, RuntimeError: this rank could not write; the others return, nobody is left waiting.
+        OSError, RuntimeError: this rank could not write; the other ranks return and do not wait for it.
     """
     if isinstance(engine, DeepSpeedEngine):
-        with _failing_late(engine.deepspeed):
+        with _errors_after_barrier(engine.deepspeed):
             engine.deepspeed.save_checkpoint(str(folder), tag=TAG, save_latest=False)
     elif isinstance(engine, PlainEngine) and engine.world.rank == 0:
         state = {"model": engine.model.state_dict(), "optimizer": engine.optimizer.state_dict()}
@@ -31,10 +31,10 @@ def save_engine(engine: Engine, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _failing_late(deepspeed: Any) -> Iterator[None]:
-    """Raise a failed write after DeepSpeed's last barrier, where the other ranks would wait for ever.
+def _errors_after_barrier(deepspeed: Any) -> Iterator[None]:
+    """Raise a failed write after DeepSpeed's last barrier, where the other ranks would wait forever.
 
-    Also leaves out the Python scripts that DeepSpeed puts beside its files: `hbt-dist export` reads them.
+    Also omits the Python scripts that DeepSpeed writes next to its files: `hbt-dist export` replaces them.
     """
     writer = deepspeed.checkpoint_engine
     save, problems = writer.save, list[OSError | RuntimeError]()
@@ -55,18 +55,17 @@ def _failing_late(deepspeed: Any) -> Iterator[None]:
 
 
 def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> None:
-    """Read back what `save_engine` wrote. Collective.
+    """Load what `save_engine` wrote. Collective.
 
-    With ZeRO the number of processes must be the same, unless `folder` is a universal one
-    (`hbt_dist.training.checkpoints.resharding`). The files are pickles: only for folders whose checksums
-    were verified.
+    With ZeRO the number of processes must be the same, unless `folder` has the universal form
+    (`hbt_dist.training.checkpoints.resharding`). The files are pickles: verify the checksums first.
     """
     if isinstance(engine, DeepSpeedEngine):
-        # Set while loading only: DeepSpeed has been reported to save less while it is on (its issue 7546).
+        # Only while loading: DeepSpeed is reported to save less while it is on (its issue 7546).
         settings = engine.deepspeed._config
         before, settings.load_universal_checkpoint = settings.load_universal_checkpoint, universal
         try:
-            with _mended_loading(engine.deepspeed.optimizer) if universal else contextlib.nullcontext():
+            with _universal_loading(engine.deepspeed.optimizer) if universal else contextlib.nullcontext():
                 engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
         finally:
             settings.load_universal_checkpoint = before
@@ -79,8 +78,8 @@ def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> Non
 
 
 def _keep_fused(optimizer: Any) -> None:
-    """Loading brings back the settings of who saved, and a universal checkpoint leaves step counters on the
-    CPU, where the fused update of another device does not look for them.
+    """Restore what the fused update needs: loading brings back the saved settings, and a universal checkpoint
+    leaves step counters on the CPU.
     """
     optimizer = getattr(optimizer, "optimizer", optimizer)
     for group in optimizer.param_groups:
@@ -91,31 +90,31 @@ def _keep_fused(optimizer: Any) -> None:
 
 
 @contextlib.contextmanager
-def _mended_loading(zero_optimizer: Any) -> Iterator[None]:
-    with _own_hyperparameters(zero_optimizer), _groups_of_padding(zero_optimizer):
+def _universal_loading(zero_optimizer: Any) -> Iterator[None]:
+    with _hyperparameters_kept(zero_optimizer), _empty_groups_padded(zero_optimizer):
         yield
 
 
 class _Padding:
-    """What stands for a parameter where this rank's share of a group is padding: nothing to read."""
+    """Stands in for the parameter of a group of which this rank has no part: there is nothing to read."""
 
     def __init__(self) -> None:
         self._hp_mapping = self
 
     def load_hp_checkpoint_state(self, *_: Any, **__: Any) -> None:
-        """No step counter."""
+        """Return no step counter."""
 
     def get_optim_state_keys(self) -> list[str]:
-        """No states."""
+        """Return no states."""
         return []
 
 
 @contextlib.contextmanager
-def _groups_of_padding(zero_optimizer: Any) -> Iterator[None]:
-    """Let ranks load a universal checkpoint under ZeRO 1 and 2 that hold nothing of a parameter group.
+def _empty_groups_padded(zero_optimizer: Any) -> Iterator[None]:
+    """Let ranks without a part of a parameter group load a universal checkpoint under ZeRO 1 and 2.
 
-    A learned temperature is a group of one element, on one rank. DeepSpeed 0.19 takes the step counter of the
-    first parameter that a rank holds of each group, and fails with an IndexError where there is none.
+    A learned temperature is a group of one element, on one rank. DeepSpeed 0.19 reads the step counter of the
+    first parameter that a rank has of each group, and raises an IndexError on a rank that has none.
     """
     name = "load_hp_checkpoint_state_from_checkpoint_dir"
     load = getattr(zero_optimizer, name, None)
@@ -124,11 +123,8 @@ def _groups_of_padding(zero_optimizer: Any) -> Iterator[None]:
         return
 
     def load_with_padding(groups_name: str, folder: str) -> None:
-        empty = [
-            group
-            for group in getattr(zero_optimizer, groups_name)
-            if all(parameter._hp_mapping is None for parameter in group)
-        ]
+        groups = getattr(zero_optimizer, groups_name)
+        empty = [group for group in groups if all(p._hp_mapping is None for p in group)]
         names = zero_optimizer.param_names
         for group in empty:
             group.append(_Padding())
@@ -147,39 +143,39 @@ def _groups_of_padding(zero_optimizer: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_hyperparameters(zero_optimizer: Any) -> Iterator[None]:
-    """Undo what DeepSpeed 0.19 does to the optimizer while it loads a universal checkpoint under ZeRO-3.
+def _hyperparameters_kept(zero_optimizer: Any) -> Iterator[None]:
+    """Undo what DeepSpeed 0.19 does to the optimizer when it loads a universal checkpoint under ZeRO-3.
 
-    It gives every parameter group the hyperparameters of the first one, weight decay among them, and all
-    shards one and the same step counter, which then counts several times per step. Nothing is raised; the
-    run goes on with other updates (tests/training/test_resume.py, test_other_numbers_of_workers).
+    It gives every parameter group the hyperparameters of the first group, with its weight decay, and all
+    shards the same step counter object, which then counts several times per step. It raises no error; the
+    run continues with different updates (tests/training/test_resume.py, test_other_numbers_of_workers).
     """
     optimizer = zero_optimizer.optimizer
-    groups = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups]
+    saved = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups]
     yield
-    for group, own in zip(optimizer.param_groups, groups, strict=True):
-        group.update(own)
+    for group, hyperparameters in zip(optimizer.param_groups, saved, strict=True):
+        group.update(hyperparameters)
     for state in optimizer.state.values():
         if isinstance(state.get("step"), Tensor):
             state["step"] = state["step"].clone()
 
 
 def weights_are_finite(engine: Engine) -> bool:
-    """Whether all trained weights, over all ranks, are finite numbers. Collective."""
+    """Return whether all trained weights, over all ranks, are finite. Collective."""
     shards = (getattr(p, "ds_tensor", p).detach() for p in engine.model.parameters() if p.requires_grad)
     return bool(engine.world.all_min(int(all(bool(torch.isfinite(shard).all()) for shard in shards))))
 
 
 def gather_weights(engine: Engine) -> dict[str, Tensor] | None:
-    """The whole encoder's weights on rank 0 (float32, CPU); None elsewhere. Collective.
+    """Return the encoder's weights on rank 0 (float32, CPU); None on other ranks. Collective.
 
-    Under ZeRO those that the optimizer moves: with bf16 or fp16 the module holds a rounded copy. They are
-    fetched one at a time, so that no other rank ever holds the whole model.
+    Under ZeRO these are the optimizer's weights: with bf16 or fp16 the module has a rounded copy. They are
+    gathered one at a time, so that no other rank ever holds the whole model.
     """
     encoder = engine.model.encoder
     keep = engine.world.rank == 0
     weights: dict[str, Tensor] = {}
-    if isinstance(engine, DeepSpeedEngine) and engine.zero_stage > 0:
+    if shards_state(engine):
         for name, parameter in encoder.named_parameters(remove_duplicate=False):
             with _whole(parameter) as value:
                 if keep:
@@ -193,18 +189,17 @@ def gather_weights(engine: Engine) -> dict[str, Tensor] | None:
 
 @contextlib.contextmanager
 def _whole(parameter: torch.nn.Parameter) -> Iterator[Tensor]:
-    """A parameter under ZeRO, all of it, in float32 where the optimizer holds it so. Collective."""
+    """Yield all of a parameter under ZeRO, in float32 if the optimizer holds it in float32. Collective."""
     import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param
 
     trained = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
     if trained is not None:
         yield trained
-    elif hasattr(parameter, "ds_id"):  # frozen, in pieces
-        with deepspeed.zero.GatheredParameters([parameter]):
-            yield parameter.data
     else:
-        yield parameter.data
+        sharded = hasattr(parameter, "ds_id")
+        with deepspeed.zero.GatheredParameters([parameter]) if sharded else contextlib.nullcontext():
+            yield parameter.data
 
 
 def _saved_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -217,22 +212,18 @@ def _copy(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value.clone()
 
 
-def split_weights(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights of an `Encoder` as (backbone's, dense layers')."""
-    backbone = {
-        name.removeprefix("backbone."): w for name, w in weights.items() if name.startswith("backbone.")
-    }
-    dense = {name.removeprefix("dense."): w for name, w in weights.items() if name.startswith("dense.")}
-    return backbone, dense
+def weights_below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the weights whose names start with `prefix`, named without it."""
+    return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
 
 
 def shards_state(engine: Engine) -> bool:
-    """Whether a checkpoint of this engine is cut into one piece per process."""
+    """Return whether a checkpoint of this engine has one piece per process."""
     return isinstance(engine, DeepSpeedEngine) and engine.zero_stage > 0
 
 
 def describe(engine: Engine) -> dict[str, Any]:
-    """What a checkpoint's manifest records of the engine."""
+    """Return what a checkpoint's manifest records about the engine."""
     return {
         "engine": "deepspeed" if isinstance(engine, DeepSpeedEngine) else "plain",
         "zero_stage": engine.zero_stage,

@@ -24,7 +24,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import append_line
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.checkpoints.retention import validation_lines
-from hbt_dist.training.checkpoints.watcher import CheckpointFollower
+from hbt_dist.training.checkpoints.watcher import CheckpointWatcher
 from hbt_dist.training.run_folder import RunFolder
 
 OBJECTIVES = ("monolingual", "crosslingual", "multilingual", "rank_distance")
@@ -99,10 +99,10 @@ def objectives_of(folder: Path) -> dict[str, float]:
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def validation_follower(
+def validation_watcher(
     run: RunFile, folder: RunFolder, measure: Measure, say: Callable[[str], None]
-) -> CheckpointFollower:
-    """A follower that has every checkpoint measured and records the figures."""
+) -> CheckpointWatcher:
+    """Return a watcher that measures every checkpoint and records the figures."""
 
     def record(lines: list[dict[str, Any]]) -> None:
         for line in lines:
@@ -121,7 +121,7 @@ def validation_follower(
         if run.training.tensorboard:
             _to_tensorboard(folder, lines)
 
-    return CheckpointFollower(
+    return CheckpointWatcher(
         folder,
         "validation",
         handle,

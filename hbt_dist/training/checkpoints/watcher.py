@@ -1,8 +1,8 @@
-"""What happens to a run's checkpoints beside the training: a thread that hands on every new one.
+"""Pass every new checkpoint of a run to a function while training goes on, in a thread.
 
-The thread looks into the run's folder, so it works in whatever process sees that folder: the driver of a Ray
-run, or rank 0. A checkpoint is held by hard links while somebody works with it; the run may remove its own
-copy meanwhile. Training waits for nothing of this but the end: what is still to be done then is done.
+The thread watches the run's folder, so it works in every process that sees the folder: the driver of a Ray
+run, or rank 0. Hard links hold a checkpoint while the function works with it; the run may remove its names.
+Training waits only at its end, until the function has seen the checkpoints that remain.
 """
 
 from __future__ import annotations
@@ -16,33 +16,32 @@ from types import TracebackType
 from typing import Self
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.training.checkpoints.store import read_manifest
-from hbt_dist.training.run_folder import RunFolder
-
-#: Works with a held checkpoint of a step.
-Handle = Callable[[Path, int], None]
+from hbt_dist.common.files import atomic_folder
+from hbt_dist.training.checkpoints.manifest import read_manifest
+from hbt_dist.training.run_folder import RunFolder, checkpoint_name, checkpoint_steps
 
 
-class CheckpointFollower:
-    """Hands every complete checkpoint to `handle`, one at a time.
+class CheckpointWatcher:
+    """Passes every complete checkpoint to `handle`, one at a time.
 
     Args:
         folder: of the run.
-        name: of the work; two followers of one run need two names.
-        handle: does it; what it raises is said and ends nothing.
-        done: steps that need it no more (of earlier starts).
-        newest_first: else in the order of the steps.
-        most_waiting: more checkpoints than these do not wait: the oldest ones are given to `skip`.
-        unneeded: of the steps that wait (in order), those that need the work no more.
-        say: where messages go.
-        every: seconds between two looks.
+        name: of the work; two watchers of one run need two names.
+        handle: receives a held checkpoint's folder and step; its errors are printed and end nothing.
+        say: receives messages.
+        done: steps that earlier starts have handled.
+        newest_first: start with the newest waiting step instead of the oldest.
+        most_waiting: if more checkpoints wait, the oldest are passed to `skip` instead.
+        skip: receives the steps that are left out.
+        unneeded: returns which of the waiting steps (in order) need not be handled anymore.
+        every: seconds between two looks into the folder.
     """
 
     def __init__(
         self,
         folder: RunFolder,
         name: str,
-        handle: Handle,
+        handle: Callable[[Path, int], None],
         *,
         say: Callable[[str], None],
         done: set[int] | None = None,
@@ -53,13 +52,13 @@ class CheckpointFollower:
         every: float = 1.0,
     ) -> None:
         self.folder, self.name, self.handle, self.say = folder, name, handle, say
-        self.done = set(done or ())
         self.newest_first, self.most_waiting, self.skip, self.every = newest_first, most_waiting, skip, every
         self.unneeded = unneeded
-        self._ended: set[int] = set()  # handled or left out; removing what was held may take longer
+        self._seen = set(done or ())
+        self._ended: set[int] = set()  # handled or left out; removing the links may take longer
         self._held = folder.root / f"held-{name}"
         self._stop, self._cancelled = threading.Event(), False
-        self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._held, ignore_errors=True)
@@ -74,7 +73,7 @@ class CheckpointFollower:
         self._thread.join(5 if self._cancelled else None)
         shutil.rmtree(self._held, ignore_errors=True)
 
-    def _follow(self) -> None:
+    def _watch(self) -> None:
         last = False
         while not last:
             last = self._stop.wait(self.every)
@@ -82,16 +81,15 @@ class CheckpointFollower:
                 self._work(waiting[-1 if self.newest_first else 0])
 
     def _hold_new(self) -> list[int]:
-        """Hold what is new; all steps that wait, in order."""
-        for step in self.folder.checkpoint_steps():
-            if step not in self.done and hold(self.folder.checkpoint(step), self._place(step)):
-                self.done.add(step)
-        held = (int(path.name.removeprefix("step-")) for path in self._held.glob("step-*[0-9]"))
-        waiting = sorted(set(held) - self._ended)
+        """Hold new checkpoints and return the steps that wait, in order."""
+        for step in set(self.folder.checkpoint_steps()) - self._seen:
+            if hold(self.folder.checkpoint(step), self._held / checkpoint_name(step)):
+                self._seen.add(step)
+        waiting = [step for step in checkpoint_steps(self._held) if step not in self._ended]
         unneeded = self.unneeded(waiting)
         late = set() if self.most_waiting is None else set(waiting[: -self.most_waiting])
         for step in sorted(unneeded | late):
-            self._let_go(step)
+            self._release(step)
             if step in late:
                 self.say(f"{self.name} of step {step} is left out: it is slower than the checkpoints come")
                 self.skip(step)
@@ -99,46 +97,37 @@ class CheckpointFollower:
 
     def _work(self, step: int) -> None:
         try:
-            self.handle(self._place(step), step)
-        except Exception as error:  # whatever it is, the next checkpoint has its chance and training goes on
+            self.handle(self._held / checkpoint_name(step), step)
+        except Exception as error:  # training goes on, and the next checkpoint has its chance
             if not self._cancelled:
                 kind = "" if isinstance(error, UserError | OSError) else f"{type(error).__name__}: "
                 self.say(f"warning: {self.name} of step {step}: {kind}{' '.join(str(error).split())}")
         finally:
-            self._let_go(step)
+            self._release(step)
 
-    def _let_go(self, step: int) -> None:
+    def _release(self, step: int) -> None:
         self._ended.add(step)
-        shutil.rmtree(self._place(step), ignore_errors=True)
-
-    def _place(self, step: int) -> Path:
-        return self._held / f"step-{step:010d}"
+        shutil.rmtree(self._held / checkpoint_name(step), ignore_errors=True)
 
 
-def hold(source: Path, to: Path) -> bool:
-    """Give a checkpoint's files a second name (a copy where links are not to be had), all of them or none.
+def hold(source: Path, target: Path) -> bool:
+    """Give all files of a checkpoint a second name, or a copy on file systems without hard links.
 
     Returns:
-        False: the folder was removed meanwhile, or is no complete checkpoint.
+        False, with nothing left: the run removed the folder meanwhile, or the checkpoint is not complete.
     """
-    beside = to.with_suffix(".tmp")
-    shutil.rmtree(beside, ignore_errors=True)
     try:
-        shutil.copytree(source, beside, copy_function=_link)
-        complete = all((beside / name).is_file() for name in read_manifest(beside)["files"])
-    except (shutil.Error, OSError, ValueError, KeyError):  # in the middle of its removal, or damaged
-        complete = False
-    if not complete:
-        shutil.rmtree(beside, ignore_errors=True)
+        with atomic_folder(target) as temporary:
+            shutil.copytree(source, temporary, copy_function=_link, dirs_exist_ok=True)
+            for name in read_manifest(temporary)["files"]:
+                (temporary / name).stat()
+    except (shutil.Error, OSError, ValueError, AttributeError):
         return False
-    beside.rename(to)
     return True
 
 
-def _link(source: str, to: str) -> None:
+def _link(source: str, target: str) -> None:
     try:
-        os.link(source, to)
-    except FileNotFoundError:
-        raise
-    except OSError:  # no hard links here
-        shutil.copy2(source, to)
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
