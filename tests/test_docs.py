@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -81,6 +82,22 @@ def test_tables_in_the_repository_are_those_of_the_typed_files() -> None:
     assert "| `alpha` |" in run_file
     assert hooks.written(run_file.replace("| `alpha` |", "| `beta` |")) == run_file
     assert hooks.on_page_markdown(run_file).count("| `alpha` |") == run_file.count("| `alpha` |")
+
+
+def test_the_messages_of_the_page_on_clusters_are_those_of_the_package() -> None:
+    page = (ROOT / "docs" / "clusters.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*?) \| ", page[page.index("| message |") :], re.MULTILINE)
+    quoted = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+    fragments = {part.strip(" '") for message in quoted for part in re.split(r"\.\.\.|[:,]", message)}
+    literals = [
+        node.value
+        for file in (ROOT / "hbt_dist").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert len(rows) > 5
+    missing = [part for part in fragments if len(part) > 8 and not any(part in text for text in literals)]
+    assert missing == []
 
 
 def test_contributing_shows_the_rooms_of_the_architecture_test() -> None:
