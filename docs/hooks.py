@@ -24,7 +24,7 @@ from hbt_dist.models.settings import ModelSettings, TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.settings import SearchFile
 from hbt_dist.study.settings import StudyFile
-from hbt_dist.training.deepspeed.settings import load_deepspeed_config
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
 from hbt_dist.training.memory import state_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,10 @@ def deepspeed_choices() -> str:
     lines = ["| model | " + " | ".join(f"`{name}`, {w} GPU{'s' * (w > 1)}" for name, w in _CHOICES) + " |"]
     lines.append("|---|" + "---:|" * len(_CHOICES))
     for model, parameters in _MODELS.items():
-        sizes = [state_bytes(load_deepspeed_config(name), parameters, w) / 2**30 for name, w in _CHOICES]
+        sizes = [
+            state_bytes(resolve_deepspeed(DeepSpeedSettings(config=name)), parameters, w) / 2**30
+            for name, w in _CHOICES
+        ]
         lines.append(f"| {model} | " + " | ".join(f"{size:.1f}" for size in sizes) + " |")
     return "\n".join(lines)
 

@@ -26,8 +26,7 @@ from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.settings import ModelSettings
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
-from hbt_dist.training.optimizer import OptimizerSettings
-from hbt_dist.training.settings import TrainingSettings
+from hbt_dist.training.settings import OptimizerSettings, TrainingSettings
 
 __all__ = [
     "BenchmarkSettings",

@@ -28,8 +28,8 @@ from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import build_engine
-from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
-from hbt_dist.training.optimizer import OptimizerSettings
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
+from hbt_dist.training.settings import OptimizerSettings
 
 WIDTH = 32
 
@@ -81,7 +81,7 @@ def count(world: World, case: dict[str, Any]) -> dict[str, Any]:
         optimizer=OptimizerSettings(gradient_clipping=1.0),
         total_steps=4,
         world=world,
-        deepspeed=DeepSpeedSettings(config=config),
+        deepspeed=resolve_deepspeed(DeepSpeedSettings(config=config), device_type="cpu"),
         grad_reduction=case["reduction"],
     )
     local = batch_of(16, 500, (8, 8), num_negatives=1)

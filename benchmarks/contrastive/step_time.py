@@ -41,7 +41,7 @@ from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import PlainEngine, TrainedModel
-from hbt_dist.training.optimizer import OptimizerSettings
+from hbt_dist.training.settings import OptimizerSettings
 
 SIZE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 4000}
 TEMPERATURE = 0.05

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hbt_dist.common.environment import environment_facts
 from hbt_dist.run_file import RunFile
-from hbt_dist.testing.faults import PLACES
+from hbt_dist.testing.faults import MOMENTS
 from hbt_dist.training.preparation import prepare
 from tests.helpers.runs import losses, tiny_run, weights_digest, write_run
 from tests.helpers.workers import Workers, run_workers
@@ -39,7 +39,7 @@ ENGINES = (None, 0, 1, 2, 3)
 def draw(seed: int) -> dict[str, Any]:
     """The engine and the deaths of a case."""
     rng = random.Random(seed)
-    places = [place for place in PLACES if place != "hang"]
+    places = [place for place in MOMENTS if place != "hang"]
     deaths = []
     for _ in range(rng.randint(1, 3)):
         death: dict[str, Any] = {"rank": rng.randrange(WORKERS)}

@@ -139,13 +139,16 @@ def check_deepspeed(device: Device) -> dict[str, Any]:
     """The self-check with every ZeRO stage and every shipped configuration."""
     if importlib.util.find_spec("deepspeed") is None:
         return {"skipped": "DeepSpeed is not installed"}
-    from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, shipped_configs
+    from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed, shipped_configs
     from hbt_dist.training.self_check import self_check
 
     found: dict[str, Any] = {}
     for config in shipped_configs():
         try:
-            check = self_check(World.alone(device.torch), DeepSpeedSettings(config=config))
+            check = self_check(
+                World.alone(device.torch),
+                resolve_deepspeed(DeepSpeedSettings(config=config), gradient_clipping=1.0),
+            )
             found[config] = {
                 "error": check.gradient_error,
                 "limit": check.tolerance,

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import PlainEngine, TrainedModel
-from hbt_dist.training.optimizer import OptimizerSettings
+from hbt_dist.training.settings import OptimizerSettings
 
 Precision = Literal["fp32", "bf16_autocast"]
 Size = dict[str, int]  # of the architecture, in the names of its configuration

@@ -100,12 +100,16 @@ def check_precision(run: RunFile | None) -> Iterator[Verdict]:
     """Warn about a GPU that emulates bf16."""
     import torch
 
-    from hbt_dist.training.deepspeed.precision import emulated_bf16
-    from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
+    from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
+    from hbt_dist.training.deepspeed.setup import emulated_bf16
 
     if torch.cuda.is_available():
         settings = DeepSpeedSettings() if run is None else run.deepspeed
-        if (emulated := emulated_bf16(settings, torch.device("cuda"))) is not None:
+        if (
+            emulated := emulated_bf16(
+                resolve_deepspeed(settings, gradient_clipping=1.0), torch.device("cuda")
+            )
+        ) is not None:
             yield Verdict("warning", *emulated)
 
 
@@ -124,12 +128,12 @@ def check_deepspeed(run: RunFile | None) -> Iterator[Verdict]:
             f"pip install deepspeed=={tested_versions()['deepspeed']}",
         )
         return
-    if run is not None and run.deepspeed.config is not None:
-        from hbt_dist.training.deepspeed.settings import load_deepspeed_config
+    if run is not None:
+        from hbt_dist.training.deepspeed.settings import resolve_deepspeed
         from hbt_dist.training.deepspeed.setup import check_with_deepspeed
 
         clipping = run.optimizer.gradient_clipping
-        check_with_deepspeed(load_deepspeed_config(run.deepspeed.config, gradient_clipping=clipping))
+        check_with_deepspeed(resolve_deepspeed(run.deepspeed, gradient_clipping=clipping))
     compiler = "no compiler is needed" if shutil.which("g++") is None else "nothing is compiled"
     yield Verdict("ok", f"{metadata.version('deepspeed')} imported in {seconds:.0f} s; {compiler}")
 

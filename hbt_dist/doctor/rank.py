@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
 from hbt_dist.training.runtime import EnvironmentRuntime
 from hbt_dist.training.self_check import self_check
 
@@ -35,7 +35,8 @@ def main(folder: Path) -> None:
         if not (vector == runtime.world_size).all():
             raise RuntimeError(f"the sum of ones over {runtime.world_size} ranks is {vector.min():g}")
         seconds = time.monotonic() - began
-        check = self_check(World(runtime.rank, runtime.world_size, runtime.device), engine)
+        deepspeed = resolve_deepspeed(engine, gradient_clipping=1.0, device_type=runtime.device.type)
+        check = self_check(World(runtime.rank, runtime.world_size, runtime.device), deepspeed)
         if runtime.rank == 0:
             answer = {
                 "seconds": seconds,

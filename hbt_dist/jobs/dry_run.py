@@ -24,7 +24,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.orchestration.cluster import find_cluster
 from hbt_dist.run_file import RunFile
 from hbt_dist.study.study import Study
-from hbt_dist.training.deepspeed.settings import load_deepspeed_config
+from hbt_dist.training.deepspeed.settings import resolve_deepspeed
 from hbt_dist.training.memory import state_bytes
 
 #: (parameters, of them in embeddings) of backbones that studies name, so that nothing is fetched for them.
@@ -129,12 +129,9 @@ def estimate(run: RunFile, tflops: float) -> dict[str, Any]:
         return found
     whole, working = counted
     workers = run.workers.num_workers
-    config = None
-    if run.deepspeed.config is not None:
-        clipping = run.optimizer.gradient_clipping  # the file may leave it to the run
-        config = load_deepspeed_config(run.deepspeed.config, gradient_clipping=clipping)
+    deepspeed = resolve_deepspeed(run.deepspeed, gradient_clipping=run.optimizer.gradient_clipping)
     found["parameters"] = f"{whole / 1e6:.1f} M parameters"
-    found["state_gib"] = state_bytes(config, whole, workers) / 1024**3
+    found["state_gib"] = state_bytes(deepspeed, whole, workers) / 1024**3
     work = (8 if run.step.mode != "direct" else 6) * working * found["tokens"]
     found["hours"] = work / (workers * tflops * 1e12) / 3600
     return found

@@ -24,7 +24,7 @@ Launcher = Literal["ray", "local"]
 
 
 def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFolder:
-    """Train as the run file says and measure the model as it asks.
+    """Train a run, and evaluate the model before and after as the run file requests.
 
     Args:
         run: the run file with absolute paths.
@@ -33,13 +33,13 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
         quiet: print results only.
 
     Raises:
-        UserError: the run cannot be done as asked.
+        UserError: an input cannot be used.
         KeyboardInterrupt: Ctrl-C; the steps that were made are saved.
     """
     folder = RunFolder(run.output_dir)
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
-    with ExitStack() as held:
-        finished = _train_and_measure(run, folder, launcher, first=first, quiet=quiet, held=held)
+    with ExitStack() as resources:
+        finished = _train_and_evaluate(run, folder, launcher, first=first, quiet=quiet, resources=resources)
     if first and not finished:
         step = max(folder.checkpoint_steps(), default=0)
         stopped = f"stopped at step {step} as asked; the same command continues from there"
@@ -51,40 +51,40 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
     return folder
 
 
-def _make_ready(run: RunFile, folder: RunFolder, quiet: bool, held: ExitStack) -> None:
-    """What the first process does before training: look at what was given, and fetch what lies elsewhere.
+def _open(run: RunFile, folder: RunFolder, quiet: bool, resources: ExitStack) -> None:
+    """Check folder and benchmarks, and open the storage, in the first process before training.
 
     Args:
-        held: gets what lasts until the results are there: being the only writer of the storage.
+        resources: keeps the storage open until the results are written.
     """
     folder.check(run.plain())
     check_benchmarks(run.evaluation.benchmarks)
-    held.enter_context(use_storage(run, folder, folder.log_writer(None if quiet else say)))
+    resources.enter_context(use_storage(run, folder, folder.log_writer(None if quiet else say)))
 
 
-def _train_and_measure(
-    run: RunFile, folder: RunFolder, launcher: Launcher, *, first: bool, quiet: bool, held: ExitStack
+def _train_and_evaluate(
+    run: RunFile, folder: RunFolder, launcher: Launcher, *, first: bool, quiet: bool, resources: ExitStack
 ) -> bool:
-    """Whether the training reached its last step."""
-    measure = first and bool(run.evaluation.benchmarks)
+    """Return whether the training reached its last step."""
+    evaluate = first and bool(run.evaluation.benchmarks)
     if launcher == "ray":
-        _make_ready(run, folder, quiet, held)
-        if measure and "start" in run.evaluation.when:
-            _measure(run, folder, "start", quiet)
+        _open(run, folder, quiet, resources)
+        if evaluate and "start" in run.evaluation.when:
+            _evaluate(run, folder, "start", quiet)
         from hbt_dist.orchestration.train import train_on_ray
 
         finished = train_on_ray(run, quiet=quiet)
-        measure = measure and not interrupted()
+        evaluate = evaluate and not interrupted()
     else:
         if first:
-            tell_unused_workers(run)
-        finished = train_in_process(run, quiet=quiet, before=lambda: _make_ready(run, folder, quiet, held))
-        measure = measure and not interrupted()
-        if measure and "start" in run.evaluation.when and finished:
-            _measure(run, folder, "start", quiet)
-    if measure and "end" in run.evaluation.when and finished:
-        _measure(run, folder, "end", quiet)
-    if measure and {"start", "end"} <= set(run.evaluation.when) and finished:
+            note_unused_workers(run)
+        finished = train_in_process(run, quiet=quiet, before=lambda: _open(run, folder, quiet, resources))
+        evaluate = evaluate and not interrupted()
+        if evaluate and "start" in run.evaluation.when and finished:
+            _evaluate(run, folder, "start", quiet)
+    if evaluate and "end" in run.evaluation.when and finished:
+        _evaluate(run, folder, "end", quiet)
+    if evaluate and {"start", "end"} <= set(run.evaluation.when) and finished:
         from hbt_dist.evaluation.results import before_and_after
         from hbt_dist.reports.evaluation.page import write_report
 
@@ -97,50 +97,52 @@ def _train_and_measure(
 
 
 def train_in_process(run: RunFile, *, quiet: bool = False, before: Callable[[], None] = lambda: None) -> bool:
-    """Be one of the processes that a launcher started (or the only one).
+    """Train as one of the processes that a launcher started, or as a single process.
 
     Args:
-        before: done by the first process when all have met; the others wait as long as it takes.
+        run: the run file with absolute paths.
+        quiet: print results only.
+        before: run by the first process once all have met; the other processes wait for it.
 
     Returns:
         whether the last step was reached.
     """
     from hbt_dist.contrastive.world import World
+    from hbt_dist.training.ranks import wait_for_rank_0
     from hbt_dist.training.runtime import EnvironmentRuntime
-    from hbt_dist.training.train import train_loop
-    from hbt_dist.training.waiting import wait_for_rank_0
+    from hbt_dist.training.train import train
 
     folder = RunFolder(run.output_dir)
-    tell = folder.log_writer(None if quiet else say)
+    log = folder.log_writer(None if quiet else say)
     timeout = timedelta(seconds=run.training.hang_timeout_seconds)
     with EnvironmentRuntime(timeout, use_gpu=run.workers.use_gpu is not False) as runtime:
         wait_for_rank_0(before, World(runtime.rank, runtime.world_size, runtime.device))
         followers = (
-            watch_checkpoints(run, folder, measure_in_a_process(run), tell)
+            watch_checkpoints(run, folder, measure_in_a_process(run), log)
             if runtime.rank == 0
             else nullcontext()
         )
         with followers:
-            return train_loop(run, runtime, quiet=quiet).finished
+            return train(run, runtime, quiet=quiet).finished
 
 
-def tell_unused_workers(run: RunFile) -> None:
-    """Say so where the run file asks for workers that nobody will start: Ray would have."""
+def note_unused_workers(run: RunFile) -> None:
+    """Print a note if the run file requests workers that only Ray would start."""
     processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
-    asked = run.workers.num_workers
-    if asked not in (processes, WorkerSettings.model_fields["num_workers"].default):
+    requested = run.workers.num_workers
+    if requested not in (processes, WorkerSettings.model_fields["num_workers"].default):
         number = "1 process" if processes == 1 else f"{processes} processes"
-        note(f"workers.num_workers={asked} is not used by --launcher local: {number}")
+        note(f"workers.num_workers={requested} is not used by --launcher local: {number}")
 
 
 def overlap_of(run: RunFile) -> str:
-    """What the run's corpus left out because it repeats a benchmark, source by source."""
+    """Return what the run's corpus left out because it repeats a benchmark, source by source."""
     from hbt_dist.data.corpus.convert import build_corpus, overlap_text
 
     return overlap_text(build_corpus(run.data, Path(run.data.cache_dir)))
 
 
-def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
+def _evaluate(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
     from hbt_dist.batching.plan import BatchPlan
     from hbt_dist.data.corpus.convert import build_corpus
 
@@ -173,7 +175,7 @@ def _measure(run: RunFile, folder: RunFolder, when: Literal["start", "end"], qui
 
 
 def _free_gpu() -> None:
-    """Give the memory of an evaluation back: with Ray, a worker trains on the GPU that this process used."""
+    """Release the memory of an evaluation: with Ray, a worker trains on the GPU that this process used."""
     import torch
 
     if torch.cuda.is_initialized():

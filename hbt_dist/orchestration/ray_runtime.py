@@ -15,7 +15,7 @@ from hbt_dist.orchestration.node_check import check_node
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.runtime import Request, name_accelerator
-from hbt_dist.training.train import train_loop
+from hbt_dist.training.train import train
 
 
 class RayRuntime:
@@ -87,7 +87,7 @@ def train_worker(config: dict[str, Any]) -> None:
         raise refused
     try:
         check_node(run.output_dir, config["driver"])
-        train_loop(run, RayRuntime(config["stop_file"]), quiet=config["quiet"])
+        train(run, RayRuntime(config["stop_file"]), quiet=config["quiet"])
     except UserError as error:
         with suppress(OSError):  # the folder may be the problem
             refusal.parent.mkdir(parents=True, exist_ok=True)

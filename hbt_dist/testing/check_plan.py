@@ -1,4 +1,4 @@
-"""What must hold for the batches of any plan, checked on real batches; for who brings a kind of their own.
+"""Check on real batches what must hold for every plan; for authors of user-defined kinds.
 
 The property tests of the package (tests/batching/test_plan.py) ask the same over random corpora and mixtures.
 """
@@ -37,11 +37,11 @@ def check_plan(
         batch = plan.batch(step)
         _require(len(batch) == settings.global_batch_size, step, "the batch has another size")
         _check_rows(corpus, batch)
-        _check_own_kinds(plan, batch)
+        _check_user_kinds(plan, batch)
         _check_ranks(batch)
         own_pairs.cache_clear()
         alone = BatchPlan(corpus, settings, seed)  # has drawn nothing before, as after a resume
-        _require(alone.fingerprint == fingerprint, step, "a kind gives other pairs when asked again")
+        _require(alone.fingerprint == fingerprint, step, "a kind gives different pairs in a second call")
         _require(_same(alone.batch(step), batch), step, "the batch depends on more than seed and step")
 
 
@@ -49,26 +49,26 @@ def _check_rows(corpus: PlanCorpus, batch: GlobalBatch) -> None:
     groups = np.asarray(corpus.example_group)[batch.example]
     _require(len(np.unique(groups)) == len(batch), batch.step, "a passage or a translation comes twice")
     cell = np.asarray(corpus.example_cell)[batch.example]
-    there = np.asarray(corpus.cell_questions)[cell, batch.question_language]
-    there = there & np.asarray(corpus.cell_passages)[cell, batch.passage_language]
-    _require(bool(there.all()), batch.step, "a row has no text in its language")
+    has_text = np.asarray(corpus.cell_questions)[cell, batch.question_language]
+    has_text = has_text & np.asarray(corpus.cell_passages)[cell, batch.passage_language]
+    _require(bool(has_text.all()), batch.step, "a row has no text in its language")
 
 
-def _check_own_kinds(plan: BatchPlan, batch: GlobalBatch) -> None:
-    """Every row of an own kind has a pair of one of the entries of that kind."""
+def _check_user_kinds(plan: BatchPlan, batch: GlobalBatch) -> None:
+    """Check that every row of a user-defined kind has a pair of one of the entries of that kind."""
     names = plan.corpus.languages
     for number, kind in enumerate(plan.kinds):
         rows = np.flatnonzero(batch.kind_of_row == number)
         if not is_user_function(kind) or not len(rows):
             continue
         allowed = [own_pairs_of(e, plan.corpus, "") for e in plan.settings.entries() if e.kind == kind]
-        pairs = {pair for one in allowed for pair in one.pairs}
-        asked, answering = batch.question_language[rows], batch.passage_language[rows]
-        found = {(names[q], names[p]) for q, p in zip(asked, answering, strict=True)}
-        _require(found <= pairs, batch.step, f"{kind} has rows of {sorted(found - pairs)}")
-        for slot in np.unique(batch.sub_batch[rows]) if all(one.one_per_batch for one in allowed) else ():
+        pairs = {pair for entry in allowed for pair in entry.pairs}
+        questions, passages = batch.question_language[rows], batch.passage_language[rows]
+        drawn = {(names[q], names[p]) for q, p in zip(questions, passages, strict=True)}
+        _require(drawn <= pairs, batch.step, f"{kind} has rows of {sorted(drawn - pairs)}")
+        for slot in np.unique(batch.sub_batch[rows]) if all(entry.one_per_batch for entry in allowed) else ():
             inside = batch.sub_batch[rows] == slot
-            used = {*zip(asked[inside].tolist(), answering[inside].tolist(), strict=True)}
+            used = {*zip(questions[inside].tolist(), passages[inside].tolist(), strict=True)}
             _require(len(used) == 1, batch.step, f"{kind} mixes pairs in a batch")
 
 
@@ -77,12 +77,14 @@ def _check_ranks(batch: GlobalBatch) -> None:
         parts = [batch.rank_slice(rank, world_size) for rank in range(world_size)]
         joined = np.concatenate([part.example for part in parts])
         _require(
-            np.array_equal(joined, batch.example), batch.step, f"{world_size} ranks have other rows than one"
+            np.array_equal(joined, batch.example),
+            batch.step,
+            f"{world_size} ranks have different rows than one",
         )
 
 
-def _same(one: GlobalBatch, other: GlobalBatch) -> bool:
-    return all(np.array_equal(value, getattr(other, name)) for name, value in vars(one).items())
+def _same(first: GlobalBatch, second: GlobalBatch) -> bool:
+    return all(np.array_equal(value, getattr(second, name)) for name, value in vars(first).items())
 
 
 def _require(holds: bool, step: int, otherwise: str) -> None:

@@ -1,4 +1,4 @@
-"""Die on purpose: how the crash tests reach a moment inside a worker.
+"""Kill or stop a worker at a chosen moment, for the crash tests.
 
     HBT_DIST_FAULT="rank=1,step=4,where=during_save,once=/tmp/mark"
 
@@ -33,36 +33,36 @@ from hbt_dist.contrastive.world import World
 
 VARIABLE = "HBT_DIST_FAULT"
 IN_STEP = ("hang", "out_of_memory", "before_forward", "between_chunks", "in_collective")
-PLACES = (*IN_STEP, "during_save", "between_save_and_report")
+MOMENTS = (*IN_STEP, "during_save", "between_save_and_report")
 
 
 def in_step(step: int, world: World, model: nn.Module) -> None:
-    """Called before the computation of a step; arranges a death in it if one is asked for."""
+    """Arrange the requested fault before the computation of a step."""
     for where in IN_STEP:
-        fault = _asked(where, step)
+        fault = _requested(where, step)
         if fault is None:
             continue
-        mine = fault["rank"] == world.rank
-        if mine and where == "hang":
+        is_rank = fault["rank"] == world.rank
+        if is_rank and where == "hang":
             time.sleep(600)
-        elif mine and where == "out_of_memory":
+        elif is_rank and where == "out_of_memory":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full.")
-        elif mine and where == "before_forward":
+        elif is_rank and where == "before_forward":
             _die(fault)
-        elif mine and where == "between_chunks":
+        elif is_rank and where == "between_chunks":
             _die_at_second_forward(fault, model)
         elif where == "in_collective":
-            _die_in_collective(fault, mine=mine)
+            _die_in_collective(fault, is_rank=is_rank)
 
 
 def at(where: str, step: int, world: World) -> None:
-    """Die here if that is asked for."""
-    fault = _asked(where, step)
+    """Die at this moment if `HBT_DIST_FAULT` names it."""
+    fault = _requested(where, step)
     if fault is not None and fault["rank"] == world.rank:
         _die(fault)
 
 
-def _asked(where: str, step: int) -> dict[str, Any] | None:
+def _requested(where: str, step: int) -> dict[str, Any] | None:
     text = os.environ.get(VARIABLE)
     if not text:
         return None
@@ -71,8 +71,8 @@ def _asked(where: str, step: int) -> dict[str, Any] | None:
         fault = {"rank": int(given["rank"]), "step": int(given["step"]), "where": given["where"]}
     except (ValueError, KeyError):
         fault = {}
-    if fault.get("where") not in PLACES:
-        expected = f"rank=R,step=S,where=W[,once=FILE]; W one of {', '.join(PLACES)}"
+    if fault.get("where") not in MOMENTS:
+        expected = f"rank=R,step=S,where=W[,once=FILE]; W one of {', '.join(MOMENTS)}"
         raise UserError(VARIABLE, f"is {text!r}", expected)
     fault["once"] = given.get("once")
     return fault if fault["where"] == where and fault["step"] == step else None
@@ -100,10 +100,10 @@ def _die_at_second_forward(fault: dict[str, Any], model: nn.Module) -> None:
     model.register_forward_pre_hook(count)
 
 
-def _die_in_collective(fault: dict[str, Any], *, mine: bool) -> None:
+def _die_in_collective(fault: dict[str, Any], *, is_rank: bool) -> None:
     if fault["once"] is not None and Path(fault["once"]).exists():
         return
-    if mine:
+    if is_rank:
         threading.Timer(0.3, _die, [fault]).start()
         dist.all_reduce(torch.zeros(1 << 20))
         time.sleep(60)  # alone in the world the all-reduce has already ended

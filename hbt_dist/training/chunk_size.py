@@ -1,22 +1,27 @@
-"""`step.chunk_rows: auto`, measured on the model as it trains: dropout, checkpointing, precision, memory."""
+"""Find the largest chunk that a device holds, for `step.chunk_rows: auto`, before training starts."""
 
 from __future__ import annotations
 
+import gc
+
+import torch
 from torch import nn
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.contrastive.fit import resolve_chunk_rows
 from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.deepspeed.engine import checkpoint_activations
-from hbt_dist.training.deepspeed.settings import load_deepspeed_config, uses_low_precision
+from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.memory import added_bytes
+
+# Linux gives a process more memory than exists and kills it later: no error to catch, so no trial above this.
+CPU_ROWS = 64
 
 
 def check_auto_chunks(run: RunFile, stage: int) -> None:
-    """Refuse to measure what is only there in pieces: under ZeRO-3 no device holds the model.
+    """Refuse `chunk_rows: auto` under ZeRO-3: no device holds the whole model that a trial needs.
 
     Raises:
         UserError: `chunk_rows: auto` with ZeRO stage 3.
@@ -24,15 +29,18 @@ def check_auto_chunks(run: RunFile, stage: int) -> None:
     if run.step.chunk_rows == "auto" and stage == 3:
         raise UserError(
             "step.chunk_rows",
-            "auto is measured on a whole model before the start, which ZeRO stage 3 is there to avoid",
-            "give a number; the largest that works is found by trying",
+            "auto is measured on a whole model before the start, which ZeRO stage 3 avoids",
+            "set a number; find the largest that works by trying",
         )
 
 
-def choose_chunk_rows(run: RunFile, encoder: nn.Module, text: TextSettings, world: World) -> StepSettings:
-    """The run's step settings with a number for `chunk_rows: auto`. Collective.
+def choose_chunk_rows(
+    run: RunFile, deepspeed: ResolvedDeepSpeed, encoder: nn.Module, text: TextSettings, world: World
+) -> StepSettings:
+    """Return the run's step settings with a number for `chunk_rows: auto`. Collective.
 
     Args:
+        deepspeed: of this start.
         encoder: on `world.device`, before the engine is built.
         text: its length limits.
 
@@ -41,26 +49,97 @@ def choose_chunk_rows(run: RunFile, encoder: nn.Module, text: TextSettings, worl
     """
     if run.step.chunk_rows != "auto":
         return run.step
-    settings, config = run.deepspeed, None
-    if settings.config is not None:
-        config = load_deepspeed_config(
-            settings.config,
-            gradient_clipping=run.optimizer.gradient_clipping,
-            device_type=world.device.type,
-        )
-    if settings.gradient_checkpointing:
+    if deepspeed.gradient_checkpointing:
         checkpoint_activations(encoder)
     passages = 1 + run.batches.hard_negatives.count
     embeddings = run.batches.global_batch_size * (1 + passages) * int(getattr(encoder, "width", 0))
-    rows_each = 1 + passages + (1 if run.loss.alignment_weight > 0 else 0)  # all of them: the direct step
+    texts = 1 + passages + (1 if run.loss.alignment_weight > 0 else 0)  # of a row: the direct step holds all
     parameters = sum(p.numel() for p in encoder.parameters())
-    return resolve_chunk_rows(
-        run.step,
+    rows = find_chunk_rows(
         encoder,
         max_tokens=max(text.max_question_tokens, text.max_passage_tokens),
-        most_rows=run.batches.global_batch_size // world.size * rows_each,
+        most_rows=run.batches.global_batch_size // world.size * texts,
         world=world,
         # Embeddings and their gradients in float32, and what the engine will add to the encoder.
-        reserve_bytes=2 * 4 * embeddings + added_bytes(config, parameters, world.size),
-        autocast=settings.precision != "fp32" if config is None else uses_low_precision(config),
+        reserve_bytes=2 * 4 * embeddings + added_bytes(deepspeed, parameters, world.size),
+        autocast=deepspeed.low_precision,
     )
+    return run.step.model_copy(update={"chunk_rows": rows})
+
+
+def find_chunk_rows(
+    encoder: nn.Module,
+    *,
+    max_tokens: int,
+    most_rows: int,
+    world: World,
+    reserve_bytes: int = 0,
+    autocast: bool = False,
+) -> int:
+    """Return the most rows of `max_tokens` each that fit on every rank: all or a power of two.
+
+    Runs forward and backward, and halves the rows when memory is full (accelerate's
+    `find_executable_batch_size`). Call it before the engine is built: no collective runs inside a trial, and
+    gradients are dropped. On a CPU it tries at most 64 rows.
+
+    Args:
+        encoder: on `world.device`, with gradient checkpointing if training has it; tried with dropout.
+        max_tokens: longest text.
+        most_rows: no chunk needs more; the rank's rows, of all roles together.
+        world: the ranks; the smallest of their numbers is used.
+        reserve_bytes: held during the trials, for what training adds later: optimizer state (8 bytes per
+            parameter and its sharded copies), gathered embeddings and their gradients.
+        autocast: try in bf16 autocast, whose activations are at least as large as those of bf16 weights.
+
+    Raises:
+        UserError: on all ranks: not even one row fits on one of them.
+    """
+    from accelerate.utils import find_executable_batch_size
+
+    rows = most_rows if world.device.type == "cuda" else min(most_rows, CPU_ROWS)
+
+    def halve() -> int:
+        nonlocal rows
+        rows = (1 << (rows - 1).bit_length()) >> 1  # the next power of two below, 0 below 1
+        encoder.zero_grad(set_to_none=True)
+        return rows
+
+    def trial(num_rows: int) -> int:
+        ballast = torch.empty(reserve_bytes, dtype=torch.uint8, device=world.device)
+        input_ids = torch.full((num_rows, max_tokens), 5, device=world.device)
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=autocast):
+            embeddings = encoder(input_ids, torch.ones_like(input_ids))
+        embeddings.float().sum().backward()
+        del ballast
+        return num_rows
+
+    search = find_executable_batch_size(trial, starting_batch_size=rows, reduce_batch_size_fn=halve)
+    was_training = encoder.training
+    encoder.train()
+    try:
+        fitting = int(search())
+    except RuntimeError:
+        if rows > 0:
+            raise
+        fitting = 0
+    finally:
+        encoder.zero_grad(set_to_none=True)
+        encoder.train(was_training)
+        _release_memory(world.device)
+    fitting = world.all_min(fitting)
+    if fitting == 0:
+        raise UserError(
+            "step.chunk_rows",
+            f"auto does not fit one text of {max_tokens} tokens next to "
+            f"{reserve_bytes / 1024**3:.1f} GiB of states and buffers",
+            "use a DeepSpeed configuration that needs less memory, set\n"
+            "deepspeed.gradient_checkpointing: true, or lower model.text.max_passage_tokens",
+        )
+    return fitting
+
+
+def _release_memory(device: torch.device) -> None:
+    """Return the memory of the trials to the device, from which NCCL takes its buffers."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

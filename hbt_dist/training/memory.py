@@ -1,7 +1,7 @@
-"""Memory of weights, gradients and optimizer states on each device, whatever the batch.
+"""Estimate the memory of weights, gradients and optimizer states on each device.
 
-Bytes per parameter, W devices; float32 has 4, bf16 2, AdamW two moments of 4 each. Why DeepSpeed holds what
-it holds stands in deepspeed_configs/README.md.
+Bytes per parameter, W devices; float32 has 4, bf16 2, AdamW two moments of 4 each.
+deepspeed_configs/README.md explains what DeepSpeed holds.
 
     plain, ZeRO 0     16             weight, gradient, two moments
     ZeRO 1            8 + 12 / W     weight, gradient; shared out: a second copy of the weight, moments
@@ -17,54 +17,52 @@ on top. At the start each process holds the model in host memory too, 4 bytes pe
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+
+from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 
 _BUCKET = 500_000_000  # elements, DeepSpeed's default
 
 
-def state_bytes(config: dict[str, Any] | None, parameters: int, workers: int) -> float:
-    """Bytes of states on each device.
+def state_bytes(deepspeed: ResolvedDeepSpeed, parameters: int, workers: int) -> float:
+    """Return the bytes of states on each device.
 
     Args:
-        config: of DeepSpeed, as a dictionary; None: plain PyTorch.
+        deepspeed: how the run trains.
         parameters: of the model.
         workers: W, the devices that share it.
     """
-    zero = {} if config is None else config.get("zero_optimization", {})
-    bf16 = config is not None and config.get("bf16", {}).get("enabled", False)
-    stage = int(zero.get("stage", 0))
+    zero, stage = deepspeed.zero, deepspeed.zero_stage
     if stage == 0:
         return 16.0 * parameters
     if stage == 3:
         offloaded = [zero.get(f"offload_{what}", {}).get("device", "none") for what in ("optimizer", "param")]
         kept = (0 if offloaded[0] == "cpu" else 16) + (0 if offloaded[1] == "cpu" else 4)
         return kept * parameters / workers
-    if config is not None and config.get("fp16", {}).get("enabled", False):
+    if deepspeed.enables("fp16"):
         return ((4 if stage == 1 else 2) + 16 / workers) * parameters
-    if bf16:
+    if deepspeed.enables("bf16"):
         return (2 + 16 / workers) * parameters
     return (8 + 12 / workers) * parameters
 
 
-def bucket_bytes(config: dict[str, Any] | None, parameters: int) -> int:
-    """Bytes of DeepSpeed's communication buffers on each device, for gradients and for weights."""
-    zero = {} if config is None else config.get("zero_optimization", {})
-    if not zero.get("stage", 0):
+def bucket_bytes(deepspeed: ResolvedDeepSpeed, parameters: int) -> int:
+    """Return the bytes of DeepSpeed's communication buffers on each device, for gradients and for weights."""
+    zero = deepspeed.zero
+    if not deepspeed.zero_stage:
         return 0
     reduced = int(zero.get("reduce_bucket_size", _BUCKET)) * (2 if zero.get("overlap_comm") else 1)
     gathered = min(int(zero.get("allgather_bucket_size", _BUCKET)), parameters)
     return 4 * (reduced + gathered)
 
 
-def added_bytes(config: dict[str, Any] | None, parameters: int, workers: int) -> int:
-    """What training holds beside float32 weights and their gradients: the rest of the states, and buckets."""
-    states = state_bytes(config, parameters, workers) - 8.0 * parameters
-    return max(0, int(states)) + bucket_bytes(config, parameters)
+def added_bytes(deepspeed: ResolvedDeepSpeed, parameters: int, workers: int) -> int:
+    """Return the bytes of training in addition to float32 weights and their gradients: states and buckets."""
+    states = state_bytes(deepspeed, parameters, workers) - 8.0 * parameters
+    return max(0, int(states)) + bucket_bytes(deepspeed, parameters)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes of a GPU that torch can still give out: free ones, and those it has reserved and not in use."""
+    """Return the bytes that torch can still allocate: free bytes, and reserved bytes that are not in use."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,27 +1,31 @@
-"""Where a run's figures go: one JSON line per step, TensorBoard, and progress for whoever watches.
+"""Record the figures of a run: one JSON line per step, TensorBoard, and progress on the terminal.
 
-Only rank 0 tracks. The metrics file is the source of truth: a resumed run cuts it back to the step it
-continues from, so that every step stands in it once.
+Only rank 0 records. The metrics file is the source of truth: a resumed run cuts it back to the step it
+continues from, so that it holds every step once.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from hbt_dist.common.console import Progress, counted, duration
+from hbt_dist.common.files import atomic_write
 from hbt_dist.training.run_folder import RunFolder
+
+#: Records the figures of a finished step, counted from 1.
+Record = Callable[[int, dict[str, Any]], None]
 
 
 class Tracker:
-    """Writes the figures of every step and shows progress.
+    """Write the figures of every step and show progress.
 
     Args:
         folder: the run's folder.
-        start: first step of this start; older lines stay, newer ones are cut.
+        start: first step of this start; older lines stay, newer lines are cut.
         total: step at which the run ends.
         log_every: steps between lines (where no progress bar can be shown).
         tensorboard: also write TensorBoard event files.
@@ -53,9 +57,7 @@ class Tracker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         self._log.close()
         self._progress.close()
@@ -63,7 +65,7 @@ class Tracker:
             self._board.close()
 
     def say(self, message: str) -> None:
-        """Tell the user something, once, in the log and on the terminal."""
+        """Write a message to the log and to the terminal."""
         self._log.write(message + "\n")
         self._log.flush()
         self._progress.say(message)
@@ -79,7 +81,7 @@ class Tracker:
 
 
 class StepProgress(Progress):
-    """Progress over optimizer steps, with the last loss beside it."""
+    """Progress over optimizer steps, with the last loss."""
 
     def __init__(self, start: int, total: int, *, quiet: bool = False) -> None:
         super().__init__(total, "train", "step", initial=start, disable=quiet)
@@ -91,12 +93,12 @@ class StepProgress(Progress):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a run is, all its starts together; what `hbt-dist train` ends with."""
+    """How far a run is, over all its starts; the last line of `hbt-dist train`."""
 
     steps: int
     of_steps: int
     finished: bool
-    seconds: float  #: of the steps; checkpoints and evaluations are not among them
+    seconds: float  #: of the steps, without checkpoints and evaluations
     loss: float | None  #: of the last step
     folder: str
     model: str | None
@@ -107,10 +109,11 @@ class Outcome:
 
 
 def outcome(folder: RunFolder, of_steps: int) -> Outcome:
-    """What the folder of a run says of it.
+    """Return how far the run of a folder is.
 
     Args:
-        of_steps: that the run asks for.
+        folder: of the run.
+        of_steps: `training.steps` of the run file.
     """
     rows = _rows(folder.metrics)
     last = rows[-1] if rows else {"step": 0}
@@ -127,7 +130,7 @@ def outcome(folder: RunFolder, of_steps: int) -> Outcome:
 
 
 def _shown(path: Path) -> str:
-    """The path from here, if it lies below."""
+    """Return the path relative to the current folder, if it is inside."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
@@ -143,16 +146,6 @@ def _rows(metrics: Path) -> list[dict[str, Any]]:
 
 def cut_back(metrics: Path, step: int) -> None:
     """Drop the lines of steps after `step`, and a last line that a crash left half-written."""
-    if not metrics.is_file():
-        return
-    kept = []
-    for line in metrics.read_text("utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if row["step"] <= step:
-            kept.append(line)
-    beside = metrics.with_suffix(".tmp")
-    beside.write_text("".join(line + "\n" for line in kept), "utf-8")
-    beside.replace(metrics)
+    if metrics.is_file():
+        kept = [row for row in _rows(metrics) if row["step"] <= step]
+        atomic_write(metrics, "".join(json.dumps(row) + "\n" for row in kept))

@@ -1,65 +1,28 @@
-"""AdamW, its parameter groups, and the learning rate as a pure function of the step."""
+"""Build AdamW with its parameter groups; compute the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 
-from hbt_dist.config.settings import Settings
-
-
-class OptimizerSettings(Settings):
-    """AdamW with warm-up and decay."""
-
-    learning_rate: float = Field(2e-5, gt=0, description="highest learning rate, reached after the warm-up")
-    temperature_learning_rate: float = Field(
-        1e-3,
-        gt=0,
-        description="the same of a learned temperature's logarithm, on the same course: AdamW moves it by "
-        "about so much a step, whatever its gradient; at 2e-5 hundreds of steps would change it by 1 %",
-    )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of the two moments")
-    epsilon: float = Field(1e-8, gt=0, description="added to the root of the second moment")
-    weight_decay: float = Field(
-        0.01, ge=0, description="decoupled decay of matrices; biases, norms and the temperature have none"
-    )
-    warmup_steps: int = Field(
-        0, ge=0, description="steps of linear warm-up; above 0 it replaces warmup_ratio"
-    )
-    warmup_ratio: float = Field(0.1, ge=0, le=1, description="share of all steps used for linear warm-up")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="course of the learning rate after the warm-up, to 0 at the last step"
-    )
-    gradient_clipping: float | None = Field(
-        None,
-        ge=0,
-        description="largest norm of the gradient, 0 for no clipping; empty: what the DeepSpeed file says, "
-        "and 1.0 without DeepSpeed",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> OptimizerSettings:
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError("betas must lie in 0..1, 1 excluded")
-        return self
+from hbt_dist.training.settings import OptimizerSettings
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """Trainable parameters in groups: matrices with weight decay, vectors without, the learned temperature.
+    """Return groups of trainable parameters: matrices with weight decay, vectors without, the temperature.
 
     Args:
-        model: what `model.temperature` holds, if it has that, is the temperature.
+        model: with a module `temperature` if the temperature is learned.
     """
     scale = getattr(model, "temperature", None)
     temperature = [] if scale is None else list(scale.parameters())
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in model.parameters():
-        if parameter.requires_grad and not any(parameter is other for other in temperature):
+        if parameter.requires_grad and not any(parameter is learned for learned in temperature):
             (decayed if parameter.ndim > 1 else plain).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay, "lr": settings.learning_rate},
@@ -70,7 +33,7 @@ def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """torch's own AdamW: nothing is compiled, and DeepSpeed shards its state like that of its own.
+    """Return torch's AdamW: nothing is compiled, and DeepSpeed shards its state.
 
     Fused, one pass over the states: several times faster on a CPU, where offloaded states are updated.
     """
@@ -86,10 +49,10 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
 def learning_rate(
     step: int, total_steps: int, settings: OptimizerSettings, highest: float | None = None
 ) -> float:
-    """The learning rate of step 0, 1, ..., total_steps - 1; above 0 in all of them.
+    """Return the learning rate of a step, 0 to total_steps - 1; it is above 0.
 
     Args:
-        highest: of the course; None: `settings.learning_rate`.
+        highest: learning rate after the warm-up; None: `settings.learning_rate`.
     """
     highest = settings.learning_rate if highest is None else highest
     warmup = settings.warmup_steps or math.ceil(settings.warmup_ratio * total_steps)

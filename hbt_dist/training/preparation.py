@@ -1,4 +1,4 @@
-"""What a run needs before its first step: corpus, encoder, tokens, batch plan. Each node for itself."""
+"""Prepare what a run needs before its first step, on each node: corpus, encoder, tokens, batch plan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import prepare_model
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.chunk_size import check_auto_chunks
-from hbt_dist.training.deepspeed.settings import load_deepspeed_config
+from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.run_folder import RunFolder
 
 #: Files of a model folder that decide what it computes: weights, configuration, tokenizer.
@@ -38,7 +38,7 @@ class Prepared:
 
     @cached_property
     def switcher(self) -> Switcher | None:
-        """What replaces words of the rows, where code-switching is on."""
+        """The switcher that replaces words of the rows, where code-switching is on."""
         switching = self.plan.switching
         if switching is None:
             return None
@@ -46,21 +46,23 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """What all ranks must agree on."""
+        """Digest that must be equal on all ranks."""
         return f"{self.plan.fingerprint}-{self.tokens.fingerprint}"
 
 
-def prepare(run: RunFile) -> Prepared:
+def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepared:
     """Convert the data, build or load the encoder, tokenise, plan. Idempotent; safe in several processes.
 
+    Args:
+        run: the run file, paths absolute.
+        deepspeed: of this start; default: resolved here, so that mistakes in it are found before a start.
+
     Raises:
-        UserError: something the user gave cannot be used.
+        UserError: an input cannot be used.
     """
-    if run.deepspeed.config is not None:  # read again when the engine is built; here a mistake costs nothing
-        config = load_deepspeed_config(
-            run.deepspeed.config, gradient_clipping=run.optimizer.gradient_clipping
-        )
-        check_auto_chunks(run, config["zero_optimization"].get("stage", 0))
+    if deepspeed is None:
+        deepspeed = resolve_deepspeed(run.deepspeed, gradient_clipping=run.optimizer.gradient_clipping)
+    check_auto_chunks(run, deepspeed.zero_stage)
     cache = Path(run.data.cache_dir)
     corpus = build_corpus(run.data, cache)
     plan = BatchPlan(corpus, run.batches, run.seed)
@@ -71,20 +73,20 @@ def prepare(run: RunFile) -> Prepared:
 
 
 def check_similarity(run: RunFile, model: LoadedEncoder) -> None:
-    """Evaluation and the exported model take inner products: training must score in the same way."""
-    wanted, normalize = run.loss.similarity, model.text.normalize
-    if (wanted == "cosine") != normalize:
+    """Refuse a similarity that differs from evaluation and the exported model, which take inner products."""
+    similarity, normalize = run.loss.similarity, model.text.normalize
+    if (similarity == "cosine") != normalize:
         way = "scaled to length 1" if normalize else "not scaled to length 1"
         fitting = "cosine" if normalize else "dot"
         raise UserError(
             "loss.similarity",
-            f"is {wanted}, but embeddings of {model.source} are {way} (model.text.normalize)",
+            f"is {similarity}, but embeddings of {model.source} are {way} (model.text.normalize)",
             f"set loss.similarity: {fitting}, or model.text: {{normalize: {str(not normalize).lower()}}}",
         )
 
 
 def start_digest(run: RunFile) -> str | None:
-    """A digest of the model folder that the run starts from; none: it comes from a hub or from scratch.
+    """Return a digest of the model folder that the run starts from; None for a hub model or from scratch.
 
     Cost: reading it once, about a second per GiB.
     """
@@ -99,7 +101,7 @@ def start_digest(run: RunFile) -> str | None:
 
 
 def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
-    """What is left out of the data, cut or not used, in a line each, said once per start."""
+    """Return one line for each part of the data that is left out, cut or not used; printed once per start."""
     unused = unused_negatives(prepared.corpus, run.batches.hard_negatives.count)
     return [
         *overlap_text(prepared.corpus).splitlines(),
@@ -110,7 +112,7 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
 
 
 def describe_texts(tokens: TokenStore) -> list[str]:
-    """One line per role whose texts were cut at the length limit."""
+    """Return one line per role whose texts were cut at the length limit."""
     lines = []
     for role in ROLES:
         reports = [report for report in tokens.reports if report.role == role and report.truncated]
@@ -125,7 +127,7 @@ def describe_texts(tokens: TokenStore) -> list[str]:
 
 
 def model_facts(run: RunFile, prepared: Prepared, step: int) -> dict[str, Any]:
-    """What a model folder records of its training."""
+    """Return what a model folder records about its training."""
     return {
         "run": run.name,
         "languages": list(prepared.plan.languages),

@@ -1,24 +1,30 @@
-"""What one rank does for all, and what all must see: nobody is left waiting for a rank that failed."""
+"""Run work on one rank or on all ranks and raise its error on every rank, so that no rank hangs."""
 
 from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+import torch
 import torch.distributed as dist
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import OneRankError, UserError
 from hbt_dist.common.files import LATE_SECONDS, explain_failed_write, wait_for
 from hbt_dist.contrastive.world import World
 
 Value = TypeVar("Value")
 
+#: Seconds between two signs of life; far below any limit of a collective.
+SIGN_OF_LIFE = 2.0
+
 
 def attempt(action: Callable[[], Value], folder: Path) -> tuple[Value | None, UserError | None]:
-    """What `action` gives, or what a person should hear: its `UserError`, or why nothing could be written.
+    """Return what `action` returns, and its `UserError` or a `UserError` about a failed write.
 
     Args:
         folder: that it writes to.
@@ -34,15 +40,15 @@ def attempt(action: Callable[[], Value], folder: Path) -> tuple[Value | None, Us
         return None, UserError(
             str(folder),
             f"cannot be written: {explain_failed_write(reason, folder)}",
-            "make room or mend the rights, then start the same command again",
+            "free space or correct the permissions, then start the same command again",
         )
 
 
 def on_rank_0(world: World, folder: Path, action: Callable[[], Value]) -> Value | None:
-    """Run `action`, which writes to `folder`, on rank 0; its value there, None elsewhere. Collective.
+    """Run `action`, which writes to `folder`, on rank 0; return its value there, None elsewhere. Collective.
 
     Raises:
-        UserError: on all ranks the same: rank 0 was refused, or could not write.
+        UserError: the same on all ranks: rank 0 was refused, or could not write.
     """
     value, problem = attempt(action, folder) if world.rank == 0 else (None, None)
     raise_everywhere(world, problem)
@@ -51,20 +57,24 @@ def on_rank_0(world: World, folder: Path, action: Callable[[], Value]) -> Value 
 
 def raise_everywhere(world: World, problem: UserError | None) -> None:
     """Raise the problem of rank 0, if it has one, on all ranks. Collective."""
-    if world.size == 1:
-        found = problem
-    else:
-        box = [problem]
-        dist.broadcast_object_list(box, src=0, group=world.group)
-        found = box[0]
-    if found is not None:
-        raise found
+    problems = [problem]
+    if world.size > 1:
+        dist.broadcast_object_list(problems, src=0, group=world.group)
+    if problems[0] is not None:
+        raise problems[0]
+
+
+def gather_objects(world: World, value: Value) -> list[Value]:
+    """Return the values of all ranks, in the order of the ranks. Collective."""
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value, group=world.group)
+    return values
 
 
 def require_shared(folder: Path, world: World, seconds: float = LATE_SECONDS) -> None:
-    """Refuse a folder that is not one and the same for all ranks. Collective.
+    """Refuse a folder that is not the same folder for all ranks. Collective.
 
-    On disks of their own every rank would keep its part of a checkpoint to itself, and no start could use it.
+    On separate disks every rank would keep its part of a checkpoint to itself, and no start could use it.
 
     Args:
         folder: exists on rank 0.
@@ -72,25 +82,120 @@ def require_shared(folder: Path, world: World, seconds: float = LATE_SECONDS) ->
         seconds: how long a network file system may take to show a new file.
 
     Raises:
-        UserError: on all ranks; it names one that sees another folder.
+        UserError: on all ranks; it names a rank that sees a different folder.
     """
     if world.size == 1:
         return
     token = [f".seen-{secrets.token_hex(6)}"]
     on_rank_0(world, folder, (folder / token[0]).touch)
     dist.broadcast_object_list(token, src=0, group=world.group)
-    mine: Any = (
-        None if wait_for(folder / token[0], seconds) else f"rank {world.rank} on {socket.gethostname()}"
-    )
-    every: list[Any] = [None] * world.size
-    dist.all_gather_object(every, mine, group=world.group)
+    seen = wait_for(folder / token[0], seconds)
+    blind = gather_objects(world, None if seen else f"rank {world.rank} on {socket.gethostname()}")
     if world.rank == 0:
         (folder / token[0]).unlink(missing_ok=True)
-    blind = [place for place in every if place is not None]
-    if blind:
+    name = next((rank for rank in blind if rank is not None), None)
+    if name is not None:
         raise UserError(
             f"output_dir {folder}",
-            f"is not the same folder for all workers: what rank 0 writes there is not seen by {blind[0]}",
+            f"is not the same folder for all workers: {name} does not see what rank 0 writes there",
             "all workers write their part of each checkpoint there: name a folder on shared storage\n"
             "(NFS, Lustre, FSx, Filestore, a read-write-many volume), or run on one node",
         )
+
+
+def on_every_rank(work: Callable[[], Value], world: World) -> Value:
+    """Run long `work` on every rank; return this rank's result once all ranks have ended. Collective.
+
+    A collective waits for the slowest rank for `training.hang_timeout_seconds`. Converting and tokenising a
+    large corpus takes longer, and nodes with separate caches do not end at the same time. So the work runs in
+    a thread while the ranks exchange signs of life, until all have ended or one has failed. A rank whose
+    process dies is noticed as in any collective.
+
+    Args:
+        work: may take hours; it must not use collectives.
+        world: the ranks.
+
+    Raises:
+        UserError: on all ranks, if `work` refused on one.
+        Exception: what `work` raised on this rank, or a message that it failed on another rank.
+    """
+    if world.size == 1:
+        return work()
+    task = _Task(work)
+    task.start()
+    pause = 0.05
+    while True:
+        states = gather_objects(world, task.state())
+        failed = [rank for rank, state in enumerate(states) if state not in ("working", "done")]
+        if failed:
+            if task.problem is not None:
+                raise task.problem
+            for state in states:
+                if isinstance(state, UserError):
+                    raise state
+            raise RuntimeError(f"rank {failed[0]}: {states[failed[0]]}")
+        if "working" not in states:
+            task.join()
+            return task.result[0]
+        task.join(pause)
+        pause = min(2 * pause, SIGN_OF_LIFE)
+
+
+def wait_for_rank_0(work: Callable[[], None], world: World) -> None:
+    """Run `work` on rank 0 while the other ranks wait; its `UserError` is raised on all. Collective."""
+    on_every_rank(work if world.rank == 0 else lambda: None, world)
+
+
+class _Task(threading.Thread, Generic[Value]):
+    def __init__(self, work: Callable[[], Value]) -> None:
+        super().__init__(name="preparation", daemon=True)  # it does not keep a process that has given up
+        self._work = work
+        self.result: list[Value] = []
+        self.problem: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result.append(self._work())
+        except BaseException as error:  # raised by the other thread
+            self.problem = error
+
+    def state(self) -> str | UserError:
+        """Return "working", "done", or why the work failed, for the other ranks."""
+        if self.problem is None:
+            return "done" if self.result else "working"
+        if isinstance(self.problem, UserError):
+            return self.problem
+        return f"{type(self.problem).__name__}: {self.problem}"
+
+
+@contextmanager
+def full_memory_explained(world: World, chunk_rows: int | str) -> Iterator[None]:
+    """Turn torch's error of a full GPU into an error that names the settings to change.
+
+    Args:
+        world: this rank and its device.
+        chunk_rows: `step.chunk_rows` of the run file.
+
+    Raises:
+        OneRankError: this rank's GPU is full. The other ranks may have free memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        text = " ".join(str(error).split())
+        reason = ". ".join(text.split(". ")[:2]).rstrip(".") or type(error).__name__
+        raise OneRankError(
+            f"rank {world.rank} on {socket.gethostname()}",
+            f"the memory of {world.device} is full{_peak(world.device)}: {reason}",
+            f"lower step.chunk_rows ({chunk_rows} now; auto: the largest that fits) or step.chunk_tokens;\n"
+            "deepspeed.gradient_checkpointing: true, a higher ZeRO stage, shorter texts (model.text),\n"
+            "and more workers need less, too. The same command continues from the last checkpoint",
+        ) from error
+
+
+def _peak(device: torch.device) -> str:
+    if device.type != "cuda":
+        return ""
+    peak = torch.cuda.max_memory_allocated(device) / 2**30
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return f" (tensors took up to {peak:.1f} of {total:.1f} GiB)"

@@ -1,9 +1,9 @@
-"""Is the distributed, chunked gradient on this machine that of one plain process? Seconds, before training.
+"""Compare the distributed, chunked gradient with that of one plain process, in seconds, before training.
 
 A tiny encoder with dropout is trained for no step: its gradient through the run's own engine settings (ZeRO
 stage, precision, offload, way of reduction), over the real ranks, in several chunks, with hard negatives and
 in both directions, is compared with plain autograd on the whole B x N matrix. A wrong scale, a lost chunk or
-dropout that does not repeat cannot pass. Every rank computes the reference by itself: it draws the dropout of
+dropout that does not repeat cannot pass. Every rank computes the reference alone: it draws the dropout of
 every rank from that rank's seed. The step runs with the run's `loss.kernel`; what the tolerance of a reduced
 precision would hide of it, `hbt_dist.contrastive.row_losses.check_kernel` finds.
 """
@@ -26,12 +26,8 @@ from hbt_dist.contrastive.settings import Kernel, LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, Engine, Reduction, build_engine
-from hbt_dist.training.deepspeed.settings import (
-    DeepSpeedSettings,
-    load_deepspeed_config,
-    uses_low_precision,
-)
-from hbt_dist.training.optimizer import OptimizerSettings
+from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
+from hbt_dist.training.settings import OptimizerSettings
 
 _ROWS_PER_RANK, _NEGATIVES, _CHUNK_ROWS, _VOCABULARY = 6, 1, 4, 50
 _LOSS = LossSettings(temperature=0.2, directions="both", row_chunk=4, mask_false_negatives=False)
@@ -40,7 +36,7 @@ _STEP = StepSettings(mode="cached", chunk_rows=_CHUNK_ROWS)
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """What the check found; the same on every rank."""
+    """Errors of the gradient and the loss; the same on every rank."""
 
     gradient_error: float  # largest over parameters, relative to the parameter's gradient
     loss_error: float  # relative
@@ -55,7 +51,7 @@ class SelfCheck:
 
 def self_check(
     world: World,
-    deepspeed: DeepSpeedSettings | None = None,
+    deepspeed: ResolvedDeepSpeed | None = None,
     grad_reduction: Reduction = "auto",
     kernel: Kernel = "auto",
 ) -> SelfCheck:
@@ -70,9 +66,10 @@ def self_check(
 
 
 def _check(
-    world: World, deepspeed: DeepSpeedSettings | None, grad_reduction: Reduction, kernel: Kernel
+    world: World, deepspeed: ResolvedDeepSpeed | None, grad_reduction: Reduction, kernel: Kernel
 ) -> SelfCheck:
-    settings, tolerance = _small_settings(deepspeed or DeepSpeedSettings(config=None), world)
+    tiny = _for_tiny_model(deepspeed or ResolvedDeepSpeed())
+    tolerance = 0.2 if tiny.low_precision else 1e-4
     encoder = _TinyEncoder()
     reference = copy.deepcopy(encoder).to(world.device)
     engine = build_engine(
@@ -80,7 +77,7 @@ def _check(
         optimizer=OptimizerSettings(gradient_clipping=1.0),
         total_steps=1,
         world=world,
-        deepspeed=settings,
+        deepspeed=tiny,
         grad_reduction=grad_reduction,
     )
     engine.train()
@@ -92,7 +89,7 @@ def _check(
     got, want = _gradients(engine), {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}
     error = max(_relative(got[f"encoder.{name}"], gradient) for name, gradient in want.items())
     loss_error = abs(result.loss - want_loss) / want_loss
-    # One answer for all: a rank that alone refuses would leave the others waiting.
+    # One answer for all ranks: if one rank refused alone, the others would wait for it.
     errors = torch.tensor([error, loss_error], dtype=torch.float64, device=world.device).nan_to_num(nan=1e30)
     error, loss_error = world.all_reduce(errors, op=torch.distributed.ReduceOp.MAX).tolist()
     name = type(engine).__name__
@@ -103,14 +100,14 @@ def _check(
 
 def require_self_check(
     world: World,
-    deepspeed: DeepSpeedSettings | None = None,
+    deepspeed: ResolvedDeepSpeed | None = None,
     grad_reduction: Reduction = "auto",
     kernel: Kernel = "auto",
 ) -> SelfCheck:
-    """`self_check`, and refuse to go on if it failed.
+    """Run `self_check`, and refuse to start if it fails.
 
     Raises:
-        UserError: on every rank, with the errors found.
+        UserError: on every rank, with the errors.
     """
     check = self_check(world, deepspeed, grad_reduction, kernel)
     if not check.passed:
@@ -118,24 +115,21 @@ def require_self_check(
             "self-check",
             f"the distributed gradient is not that of one process: error {check.gradient_error:.2e}, "
             f"of the loss {check.loss_error:.2e} (at most {check.tolerance:.0e}); {check.engine}",
-            "training would go wrong without a word. Try step.grad_reduction: boundary, another ZeRO stage,\n"
+            "training would silently go wrong. Try step.grad_reduction: boundary, another ZeRO stage,\n"
             "or the tested versions in constraints.txt; step.self_check: false starts regardless",
         )
     return check
 
 
-def _small_settings(deepspeed: DeepSpeedSettings, world: World) -> tuple[DeepSpeedSettings, float]:
-    """The run's settings with buffers for a tiny model, and the tolerance of its precision."""
-    if deepspeed.config is None:
-        reduced = deepspeed.precision != "fp32"
-        return deepspeed.model_copy(update={"gradient_checkpointing": False}), 0.2 if reduced else 1e-4
-    # The check clips as it likes; that the run says how it clips is checked when it is prepared.
-    config = load_deepspeed_config(deepspeed.config, gradient_clipping=1.0, device_type=world.device.type)
-    config.pop("fp16", None)
-    zero = config["zero_optimization"]
-    for key in [key for key in zero if key.endswith("bucket_size")]:
-        zero[key] = 100_000
-    return DeepSpeedSettings(config=config), 0.2 if uses_low_precision(config) else 1e-4
+def _for_tiny_model(deepspeed: ResolvedDeepSpeed) -> ResolvedDeepSpeed:
+    """Return the start's configuration in float32 instead of fp16, with buffers for a tiny model."""
+    config = copy.deepcopy(deepspeed.config)
+    if config is not None:
+        config["gradient_clipping"] = 1.0
+        config.pop("fp16", None)
+        zero = config["zero_optimization"]
+        zero.update({key: 100_000 for key in zero if key.endswith("bucket_size")})
+    return ResolvedDeepSpeed(config, deepspeed.precision)
 
 
 class _TinyEncoder(nn.Module):
@@ -148,7 +142,7 @@ class _TinyEncoder(nn.Module):
         self.out = nn.Linear(32, 8)
         with torch.no_grad():
             for parameter in self.parameters():
-                # Wide enough that the rounding of bf16 does not hide what is looked for.
+                # Wide enough that the rounding of bf16 does not hide an error.
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -161,7 +155,7 @@ class _TinyEncoder(nn.Module):
 
 
 def _dropout(x: Tensor) -> Tensor:
-    """Dropout of .2 whose mask the seed alone decides: on CUDA that of F.dropout depends on the dtype too."""
+    """Apply dropout of 0.2 with a mask of the seed alone: on CUDA F.dropout also depends on the dtype."""
     keep = torch.rand(x.shape, dtype=torch.float32, device=x.device) >= 0.2
     return x * keep / 0.8
 
@@ -178,8 +172,8 @@ class _Tokens:
         return ids, mask.long()
 
 
-def _slice(rank: int, world_size: int) -> Any:
-    """The rank's rows of a fixed global batch."""
+def _slice(rank: int, world_size: int) -> Any:  # a LocalRows
+    """Return the rank's rows of a fixed global batch."""
     generator = np.random.default_rng((11, rank))
 
     def texts(count: int) -> _Tokens:
@@ -193,13 +187,12 @@ def _slice(rank: int, world_size: int) -> Any:
     columns = np.arange(num_rows * (1 + _NEGATIVES))
     return SimpleNamespace(
         batch=batch,
-        rank=rank,
-        world_size=world_size,
         questions=texts(_ROWS_PER_RANK),
         passages=texts(_ROWS_PER_RANK * (1 + _NEGATIVES)),
         passage_group_N=columns,
         sub_batch_B=np.zeros_like(every),
         sub_batch_N=np.zeros_like(columns),
+        aligned_questions=None,
     )
 
 
@@ -208,21 +201,21 @@ def _seed(rank: int) -> int:
 
 
 def _reference_backward(encoder: nn.Module, slices: list[Any], device: torch.device) -> float:
-    """Plain autograd over all rows of all ranks; returns the loss."""
-    found: dict[str, list[Tensor]] = {"question": [], "passage": []}
+    """Run plain autograd over all rows of all ranks; return the loss."""
+    embeddings: dict[str, list[Tensor]] = {"question": [], "passage": []}
     for rank, rows in enumerate(slices):
         torch.manual_seed(_seed(rank))
         roles = {"question": rows.questions, "passage": rows.passages}
-        own: dict[str, list[Tensor]] = {"question": [], "passage": []}
+        local: dict[str, list[Tensor]] = {"question": [], "passage": []}
         order: dict[str, list[np.ndarray]] = {"question": [], "passage": []}
         for chunk in plan_chunks(roles, _CHUNK_ROWS, None, World.alone()):
             ids, mask = roles[chunk.role].pad(chunk.rows)
-            own[chunk.role].append(encoder(ids.to(device), mask.to(device)).float())
+            local[chunk.role].append(encoder(ids.to(device), mask.to(device)).float())
             order[chunk.role].append(chunk.rows)
-        for role, parts in own.items():
+        for role, parts in local.items():
             back = torch.as_tensor(np.argsort(np.concatenate(order[role])), device=device)
-            found[role].append(F.normalize(torch.cat(parts)[back], dim=-1))
-    scores = torch.cat(found["question"]) @ torch.cat(found["passage"]).T / _LOSS.temperature
+            embeddings[role].append(F.normalize(torch.cat(parts)[back], dim=-1))
+    scores = torch.cat(embeddings["question"]) @ torch.cat(embeddings["passage"]).T / _LOSS.temperature
     rows_index = torch.arange(scores.shape[0], device=device)
     target = rows_index + rows_index // _ROWS_PER_RANK * _ROWS_PER_RANK * _NEGATIVES
     forth = F.cross_entropy(scores, target)

@@ -1,11 +1,11 @@
-"""Settings of the training loop."""
+"""Define the settings of the training loop and of the optimizer."""
 
 from __future__ import annotations
 
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hbt_dist.config.settings import Settings
 
@@ -17,8 +17,8 @@ class TrainingSettings(Settings):
     schedule_steps: int | None = Field(
         None,
         gt=0,
-        description="steps that warm-up and decay of the learning rate are made for, by default `steps`; for "
-        "a run that may be cut short or taken further",
+        description="steps of the learning rate's warm-up and decay, by default `steps`; for a run "
+        "that may end earlier or continue",
     )
     checkpoint_every: int = Field(
         500, ge=1, description="steps between checkpoints; the last step always has one"
@@ -27,23 +27,23 @@ class TrainingSettings(Settings):
     keep_every: int | None = Field(
         None,
         ge=1,
-        description="besides them, keep every checkpoint whose step is a multiple of this; none: no more",
+        description="also keep every checkpoint whose step is a multiple of this; default: only the newest",
     )
     keep_best: Literal["monolingual", "crosslingual", "multilingual"] | None = Field(
         None,
-        description="besides them, keep the checkpoint with the best such mAP on the first of "
-        "evaluation.checkpoint_benchmarks; none: no more",
+        description="also keep the checkpoint with the best such mAP on the first of "
+        "evaluation.checkpoint_benchmarks; default: only the newest",
     )
     storage: str | None = Field(
         None,
-        description="where a copy of each checkpoint and of the trained model goes, below the run's name, "
-        "while training goes on: a folder, or a URI that pyarrow reads (s3://, gs://, hdfs://, file://); "
-        "a start with an empty output_dir continues from there. none: no copy",
+        description="target of a copy of each checkpoint and of the trained model, below the run's name, "
+        "during training: a folder, or a URI that pyarrow reads (s3://, gs://, hdfs://, file://); "
+        "a start with an empty output_dir continues from there. default: no copy",
     )
     hang_timeout_seconds: float = Field(
         600,
         gt=0,
-        description="a worker that waits so long for another one ends: the other one hangs",
+        description="timeout: a worker that waits longer for another worker stops with an error",
     )
     log_every: int = Field(
         10, ge=1, description="steps between log lines; every step goes into metrics.jsonl"
@@ -57,7 +57,7 @@ class TrainingSettings(Settings):
 
     @property
     def course(self) -> int:
-        """The steps that the learning rate's course is made for."""
+        """Steps of the learning rate's schedule."""
         return self.steps if self.schedule_steps is None else self.schedule_steps
 
     @field_validator("storage")
@@ -69,3 +69,39 @@ class TrainingSettings(Settings):
                 "put them where the cloud's tools look for them (environment, ~/.aws, metadata)"
             )
         return value
+
+
+class OptimizerSettings(Settings):
+    """AdamW with warm-up and decay."""
+
+    learning_rate: float = Field(2e-5, gt=0, description="highest learning rate, reached after the warm-up")
+    temperature_learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        description="highest learning rate of a learned temperature's logarithm, with the same schedule: "
+        "AdamW changes it by about this much per step; at 2e-5 hundreds of steps would change it by 1 %",
+    )
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of the two moments")
+    epsilon: float = Field(1e-8, gt=0, description="added to the root of the second moment")
+    weight_decay: float = Field(
+        0.01, ge=0, description="decoupled decay of matrices; biases, norms and the temperature do not decay"
+    )
+    warmup_steps: int = Field(
+        0, ge=0, description="steps of linear warm-up; above 0 it replaces warmup_ratio"
+    )
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="share of all steps used for linear warm-up")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="schedule of the learning rate after the warm-up, to 0 at the last step"
+    )
+    gradient_clipping: float | None = Field(
+        None,
+        ge=0,
+        description="largest norm of the gradient, 0 for no clipping; empty: the value of the DeepSpeed "
+        "file, and 1.0 without DeepSpeed",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> OptimizerSettings:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas must be in 0..1, 1 excluded")
+        return self

@@ -1,4 +1,4 @@
-"""One optimizer step: take its rows, contrast, update, figures; and what is said when it gives no number."""
+"""Make one optimizer step and return its figures; explain NaN and infinity by languages and examples."""
 
 from __future__ import annotations
 
@@ -12,75 +12,65 @@ import torch
 from hbt_dist.batching.collate import LocalBatch
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
-from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.step import contrastive_step
-from hbt_dist.contrastive.world import World
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.methods.code_switching.switching import summed_figures
-from hbt_dist.run_file import RunFile
-from hbt_dist.testing import faults as fault
-from hbt_dist.training.deepspeed.engine import Engine
-from hbt_dist.training.prefetch import Ahead
-from hbt_dist.training.preparation import Prepared
+from hbt_dist.testing import faults
+from hbt_dist.training.prefetch import Prefetcher
+from hbt_dist.training.session import Session
 
 
 def train_step(
-    step: int,
-    run: RunFile,
-    how: StepSettings,
-    world: World,
-    engine: Engine,
-    prepared: Prepared,
-    *,
-    rows: Ahead[LocalBatch],
-    first: bool = False,
+    session: Session, step: int, rows: Prefetcher[LocalBatch], *, check_replay: bool = False
 ) -> dict[str, Any]:
-    """One optimizer step on the global batch of `step`; returns its figures.
+    """Make one optimizer step on the global batch of `step`; return its figures.
 
     Args:
-        how: the run's step settings with `chunk_rows` resolved to a number.
+        session: of this start.
+        step: counted from 0.
         rows: gives this rank's slice of the step's global batch.
-        first: of this start: also compare what the model makes of a chunk in its two forwards.
+        check_replay: also compare the embeddings of a chunk in its two forwards.
 
     Raises:
         UserError: two forwards differ; NaN or infinity, with step, kind, languages and examples.
     """
-    tick = time.monotonic()
+    run, world, engine, corpus = session.run, session.world, session.engine, session.prepared.corpus
+    began = time.monotonic()
     local = rows.take(step)
     planned = time.monotonic()
     torch.manual_seed(
         int(np.random.SeedSequence((run.seed, step, world.rank)).generate_state(1, np.uint64)[0] >> 1)
     )
-    fault.in_step(step + 1, world, engine.model)
+    faults.in_step(step + 1, world, engine.model)
     try:
-        tolerance = engine.replay_tolerance if first else None
-        result = contrastive_step(engine, local, run.loss, how, world, tolerance)
+        tolerance = engine.replay_tolerance if check_replay else None
+        result = contrastive_step(engine, local, run.loss, session.step_settings, world, tolerance)
         norm = engine.step(step)
         if not engine.scales_loss:
             check_gradient_norm(norm, local.batch)
     except NonFiniteError as error:
-        raise explain_divergence(error, prepared.corpus) from error
-    seconds = time.monotonic() - tick
+        raise explain_divergence(error, corpus) from error
+    seconds = time.monotonic() - began
     figures = asdict(result)
-    figures.pop("traffic")
+    del figures["traffic"]
     batch = local.batch
-    languages = sorted({prepared.corpus.languages[i] for i in np.unique(batch.question_language)})
+    languages = sorted({corpus.languages[i] for i in np.unique(batch.question_language)})
     return {
-        "loss": result.loss,
+        "loss": figures.pop("loss"),
         "kind": batch.kind,
         "languages": languages if len(languages) == 1 else len(languages),
         "learning_rate": engine.learning_rate(step),
         "gradient_norm": norm,
-        **{name: value for name, value in figures.items() if name != "loss"},
+        **figures,
         **({} if local.switched is None else summed_figures(local.switched, world)),
         "seconds": round(seconds, 4),
-        "seconds_planning": round(planned - tick, 4),
+        "seconds_planning": round(planned - began, 4),
         "tokens_per_second": round(result.num_tokens / seconds),
     }
 
 
 def explain_divergence(error: NonFiniteError, corpus: Corpus) -> UserError:
-    """Name what was in the batch that gave NaN or infinity."""
+    """Return an error that names the languages and examples of the rows with NaN or infinity."""
     pairs = sorted(
         {
             f"{corpus.languages[q]}-{corpus.languages[p]}"

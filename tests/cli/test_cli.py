@@ -18,7 +18,7 @@ from hbt_dist.cli.main import app
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.shipped import RUN_FILES
 from hbt_dist.jobs.evaluate import load, refuse_to_replace
-from hbt_dist.jobs.train import tell_unused_workers
+from hbt_dist.jobs.train import note_unused_workers
 from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.run_file import BenchmarkSettings, load_run
 from tests.helpers.command_line import call_main
@@ -234,11 +234,11 @@ def test_workers_that_a_local_training_does_not_use_are_told(
 ) -> None:
     run = load_run(str(write_run(tmp_path / "run.yaml", tiny_run(tmp_path / "out", tmp_path / "cache"))))
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    tell_unused_workers(run)
+    note_unused_workers(run)
     said = "workers.num_workers=2 is not used by --launcher local: 1 process\n"
     assert capsys.readouterr().err == said
     monkeypatch.setenv("WORLD_SIZE", "2")
-    tell_unused_workers(run)
+    note_unused_workers(run)
     assert capsys.readouterr().err == ""
 
 

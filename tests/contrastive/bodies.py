@@ -18,7 +18,7 @@ from hbt_dist.contrastive.settings import Kernel
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import build_engine
-from hbt_dist.training.optimizer import OptimizerSettings
+from hbt_dist.training.settings import OptimizerSettings
 from tests.contrastive.tiny import Case, Texts, build_encoder, locals_of
 
 

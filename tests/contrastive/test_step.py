@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.contrastive import fit
 from hbt_dist.contrastive.chunks import RandomState
 from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
-from hbt_dist.contrastive.fit import find_chunk_rows, resolve_chunk_rows
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
+from hbt_dist.training import chunk_size
+from hbt_dist.training.chunk_size import find_chunk_rows
 from hbt_dist.training.deepspeed.engine import build_engine
 from tests.contrastive.tiny import Case, Texts, build_encoder, locals_of
 from tests.training.bodies import OPTIMIZER, reference, run_case
@@ -246,9 +246,6 @@ def test_the_largest_chunk_that_fits(rows: int, most: int, want: int) -> None:
     encoder = _Limited(rows)
     assert find_chunk_rows(encoder, max_tokens=4, most_rows=most, world=ALONE, reserve_bytes=10) == want
     assert encoder.weight.grad is None
-    step = Case(step={"chunk_rows": "auto"}).step_settings
-    found = resolve_chunk_rows(step, encoder, max_tokens=4, most_rows=most, world=ALONE, reserve_bytes=0)
-    assert found.chunk_rows == want
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -260,7 +257,7 @@ def test_chunks_are_tried_as_they_are_trained(autocast: bool) -> None:
 
 
 def test_no_room_for_one_row_is_a_refusal() -> None:
-    with pytest.raises(UserError, match="auto finds no room for one text of 4 tokens"):
+    with pytest.raises(UserError, match="auto does not fit one text of 4 tokens"):
         find_chunk_rows(_Limited(0), max_tokens=4, most_rows=8, world=ALONE)
 
 
@@ -270,5 +267,5 @@ def test_trials_leave_no_memory_reserved(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
     find_chunk_rows(_Limited(8), max_tokens=4, most_rows=8, world=ALONE)
     assert not emptied
-    fit._give_back(torch.device("cuda"))
+    chunk_size._release_memory(torch.device("cuda"))
     assert emptied == [1]

@@ -16,8 +16,8 @@ from hbt_dist.doctor.cluster import check_cluster
 from hbt_dist.doctor.report import report
 from hbt_dist.doctor.verdict import Verdict
 from hbt_dist.run_file import RunFile
-from hbt_dist.training.deepspeed.precision import emulated_bf16
-from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
+from hbt_dist.training.deepspeed.setup import emulated_bf16
 from tests.helpers.runs import hbt_dist, tiny_run, write_run
 
 
@@ -109,8 +109,8 @@ def test_a_gpu_that_emulates_bf16_is_told(
     verdicts = verdicts_of(doctor.check_precision, run)
     assert levels(verdicts) == ({"warning"} if remedy else set())
     assert all("Tesla T4 has no bf16" in v.finding and f"config: {remedy}" in v.remedy for v in verdicts)
-    assert emulated_bf16(run.deepspeed, torch.device("cpu")) is None
-    plain = DeepSpeedSettings(config=None, precision="bf16_autocast")
+    assert emulated_bf16(resolve_deepspeed(run.deepspeed, gradient_clipping=1.0), torch.device("cpu")) is None
+    plain = resolve_deepspeed(DeepSpeedSettings(config=None, precision="bf16_autocast"))
     assert "precision: fp32" in (emulated_bf16(plain, torch.device("cuda")) or ("", ""))[1]
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert verdicts_of(doctor.check_precision, run) == []

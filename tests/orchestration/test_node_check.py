@@ -57,7 +57,7 @@ def test_a_worker_without_the_drivers_folder_trains_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its folder has the same name on another disk; the refusal comes home although its verdict does not."""
-    monkeypatch.setattr(ray_runtime, "train_loop", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr(ray_runtime, "train", lambda *_, **__: pytest.fail("it trains"))
     monkeypatch.setattr(ray_runtime, "RayRuntime", lambda *_: None)
     run = tiny_run(tmp_path / "there", tmp_path / "cache")
     with driver_marker(tmp_path / "here" / "driver-1.json") as driver:

@@ -16,9 +16,10 @@ from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.checkpoints.engine_state import gather_weights
 from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, Engine, TrainedModel, build_engine
-from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
-from hbt_dist.training.optimizer import OptimizerSettings, learning_rate
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, ResolvedDeepSpeed, resolve_deepspeed
+from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.self_check import SelfCheck, self_check
+from hbt_dist.training.settings import OptimizerSettings
 from tests.contrastive.tiny import Case, build_encoder, locals_of, reference_loss, seed_of
 
 OPTIMIZER = OptimizerSettings(
@@ -32,15 +33,16 @@ OPTIMIZER = OptimizerSettings(
 TOTAL_STEPS = 5
 
 
-def deepspeed_settings(case: Case) -> DeepSpeedSettings:
+def deepspeed_settings(case: Case) -> ResolvedDeepSpeed:
     if case.stage is None:
-        return DeepSpeedSettings(config=None, gradient_checkpointing=case.checkpointing)
+        return ResolvedDeepSpeed(config=None, gradient_checkpointing=case.checkpointing)
     config: Any = {
         "gradient_clipping": 1.0,
         "zero_optimization": {"stage": case.stage, **case.deepspeed.get("zero", {})},
         **{key: value for key, value in case.deepspeed.items() if key != "zero"},
     }
-    return DeepSpeedSettings(config=config, gradient_checkpointing=case.checkpointing)
+    settings = DeepSpeedSettings(config=config, gradient_checkpointing=case.checkpointing)
+    return resolve_deepspeed(settings, gradient_clipping=OPTIMIZER.gradient_clipping, device_type="cpu")
 
 
 def gradients_of(engine: Engine) -> dict[str, Tensor]:
@@ -172,6 +174,10 @@ def _dropout_of_cuda(x: Tensor, p: float = 0.5, training: bool = True, inplace: 
     return x * (numbers.view(x.shape) >= p) / (1 - p)
 
 
+def _resolved(config: Any) -> ResolvedDeepSpeed:
+    return resolve_deepspeed(DeepSpeedSettings(config=config), gradient_clipping=1.0, device_type="cpu")
+
+
 def self_checks(
     world: World, configs: list[Any], wrong_scale: float = 1.0, *, dropout_of_cuda: bool = False
 ) -> list[Any]:
@@ -193,7 +199,7 @@ def self_checks(
     found: list[Any] = []
     for config in configs:
         try:
-            found.append(selfcheck.require_self_check(world, DeepSpeedSettings(config=config)))
+            found.append(selfcheck.require_self_check(world, _resolved(config)))
         except UserError as error:
             found.append(str(error))
     return found

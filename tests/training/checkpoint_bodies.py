@@ -15,9 +15,9 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.training.checkpoints.engine_state import load_engine, save_engine
 from hbt_dist.training.checkpoints.store import CheckpointStore
 from hbt_dist.training.deepspeed.engine import build_engine
-from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
-from hbt_dist.training.optimizer import OptimizerSettings
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
 from hbt_dist.training.ranks import attempt, on_rank_0, raise_everywhere, require_shared
+from hbt_dist.training.settings import OptimizerSettings
 
 
 def store_of(world: World, folder: Path, said: list[str], keep: int = 2) -> CheckpointStore:
@@ -109,7 +109,7 @@ def save_until_full(world: World, folder: str, stage: int | None) -> dict[str, A
     """Save a real engine twice; the second time 48 KiB are left. What is raised, what loads."""
     encoder = torch.nn.Linear(200, 200)
     torch.nn.init.ones_(encoder.weight)
-    settings = DeepSpeedSettings(config=None if stage is None else stage)
+    settings = resolve_deepspeed(DeepSpeedSettings(config=stage), device_type="cpu")
     engine = build_engine(
         encoder, optimizer=OptimizerSettings(), total_steps=5, world=world, deepspeed=settings
     )

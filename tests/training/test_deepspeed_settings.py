@@ -11,11 +11,22 @@ import pytest
 import torch
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.training.deepspeed.settings import load_deepspeed_config, shipped_configs
+from hbt_dist.training.deepspeed.settings import (
+    DeepSpeedSettings,
+    ResolvedDeepSpeed,
+    resolve_deepspeed,
+    shipped_configs,
+)
 from hbt_dist.training.deepspeed.setup import check_with_deepspeed, name_device
 
 FOLDER = Path(__file__).resolve().parents[2] / "deepspeed_configs"
 GOOD: dict[str, Any] = {"gradient_clipping": 1.0, "zero_optimization": {"stage": 2}}
+
+
+def load_config(source: Any, **how: Any) -> dict[str, Any]:
+    config = resolve_deepspeed(DeepSpeedSettings.model_construct(config=source), **how).config
+    assert config is not None
+    return config
 
 
 def test_shipped_files_are_the_ones_users_see() -> None:
@@ -25,7 +36,7 @@ def test_shipped_files_are_the_ones_users_see() -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.json")))
 def test_shipped_files_are_complete_and_explained(name: str) -> None:
-    config = load_deepspeed_config(name)
+    config = load_config(name)
     written = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     assert config == written  # nothing is left to a default of ours
     assert written["gradient_accumulation_steps"] == 1
@@ -40,13 +51,13 @@ def test_sources(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(GOOD), encoding="utf-8")
     for source in (GOOD, str(path)):
-        config = load_deepspeed_config(source)
+        config = load_config(source)
         assert config["zero_optimization"]["stage"] == 2
         assert config["zero_allow_untested_optimizer"] is True
-    assert "torch_autocast" in load_deepspeed_config(2)
-    assert "torch_autocast" not in load_deepspeed_config(2, device_type="cpu")
-    assert load_deepspeed_config("3") == load_deepspeed_config("zero3")
-    assert load_deepspeed_config("zero1", gradient_clipping=0.0)["gradient_clipping"] == 0.0
+    assert "torch_autocast" in load_config(2)
+    assert "torch_autocast" not in load_config(2, device_type="cpu")
+    assert load_config("3") == load_config("zero3")
+    assert load_config("zero1", gradient_clipping=0.0)["gradient_clipping"] == 0.0
     assert GOOD == {"gradient_clipping": 1.0, "zero_optimization": {"stage": 2}}
 
 
@@ -71,7 +82,7 @@ def test_sources(tmp_path: Path) -> None:
 )
 def test_what_would_train_something_else_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_deepspeed_config({**GOOD, **change})
+        load_config({**GOOD, **change})
 
 
 @pytest.mark.parametrize(
@@ -87,7 +98,7 @@ def test_what_deepspeed_cannot_read_is_refused(zero: Any, message: str | None) -
     """Before anything starts, and in one sentence."""
 
     def read() -> None:
-        config = load_deepspeed_config({**GOOD, "zero_optimization": zero})
+        config = load_config({**GOOD, "zero_optimization": zero})
         check_with_deepspeed(config)
 
     if message is None:
@@ -99,7 +110,7 @@ def test_what_deepspeed_cannot_read_is_refused(zero: Any, message: str | None) -
 
 def test_every_shipped_configuration_is_read_by_deepspeed() -> None:
     for name in shipped_configs():
-        check_with_deepspeed(load_deepspeed_config(name))
+        check_with_deepspeed(ResolvedDeepSpeed(load_config(name)))
 
 
 @pytest.mark.parametrize(("device", "told"), [("cuda:0", "0"), ("cuda:2", "2"), ("cpu", "3")])
@@ -114,8 +125,8 @@ def test_deepspeed_takes_the_device_that_the_process_has(
 
 def test_missing_clipping_is_refused_unless_the_run_file_has_it() -> None:
     with pytest.raises(UserError, match="gradient_clipping: is missing"):
-        load_deepspeed_config({"zero_optimization": {"stage": 1}})
-    assert load_deepspeed_config({}, gradient_clipping=2.0)["gradient_clipping"] == 2.0
+        load_config({"zero_optimization": {"stage": 1}})
+    assert load_config({}, gradient_clipping=2.0)["gradient_clipping"] == 2.0
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
@@ -128,4 +139,4 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (7, "no such name"),
     ]:
         with pytest.raises(UserError, match=message):
-            load_deepspeed_config(source)
+            load_config(source)

@@ -19,9 +19,10 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.settings import LossSettings
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, TrainedModel, build_engine
-from hbt_dist.training.deepspeed.partition import placed
-from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, load_deepspeed_config
-from hbt_dist.training.optimizer import OptimizerSettings, learning_rate, parameter_groups
+from hbt_dist.training.deepspeed.partition import move_unless_partitioned
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, ResolvedDeepSpeed, resolve_deepspeed
+from hbt_dist.training.optimizer import learning_rate, parameter_groups
+from hbt_dist.training.settings import OptimizerSettings
 from tests.contrastive.tiny import Case, build_encoder
 from tests.helpers.ranks import run_ranks
 from tests.training.bodies import reference
@@ -72,7 +73,7 @@ LOW = {f"{name}-zero{s}": BASE.but(stage=s, deepspeed=BF16[name]) for name in BF
 # The loss is scaled by 256: gradients below float16's 6e-8 count, and none overflows.
 FP16 = {"fp16": {"enabled": True, "initial_scale_power": 8}}
 LOW |= {f"fp16-zero{s}": BASE.but(stage=s, deepspeed=FP16) for s in (1, 2, 3)}
-_SHIPPED = load_deepspeed_config("zero1_fp16")
+_SHIPPED: Any = resolve_deepspeed(DeepSpeedSettings(config="zero1_fp16")).config
 LOW["fp16-shipped"] = BASE.but(
     stage=1,
     deepspeed={
@@ -252,7 +253,9 @@ def test_zero3_cuts_a_model_before_deepspeed_moves_it(low: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(("config", "stays"), [(3, True), ("zero3_offload", True), (2, False), (None, False)])
 def test_what_zero3_will_cut_stays_in_host_memory(config: Any, stays: bool) -> None:
-    encoder = placed(build_encoder(Case()), DeepSpeedSettings(config=config), torch.device("meta"))
+    encoder = move_unless_partitioned(
+        build_encoder(Case()), resolve_deepspeed(DeepSpeedSettings(config=config)), torch.device("meta")
+    )
     assert {p.device.type for p in encoder.parameters()} == {"cpu" if stays else "meta"}
 
 
@@ -263,7 +266,7 @@ def test_gradient_checkpointing_is_refused_by_an_encoder_without_it() -> None:
             optimizer=OptimizerSettings(),
             total_steps=1,
             world=World.alone(),
-            deepspeed=DeepSpeedSettings(config=None, gradient_checkpointing=True),
+            deepspeed=ResolvedDeepSpeed(gradient_checkpointing=True),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hbt_dist.training.deepspeed.settings import load_deepspeed_config
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
 from hbt_dist.training.memory import added_bytes, state_bytes
 
 
@@ -24,7 +24,7 @@ from hbt_dist.training.memory import added_bytes, state_bytes
     ],
 )
 def test_state_bytes(name: str | None, workers: int, per_parameter: float) -> None:
-    config = None if name is None else load_deepspeed_config(name)
+    config = resolve_deepspeed(DeepSpeedSettings(config=name))
     assert state_bytes(config, 1000, workers) == 1000 * per_parameter
 
 
@@ -40,5 +40,5 @@ def test_state_bytes(name: str | None, workers: int, per_parameter: float) -> No
     ],
 )
 def test_what_training_adds(name: str | None, workers: int, per_parameter: float, elements: float) -> None:
-    config = None if name is None else load_deepspeed_config(name)
+    config = resolve_deepspeed(DeepSpeedSettings(config=name))
     assert added_bytes(config, 1000, workers) == 1000 * per_parameter + 4 * elements

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from hbt_dist.training.prefetch import Ahead
+from hbt_dist.training.prefetch import Prefetcher
 
 
 def test_the_next_is_made_while_this_one_is_used() -> None:
@@ -20,7 +20,7 @@ def test_the_next_is_made_while_this_one_is_used() -> None:
             raise ValueError("of step 5")
         return 10 * step
 
-    with Ahead(make, total=6) as ahead:
+    with Prefetcher(make, total=6) as ahead:
         assert ahead.take(3) == 30
         assert there[4].wait(60)  # nobody has asked for it
         assert ahead.take(4) == 40
@@ -32,7 +32,7 @@ def test_the_next_is_made_while_this_one_is_used() -> None:
 
 def test_nothing_is_made_beyond_the_last_step() -> None:
     made: list[int] = []
-    with Ahead(made.append, total=2) as ahead:
+    with Prefetcher(made.append, total=2) as ahead:
         ahead.take(0)
         ahead.take(1)
     assert made == [0, 1]

@@ -12,14 +12,13 @@ import transformers
 from pydantic import ValidationError
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.contrastive.fit import resolve_chunk_rows
-from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
 from hbt_dist.models.initial import check_positions
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training import chunk_size
+from hbt_dist.training.deepspeed.settings import resolve_deepspeed
 from hbt_dist.training.preparation import check_similarity, describe_data
 from tests.helpers.runs import tiny_run
 
@@ -109,13 +108,16 @@ def test_chunks_are_measured_with_checkpointing_and_never_under_zero_3(
     encoder = Encoder(transformers.BertModel(config, add_pooling_layer=False), text)
     checkpointed: list[bool] = []
 
-    def resolve(step: StepSettings, encoder: Encoder, **how: Any) -> StepSettings:
-        checkpointed.append(encoder.backbone.is_activation_checkpointing)  # type: ignore[arg-type]
-        return resolve_chunk_rows(step, encoder, **how)
+    find_chunk_rows = chunk_size.find_chunk_rows
 
-    monkeypatch.setattr(chunk_size, "resolve_chunk_rows", resolve)
+    def find(encoder: Encoder, **how: Any) -> int:
+        checkpointed.append(encoder.backbone.is_activation_checkpointing)  # type: ignore[arg-type]
+        return find_chunk_rows(encoder, **how)
+
+    monkeypatch.setattr(chunk_size, "find_chunk_rows", find)
     run = run_with(tmp_path, step__chunk_rows="auto", deepspeed={"gradient_checkpointing": True, "config": 1})
-    found = chunk_size.choose_chunk_rows(run, encoder, text, World.alone())
+    deepspeed = resolve_deepspeed(run.deepspeed, gradient_clipping=1.0, device_type="cpu")
+    found = chunk_size.choose_chunk_rows(run, deepspeed, encoder, text, World.alone())
     assert found.chunk_rows == 24  # all texts of a worker: 12 questions and 12 passages
     assert checkpointed == [True]
     chunk_size.check_auto_chunks(run, 2)

@@ -16,9 +16,9 @@ import yaml
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.run_file import RunFile
+from hbt_dist.training.checkpointing import check_steps
 from hbt_dist.training.checkpoints.manifest import read_manifest, verify
 from hbt_dist.training.checkpoints.store import Checkpoint
-from hbt_dist.training.train import check_steps
 from tests.helpers.runs import BIN, finish, losses, session_of, start, tiny_run, weights_digest
 from tests.helpers.workers import Workers
 from tests.training.conftest import Launch

@@ -12,8 +12,8 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
 from hbt_dist.jobs import train as training_job
 from hbt_dist.run_file import RunFile
-from hbt_dist.training import train as trainer
-from hbt_dist.training.waiting import on_every_rank, wait_for_rank_0
+from hbt_dist.training import start
+from hbt_dist.training.ranks import on_every_rank, wait_for_rank_0
 
 
 def slow_start(world: World, run: dict[str, Any], port: int, slow: str, rank: int, seconds: float) -> int:
@@ -22,7 +22,7 @@ def slow_start(world: World, run: dict[str, Any], port: int, slow: str, rank: in
     place = {"RANK": world.rank, "LOCAL_RANK": world.rank, "WORLD_SIZE": world.size}
     place |= {"LOCAL_WORLD_SIZE": world.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
-    module: Any = {"check_benchmarks": training_job, "prepare": trainer}[slow]
+    module: Any = {"check_benchmarks": training_job, "prepare": start}[slow]
     before = getattr(module, slow)
 
     def slowly(*arguments: Any) -> Any:

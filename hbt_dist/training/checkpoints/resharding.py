@@ -21,7 +21,7 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.training.checkpoints.engine_state import TAG
 from hbt_dist.training.checkpoints.manifest import files_below, hash_files, verify, write_manifest
 from hbt_dist.training.checkpoints.store import Checkpoint
-from hbt_dist.training.waiting import wait_for_rank_0
+from hbt_dist.training.ranks import wait_for_rank_0
 
 
 def universal_form(checkpoint: Checkpoint, cache: Path, world: World) -> Path:

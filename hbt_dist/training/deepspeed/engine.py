@@ -1,10 +1,10 @@
-"""Two engines behind one small interface: DeepSpeed (ZeRO 0 to 3, offload) and plain PyTorch.
+"""Train a model with DeepSpeed (ZeRO 0 to 3, offload) or plain PyTorch, behind one small interface.
 
-    engine = build_engine(encoder, optimizer=..., total_steps=..., world=world, deepspeed=DeepSpeedSettings())
+    engine = build_engine(encoder, optimizer=..., total_steps=..., world=world, deepspeed=resolved)
     result = contrastive_step(engine, local_batch, loss, step, world)
     norm = engine.step(step_index)
 
-Several backward passes per optimizer step are where ZeRO goes silently wrong: with plain `engine.backward`
+Several backward passes per optimizer step go silently wrong under ZeRO: with plain `engine.backward`
 per chunk, ZeRO-1 and ZeRO-2 keep the gradient of a part of the chunks only. `DeepSpeedEngine.accumulate`
 takes one of two ways that are exact:
 
@@ -30,14 +30,11 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.settings import LossSettings
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.partition import partition
-from hbt_dist.training.deepspeed.settings import (
-    DeepSpeedSettings,
-    load_deepspeed_config,
-    uses_low_precision,
-)
+from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.deepspeed.setup import groups_time_out_like_the_first, prepare_deepspeed
 from hbt_dist.training.memory import free_bytes
-from hbt_dist.training.optimizer import OptimizerSettings, build_optimizer, learning_rate
+from hbt_dist.training.optimizer import build_optimizer, learning_rate
+from hbt_dist.training.settings import OptimizerSettings
 
 Reduction = Literal["auto", "coalesce", "boundary"]
 
@@ -50,12 +47,12 @@ class LearnedTemperature(nn.Module):
         self.log_scale = nn.Parameter(-torch.log(torch.tensor([temperature])))
 
     def forward(self) -> Tensor:
-        """(1,), a copy: under ZeRO-3 the parameter itself is only there during this call."""
+        """Return (1,), a copy: under ZeRO-3 the parameter exists during this call only."""
         return self.log_scale.clone()
 
 
 class TrainedModel(nn.Module):
-    """The encoder and what else is trained with it; the module an engine wraps."""
+    """The encoder and the learned temperature; the module that an engine wraps."""
 
     def __init__(self, encoder: nn.Module, loss: LossSettings | None = None) -> None:
         super().__init__()
@@ -64,7 +61,7 @@ class TrainedModel(nn.Module):
         self.temperature = LearnedTemperature(loss.temperature) if loss is not None and learned else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
+        """Return embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
         embeddings = self.encoder(input_ids, attention_mask)
         return embeddings, None if self.temperature is None else self.temperature()
 
@@ -74,16 +71,18 @@ class Engine:
 
     model: TrainedModel
     world: World
-    zero_stage: int
-    scales_loss = False  # fp16: an overflow skips a step and is no error
-    low_precision = False  # bf16 or fp16 somewhere
 
-    def __init__(self, optimizer_settings: OptimizerSettings, total_steps: int) -> None:
+    def __init__(
+        self, optimizer_settings: OptimizerSettings, total_steps: int, resolved: ResolvedDeepSpeed
+    ) -> None:
         self._settings = optimizer_settings
         self._total_steps = total_steps
+        self.resolved = resolved
+        self.zero_stage = resolved.zero_stage
+        self.scales_loss = resolved.scales_loss  # fp16: an overflow skips a step and is not an error
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
+        """Return embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
         raise NotImplementedError
 
     def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
@@ -98,21 +97,21 @@ class Engine:
 
         Returns:
             the norm of the gradient before clipping, the same on every rank; not finite if the gradient was
-            not, and then the parameters may not be used any more.
+            not, and then the parameters must not be used.
         """
         raise NotImplementedError
 
     def learning_rate(self, index: int) -> float:
-        """The learning rate of step `index`."""
+        """Return the learning rate of step `index`."""
         return learning_rate(index, self._total_steps, self._settings)
 
     @property
     def replay_tolerance(self) -> float:
-        """How far two forwards of the same rows may lie apart, for other kernels may run without a graph."""
-        return 0.05 if self.low_precision else 1e-3
+        """Largest difference of two forwards of the same rows: different kernels may run without a graph."""
+        return 0.05 if self.resolved.low_precision else 1e-3
 
     def _built(self, model: TrainedModel) -> torch.optim.AdamW:
-        """The optimizer; remembers the highest learning rate of each of its groups."""
+        """Build the optimizer; remember the highest learning rate of each of its groups."""
         optimizer = build_optimizer(model, self._settings)
         self._highest: list[float] = [group["lr"] for group in optimizer.param_groups]
         return optimizer
@@ -126,15 +125,15 @@ class Engine:
         self.model.eval()
 
     def _set_learning_rate(self, optimizer: Any, index: int) -> None:
-        """By the groups' order: a loaded checkpoint brings the groups' other entries with it."""
+        """Set it by the groups' order: a loaded checkpoint replaces the groups' other entries."""
         for group, highest in zip(optimizer.param_groups, self._highest, strict=True):
             group["lr"] = learning_rate(index, self._total_steps, self._settings, highest)
 
 
 class PlainEngine(Engine):
-    """PyTorch alone: every rank holds everything; one all-reduce of the gradient after the last chunk.
+    """Train with PyTorch alone: every rank holds everything; one all-reduce after the last chunk.
 
-    The reference that the DeepSpeed engine is compared with, and the way to train where DeepSpeed is absent.
+    The reference for the DeepSpeed engine, and the engine where DeepSpeed is absent.
     """
 
     def __init__(
@@ -144,22 +143,21 @@ class PlainEngine(Engine):
         optimizer: OptimizerSettings,
         total_steps: int,
         world: World,
-        precision: Literal["fp32", "bf16_autocast"] = "fp32",
+        resolved: ResolvedDeepSpeed,
     ) -> None:
-        super().__init__(optimizer, total_steps)
+        super().__init__(optimizer, total_steps, resolved)
         self.model = model.to(world.device)
         self.world = world
-        self.zero_stage = 0
         self.optimizer = self._built(model)
         self._clipping = 1.0 if optimizer.gradient_clipping is None else optimizer.gradient_clipping
-        self._autocast = self.low_precision = precision == "bf16_autocast"
+        self._autocast = resolved.low_precision
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if world.size > 1:
             for tensor in [*model.parameters(), *model.buffers()]:
                 dist.broadcast(tensor.detach(), group_src=0, group=world.group)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(n, T) token ids and mask -> (n, D) embeddings and the learned log(1 / temperature), if any."""
+        """Return (n, D) embeddings of (n, T) token ids, and the learned log(1 / temperature), if any."""
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self._autocast):
             return cast("tuple[Tensor, Tensor | None]", self.model(input_ids, attention_mask))
 
@@ -179,7 +177,7 @@ class PlainEngine(Engine):
             start += parameter.numel()
 
     def step(self, index: int) -> float:
-        """Clip, set the learning rate of step ``index``, update; returns the norm, infinite if skipped."""
+        """Clip, set the learning rate of step ``index``, update; return the norm, infinite if skipped."""
         limit = self._clipping if self._clipping > 0 else float("inf")
         norm = float(nn.utils.clip_grad_norm_(self._parameters, limit))
         self._set_learning_rate(self.optimizer, index)
@@ -200,40 +198,36 @@ class DeepSpeedEngine(Engine):
     def __init__(
         self,
         model: TrainedModel,
-        config: dict[str, Any],
+        resolved: ResolvedDeepSpeed,
         *,
         optimizer: OptimizerSettings,
         total_steps: int,
         world: World,
         reduction: Reduction = "auto",
     ) -> None:
-        super().__init__(optimizer, total_steps)
+        super().__init__(optimizer, total_steps, resolved)
         import deepspeed
 
         self.world = world
-        self.config = config
-        self.zero_stage = config["zero_optimization"].get("stage", 0)
         built = self._built(model)  # while parameters have their shapes
         with groups_time_out_like_the_first(world.device):
             if self.zero_stage == 3:
-                partition(model, config, world.device)
+                partition(model, resolved, world.device)
             self.deepspeed, *_ = deepspeed.initialize(
                 model=model,
                 optimizer=built,
-                config=config,
+                config=resolved.config,
                 dist_init_required=False,
             )
         self.model = model
-        self.scales_loss = bool(config.get("fp16", {}).get("enabled"))
-        self.low_precision = uses_low_precision(config)
         self.reduction = self._choose(reduction)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(n, T) token ids and mask -> (n, D) embeddings and the learned log(1 / temperature), if any."""
+        """Return (n, D) embeddings of (n, T) token ids, and the learned log(1 / temperature), if any."""
         return cast("tuple[Tensor, Tensor | None]", self.deepspeed(input_ids, attention_mask))
 
     def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
-        """Backpropagate each; reduce once at the end, or at every one of them."""
+        """Backpropagate each; reduce once at the end, or after each."""
         coalesce = self.reduction == "coalesce" and len(surrogates) > 1
         with self.deepspeed.coalesce_grad_reduction() if coalesce else self._boundaries():
             for number, surrogate in enumerate(surrogates, start=1):
@@ -244,14 +238,14 @@ class DeepSpeedEngine(Engine):
 
     @contextlib.contextmanager
     def _boundaries(self) -> Iterator[None]:
-        """Leave no flag behind: DeepSpeed keeps the last one, also after an error."""
+        """Reset the flag at the end, also after an error: DeepSpeed keeps its last value."""
         try:
             yield
         finally:
             self.deepspeed.set_gradient_accumulation_boundary(True)
 
     def step(self, index: int) -> float:
-        """Set the learning rate of step ``index`` and update; returns DeepSpeed's gradient norm."""
+        """Set the learning rate of step ``index`` and update; return DeepSpeed's gradient norm."""
         self._set_learning_rate(self.deepspeed.optimizer, index)
         plain_norm = self._norm_without_zero() if self.zero_stage == 0 else None
         if plain_norm is not None and not plain_norm < float("inf"):
@@ -259,11 +253,11 @@ class DeepSpeedEngine(Engine):
             return plain_norm
         self.deepspeed.step()
         norm = self.deepspeed.get_global_grad_norm() if plain_norm is None else plain_norm
-        # DeepSpeed says -1 for a norm that is not finite, and nothing for a gradient it has thrown away.
+        # DeepSpeed returns -1 for a norm that is not finite, and None for a gradient that it has dropped.
         return float("inf") if norm is None or float(norm) < 0 else float(norm)
 
     def _norm_without_zero(self) -> float:
-        """ZeRO stage 0 in float32 reports no norm, and would move the parameters by a NaN."""
+        """Return the norm that ZeRO stage 0 in float32 does not report; it would apply a NaN."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         return float(nn.utils.get_total_norm(gradients))
 
@@ -276,7 +270,7 @@ class DeepSpeedEngine(Engine):
         self.deepspeed.eval()
 
     def _choose(self, reduction: Reduction) -> Literal["coalesce", "boundary"]:
-        """What `auto` means here; refuse a way that this configuration does not have."""
+        """Resolve `auto`; refuse a reduction that this configuration does not support."""
         possible = self.zero_stage > 0 and hasattr(self.deepspeed.optimizer, "_coalesce_grad_reduction")
         if reduction == "coalesce" and not possible:
             raise UserError(
@@ -294,10 +288,9 @@ class DeepSpeedEngine(Engine):
         return "coalesce" if self._full_gradients_fit() else "boundary"
 
     def _accumulates_above_parameters(self) -> bool:
-        """Float32 accumulation of bf16 parameters: coalescing would add up in bf16 and ignore the setting."""
-        wanted = self.config.get("data_types", {}).get("grad_accum_dtype")
-        low = any(self.config.get(name, {}).get("enabled") for name in ("bf16", "fp16"))
-        return bool(low and wanted == "fp32")
+        """Whether bf16 parameters accumulate in float32: coalescing would add up in bf16 and ignore it."""
+        dtype = (self.resolved.config or {}).get("data_types", {}).get("grad_accum_dtype")
+        return self.resolved.enables("bf16", "fp16") and bool(dtype == "fp32")
 
     def _full_gradients_fit(self) -> bool:
         """Whether full gradients take at most a quarter of the free device memory on every rank."""
@@ -315,39 +308,36 @@ def build_engine(
     optimizer: OptimizerSettings,
     total_steps: int,
     world: World,
-    deepspeed: DeepSpeedSettings | None = None,
+    deepspeed: ResolvedDeepSpeed | None = None,
     loss: LossSettings | None = None,
     grad_reduction: Reduction = "auto",
 ) -> Engine:
     """Put an encoder into training.
 
     Args:
-        encoder: on any device, with ZeRO-3 best in host memory (see `partition.placed`); with DeepSpeed
-            it must not be used by itself afterwards.
+        encoder: on any device, with ZeRO-3 best in host memory (see `partition`); with DeepSpeed
+            it must not be used alone afterwards.
         optimizer: AdamW, schedule and clipping.
         total_steps: of the whole run, for the schedule.
         world: the ranks; with more than one the torch process group must be initialised.
-        deepspeed: None or ``config: null`` for plain PyTorch.
+        deepspeed: the resolved configuration, its `gradient_clipping` too; None: plain PyTorch.
         loss: read for the learned temperature only.
         grad_reduction: see `hbt_dist.contrastive.settings.StepSettings`.
 
     Raises:
-        UserError: a DeepSpeed configuration that cannot be used.
+        UserError: `gradient_checkpointing` or `grad_reduction` that cannot be used.
     """
-    deepspeed = deepspeed or DeepSpeedSettings(config=None)
-    if deepspeed.gradient_checkpointing:
+    resolved = deepspeed or ResolvedDeepSpeed()
+    if resolved.gradient_checkpointing:
         checkpoint_activations(encoder)
     model = TrainedModel(encoder, loss)
-    if deepspeed.config is None:
+    if resolved.config is None:
         return PlainEngine(
-            model, optimizer=optimizer, total_steps=total_steps, world=world, precision=deepspeed.precision
+            model, optimizer=optimizer, total_steps=total_steps, world=world, resolved=resolved
         )
-    config = load_deepspeed_config(
-        deepspeed.config, gradient_clipping=optimizer.gradient_clipping, device_type=world.device.type
-    )
     prepare_deepspeed(world)
     return DeepSpeedEngine(
-        model, config, optimizer=optimizer, total_steps=total_steps, world=world, reduction=grad_reduction
+        model, resolved, optimizer=optimizer, total_steps=total_steps, world=world, reduction=grad_reduction
     )
 
 

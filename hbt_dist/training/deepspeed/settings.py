@@ -1,14 +1,15 @@
-"""Read a DeepSpeed configuration and refuse what would train something else than the run file says.
+"""Resolve the DeepSpeed configuration of a run; refuse keys that contradict the run file.
 
-Every refusal here is a silent fault otherwise: `gradient_accumulation_steps` above 1 scales cached gradients
+Each refused key would be a silent fault: `gradient_accumulation_steps` above 1 scales cached gradients
 down, a missing `gradient_clipping` clips at 1.0, fp16 without ZeRO never scales the loss, ``"auto"`` belongs
-to the Hugging Face Trainer, an `optimizer` block would be ignored beside ours.
+to the Hugging Face Trainer, an `optimizer` block would be ignored.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -61,42 +62,99 @@ class DeepSpeedSettings(Settings):
 
 
 def shipped_configs() -> list[str]:
-    """Names of the configurations that come with the package."""
+    """Return the names of the configurations that come with the package."""
     folder = _shipped_folder()
     return sorted(p.name.removesuffix(".json") for p in folder.iterdir() if p.name.endswith(".json"))
 
 
 def _shipped_folder() -> Any:
-    # In the repository a link to the folder deepspeed_configs/ beside the package; in a wheel a folder.
+    # In the repository a link to the folder deepspeed_configs/ next to the package; in a wheel a folder.
     return resources.files("hbt_dist") / "deepspeed_configs"
 
 
-def load_deepspeed_config(
-    source: str | int | dict[str, Any], *, gradient_clipping: float | None = None, device_type: str = "cuda"
-) -> dict[str, Any]:
-    """The DeepSpeed configuration of a run, checked and complete.
+@dataclass(frozen=True)
+class ResolvedDeepSpeed:
+    """How the engine of a start computes: the `deepspeed` block with the content of the file that it names.
+
+    Attributes:
+        config: DeepSpeed's configuration, checked and complete; None: plain PyTorch.
+        precision: of plain PyTorch.
+        gradient_checkpointing: recompute activations in the backward pass.
+    """
+
+    config: dict[str, Any] | None = None
+    precision: Literal["fp32", "bf16_autocast"] = "fp32"
+    gradient_checkpointing: bool = False
+
+    @property
+    def zero(self) -> dict[str, Any]:
+        """The block `zero_optimization`; empty for plain PyTorch."""
+        return {} if self.config is None else dict(self.config["zero_optimization"])
+
+    @property
+    def zero_stage(self) -> int:
+        """ZeRO stage, 0 for plain PyTorch."""
+        return int(self.zero.get("stage", 0))
+
+    def enables(self, *blocks: str) -> bool:
+        """Return whether one of these blocks of the configuration, such as ``bf16``, is enabled."""
+        return any((self.config or {}).get(block, {}).get("enabled", False) for block in blocks)
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether an overflow skips a step: fp16."""
+        return self.enables("fp16")
+
+    @property
+    def computes_in_bf16(self) -> bool:
+        """Whether weights or activations are in bf16."""
+        return (
+            self.precision == "bf16_autocast"
+            if self.config is None
+            else self.enables("bf16", "torch_autocast")
+        )
+
+    @property
+    def low_precision(self) -> bool:
+        """Whether anything is computed in bf16 or fp16."""
+        return self.computes_in_bf16 or self.scales_loss
+
+
+def resolve_deepspeed(
+    settings: DeepSpeedSettings, *, gradient_clipping: float | None = None, device_type: str = "cuda"
+) -> ResolvedDeepSpeed:
+    """Read and check the configuration that a run trains with; once per start.
 
     Args:
-        source: see `DeepSpeedSettings.config`.
+        settings: the `deepspeed` block of the run file.
         gradient_clipping: replaces the file's value if given.
         device_type: with a bare stage on a ``cpu`` autocast is left out; bf16 is emulated there.
 
     Raises:
         UserError: naming the file and the key.
     """
+    config = None
+    if settings.config is not None:
+        config = _resolve_config(settings.config, gradient_clipping, device_type)
+    return ResolvedDeepSpeed(config, settings.precision, settings.gradient_checkpointing)
+
+
+def _resolve_config(
+    source: str | int | dict[str, Any], gradient_clipping: float | None, device_type: str
+) -> dict[str, Any]:
     if isinstance(source, dict):
-        place, config = "DeepSpeed configuration", copy.deepcopy(source)
+        location, config = "DeepSpeed configuration", copy.deepcopy(source)
     elif isinstance(source, int) or str(source) in ("0", "1", "2", "3"):
-        place, config = _read_shipped(f"zero{int(source)}")
+        location, config = _read_shipped(f"zero{int(source)}")
         if device_type == "cpu":
             del config["torch_autocast"]
     elif "/" in str(source) or str(source).endswith(".json"):
-        place, config = _read(Path(str(source)))
+        location, config = _read(Path(str(source)))
     else:
-        place, config = _read_shipped(str(source))
+        location, config = _read_shipped(str(source))
     if gradient_clipping is not None:
         config["gradient_clipping"] = gradient_clipping
-    _check(config, place)
+    _check(config, location)
     config.setdefault("gradient_accumulation_steps", 1)
     # DeepSpeed wants a number here; it reaches nothing but its throughput log.
     config.setdefault("train_micro_batch_size_per_gpu", 1)
@@ -114,7 +172,7 @@ def _read_shipped(name: str) -> tuple[str, dict[str, Any]]:
     if not file.is_file():
         raise UserError(
             f"DeepSpeed configuration {name!r}",
-            "there is no such name",
+            "does not exist",
             f"one of {', '.join(shipped_configs())}, a ZeRO stage 0 to 3, or the path of a JSON file",
         )
     return f"deepspeed_configs/{name}.json", json.loads(file.read_text(encoding="utf-8"))
@@ -132,46 +190,48 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     return str(path), content
 
 
-def _check(config: dict[str, Any], place: str) -> None:
+def _check(config: dict[str, Any], location: str) -> None:
     for key in ("zero_optimization", "bf16", "fp16", "torch_autocast", "data_types"):
         if not isinstance(config.get(key, {}), dict):
-            raise UserError(f"{place}, {key}", f"is {config[key]!r}", "an object, {...}")
+            raise UserError(f"{location}, {key}", f"is {config[key]!r}", "an object, {...}")
     for key, reason in (_REMOVED | _OURS).items():
         if key in config:
-            raise UserError(f"{place}, {key}", "cannot be set", reason)
+            raise UserError(f"{location}, {key}", "cannot be set", reason)
     for key in _auto_keys(config):
         raise UserError(
-            f"{place}, {key}", '"auto" is filled in by the Hugging Face Trainer only', "write the value"
+            f"{location}, {key}", '"auto" is filled in by the Hugging Face Trainer only', "write the value"
         )
     zero = config.get("zero_optimization", {})
     for key in zero:
         if key.startswith("mics_") or key == "zeropp_loco_param":
-            raise UserError(f"{place}, zero_optimization.{key}", "cannot be set", "it has been removed")
+            raise UserError(f"{location}, zero_optimization.{key}", "cannot be set", "it has been removed")
     if config.get("zero_force_ds_cpu_optimizer"):
         raise UserError(
-            f"{place}, zero_force_ds_cpu_optimizer", "is true", "remove it: the optimizer is torch's, fused"
+            f"{location}, zero_force_ds_cpu_optimizer",
+            "is true",
+            "remove it: the optimizer is torch's, fused",
         )
     steps = config.get("gradient_accumulation_steps", 1)
     if steps != 1:
         raise UserError(
-            f"{place}, gradient_accumulation_steps",
+            f"{location}, gradient_accumulation_steps",
             f"is {steps}",
             "it must be 1: the step calls backward once per chunk, and DeepSpeed would divide each by this\n"
             "number. For more rows per step raise batches.global_batch_size: a chunk takes the same memory",
         )
     if "gradient_clipping" not in config:
         raise UserError(
-            f"{place}, gradient_clipping",
+            f"{location}, gradient_clipping",
             "is missing",
-            "write it, 0 for no clipping: DeepSpeed would clip at 1.0 without a word",
+            "write it, 0 for no clipping: DeepSpeed would silently clip at 1.0",
         )
     stage = zero.get("stage", 0)
     if stage not in (0, 1, 2, 3):
-        raise UserError(f"{place}, zero_optimization.stage", f"is {stage!r}", "0, 1, 2 or 3")
-    _check_precision(config, place, stage)
+        raise UserError(f"{location}, zero_optimization.stage", f"is {stage!r}", "0, 1, 2 or 3")
+    _check_precision(config, location, stage)
 
 
-def _check_precision(config: dict[str, Any], place: str, stage: int) -> None:
+def _check_precision(config: dict[str, Any], location: str, stage: int) -> None:
     why = {
         "bf16": "with ZeRO stage 0 DeepSpeed takes its fp16 optimizer",
         "fp16": "with ZeRO stage 0 DeepSpeed divides gradients by a loss scale that it never multiplied by",
@@ -179,19 +239,14 @@ def _check_precision(config: dict[str, Any], place: str, stage: int) -> None:
     for key, reason in why.items():
         if config.get(key, {}).get("enabled") and stage == 0:
             raise UserError(
-                f"{place}, {key}", reason, "use stage 1 or higher, or torch_autocast with dtype bfloat16"
+                f"{location}, {key}", reason, "use stage 1 or higher, or torch_autocast with dtype bfloat16"
             )
     autocast = config.get("torch_autocast", {})
     dtype = autocast.get("dtype")
     if autocast.get("enabled") and dtype not in _BFLOAT16:
-        found = "is missing" if dtype is None else f"is {dtype!r}"
+        problem = "is missing" if dtype is None else f"is {dtype!r}"
         reason = "float16 overflows without a loss scale"
-        raise UserError(f"{place}, torch_autocast.dtype", found, f"write bfloat16; {reason}")
-
-
-def uses_low_precision(config: dict[str, Any]) -> bool:
-    """Whether a configuration computes anything in bf16 or fp16."""
-    return any(config.get(name, {}).get("enabled") for name in ("bf16", "fp16", "torch_autocast"))
+        raise UserError(f"{location}, torch_autocast.dtype", problem, f"write bfloat16; {reason}")
 
 
 def _auto_keys(node: Any, prefix: str = "") -> list[str]:

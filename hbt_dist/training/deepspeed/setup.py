@@ -1,4 +1,4 @@
-"""What DeepSpeed is told before an engine is built (device, process groups), and its own look at a file."""
+"""Prepare DeepSpeed for an engine: device, process groups, its check of a configuration, bf16 of the GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import copy
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,13 +13,14 @@ from torch.distributed import distributed_c10d as c10d
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
+from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 
 
 def prepare_deepspeed(world: World) -> None:
     """Make DeepSpeed adopt the process group, without compiling anything.
 
-    Sets ``DS_ACCELERATOR=cpu`` for a CPU world if nothing is set; a process without a process group gets one
-    of its own. On Linux CPUs DeepSpeed would compile a shared-memory operator for about 1.5 minutes that
+    Sets ``DS_ACCELERATOR=cpu`` for a CPU world if nothing is set; creates a process group for a process
+    without one. On Linux CPUs DeepSpeed would compile a shared-memory operator for about 1.5 minutes that
     training never calls.
     """
     if world.device.type == "cpu":
@@ -43,7 +43,7 @@ def prepare_deepspeed(world: World) -> None:
 
 
 def name_device(device: torch.device) -> None:
-    """Tell DeepSpeed, which reads ``LOCAL_RANK``, the device that this process has.
+    """Set ``LOCAL_RANK``, which DeepSpeed reads, to the device of this process.
 
     Where each task sees one GPU only, the fourth task of a node computes on ``cuda:0``; with its own number
     DeepSpeed would ask for ``cuda:3``.
@@ -54,19 +54,18 @@ def name_device(device: torch.device) -> None:
         os.environ.setdefault("LOCAL_RANK", "0")
 
 
-def check_with_deepspeed(config: dict[str, Any]) -> None:
-    """Let DeepSpeed read a configuration: it knows its keys and their types.
-
-    Args:
-        config: what `load_deepspeed_config` returned.
+def check_with_deepspeed(deepspeed: ResolvedDeepSpeed) -> None:
+    """Let DeepSpeed check its keys and their types; plain PyTorch passes.
 
     Raises:
         UserError: a misspelt key, or a value of the wrong type.
     """
+    if deepspeed.config is None:
+        return
     from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
 
     try:
-        DeepSpeedConfig(copy.deepcopy(config))
+        DeepSpeedConfig(copy.deepcopy(deepspeed.config))
     except (ValueError, TypeError, KeyError, AttributeError, AssertionError, DeepSpeedConfigError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(
@@ -78,10 +77,10 @@ def check_with_deepspeed(config: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def groups_time_out_like_the_first(device: torch.device) -> Iterator[None]:
-    """Have the process groups that DeepSpeed makes for itself wait no longer than the default group.
+    """Give the process groups that DeepSpeed creates the timeout of the default group.
 
-    DeepSpeed names no limit for them, and torch then takes 30 minutes from two constants: for so long would
-    the others wait for a worker that died or hangs between two collectives of DeepSpeed.
+    DeepSpeed sets no timeout, and torch then takes 30 minutes from two constants: the other workers would
+    wait that long for a worker that died or hangs between two collectives of DeepSpeed.
     """
     first = dist.group.WORLD
     if first is None:
@@ -97,3 +96,23 @@ def groups_time_out_like_the_first(device: torch.device) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(c10d, name, value)
+
+
+def emulated_bf16(deepspeed: ResolvedDeepSpeed, device: torch.device) -> tuple[str, str] | None:
+    """Return problem and remedy where the GPU would emulate bf16, else None.
+
+    torch's autocast silently accepts such a GPU (below compute capability 8): by default
+    `is_bf16_supported` counts emulation.
+
+    Args:
+        deepspeed: how the run trains.
+        device: of this process, the current device if it is a GPU.
+    """
+    if device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
+        return None
+    if not deepspeed.computes_in_bf16:
+        return None
+    remedy = "set deepspeed.config: zero1_fp16, or cpu for float32"
+    if deepspeed.config is None:
+        remedy = "set deepspeed.precision: fp32"
+    return f"{torch.cuda.get_device_name(device)} has no bf16 and emulates it, slowly", remedy

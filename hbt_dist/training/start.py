@@ -1,0 +1,190 @@
+"""Start a run on this rank: check its settings, open its folder, prepare its data, build its engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from hbt_dist.batching.plan import check_divisible
+from hbt_dist.common.console import counted
+from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive.gather import check_equal_slices
+from hbt_dist.contrastive.row_losses import check_kernel
+from hbt_dist.contrastive.world import World
+from hbt_dist.run_file import RunFile, user_function_facts
+from hbt_dist.training.checkpoints.engine_state import describe
+from hbt_dist.training.chunk_size import choose_chunk_rows
+from hbt_dist.training.deepspeed.engine import build_engine
+from hbt_dist.training.deepspeed.partition import move_unless_partitioned
+from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
+from hbt_dist.training.deepspeed.setup import check_with_deepspeed, emulated_bf16
+from hbt_dist.training.metrics_log import Record, Tracker
+from hbt_dist.training.preparation import Prepared, describe_data, prepare, start_digest
+from hbt_dist.training.ranks import gather_objects, on_every_rank, on_rank_0, require_shared
+from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.runtime import Runtime
+from hbt_dist.training.self_check import require_self_check
+from hbt_dist.training.session import Session
+
+
+def check_settings(run: RunFile, runtime: Runtime, world: World) -> ResolvedDeepSpeed:
+    """Check what needs no data, before anything is written; resolve the DeepSpeed configuration.
+
+    Raises:
+        UserError: on all ranks.
+    """
+    # The node's cores divided by its workers, under every launcher, so that sums agree.
+    threads = run.training.threads_per_worker or (os.cpu_count() or 1) // runtime.local_world_size
+    torch.set_num_threads(max(1, threads))
+    check_divisible(run.batches.global_batch_size, world.size)
+    check_kernel(run.loss.kernel, world)
+    deepspeed = resolve_deepspeed(
+        run.deepspeed,
+        gradient_clipping=run.optimizer.gradient_clipping,
+        device_type=world.device.type,
+    )
+    check_with_deepspeed(deepspeed)
+    return deepspeed
+
+
+@contextmanager
+def open_folder(run: RunFile, runtime: Runtime, world: World) -> Iterator[RunFolder]:
+    """Be the only writer of the run's folder during the block, and record the run file there. Collective.
+
+    Raises:
+        UserError: on all ranks: the folder is in use, holds another run, or is not shared.
+    """
+    folder = RunFolder(run.output_dir)
+
+    def acquire() -> None:
+        folder.acquire(runtime.folder_wait_seconds)
+        folder.check(run.plain())
+        folder.write_run_file(run.plain())
+
+    on_rank_0(world, folder.root, acquire)
+    try:
+        require_shared(folder.root, world)
+        yield folder
+    finally:
+        if world.rank == 0:
+            folder.release()
+
+
+def prepare_all_ranks(
+    run: RunFile, deepspeed: ResolvedDeepSpeed, world: World
+) -> tuple[Prepared, str | None]:
+    """Prepare the run on every rank; return also the digest of its start model, on rank 0. Collective.
+
+    Raises:
+        UserError: on all ranks: an input cannot be used, or ranks prepared different data.
+    """
+    prepared, start_model = on_every_rank(
+        lambda: (prepare(run, deepspeed), start_digest(run) if world.rank == 0 else None), world
+    )
+    fingerprints = gather_objects(world, prepared.fingerprint)
+    different = [rank for rank, text in enumerate(fingerprints) if text != fingerprints[0]]
+    if different:
+        raise UserError(
+            f"rank {different[0]}",
+            "prepared different data, a different tokenizer or a different plan than rank 0",
+            "check that the data files and the versions of the packages are the same on every node",
+        )
+    rows = run.batches.global_batch_size // world.size
+    check_equal_slices(rows, run.batches.hard_negatives.count, world)
+    return prepared, start_model
+
+
+def build(
+    run: RunFile,
+    world: World,
+    folder: RunFolder,
+    deepspeed: ResolvedDeepSpeed,
+    prepared: Prepared,
+    start_model: str | None,
+) -> Session:
+    """Check the gradient of this machine, then build the engine. Collective.
+
+    Raises:
+        UserError: on all ranks: the self-check fails, or no chunk fits the device.
+    """
+    if run.step.self_check:
+        require_self_check(world, deepspeed, run.step.grad_reduction, run.loss.kernel)
+    encoder = move_unless_partitioned(prepared.model.encoder, deepspeed, world.device)
+    step_settings = choose_chunk_rows(run, deepspeed, encoder, prepared.model.text, world)
+    torch.manual_seed(run.seed)
+    engine = build_engine(
+        encoder,
+        optimizer=run.optimizer,
+        total_steps=run.training.course,
+        world=world,
+        deepspeed=deepspeed,
+        loss=run.loss,
+        grad_reduction=run.step.grad_reduction,
+    )
+    emulated = emulated_bf16(deepspeed, world.device)
+    notes = [": ".join(emulated)] if emulated else []
+    return Session(run, world, folder, prepared, engine, step_settings, start_model, notes)
+
+
+@contextmanager
+def record_start(session: Session, launcher: str, first: int, *, quiet: bool) -> Iterator[Record]:
+    """Record this start, and yield the function that records a step; only rank 0 writes. Collective.
+
+    Args:
+        session: of this start.
+        launcher: its name.
+        first: first step of this start.
+        quiet: print nothing.
+    """
+    tracker = on_rank_0(
+        session.world, session.folder.root, lambda: _open_tracker(session, launcher, first, quiet)
+    )
+    if tracker is None:
+        yield lambda *_: None
+    else:
+        with tracker:
+            yield tracker.step
+
+
+def _open_tracker(session: Session, launcher: str, first: int, quiet: bool) -> Tracker:
+    run, prepared = session.run, session.prepared
+    facts = {
+        "launcher": launcher,
+        "first_step": first,
+        "device": str(session.world.device),
+        "corpus": prepared.corpus.fingerprint,
+        "plan": prepared.plan.fingerprint,
+        **user_function_facts(run),
+        **describe(session.engine),
+    }
+    session.folder.add_provenance(facts)
+    tracker = Tracker(
+        session.folder,
+        start=first,
+        total=run.training.steps,
+        log_every=run.training.log_every,
+        tensorboard=run.training.tensorboard,
+        quiet=quiet,
+    )
+    for note in [*session.notes, *_introduction(session)]:
+        tracker.say(note)
+    return tracker
+
+
+def _introduction(session: Session) -> list[str]:
+    """Return the lines that describe corpus, model and engine at the start."""
+    corpus, run, device = session.prepared.corpus, session.run, session.world.device
+    parameters = sum(int(getattr(p, "ds_numel", p.numel())) for p in session.engine.model.parameters())
+    engine = describe(session.engine)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return [
+        f"corpus: {corpus.num_examples:,} examples, {corpus.num_passages:,} passages, "
+        f"{len(corpus.languages)} languages ({' '.join(corpus.languages)})",
+        f"model: {parameters:,} parameters; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
+        f"{counted(engine['world_size'], 'worker')} on {name}; "
+        f"global batch {run.batches.global_batch_size}, {run.training.steps} steps",
+        *describe_data(run, session.prepared),
+    ]
