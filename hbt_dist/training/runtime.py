@@ -1,7 +1,8 @@
-"""What a training process may ask of whoever started it.
+"""Connect a training process to its launcher: rank, device, requests to save or stop.
 
-One form for environment variables (torchrun, the `deepspeed` launcher, `accelerate launch`, Slurm, a plain
-process) and one for Ray Train. The training loop sees only this; it never asks who started it.
+`EnvironmentRuntime` reads environment variables (torchrun, the `deepspeed` launcher, `accelerate launch`,
+Slurm, a plain process); `hbt_dist.orchestration.ray_runtime` is for Ray Train. The training loop knows only
+the protocol.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ PROCESS_GROUP_TIMEOUT = timedelta(minutes=10)
 
 
 class Request(IntEnum):
-    """What the launcher asks of a training process, the stronger the larger."""
+    """What the launcher requests of a training process; a larger value is stronger."""
 
     NONE = 0
-    SAVE = 1  # write a checkpoint and go on: a machine will be lost
+    SAVE = 1  # write a checkpoint and continue: a machine will be lost
     STOP = 2  # write a checkpoint and end
 
 
 class Runtime(Protocol):
-    """The place of one process among its peers, and its line to the launcher."""
+    """Rank and device of a process, and its connection to the launcher."""
 
     rank: int
     world_size: int
@@ -42,72 +43,68 @@ class Runtime(Protocol):
     folder_wait_seconds: float  # how long another process may still hold the run's folder
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Hand figures to the launcher. Collective: every rank calls it at the same steps."""
+        """Report figures to the launcher. Collective: every rank calls it at the same steps."""
 
     def request(self) -> Request:
-        """What this process was asked to do. Ranks may be asked at different steps: the largest counts."""
-
-    def close(self) -> None:
-        """Leave the process group."""
+        """Return the launcher's request to this process. Ranks may differ: the largest is used."""
 
 
 def find_device(local_rank: int, *, use_gpu: bool = True) -> torch.device:
-    """The accelerator of this process if there is one and it is wanted, else the CPU."""
+    """Return the accelerator of this process if it has one and `use_gpu` is true, else the CPU."""
     device = torch.device("cpu")
     if use_gpu and torch.cuda.is_available():
-        # Slurm can show each task one GPU of its own: the same number for all of them.
+        # Slurm can show each task a single GPU, with the same number for all tasks.
         device = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     return name_accelerator(device)
 
 
 def name_accelerator(device: torch.device) -> torch.device:
-    """Tell DeepSpeed, which reads it when it is imported, what this process computes on; returns `device`.
+    """Set ``DS_ACCELERATOR``, which DeepSpeed reads when it is imported, and return `device`.
 
-    Whatever was set before may be meant for another machine: a driver without a GPU, say.
+    An earlier value may be meant for another machine, such as a driver without a GPU.
     """
     os.environ["DS_ACCELERATOR"] = device.type
     return device
 
 
-def refuse_shared_gpus(mine: tuple[str, str], world_size: int) -> None:
-    """Refuse two ranks on one GPU, which NCCL would end without a name. Collective.
+def refuse_shared_gpus(local: tuple[str, str], world_size: int) -> None:
+    """Refuse two ranks on one GPU; NCCL would end without naming them. Collective.
 
     Args:
-        mine: this rank's host and the GPU's own identity.
+        local: this rank's host and the name and UUID of its GPU.
         world_size: number of ranks.
 
     Raises:
         UserError: on all ranks.
     """
     group = dist.new_group(backend="gloo")
-    every: list[Any] = [None] * world_size
-    dist.all_gather_object(every, mine, group=group)
+    used: list[Any] = [None] * world_size  # host and GPU of every rank
+    dist.all_gather_object(used, local, group=group)
     dist.destroy_process_group(group)
-    for rank, place in enumerate(every):
-        if (first := every.index(place)) < rank:
-            host, gpu = place
-            there = [other for name, other in every if name == host]
+    for rank, (host, gpu) in enumerate(used):
+        if (first := used.index((host, gpu))) < rank:
+            gpus = [name for its_host, name in used if its_host == host]
             raise UserError(
                 "processes",
                 f"ranks {first} and {rank} were given the same GPU {gpu} of {host}",
-                f"start as many processes on a host as it has GPUs ({len(set(there))} seen, "
-                f"{len(there)} processes), or set workers.use_gpu: false",
+                f"start as many processes on a host as it has GPUs ({len(set(gpus))} seen, "
+                f"{len(gpus)} processes), or set workers.use_gpu: false",
             )
 
 
 def _explain_meeting(error: Exception, timeout: timedelta) -> UserError:
-    """Why the processes did not find each other."""
-    place = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
+    """Return why the processes did not find each other."""
+    location = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
     text = " ".join(str(error).split())
     if "EADDRINUSE" in text:
         remedy = "choose another port, the same for all processes (deepspeed and accelerate: --master_port,\n"
         return UserError(
-            place, "the port is taken", remedy + "--main_process_port; torchrun: --rdzv-endpoint)"
+            location, "the port is taken", remedy + "--main_process_port; torchrun: --rdzv-endpoint)"
         )
     minutes = timeout.total_seconds() / 60
     return UserError(
-        place,
+        location,
         f"the processes did not meet: {text[:200]}",
         f"all WORLD_SIZE processes must start within {minutes:.0f} minutes, and every host must reach that\n"
         "address: check the hostfile, the firewall, and that the name does not resolve to 127.0.1.1",
@@ -122,18 +119,18 @@ class EnvironmentRuntime:
     """A process started by torchrun, `deepspeed`, `accelerate launch`, Slurm, or by hand.
 
     Args:
-        timeout: how long to wait for the others, at the start and in every collective; 10 minutes by default.
+        timeout: how long to wait at the start and in every collective; 10 minutes by default.
         use_gpu: compute on a GPU if there is one.
 
     Raises:
-        UserError: the environment names a rank without the rest; two ranks share a GPU.
+        UserError: the environment has a rank but no world size or address; two ranks share a GPU.
     """
 
     launcher = "environment"
     folder_wait_seconds = 20.0
 
     def __init__(self, timeout: timedelta | None = None, *, use_gpu: bool = True) -> None:
-        self._own_variables = _complete_environment()
+        self._added_variables = _complete_environment()
         self._timeout = timeout or PROCESS_GROUP_TIMEOUT
         self.rank = int(os.environ["RANK"])
         self.world_size = int(os.environ["WORLD_SIZE"])
@@ -161,7 +158,7 @@ class EnvironmentRuntime:
         # NCCL waits for the peers before it lets a group go, and they wait for this rank in a collective: the
         # process must end, so that its error is read and its launcher ends the others.
         alone = error is not None and (not isinstance(error, UserError) or isinstance(error, OneRankError))
-        self._give_back(leave=not alone or self.world_size == 1)
+        self._restore(leave=not alone or self.world_size == 1)
 
     def _on_sigterm(self, *_: object) -> None:
         self._stop = True
@@ -171,28 +168,28 @@ class EnvironmentRuntime:
         return self._has_begun
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Nobody listens; the run's own metrics file holds everything."""
+        """Do nothing; the run's metrics file holds all figures."""
 
     def request(self) -> Request:
-        """STOP once SIGTERM has arrived, or Ctrl-C after the first step: before, there is nothing to save."""
+        """Return STOP after SIGTERM, or after Ctrl-C once a step is made; before, nothing is to save."""
         self._has_begun = True
         return Request.STOP if self._stop else Request.NONE
 
     def close(self) -> None:
-        """Leave the process group; give back signal handlers, and variables that nobody had set."""
-        self._give_back(leave=True)
+        """Leave the process group; restore signal handlers, remove variables that were added."""
+        self._restore(leave=True)
 
-    def _give_back(self, *, leave: bool) -> None:
+    def _restore(self, *, leave: bool) -> None:
         if leave and dist.is_initialized():
             dist.destroy_process_group()
-        for name in self._own_variables:
+        for name in self._added_variables:
             os.environ.pop(name, None)  # a process started later must not take the rank and port of this one
         signal.signal(signal.SIGTERM, self._old_handler)
         self._interrupts.close()
 
 
 def _complete_environment() -> tuple[str, ...]:
-    """Add what is missing; returns the variables of a process that is alone."""
+    """Complete the environment; return the variables that were added for a single process."""
     if (
         "RANK" not in os.environ
         and "SLURM_PROCID" in os.environ
