@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from hbt_dist.common.files import append_line, write_json
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.run_file import BenchmarkSettings, RunFile
 from hbt_dist.search.folder import Trial, now
-from hbt_dist.training.checkpoints.measure import objectives_of
+from hbt_dist.training.checkpoints.measure import exported_model, measure_model
 from hbt_dist.training.run_folder import RunFolder
 
 _POLL_SECONDS = 0.5
@@ -165,7 +164,7 @@ def _train_and_measure(
             final = BenchmarkSettings.model_validate(block)
             out = trial.folder / "evaluation" / "final" / final.label
             if not (out / "results.json").is_file():
-                _score(run, folder.model, final, out)
+                measure_model(run, folder.model, final, out, trial_scoring(run))
     if benchmark is None:
         report({"step": float(step)})
     return finished
@@ -222,20 +221,15 @@ def _measure_checkpoint(
     report: Report,
     measured: set[int],
 ) -> None:
-    from hbt_dist.training.checkpoints.export import export_checkpoint
-
     measured.add(step)
-    place = Path(tempfile.mkdtemp(prefix="hbt-checkpoint-"))
-    try:
+    with ExitStack() as stack:
         try:
-            export_checkpoint(folder.checkpoint(step), place / "model")
+            model = stack.enter_context(exported_model(folder.checkpoint(step)))
         except (OSError, UserError):
             if _newest_step(folder) == step:
                 raise
-            return  # training went on and removed it meanwhile: the next one is measured
-        _measure(trial, run, place / "model", step, benchmark, record, report)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+            return  # training has removed it meanwhile: the next checkpoint is measured
+        _measure(trial, run, model, step, benchmark, record, report)
 
 
 def _measure(
@@ -247,35 +241,18 @@ def _measure(
     record: _Record,
     report: Report,
 ) -> None:
-    place = Path("evaluation") / f"step-{step}" / benchmark.label
-    _score(run, model, benchmark, trial.folder / place)
-    objectives = objectives_of(trial.folder / place)
-    record.measured(
-        step, {"loss": _loss_at(RunFolder(run.output_dir), step), **objectives, "evaluation": str(place)}
-    )
+    out = trial.folder / "evaluation" / f"step-{step}" / benchmark.label
+    objectives = measure_model(run, model, benchmark, out, trial_scoring(run))
+    figures = {"loss": _loss_at(RunFolder(run.output_dir), step), **objectives}
+    record.measured(step, {**figures, "evaluation": str(out.relative_to(trial.folder))})
     report({"step": float(step), **objectives})
 
 
-def _score(run: RunFile, model: Path, benchmark: BenchmarkSettings, out: Path) -> None:
-    from hbt_dist.evaluation.run import score_model
-    from hbt_dist.methods.language_removal import build_removal
+def trial_scoring(run: RunFile) -> EvaluationSettings:
+    """Return the run's scoring on the GPU that the trial has reserved, otherwise on the CPU.
 
-    score_model(
-        model,
-        benchmark,
-        out,
-        text=run.model.text,
-        scoring=own_scoring(run),
-        trust_remote_code=run.model.trust_remote_code,
-        build_transform=build_removal,
-    )
-
-
-def own_scoring(run: RunFile) -> EvaluationSettings:
-    """How a trial's process measures: on the GPU that it has reserved, else on the CPU.
-
-    Ray hides no GPU from it, and the trials of a node would all take the first one beside the training that
-    owns it. A device that the run names is taken all the same.
+    Ray hides no GPU from a trial's process, and all trials of a node would use the first GPU, which a
+    training has reserved. A device that the run names is used as it is.
     """
     import ray
 

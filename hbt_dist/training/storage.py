@@ -63,10 +63,10 @@ class RunStorage:
                 return
             for name in filter(self._exists, _FILES):
                 with atomic_file(self._folder.root / name) as temporary:
-                    self._download(name, temporary)
+                    fs.copy_files(name, str(temporary), source_filesystem=self._fs)
             if not self._folder.start.is_dir() and self._exists("start/config.json"):
                 with atomic_folder(self._folder.start) as temporary:
-                    self._download("start", temporary)
+                    fs.copy_files("start", str(temporary), source_filesystem=self._fs)
             say(f"fetched the checkpoint of step {step} from {self.address}")
 
     def put(self, held: Path, step: int, removable: Callable[[list[int]], set[int]]) -> None:
@@ -118,7 +118,7 @@ class RunStorage:
         name = f"checkpoints/{final.name}"
         try:
             with atomic_folder(final) as temporary:
-                self._download(name, temporary)
+                fs.copy_files(name, str(temporary), source_filesystem=self._fs)
                 if problem := verify(temporary, step)[0]:
                     raise UserError(f"{self.address}/{name}", f"is passed over: {problem}")
                 shutil.rmtree(final, ignore_errors=True)
@@ -132,9 +132,6 @@ class RunStorage:
         if source.is_dir():
             self._fs.create_dir(name, recursive=True)
         fs.copy_files(str(source), name, destination_filesystem=self._fs)
-
-    def _download(self, name: str, target: Path) -> None:
-        fs.copy_files(name, str(target), source_filesystem=self._fs)
 
     def _exists(self, name: str) -> bool:
         return bool(self._fs.get_file_info(name).type == fs.FileType.File)

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from hbt_dist.orchestration import train, trial
-from hbt_dist.orchestration.trial import own_scoring
+from hbt_dist.orchestration.trial import trial_scoring
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import Trial
 from tests.helpers.runs import tiny_run
@@ -20,12 +20,12 @@ def test_a_trial_measures_on_the_gpu_that_it_has_reserved(monkeypatch: pytest.Mo
     """Eight of them on a node see its eight GPUs, and `auto` would be the first one for all."""
     run = RunFile.model_validate(tiny_run(Path("/out"), Path("/cache")))
     monkeypatch.setattr(ray, "get_gpu_ids", list)
-    assert own_scoring(run).device == "cpu"
+    assert trial_scoring(run).device == "cpu"
     named = {"scoring": {"device": "cuda:1"}}
     named_run = RunFile.model_validate(tiny_run(Path("/out"), Path("/cache"), evaluation=named))
-    assert own_scoring(named_run).device == "cuda:1"
+    assert trial_scoring(named_run).device == "cuda:1"
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: [0])
-    assert own_scoring(run).device == "auto"
+    assert trial_scoring(run).device == "auto"
 
 
 def test_a_trial_whose_workers_find_no_room_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def on_disks_of_their_own(world: World, folder: str) -> list[str]:
     files.LATE_SECONDS = 0.2
     problems = []
     for action in (
-        lambda: require_shared(own, world),
+        lambda: require_shared(own, world, 0.2),
         lambda: store_of(world, own, []).save(1, lambda place: write_some(world, place, 1), {}),
     ):
         try:
