@@ -134,7 +134,7 @@ def test_every_key_has_its_type_and_a_description() -> None:
                 assert value, row
                 assert default, row
                 if default == "`null`" and "exactly one form" not in (block.__doc__ or ""):
-                    meaning = re.search(r"\b(none|null|default|empty)\b", about, re.IGNORECASE)
+                    meaning = re.search(r"\b(none|null|default|empty|absent)\b", about, re.IGNORECASE)
                     assert meaning, f"{block.__name__}.{name} does not describe null"
 
 
