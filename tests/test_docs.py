@@ -100,6 +100,16 @@ def test_the_messages_of_the_page_on_clusters_are_those_of_the_package() -> None
     assert missing == []
 
 
+def test_contributing_registers_parts_in_names_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    pairs = re.findall(r"`(\w+)`(?: and `(\w+)`)? in `(hbt_dist/[\w/]+\.py)`", text)
+    assert len(pairs) >= 5
+    for *names, path in pairs:
+        source = (ROOT / path).read_text("utf-8")
+        for name in filter(None, names):
+            assert re.search(rf"^{name}\b", source, re.MULTILINE), f"{name} in {path}"
+
+
 def test_contributing_shows_the_rooms_of_the_architecture_test() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     assert load_hooks().with_rooms(text) == text, "run python docs/hooks.py"
