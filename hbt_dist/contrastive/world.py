@@ -55,7 +55,7 @@ class World:
     rank: int
     size: int
     device: torch.device
-    group: Any = None
+    group: dist.ProcessGroup | None = None
     traffic: Traffic = field(default_factory=Traffic, compare=False, repr=False)
 
     @classmethod
@@ -64,7 +64,9 @@ class World:
         return cls(rank=0, size=1, device=torch.device(device))
 
     @classmethod
-    def of_process_group(cls, device: str | torch.device = "cpu", group: Any = None) -> World:
+    def of_process_group(
+        cls, device: str | torch.device = "cpu", group: dist.ProcessGroup | None = None
+    ) -> World:
         """Return the world of an initialised torch process group."""
         return cls(dist.get_rank(group), dist.get_world_size(group), torch.device(device), group)
 

@@ -66,25 +66,25 @@ def _train_and_evaluate(
     run: RunFile, folder: RunFolder, launcher: Launcher, *, first: bool, quiet: bool, resources: ExitStack
 ) -> bool:
     """Return whether the training reached its last step."""
-    evaluate = first and bool(run.evaluation.benchmarks)
+    evaluated = set(run.evaluation.when) if first and run.evaluation.benchmarks else set()
     if launcher == "ray":
         _open(run, folder, quiet, resources)
-        if evaluate and "start" in run.evaluation.when:
+        if "start" in evaluated:
             _evaluate(run, folder, "start", quiet)
         from hbt_dist.orchestration.train import train_on_ray
 
         finished = train_on_ray(run, quiet=quiet)
-        evaluate = evaluate and not interrupted()
     else:
         if first:
             note_unused_workers(run)
         finished = train_in_process(run, quiet=quiet, before=lambda: _open(run, folder, quiet, resources))
-        evaluate = evaluate and not interrupted()
-        if evaluate and "start" in run.evaluation.when and finished:
-            _evaluate(run, folder, "start", quiet)
-    if evaluate and "end" in run.evaluation.when and finished:
+    if not finished or interrupted():
+        return finished
+    if launcher == "local" and "start" in evaluated:
+        _evaluate(run, folder, "start", quiet)
+    if "end" in evaluated:
         _evaluate(run, folder, "end", quiet)
-    if evaluate and {"start", "end"} <= set(run.evaluation.when) and finished:
+    if {"start", "end"} <= evaluated:
         from hbt_dist.evaluation.results import before_and_after
         from hbt_dist.reports.evaluation.page import write_report
 

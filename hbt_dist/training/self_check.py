@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hbt_dist.batching.tokens import TokenRows
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.chunks import plan_chunks
 from hbt_dist.contrastive.settings import Kernel, LossSettings, StepSettings
@@ -160,24 +161,13 @@ def _dropout(x: Tensor) -> Tensor:
     return x * keep / 0.8
 
 
-class _Tokens:
-    def __init__(self, rows: list[np.ndarray]) -> None:
-        self._rows = rows
-        self.lengths = np.array([len(row) for row in rows])
-
-    def pad(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        width = max(len(self._rows[i]) for i in rows)
-        ids = torch.tensor([[*self._rows[i], *[0] * (width - len(self._rows[i]))] for i in rows])
-        mask = torch.tensor([[j < len(self._rows[i]) for j in range(width)] for i in rows])
-        return ids, mask.long()
-
-
 def _slice(rank: int, world_size: int) -> Any:  # a LocalRows
     """Return the rank's rows of a fixed global batch."""
     generator = np.random.default_rng((11, rank))
 
-    def texts(count: int) -> _Tokens:
-        return _Tokens([generator.integers(0, _VOCABULARY, generator.integers(1, 9)) for _ in range(count)])
+    def texts(count: int) -> TokenRows:
+        rows = [generator.integers(0, _VOCABULARY, generator.integers(1, 9)) for _ in range(count)]
+        return TokenRows(np.concatenate(rows).astype(np.int32), np.cumsum([0, *map(len, rows)]))
 
     num_rows = _ROWS_PER_RANK * world_size
     every = np.arange(num_rows)

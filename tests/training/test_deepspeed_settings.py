@@ -99,7 +99,7 @@ def test_what_deepspeed_cannot_read_is_refused(zero: Any, message: str | None) -
 
     def read() -> None:
         config = load_config({**GOOD, "zero_optimization": zero})
-        check_with_deepspeed(config)
+        check_with_deepspeed(ResolvedDeepSpeed(config))
 
     if message is None:
         read()
@@ -135,8 +135,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for source, message in [
         (str(broken), "is not JSON"),
         (str(tmp_path / "absent.json"), "cannot be read"),
-        ("zero9", "no such name"),
-        (7, "no such name"),
+        ("zero9", "does not exist"),
+        (7, "does not exist"),
     ]:
         with pytest.raises(UserError, match=message):
             load_config(source)

@@ -117,12 +117,8 @@ class Engine:
         return optimizer
 
     def train(self) -> None:
-        """Dropout on."""
+        """Switch dropout on."""
         self.model.train()
-
-    def eval(self) -> None:
-        """Dropout off."""
-        self.model.eval()
 
     def _set_learning_rate(self, optimizer: Any, index: int) -> None:
         """Set it by the groups' order: a loaded checkpoint replaces the groups' other entries."""
@@ -262,12 +258,8 @@ class DeepSpeedEngine(Engine):
         return float(nn.utils.get_total_norm(gradients))
 
     def train(self) -> None:
-        """Training mode: dropout."""
+        """Switch dropout on."""
         self.deepspeed.train()
-
-    def eval(self) -> None:
-        """No dropout."""
-        self.deepspeed.eval()
 
     def _choose(self, reduction: Reduction) -> Literal["coalesce", "boundary"]:
         """Resolve `auto`; refuse a reduction that this configuration does not support."""
