@@ -25,7 +25,8 @@ ROOMS = {
     "evaluation": "common config models data",
     "comparison": "common data evaluation",
     "methods": "common config models data batching evaluation",
-    "training": "common config models data batching contrastive evaluation methods",
+    "testing": "common config batching contrastive",
+    "training": "common config models data batching contrastive evaluation methods testing",
     "search": "common config data batching",
     "study": "common config data evaluation comparison search",
     "analysis": "common config search",
@@ -36,7 +37,6 @@ ROOMS = {
     "study analysis orchestration reports",
     "cli": "common config data evaluation comparison methods training search study analysis reports doctor "
     "jobs",
-    "testing": "common batching contrastive",
 }
 #: Modules that settings modules may import, besides common, config and each other: they import no room.
 LEAVES = {"data.languages", "data.splits", "batching.kinds"}
