@@ -1,4 +1,4 @@
-"""`hbt-dist evaluate`, the command."""
+"""Provide `hbt-dist evaluate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hbt_dist.cli.options import QuietOption
+from hbt_dist.cli.options import QuietOption, comma_list
 from hbt_dist.common.errors import UserError
 
 in_model = partial(typer.Option, rich_help_panel="Model")
@@ -26,7 +26,7 @@ def evaluate(
     ],
     benchmark: Annotated[
         str,
-        in_benchmark(help="xquad-r, mlqa-r, ntrex, mkqa, sample, jsonl, ..., or your own, module:function"),
+        in_benchmark(help="xquad-r, mlqa-r, ntrex, mkqa, sample, jsonl, ..., or module:function"),
     ],
     output: Annotated[
         Path,
@@ -37,23 +37,19 @@ def evaluate(
         in_benchmark(help="folder of the benchmark's files; default: from the hub"),
     ] = None,
     variant: Annotated[str | None, in_benchmark(help="such as sentence or sentence+context")] = None,
-    languages: Annotated[str | None, in_benchmark(help="only these, separated by commas")] = None,
+    languages: Annotated[str | None, in_benchmark(help="only these languages, separated by commas")] = None,
     training_languages: Annotated[
         str | None,
-        in_model(help="languages seen in training, to report others apart; default: what the model recorded"),
+        in_model(help="languages seen in training, reported apart; default: recorded by the model"),
     ] = None,
-    question_prefix: Annotated[str | None, in_model(help="put before every question")] = None,
-    passage_prefix: Annotated[str | None, in_model(help="put before every passage")] = None,
+    question_prefix: Annotated[str | None, in_model(help="text before every question")] = None,
+    passage_prefix: Annotated[str | None, in_model(help="text before every passage")] = None,
     pooling: Annotated[
         Literal["mean", "cls", "last"] | None,
-        in_model(help="default: what the model recorded"),
+        in_model(help="default: recorded by the model"),
     ] = None,
-    max_question_tokens: Annotated[
-        int | None, in_model(min=4, help="default: what the model recorded")
-    ] = None,
-    max_passage_tokens: Annotated[
-        int | None, in_model(min=4, help="default: what the model recorded")
-    ] = None,
+    max_question_tokens: Annotated[int | None, in_model(min=4, help="default: recorded by the model")] = None,
+    max_passage_tokens: Annotated[int | None, in_model(min=4, help="default: recorded by the model")] = None,
     launcher: Annotated[
         Literal["local", "ray"],
         in_scoring(help="local: in this process; ray: on actors of a Ray cluster"),
@@ -66,7 +62,7 @@ def evaluate(
     ] = None,
     expansions: Annotated[
         Path | None,
-        in_expansion(help="expansion file (hbt-dist expand): ask with expanded questions"),
+        in_expansion(help="expansion file of hbt-dist expand: evaluate with expanded questions"),
     ] = None,
     combine: Annotated[
         Literal["concatenate", "mean", "rrf"] | None,
@@ -76,7 +72,7 @@ def evaluate(
     ] = None,
     repeat_question: Annotated[
         int | None,
-        in_expansion(help="concatenate: how often the question stands before its expansions"),
+        in_expansion(help="concatenate: repetitions of the question before its expansions"),
     ] = None,
     expansion_languages: Annotated[
         str | None,
@@ -84,12 +80,12 @@ def evaluate(
     ] = None,
     overwrite: Annotated[
         bool,
-        in_output("--overwrite", help="replace an evaluation of another model or benchmark"),
+        in_output("--overwrite", help="replace an evaluation of a different model or benchmark"),
     ] = False,
     trec: Annotated[bool, in_output("--trec", help="also write TREC run and qrels")] = False,
     trust_remote_code: Annotated[
         bool,
-        in_model("--trust-remote-code", help="run Python code that comes with the model"),
+        in_model("--trust-remote-code", help="run Python code of the model"),
     ] = False,
     as_json: Annotated[
         bool,
@@ -97,7 +93,7 @@ def evaluate(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Evaluate a model on every pair of question and candidate language, and on the pool of all languages."""
+    """Score a model on every pair of question and candidate language, and on the pool of all languages."""
     from hbt_dist.config.settings import settings_from_items, settings_from_options
     from hbt_dist.evaluation.settings import EvaluationSettings
     from hbt_dist.jobs.evaluate import evaluate_job
@@ -108,11 +104,11 @@ def evaluate(
         raise UserError(
             "--combine, --repeat-question, --expansion-languages", "need --expansions", "name the file"
         )
-    asked = BenchmarkSettings(
+    requested = BenchmarkSettings(
         name=benchmark,
         data_dir=str(data_dir) if data_dir else None,
         variant=variant,
-        languages=_split(languages),
+        languages=comma_list(languages) or None,
     )
     text = {
         "question_prefix": question_prefix,
@@ -123,11 +119,11 @@ def evaluate(
     }
     summary = evaluate_job(
         model,
-        asked,
+        requested,
         output,
         text={key: value for key, value in text.items() if value is not None},
         scoring=settings_from_items(EvaluationSettings, set_ or []),
-        training_languages=_split(training_languages),
+        training_languages=comma_list(training_languages) or None,
         trust_remote_code=trust_remote_code,
         trec=trec,
         actors=actors if launcher == "ray" else None,
@@ -138,7 +134,7 @@ def evaluate(
             CombineSettings,
             combine=combine,
             repeat=repeat_question,
-            expansion_languages=_split(expansion_languages),
+            expansion_languages=comma_list(expansion_languages) or None,
         ),
         report=True,
         overwrite=overwrite,
@@ -149,7 +145,3 @@ def evaluate(
     else:
         typer.echo(summary)
         typer.echo(f"written: {output}/report.html, results.json, pair_matrix.csv, heatmap.png")
-
-
-def _split(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())

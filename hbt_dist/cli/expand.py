@@ -1,4 +1,4 @@
-"""`hbt-dist expand`, the command."""
+"""Provide `hbt-dist expand`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from hbt_dist.cli.options import QuietOption
+from hbt_dist.cli.options import QuietOption, comma_list
 
 
 def expand(
     model: Annotated[str, typer.Option(help="folder or hub name of a causal language model")],
-    benchmark: Annotated[str, typer.Option(help="whose questions are expanded: xquad-r, mkqa, ...")],
+    benchmark: Annotated[str, typer.Option(help="benchmark of the questions: xquad-r, mkqa, ...")],
     output: Annotated[Path, typer.Option(help="expansion file to write or continue (.jsonl)")],
     strategy: Annotated[
         Literal["zero-shot", "few-shot", "chain-of-thought", "rephrase-and-respond"],
-        typer.Option(help="how the model is asked"),
+        typer.Option(help="prompt of the model"),
     ] = "zero-shot",
     data_dir: Annotated[
         Path | None, typer.Option(help="folder of the benchmark's files; default: from the hub")
@@ -29,20 +29,20 @@ def expand(
     translations: Annotated[
         Path | None, typer.Option(help="translated questions (after) or expansions (before), JSON Lines")
     ] = None,
-    samples: Annotated[int, typer.Option(help="expansions of each question")] = 1,
-    seed: Annotated[int, typer.Option(help="fixes what is drawn")] = 0,
+    samples: Annotated[int, typer.Option(help="expansions per question")] = 1,
+    seed: Annotated[int, typer.Option(help="seed of the sampling")] = 0,
     languages: Annotated[
         str | None, typer.Option(help="only questions in these languages, separated by commas")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="prompts at once")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(help="longest expansion in tokens")] = 128,
+    batch_size: Annotated[int, typer.Option(help="prompts per batch")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(help="maximum tokens of an expansion")] = 128,
     temperature: Annotated[
-        float | None, typer.Option(help="0: likeliest tokens; default 0, or 0.7 with several samples")
+        float | None, typer.Option(help="0: most likely tokens; default: 0, or 0.7 with several samples")
     ] = None,
-    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="arithmetic")] = "float32",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="precision of the model")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="run Python code that comes with the model")
+        bool, typer.Option("--trust-remote-code", help="run Python code of the model")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -61,13 +61,13 @@ def expand(
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
-        languages=None if languages is None else tuple(one.strip() for one in languages.split(",")),
+        languages=comma_list(languages) or None,
         dtype=dtype,
     )
-    asked = BenchmarkSettings(name=benchmark, data_dir=str(data_dir) if data_dir else None, variant=variant)
+    folder = str(data_dir) if data_dir else None
     written = expand_job(
         model,
-        asked,
+        BenchmarkSettings(name=benchmark, data_dir=folder, variant=variant),
         output,
         settings,
         translations=translations,

@@ -1,6 +1,6 @@
-"""`hbt-dist files`: the configurations that come with the package, where an installed package has them too.
+"""Provide `hbt-dist files`: list or copy the configurations of the package.
 
-In a checkout they lie beside the package; in a wheel they are inside it, in a folder that nobody should edit.
+In a checkout they are next to the package; in a wheel they are inside it, where no user should edit them.
 """
 
 from __future__ import annotations
@@ -14,43 +14,38 @@ import typer
 
 from hbt_dist.common.errors import UserError
 
-#: Folders of the package, and what lies in them.
+#: Folder of the package -> its content.
 FOLDERS = {
-    "run_files": "run files; `hbt-dist train NAME` finds them by name",
-    "deepspeed_configs": "DeepSpeed; `deepspeed: {config: NAME}` finds them by name",
+    "run_files": "run files; `hbt-dist train NAME` accepts their names",
+    "deepspeed_configs": "DeepSpeed; `deepspeed: {config: NAME}` accepts their names",
     "ray_configs": "clusters, searches, studies; copy and edit them",
 }
 
 
 def files(
-    to: Annotated[Path | None, typer.Option(help="copy all of them into this folder, to edit them")] = None,
+    to: Annotated[Path | None, typer.Option(help="copy all of them into this folder for editing")] = None,
 ) -> None:
-    """List the configurations that come with the package, or copy them."""
+    """List the configurations of the package, or copy them."""
+    package = Path(str(resources.files("hbt_dist")))
     if to is not None:
-        copy_files(to)
-    for folder, what in FOLDERS.items():
-        place = (to or package_folder()) / folder
-        typer.echo(f"{place}: {what}")
-        for path in sorted(place.rglob("*.*")):
-            typer.echo(f"  {path.relative_to(place)}")
+        copy_files(package, to)
+    for name, content in FOLDERS.items():
+        folder = (to or package) / name
+        typer.echo(f"{folder}: {content}")
+        for path in sorted(folder.rglob("*.*")):
+            typer.echo(f"  {path.relative_to(folder)}")
 
 
-def package_folder() -> Path:
-    """The folder of the package itself."""
-    return Path(str(resources.files("hbt_dist")))
-
-
-def copy_files(to: Path) -> None:
-    """Copy the folders into ``to``.
+def copy_files(package: Path, to: Path) -> None:
+    """Copy the folders of the package into ``to``.
 
     Raises:
-        UserError: one of them is there already, or the folder cannot be written.
+        UserError: a folder exists already, or ``to`` cannot be written.
     """
-    there = [folder for folder in FOLDERS if (to / folder).exists()]
-    if there:
-        raise UserError(str(to / there[0]), "is there already", "name another folder, or move it away")
+    if existing := [to / name for name in FOLDERS if (to / name).exists()]:
+        raise UserError(str(existing[0]), "exists already", "name a different folder, or move it away")
     try:
-        for folder in FOLDERS:
-            shutil.copytree(package_folder() / folder, to / folder)
+        for name in FOLDERS:
+            shutil.copytree(package / name, to / name)
     except OSError as error:
-        raise UserError(str(to), f"cannot be written: {error.strerror}", "name another folder") from error
+        raise UserError(str(to), f"cannot be written: {error.strerror}", "name a different folder") from error

@@ -1,4 +1,4 @@
-"""What the commands share: options, the overview of `hbt-dist --help`, and a word after Ctrl-C."""
+"""Define shared options, the overview of `hbt-dist --help`, and the message after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,46 +10,50 @@ from typer.core import TyperGroup
 from hbt_dist.common.console import hush
 from hbt_dist.config.shipped import RUN_FILES
 
-#: The commands as `hbt-dist --help` lists them; with the exit codes they fill 24 lines of 80 columns.
+#: The commands in the order of `hbt-dist --help`, which fills 24 lines of 80 columns.
 OVERVIEW = {
     "Train": {
         "train": "train a run; the same command continues an interrupted one",
         "export": "write a checkpoint's model for transformers",
     },
     "Evaluate": {
-        "evaluate": "measure a model on every pair of languages, and on all at once",
+        "evaluate": "score a model on every language pair and on the pool of all",
         "expand": "expand a benchmark's questions with a language model",
     },
     "Compare and search": {
-        "compare": "say whether evaluations differ from a baseline",
+        "compare": "compare evaluations with a baseline",
         "report": "write the page of an evaluation, a search or a study",
         "search": "search over settings of a run with Ray Tune",
-        "study": "compare ways of training over seeds and benchmarks",
+        "study": "compare training methods over seeds and benchmarks",
     },
-    "Look around": {
-        "data": "inspect: what the corpus holds, what the batches will be",
-        "doctor": "look whether this machine is ready to train",
-        "files": "list or copy the configurations that come with the package",
+    "Inspect": {
+        "data": "inspect: show the corpus and the batches of a run",
+        "doctor": "check that this machine is ready to train",
+        "files": "list or copy the configurations of the package",
         "schema": "print every key of the run, search or study file",
     },
 }
-EPILOG = """Options: --help (also behind a command), --version, --install-completion.
-Exit codes: 0 done; 1 an unexpected failure, or doctor has found a problem;
-2 something given cannot be used; 130 interrupted."""
+EPILOG = """Options: --help (also after a command), --version, --install-completion.
+Exit codes: 0 done; 1 an unexpected failure, or a problem that doctor reports;
+2 an input cannot be used; 130 interrupted."""
 
-#: Commands that take up what an interrupted one has left; the others start again.
+#: Commands that continue an interrupted one; the rest start again.
 CONTINUING = ("train", "search", "study", "expand")
 
 
 class InterruptError(Exception):
-    """Ctrl-C, past typer, which would end without a word."""
+    """Carry Ctrl-C past typer, which would end without a message."""
 
 
 class Commands(TyperGroup):
-    """The group of all commands."""
+    """Run a command, and print the overview as help."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the requested command.
+
+        Raises:
+            InterruptError: Ctrl-C.
+        """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
@@ -57,13 +61,18 @@ class Commands(TyperGroup):
             raise InterruptError(str(error) or f"interrupted; the same command {verb}") from None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """One screen: every command in one line, what belongs together under one title."""
+        """Write the overview: one line per command, grouped by purpose."""
         formatter.write(f"Usage: {ctx.command_path} COMMAND [ARGS]...\n\n{self.help}\n\n")
         for title, commands in OVERVIEW.items():
             formatter.write(f"{title}:\n")
-            for name, what in commands.items():
-                formatter.write(f"  {name:<10}{what}\n")
+            for name, summary in commands.items():
+                formatter.write(f"  {name:<10}{summary}\n")
         formatter.write(f"\n{EPILOG}\n")
+
+
+def comma_list(text: str | None) -> tuple[str, ...]:
+    """Return the non-empty parts of a comma-separated option."""
+    return tuple(part for part in map(str.strip, (text or "").split(",")) if part)
 
 
 def _hush(quiet: bool) -> bool:
@@ -75,7 +84,7 @@ RunArgument = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="run file (YAML), or the name of one that comes with the package: "
+        help="run file (YAML), or the name of a run file of the package: "
         + ", ".join(sorted(file.stem for file in RUN_FILES.glob("*.yaml"))),
     ),
 ]

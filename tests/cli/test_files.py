@@ -31,9 +31,9 @@ def test_copies_are_files_of_their_own(tmp_path: Path) -> None:
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "ray_configs").mkdir()
-    with pytest.raises(UserError, match="is there already"):
-        copy_files(tmp_path)
+    with pytest.raises(UserError, match="exists already"):
+        copy_files(ROOT / "hbt_dist", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["ray_configs"]
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="cannot be written"):
-        copy_files(tmp_path / "file" / "below")
+        copy_files(ROOT / "hbt_dist", tmp_path / "file" / "below")

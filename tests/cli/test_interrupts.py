@@ -177,7 +177,7 @@ def test_the_first_asks_and_the_next_ends() -> None:
 @pytest.mark.parametrize(
     ("arguments", "job", "said"),
     [
-        (["train", "quickstart"], "hbt_dist.jobs.train_job", "interrupted; the same command continues"),
+        (["train", "quickstart"], "hbt_dist.jobs.train.train_job", "interrupted; the same command continues"),
         (
             ["data", "inspect", "quickstart"],
             "hbt_dist.jobs.inspect.inspect_job",

@@ -79,8 +79,8 @@ def test_a_report_is_made_again(
     assert call(monkeypatch, "report", folder.root, "--study", other_file) == 2
     assert "methods.hybrid: is not how" in " ".join(capsys.readouterr().err.split())
     assert call(monkeypatch, "report", folder.root / "trials", "--study", other_file) == 2
-    assert "is no study folder" in capsys.readouterr().err
+    assert "is not an evaluation (results.json)" in capsys.readouterr().err
     assert call(monkeypatch, "report", folder.root, "--json") == 2
-    assert "is a study" in capsys.readouterr().err
+    assert "is a study, but --json needs a search" in capsys.readouterr().err
     assert call(monkeypatch, "report", folder.root, "--baseline", folder.root) == 2
-    assert "is no evaluation folder" in capsys.readouterr().err
+    assert "is a study, but --baseline needs an evaluation" in capsys.readouterr().err

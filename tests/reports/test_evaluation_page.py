@@ -222,7 +222,7 @@ def test_commands(
     for arguments, said in (
         ([out, "--compare", "a,b"], "is an evaluation"),
         ([out, "--baseline", tmp_path], "is no evaluation folder"),
-        ([tmp_path, "--baseline", out], "is no evaluation folder"),
+        ([tmp_path, "--baseline", out], "is not an evaluation (results.json)"),
     ):
         assert call(monkeypatch, "report", *arguments) == 2
         assert said in capsys.readouterr().err

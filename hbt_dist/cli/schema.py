@@ -1,0 +1,21 @@
+"""Provide `hbt-dist schema`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import typer
+
+
+def schema(
+    file: Annotated[Literal["run", "search", "study"], typer.Argument(help="kind of file")] = "run",
+) -> None:
+    """Print the JSON schema of the run file, the search file or the study file."""
+    from hbt_dist.config.settings import Settings
+    from hbt_dist.run_file import RunFile
+    from hbt_dist.search.settings import SearchFile
+    from hbt_dist.study.settings import StudyFile
+
+    kinds: dict[str, type[Settings]] = {"run": RunFile, "search": SearchFile, "study": StudyFile}
+    typer.echo(json.dumps(kinds[file].model_json_schema(), indent=2))

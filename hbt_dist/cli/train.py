@@ -1,0 +1,48 @@
+"""Provide `hbt-dist train`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+
+from hbt_dist.cli.options import OverrideArgument, QuietOption, RunArgument
+
+
+def train(
+    run: RunArgument,
+    overrides: OverrideArgument = None,
+    launcher: Annotated[
+        Literal["ray", "local"],
+        typer.Option(
+            help="ray: Ray starts the workers; local: this process is a worker (torchrun, deepspeed, Slurm, "
+            "or a single process)"
+        ),
+    ] = "ray",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the outcome as JSON, and progress to stderr")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a run; the same command continues an interrupted one.
+
+    Ctrl-C saves after the running step and ends; a second Ctrl-C ends at once.
+    """
+    from hbt_dist.jobs.train import train_job
+    from hbt_dist.run_file import load_run
+    from hbt_dist.training.metrics_log import outcome
+
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        folder = train_job(loaded := load_run(run, overrides or []), launcher, quiet=quiet)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    trained = outcome(folder, loaded.training.steps)
+    if as_json:
+        typer.echo(json.dumps(asdict(trained)))
+    elif trained.finished:
+        typer.echo(str(trained))
