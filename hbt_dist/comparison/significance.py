@@ -28,6 +28,8 @@ from scipy import stats
 Float64 = NDArray[np.float64]
 
 RESAMPLES = 9999
+#: Level of every test in verdicts and marks.
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hbt_dist.reports.study.answer import add_answer
 from hbt_dist.reports.study.families import (
     add_family_table,
     family_rows,
-    family_sentence,
+    family_verdict,
     needed_lines,
     over_seeds_tested,
     resolved,
@@ -84,20 +84,18 @@ def test_p_is_corrected_over_contrasts_and_benchmarks_together() -> None:
 
 
 def test_a_permutation_that_is_below_5_percent_on_one_of_three_benchmarks_holds_for_no_family() -> None:
-    one, more = (
-        [MadePart("a", hybrid=[difference()])],
-        [
-            MadePart(label, hybrid=[difference(p_languages=p)])
-            for label, p in (("a", 0.02), ("b", 0.6), ("c", 0.9))
-        ],
-    )
-    told = family_sentence(rows_of(one, HYBRID)[HYBRID])
-    assert told.endswith("-0.0200 on a: holds for these languages and over a permutation of them.")
-    told = family_sentence(rows_of(more, HYBRID)[HYBRID])
-    assert "permutation" not in told
-    assert told.endswith(
-        "a, -0.0200 on b, -0.0200 on c: holds for these languages, which says nothing yet of the families."
-    )
+    alone = [MadePart("a", hybrid=[difference()])]
+    several = [
+        MadePart(label, hybrid=[difference(p_languages=p)])
+        for label, p in (("a", 0.02), ("b", 0.6), ("c", 0.9))
+    ]
+    verdicts = [
+        [family_verdict(row) for _, row in rows_of(parts, HYBRID)[HYBRID]] for parts in (alone, several)
+    ]
+    assert verdicts == [
+        ["holds for these languages and over a permutation of them"],
+        ["holds for these languages, not for the families"] * 3,
+    ]
 
 
 def test_what_can_support_no_claim_takes_no_part_in_the_correction() -> None:
@@ -142,28 +140,25 @@ def test_the_table_and_what_a_claim_takes(tmp_path: Any) -> None:
     add_family_table(document, families, HYBRID)
     document.write(tmp_path, "page")
     text = (tmp_path / "page.md").read_text("utf-8")
-    assert (
-        "| [-0.0300, -0.0100] | [-0.0300, -0.0100] | 0.020 (at best 0.036) | 5 and 3 (et, fi, hu) |" in text
-    )
-    assert "| at best 0.667 | 1 and 2 (et, hu) |" in text
-    assert "| -0.0200 | - | [-0.0300, -0.0100] | at best 0.333 | 5 and 1 (hu) |" in text
-    assert "No interval over questions: under 30 of a family." in text
+    interval = "[-0.0300, -0.0100]"
+    assert f"| {interval} | {interval} | 0.001 | 0.020 (at best 0.036) | 5 and 3 (et, fi, hu) | holds" in text
+    assert "| - | at best 0.667 | 1 and 2 (et, hu) | no claim, fewer than two languages of a family |" in text
+    assert f"| -0.0200 | - | {interval} | - | at best 0.333 | 5 and 1 (hu) | no claim" in text
     languages, questions = needed_lines(families)
     assert "at least two languages of each" in languages
-    told = "ones that would do: 8 and 2, or 5 and 3 for a, unseen only (has 1 and 2), b (has 5 and 1)."
-    assert languages.endswith(told)
-    assert questions.endswith("30 questions of each family, whatever the number of seeds: b has 10.")
+    numbers = "languages: 8 and 2, or 5 and 3 for a, unseen only (has 1 and 2), b (has 5 and 1)."
+    assert languages.endswith(numbers)
+    assert questions.endswith("30 questions of each family, for any number of seeds: b has 10.")
     assert needed_lines(families[:1]) == []
-    assert family_sentence(families[2:]) == (
-        "No benchmark has two Indo-European and two Uralic languages, so nothing is said of families."
-    )
+    (enough,) = rows_of([MadePart("c", hybrid=[difference(low=None, high=None)])], HYBRID)[HYBRID]
+    assert family_verdict(enough[1]) == "not tested, under 30 questions of a family"
 
 
 def test_a_plan_is_made_for_the_tests_that_are_corrected_together(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two benchmarks: a gain must be found at 2.5 %, 4.63 standard deviations with three seeds."""
-    monkeypatch.setattr("hbt_dist.reports.study.answer._gains", lambda *_: None)
+    monkeypatch.setattr("hbt_dist.reports.study.answer._add_findings", lambda *_: None)
     monkeypatch.setattr("hbt_dist.reports.study.answer._limits", lambda *_: ["none"])
     study = StudyFile.model_validate(
         {

@@ -1,4 +1,4 @@
-"""What a study's rule calls supported: how often it errs, and its words."""
+"""Verdicts of a study: how often they err, and their words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from hbt_dist.study.settings import StudyFile
-from hbt_dist.study.verdicts import Finding, judge, lead, sentences
+from hbt_dist.study.verdicts import Finding, judge, lead
 
 LABELS = ("a", "b", "c", "d", "e")
 METHODS = ("hybrid", "other", "third", "fourth")
@@ -115,25 +115,23 @@ def test_the_first_word(found: list[Finding], expected: str) -> None:
     assert lead(found) == expected
 
 
-def test_the_words_say_neither_more_nor_less() -> None:
-    found = [
-        finding(0.0196, "holds", label="ntrex"),
-        finding(-0.0044, "holds", label="xquad-r", chance=0.3),
-        finding(-0.0081, "questions only", label="mlqa-r"),
-        finding(-0.00001, "no", label="exams"),
+def test_every_finding_is_one_sentence() -> None:
+    findings = [
+        finding(0.0196, "holds"),
+        finding(-0.0044, "holds", chance=0.3),
+        finding(-0.0081, "questions only"),
+        finding(0.1, "questions only", seeds=1),
+        finding(-0.00001, "no"),
     ]
-    text = " ".join(sentences(found))
-    assert "hybrid raises cross-lingual mAP over base on ntrex (+0.0196: 0.5000 to 0.5196)." in text
-    assert (
-        "hybrid lowers cross-lingual mAP over base on xquad-r (-0.0044: 0.5000 to 0.4956, near chance)."
-        in text
-    )
-    assert (
-        "hybrid's cross-lingual mAP is lower on mlqa-r (-0.0081: 0.5000 to 0.4919) than that of base" in text
-    )
-    assert "3 seeds do not settle" in text
-    assert "No difference in cross-lingual mAP over base is found on exams (0: 0.5000 to 0.5000)." in text
-    assert [one.cell() for one in found] == ["+0.0196*", "-0.0044*", "-0.0081°", "0"]
-    assert "one seed does not settle" in " ".join(sentences([finding(0.1, "questions only", seeds=1)]))
-    for one in found:
-        assert "lowers by" not in one.sentence()
+    assert [item.cell() for item in findings] == ["+0.0196*", "-0.0044*", "-0.0081°", "+0.1000°", "0"]
+    assert [item.sentence() for item in findings] == [
+        "raises it, over questions and over seeds",
+        "lowers it, over questions and over seeds (near chance)",
+        "lowers it over questions; 3 seeds do not settle it",
+        "raises it over questions; one seed does not settle it",
+        "no difference is found",
+    ]
+    trivial = finding(0.1, "holds")
+    trivial.row["trivial"] = True
+    assert trivial.cell() == "trivial"
+    assert trivial.sentence().startswith("trivial")

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from hbt_dist.common.numbers import p_clause, plain, signed, span
+from hbt_dist.comparison.significance import SIGNIFICANT
 from hbt_dist.reports.evaluation.figures import draw_gains, gains_finding
-from hbt_dist.reports.evaluation.sections import SIGNIFICANT, add_cell_changes, add_tests
+from hbt_dist.reports.evaluation.sections import add_cell_changes, add_tests
 from hbt_dist.reports.pages.document import Document
 
 #: Where mAP is measured, the decisive one first.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hbt_dist.common.numbers import p_clause, plain
+from hbt_dist.comparison.significance import SIGNIFICANT
 from hbt_dist.comparison.typology import distance_effects
 from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.metrics import METRICS, near_chance
@@ -29,8 +30,7 @@ from hbt_dist.reports.evaluation.figures import (
     draw_distances,
 )
 from hbt_dist.reports.evaluation.sections import (
-    SIGNIFICANT,
-    WORDS,
+    SETTING_TITLES,
     add_distances,
     language_matrix,
     languages_by_family,
@@ -182,7 +182,7 @@ def _means(document: Document, results: dict[str, Any]) -> None:
         means = results["means"][setting]
         rows.append(
             [
-                WORDS[setting],
+                SETTING_TITLES[setting],
                 plain(means["macro"]["map"]),
                 *([] if chances is None else [plain(chances[setting])]),
                 *(plain(means["macro"][metric]) for metric in shown),

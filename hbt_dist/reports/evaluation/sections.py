@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from hbt_dist.common.numbers import p_value, plain, signed, span
+from hbt_dist.comparison.significance import SIGNIFICANT
 from hbt_dist.data.language_facts import describe
 from hbt_dist.reports.pages.document import Document
 from hbt_dist.reports.pages.matrix import Matrix
 
-SIGNIFICANT = 0.05
-WORDS = {
+SETTING_TITLES = {
     "crosslingual": "cross-lingual",
     "monolingual": "monolingual",
     "multilingual": "multilingual",
@@ -95,7 +95,7 @@ def add_tests(
     for row in comparison["tests"]:
         digits = 1 if row["metric"] == "rank_distance" else 4
         tested = not row["trivial"]
-        figure = f"{WORDS[row['setting']]} {metric_title(row['metric'])}"
+        figure = f"{SETTING_TITLES[row['setting']]} {metric_title(row['metric'])}"
         cells = [
             f"{row['system']}: {figure}" if named else figure,
             plain(row["macro_system"], digits),

@@ -1,142 +1,129 @@
-"""The first screen of a study's report: what the primary contrasts say, how surely, and what is missing."""
+"""Write the first section of a study's report: verdicts of the primary contrasts, open points, limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from hbt_dist.common.numbers import plain, signed, span
+from hbt_dist.common.numbers import p_value, plain, signed, span
 from hbt_dist.comparison.typology import FAMILIES
-from hbt_dist.evaluation.read_results import SETTINGS
-from hbt_dist.reports.evaluation.sections import WORDS
+from hbt_dist.reports.evaluation.sections import SETTING_TITLES
 from hbt_dist.reports.pages.document import Document
 from hbt_dist.reports.study.benchmark import BenchmarkPart
 from hbt_dist.reports.study.families import (
     add_family_table,
     family_rows,
-    family_sentence,
     needed_lines,
     over_seeds_tested,
     resolved,
 )
 from hbt_dist.study.settings import StudyFile
 from hbt_dist.study.tables import PLANNING_CONFIDENCE, detectable_gain
-from hbt_dist.study.verdicts import Contrast, Finding, lead, sentences
+from hbt_dist.study.verdicts import Contrast, Finding, lead
 
 _FIRST, _SECOND = FAMILIES
 _PLANNED_SEEDS = (3, 5, 10, 20)
-#: What is not settled, its test over seeds if it has several, and how many tests are corrected together.
+#: Unsettled difference, its test over seeds if there are several, number of tests corrected together.
 _Plan = tuple[str, dict[str, Any] | None, int]
 LEGEND = (
     "* holds over questions and over seeds; ° holds over questions, the seeds do not settle it; no mark: no "
-    "difference is found. Marks are corrected for the tests made together, intervals (95 %) are not. Near: "
-    "less than three times the mAP of a random order."
+    "difference is found. Marks and p are corrected for the tests made together, intervals (95 %) are not. "
+    "Near chance: less than three times the mAP of a random order."
 )
 
 
 def add_answer(
     document: Document, study: StudyFile, parts: Sequence[BenchmarkPart], findings: Sequence[Finding]
 ) -> None:
-    """The answer of every primary contrast, then what is missing and the limits."""
+    """Add the verdict of every primary contrast, then what is missing and the limits."""
     document.heading("Answer")
     plans: list[_Plan] = []
     families_of = family_rows(parts, study.primaries())
-    tests = sum(one.primary and one.seeds is not None for one in findings)
-    family_tests = sum(over_seeds_tested(row) for some in families_of.values() for _, row in some)
+    family_tests = sum(over_seeds_tested(row) for rows in families_of.values() for _, row in rows)
+    primary = [finding for finding in findings if finding.primary]
+    tests = sum(finding.seeds is not None for finding in primary)
     for contrast in study.primaries():
-        found = [one for one in findings if one.primary and one.contrast == contrast]
-        method, reference, _ = contrast
-        if not found:
+        answers = [finding for finding in primary if finding.contrast == contrast]
+        method, reference, setting = contrast
+        if not answers:
             document.paragraph(_unanswered(parts, contrast))
             continue
+        question = f"Does {method} change the {SETTING_TITLES[setting]} mAP of {reference}?"
+        document.paragraph(lead(answers), lead=question)
+        _add_findings(document, parts, answers)
         families = families_of.get(contrast, [])
-        text = " ".join([*sentences(found), family_sentence(families)])
-        document.paragraph(text.strip(), lead=lead(found))
-        _gains(document, parts, findings, contrast)
-        document.paragraph(LEGEND)
         if families:
             add_family_table(document, families, contrast)
         plans += [
-            (f"{one.label}: {method} - {reference}", one.seeds, tests)
-            for one in found
-            if one.holds != "holds"
+            (f"{finding.label}: {method} - {reference}", finding.seeds, tests)
+            for finding in answers
+            if finding.holds != "holds"
         ]
         plans += [
             (f"{label}: {_SECOND} - {_FIRST}, {method}", row["seeds"], family_tests)
             for label, row in families
             if row["languages"] == "all" and row["low"] is not None and not resolved(row)
         ]
-    _missing(document, plans, needed_lines(row for some in families_of.values() for row in some))
+    if primary:
+        document.paragraph(LEGEND)
+    _missing(document, plans, needed_lines(row for rows in families_of.values() for row in rows))
     document.heading("Limits", 3)
-    document.items(_limits(study, parts, findings))
+    document.items(_limits(study, parts, primary))
 
 
 def _unanswered(parts: Sequence[BenchmarkPart], contrast: Contrast) -> str:
-    """Why a primary contrast has no test: more results will not help where benchmarks have no such figure."""
+    """Explain why a primary contrast has no test: more results do not help if benchmarks lack the figure."""
     method, reference, setting = contrast
     if len(_without(parts, setting)) == len(parts):
         return (
-            f"Nothing can be said of {method} against {reference}: no benchmark with results has "
-            f"{WORDS[setting]} figures. `primary` can name another setting."
+            f"{method} against {reference} cannot be answered: no benchmark with results has "
+            f"{SETTING_TITLES[setting]} figures. `primary` can name another setting."
         )
     return (
-        f"Nothing can be said yet of {method} against {reference}: no benchmark has {WORDS[setting]} "
+        f"{method} against {reference} cannot be answered yet: no benchmark has {SETTING_TITLES[setting]} "
         "results of both with a common seed."
     )
 
 
 def _without(parts: Sequence[BenchmarkPart], setting: str) -> list[str]:
-    """The benchmarks that have no mAP of a setting, whatever is evaluated."""
+    """Return the benchmarks that have no mAP of a setting for any method."""
     return [part.label for part in parts if part.seeds[setting].isna().all()]
 
 
-def _gains(
-    document: Document, parts: Sequence[BenchmarkPart], findings: Sequence[Finding], contrast: Contrast
-) -> None:
-    method, reference, decisive = contrast
+def _add_findings(document: Document, parts: Sequence[BenchmarkPart], answers: Sequence[Finding]) -> None:
+    """Add a row with gain, intervals, p values and one sentence for every benchmark."""
+    method, reference, setting = answers[0].contrast
+    by_label = {finding.label: finding for finding in answers}
     rows = []
     for part in parts:
-        cells = {
-            one.contrast[2]: one
-            for one in findings
-            if one.label == part.label and one.contrast[:2] == contrast[:2] and one.row["metric"] == "map"
-        }
-        if not cells:
+        finding = by_label.get(part.label)
+        if finding is None:
+            rows.append([part.label, *["-"] * 7, "no figure of both"])
             continue
-        shown = [cells[name].cell() if name in cells else "-" for name in SETTINGS]
-        main = cells.get(decisive)
-        if main is None:
-            rows.append([part.label, *shown, "-", "-", "-", "-"])
-            continue
-        seeds = main.seeds or {}
-        chance = plain(main.row["chance"]) + (" (near)" if main.near_chance else "")
+        row, seeds = finding.row, finding.seeds or {}
         rows.append(
             [
                 part.label,
-                *shown,
-                span(main.row["low"], main.row["high"]),
+                finding.cell(),
+                span(row["low"], row["high"]),
+                p_value(row["p_holm"]),
                 span(seeds.get("low"), seeds.get("high")),
-                f"{plain(main.row['mean_a'])} to {plain(main.row['mean_b'])}",
-                chance,
+                p_value(seeds.get("p_holm")),
+                f"{plain(row['mean_a'])} to {plain(row['mean_b'])}",
+                plain(row["chance"]),
+                finding.sentence(),
             ]
         )
-    word = WORDS[decisive]
+    tests = ["over questions", "p (questions)", "over seeds", "p (seeds)"]
     document.table(
-        f"{method} minus {reference}: change in mAP; intervals, levels and chance are of the {word} one",
-        [
-            "benchmark",
-            *(WORDS[name] for name in SETTINGS),
-            "over questions",
-            "over seeds",
-            f"{word} mAP",
-            "chance",
-        ],
+        f"{method} minus {reference}: change in {SETTING_TITLES[setting]} mAP",
+        ["benchmark", "change", *tests, "mAP", "chance", "finding"],
         rows,
     )
 
 
 def _missing(document: Document, plans: Sequence[_Plan], needed: Sequence[str]) -> None:
-    """What would settle what is open: seeds, languages, questions."""
+    """Add the seeds, languages and questions that would settle the open points."""
     known = [
         (name, seeds, tests) for name, seeds, tests in plans if seeds is not None and seeds["spread"] > 0
     ]
@@ -146,15 +133,15 @@ def _missing(document: Document, plans: Sequence[_Plan], needed: Sequence[str]) 
     document.heading("What it would take to be sure", 3)
     if known:
         document.table(
-            "The smallest true gain that so many seeds find with 80 % power (paired t at 5 % divided by the "
-            "tests that are corrected together, the most that Holm asks), by the upper "
+            "The smallest true gain that N seeds find with 80 % power (paired t at 5 % divided by the tests "
+            "that are corrected together, the most that Holm requires), by the upper "
             f"{100 * PLANNING_CONFIDENCE:.0f} % limit of the spread between seeds",
             [
                 "not settled",
                 "measured gain",
                 "spread",
                 "tests",
-                *(f"{many} seeds" for many in _PLANNED_SEEDS),
+                *(f"{number} seeds" for number in _PLANNED_SEEDS),
             ],
             [
                 [
@@ -163,37 +150,33 @@ def _missing(document: Document, plans: Sequence[_Plan], needed: Sequence[str]) 
                     plain(seeds["spread"]),
                     str(tests),
                     *(
-                        plain(detectable_gain(seeds["spread"], seeds["num_seeds"], many, tests=tests))
-                        for many in _PLANNED_SEEDS
+                        plain(detectable_gain(seeds["spread"], seeds["num_seeds"], number, tests=tests))
+                        for number in _PLANNED_SEEDS
                     ),
                 ]
                 for name, seeds, tests in known
             ],
         )
     if len(known) < len(plans):
-        lines.insert(0, "How many seeds it takes is not known with one seed.")
+        lines.insert(0, "One seed does not show how many seeds are needed.")
     if lines:
         document.items(lines)
 
 
-def _limits(study: StudyFile, parts: Sequence[BenchmarkPart], findings: Sequence[Finding]) -> list[str]:
+def _limits(study: StudyFile, parts: Sequence[BenchmarkPart], primary: Sequence[Finding]) -> list[str]:
     lines = []
-    own = [part.label for part in parts if part.facts["own_text_relevant"]]
-    if own:
+    trivial = [part.label for part in parts if part.facts["own_text_relevant"]]
+    if trivial:
         lines.append(
-            f"In {', '.join(own)} a question's own text is among the candidates: monolingual figures are "
-            "trivial and not tested, and multilingual ones hold one free hit."
+            f"In {', '.join(trivial)} a question's own text is among the candidates: monolingual figures are "
+            "trivial and not tested, and multilingual figures contain one trivial hit."
         )
     for setting in dict.fromkeys(setting for _, _, setting in study.primaries()):
         absent = _without(parts, setting)
         if 0 < len(absent) < len(parts):
-            lines.append(
-                f"No {WORDS[setting]} figures, so that the answer leaves it out: {', '.join(absent)}."
-            )
-    near = list(dict.fromkeys(one.label for one in findings if one.primary and one.near_chance))
+            lines.append(f"The answer omits {', '.join(absent)}: no {SETTING_TITLES[setting]} figures.")
+    near = dict.fromkeys(finding.label for finding in primary if finding.near_chance)
     if near:
         lines.append(f"Near chance, so that no method does well: {', '.join(near)}.")
-    lines.append(
-        "Only the contrasts at the top were stated as the study's question; every other test is exploratory."
-    )
+    lines.append("Only the contrasts above are the study's stated question; every other test is exploratory.")
     return [*lines, *study.notes]

@@ -1,8 +1,9 @@
-"""One benchmark of a study: its means, its comparisons, and its part of the report."""
+"""Compute the means and comparisons of a study's benchmark, and write its section of the report."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
@@ -14,7 +15,7 @@ from hbt_dist.common.numbers import p_value, plain, signed, span
 from hbt_dist.comparison.compare import compare, write_comparison
 from hbt_dist.evaluation.read_results import SETTINGS, read_results
 from hbt_dist.reports.evaluation.figures import draw_gains, gains_finding
-from hbt_dist.reports.evaluation.sections import WORDS, add_cell_changes, add_distances, add_tests
+from hbt_dist.reports.evaluation.sections import SETTING_TITLES, add_cell_changes, add_distances, add_tests
 from hbt_dist.reports.pages.document import Document
 from hbt_dist.reports.study.figures import draw_summary
 from hbt_dist.search.settings import OBJECTIVES
@@ -26,46 +27,50 @@ _CORRECTED = "Holm within the benchmark, the primary contrasts apart"
 
 
 class BenchmarkPart:
-    """What is known on one benchmark.
+    """Results of a study on one benchmark.
+
+    Args:
+        folders: method -> its evaluation folders, one per seed.
 
     Attributes:
         label: of the benchmark.
         facts: `benchmark` of its results.json.
-        comparisons: reference -> document of `compare`, of the methods that are compared with it.
+        comparisons: reference -> document of `compare` with the methods that are compared with it.
     """
 
-    def __init__(self, study: StudyFile, label: str, found: Mapping[str, list[Path]]) -> None:
+    def __init__(self, study: StudyFile, label: str, folders: Mapping[str, list[Path]]) -> None:
         self.label = label
-        self.seeds = seed_values(dict(found))
+        self.seeds = seed_values(dict(folders))
         self.summary = summary_table(self.seeds)
-        self.facts: dict[str, Any] = read_results(next(iter(found.values()))[0])["benchmark"]
+        self.facts: dict[str, Any] = read_results(next(iter(folders.values()))[0])["benchmark"]
         self.comparisons: dict[str, dict[str, Any]] = {}
-        for reference in dict.fromkeys(reference for _, reference in study.contrasts()):
-            names = [name for name, other in study.contrasts() if other == reference and name in found]
-            names = [name for name in names if reference in found and _common(found, name, reference)]
-            if names:
-                self.comparisons[reference] = compare(
-                    [found[name] for name in names],
-                    found[reference],
-                    names=[reference, *names],
-                    seeds=[_seeds(found[name]) for name in (reference, *names)],
-                    cluster=study.resampled,
-                )
+        seeds = {name: _seeds(paths) for name, paths in folders.items()}
+        methods_of: dict[str, list[str]] = {}
+        for name, reference in study.contrasts():
+            if set(seeds.get(name, ())) & set(seeds.get(reference, ())):
+                methods_of.setdefault(reference, []).append(name)
+        for reference, names in methods_of.items():
+            self.comparisons[reference] = compare(
+                [folders[name] for name in names],
+                folders[reference],
+                names=[reference, *names],
+                seeds=[seeds[name] for name in (reference, *names)],
+                cluster=study.resampled,
+            )
 
     def families(self, method: str, reference: str) -> dict[str, Any]:
-        """`typology` of a comparison; empty where it has not been made."""
-        found: dict[str, Any] = self.comparisons.get(reference, {}).get("typology", {}).get(method, {})
-        return found
+        """Return `typology` of a comparison; empty without the comparison."""
+        typology: dict[str, Any] = self.comparisons.get(reference, {}).get("typology", {}).get(method, {})
+        return typology
 
     def write_tables(self, out: Path, root: Path, findings: list[Finding]) -> None:
-        """The tables and tests as files below `out`; evaluation folders are told as they lie below `root`."""
+        """Write tables and tests as files below `out`, with evaluation folders relative to `root`."""
         tables, label = out / "tables", self.label
         for reference, document in self.comparisons.items():
             write_comparison(document, out / "comparison" / label / f"against_{reference}")
         self.summary.to_csv(tables / f"{label}_summary.csv", index=False)
-        self.seeds.assign(folder=[_below(place, root) for place in self.seeds["folder"]]).to_csv(
-            tables / f"{label}_seeds.csv", index=False
-        )
+        folders = [os.path.relpath(folder, root) for folder in self.seeds["folder"]]
+        self.seeds.assign(folder=folders).to_csv(tables / f"{label}_seeds.csv", index=False)
         _verdict_frame(findings).to_csv(tables / f"{label}_verdicts.csv", index=False)
         pairs = self._family_rows()
         if pairs:
@@ -73,10 +78,10 @@ class BenchmarkPart:
             frame.drop(columns="seeds", errors="ignore").to_csv(tables / f"{label}_families.csv", index=False)
 
     def write(self, document: Document) -> None:
-        """Means at sight; tests, distances, families and language pairs folded away."""
+        """Add the means, and tests, distances, families and language pairs folded away."""
         document.heading(self.label)
         document.paragraph(self._about())
-        columns = ["method", "seeds", *(f"{WORDS[name]} mAP" for name in SETTINGS), "rank distance"]
+        columns = ["method", "seeds", *(f"{SETTING_TITLES[name]} mAP" for name in SETTINGS), "rank distance"]
         rows = []
         for row in self.summary.to_dict("records"):
             figures = [_with_spread(row[name], row[f"{name}_sd"], name) for name in OBJECTIVES]
@@ -91,20 +96,20 @@ class BenchmarkPart:
                 f"Bars of the mAP of each method on {self.label}. {self._best()}",
             )
         about = f"{self.label}: "
-        for reference, found in self.comparisons.items():
+        for reference, comparison in self.comparisons.items():
             with document.details(f"{self.label}: all tests against {reference}"):
-                add_tests(document, found, about, corrected=_CORRECTED)
-            if any(part["distances"] for part in found["typology"].values()):
+                add_tests(document, comparison, about, corrected=_CORRECTED)
+            if any(part["distances"] for part in comparison["typology"].values()):
                 with document.details(f"{self.label}: gain and distance of languages, against {reference}"):
-                    add_distances(document, found, about)
+                    add_distances(document, comparison, about)
         if any("Uralic" in row["pair"] for _, row in self._family_rows()):
             with document.details(f"{self.label}: gain by families"):
                 self._families(document)
-        for reference, found in self.comparisons.items():
-            for name in found["cell_gain"]:
+        for reference, comparison in self.comparisons.items():
+            for name in comparison["cell_gain"]:
                 file = f"figures/{self.label}_{name}_against_{reference}.png"
                 with document.details(f"{self.label}: every language pair, {name} minus {reference}"):
-                    add_cell_changes(document, found, name, file, about=about)
+                    add_cell_changes(document, comparison, name, file, about=about)
 
     def _about(self) -> str:
         facts = self.facts
@@ -115,19 +120,19 @@ class BenchmarkPart:
         if facts["own_text_relevant"]:
             text += (
                 " A question's own text is among its candidates: monolingual figures are trivial, and the "
-                "pool of all languages holds one hit nearly always at rank 1."
+                "pool of all languages contains one hit that is nearly always at rank 1."
             )
         return text
 
     def _best(self) -> str:
-        """The method with the highest mAP of each setting."""
-        told = []
+        """Return the method with the highest mAP of each setting in words."""
+        highest = []
         for name in SETTINGS:
             known = self.summary[self.summary[name].notna()].to_dict("records")
             if known:
                 best = max(known, key=itemgetter(name))
-                told.append(f"{WORDS[name]} {best['method']} ({plain(best[name])})")
-        return f"Highest: {', '.join(told)}."
+                highest.append(f"{SETTING_TITLES[name]} {best['method']} ({plain(best[name])})")
+        return f"Highest: {', '.join(highest)}."
 
     def _family_rows(self) -> list[tuple[str, dict[str, Any]]]:
         return [
@@ -162,7 +167,7 @@ class BenchmarkPart:
         groups: dict[str, list[dict[str, Any]]] = {}
         for name, row in self._family_rows():
             groups.setdefault(name, []).append({**row, "group": row["pair"]})
-        # None, which comparisons have for NaN, makes a column of objects where no row has an interval
+        # Comparisons have None for NaN, which makes a column of objects if no row has an interval.
         named = {
             name: pd.DataFrame(rows).astype({"low": float, "high": float}) for name, rows in groups.items()
         }
@@ -176,26 +181,26 @@ class BenchmarkPart:
 
 def _verdict_frame(findings: list[Finding]) -> pd.DataFrame:
     rows = []
-    for one in findings:
-        method, reference, setting = one.contrast
-        seeds = one.seeds or {}
+    for finding in findings:
+        method, reference, setting = finding.contrast
+        seeds = finding.seeds or {}
         rows.append(
             {
                 "method": method,
                 "against": reference,
                 "setting": setting,
-                "metric": one.row["metric"],
-                "primary": one.primary,
-                "gain": one.gain,
-                "low": one.row["low"],
-                "high": one.row["high"],
-                "p_questions": one.row["p_holm"],
+                "metric": finding.row["metric"],
+                "primary": finding.primary,
+                "gain": finding.gain,
+                "low": finding.row["low"],
+                "high": finding.row["high"],
+                "p_questions": finding.row["p_holm"],
                 "seeds": seeds.get("num_seeds", 1),
                 "seeds_low": seeds.get("low"),
                 "seeds_high": seeds.get("high"),
                 "p_seeds": seeds.get("p_holm"),
-                "chance": one.row["chance"],
-                "verdict": one.sentence(),
+                "chance": finding.row["chance"],
+                "verdict": finding.sentence(),
             }
         )
     return pd.DataFrame(rows)
@@ -208,17 +213,6 @@ def _with_spread(value: float, spread: float, name: str) -> str:
     return plain(value, digits) + (f" ({plain(spread, digits)})" if math.isfinite(spread) else "")
 
 
-def _seeds(places: list[Path]) -> list[str]:
-    """The seed of each evaluation folder: a trial's folder is named by it."""
-    return [place.parents[2].name.rpartition("-s")[2] for place in places]
-
-
-def _common(found: Mapping[str, list[Path]], name: str, reference: str) -> bool:
-    return bool(set(_seeds(found[name])) & set(_seeds(found[reference])))
-
-
-def _below(path: str, root: Path) -> str:
-    try:
-        return Path(path).relative_to(root).as_posix()
-    except ValueError:
-        return path
+def _seeds(folders: list[Path]) -> list[str]:
+    """Return the seed of each evaluation folder, from the name of its trial's folder."""
+    return [folder.parents[2].name.rpartition("-s")[2] for folder in folders]

@@ -1,12 +1,12 @@
-"""What a study says of two language families: the differences of its primary contrasts, and how surely.
+"""Report the difference of a study's primary gains between two language families.
 
-A difference *holds for these languages* if its interval over questions leaves out 0 and its p over seeds is
-below 0.05; *over a permutation of them*, if the permutation's p is too. Both p are corrected (Holm) over all
-primary contrasts and benchmarks of the study together, as they are claimed together. The interval is not: as
-in `verdicts`, the test over seeds alone bounds the chance of a false claim.
+A difference *holds for these languages* if its interval over questions excludes 0 and its p over seeds is
+below 0.05; it holds *over a permutation of them* if the permutation's p is below 0.05 too. Both p are
+corrected (Holm) over all primary contrasts and benchmarks of the study, because they are claimed together.
+The interval is not corrected: as in `verdicts`, the test over seeds bounds the chance of a false claim.
 
-Which tests are corrected is decided by numbers of seeds, questions and languages, never by a gain: what can
-support no claim takes no part.
+Numbers of seeds, questions and languages decide which tests are corrected, never a gain: a test that cannot
+support a claim does not count.
 """
 
 from __future__ import annotations
@@ -17,89 +17,82 @@ from typing import Any
 from hbt_dist.common.numbers import p_value, signed, span
 from hbt_dist.comparison.families import claim_possible, languages_needed
 from hbt_dist.comparison.gains import MIN_UNITS
-from hbt_dist.comparison.significance import holm
+from hbt_dist.comparison.significance import SIGNIFICANT, holm
 from hbt_dist.comparison.typology import FAMILIES
-from hbt_dist.reports.evaluation.sections import SIGNIFICANT
 from hbt_dist.reports.pages.document import Document
 from hbt_dist.reports.study.benchmark import BenchmarkPart
 from hbt_dist.study.verdicts import Contrast
 
 _FIRST, _SECOND = FAMILIES
 
-#: Label of a benchmark and a `FamilyDifference` of it, with the corrected p values.
+#: Label of a benchmark and its `FamilyDifference`, with the corrected p values.
 Row = tuple[str, dict[str, Any]]
 
 
 def family_rows(parts: Sequence[BenchmarkPart], contrasts: Iterable[Contrast]) -> dict[Contrast, list[Row]]:
-    """The differences of families of each contrast, corrected together.
+    """Collect the differences of families of each contrast, corrected together.
 
     Args:
-        contrasts: all primary ones of the study; only the cross-lingual ones have differences of families.
+        contrasts: all primary contrasts of the study; only cross-lingual ones have differences of families.
 
     Returns:
-        contrast -> rows, with `p_seeds_holm` and `p_languages_holm`; None where no claim is made by them.
+        contrast -> rows, with `p_seeds_holm` and `p_languages_holm`; None for a test that supports no claim.
     """
-    found: dict[Contrast, list[Row]] = {
-        one: [
+    by_contrast: dict[Contrast, list[Row]] = {
+        contrast: [
             (part.label, {**row, "p_seeds_holm": None, "p_languages_holm": None})
             for part in parts
-            for row in part.families(one[0], one[1]).get("families", [])
+            for row in part.families(contrast[0], contrast[1]).get("families", [])
         ]
-        for one in contrasts
-        if one[2] == "crosslingual"
+        for contrast in contrasts
+        if contrast[2] == "crosslingual"
     }
-    rows = [row for some in found.values() for _, row in some]
+    rows = [row for families in by_contrast.values() for _, row in families]
     trained = [row for row in rows if over_seeds_tested(row)]
     for row, p in zip(trained, holm([row["seeds"]["p"] for row in trained]), strict=True):
         row["p_seeds_holm"] = p
-    permuted = [row for row in rows if claim_possible(*_languages(row))]
+    permuted = [row for row in rows if claim_possible(*_num_languages(row))]
     for row, p in zip(permuted, holm([row["p_languages"] for row in permuted]), strict=True):
         row["p_languages_holm"] = p
-    return found
+    return by_contrast
 
 
 def over_seeds_tested(row: Mapping[str, Any]) -> bool:
-    """Whether the difference is one of those that are tested over seeds together.
+    """Return whether the difference is among those tested over seeds together.
 
-    Of unseen languages alone no sentence is made; few questions cannot be made good by seeds.
+    Unseen languages alone get no verdict, and more seeds cannot replace missing questions.
     """
     return bool(row["languages"] == "all" and row["seeds"] and row["low"] is not None)
 
 
 def resolved(row: Mapping[str, Any]) -> bool:
-    """Whether a difference of families holds, for these languages: over questions and over seeds."""
+    """Return whether a difference of families holds for these languages: over questions and over seeds."""
     p = row["p_seeds_holm"]
     return bool(p is not None and p < SIGNIFICANT and row["low"] * row["high"] > 0)
 
 
-def family_sentence(families: Sequence[Row]) -> str:
-    """The differences of families on the benchmarks that have two languages of each."""
-    if not families:
-        return ""
-    told: dict[str, list[str]] = {}
-    for label, row in families:
-        if row["languages"] != "all" or min(_languages(row)) < 2:
-            continue
-        if row["low"] is None:
-            word = f"not tested, under {MIN_UNITS} questions of a family"
-        elif not resolved(row):
-            word = "not resolved"
-        elif row["p_languages_holm"] is not None and row["p_languages_holm"] < SIGNIFICANT:
-            word = "holds for these languages and over a permutation of them"
-        else:
-            word = "holds for these languages, which says nothing yet of the families"
-        told.setdefault(word, []).append(f"{signed(row['difference'])} on {label}")
-    if not told:
-        return f"No benchmark has two {_FIRST} and two {_SECOND} languages, so nothing is said of families."
-    said = "; ".join(f"{', '.join(places)}: {word}" for word, places in told.items())
-    return f"Gain of {_SECOND} languages minus that of {_FIRST} ones: {said}."
+def family_verdict(row: Mapping[str, Any]) -> str:
+    """Return the verdict on a difference of families in words."""
+    if min(_num_languages(row)) < 2:
+        return "no claim, fewer than two languages of a family"
+    if row["languages"] != "all":
+        return "no claim, unseen languages only"
+    if row["low"] is None:
+        return f"not tested, under {MIN_UNITS} questions of a family"
+    if not resolved(row):
+        return "not resolved"
+    if row["p_languages_holm"] is not None and row["p_languages_holm"] < SIGNIFICANT:
+        return "holds for these languages and over a permutation of them"
+    return "holds for these languages, not for the families"
 
 
 def add_family_table(document: Document, families: Sequence[Row], contrast: Contrast) -> None:
-    """The differences of one contrast, and how to read them."""
+    """Add the differences of one contrast with their verdicts, and how to read them."""
     rows = []
     for label, row in families:
         seeds = row["seeds"] or {}
+        lowest = f"at best {p_value(row['smallest_p'])}"
+        p = row["p_languages_holm"]
         rows.append(
             [
                 _name(label, row),
@@ -108,42 +101,31 @@ def add_family_table(document: Document, families: Sequence[Row], contrast: Cont
                 signed(row["difference"]),
                 span(row["low"], row["high"]),
                 span(seeds.get("low"), seeds.get("high")),
-                _permutation(row),
+                p_value(row["p_seeds_holm"]),
+                lowest if p is None else f"{p_value(p)} ({lowest})",
                 f"{len(row['languages_a'])} and {len(row['languages_b'])} ({', '.join(row['languages_b'])})",
+                family_verdict(row),
             ]
         )
+    intervals = ["over questions", "over seeds", "p (seeds)", "p (languages)"]
     document.table(
         f"Cross-lingual gain of {contrast[0]} over {contrast[1]} by family; intervals of the difference",
-        [
-            "benchmark",
-            _FIRST,
-            _SECOND,
-            "difference",
-            "over questions",
-            "over seeds",
-            "p (languages)",
-            "languages",
-        ],
+        ["benchmark", _FIRST, _SECOND, "difference", *intervals, "languages", "finding"],
         rows,
     )
     document.paragraph(
-        "Intervals are for these languages; of families speaks p alone, an exact permutation of the "
-        "languages, corrected over all that could be below 0.05 (at best: what so few can reach, not "
-        "corrected). Unseen only: pairs of two languages that are in no training data."
-        + (
-            f" No interval over questions: under {MIN_UNITS} of a family."
-            if any(row["low"] is None for _, row in families)
-            else ""
-        )
+        "Intervals are for these languages; only p (languages) covers the families: an exact permutation of "
+        "the languages, corrected over all tests that can be below 0.05 (at best: the smallest possible p, "
+        "not corrected). Unseen only: pairs of two languages without training data."
     )
 
 
 def needed_lines(families: Iterable[Row]) -> list[str]:
-    """What a claim about families takes where languages or questions are too few."""
-    languages: dict[str, dict[str, None]] = {}  # what would do -> where it is needed, each once
+    """Return what a claim about families needs if languages or questions are too few."""
+    languages: dict[str, dict[str, None]] = {}  # sufficient numbers -> benchmarks, each once
     questions: dict[str, str] = {}
     for label, row in families:
-        name, (first, second) = _name(label, row), _languages(row)
+        name, (first, second) = _name(label, row), _num_languages(row)
         if not claim_possible(first, second):
             ways = ", or ".join(f"{a} and {b}" for a, b in languages_needed(first, second))
             languages.setdefault(ways, {})[f"{name} (has {first} and {second})"] = None
@@ -151,29 +133,22 @@ def needed_lines(families: Iterable[Row]) -> list[str]:
             questions[name] = f"{name} has {row['fewest_questions']}"
     lines = []
     if languages:
+        needs = "; ".join(f"{ways} for {', '.join(names)}" for ways, names in languages.items())
         lines.append(
-            f"A claim about families takes at least two languages of each, and more where these are few. "
-            f"{_FIRST} and {_SECOND} ones that would do: "
-            + "; ".join(f"{ways} for {', '.join(places)}" for ways, places in languages.items())
-            + "."
+            "A claim about families needs at least two languages of each, and more of one if the other has "
+            f"few. Sufficient numbers of {_FIRST} and {_SECOND} languages: {needs}."
         )
     if questions:
         lines.append(
-            f"An interval of the difference takes {MIN_UNITS} questions of each family, whatever the number "
-            f"of seeds: {'; '.join(questions.values())}."
+            f"An interval of the difference needs {MIN_UNITS} questions of each family, for any number of "
+            f"seeds: {'; '.join(questions.values())}."
         )
     return lines
 
 
-def _languages(row: Mapping[str, Any]) -> tuple[int, int]:
+def _num_languages(row: Mapping[str, Any]) -> tuple[int, int]:
     return len(row["languages_a"]), len(row["languages_b"])
 
 
 def _name(label: str, row: Mapping[str, Any]) -> str:
     return label if row["languages"] == "all" else f"{label}, unseen only"
-
-
-def _permutation(row: Mapping[str, Any]) -> str:
-    lowest = f"at best {p_value(row['smallest_p'])}"
-    p = row["p_languages_holm"]
-    return lowest if p is None else f"{p_value(p)} ({lowest})"

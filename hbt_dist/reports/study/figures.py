@@ -1,4 +1,4 @@
-"""The figure of a study's summary; the others are those of evaluation reports."""
+"""Draw the summary of a study; its further figures are those of evaluation reports."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 import pandas as pd
 
 from hbt_dist.evaluation.read_results import SETTINGS
-from hbt_dist.reports.evaluation.sections import WORDS
+from hbt_dist.reports.evaluation.sections import SETTING_TITLES
 from hbt_dist.reports.pages.figures import SERIES, few_ticks, new_figure, png
 
 
 def draw_summary(table: pd.DataFrame, title: str) -> bytes:
-    """Mean mAP of each method in the three settings, with the standard deviation over seeds: a PNG."""
+    """Return a PNG: mean mAP of each method in three settings, standard deviation over seeds."""
     figure = new_figure(6, 0.3 * len(table) + 1.0)
     rows = np.arange(len(table))
     panels = figure.subplots(1, len(SETTINGS), sharey=True)
     for colour, setting, axes in zip(SERIES, SETTINGS, panels, strict=False):
         axes.barh(rows, table[setting], xerr=table[f"{setting}_sd"].fillna(0), color=colour, capsize=2)
-        axes.set_title(f"{WORDS[setting]} mAP", fontsize=9)
+        axes.set_title(f"{SETTING_TITLES[setting]} mAP", fontsize=9)
         axes.set_yticks(rows, table["method"], fontsize=8, parse_math=False)
         axes.tick_params(axis="x", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)

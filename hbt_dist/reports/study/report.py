@@ -1,17 +1,18 @@
-"""The report of a study: Markdown, one HTML page, figures, tables, and what is supported by them.
+"""Write the report of a study: Markdown, an HTML page, figures, tables, tests.
 
     report/study.md, study.html           the same report, with pictures in report/figures/
     report/tables/*.csv                   every table, full precision
     report/comparison/LABEL/against_M/    tests of each benchmark against method M (`evaluation.compare`)
 
-It opens with the answer of the primary contrasts (`answer.py`); then all methods in one table, the setting,
-and a part for every benchmark with its long tables folded away. Every number comes from the evaluation
-folders of the study, whose per-question values stay beside them.
+The report begins with the answer of the primary contrasts (`answer.py`). All methods in one table, the
+setting and a section for every benchmark follow, with long tables folded away. Every number comes from the
+evaluation folders of the study, which also hold the per-question values.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,10 +39,10 @@ def write_study_report(
     *,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Write the report of what has ended so far.
+    """Write the report of the trainings that have ended so far.
 
     Args:
-        output: where to; default: `report` in the study's folder.
+        output: folder to write; default: `report` in the study's folder.
 
     Raises:
         UserError: the baseline has no results on any benchmark, or the report cannot be written.
@@ -49,22 +50,21 @@ def write_study_report(
     out = output or folder.root / "report"
     parts: list[BenchmarkPart] = []
     for benchmark in study.all_benchmarks():
-        found = {
-            name: places for name, places in evaluations_of(study, folder, benchmark.label).items() if places
-        }
-        if study.baseline in found:
-            parts.append(BenchmarkPart(study, benchmark.label, found))
+        folders = evaluations_of(study, folder, benchmark.label)
+        if folders[study.baseline]:
+            evaluated = {name: paths for name, paths in folders.items() if paths}
+            parts.append(BenchmarkPart(study, benchmark.label, evaluated))
     if not parts:
         raise UserError(
             str(folder.root),
             f"the baseline {study.baseline!r} has no results yet",
-            "let a training of it end; error.txt in a trial's folder says why one failed",
+            "wait for one of its trainings; error.txt in a trial's folder explains a failure",
         )
     findings = judge(study, {part.label: part.comparisons for part in parts})
     try:
         (out / "tables").mkdir(parents=True, exist_ok=True)
         for part in parts:
-            part.write_tables(out, folder.root, [one for one in findings if one.label == part.label])
+            part.write_tables(out, folder.root, [item for item in findings if item.label == part.label])
     except OSError as error:
         raise UserError(
             str(out), f"cannot be written: {error.strerror}", "name a folder you can write"
@@ -83,11 +83,11 @@ def write_study_report(
 def _all_methods(
     document: Document, study: StudyFile, parts: Sequence[BenchmarkPart], findings: Sequence[Finding]
 ) -> None:
-    """A row for every contrast, a column for every benchmark and setting that is not trivial."""
+    """Add a row for every contrast, a column for every benchmark and setting that is not trivial."""
     shown = {
-        (one.label, *one.contrast): one
-        for one in findings
-        if one.row["metric"] == "map" and not one.row["trivial"]
+        (finding.label, *finding.contrast): finding
+        for finding in findings
+        if finding.row["metric"] == "map" and not finding.row["trivial"]
     }
     columns = [
         (part.label, setting)
@@ -110,12 +110,11 @@ def _all_methods(
         ["method", *(f"{label} {_SHORT[setting]}" for label, setting in columns)],
         rows,
     )
-    tested = [one for one in findings if not one.primary and not one.row["trivial"]]
-    held = sum(one.holds == "holds" for one in tested)
-    weak = sum(one.holds == "questions only" for one in tested)
+    verdicts = [item.holds for item in findings if not item.primary and not item.row["trivial"]]
     document.paragraph(
-        f"Marks as above. {held} of {len(tested)} exploratory differences (rank distances too) hold over "
-        f"questions and seeds, {weak} over questions only; tables/*_verdicts.csv says each in words."
+        f"Marks as above. Exploratory differences, including rank distances: {verdicts.count('holds')} of "
+        f"{len(verdicts)} hold over questions and seeds, {verdicts.count('questions only')} over questions "
+        "only; tables/*_verdicts.csv lists all."
     )
 
 
@@ -147,7 +146,7 @@ def _setting(document: Document, study: StudyFile, folder: SearchFolder) -> None
         [
             f"{ended} of {len(trials)} trainings ended, seeds {', '.join(map(str, study.seeds))}; "
             f"{hours:.1f} worker hours" + (f"; failed: {', '.join(failed)}" if failed else ""),
-            "texts of the benchmarks were kept out of training"
+            "training data excludes texts of the benchmarks"
             if study.check_leaks
             else "training data was NOT checked for texts of the benchmarks",
             *_overlap_lines(study, folder),
@@ -158,18 +157,17 @@ def _setting(document: Document, study: StudyFile, folder: SearchFolder) -> None
 
 
 def _switched(trials: Sequence[Trial]) -> list[str]:
-    """What share of the words code-switching replaced, over all steps of a method's trainings."""
-    counts: dict[str, list[int]] = {}
+    """Return the share of words that code-switching replaced, over all steps of a method's trainings."""
+    counts: dict[str, Counter[str]] = {}
     for trial in trials:
         for line in read_json_lines(RunFolder(trial.folder / "run").metrics):
-            for role, one in line.get("code_switching", {}).items():
-                held = counts.setdefault(role, [0, 0])
-                held[0] += one["switched"]
-                held[1] += one["words"]
+            for role, step in line.get("code_switching", {}).items():
+                count = counts.setdefault(role, Counter())
+                count.update({key: step[key] for key in ("switched", "words")})
     return [
-        f"{switched / words:.1%} of the words of {role}s were switched"
-        for role, (switched, words) in counts.items()
-        if words
+        f"{count['switched'] / count['words']:.1%} of the words of {role}s were switched"
+        for role, count in counts.items()
+        if count["words"]
     ]
 
 
@@ -177,8 +175,10 @@ def _overlap_lines(study: StudyFile, folder: SearchFolder) -> list[str]:
     file = folder.root / OVERLAPS
     counted = json.loads(file.read_text("utf-8"))["counts"] if file.is_file() else {}
     lines = []
-    for label in (one.label for one in study.later_benchmarks if one.label in counted):
-        counts = counted[label]
-        found = ", ".join(f"{number:,} examples of {source}" for source, number in counts.items() if number)
-        lines.append(f"{label} was added after the training: {found or 'no training text'} repeats it")
+    for benchmark in study.later_benchmarks:
+        counts = counted.get(benchmark.label)
+        if counts is not None:
+            repeats = ", ".join(f"{count:,} examples of {name}" for name, count in counts.items() if count)
+            text = repeats or "no training text"
+            lines.append(f"{benchmark.label} was added after the training: {text} repeats it")
     return lines
