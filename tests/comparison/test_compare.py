@@ -218,7 +218,7 @@ def test_a_monolingual_benchmark_is_compared(tmp_path, languages):
     page = write_report(made[1], made[0], tmp_path / "report")
     for report in (write_report(made[1]), page):
         text = report.with_suffix(".md").read_text("utf-8")
-        assert "It plays no part: no question has a relevant candidate in another language." in text
+        assert "No effect: no question has a relevant candidate in another language." in text
         assert "one language only" not in text
         assert ("Against 2.0" in text) == (report == page)
 

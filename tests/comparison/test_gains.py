@@ -144,9 +144,9 @@ def test_only_the_intervals_that_there_are_are_counted() -> None:
         }
     )
     assert (
-        gains_finding({"made": frame}) == "from 0 (c) to +0.2000 (b); 1 of 2 intervals lie above 0, 0 below."
+        gains_finding({"made": frame}) == "from 0 (c) to +0.2000 (b); 1 of 2 intervals are above 0, 0 below."
     )
-    assert gains_finding({"made": frame[1:2]}).endswith("no interval, as the questions are few.")
+    assert gains_finding({"made": frame[1:2]}).endswith("no interval, because the questions are few.")
 
 
 def test_cells_of_one_question_do_not_narrow_the_interval() -> None:

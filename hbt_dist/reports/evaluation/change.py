@@ -1,4 +1,4 @@
-"""What an evaluation's report says of an older one: a sentence for the head of the page, and a section."""
+"""Report the change against an older evaluation: a sentence for the head of the page, and a section."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hbt_dist.reports.evaluation.figures import draw_gains, gains_finding
 from hbt_dist.reports.evaluation.sections import add_cell_changes, add_tests
 from hbt_dist.reports.pages.document import Document
 
-#: Where mAP is measured, the decisive one first.
-PLACES = {
+#: Settings of mAP in words, the decisive setting first.
+SETTING_PHRASES = {
     "crosslingual": "across languages",
     "monolingual": "within languages",
     "multilingual": "in the pool of all languages",
@@ -23,7 +23,7 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Change:
-    """What a report says of an older evaluation."""
+    """The comparison of a report's evaluation with an older evaluation."""
 
     name: str  # of the baseline
     baseline: dict[str, Any]  # its results.json
@@ -32,37 +32,41 @@ class Change:
 
     @property
     def system(self) -> str:
-        """The name under which the comparison has this evaluation."""
+        """Name of the newer evaluation in the comparison."""
         return next(iter(self.comparison["cell_gain"]))
 
 
 def change_sentence(change: Change) -> str:
-    """The change of mAP, with interval and corrected p: across languages, where the benchmark has that."""
+    """Return the change of mAP with interval and corrected p, across languages if the benchmark has that."""
     tests = {row["setting"]: row for row in change.comparison["tests"] if row["metric"] == "map"}
-    rows = [(PLACES[key], tests[key]) for key in PLACES if key in tests and not tests[key]["trivial"]]
+    rows = [
+        (phrase, tests[key])
+        for key, phrase in SETTING_PHRASES.items()
+        if key in tests and not tests[key]["trivial"]
+    ]
     if not rows:
-        return f"Nothing can be tested against {change.name}: too few questions, or none that is not trivial."
-    (place, main), others = rows[0], rows[1:]
+        return f"Nothing can be tested against {change.name}: too few questions, or only trivial figures."
+    phrase, main = rows[0]
     levels = f"{plain(main['macro_baseline'])} to {plain(main['macro_system'])}"
     if main["p_holm"] < SIGNIFICANT:
-        told = f"mAP {place} {'rises' if main['difference'] > 0 else 'falls'} from {levels}"
+        verdict = f"mAP {phrase} {'rises' if main['difference'] > 0 else 'falls'} from {levels}"
     else:
-        told = f"no change of mAP {place} is found, {levels}"
+        verdict = f"no change of mAP {phrase} is found, {levels}"
     text = (
-        f"Against {change.name}, {told}: {signed(main['difference'])}, "
-        f"{change.comparison['confidence']:.0%} interval {span(main['low'], main['high'])}, "
+        f"Against {change.name}, {verdict}: {signed(main['difference'])}, "
+        f"{100 * change.comparison['confidence']:.0f} % interval {span(main['low'], main['high'])}, "
         f"{p_clause(main['p_holm'])}."
-    ).replace("95%", "95 %")
-    if others:
+    )
+    if len(rows) > 1:
         also = "; ".join(
-            f"{name} {signed(row['difference'])}, {p_clause(row['p_holm'])}" for name, row in others
+            f"{name} {signed(row['difference'])}, {p_clause(row['p_holm'])}" for name, row in rows[1:]
         )
         text += f" {also[0].upper()}{also[1:]} (all p corrected for the tests made together)."
     return text
 
 
 def add_changes(document: Document, change: Change) -> None:
-    """Tests, the difference of the pair matrices, gains by family."""
+    """Add tests, the difference of the pair matrices, gains by family."""
     document.heading(f"Change against {change.name}")
     add_tests(document, change.comparison, named=False)
     add_cell_changes(document, change.comparison, change.system, "figures/difference.png")
@@ -88,7 +92,7 @@ def add_changes(document: Document, change: Change) -> None:
         "figures/families.png",
         draw_gains(gains, "gain by family of the question's language"),
         "Gain in cross-lingual mAP by family, with 95 % intervals over questions (none under 30 questions), "
-        "not corrected for the number of families. An interval that leaves out 0, the black line, says that "
-        "the family gains or loses.",
+        "not corrected for the number of families. If an interval excludes 0, the black line, the family "
+        "gains or loses.",
         f"Gain in cross-lingual mAP by family: {gains_finding(gains)}",
     )

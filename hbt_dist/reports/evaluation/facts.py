@@ -1,16 +1,16 @@
-"""The end of an evaluation's report: with what it was made, and how to make it again."""
+"""Collect the settings and the provenance of an evaluation for the end of its report."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: What tells where and when it was made; everything else that was recorded is a setting.
+#: Provenance of an evaluation; everything else that it recorded is a setting.
 _MADE = ("command", "time", "hbt_dist", "python", "platform", "cpus")
 _NO_SETTING = (*_MADE, "host", "versions", "training")
 
 
 def settings_facts(results: dict[str, Any]) -> dict[str, object]:
-    """Benchmark, model and settings, nested ones with dotted names as in a run file."""
+    """Return benchmark, model and settings, nested settings with dotted names as in a run file."""
     benchmark = results["benchmark"]
     recorded = {key: value for key, value in results["provenance"].items() if key not in _NO_SETTING}
     return {
@@ -25,30 +25,29 @@ def settings_facts(results: dict[str, Any]) -> dict[str, object]:
 
 
 def provenance_facts(results: dict[str, Any]) -> dict[str, object]:
-    """The command, versions, fingerprint of the benchmark, training data, ties."""
+    """Return the command, versions, fingerprint of the benchmark, training data, ties."""
     recorded, ties = results["provenance"], results["ties"]
-    found: dict[str, object] = {key: recorded[key] for key in _MADE if recorded.get(key) is not None}
-    found |= {
+    facts: dict[str, object] = {key: recorded[key] for key in _MADE if recorded.get(key) is not None}
+    facts |= {
         "versions": ", ".join(f"{name} {version}" for name, version in recorded.get("versions", {}).items()),
         "benchmark.fingerprint": results["benchmark"]["fingerprint"],
         **_flat({"training": recorded.get("training") or {}}),
         "ties": f"{ties['num_relevant_pairs_tied']:,} relevant candidates; {ties['rule']}",
     }
-    return {key: value for key, value in found.items() if value != ""}
+    return {key: value for key, value in facts.items() if value != ""}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
+    flat: dict[str, object] = {}
     for key, value in values.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = _text(value)
-    return found
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": _text(value)}
+        )
+    return flat
 
 
 def _text(value: Any) -> str:
-    """A setting as a run file has it."""
+    """Format a setting as in a run file."""
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:

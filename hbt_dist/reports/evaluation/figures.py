@@ -1,6 +1,6 @@
-"""The drawings of evaluation reports: language bias, distance of languages, gains of groups.
+"""Draw language bias, distance of languages and gains of groups for evaluation reports.
 
-Drawings are PNG contents; a `..._finding` says in words what one of them shows, for who cannot see it.
+Drawings are PNG contents; each `..._finding` describes a drawing in words, as its alternative text.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _BIAS_PANELS = (
 
 
 def bias_by_language(results: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Measures of the language bias that have a value for each language: measure -> language -> value."""
-    found = {name: entry["by_language"] for name, entry in results["bias"].items()}
+    """Return the measures of language bias by language: measure -> language -> value."""
+    measures = {name: entry["by_language"] for name, entry in results["bias"].items()}
     if results["ranking_consistency"] is not None:
-        found["mrc"] = results["ranking_consistency"]["mrc_by_language"]
-    return found
+        measures["mrc"] = results["ranking_consistency"]["mrc_by_language"]
+    return measures
 
 
 def draw_bias(
     results: dict[str, Any], languages: Sequence[str], baseline: dict[str, Any] | None
 ) -> bytes | None:
-    """Bias by question language: a panel for each measure; hollow marks are the baseline's.
+    """Draw the bias by question language: a panel for each measure; hollow marks are the baseline's.
 
     Returns:
-        None where the benchmark says nothing of bias.
+        None if the benchmark has no measure of bias.
     """
     new = bias_by_language(results)
     old = bias_by_language(baseline) if baseline is not None else {}
@@ -86,18 +86,18 @@ def draw_bias(
 
 
 def bias_finding(results: dict[str, Any], languages: Sequence[str], baseline: dict[str, Any] | None) -> str:
-    """Of each panel the languages at its ends, and the mean, of the baseline too."""
+    """Return mean and extreme languages of each panel in words, with the baseline's mean."""
     new = bias_by_language(results)
     old = bias_by_language(baseline) if baseline is not None else {}
-    told = []
+    panels = []
     for name, title in _BIAS_PANELS:
         known = [code for code in languages if new.get(name, {}).get(code) is not None]
         if not known:
             continue
         values = _floats(new[name], known)
         digits = 1 if name in ("rank_distance", "max_at_r") else 3
-        places = int(values.argmin()), int(values.argmax())
-        ends = [f"{plain(float(values[i]), digits)} ({known[i]})" for i in places]
+        extremes = int(values.argmin()), int(values.argmax())
+        ends = [f"{plain(float(values[i]), digits)} ({known[i]})" for i in extremes]
         text = f"{title}: mean {plain(float(values.mean()), digits)}, from {ends[0]} to {ends[1]}"
         if name in old:
             before = float(np.nanmean(_floats(old[name], known)))
@@ -105,19 +105,19 @@ def bias_finding(results: dict[str, Any], languages: Sequence[str], baseline: di
         if name == "language_preference_rate":
             neutral = float(np.nanmean(_floats(new["language_preference_neutral"], known)))
             text += f", neutral {plain(neutral, digits)}"
-        told.append(text)
-    return "; ".join(told)
+        panels.append(text)
+    return "; ".join(panels)
 
 
 def draw_distances(values: NDArray[np.float64], languages: Sequence[str], label: str) -> bytes | None:
-    """Every cross-lingual cell against the distance of its languages, a panel for each distance.
+    """Draw every cross-lingual cell against the distance of its languages, a panel for each distance.
 
     Args:
         values: (L, L) mAP or its change.
-        label: what they are.
+        label: of the values.
 
     Returns:
-        None where no pair has a value.
+        None if no pair has a value.
     """
     same_family = language_distances(languages, "family") == 0.0
     pairs = ~np.eye(len(languages), dtype=bool) & ~np.isnan(values)
@@ -145,12 +145,12 @@ def draw_distances(values: NDArray[np.float64], languages: Sequence[str], label:
 
 
 def draw_gains(gains: Mapping[str, pd.DataFrame], title: str) -> bytes:
-    """Gain of each group: points with intervals, groups in the order of the rows.
+    """Draw the gain of each group: points with intervals, groups in the order of the rows.
 
-    Of up to 25 systems each has a colour and shape of its own.
+    Up to 25 systems differ in colour and shape.
 
     Args:
-        gains: system -> rows of `group_gains`.
+        gains: system -> rows from `group_gains`.
     """
     groups = list(dict.fromkeys(name for frame in gains.values() for name in frame["group"]))
     several = len(gains) > 1
@@ -159,10 +159,10 @@ def draw_gains(gains: Mapping[str, pd.DataFrame], title: str) -> bytes:
     height += 0.17 * -(-len(gains) // columns) if several else 0
     figure, axes = single_axes(6.0 if several else 5.0, height)
     for number, (system, frame) in enumerate(gains.items()):
-        places = [groups.index(name) + 0.85 * ((number + 0.5) / len(gains) - 0.5) for name in frame["group"]]
+        shift = 0.85 * ((number + 0.5) / len(gains) - 0.5)
         axes.errorbar(
             frame["gain"],
-            places,
+            [groups.index(name) + shift for name in frame["group"]],
             xerr=[frame["gain"] - frame["low"], frame["high"] - frame["gain"]],
             fmt=MARKERS[(number + number // len(SERIES)) % len(MARKERS)],
             color=SERIES[number % len(SERIES)],
@@ -178,27 +178,27 @@ def draw_gains(gains: Mapping[str, pd.DataFrame], title: str) -> bytes:
     axes.set_xlabel("gain in cross-lingual mAP, 95 % interval over questions", fontsize=8)
     if several:
         axes.grid(visible=False, axis="y")
-        for place in range(1, len(groups)):
-            axes.axhline(place - 0.5, color=GREY, linewidth=0.7)
+        for row in range(1, len(groups)):
+            axes.axhline(row - 0.5, color=GREY, linewidth=0.7)
         figure.legend(loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     axes.set_title(title, fontsize=10, parse_math=False)
     return png(figure)
 
 
 def gains_finding(gains: Mapping[str, pd.DataFrame]) -> str:
-    """The largest and the smallest gain, and how many of the intervals that there are leave out zero."""
+    """Return the extreme gains and the numbers of intervals above and below zero in words."""
     rows = [
         (f"{name}, {row['group']}" if len(gains) > 1 else row["group"], row)
         for name, frame in gains.items()
         for row in frame.to_dict("records")
     ]
-    ends = [choose(rows, key=lambda one: one[1]["gain"]) for choose in (min, max)]
+    ends = [choose(rows, key=lambda item: item[1]["gain"]) for choose in (min, max)]
     low, high = (f"{signed(row['gain'])} ({name})" for name, row in ends)
     known = [row for _, row in rows if np.isfinite([row["low"], row["high"]]).all()]
     if not known:
-        return f"from {low} to {high}; no interval, as the questions are few."
+        return f"from {low} to {high}; no interval, because the questions are few."
     above, below = sum(row["low"] > 0 for row in known), sum(row["high"] < 0 for row in known)
-    return f"from {low} to {high}; {above} of {len(known)} intervals lie above 0, {below} below."
+    return f"from {low} to {high}; {above} of {len(known)} intervals are above 0, {below} below."
 
 
 def _floats(values: dict[str, float | None], languages: Sequence[str]) -> NDArray[np.float64]:

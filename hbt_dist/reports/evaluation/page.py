@@ -1,9 +1,9 @@
-"""The report of an evaluation: report.html and report.md in its folder, made from results.json alone.
+"""Write report.html and report.md of an evaluation, from results.json alone.
 
-It opens with the answer: mAP beside that of a random order, or what changed against a baseline, and the
-matrix of language pairs. Means, bias, families and distances follow; settings and provenance stand at the
-end. With a baseline also tests, a difference of the matrices with the significance of every cell, gains by
-family. Takes about a second, and a few more with a baseline.
+The report begins with the answer: mAP next to that of a random order, or the change against a baseline, and
+the matrix of language pairs. Means, bias, families, distances, settings and provenance follow. With a
+baseline it also has tests, a difference of the matrices with the significance of every cell, gains by family.
+Takes about a second, and a few more with a baseline.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.metrics import METRICS, near_chance
 from hbt_dist.evaluation.read_results import rank_distance_of, read_evaluation, read_results
 from hbt_dist.evaluation.results import LANGUAGE_MEASURES
-from hbt_dist.reports.evaluation.change import PLACES, Change, add_changes, change_sentence
+from hbt_dist.reports.evaluation.change import SETTING_PHRASES, Change, add_changes, change_sentence
 from hbt_dist.reports.evaluation.facts import provenance_facts, settings_facts
 from hbt_dist.reports.evaluation.figures import (
     PLOTTED_DISTANCES,
@@ -50,10 +50,10 @@ _BIAS_MEANING = {
     "rank_distance_share": "rank distance as a share of the pool",
     "max_at_r": "worst rank of a relevant candidate",
     "complete@10": "share of questions with all relevant candidates in the first ten",
-    "language_preference_rate": "share of questions whose first relevant candidate is in their own language",
-    "language_preference_neutral": "the same if language did not matter",
-    "same_language_share@10": "own language's share of the first 10, less its share of the pool",
-    "same_language_share@100": "own language's share of the first 100, less its share of the pool",
+    "language_preference_rate": "share of questions whose first relevant candidate is in the same language",
+    "language_preference_neutral": "the same for a ranking independent of language",
+    "same_language_share@10": "share of the same language in the first 10 minus its share of the pool",
+    "same_language_share@100": "share of the same language in the first 100 minus its share of the pool",
     "mrc": "rank correlation between a question's language versions, whole ranking",
     "mrc@100": "the same over the first 100",
 }
@@ -67,13 +67,13 @@ def write_report(
     Args:
         folder: of an evaluation.
         baseline: folder of an evaluation on the same benchmark, to compare with.
-        output: where to write; default: `folder`.
+        output: folder to write; default: `folder`.
 
     Returns:
         the path of report.html.
 
     Raises:
-        UserError: a folder is no evaluation, or they are of different benchmarks; or cannot be written.
+        UserError: a folder is not an evaluation, the benchmarks differ, or the output cannot be written.
     """
     from hbt_dist.comparison.compare import compare
     from hbt_dist.comparison.gains import PairedRows, group_gains
@@ -83,7 +83,7 @@ def write_report(
     if baseline is not None:
         comparison = compare([[folder]], [baseline])
         rows = PairedRows.join([read_evaluation(baseline)], [read_evaluation(folder)], "crosslingual", "map")
-        families = group_gains(rows, lambda asked, _: describe(asked).family)
+        families = group_gains(rows, lambda question, _: describe(question).family)
         change = Change(next(iter(comparison["folders"])), read_results(baseline), comparison, families)
     target = Path(output if output is not None else folder)
     report_document(results, change).write(target, STEM)
@@ -91,25 +91,24 @@ def write_report(
 
 
 def report_document(results: dict[str, Any], change: Change | None = None) -> Document:
-    """The report of an evaluation.
+    """Build the report of an evaluation.
 
     Args:
-        results: what results.json holds.
-        change: what to say of a baseline.
+        results: the content of results.json.
+        change: the comparison with a baseline, if there is one.
     """
     benchmark = results["benchmark"]
     model = _model_name(results)
     on = f"{results['provenance'].get('label') or benchmark['name']} ({benchmark['variant']})"
     title = f"{model} on {on}" if model else on
-    levels, about = _levels(results), _about(results)
-    if change is None:
-        document = Document(title, levels, "evaluation report", about)
-    else:
-        document = Document(title, change_sentence(change), "evaluation report", f"{levels} {about}")
+    summary, about = _levels(results), _about(results)
+    if change is not None:
+        summary, about = change_sentence(change), f"{summary} {about}"
+    document = Document(title, summary, "evaluation report", about)
     document.heading("Language pairs")
     document.matrix(pair_heatmap(results), HEATMAP)
     document.paragraph(
-        "Each cell searches the candidates of one language. Languages stand family by family: "
+        "Each cell searches the candidates of one language. Languages are ordered by family: "
         f"{_families(benchmark['languages'])}."
     )
     _means(document, results)
@@ -131,26 +130,23 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
 
 
 def _model_name(results: dict[str, Any]) -> str:
-    """The last two parts of a folder or hub name, "" where it was not recorded."""
+    """Return the last two parts of a folder or hub name; "" if it was not recorded."""
     return "/".join(Path(str(results["provenance"].get("model", ""))).parts[-2:])
 
 
 def _levels(results: dict[str, Any]) -> str:
-    """mAP of every setting, each beside that of a random order of the candidates."""
-    chances, told = results.get("chance", {}), []
-    for setting, place in PLACES.items():
-        value = results["means"][setting]["macro"]["map"]
+    """Return the mAP of every setting, each next to that of a random order of the candidates."""
+    levels = []
+    for setting, phrase in SETTING_PHRASES.items():
+        value, chance = results["means"][setting]["macro"]["map"], results["chance"][setting]
         if value is None:
             continue
-        trivial = setting == "monolingual" and results["benchmark"]["own_text_relevant"]
-        chance = chances.get(setting)
-        beside = "" if chance is None else f" (random order: {plain(chance)})"
-        if trivial:
-            beside = " (trivial)"
-        elif near_chance(value, chance):
-            beside = f" (near chance, random order: {plain(chance)})"
-        told.append(f"{plain(value)} {place}{beside}")
-    return f"mAP {', '.join(told)}."
+        near = "near chance, " if near_chance(value, chance) else ""
+        note = f"{near}random order: {plain(chance)}"
+        if setting == "monolingual" and results["benchmark"]["own_text_relevant"]:
+            note = "trivial"
+        levels.append(f"{plain(value)} {phrase} ({note})")
+    return f"mAP {', '.join(levels)}."
 
 
 def _about(results: dict[str, Any]) -> str:
@@ -174,9 +170,8 @@ def _counted(number: int, what: str) -> str:
 
 def _means(document: Document, results: dict[str, Any]) -> None:
     document.heading("Means")
-    chances = results.get("chance")
-    own = [name for name in results["means"][_SETTINGS[0]]["macro"] if name not in METRICS]
-    shown = [*_METRICS, *own]
+    user_metrics = [name for name in results["means"][_SETTINGS[0]]["macro"] if name not in METRICS]
+    metrics = [*_METRICS, *user_metrics]
     rows = []
     for setting in _SETTINGS:
         means = results["means"][setting]
@@ -184,29 +179,21 @@ def _means(document: Document, results: dict[str, Any]) -> None:
             [
                 SETTING_TITLES[setting],
                 plain(means["macro"]["map"]),
-                *([] if chances is None else [plain(chances[setting])]),
-                *(plain(means["macro"][metric]) for metric in shown),
+                plain(results["chance"][setting]),
+                *(plain(means["macro"][metric]) for metric in metrics),
                 plain(means["micro"]["map"]),
             ]
         )
     document.table(
         "Means over languages or pairs of languages; the last column over questions",
-        [
-            "setting",
-            "mAP",
-            *([] if chances is None else ["random order"]),
-            *map(metric_title, shown),
-            "mAP (micro)",
-        ],
+        ["setting", "mAP", "random order", *map(metric_title, metrics), "mAP (micro)"],
         rows,
     )
-    random_order = (
-        " Random order: the mAP of candidates in no order at all; below three times as much is near chance."
-    )
     document.paragraph(
-        "Cross-lingual: questions of one language, candidates of another. Monolingual: both of one. "
-        "Multilingual: the pool of all languages, every translation of the answer relevant. One target: that "
-        "pool, one translation." + ("" if chances is None else random_order)
+        "Cross-lingual: questions of one language, candidates of another. Monolingual: both of one language. "
+        "Multilingual: the pool of all languages, with every translation of the answer relevant. One target: "
+        "that pool, with one translation. Random order: the mAP of shuffled candidates; below three times as "
+        "much is near chance."
     )
 
 
@@ -215,8 +202,8 @@ def _one_target(document: Document, results: dict[str, Any]) -> None:
     pooled = results["one_target_matrix"]
     gaps = [gap for row in results["pool_gap"] for gap in row if gap is not None]
     document.paragraph(
-        "The cells of the first matrix in the pool of all languages, other translations of the answer left "
-        "out: a model that prefers a language loses here. On average "
+        "The cells of the first matrix in the pool of all languages, without further translations of the "
+        "answer: a model that prefers a language loses mAP. On average "
         f"{plain(float(np.mean(gaps)))} lower than among candidates of one language."
     )
     document.matrix(
@@ -232,7 +219,7 @@ def _families(codes: list[str]) -> str:
     members: dict[str, list[str]] = {}
     for code in languages_by_family(codes):
         members.setdefault(describe(code).family, []).append(code)
-    return "; ".join(f"{family} ({', '.join(found)})" for family, found in members.items())
+    return "; ".join(f"{family} ({', '.join(languages)})" for family, languages in members.items())
 
 
 def _groups(document: Document, results: dict[str, Any]) -> None:
@@ -261,7 +248,7 @@ def _groups(document: Document, results: dict[str, Any]) -> None:
         about = [row["family"], row["script"], seen]
         rows.append([f"{code} {row['name']}", *_language_cells(row), *counts, *about])
     document.table(
-        "mAP by language: monolingual, across languages when asking and when answering, in the pool",
+        "mAP by language: monolingual, across languages as question and as candidate language, in the pool",
         ["language", *_LANGUAGE_TITLES, "questions", "candidates", "family", "script", "seen"],
         rows,
     )
@@ -278,14 +265,13 @@ def _bias(document: Document, results: dict[str, Any], change: Change | None) ->
     if not measures:
         document.paragraph("None can be measured: no question has relevant candidates in two languages.")
         return
-    before = {} if old is None else _bias_values(old)
+    columns = {"mean": measures} if old is None else {"mean": measures, "baseline": _bias_values(old)}
     rows = []
-    for name, value in measures.items():
+    for name in measures:
         digits = 1 if name in ("rank_distance", "max_at_r") else 4
-        values = [plain(value, digits), *([plain(before.get(name), digits)] if old is not None else [])]
+        values = [plain(column.get(name), digits) for column in columns.values()]
         rows.append([metric_title(name), *values, _BIAS_MEANING[name]])
-    titles = ["measure", "mean", *(["baseline"] if old is not None else []), "what it is"]
-    document.table("Does a candidate's language decide its place?", titles, rows)
+    document.table("Does a candidate's language decide its rank?", ["measure", *columns, "meaning"], rows)
     order = languages_by_family(results["benchmark"]["languages"])
     picture = draw_bias(results, order, old)
     if picture is not None:
@@ -299,9 +285,9 @@ def _bias(document: Document, results: dict[str, Any], change: Change | None) ->
 
 
 def _bias_values(results: dict[str, Any]) -> dict[str, float | None]:
-    found = {name: entry["macro"] for name, entry in results["bias"].items()}
+    values = {name: entry["macro"] for name, entry in results["bias"].items()}
     consistency = results["ranking_consistency"] or {}
-    return found | {name: consistency[name] for name in ("mrc", "mrc@100") if name in consistency}
+    return values | {name: consistency[name] for name in ("mrc", "mrc@100") if name in consistency}
 
 
 def _distances(document: Document, results: dict[str, Any], change: Change | None) -> None:
@@ -313,7 +299,7 @@ def _distances(document: Document, results: dict[str, Any], change: Change | Non
         document.paragraph(
             "There is one language only."
             if len(codes) == 1
-            else "It plays no part: no question has a relevant candidate in another language."
+            else "No effect: no question has a relevant candidate in another language."
         )
         return
     lines = [
@@ -333,25 +319,26 @@ def _distances(document: Document, results: dict[str, Any], change: Change | Non
     moved = draw_distances(gain, codes, "change in mAP")
     add_distances(document, change.comparison)
     if moved is not None:
-        found = change.comparison["typology"][change.system]["distances"]
-        told = [
-            _distance_line(effect, "the change") for effect in found if effect["source"] in PLOTTED_DISTANCES
+        lines = [
+            _distance_line(effect, "the change")
+            for effect in change.comparison["typology"][change.system]["distances"]
+            if effect["source"] in PLOTTED_DISTANCES
         ]
         document.figure(
             "figures/distance_gain.png",
             moved,
             f"Change in mAP against {change.name} and the distance of the languages",
-            f"Scatter of the change in cross-lingual mAP against distance. {'. '.join(told)}",
+            f"Scatter of the change in cross-lingual mAP against distance. {'. '.join(lines)}",
         )
 
 
 def _distance_line(effect: dict[str, Any], what: str = "mAP") -> str:
-    """How a figure goes with a distance; `effect` is a `DistanceEffect` as a dictionary."""
+    """Describe the slope of a figure over a distance; `effect` is a `DistanceEffect` as a dictionary."""
     if not effect["num_permutations"]:
         return f"{effect['source']}: {effect['verdict']}"
-    chance = "" if effect["p_holm"] < SIGNIFICANT else ", which may be chance"
+    chance = "" if effect["p_holm"] < SIGNIFICANT else ", possibly by chance"
     return (
         f"{effect['source']}: {what} {'rises' if effect['slope'] > 0 else 'falls'} by "
         f"{plain(abs(effect['slope']), 3)} per unit of distance{chance} ({p_clause(effect['p_holm'])}, "
-        f"{len(effect['languages'])} languages, own means taken out)"
+        f"{len(effect['languages'])} languages, means of the languages removed)"
     )

@@ -1,4 +1,4 @@
-"""What reports of evaluations and studies share: matrices ordered by family, tests, changes of cells."""
+"""Add sections that evaluations and studies share: matrices by family, tests, changes of cells, distances."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ _METRICS = {
 
 
 def metric_title(name: str) -> str:
-    """A metric or a measure of the bias as papers write it."""
+    """Return the title of a metric or a measure of bias."""
     return _METRICS.get(name, name.replace("_", " "))
 
 
 def languages_by_family(codes: Iterable[str]) -> list[str]:
-    """Codes ordered by family, the family with most languages first."""
-    found = list(codes)
-    sizes = Counter(describe(code).family for code in found)
-    return sorted(found, key=lambda code: (-sizes[describe(code).family], describe(code).family, code))
+    """Return codes ordered by family, the family with most languages first."""
+    codes = list(codes)
+    sizes = Counter(describe(code).family for code in codes)
+    return sorted(codes, key=lambda code: (-sizes[describe(code).family], describe(code).family, code))
 
 
 def language_matrix(
     caption: str, codes: list[str], values: Any, p_values: Any = None, *, difference: bool = False
 ) -> Matrix:
-    """A matrix with its languages ordered by family.
+    """Return a matrix with its languages ordered by family.
 
     Args:
-        values: (L, L) nested lists in the order of `codes`, None where a cell is empty.
-        p_values: (L, L) likewise; cells below 0.05 are marked.
+        values: (L, L) nested lists in the order of `codes`, None for an empty cell.
+        p_values: (L, L) likewise; cells below 0.05 get a star.
     """
     order = languages_by_family(codes)
-    place = [codes.index(code) for code in order]
+    indices = [codes.index(code) for code in order]
 
     def ordered(cells: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.array(cells, np.float64)[np.ix_(place, place)]
+        return np.array(cells, np.float64)[np.ix_(indices, indices)]
 
     return Matrix(
         caption,
@@ -70,10 +70,10 @@ def language_matrix(
 
 
 def pair_heatmap(results: dict[str, Any]) -> Matrix:
-    """The pair matrix of an evaluation."""
-    benchmark, found = results["benchmark"], results["pair_matrix"]
-    caption = f"{benchmark['name']}: mAP, candidates of one language"
-    return language_matrix(caption, found["languages"], found["metrics"]["map"])
+    """Return the pair matrix of an evaluation."""
+    pairs = results["pair_matrix"]
+    caption = f"{results['benchmark']['name']}: mAP, candidates of one language"
+    return language_matrix(caption, pairs["languages"], pairs["metrics"]["map"])
 
 
 def add_tests(
@@ -84,10 +84,10 @@ def add_tests(
     corrected: str = "Holm over this table",
     named: bool = True,
 ) -> None:
-    """The table of a comparison's tests, with those over seeds where there are any.
+    """Add the table of a comparison's tests, including those over seeds.
 
     Args:
-        corrected: what the p values were corrected for.
+        corrected: description of the correction of the p values.
         named: whether each row names its system.
     """
     over_seeds = any(row["seeds"] for row in comparison["tests"])
@@ -130,14 +130,14 @@ def add_tests(
     if any(row["trivial"] for row in comparison["tests"]):
         document.paragraph(
             "Trivial: a question's own text is among its candidates, so in one language it finds itself. In "
-            "the pool of all languages that is one hit more, nearly always at rank 1."
+            "the pool of all languages that is one more hit, nearly always at rank 1."
         )
 
 
 def add_cell_changes(
     document: Document, comparison: dict[str, Any], system: str, file: str, *, about: str = ""
 ) -> None:
-    """The difference of the pair matrices, with stars where a cell's change is significant."""
+    """Add the difference of the pair matrices, with stars at significant changes."""
     p_values = comparison["cell_p"][system]
     tested = [p for row in p_values for p in row if p is not None]
     baseline = next(iter(comparison["folders"]))
@@ -157,7 +157,7 @@ def add_cell_changes(
 
 
 def add_distances(document: Document, comparison: dict[str, Any], about: str = "") -> None:
-    """Whether the cross-lingual gain grows with the distance of the languages: a row for each system."""
+    """Add whether the cross-lingual gain grows with the distance of the languages: a row for each system."""
     parts = comparison["typology"]
     sources = [effect["source"] for effect in next(iter(parts.values()))["distances"]] if parts else []
     rows, notes = [], []
@@ -172,7 +172,7 @@ def add_distances(document: Document, comparison: dict[str, Any], about: str = "
     if rows:
         document.table(
             f"{about}Does the cross-lingual gain over {baseline} grow with the distance of the languages? "
-            "Slope per unit of distance (own means of the languages taken out), p of a permutation of the "
+            "Slope per unit of distance (means of the languages removed), p of a permutation of the "
             f"languages (Holm over the {len(sources)} distances; * p < 0.05), 95 % interval of a mixed "
             "model's slope",
             ["system", *sources],

@@ -1,5 +1,4 @@
-"""What reports are made of: one look, one way to show tables, matrices and figures, in HTML and in Markdown.
+"""Render tables, matrices and figures as HTML and Markdown, in one style for all reports.
 
-Knows nothing of what is reported. A page holds everything and asks for nothing, so it can be read offline,
-on a phone, in print and by a screen reader.
+A page is one file without requests, so it works offline, on a phone, in print and with a screen reader.
 """

@@ -1,9 +1,8 @@
-"""A report as blocks, rendered as Markdown and as one self-contained HTML page."""
+"""Collect a report as blocks and render it as Markdown and as one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
-import os
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import atomic_write
 from hbt_dist.reports.pages import html
 from hbt_dist.reports.pages.figures import DPI
 from hbt_dist.reports.pages.matrix import Matrix
@@ -20,13 +20,13 @@ _CSS_DPI = 96
 
 
 class Document:
-    """Blocks in order, each kept in both forms; nothing is written before `write`.
+    """Blocks in order, each in both forms; `write` writes the files.
 
     Args:
         title: of the page.
-        summary: what there is to know in one sentence or two; it stands out.
+        summary: the findings in one or two sentences, highlighted.
         kind: of report, in the browser's title.
-        about: what else a reader wants to know at first, below the summary.
+        about: further first information, below the summary.
     """
 
     def __init__(self, title: str, summary: str, kind: str, about: str = "") -> None:
@@ -36,7 +36,7 @@ class Document:
         self._sections: list[tuple[str, list[str]]] = []
 
     def heading(self, text: str, level: int = 2) -> None:
-        """A heading; level 2 begins a section, and is listed at the head of the page."""
+        """Add a heading; level 2 begins a section and appears in the list of contents."""
         self._markdown.append(f"{'#' * level} {_plain(text)}")
         if level == 2:
             self._sections.append((text, []))
@@ -44,19 +44,19 @@ class Document:
             self._html(f"<h{level}>{escape(text)}</h{level}>")
 
     def paragraph(self, text: str, *, lead: str = "") -> None:
-        """A paragraph of plain text, behind a few words that stand out."""
+        """Add a paragraph of plain text after a bold `lead`."""
         self._both(
             f"**{_plain(lead)}** {_plain(text)}" if lead else _plain(text),
             f"<p>{f'<strong>{escape(lead)}</strong> ' if lead else ''}{escape(text)}</p>",
         )
 
     def items(self, texts: Sequence[str]) -> None:
-        """A list."""
+        """Add a list."""
         listed = "".join(f"<li>{escape(text)}</li>" for text in texts)
         self._both("\n".join(f"* {_plain(text)}" for text in texts), f"<ul>{listed}</ul>")
 
     def facts(self, items: Mapping[str, object]) -> None:
-        """Names and values."""
+        """Add names and values."""
         lines = _markdown_table(["", ""], [[key, str(value)] for key, value in items.items()], aligned=False)
         self._both(lines, html.facts(items))
 
@@ -70,9 +70,9 @@ class Document:
 
     @contextmanager
     def details(self, title: str) -> Iterator[None]:
-        """What is added inside is folded away until a reader opens it; in print it is open.
+        """Fold the blocks added inside until a reader opens them; print shows them.
 
-        GitHub's Markdown knows the same element, so both forms fold.
+        GitHub's Markdown has the same element, so both forms fold.
         """
         self._both(
             f"<details>\n<summary>{_plain(title)}</summary>",
@@ -82,19 +82,19 @@ class Document:
         self._both("</details>", "</details>")
 
     def table(self, caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; the first column names the row. The caption is the only one of its kind."""
+        """Add a table; the first column names the row, the caption is unique on the page."""
         self._both(
             f"{_plain(caption)}\n\n{_markdown_table(columns, rows)}", html.text_table(caption, columns, rows)
         )
 
     def figure(self, file: str, content: bytes, caption: str, description: str) -> None:
-        """A PNG.
+        """Add a PNG.
 
         Args:
-            file: its path below the report's folder.
+            file: path below the report's folder.
             content: of the PNG.
-            caption: below it.
-            description: the words that stand for it where it cannot be seen.
+            caption: below the picture.
+            description: alternative text.
         """
         self.files[file] = content
         width, height = (round(pixels * _CSS_DPI / DPI) for pixels in struct.unpack(">II", content[16:24]))
@@ -106,7 +106,7 @@ class Document:
         )
 
     def matrix(self, matrix: Matrix, file: str | None = None, *, numbers: bool = True) -> None:
-        """A matrix: a shaded table on the page; a picture, numbers or both in Markdown.
+        """Add a matrix: a shaded table on the page; a picture, numbers or both in Markdown.
 
         Args:
             file: path of the picture below the report's folder.
@@ -128,16 +128,16 @@ class Document:
 
     def _html(self, text: str) -> None:
         if not self._sections:
-            raise ValueError("a block stands in a section: begin with a heading of level 2")
+            raise ValueError("a block needs a section: begin with a heading of level 2")
         self._sections[-1][1].append(text)
 
     def markdown(self) -> str:
-        """The whole report as Markdown; pictures are files beside it."""
+        """Return the report as Markdown; pictures are separate files."""
         head = [f"# {_plain(self.title)}", *(_plain(text) for text in (self.summary, self.about) if text)]
         return "\n\n".join([*head, *self._markdown]) + "\n"
 
     def page(self) -> str:
-        """The whole report as one HTML file that needs no other."""
+        """Return the report as one self-contained HTML file."""
         names = [re.sub("[^a-z0-9]+", "-", name.lower()) for name, _ in self._sections]
         keys = [f"{i}-{name}" for i, name in enumerate(names, 1)]
         links = "".join(
@@ -156,7 +156,7 @@ class Document:
         return html.page(self.title, main, kind=self.kind, header=header)
 
     def write(self, folder: Path, stem: str) -> None:
-        """Write pictures, STEM.md and STEM.html, each in one step.
+        """Write pictures, STEM.md and STEM.html, each atomically.
 
         Raises:
             UserError: the folder cannot be written.
@@ -166,19 +166,17 @@ class Document:
             for name, content in {**self.files, **texts}.items():
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                beside = path.with_name(f".{path.name}.part")
-                beside.write_bytes(content)
-                os.replace(beside, path)
+                atomic_write(path, content)
         except OSError as error:
             raise UserError(
-                str(folder), f"cannot be written: {error.strerror}", "name a folder you can write"
+                str(folder), f"cannot be written: {error.strerror}", "choose a writable folder"
             ) from error
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, aligned: bool = True) -> str:
-    """The first column and columns of words to the left, numbers to the right."""
+    """Return a table; columns of words are aligned left, of numbers right."""
     right = [aligned and html.is_numeric([row[i] for row in rows]) for i in range(1, len(columns))]
-    lines = [columns, ["---", *("---:" if one else "---" for one in right)], *rows]
+    lines = [columns, ["---", *("---:" if number else "---" for number in right)], *rows]
     return "\n".join(
         f"| {' | '.join(_plain(cell).replace('|', '&#124;') for cell in row)} |" for row in lines
     )

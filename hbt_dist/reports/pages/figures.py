@@ -1,7 +1,7 @@
-"""Colours and canvases of all figures.
+"""Set colours and canvases of all figures.
 
-Colours are those of Okabe and Ito, told apart with any kind of colour blindness; every figure says the same
-again with shapes or words. No display is needed; files of equal data are equal.
+Colours are those of Okabe and Ito, distinct with any kind of colour blindness; shapes or words repeat their
+meaning. Works without a display; equal data give equal files.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ DPI = 150
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches; at most 5 wide stays readable on a phone."""
+    """Return an empty figure, sizes in inches; up to a width of 5 it is readable on a phone."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with one drawing."""
+    """Return a figure with one drawing."""
     figure = new_figure(width, height)
     axes = figure.add_subplot()
     tidy(axes)
@@ -36,13 +36,13 @@ def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def tidy(axes: Axes) -> None:
-    """A faint grid and no frame."""
+    """Draw a faint grid and no frame."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 
 
 def few_ticks(axes: Axes, across: int, up: int | None = None) -> None:
-    """At most so many steps along an axis, so that long numbers do not touch; None leaves it alone."""
+    """Limit the steps along the axes, so that long numbers do not touch; None keeps an axis."""
     axes.locator_params(axis="x", nbins=across)
     if up is not None:
         axes.locator_params(axis="y", nbins=up)

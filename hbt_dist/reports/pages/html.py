@@ -1,6 +1,6 @@
-"""Pieces of a page as HTML text. Whatever is not said to be HTML is escaped here.
+"""Build the pieces of a page as HTML text; arguments are escaped unless they are documented as HTML.
 
-A content security policy forbids every request; scripts run only on pages that bring some.
+A content security policy forbids every request and every script.
 """
 
 from __future__ import annotations
@@ -13,29 +13,17 @@ _NO_NUMBER = ("-", "trivial")
 ASSETS = Path(__file__).parent / "assets"
 
 
-def page(
-    title: str,
-    main: str,
-    *,
-    kind: str,
-    header: str = "",
-    style: str = "",
-    scripts: str = "",
-) -> str:
-    """A whole page.
+def page(title: str, main: str, *, kind: str, header: str = "") -> str:
+    """Return a whole page.
 
     Args:
         title: heading of the page.
         main: HTML of its content; its headings begin at level 2.
         kind: of report, in the browser's title.
-        header: HTML below the heading: what the page says in short.
-        style: CSS beyond that of all pages.
-        scripts: HTML of script elements.
+        header: HTML of the summary below the heading.
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    if scripts:
-        policy += "; script-src 'unsafe-inline'"
-    css = (ASSETS / "page.css").read_text("utf-8") + style
+    css = (ASSETS / "page.css").read_text("utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -44,19 +32,19 @@ def page(
         f"<style>\n{css}</style>\n</head>\n<body>\n"
         '<a class="skip" href="#main">Skip to the findings</a>\n'
         f"<header>\n<h1>{escape(title)}</h1>\n{header}\n</header>\n"
-        f'<main id="main">\n{main}\n</main>\n{scripts}</body>\n</html>\n'
+        f'<main id="main">\n{main}\n</main>\n</body>\n</html>\n'
     )
 
 
 def section(key: str, title: str, content: str) -> str:
-    """A part of the page with a heading of level 2; `content` is HTML."""
+    """Return a part of the page with a heading of level 2; `content` is HTML."""
     return (
         f'<section aria-labelledby="h-{key}"><h2 id="h-{key}">{escape(title)}</h2>\n{content}\n</section>\n'
     )
 
 
 def facts(items: Mapping[str, object]) -> str:
-    """Names and values, which may be long."""
+    """Return names and values, which may be long."""
     pairs = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>" for key, value in items.items())
     return f'<dl class="facts">{pairs}</dl>'
 
@@ -64,11 +52,11 @@ def facts(items: Mapping[str, object]) -> str:
 def table(
     caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, attributes: str = "", note: str = ""
 ) -> str:
-    """A table in a frame of its own that scrolls, with the keyboard too, where the page is too narrow.
+    """Return a table in a frame that scrolls on narrow pages, also with the keyboard.
 
     Args:
-        caption: also the frame's name, so it must be the only one of its kind on the page. It stays in sight
-            while the table scrolls sideways, hence the element around it.
+        caption: also the frame's name, so it must be unique on the page. Its extra element keeps it visible
+            while the table scrolls sideways.
         heads: HTML elements of the head row.
         rows: HTML elements of each row.
         attributes: HTML attributes of the table.
@@ -84,7 +72,7 @@ def table(
 
 
 def text_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts; the first column names the row, columns of numbers stand to the right."""
+    """Return a table of texts; the first column names the row, columns of numbers are aligned right."""
     kinds = [_kind([row[i] for row in rows]) for i in range(1, len(columns))]
     heads = [f'<th scope="col">{escape(columns[0])}</th>']
     heads += [
@@ -101,7 +89,7 @@ def text_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
 
 def is_numeric(texts: Sequence[str]) -> bool:
-    """Whether a column holds numbers: each begins as one, or says that there is none."""
+    """Return whether every text of a column begins as a number or stands for a missing number."""
     return all(text in _NO_NUMBER or text.lstrip("+-[.<")[:1].isdigit() for text in texts)
 
 

@@ -1,8 +1,8 @@
-"""A matrix of languages by languages, as a shaded table, as a Markdown table, as a picture.
+"""Render a matrix of languages by languages as a shaded table, as Markdown, as a picture.
 
-Colours are `cividis` for values between 0 and 1, and orange - white - blue for differences: both are told
-apart with any kind of colour blindness. Every cell carries its number in the one of black and white that
-contrasts more with its colour (at least 4.58 to 1), so the matrix also works in print.
+Colours are `cividis` for values between 0 and 1, and orange - white - blue for differences: both work with
+any kind of colour blindness. Every cell shows its number in black or white, the choice with more contrast to
+its colour (at least 4.58 to 1), so the matrix also works in print.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _DIFFERENCE = LinearSegmentedColormap.from_list("difference", (VERMILLION, "#FFF
 
 @dataclass(frozen=True)
 class Matrix:
-    """(L, L) values, rows question languages, columns candidate languages; NaN where there is none.
+    """(L, L) values, rows question languages, columns candidate languages; NaN without a value.
 
     Args:
         caption: title of the matrix, unique on its page.
         languages: L codes.
         values: mAP or its change.
         difference: colours around zero, numbers with a sign.
-        marks: (L, L) cells that get a star.
-        groups: a name per language; lines are drawn where it changes.
-        names: a language's name for people, by code.
+        marks: (L, L) cells with a star.
+        groups: a name per language; lines separate the groups.
+        names: the languages' names for people.
     """
 
     caption: str
@@ -58,7 +58,7 @@ class Matrix:
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        """Values of the scale's ends."""
+        """Lowest and highest value of the scale."""
         if not self.difference:
             return 0.0, 1.0
         known = np.abs(self.values[~np.isnan(self.values)])
@@ -68,8 +68,7 @@ class Matrix:
     @property
     def scale(self) -> Colormap:
         """Colours from the lowest to the highest value."""
-        found: Colormap = _DIFFERENCE if self.difference else matplotlib.colormaps["cividis"]
-        return found
+        return _DIFFERENCE if self.difference else matplotlib.colormaps["cividis"]
 
     @cached_property
     def colours(self) -> list[list[tuple[str, str]]]:
@@ -83,34 +82,34 @@ class Matrix:
         ]
 
     def begins(self, i: int) -> bool:
-        """Whether a group begins with a language."""
+        """Return whether a group begins with a language."""
         return bool(self.groups) and i > 0 and self.groups[i] != self.groups[i - 1]
 
     @property
     def finding(self) -> str:
-        """What a reader would see in it, in words: its level and its extremes."""
+        """The level and the extremes of the matrix in words."""
         known = self.values[~np.isnan(self.values)]
         if not len(known):
             return "no values"
-        ends = [self._at(int(place(self.values))) for place in (np.nanargmax, np.nanargmin)]
+        ends = [self._at(int(extreme(self.values))) for extreme in (np.nanargmax, np.nanargmin)]
         if self.difference:
             counts = f"{np.sum(known > 0)} of {len(known)} cells higher, {np.sum(known < 0)} lower"
             return f"{counts}; from {ends[1]} to {ends[0]}"
         same = np.diagonal(self.values)
-        other = self.values[~np.eye(len(self.values), dtype=bool)]
-        told = [
+        different = self.values[~np.eye(len(self.values), dtype=bool)]
+        means = [
             f"mean {plain(float(np.nanmean(part)), 3)} {words}"
-            for part, words in ((same, "within languages"), (other, "across"))
+            for part, words in ((same, "within languages"), (different, "across"))
             if not np.isnan(part).all()
         ]
-        return f"{', '.join(told)}; from {ends[1]} to {ends[0]}"
+        return f"{', '.join(means)}; from {ends[1]} to {ends[0]}"
 
     def _at(self, cell: int) -> str:
         i, j = divmod(cell, len(self.languages))
         return f"{self.text(i, j).rstrip('*')} ({self.languages[i]} to {self.languages[j]})"
 
     def html(self) -> str:
-        """A table whose cells are shaded; head cells tell the language's name and group."""
+        """Return a shaded table; the titles of its head cells are the language's name and group."""
         rows = []
         for i, _ in enumerate(self.languages):
             cells = [self._head(i, "row")]
@@ -130,25 +129,25 @@ class Matrix:
         )
         caption = f"{self.caption}. {AXES}"
         longest = max(len(self.text(i, j)) for i in range(len(rows)) for j in range(len(rows)))
-        size = f"--columns:{len(rows) + 1};--characters:{longest}"  # by which print makes it fit the paper
+        size = f"--columns:{len(rows) + 1};--characters:{longest}"  # print scales it to the paper
         return table(caption, heads, rows, attributes=f'class="matrix" style="{size}"', note=note)
 
     def _kinds(self, i: int, j: int) -> tuple[tuple[str, bool], ...]:
         return ("n", True), ("d", i == j), ("top", self.begins(i)), ("left", self.begins(j))
 
     def _head(self, i: int, scope: str) -> str:
-        about = " ".join((*self.names[i : i + 1], *(f"({one})" for one in self.groups[i : i + 1])))
+        about = " ".join((*self.names[i : i + 1], *(f"({group})" for group in self.groups[i : i + 1])))
         title = f' title="{escape(about)}"' if about else ""
         edge = (' class="top"' if scope == "row" else ' class="left"') if self.begins(i) else ""
         return f'<th scope="{scope}"{edge}{title}>{escape(self.languages[i])}</th>'
 
     def rows(self) -> list[list[str]]:
-        """Language and cells of each row."""
+        """Return language and cells of each row."""
         size = range(len(self.languages))
         return [[self.languages[i], *(self.text(i, j) for j in size)] for i in size]
 
     def picture(self, label: str = "mAP") -> bytes:
-        """A PNG that stays readable from 2 to about 30 languages."""
+        """Return a PNG that is readable from 2 to about 30 languages."""
         size = len(self.languages)
         side = max(4.0, 0.52 * size + 1.8)
         figure = new_figure(side + 1.1, side)
@@ -176,13 +175,13 @@ class Matrix:
                     fontsize=10 if size <= 6 else 7.5,
                     color=self.colours[i][j][1],
                     fontweight="bold" if i == j else "normal",
-                    in_layout=False,  # they stay inside the axes; measuring each takes most of the time
+                    in_layout=False,  # inside the axes anyway; measuring each would take most of the time
                 )
         figure.colorbar(image, ax=axes, shrink=0.8).set_label(label)
         return png(figure)
 
 
 def _luminance(colour: NDArray[np.float64]) -> float:
-    """Relative luminance (WCAG 2) of red, green, blue in 0..1."""
+    """Return the relative luminance (WCAG 2) of red, green, blue in 0..1."""
     linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))

@@ -48,7 +48,7 @@ def add_answer(
         if not answers:
             document.paragraph(_unanswered(parts, contrast))
             continue
-        question = f"Does {method} change the {SETTING_TITLES[setting]} mAP of {reference}?"
+        question = f"Does {method} raise {SETTING_TITLES[setting]} mAP over {reference}?"
         document.paragraph(lead(answers), lead=question)
         _add_findings(document, parts, answers)
         families = families_of.get(contrast, [])
@@ -98,26 +98,26 @@ def _add_findings(document: Document, parts: Sequence[BenchmarkPart], answers: S
     for part in parts:
         finding = by_label.get(part.label)
         if finding is None:
-            rows.append([part.label, *["-"] * 7, "no figure of both"])
+            rows.append([part.label, "-", "no figure of both", *["-"] * 6])
             continue
         row, seeds = finding.row, finding.seeds or {}
         rows.append(
             [
                 part.label,
                 finding.cell(),
+                finding.sentence(),
                 span(row["low"], row["high"]),
                 p_value(row["p_holm"]),
                 span(seeds.get("low"), seeds.get("high")),
                 p_value(seeds.get("p_holm")),
                 f"{plain(row['mean_a'])} to {plain(row['mean_b'])}",
                 plain(row["chance"]),
-                finding.sentence(),
             ]
         )
     tests = ["over questions", "p (questions)", "over seeds", "p (seeds)"]
     document.table(
         f"{method} minus {reference}: change in {SETTING_TITLES[setting]} mAP",
-        ["benchmark", "change", *tests, "mAP", "chance", "finding"],
+        ["benchmark", "change", "finding", *tests, "mAP", "chance"],
         rows,
     )
 

@@ -99,18 +99,18 @@ def add_family_table(document: Document, families: Sequence[Row], contrast: Cont
                 signed(row["gain_a"]),
                 signed(row["gain_b"]),
                 signed(row["difference"]),
+                family_verdict(row),
                 span(row["low"], row["high"]),
                 span(seeds.get("low"), seeds.get("high")),
                 p_value(row["p_seeds_holm"]),
                 lowest if p is None else f"{p_value(p)} ({lowest})",
                 f"{len(row['languages_a'])} and {len(row['languages_b'])} ({', '.join(row['languages_b'])})",
-                family_verdict(row),
             ]
         )
     intervals = ["over questions", "over seeds", "p (seeds)", "p (languages)"]
     document.table(
         f"Cross-lingual gain of {contrast[0]} over {contrast[1]} by family; intervals of the difference",
-        ["benchmark", _FIRST, _SECOND, "difference", *intervals, "languages", "finding"],
+        ["benchmark", _FIRST, _SECOND, "difference", "finding", *intervals, "languages"],
         rows,
     )
     document.paragraph(
