@@ -19,7 +19,7 @@ from hbt_dist.common.numbers import p_clause, plain, signed, span
 from hbt_dist.comparison.compare import compare
 from hbt_dist.data.language_facts import describe
 from hbt_dist.reports.evaluation.page import report_document, write_report
-from hbt_dist.reports.evaluation.sections import WORDS, languages_by_family, metric_title
+from hbt_dist.reports.evaluation.sections import SETTING_TITLES, languages_by_family, metric_title
 from tests.reports.made_pages import LANGUAGES, Page, write_made_evaluation
 
 
@@ -77,7 +77,7 @@ def test_tables_equal_the_results(new: Path, results: dict[str, Any]) -> None:
     means_table = table(page, "Means over languages")
     assert len(means_table) == 4
     for setting, means in results["means"].items():
-        row = means_table[WORDS[setting]]
+        row = means_table[SETTING_TITLES[setting]]
         assert number(row["mAP (micro)"]) == pytest.approx(means["micro"]["map"], abs=5.01e-5)
         assert number(row["random order"]) == pytest.approx(results["chance"][setting], abs=5.01e-5)
         for metric in ("map", "mrr", "recall@10", "ndcg@10", "accuracy"):
