@@ -19,10 +19,9 @@ Holds the baseline and one system at a time: per row and seed about 40 bytes.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,14 +30,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.files import atomic_write, write_json
 from hbt_dist.comparison.families import family_differences, family_gains
 from hbt_dist.comparison.gains import Float64, PairedRows
 from hbt_dist.comparison.published import NOT_STATED, published_means
 from hbt_dist.comparison.significance import compare_seeds, compare_units, holm, step_down_by_column
 from hbt_dist.comparison.typology import FAMILIES, distance_effects
 from hbt_dist.evaluation.metrics import chance_average_precision
-from hbt_dist.evaluation.read_results import SETTINGS, StoredEvaluation, rank_distance_of, read_evaluation
+from hbt_dist.evaluation.read_results import (
+    SETTINGS,
+    StoredEvaluation,
+    json_values,
+    rank_distance_of,
+    read_evaluation,
+)
 
 MEASURES = (*((setting, "map") for setting in SETTINGS), ("multilingual", "rank_distance"))
 #: What the field reports on a benchmark, where that is not mAP.
@@ -96,16 +102,16 @@ def compare(
     old = {folder: read_evaluation(folder, metrics) for folder in groups[0]}
     _check_same_benchmark(first, list(old.values()))
     tests: list[dict[str, Any]] = []
-    found: dict[str, dict[str, Any]] = {"cell_gain": {}, "cell_p": {}, "typology": {}}
+    by_system: dict[str, dict[str, Any]] = {"cell_gain": {}, "cell_p": {}, "typology": {}}
     for name, (before, after) in zip(names[1:], pairs, strict=True):
         a, b = [old[folder] for folder in before], [read_evaluation(folder, metrics) for folder in after]
         _check_same_benchmark(first, b)
         rows = _tests(a, b, measures, cluster, confidence)
         tests += [{"system": name, "baseline": names[0], **row} for row in rows]
         gain = _mean_cells(b) - _mean_cells(a)
-        found["cell_gain"][name] = _nones(gain)
-        found["cell_p"][name] = _nones(_cell_p(a, b, first.languages, cluster))
-        found["typology"][name] = _plain(_typology(a, b, gain, cluster, confidence))
+        by_system["cell_gain"][name] = json_values(gain.tolist())
+        by_system["cell_p"][name] = json_values(_cell_p(a, b, first.languages, cluster).tolist())
+        by_system["typology"][name] = json_values(_typology(a, b, gain, cluster, confidence))
     _correct(tests)
     keys = ("name", "variant", "fingerprint", "languages", "own_text_relevant")
     published = published_means(benchmark["name"], benchmark["variant"], benchmark["languages"])
@@ -118,7 +124,7 @@ def compare(
         "confidence": confidence,
         "folders": {name: list(map(str, group)) for name, group in zip(names, groups, strict=True)},
         "tests": tests,
-        **found,
+        **by_system,
         "published": published[in_use].to_dict(orient="records"),
     }
 
@@ -145,19 +151,19 @@ def _paired(
 def _short_names(folders: list[Path]) -> list[str]:
     """The ends of the paths, as long as needed to differ; numbered where whole paths are equal."""
     parts = [folder.absolute().parts for folder in folders]
-    for length in range(1, max(len(one) for one in parts)):
-        names = ["/".join(one[-length:]) for one in parts]
+    for length in range(1, max(len(path) for path in parts)):
+        names = ["/".join(path[-length:]) for path in parts]
         if len(set(names)) == len(names):
             return names
     return [f"{i}: {folder}" for i, folder in enumerate(folders)]
 
 
-def _check_same_benchmark(first: StoredEvaluation, others: _Group) -> None:
-    for other in others:
-        a, b = first.results["benchmark"], other.results["benchmark"]
+def _check_same_benchmark(first: StoredEvaluation, group: _Group) -> None:
+    for evaluation in group:
+        a, b = first.results["benchmark"], evaluation.results["benchmark"]
         if a["fingerprint"] != b["fingerprint"]:
             raise UserError(
-                str(other.folder),
+                str(evaluation.folder),
                 f"was made on {b['name']} ({b['variant']}), fingerprint {b['fingerprint'][:12]}",
                 f"{first.folder} on {a['name']} ({a['variant']}), fingerprint {a['fingerprint'][:12]}; "
                 "evaluate both on the same version, variant and languages",
@@ -171,7 +177,7 @@ def _tests(
     cluster: str,
     confidence: float,
 ) -> list[dict[str, Any]]:
-    found = []
+    tests = []
     benchmark = baseline[0].results["benchmark"]
     for setting, metric in measures:
         rows = PairedRows.join(baseline, system, setting, metric, cluster)
@@ -192,8 +198,8 @@ def _tests(
         }
         if len(gain.per_seed) > 1:
             row["seeds"] = {**asdict(compare_seeds(gain.per_seed.tolist(), confidence)), "p_holm": None}
-        found.append(row)
-    return found
+        tests.append(row)
+    return tests
 
 
 def _correct(tests: list[dict[str, Any]]) -> None:
@@ -202,23 +208,23 @@ def _correct(tests: list[dict[str, Any]]) -> None:
     for row, p in zip(real, holm([row["p_randomisation"] for row in real]), strict=True):
         row["p_holm"] = p
     seeds = [row["seeds"] for row in real if row["seeds"]]
-    for one, p in zip(seeds, holm([one["p"] for one in seeds]), strict=True):
-        one["p_holm"] = p
+    for seed, p in zip(seeds, holm([seed["p"] for seed in seeds]), strict=True):
+        seed["p_holm"] = p
 
 
 def _chance(rows: PairedRows, setting: str, candidates: dict[str, int]) -> float:
     """mAP of a random order of the candidates, mean over cells."""
-    pools = [candidates["total" if setting == "multilingual" else found] for _, found in rows.cells]
+    pools = [candidates["total" if setting == "multilingual" else candidate] for _, candidate in rows.cells]
     expected = chance_average_precision(rows.num_relevant, np.array(pools)[rows.cell])
     return float(rows.even() @ rows.cell_means(expected))
 
 
 def _cell_p(baseline: _Group, system: _Group, languages: list[str], cluster: str) -> NDArray[np.float64]:
     """(L, L) p of each pair cell's change, corrected for all cells; NaN where a cell is empty or trivial."""
-    own_text = baseline[0].results["benchmark"]["own_text_relevant"]
-    rows = PairedRows.join(baseline, system, "crosslingual" if own_text else "pair", "map", cluster)
+    trivial = baseline[0].results["benchmark"]["own_text_relevant"]
+    rows = PairedRows.join(baseline, system, "crosslingual" if trivial else "pair", "map", cluster)
     size, num_cells = len(languages), len(rows.cells)
-    found = np.full((size, size), np.nan)
+    p_of_cell = np.full((size, size), np.nan)
     if num_cells:
         length = (int(rows.unit.max()) + 1) * num_cells
         flat = rows.unit * num_cells + rows.cell
@@ -226,22 +232,22 @@ def _cell_p(baseline: _Group, system: _Group, languages: list[str], cluster: str
         sums = np.bincount(flat, (rows.new - rows.old).mean(axis=0), minlength=length)
         difference = np.divide(sums, counts, out=np.full(length, np.nan), where=counts > 0)
         p_values = step_down_by_column(difference.reshape(-1, num_cells))
-        place = {code: i for i, code in enumerate(languages)}
-        for (asked, target), p in zip(rows.cells, p_values.tolist(), strict=True):
-            found[place[asked], place[target]] = p
-    return found
+        index = {code: i for i, code in enumerate(languages)}
+        for (question_language, candidate_language), p in zip(rows.cells, p_values.tolist(), strict=True):
+            p_of_cell[index[question_language], index[candidate_language]] = p
+    return p_of_cell
 
 
 def _macro(group: _Group, setting: str, metric: str) -> float:
     if metric == "rank_distance":
-        values = [rank_distance_of(one.results) for one in group]
+        values = [rank_distance_of(evaluation.results) for evaluation in group]
     else:
-        values = [one.results["means"][setting]["macro"][metric] for one in group]
+        values = [evaluation.results["means"][setting]["macro"][metric] for evaluation in group]
     return float(np.mean([math.nan if value is None else value for value in values]))
 
 
 def _mean_cells(group: _Group) -> Float64:
-    return np.asarray(np.mean([one.cells() for one in group], axis=0))
+    return np.asarray(np.mean([evaluation.cells() for evaluation in group], axis=0))
 
 
 def _typology(
@@ -250,31 +256,20 @@ def _typology(
     """Gain against each distance, and by families: pairs of them, and Uralic against Indo-European."""
     languages = baseline[0].languages
     rows = PairedRows.join(baseline, system, "crosslingual", "map", cluster)
-    known = [one.results["by_language"] for one in (*baseline, *system)]
+    known = [evaluation.results["by_language"] for evaluation in (*baseline, *system)]
     seen = {
         code: None
-        if any(one[code]["seen"] is None for one in known)
-        else any(one[code]["seen"] for one in known)
+        if any(evaluation[code]["seen"] is None for evaluation in known)
+        else any(evaluation[code]["seen"] for evaluation in known)
         for code in languages
     }
     return {
         "distances": [asdict(effect) for effect in distance_effects(gain, languages)],
-        "families": [asdict(one) for one in family_differences(rows, seen, confidence)] if rows.cells else [],
+        "families": [asdict(difference) for difference in family_differences(rows, seen, confidence)]
+        if rows.cells
+        else [],
         "family_pairs": family_gains(rows, confidence) if rows.cells else [],
     }
-
-
-def _plain(values: Any) -> Any:
-    """The same with None for NaN and infinity, at every depth."""
-    if isinstance(values, dict):
-        return {key: _plain(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [_plain(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
-
-
-def _nones(matrix: Float64) -> list[list[float | None]]:
-    return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
 
 
 def comparison_text(document: dict[str, Any]) -> str:
@@ -302,12 +297,12 @@ def comparison_text(document: dict[str, Any]) -> str:
         lines.append(line)
     for system, part in document["typology"].items():
         lines += [f"{system}, {effect['source']}: {effect['verdict']}" for effect in part["distances"]]
-        for one in part["families"]:
-            which = "" if one["languages"] == "all" else f" ({one['languages']} languages)"
-            over = "" if one["low"] is None else f" {_interval(one, 4)}"
+        for difference in part["families"]:
+            which = "" if difference["languages"] == "all" else f" ({difference['languages']} languages)"
+            over = "" if difference["low"] is None else f" {_interval(difference, 4)}"
             lines.append(
-                f"{system}, {FAMILIES[1]} minus {FAMILIES[0]}{which}: {one['difference']:+.4f}{over}, "
-                f"{one['verdict']}"
+                f"{system}, {FAMILIES[1]} minus {FAMILIES[0]}{which}: {difference['difference']:+.4f}{over}, "
+                f"{difference['verdict']}"
             )
     lines += _published_lines(document["published"])
     return "\n".join(lines)
@@ -318,17 +313,17 @@ def _interval(row: dict[str, Any], digits: int) -> str:
 
 
 def _published_lines(rows: list[dict[str, Any]]) -> list[str]:
-    wanted = [row for row in rows if row["value"] != ""]
-    if not wanted:
+    printed = [row for row in rows if row["value"] != ""]
+    if not printed:
         return []
     lines = ["published in these languages (mean over languages; all = over questions):"]
-    for row in wanted:
+    for row in printed:
         value = f"{row['value']:.1f}" if row["metric"] == "rank_distance" else f"{row['value']:.4f}"
         lines.append(
             f"  {row['model']:<12} {row['sampling']:<14} {row['setting']:<13} {row['metric']:<14}{value:>9}"
             f"  ({row['language']}){' *' if row['candidate_text'] == NOT_STATED else ''}"
         )
-    if any(row["candidate_text"] == NOT_STATED for row in wanted):
+    if any(row["candidate_text"] == NOT_STATED for row in printed):
         lines.append("  * the paper does not say whether candidates are sentences alone or with paragraphs")
     return lines
 
@@ -347,28 +342,20 @@ def write_comparison(document: dict[str, Any], out_dir: str | Path) -> Path:
     columns = [key for key in dict.fromkeys(key for row in tests for key in row) if key != "seeds"]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _put(out / "comparison.txt", comparison_text(document) + "\n")
-        with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(tests)
-            file.seek(0)
-            _put(out / "comparison.csv", file.read())
-        plain = _plain(document)
-        _put(out / "comparison.json", json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        atomic_write(out / "comparison.txt", comparison_text(document) + "\n")
+        rows = io.StringIO()
+        writer = csv.DictWriter(rows, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(tests)
+        atomic_write(out / "comparison.csv", rows.getvalue())
+        write_json(out / "comparison.json", json_values(document))
     except OSError as error:
         raise UserError(
-            str(out), f"cannot be written: {error.strerror}", "name a folder you can write"
+            str(out), f"cannot be written: {first_line(error)}", "name a folder you can write"
         ) from error
     return out
 
 
-def _put(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-
-
 def comparison_json(document: dict[str, Any]) -> str:
     """The comparison as comparison.json has it, in one line."""
-    return json.dumps(_plain(document), ensure_ascii=False, allow_nan=False)
+    return json.dumps(json_values(document), ensure_ascii=False, allow_nan=False)

@@ -60,19 +60,23 @@ def languages_needed(first: int, second: int) -> list[tuple[int, int]]:
         (of the first, of the second), most of the first family at first. No more than the package knows: a
         number of languages that nobody can add is no advice.
     """
-    known = [sum(one.family == family for one in LANGUAGES.values()) for family in FAMILIES]
-    found: list[tuple[int, int]] = []
+    known = [sum(language.family == family for language in LANGUAGES.values()) for family in FAMILIES]
+    numbers: list[tuple[int, int]] = []
     for b in range(second, max(second, known[1]) + 1):
         a = next((a for a in range(first, max(first, known[0]) + 1) if claim_possible(a, b)), None)
-        if a is not None and (not found or a < found[-1][0]):
-            found.append((a, b))
-    return found
+        if a is not None and (not numbers or a < numbers[-1][0]):
+            numbers.append((a, b))
+    return numbers
 
 
 def family_pair(question: str, candidate: str) -> str | None:
     """Such as ``Indo-European -> Uralic``; none if a language is of another family."""
-    asked, found = describe(question).family, describe(candidate).family
-    return f"{asked} -> {found}" if asked in FAMILIES and found in FAMILIES else None
+    question_family, candidate_family = describe(question).family, describe(candidate).family
+    return (
+        f"{question_family} -> {candidate_family}"
+        if question_family in FAMILIES and candidate_family in FAMILIES
+        else None
+    )
 
 
 def language_weights(
@@ -85,16 +89,19 @@ def language_weights(
         languages: only cells of two of these; none: all.
     """
     taken = [languages is None or (a in languages and b in languages) for a, b in cells]
-    roles = [tuple(sorted({cell[k] for cell, one in zip(cells, taken, strict=True) if one})) for k in (0, 1)]
+    roles = [
+        tuple(sorted({cell[k] for cell, included in zip(cells, taken, strict=True) if included}))
+        for k in (0, 1)
+    ]
     varying = [k for k in (0, 1) if len(roles[k]) > 1] or [1]
-    found: dict[str, Float64] = {}
+    weights: dict[str, Float64] = {}
     for code in sorted({code for k in varying for code in roles[k]}):
         part = [
-            float(one and any(cell[k] == code for k in varying))
-            for cell, one in zip(cells, taken, strict=True)
+            float(included and any(cell[k] == code for k in varying))
+            for cell, included in zip(cells, taken, strict=True)
         ]
-        found[code] = np.array(part) / sum(part)
-    return found
+        weights[code] = np.array(part) / sum(part)
+    return weights
 
 
 def family_differences(
@@ -110,11 +117,11 @@ def family_differences(
     chosen: list[tuple[str, Collection[str] | None]] = [("all", None)]
     if unseen and len(unseen) < len(seen):
         chosen.append(("unseen", unseen))
-    found = []
+    differences = []
     for name, languages in chosen:
         weights = language_weights(rows.cells, languages)
         means = rows.cell_means((rows.new - rows.old).mean(axis=0))
-        gains = np.array([one @ means for one in weights.values()])
+        gains = np.array([weight @ means for weight in weights.values()])
         contrast = group_contrast(gains, list(weights))
         if not contrast.languages_a or not contrast.languages_b:
             continue
@@ -126,7 +133,7 @@ def family_differences(
         gain = rows.gain(np.asarray(both))
         low, high = interval_of(gain, confidence)
         seeds = asdict(compare_seeds(gain.per_seed.tolist(), confidence)) if len(gain.per_seed) > 1 else None
-        found.append(
+        differences.append(
             FamilyDifference(
                 name,
                 contrast.languages_a,
@@ -144,7 +151,7 @@ def family_differences(
                 contrast.verdict,
             )
         )
-    return found
+    return differences
 
 
 def family_gains(rows: PairedRows, confidence: float = 0.95) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ class PairedRows:
         if len(old) != len(new):
             frames = [_seed_means(group, setting, metric) for group in (old, new)]
         else:
-            frames = [one.values(setting, metric) for one in (*old, *new)]
+            frames = [evaluation.values(setting, metric) for evaluation in (*old, *new)]
         same = all(_same_rows(frames[0], frame) for frame in frames[1:])
         if not same:
             common = pd.MultiIndex.from_frame(frames[0][KEY])
@@ -85,7 +85,10 @@ class PairedRows:
         cell, names = pairs.factorize()
         unit, _ = pd.factorize(first["question_id" if cluster == "question" else "question_cluster"])
         return cls(
-            tuple((str(asked), str(found)) for asked, found in names),
+            tuple(
+                (str(question_language), str(candidate_language))
+                for question_language, candidate_language in names
+            ),
             cell.astype(np.int64),
             unit.astype(np.int64),
             first["num_relevant"].to_numpy(np.int64),
@@ -111,7 +114,7 @@ class PairedRows:
         cell, (unit, num_units) = self.cell[taken], _dense(self.unit[taken])
         rows = np.bincount(cell, minlength=len(weights))
         old, new = (
-            np.array([weights[rows > 0] @ self.cell_means(one)[rows > 0] for one in side])
+            np.array([weights[rows > 0] @ self.cell_means(values)[rows > 0] for values in side])
             for side in (self.old, self.new)
         )
         difference = (self.new - self.old).mean(axis=0)[taken]
@@ -138,8 +141,8 @@ class PairedRows:
 
 
 def _dense(labels: Int64) -> tuple[Int64, int]:
-    found, index = np.unique(labels, return_inverse=True)
-    return index.astype(np.int64), len(found)
+    values, index = np.unique(labels, return_inverse=True)
+    return index.astype(np.int64), len(values)
 
 
 def _same_rows(a: pd.DataFrame, b: pd.DataFrame) -> bool:
@@ -147,16 +150,16 @@ def _same_rows(a: pd.DataFrame, b: pd.DataFrame) -> bool:
 
 
 def _seed_means(group: Sequence[StoredEvaluation], setting: str, metric: str) -> pd.DataFrame:
-    frames = [one.values(setting, metric) for one in group]
+    frames = [evaluation.values(setting, metric) for evaluation in group]
     if len(frames) == 1:
         return frames[0]
     keys = [*KEY, "question_cluster", "num_relevant"]
     return pd.concat(frames).groupby(keys, sort=False)["value"].mean().reset_index()
 
 
-def interval_of(found: Gain, confidence: float = 0.95) -> tuple[float | None, float | None]:
+def interval_of(gain: Gain, confidence: float = 0.95) -> tuple[float | None, float | None]:
     """Bootstrap interval over units; none where a side of the gain has fewer than `MIN_UNITS`."""
-    return (None, None) if found.fewest_units < MIN_UNITS else mean_interval(found.shares, confidence)
+    return (None, None) if gain.fewest_units < MIN_UNITS else mean_interval(gain.shares, confidence)
 
 
 def group_gains(
@@ -172,12 +175,12 @@ def group_gains(
         rows: group, cells, questions, baseline, gain, low, high (NaN under `MIN_UNITS` questions), per_seed.
     """
     names = [group(*cell) for cell in rows.cells]
-    found = []
+    groups = []
     for name in sorted({name for name in names if name is not None}):
-        chosen = np.array([one == name for one in names], np.float64)
+        chosen = np.array([label == name for label in names], np.float64)
         gain = rows.gain(chosen / chosen.sum())
         low, high = interval_of(gain, confidence)
-        found.append(
+        groups.append(
             {
                 "group": name,
                 "cells": int(chosen.sum()),
@@ -189,4 +192,4 @@ def group_gains(
                 "per_seed": gain.per_seed,
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(groups)

@@ -66,7 +66,7 @@ def recomputed_means(name: str) -> list[PublishedMean]:
     table = published_table(name)
     printed = table[table.language == "mean"].set_index(KEYS)["value"].to_dict()
     languages: Any = table[~table.language.isin(SUMMARIES)].groupby(KEYS)["value"]
-    found = languages.agg(["count", "mean"]).reset_index()
+    means = languages.agg(["count", "mean"]).reset_index()
     return [
         PublishedMean(
             **dict(zip(KEYS, row, strict=False)),
@@ -74,7 +74,7 @@ def recomputed_means(name: str) -> list[PublishedMean]:
             recomputed=float(row[-1]),
             printed=float(printed[row[: len(KEYS)]]),
         )
-        for row in found.itertuples(index=False, name=None)
+        for row in means.itertuples(index=False, name=None)
         if row[: len(KEYS)] in printed
     ]
 

@@ -175,8 +175,8 @@ def step_down_by_column(differences: Float64, *, resamples: int = RESAMPLES, see
     at_once = _batch(max(filled.shape))
     for start in range(0, resamples, at_once):
         flips = rng.integers(0, 2, (min(at_once, resamples - start), len(filled)), dtype=np.int8)
-        found = np.abs((2.0 * flips - 1.0) @ scaled)
-        beyond += (np.maximum.accumulate(found, axis=1) >= least).sum(axis=0)
+        sums = np.abs((2.0 * flips - 1.0) @ scaled)
+        beyond += (np.maximum.accumulate(sums, axis=1) >= least).sum(axis=0)
     p = (beyond + 1) / (resamples + 1)
     corrected = np.empty(len(order))
     corrected[order] = np.maximum.accumulate(p[::-1])[::-1]  # never below that of a larger statistic
@@ -225,8 +225,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     steps = values[order] * np.arange(len(values), 0, -1)
     adjusted = np.empty(len(values))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    found: list[float] = adjusted.tolist()
-    return found
+    result: list[float] = adjusted.tolist()
+    return result
 
 
 def _mean(x: Float64, axis: int = -1) -> Float64:

@@ -64,15 +64,15 @@ def language_distances(languages: Sequence[str], source: str) -> Float64:
 
 
 def _distance(a: str, b: str, source: str) -> float:
-    one, other = describe(a), describe(b)
+    language_a, language_b = describe(a), describe(b)
     if source in ("family", "script"):
-        x, y = getattr(one, source), getattr(other, source)
+        x, y = getattr(language_a, source), getattr(language_b, source)
         return math.nan if UNKNOWN in (x, y) else float(x != y)
     names = {"syntax": "uriel_syntax_knn.csv", "grambank": "grambank.csv", "geography": "coordinates.csv"}
     table = _table(names[source])
-    if one.iso639_3 not in table or other.iso639_3 not in table:
+    if language_a.iso639_3 not in table or language_b.iso639_3 not in table:
         return math.nan
-    x, y = table[one.iso639_3], table[other.iso639_3]
+    x, y = table[language_a.iso639_3], table[language_b.iso639_3]
     if source == "syntax":
         return float(1.0 - x @ y / math.sqrt((x @ x) * (y @ y)))
     if source == "geography":
@@ -147,22 +147,25 @@ def distance_effect(
         return DistanceEffect(source, names, int(mask.sum()), nan, nan, nan, 0, nan, nan, nan, nan, verdict)
     slope, correlation, p, count = permutation_test(gain, distance, num_permutations, seed)
     mixed_slope, low, high = mixed_model(gain, distance) if mixed else (nan, nan, nan)
-    found = DistanceEffect(
+    effect = DistanceEffect(
         source, names, int(mask.sum()), slope, correlation, p, count, mixed_slope, low, high, p, ""
     )
-    return replace(found, verdict=_verdict(found))
+    return replace(effect, verdict=_verdict(effect))
 
 
 def distance_effects(
     gain: Float64, languages: Sequence[str], sources: Sequence[str] = DISTANCES, *, mixed: bool = True
 ) -> list[DistanceEffect]:
     """`distance_effect` of several distances, with Holm's correction for all of them in the verdicts."""
-    found = [distance_effect(gain, languages, source, mixed=mixed) for source in sources]
-    tested = [one.source for one in found if not math.isnan(one.p_permutation)]
-    p_values = holm([one.p_permutation for one in found if one.source in tested])
+    effects = [distance_effect(gain, languages, source, mixed=mixed) for source in sources]
+    tested = [effect.source for effect in effects if not math.isnan(effect.p_permutation)]
+    p_values = holm([effect.p_permutation for effect in effects if effect.source in tested])
     corrected = dict(zip(tested, p_values, strict=True))
-    found = [replace(one, p_holm=corrected.get(one.source, math.nan)) for one in found]
-    return [replace(one, verdict=_verdict(one)) if one.source in corrected else one for one in found]
+    effects = [replace(effect, p_holm=corrected.get(effect.source, math.nan)) for effect in effects]
+    return [
+        replace(effect, verdict=_verdict(effect)) if effect.source in corrected else effect
+        for effect in effects
+    ]
 
 
 def _verdict(effect: DistanceEffect) -> str:
@@ -189,9 +192,9 @@ def permutation_test(
 
     def statistic(order: NDArray[np.int64]) -> tuple[float, float]:
         moved = distance[np.ix_(order, order)][mask]
-        there = ~np.isnan(moved)
-        a = remover @ moved if there.all() else _effect_remover(_part(mask, there)) @ moved[there]
-        b = y[there]
+        known = ~np.isnan(moved)
+        a = remover @ moved if known.all() else _effect_remover(_part(mask, known)) @ moved[known]
+        b = y[known]
         scale = math.sqrt(float(a @ a) * float(b @ b))
         return float(a @ b / (a @ a)) if a @ a > 0 else 0.0, float(a @ b) / scale if scale > 0 else 0.0
 
@@ -216,10 +219,10 @@ def _effect_remover(mask: NDArray[np.bool_]) -> Float64:
     return np.asarray(np.eye(len(rows)) - design @ np.linalg.pinv(design))
 
 
-def _part(mask: NDArray[np.bool_], there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _part(mask: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The cells of `mask` for which `there` holds."""
     part = mask.copy()
-    part[mask] = there
+    part[mask] = known
     return part
 
 
@@ -279,8 +282,8 @@ def group_contrast(
         languages: L codes.
     """
     family = np.array([describe(code).family for code in languages])
-    there = ~np.isnan(gain_by_language)
-    in_a, in_b = (np.flatnonzero((family == group) & there) for group in (group_a, group_b))
+    known = ~np.isnan(gain_by_language)
+    in_a, in_b = (np.flatnonzero((family == group) & known) for group in (group_a, group_b))
     names_a, names_b = (tuple(languages[i] for i in group.tolist()) for group in (in_a, in_b))
     a, b = gain_by_language[in_a], gain_by_language[in_b]
     nan = math.nan

@@ -53,12 +53,12 @@ def question_bias(benchmark: Benchmark, pooled: QuestionTable, ranks: Int64) -> 
     question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     language = np.asarray(benchmark.candidate_language, np.int64)[benchmark.relevant]
     several = np.minimum.reduceat(language, offsets[:-1]) != np.maximum.reduceat(language, offsets[:-1])
-    own = language == np.asarray(benchmark.question_language, np.int64)[question]
-    num_own = np.add.reduceat(own.astype(np.int64), offsets[:-1])
+    same_language = language == np.asarray(benchmark.question_language, np.int64)[question]
+    num_same_language = np.add.reduceat(same_language.astype(np.int64), offsets[:-1])
     first = ranks == pooled.best_rank[question]
-    own_first = np.add.reduceat((first & own).astype(np.float64), offsets[:-1])
+    same_language_first = np.add.reduceat((first & same_language).astype(np.float64), offsets[:-1])
     best, worst = pooled.best_rank.astype(np.float64), pooled.worst_rank.astype(np.float64)
-    asked_in_own = several & (num_own > 0)
+    has_same_language = several & (num_same_language > 0)
     return {
         "rank_distance": np.where(several, worst - best, np.nan),
         "log_rank_distance": np.where(several, np.log(worst / best), np.nan),
@@ -67,44 +67,48 @@ def question_bias(benchmark: Benchmark, pooled: QuestionTable, ranks: Int64) -> 
         ),
         "max_at_r": np.where(several, worst, np.nan),
         "complete@10": np.where(several, (worst <= 10).astype(np.float64), np.nan),
-        "language_preference_rate": np.where(asked_in_own, own_first, np.nan),
-        "language_preference_neutral": np.where(asked_in_own, num_own / np.diff(offsets), np.nan),
+        "language_preference_rate": np.where(has_same_language, same_language_first, np.nan),
+        "language_preference_neutral": np.where(
+            has_same_language, num_same_language / np.diff(offsets), np.nan
+        ),
     }
 
 
 def same_language_share(benchmark: Benchmark, top: TopLists) -> dict[str, Float64]:
     """Share of a question's language in its top k minus that in the pool, per question: (Q,) by measure."""
     languages = np.asarray(benchmark.candidate_language, np.int64)
-    asked = np.asarray(benchmark.question_language, np.int64)
+    question_language = np.asarray(benchmark.question_language, np.int64)
     pool_share = np.bincount(languages, minlength=len(benchmark.languages)) / len(languages)
     result = {}
     for k in SHARE_DEPTHS:
         if k <= top.rows.shape[1]:
             rows = top.rows[:, :k]
-            there = rows >= 0
-            same = (languages[rows] == asked[:, None]) & there
-            result[f"same_language_share@{k}"] = same.sum(axis=1) / there.sum(axis=1) - pool_share[asked]
+            listed = rows >= 0
+            same = (languages[rows] == question_language[:, None]) & listed
+            result[f"same_language_share@{k}"] = (
+                same.sum(axis=1) / listed.sum(axis=1) - pool_share[question_language]
+            )
     return result
 
 
 def summarise_bias(benchmark: Benchmark, values: dict[str, Float64]) -> dict[str, dict[str, object]]:
     """Each measure: mean over a language's questions, then over languages; distances with their median."""
-    asked = np.asarray(benchmark.question_language, np.int64)
+    question_language = np.asarray(benchmark.question_language, np.int64)
     result: dict[str, dict[str, object]] = {}
     for name, all_values in values.items():
-        there = ~np.isnan(all_values)
-        if not there.any():
+        defined = ~np.isnan(all_values)
+        if not defined.any():
             continue
-        counts = np.bincount(asked[there], minlength=len(benchmark.languages))
-        by_language = cell_means(all_values[there], asked[there], counts)
+        counts = np.bincount(question_language[defined], minlength=len(benchmark.languages))
+        by_language = cell_means(all_values[defined], question_language[defined], counts)
         entry: dict[str, object] = {
             "macro": mean_or_nan(by_language),
-            "micro": float(all_values[there].mean()),
-            "num_questions": int(there.sum()),
+            "micro": float(all_values[defined].mean()),
+            "num_questions": int(defined.sum()),
             "by_language": dict(zip(benchmark.languages, by_language.tolist(), strict=True)),
         }
         if name in ("rank_distance", "max_at_r"):
-            entry["median"] = float(np.median(all_values[there]))
+            entry["median"] = float(np.median(all_values[defined]))
         result[name] = entry
     return result
 
@@ -138,7 +142,7 @@ def ranking_consistency(
     chosen = np.arange(len(shared))
     if num_ids is not None and num_ids < len(shared):
         chosen = np.sort(np.random.default_rng(seed).choice(len(shared), num_ids, replace=False))
-    asked = np.asarray(benchmark.question_language, np.int64)
+    question_language = np.asarray(benchmark.question_language, np.int64)
     sums = np.zeros((2, len(benchmark.languages)))
     counts = np.zeros(len(benchmark.languages), np.int64)
     longest = max(len(shared[index]) for index in chosen.tolist())
@@ -147,12 +151,15 @@ def ranking_consistency(
         groups = [shared[index] for index in chosen[first : first + together].tolist()]
         keys = pool_keys(plan, questions, candidates, np.concatenate(groups))
         for rows in groups:
-            mine, keys = keys[: len(rows)], keys[len(rows) :]
-            full, top = _correlations(mine)
-            others = len(rows) - 1.0
+            keys_of_id, keys = keys[: len(rows)], keys[len(rows) :]
+            full, top = _correlations(keys_of_id)
+            num_comparisons = len(rows) - 1.0
             for row, at_full, at_top in zip(rows, full.sum(axis=1), top.sum(axis=1), strict=True):
-                sums[:, asked[row]] += (at_full - 1.0) / others, (at_top - 1.0) / others
-                counts[asked[row]] += 1
+                sums[:, question_language[row]] += (
+                    (at_full - 1.0) / num_comparisons,
+                    (at_top - 1.0) / num_comparisons,
+                )
+                counts[question_language[row]] += 1
     means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     return {
         "mrc": mean_or_nan(means[0]),
@@ -189,15 +196,15 @@ def _correlations(keys_RN: NDArray[np.uint64]) -> tuple[Float64, Float64]:
     """
     num_rankings, size = keys_RN.shape
     order = np.argsort(keys_RN, axis=1)
-    places = np.empty(keys_RN.shape, np.float64)
-    np.put_along_axis(places, order, np.arange(size - 1.0, -1.0, -1.0)[None, :], axis=1)
+    positions = np.empty(keys_RN.shape, np.float64)
+    np.put_along_axis(positions, order, np.arange(size - 1.0, -1.0, -1.0)[None, :], axis=1)
     squares = size * (size - 1.0) * (2.0 * size - 1.0) / 6.0
-    full = 1.0 - 12.0 * (squares - places @ places.T) / (size * (size**2 - 1.0))
+    full = 1.0 - 12.0 * (squares - positions @ positions.T) / (size * (size**2 - 1.0))
     top = np.eye(num_rankings)
     lists = order[:, -CONSISTENCY_DEPTH:]
     for a, b in combinations(range(num_rankings), 2):
         union = np.union1d(lists[a], lists[b])
-        top[a, b] = top[b, a] = _spearman(places[a, union], places[b, union])
+        top[a, b] = top[b, a] = _spearman(positions[a, union], positions[b, union])
     np.fill_diagonal(full, 1.0)
     return full, top
 

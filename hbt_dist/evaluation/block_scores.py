@@ -30,19 +30,19 @@ PIECE_ROWS = 128  # rows compared at once: 256 KB of scores stay in the core's c
 SIGN_BIT = np.uint32(0x80000000)
 
 
-def torch_device(wanted: str) -> torch.device:
+def torch_device(device: str) -> torch.device:
     """The device that `auto` means here, or `wanted` itself.
 
     Raises:
         UserError: torch knows no such device, or has none here.
     """
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=wanted).device
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"device '{wanted}'", reason, "set evaluation.device to auto, cpu or cuda") from error
+        raise UserError(f"device '{device}'", reason, "set evaluation.device to auto, cpu or cuda") from error
 
 
 def score_product(candidates_CD: Tensor, questions_BD: Tensor, out_CB: Tensor) -> None:
@@ -88,7 +88,7 @@ class Targets:
     scores: Float32  # (R, B), infinity in unused slots
     num_relevant: Int64  # (B,) slots in use
     id_order: Int64  # (R, B)
-    own: NDArray[np.bool_]  # (R, B) the candidate lies in this very block and will equal its own score
+    in_block: NDArray[np.bool_]  # (R, B) the candidate lies in this very block and will equal its own score
 
 
 def count_better(
@@ -122,7 +122,7 @@ def count_better(
                 equal = np.add.reduce(target.view(np.uint8), axis=0, dtype=np.uint8) - above
                 higher[slot[language], r, into] += above
                 tied[r, into] += equal
-    tied -= targets.own
+    tied -= targets.in_block
     if tied.any():
         _break_ties(scores_CB, targets, columns, tied, higher)
     return higher, tied
@@ -153,19 +153,19 @@ def count_better_on_device(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """`count_better` in torch, for scores that lie on an accelerator."""
     device = scores_CB.device
-    thresholds_RB, own_order_RB, own_RB = (
-        torch.from_numpy(x).to(device) for x in (targets.scores, targets.id_order, targets.own)
+    thresholds_RB, id_order_RB, in_block_RB = (
+        torch.from_numpy(x).to(device) for x in (targets.scores, targets.id_order, targets.in_block)
     )
     order_C = torch.from_numpy(columns.id_order.astype(np.int64)).to(device)
     slot = {language: i for i, language in enumerate(columns.languages)}
     higher = torch.zeros((len(slot), *thresholds_RB.shape), dtype=torch.int32, device=device)
-    tied = -own_RB.to(torch.int32)
+    tied = -in_block_RB.to(torch.int32)
     for r in range(len(thresholds_RB)):
         for start, stop, language in columns.pieces:
             part = scores_CB[start:stop]
             equal = part == thresholds_RB[r]
             tied[r] += equal.sum(dim=0, dtype=torch.int32)
-            ahead = (part > thresholds_RB[r]) | (equal & (order_C[start:stop, None] > own_order_RB[r]))
+            ahead = (part > thresholds_RB[r]) | (equal & (order_C[start:stop, None] > id_order_RB[r]))
             higher[slot[language], r] += ahead.sum(dim=0, dtype=torch.int32)
     return higher.cpu().numpy(), tied.cpu().numpy()
 

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import atomic_file, write_json
 from hbt_dist.models.encoder import LoadedEncoder
 
 Float32 = NDArray[np.float32]
+Role = Literal["question", "passage"]
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -50,14 +49,14 @@ class EmbeddingFiles:
         out = np.empty((len(rows), self.width), np.float32)
         numbers, inside = np.divmod(np.asarray(rows, np.int64), self.rows_per_file)
         for number in np.unique(numbers).tolist():
-            here = np.flatnonzero(numbers == number)
+            positions = np.flatnonzero(numbers == number)
             file = np.load(self.file(number), mmap_mode="r")
-            first, last = int(inside[here[0]]), int(inside[here[-1]])
-            run = last - first == len(here) - 1 and bool(np.all(np.diff(here) == 1))
-            if run and bool(np.all(np.diff(inside[here]) == 1)):
-                out[here[0] : here[-1] + 1] = file[first : last + 1]
+            first, last = int(inside[positions[0]]), int(inside[positions[-1]])
+            run = last - first == len(positions) - 1 and bool(np.all(np.diff(positions) == 1))
+            if run and bool(np.all(np.diff(inside[positions]) == 1)):
+                out[positions[0] : positions[-1] + 1] = file[first : last + 1]
             else:
-                out[here] = file[inside[here]]
+                out[positions] = file[inside[positions]]
         return out
 
     def file(self, number: int) -> Path:
@@ -91,8 +90,8 @@ class EmbeddingFiles:
         except (OSError, ValueError, EOFError):
             shape = None
         if shape != expected:
-            found = "cannot be read" if shape is None else f"holds values of shape {shape}, not {expected}"
-            raise UserError(str(path), found, "remove it: its texts are then encoded again")
+            problem = "cannot be read" if shape is None else f"holds values of shape {shape}, not {expected}"
+            raise UserError(str(path), problem, "remove it: its texts are then encoded again")
         return True
 
     def write_file(self, number: int, values: Float32) -> None:
@@ -100,21 +99,8 @@ class EmbeddingFiles:
         expected = (len(self.rows_of_file(number)), self.width)
         if values.shape != expected:
             raise ValueError(f"file {number} takes {expected} values, got {values.shape}")
-        with _beside(self.file(number)) as temporary:
-            np.save(temporary, np.ascontiguousarray(values, np.float32))
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Any]:
-    """A temporary file that replaces `target` when the block ends without an error."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.replace(file.name, target)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        with atomic_file(self.file(number)) as temporary, temporary.open("wb") as file:
+            np.save(file, np.ascontiguousarray(values, np.float32))
 
 
 def open_embedding_files(
@@ -137,9 +123,9 @@ def open_embedding_files(
     manifest = folder / MANIFEST
     if manifest.is_file():
         try:
-            found = json.loads(manifest.read_text("utf-8"))
-            rows_per_file = int(found["rows_per_file"])
-            same = [found[key] for key in ("fingerprint", "num_rows", "width")] == [
+            recorded = json.loads(manifest.read_text("utf-8"))
+            rows_per_file = int(recorded["rows_per_file"])
+            same = [recorded[key] for key in ("fingerprint", "num_rows", "width")] == [
                 fingerprint,
                 num_rows,
                 width,
@@ -161,8 +147,7 @@ def open_embedding_files(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _beside(manifest) as file:
-            file.write(json.dumps(document, indent=1).encode())
+        write_json(manifest, document)
     except OSError as error:
         raise UserError(
             str(folder), f"cannot be written: {error.strerror}", "name another cache folder"
@@ -170,12 +155,16 @@ def open_embedding_files(
     return EmbeddingFiles(folder, num_rows, width, rows_per_file)
 
 
-def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: str, dtype: str) -> str:
+def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: Role, dtype: str) -> str:
     """SHA-256 over all that decides the embeddings. Costs a second per GB of weights or texts."""
-    digest = hashlib.sha256()
-    digest.update(
-        json.dumps([SCHEMA_VERSION, role, dtype, _role_text(loaded, role)], sort_keys=True).encode()
-    )
+    text_settings = loaded.text
+    facts = [
+        text_settings.pooling,
+        text_settings.normalize,
+        text_settings.prefix(role),
+        text_settings.max_tokens(role),
+    ]
+    digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, role, dtype, facts]).encode())
     digest.update(weights_fingerprint(loaded).encode())
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
@@ -195,13 +184,6 @@ def weights_fingerprint(loaded: LoadedEncoder) -> str:
     words: Any = backend.to_str() if backend is not None else sorted(loaded.tokenizer.get_vocab().items())
     digest.update(str(words).encode())
     return digest.hexdigest()
-
-
-def _role_text(loaded: LoadedEncoder, role: str) -> list[Any]:
-    text = loaded.text
-    assert role in ("question", "passage")
-    prefix, longest = text.prefix(role), text.max_tokens(role)  # type: ignore[arg-type]
-    return [text.pooling, text.normalize, prefix, longest]
 
 
 def texts_of(texts: Sequence[str], rows: range) -> list[str]:

@@ -11,7 +11,7 @@ therefore ends with the same digits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.embedding_files import (
     EmbeddingFiles,
+    Role,
     encoding_fingerprint,
     open_embedding_files,
     texts_of,
@@ -31,7 +32,6 @@ from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.encoder import LoadedEncoder
 
 Float32 = NDArray[np.float32]
-Role = Literal["question", "passage"]
 
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
 TEXTS_PER_CALL = 1024
@@ -75,8 +75,8 @@ def encode_texts(
     with Progress(total=len(texts), initial=done, desc=label, unit="row", disable=not progress) as bar:
         for number in missing:
             rows = files.rows_of_file(number)
-            here = texts_of(texts, rows)
-            files.write_file(number, encode_rows(loaded, here, role, settings, bar.update, rows.start))
+            part = texts_of(texts, rows)
+            files.write_file(number, encode_rows(loaded, part, role, settings, bar.update, rows.start))
     return files
 
 
@@ -162,7 +162,7 @@ def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[NDArra
     prefix, longest = loaded.text.prefix(role), loaded.text.max_tokens(role)
     result: list[NDArray[np.int32]] = []  # 4 bytes per token: a file's tokens are held together
     for first in range(0, len(texts), TEXTS_PER_CALL):
-        found = loaded.tokenizer(
+        token_ids = loaded.tokenizer(
             [prefix + text for text in texts[first : first + TEXTS_PER_CALL]],
             truncation=True,
             max_length=longest,
@@ -170,7 +170,7 @@ def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[NDArra
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
-        result += [np.array(ids, np.int32) for ids in found]
+        result += [np.array(ids, np.int32) for ids in token_ids]
     return result
 
 

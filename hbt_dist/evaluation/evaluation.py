@@ -44,8 +44,10 @@ from hbt_dist.evaluation.shard import CACHE_BYTES, Shard, arrange_questions
 if TYPE_CHECKING:
     from hbt_dist.data.benchmarks.benchmark import Benchmark
 
-#: Ranks of the relevant candidates, and the ranked lists where they were asked for.
+#: Ranks of the relevant candidates, and the ranked lists if `top_k` is not 0.
 Ranked = tuple[RelevantRanks, TopLists | None]
+#: Computes them from benchmark, plan, the embeddings of questions and candidates, and settings.
+Rank = Callable[["Benchmark", ScoringPlan, Rows, Rows, EvaluationSettings], Ranked]
 
 
 class EmbeddingTransform(Protocol):
@@ -70,7 +72,7 @@ class EmbeddingTransform(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that one scoring pass tells. Texts are not kept."""
+    """The results of one scoring pass, without texts."""
 
     benchmark: Benchmark
     ranks: RelevantRanks
@@ -94,8 +96,8 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
-    progress: Callable[[int], None] | None = None,
     transform: EmbeddingTransform | None = None,
+    rank: Rank | None = None,
 ) -> Evaluation:
     """Rank every relevant candidate exactly and derive all tables.
 
@@ -107,54 +109,23 @@ def evaluate(
         settings: shards, threads, device, list length, language removal.
         seen_languages: languages of the training data, to report seen and unseen ones apart.
         provenance: what to record about the model and its making.
-        progress: called with the number of questions ranked so far.
         transform: changes the embeddings first, such as `hbt_dist.methods.language_removal.LanguageRemoval`.
+        rank: computes the ranks, such as Ray actors do; default: this process.
 
     Raises:
         ValueError: the settings name a language removal and there is no transform.
         UserError: embeddings that do not fit the benchmark, or a vector that cannot be ranked.
     """
-    settings = settings or EvaluationSettings()
-
-    def rank(plan: ScoringPlan, questions: Rows, candidates: Rows) -> Ranked:
-        return rank_in_process(benchmark, plan, questions, candidates, settings=settings, progress=progress)
-
-    return evaluate_ranked_by(
-        rank,
-        benchmark,
-        question_embeddings,
-        candidate_embeddings,
-        settings=settings,
-        seen_languages=seen_languages,
-        provenance=provenance,
-        transform=transform,
-    )
-
-
-def evaluate_ranked_by(
-    rank: Callable[[ScoringPlan, Rows, Rows], Ranked],
-    benchmark: Benchmark,
-    questions: Rows,
-    candidates: Rows,
-    *,
-    settings: EvaluationSettings,
-    seen_languages: Sequence[str] | None,
-    provenance: dict[str, Any] | None,
-    transform: EmbeddingTransform | None,
-) -> Evaluation:
-    """What `evaluate` does, wherever the ranks are computed.
-
-    Args:
-        rank: called with the plan, the questions' and the candidates' embeddings, languages removed.
-    """
+    settings, facts = settings or EvaluationSettings(), dict(provenance or {})
+    questions, candidates = question_embeddings, candidate_embeddings
     check_shapes(questions, candidates, benchmark.num_questions, benchmark.num_candidates, benchmark.name)
     if settings.language_removal != "none" and transform is None:
         raise ValueError("settings.language_removal needs a transform, see methods.language_removal")
-    facts: dict[str, Any] = {}
     if transform is not None:
-        questions, candidates, facts = transform(benchmark, questions, candidates)
+        questions, candidates, changes = transform(benchmark, questions, candidates)
+        facts |= changes
     plan = plan_scoring(benchmark)
-    ranks, top = rank(plan, questions, candidates)
+    ranks, top = (rank or rank_in_process)(benchmark, plan, questions, candidates, settings)
     consistency = None
     if settings.consistency_questions != 0:
         consistency = ranking_consistency(
@@ -166,7 +137,7 @@ def evaluate_ranked_by(
         top,
         consistency=consistency,
         seen_languages=seen_languages,
-        provenance={**(provenance or {}), **facts},
+        provenance=facts,
         metrics=settings.metrics,
     )
 
@@ -176,12 +147,16 @@ def rank_in_process(
     plan: ScoringPlan,
     questions: Rows,
     candidates: Rows,
-    *,
     settings: EvaluationSettings,
+    *,
     progress: Callable[[int], None] | None = None,
     cache_bytes: int = CACHE_BYTES,
 ) -> Ranked:
-    """Ranks with all shards in this process."""
+    """Rank with all shards in this process.
+
+    Args:
+        progress: called with the number of questions ranked so far.
+    """
     arranged = arrange_questions(plan, questions, question_names(benchmark))
     blocks = plan.shard_blocks(settings.num_shards)
     top_k = min(settings.top_k, plan.num_candidates)
@@ -217,7 +192,7 @@ def rank_in_process(
 
 
 def question_names(benchmark: Benchmark) -> list[str]:
-    """Question ids with their language, as error messages name them."""
+    """Return the question ids with their language, for error messages."""
     return [
         f"{question_id} ({benchmark.languages[language]})"
         for question_id, language in zip(
@@ -236,12 +211,14 @@ def assemble(
     provenance: dict[str, Any] | None = None,
     metrics: Sequence[str] = (),
 ) -> Evaluation:
-    """All tables from ranks, wherever they were counted.
+    """Derive all tables from ranks.
 
     Args:
-        metrics: the user's own, ``module:function`` each.
+        metrics: user-defined, ``module:function`` each.
     """
     tables = question_tables(benchmark, ranks, user_metrics(metrics))
+    facts = dict(provenance or {})
+    digests = {**facts.get("own", {}), **user_digests(metrics)}
     bias_values = question_bias(benchmark, tables["multilingual"], ranks.pooled)
     if top is not None:
         bias_values |= same_language_share(benchmark, top)
@@ -257,11 +234,5 @@ def assemble(
         bias=summarise_bias(benchmark, bias_values),
         consistency=consistency,
         seen_languages=None if seen_languages is None else tuple(seen_languages),
-        provenance=_with_own(dict(provenance or {}), metrics),
+        provenance={**facts, "own": digests} if digests else facts,
     )
-
-
-def _with_own(provenance: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
-    """Provenance with the digests of the modules that the user's metrics are in."""
-    own = {**provenance.get("own", {}), **user_digests(metrics)}
-    return {**provenance, "own": own} if own else provenance

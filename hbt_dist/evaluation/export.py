@@ -36,8 +36,8 @@ def write_qrels(evaluation: Evaluation, path: Path) -> None:
     relevant = take_texts(benchmark.candidate_ids, np.asarray(benchmark.relevant))
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
         for question, name in enumerate(trec_question_ids(evaluation)):
-            mine = slice(offsets[question], offsets[question + 1])
-            for candidate, grade in zip(relevant[mine], benchmark.grades[mine].tolist(), strict=True):
+            pairs = slice(offsets[question], offsets[question + 1])
+            for candidate, grade in zip(relevant[pairs], benchmark.grades[pairs].tolist(), strict=True):
                 file.write(f"{name} 0 {candidate} {grade:.15g}\n")
 
 
@@ -52,9 +52,9 @@ def write_run(evaluation: Evaluation, path: Path, tag: str = "hbt_dist") -> None
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
         for first in range(0, len(names), _QUESTIONS_AT_ONCE):
             some = slice(first, first + _QUESTIONS_AT_ONCE)
-            there = top.rows[some] >= 0  # a list ends where the pool does
-            ids = iter(take_texts(evaluation.benchmark.candidate_ids, top.rows[some][there]))
-            for name, length, scores in zip(names[some], there.sum(axis=1), top.scores[some], strict=True):
+            listed = top.rows[some] >= 0  # a list ends where the pool does
+            ids = iter(take_texts(evaluation.benchmark.candidate_ids, top.rows[some][listed]))
+            for name, length, scores in zip(names[some], listed.sum(axis=1), top.scores[some], strict=True):
                 file.writelines(
                     f"{name} Q0 {next(ids)} {rank} {score:.9g} {tag}\n"
                     for rank, score in enumerate(scores[:length].tolist(), 1)
@@ -79,13 +79,13 @@ def mteb_document(evaluation: Evaluation) -> dict[str, Any]:
     }
     codes = [f"{describe(code).iso639_3}-{describe(code).script}" for code in benchmark.languages]
     entries = []
-    for i, asked in enumerate(benchmark.languages):
-        for j, answered in enumerate(benchmark.languages):
+    for i, question_language in enumerate(benchmark.languages):
+        for j, candidate_language in enumerate(benchmark.languages):
             if matrix.num_questions[i, j]:
                 scores = {names.get(m, m): float(matrix.values[m][i, j]) for m in matrix.values}
                 entries.append(
                     {
-                        "hf_subset": f"{asked}-{answered}",
+                        "hf_subset": f"{question_language}-{candidate_language}",
                         "languages": [codes[i], codes[j]],
                         **scores,
                         "main_score": scores["map_at_full"],

@@ -92,19 +92,21 @@ def part_keys(
     search = _searcher(faiss, device)
     start = blocks.start * plan.block_candidates
     stop = min(blocks.stop * plan.block_candidates, plan.num_candidates)
-    found = np.zeros((questions.shape[0], k), np.uint64)
+    best = np.zeros((questions.shape[0], k), np.uint64)
     for first in range(start, stop, _BLOCK_ROWS):
         last = min(first + _BLOCK_ROWS, stop)
         rows = slice(first, last) if plan.candidate_order is None else plan.candidate_order[first:last]
         block = np.empty((last - first, candidates.shape[1]), np.float32)
         read_rows(candidates, rows, block)
         order = plan.id_order[first:last]
-        for place in range(0, len(found), _QUESTIONS):
-            asked = np.ascontiguousarray(questions[place : place + _QUESTIONS], np.float32)
-            keys = _block_keys(search, asked, block, order, k)
-            mine = found[place : place + _QUESTIONS]
-            mine[:] = _best(np.concatenate([mine, keys], axis=1), k)
-    return found
+        for start_question in range(0, len(best), _QUESTIONS):
+            block_questions = np.ascontiguousarray(
+                questions[start_question : start_question + _QUESTIONS], np.float32
+            )
+            keys = _block_keys(search, block_questions, block, order, k)
+            kept = best[start_question : start_question + _QUESTIONS]
+            kept[:] = _best(np.concatenate([kept, keys], axis=1), k)
+    return best
 
 
 def _block_keys(search: Search, questions: Float32, block: Float32, id_order: NDArray[Any], k: int) -> Keys:
@@ -112,15 +114,15 @@ def _block_keys(search: Search, questions: Float32, block: Float32, id_order: ND
     kept = min(k, len(block))
     keys = np.empty((len(questions), kept), np.uint64)
     todo = np.arange(len(questions))
-    wanted = min(len(block), k + _MARGIN)
+    depth = min(len(block), k + _MARGIN)
     while len(todo):
-        scores, rows = search(questions[todo], block, wanted)
+        scores, rows = search(questions[todo], block, depth)
         # Sorted by faiss, best first. Safe if the list ends before the last score that was found.
-        safe = np.full(len(todo), True) if wanted == len(block) else scores[:, kept - 1] > scores[:, -1]
+        safe = np.full(len(todo), True) if depth == len(block) else scores[:, kept - 1] > scores[:, -1]
         best = ranking_keys(np.ascontiguousarray(scores[safe]), id_order[rows[safe]].astype(np.uint32))
         keys[todo[safe]] = _best(best, kept)
         todo = todo[~safe]
-        wanted = min(len(block), 4 * wanted)
+        depth = min(len(block), 4 * depth)
     return keys
 
 
@@ -129,13 +131,13 @@ def _searcher(faiss: Any, device: torch.device) -> Search:
     gpu = 0 if device.index is None else device.index
     visible = faiss.get_num_gpus() if device.type == "cuda" and hasattr(faiss, "knn_gpu") else 0
 
-    def search(questions: Float32, block: Float32, wanted: int) -> tuple[Float32, NDArray[np.int64]]:
+    def search(questions: Float32, block: Float32, depth: int) -> tuple[Float32, NDArray[np.int64]]:
         metric = faiss.METRIC_INNER_PRODUCT
-        if gpu < visible and wanted <= GPU_LIMIT:
-            found = faiss.knn_gpu(_gpu_resources(faiss), questions, block, wanted, metric=metric, device=gpu)
+        if gpu < visible and depth <= GPU_LIMIT:
+            result = faiss.knn_gpu(_gpu_resources(faiss), questions, block, depth, metric=metric, device=gpu)
         else:
-            found = faiss.knn(questions, block, wanted, metric=metric)
-        scores, rows = found
+            result = faiss.knn(questions, block, depth, metric=metric)
+        scores, rows = result
         return np.asarray(scores, np.float32), np.asarray(rows, np.int64)
 
     return search

@@ -45,7 +45,7 @@ def release_pages(matrix: Rows) -> None:
 
 
 def check_shapes(
-    questions: Rows, candidates: Rows, num_questions: int, num_candidates: int, place: str
+    questions: Rows, candidates: Rows, num_questions: int, num_candidates: int, benchmark: str
 ) -> None:
     """Refuse matrices that do not fit the benchmark or each other.
 
@@ -58,19 +58,19 @@ def check_shapes(
     ):
         if len(matrix.shape) != 2 or matrix.shape[0] != rows:
             raise UserError(
-                f"{name} embeddings for {place}",
+                f"{name} embeddings for {benchmark}",
                 f"shape {tuple(matrix.shape)}",
                 f"expected ({rows}, width): one row for each {name} of the benchmark",
             )
     if questions.shape[1] != candidates.shape[1] or questions.shape[1] < 1:
         raise UserError(
-            f"embeddings for {place}",
+            f"embeddings for {benchmark}",
             f"questions are {questions.shape[1]} wide and candidates {candidates.shape[1]}",
             "both must come from the same model",
         )
 
 
-def check_rows(block_CD: NDArray[np.float32], name_of: Callable[[int], str], what: str) -> None:
+def check_rows(block_CD: NDArray[np.float32], name_of: Callable[[int], str], role: str) -> None:
     """Refuse rows that cannot be ranked: not a number, infinite, all zero, or too long for float32 scores.
 
     Args:
@@ -86,16 +86,16 @@ def check_rows(block_CD: NDArray[np.float32], name_of: Callable[[int], str], wha
         row = int(np.flatnonzero(bad)[0])
         vector = block_CD[row]
         if np.isnan(vector).any():
-            found = "is not a number (NaN)"
+            defect = "is not a number (NaN)"
         elif not np.isfinite(vector).all():
-            found = "is infinite"
+            defect = "is infinite"
         elif not vector.any():
-            found = "is all zeros"
+            defect = "is all zeros"
         else:
-            found = f"has length {np.sqrt(square[row]):.3g}"
+            defect = f"has length {np.sqrt(square[row]):.3g}"
         raise UserError(
-            f"{what} embedding of '{name_of(row)}'",
-            f"the vector {found}",
+            f"{role} embedding of '{name_of(row)}'",
+            f"the vector {defect}",
             f"a finite vector of length above 0 and at most {LARGEST_NORM:g}; "
             f"{int(bad.sum())} of {len(bad)} rows read so far are bad. Is the model damaged, a text empty?",
         )

@@ -60,22 +60,22 @@ def metrics_from_ranks(ranks: Int64, offsets: Int64, grades: Float64 | None = No
     best = gains[np.lexsort((-gains, ranking))]
     order = np.lexsort((ranks, ranking))
     ranks, gains = ranks[order].astype(np.float64), gains[order]
-    place = np.arange(len(ranks)) - np.repeat(starts, lengths) + 1.0
+    position = np.arange(len(ranks)) - np.repeat(starts, lengths) + 1.0
 
     def total(values: Float64) -> Float64:
         return np.asarray(np.add.reduceat(values, starts))
 
     num_relevant = lengths.astype(np.float64)
-    precision = place / ranks
-    found, perfect = (
+    precision = position / ranks
+    gain_at_10, best_gain_at_10 = (
         total(np.where(at <= 10, gain / np.log2(at + 1.0), 0.0))
-        for at, gain in ((ranks, gains), (place, best))
+        for at, gain in ((ranks, gains), (position, best))
     )
     values = {
         "map": total(precision) / num_relevant,
         "map@20": total(np.where(ranks <= 20, precision, 0.0)) / np.minimum(num_relevant, 20.0),
         "mrr": 1.0 / ranks[starts],
-        "ndcg@10": found / perfect,
+        "ndcg@10": gain_at_10 / best_gain_at_10,
         "accuracy": (ranks[starts] == 1.0).astype(np.float64),
     }
     for k in (1, 10, 100):
@@ -93,16 +93,16 @@ def user_metrics(names: Sequence[str]) -> dict[str, Metric]:
     Raises:
         UserError: one cannot be imported, or would be reported under a name that is taken.
     """
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for name in names:
         short = name.rpartition(":")[2]
-        if short in found or short in METRICS or short in _TAKEN:
+        if short in metrics or short in METRICS or short in _TAKEN:
             raise UserError("metrics", f"the name {short} is taken", f"rename the function of {name}")
-        found[short] = load_user_function(name, "metrics")
-    return found
+        metrics[short] = load_user_function(name, "metrics")
+    return metrics
 
 
-def own_values(metrics: Mapping[str, Metric], ranks: Int64, offsets: Int64) -> dict[str, Float64]:
+def user_values(metrics: Mapping[str, Metric], ranks: Int64, offsets: Int64) -> dict[str, Float64]:
     """Values of the user's metrics; arguments as `metrics_from_ranks`.
 
     Raises:
@@ -112,7 +112,7 @@ def own_values(metrics: Mapping[str, Metric], ranks: Int64, offsets: Int64) -> d
         return {}
     ranking = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     ascending = ranks[np.lexsort((ranks, ranking))]
-    found = {}
+    result = {}
     for name, metric in metrics.items():
         values = np.asarray(metric(ascending.copy(), offsets.copy()), np.float64)
         if values.shape != (len(offsets) - 1,) or not np.isfinite(values).all():
@@ -122,8 +122,8 @@ def own_values(metrics: Mapping[str, Metric], ranks: Int64, offsets: Int64) -> d
                 f"gave {wrong}: {values.shape}",
                 f"return one finite number per ranking: ({len(offsets) - 1},)",
             )
-        found[name] = values
-    return found
+        result[name] = values
+    return result
 
 
 def chance_average_precision(num_relevant: Int64, pool: Int64) -> Float64:
@@ -139,8 +139,8 @@ def chance_average_precision(num_relevant: Int64, pool: Int64) -> Float64:
     """
     size = np.asarray(pool, np.float64)
     harmonic = digamma(size + 1) + np.euler_gamma
-    others = np.divide(num_relevant - 1, size - 1, out=np.zeros(len(size)), where=size > 1)
-    return np.asarray((harmonic + others * (size - harmonic)) / size)
+    more_relevant = np.divide(num_relevant - 1, size - 1, out=np.zeros(len(size)), where=size > 1)
+    return np.asarray((harmonic + more_relevant * (size - harmonic)) / size)
 
 
 def near_chance(value: float | None, chance: float | None) -> bool:

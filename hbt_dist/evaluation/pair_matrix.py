@@ -26,7 +26,7 @@ from hbt_dist.evaluation.metrics import (
     Metric,
     chance_average_precision,
     metrics_from_ranks,
-    own_values,
+    user_values,
 )
 from hbt_dist.evaluation.ranks import RelevantRanks
 
@@ -53,7 +53,7 @@ class QuestionTable:
 
 
 def question_tables(
-    benchmark: Benchmark, ranks: RelevantRanks, own: Mapping[str, Metric] = MappingProxyType({})
+    benchmark: Benchmark, ranks: RelevantRanks, metrics: Mapping[str, Metric] = MappingProxyType({})
 ) -> dict[str, QuestionTable]:
     """Per-question values of the three settings.
 
@@ -80,7 +80,7 @@ def question_tables(
             best_rank=np.minimum.reduceat(sorted_ranks, starts[:-1]),
             worst_rank=np.maximum.reduceat(sorted_ranks, starts[:-1]),
             values=metrics_from_ranks(sorted_ranks, starts, grades[index])
-            | own_values(own, sorted_ranks, starts),
+            | user_values(metrics, sorted_ranks, starts),
         )
 
     everything = np.arange(len(question))
@@ -103,8 +103,8 @@ class PairMatrix:
 def pair_matrix(benchmark: Benchmark, table: QuestionTable) -> PairMatrix:
     """Average a `pair` or `one_target` table over the questions of each cell."""
     size = len(benchmark.languages)
-    asked = np.asarray(benchmark.question_language, np.int64)[table.question]
-    cell = asked * size + table.candidate_language
+    question_language = np.asarray(benchmark.question_language, np.int64)[table.question]
+    cell = question_language * size + table.candidate_language
     counts = np.bincount(cell, minlength=size * size)
     values = {name: cell_means(table.values[name], cell, counts).reshape(size, size) for name in table.values}
     return PairMatrix(benchmark.languages, counts.reshape(size, size), values)
@@ -118,8 +118,8 @@ def cell_means(values: Float64, cell: Int64, counts: Int64) -> Float64:
 
 def mean_or_nan(values: Float64) -> float:
     """Mean over the values that are there, NaN if none is."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else float("nan")
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def setting_means(
@@ -134,8 +134,8 @@ def setting_means(
     matrix = pair_matrix(benchmark, tables["pair"])
     one_target = pair_matrix(benchmark, tables["one_target"])
     diagonal = np.eye(len(benchmark.languages), dtype=bool)
-    asked = np.asarray(benchmark.question_language, np.int64)
-    same = asked[tables["pair"].question] == tables["pair"].candidate_language
+    question_language = np.asarray(benchmark.question_language, np.int64)
+    same = question_language[tables["pair"].question] == tables["pair"].candidate_language
     result: dict[str, dict[str, dict[str, float]]] = {}
     for setting, mask, rows in (("monolingual", diagonal, same), ("crosslingual", ~diagonal, ~same)):
         result[setting] = {
@@ -157,16 +157,16 @@ def setting_means(
 
 def language_means(benchmark: Benchmark, table: QuestionTable) -> dict[str, Float64]:
     """Mean of every metric over the questions of each language: (L,) each."""
-    asked = np.asarray(benchmark.question_language, np.int64)[table.question]
-    counts = np.bincount(asked, minlength=len(benchmark.languages))
-    return {m: cell_means(table.values[m], asked, counts) for m in table.values}
+    question_language = np.asarray(benchmark.question_language, np.int64)[table.question]
+    counts = np.bincount(question_language, minlength=len(benchmark.languages))
+    return {m: cell_means(table.values[m], question_language, counts) for m in table.values}
 
 
 def chance_means(benchmark: Benchmark, tables: dict[str, QuestionTable]) -> dict[str, float]:
     """mAP of a random order of the candidates, setting by setting: the macro means of its expected values."""
     size = len(benchmark.languages)
     pools = np.bincount(benchmark.candidate_language, minlength=size)
-    asked = np.asarray(benchmark.question_language, np.int64)
+    question_language = np.asarray(benchmark.question_language, np.int64)
     pair, one_target, pooled = (tables[name] for name in SETTINGS)
     offsets = np.asarray(benchmark.relevant_offsets, np.int64)
     all_relevant = (offsets[1:] - offsets[:-1])[one_target.question]
@@ -177,7 +177,7 @@ def chance_means(benchmark: Benchmark, tables: dict[str, QuestionTable]) -> dict
         return cell_means(expected, cell, np.bincount(cell, minlength=cells))
 
     def pairs(table: QuestionTable, pool: Int64) -> Float64:
-        cell = asked[table.question] * size + table.candidate_language
+        cell = question_language[table.question] * size + table.candidate_language
         return means(table, cell, pool, size * size).reshape(size, size)
 
     searched = pairs(pair, pools[pair.candidate_language])
@@ -187,7 +187,7 @@ def chance_means(benchmark: Benchmark, tables: dict[str, QuestionTable]) -> dict
         "monolingual": mean_or_nan(searched[diagonal]),
         "crosslingual": mean_or_nan(searched[~diagonal]),
         "multilingual": mean_or_nan(
-            means(pooled, asked[pooled.question], np.full(len(pooled.question), total), size)
+            means(pooled, question_language[pooled.question], np.full(len(pooled.question), total), size)
         ),
         "one_target": mean_or_nan(pairs(one_target, left).ravel()),
     }

@@ -103,22 +103,22 @@ class ScoringPlan:
 
     def relevant_range(self, block: int) -> slice:
         """Relevant pairs of a question block."""
-        places = self.question_places(block)
-        return slice(int(self.relevant_offsets[places.start]), int(self.relevant_offsets[places.stop]))
+        slots = self.question_places(block)
+        return slice(int(self.relevant_offsets[slots.start]), int(self.relevant_offsets[slots.stop]))
 
     def pieces(self, block: int) -> list[tuple[int, int, int]]:
         """(start, stop, language) of a block's rows, cut at languages."""
         positions = self.candidate_positions(block)
         first = int(np.searchsorted(self.language_starts, positions.start, side="right")) - 1
-        found: list[tuple[int, int, int]] = []
+        result: list[tuple[int, int, int]] = []
         start, language = positions.start, first
         while start < positions.stop:
             while int(self.language_starts[language + 1]) <= start:
                 language += 1
             stop = min(positions.stop, int(self.language_starts[language + 1]))
-            found.append((start - positions.start, stop - positions.start, language))
+            result.append((start - positions.start, stop - positions.start, language))
             start = stop
-        return found
+        return result
 
 
 def plan_scoring(
@@ -167,24 +167,24 @@ def _string_order(ids: Sequence[str]) -> NDArray[np.uint32]:
     starts: list[int] = []  # first row of each run
     firsts: list[str] = []
     lasts: list[str] = []
-    for row, one in enumerate(ids):
-        if not starts or one <= lasts[-1]:
+    for row, candidate_id in enumerate(ids):
+        if not starts or candidate_id <= lasts[-1]:
             starts.append(row)
-            firsts.append(one)
-            lasts.append(one)
+            firsts.append(candidate_id)
+            lasts.append(candidate_id)
             if len(starts) > _MOST_RUNS:
                 break
-        lasts[-1] = one
+        lasts[-1] = candidate_id
     by_first = sorted(range(len(starts)), key=firsts.__getitem__)
-    place = np.empty(len(ids), np.uint32)
+    order = np.empty(len(ids), np.uint32)
     if len(starts) <= _MOST_RUNS and all(lasts[a] < firsts[b] for a, b in pairwise(by_first)):
         before = 0
         stops = [*starts[1:], len(ids)]
         for run in by_first:
             size = stops[run] - starts[run]
-            place[starts[run] : stops[run]] = np.arange(before, before + size)
+            order[starts[run] : stops[run]] = np.arange(before, before + size)
             before += size
     else:
         loaded = list(ids)
-        place[np.array(sorted(range(len(ids)), key=loaded.__getitem__), dtype=np.int64)] = np.arange(len(ids))
-    return place
+        order[np.array(sorted(range(len(ids)), key=loaded.__getitem__), dtype=np.int64)] = np.arange(len(ids))
+    return order

@@ -81,7 +81,7 @@ def rank_relevant(
     """
     over = map_shards or (lambda call, parts: [call(part) for part in parts])
     scores = np.full(plan.num_relevant, np.nan, np.float32)
-    higher, higher_own, tied = (np.zeros(plan.num_relevant, np.int64) for _ in range(3))
+    higher, higher_in_language, tied = (np.zeros(plan.num_relevant, np.int64) for _ in range(3))
     tops: list[NDArray[np.uint64]] = []
     step = blocks_at_once or plan.num_question_blocks
     for first in range(0, plan.num_question_blocks, step):
@@ -89,16 +89,20 @@ def rank_relevant(
         for pairs, values in over(lambda shard, blocks=blocks: shard.relevant_scores(blocks), shards):  # type: ignore[misc]
             scores[pairs] = values
         some = slice(plan.relevant_range(blocks[0]).start, plan.relevant_range(blocks[-1]).stop)
-        parts = over(lambda shard, blocks=blocks, own=scores[some]: shard.count(blocks, own), shards)  # type: ignore[misc]
+        parts = over(lambda shard, blocks=blocks, known=scores[some]: shard.count(blocks, known), shards)  # type: ignore[misc]
         total = parts[0]
         for part in parts[1:]:
             total = total.add(part)
-        higher[some], higher_own[some], tied[some] = total.higher, total.higher_own, total.tied
+        higher[some], higher_in_language[some], tied[some] = (
+            total.higher,
+            total.higher_in_language,
+            total.tied,
+        )
         if total.top is not None:
             tops.append(total.top)
         if progress is not None:
             progress(plan.question_places(blocks[-1]).stop)
-    pair, pooled = 1 + higher_own, 1 + higher
+    pair, pooled = 1 + higher_in_language, 1 + higher
     one_target = pooled - _foreign_relevant_above(plan, scores)
 
     def as_given(values: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,17 @@ KEY = ["question_id", "question_language", "candidate_language"]
 _READ = [*KEY, "setting", "question_cluster", "num_relevant", "rank_distance"]
 
 
+def json_values(values: Any) -> Any:
+    """Return plain JSON values, at every depth; NaN and infinity become None."""
+    if isinstance(values, dict):
+        return {str(key): json_values(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [json_values(value) for value in values]
+    if isinstance(values, np.generic):
+        return json_values(values.item())
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
 def rank_distance_of(results: Mapping[str, Any]) -> float | None:
     """Mean rank distance; None where no question has relevant candidates in two languages."""
     measured = results["bias"].get("rank_distance")
@@ -30,10 +42,10 @@ def rank_distance_of(results: Mapping[str, Any]) -> float | None:
 
 def headline_figures(results: Mapping[str, Any]) -> dict[str, float | None]:
     """mAP of the three settings and the rank distance; None where the benchmark has none."""
-    found: dict[str, float | None] = {
+    figures: dict[str, float | None] = {
         setting: results["means"][setting]["macro"]["map"] for setting in SETTINGS
     }
-    return {**found, "rank_distance": rank_distance_of(results)}
+    return {**figures, "rank_distance": rank_distance_of(results)}
 
 
 @dataclass(frozen=True)
@@ -82,9 +94,9 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         results: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise _no_evaluation(folder, error) from error
-    found = results.get("schema"), results.get("schema_version")
-    if found != (SCHEMA, SCHEMA_VERSION):
-        raise UserError(str(path), f"has schema {found}", f"expected {(SCHEMA, SCHEMA_VERSION)}")
+    schema = results.get("schema"), results.get("schema_version")
+    if schema != (SCHEMA, SCHEMA_VERSION):
+        raise UserError(str(path), f"has schema {schema}", f"expected {(SCHEMA, SCHEMA_VERSION)}")
     return results
 
 
@@ -113,4 +125,4 @@ def read_evaluation(folder: str | Path, metrics: Sequence[str] = ("map",)) -> St
 
 
 def _no_evaluation(folder: str | Path, error: Exception) -> UserError:
-    return UserError(str(folder), f"is no evaluation folder ({error})", "name a folder of `evaluate`")
+    return UserError(str(folder), f"is not an evaluation folder ({error})", "name a folder of `evaluate`")

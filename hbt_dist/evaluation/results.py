@@ -41,7 +41,14 @@ from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.metrics import METRICS
 from hbt_dist.evaluation.pair_matrix import PairMatrix, chance_means, language_means, mean_or_nan
-from hbt_dist.evaluation.read_results import SCHEMA, SCHEMA_VERSION, SETTINGS, headline_figures, read_results
+from hbt_dist.evaluation.read_results import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    SETTINGS,
+    headline_figures,
+    json_values,
+    read_results,
+)
 
 TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
 
@@ -49,7 +56,7 @@ TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
 def results_document(evaluation: Evaluation) -> dict[str, Any]:
     """The document that results.json holds. Plain Python values only; NaN has become None."""
     pair, one_target = evaluation.pair_matrix, evaluation.one_target_matrix
-    document = {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "benchmark": _benchmark(evaluation),
@@ -65,8 +72,7 @@ def results_document(evaluation: Evaluation) -> dict[str, Any]:
         "ties": {"num_relevant_pairs_tied": int((evaluation.ranks.tied > 0).sum()), "rule": TIE_RULE},
         "provenance": evaluation.provenance,
     }
-    plain: dict[str, Any] = _plain(document)
-    return plain
+    return dict(json_values(document))
 
 
 def _benchmark(evaluation: Evaluation) -> dict[str, Any]:
@@ -108,8 +114,8 @@ def by_language(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     benchmark, cells = evaluation.benchmark, evaluation.pair_matrix.values["map"]
     pooled = language_means(benchmark, evaluation.tables["multilingual"])["map"]
     distance: Any = evaluation.bias.get("rank_distance", {}).get("by_language", {})
-    asked = np.bincount(benchmark.question_language, minlength=len(benchmark.languages))
-    answering = np.bincount(benchmark.candidate_language, minlength=len(benchmark.languages))
+    num_questions = np.bincount(benchmark.question_language, minlength=len(benchmark.languages))
+    num_candidates = np.bincount(benchmark.candidate_language, minlength=len(benchmark.languages))
     off_diagonal = np.where(np.eye(len(cells), dtype=bool), np.nan, cells)
     result = {}
     for i, code in enumerate(benchmark.languages):
@@ -121,8 +127,8 @@ def by_language(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
             "script": language.script,
             "iso639_3": language.iso639_3,
             "seen": seen,
-            "num_questions": int(asked[i]),
-            "num_candidates": int(answering[i]),
+            "num_questions": int(num_questions[i]),
+            "num_candidates": int(num_candidates[i]),
             "monolingual": float(cells[i, i]),
             "crosslingual_asking": mean_or_nan(off_diagonal[i]),
             "crosslingual_answering": mean_or_nan(off_diagonal[:, i]),
@@ -183,19 +189,6 @@ def _pair_groups(evaluation: Evaluation, rows: dict[str, dict[str, Any]]) -> dic
             for kind in kinds:
                 members.setdefault(kind, []).append(float(cells[i, j]))
     return {k: {"map": float(np.mean(v)), "num_pairs": len(v)} for k, v in sorted(members.items())}
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON values; NaN becomes None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def summary(evaluation: Evaluation) -> str:

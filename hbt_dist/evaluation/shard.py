@@ -42,18 +42,18 @@ class Counts:
     """What shards report and the driver adds up, for the relevant pairs of some question blocks."""
 
     higher: Int64  # (m,) candidates ranked above the pair's candidate
-    higher_own: Int64  # (m,) those of them in the language of the pair's candidate
+    higher_in_language: Int64  # (m,) those of them in the language of the pair's candidate
     tied: Int64  # (m,) other candidates with exactly its score
     top: NDArray[np.uint64] | None  # (questions, k) ranking keys, unordered; 0 where the pool is smaller
 
-    def add(self, other: Counts) -> Counts:
+    def add(self, more: Counts) -> Counts:
         """Counts of both sets of candidates together; the best of both heads."""
         top = self.top
-        if top is not None and other.top is not None:
-            both = np.concatenate([top, other.top], axis=1)
+        if top is not None and more.top is not None:
+            both = np.concatenate([top, more.top], axis=1)
             top = np.partition(both, both.shape[1] - top.shape[1], axis=1)[:, -top.shape[1] :]
-        own = self.higher_own + other.higher_own
-        return Counts(self.higher + other.higher, own, self.tied + other.tied, top)
+        higher_in_language = self.higher_in_language + more.higher_in_language
+        return Counts(self.higher + more.higher, higher_in_language, self.tied + more.tied, top)
 
 
 class Shard:
@@ -107,23 +107,25 @@ class Shard:
         pairs = range(plan.relevant_range(blocks[0]).start, plan.relevant_range(blocks[-1]).stop)
         position = plan.relevant_position[pairs.start : pairs.stop]
         block_of_pair = position // plan.block_candidates
-        place = np.searchsorted(plan.relevant_offsets, np.arange(pairs.start, pairs.stop), side="right") - 1
-        question_block = place // plan.block_questions
+        question = (
+            np.searchsorted(plan.relevant_offsets, np.arange(pairs.start, pairs.stop), side="right") - 1
+        )
+        question_block = question // plan.block_questions
         owned = np.flatnonzero((block_of_pair >= self.blocks.start) & (block_of_pair < self.blocks.stop))
         scores = np.empty(len(owned), np.float32)
         self._cache.clear()
 
         def visit(candidate_block: int, product: Callable[[int], Any]) -> None:
-            mine = np.flatnonzero(block_of_pair[owned] == candidate_block)
-            wanted = question_block[owned[mine]]
-            for block in blocks if keep else np.unique(wanted):
+            pairs_in_block = np.flatnonzero(block_of_pair[owned] == candidate_block)
+            blocks_of_pairs = question_block[owned[pairs_in_block]]
+            for block in blocks if keep else np.unique(blocks_of_pairs):
                 result = product(int(block))
                 if keep:
                     self._cache[int(block), candidate_block] = result
-                here = mine[wanted == block]
-                rows = position[owned[here]] % plan.block_candidates
-                columns = place[owned[here]] % plan.block_questions
-                scores[here] = _as_numpy(result[rows, columns])
+                chosen = pairs_in_block[blocks_of_pairs == block]
+                rows = position[owned[chosen]] % plan.block_candidates
+                columns = question[owned[chosen]] % plan.block_questions
+                scores[chosen] = _as_numpy(result[rows, columns])
 
         wanted_blocks = self.blocks if keep else np.unique(block_of_pair[owned]).tolist()
         self._visit(wanted_blocks, visit, reuse_buffer=not keep)
@@ -142,7 +144,7 @@ class Shard:
         num_places = plan.question_places(blocks[-1]).stop - first_place
         totals = Counts(
             higher=np.zeros(len(scores), np.int64),
-            higher_own=np.zeros(len(scores), np.int64),
+            higher_in_language=np.zeros(len(scores), np.int64),
             tied=np.zeros(len(scores), np.int64),
             top=np.zeros((num_places, self.top_k), np.uint64) if self.top_k else None,
         )
@@ -161,25 +163,25 @@ class Shard:
                 with lock:
                     totals.higher[local] += higher.sum(axis=0)
                     for i, language in enumerate(languages):
-                        totals.higher_own[local] += higher[i] * (pair_language[local] == language)
+                        totals.higher_in_language[local] += higher[i] * (pair_language[local] == language)
                     totals.tied[local] += tied
                 if totals.top is not None:
-                    places = plan.question_places(block)
-                    mine = totals.top[places.start - first_place : places.stop - first_place]
+                    questions = plan.question_places(block)
+                    kept = totals.top[questions.start - first_place : questions.stop - first_place]
                     id_order = plan.id_order[plan.candidate_positions(candidate_block)]
                     with lock:
-                        mine[:] = merge_top(mine, _as_numpy(valid), id_order)
+                        kept[:] = merge_top(kept, _as_numpy(valid), id_order)
 
         self._visit(self.blocks, visit, reuse_buffer=True)
         return totals
 
     def _count_block(
-        self, block: int, candidate_block: int, scores_CB: Any, own_scores: Float32
+        self, block: int, candidate_block: int, scores_CB: Any, scores: Float32
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], list[int], Any]:
         plan = self.plan
-        places, positions = plan.question_places(block), plan.candidate_positions(candidate_block)
-        valid = scores_CB[: positions.stop - positions.start, : places.stop - places.start]
-        offsets = plan.relevant_offsets[places.start : places.stop + 1]
+        questions, positions = plan.question_places(block), plan.candidate_positions(candidate_block)
+        valid = scores_CB[: positions.stop - positions.start, : questions.stop - questions.start]
+        offsets = plan.relevant_offsets[questions.start : questions.stop + 1]
         num_relevant = np.diff(offsets)
         slots = max(1, int(num_relevant.max(initial=0)))
         slot = np.arange(offsets[0], offsets[-1]) - np.repeat(offsets[:-1], num_relevant)
@@ -191,12 +193,12 @@ class Shard:
             table[slot, column] = values
             return table
 
-        here = (pair_positions >= positions.start) & (pair_positions < positions.stop)
+        in_block = (pair_positions >= positions.start) & (pair_positions < positions.stop)
         targets = Targets(
-            scores=spread(own_scores, np.inf, np.float32),
+            scores=spread(scores, np.inf, np.float32),
             num_relevant=num_relevant,
             id_order=spread(plan.id_order[pair_positions], 0, np.int64),
-            own=spread(here, False, np.bool_),
+            in_block=spread(in_block, False, np.bool_),
         )
         pieces = plan.pieces(candidate_block)
         columns = Columns(plan.id_order[positions], pieces)
@@ -276,6 +278,8 @@ def arrange_questions(plan: ScoringPlan, questions: Rows, question_names: Sequen
     arranged = np.zeros((plan.num_question_blocks * plan.block_questions, questions.shape[1]), np.float32)
     read_rows(questions, plan.question_order, arranged)
     check_rows(
-        arranged[: plan.num_questions], lambda place: question_names[plan.question_order[place]], "question"
+        arranged[: plan.num_questions],
+        lambda position: question_names[plan.question_order[position]],
+        "question",
     )
     return arranged

@@ -1,4 +1,4 @@
-"""Write an evaluation as a folder that is either complete or not there.
+"""Write an evaluation as a folder that is either complete or absent.
 
     results.json                  everything as one document (results.py has the schema)
     pair_matrix.csv               mAP; first column the question language, header the candidate languages
@@ -7,17 +7,14 @@
     top.run.gz, qrels.gz          TREC files, on request
     mteb.json                     the layout of MTEB's result files
 
-Files are written into a folder beside the target, which is then renamed. An older evaluation in the target is
-replaced; a folder with anything else in it is refused.
+Files are written to a temporary folder, which is then renamed. It replaces an older evaluation; a target that
+holds anything else is refused.
 """
 
 from __future__ import annotations
 
 import csv
-import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isnan
@@ -28,10 +25,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.files import atomic_folder, write_json
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.export import mteb_document, write_qrels, write_run
 from hbt_dist.evaluation.pair_matrix import PairMatrix, QuestionTable
+from hbt_dist.evaluation.read_results import json_values
 from hbt_dist.evaluation.results import results_document
 
 RESULTS = "results.json"
@@ -59,7 +58,7 @@ def write_evaluation(
         write_json(folder / RESULTS, results_document(evaluation))
         write_matrix(evaluation.pair_matrix, folder / "pair_matrix.csv")
         write_matrix(evaluation.one_target_matrix, folder / "one_target_matrix.csv")
-        write_json(folder / "mteb.json", mteb_document(evaluation))
+        write_json(folder / "mteb.json", json_values(mteb_document(evaluation)))
         pq.write_table(per_question(evaluation), folder / "per_question.parquet", compression="zstd")
         if trec:
             write_qrels(evaluation, folder / "qrels.gz")
@@ -71,7 +70,7 @@ def write_evaluation(
 
 
 def check_target(target: Path, holds: str = RESULTS, kind: str = "evaluation") -> None:
-    """Refuse a target that is neither new, nor empty, nor a folder of its kind to replace.
+    """Check that a target is new, empty, or an older folder of its kind.
 
     Args:
         holds: the file by which a folder of the kind is known.
@@ -84,47 +83,31 @@ def check_target(target: Path, holds: str = RESULTS, kind: str = "evaluation") -
     ):
         raise UserError(
             str(target),
-            f"exists and is no {kind} folder",
+            f"exists without {holds}: expected an older {kind}",
             f"name a new folder, or an older {kind} to replace",
         )
 
 
 @contextmanager
 def replaced_folder(target: Path, holds: str = RESULTS, kind: str = "evaluation") -> Iterator[Path]:
-    """A folder to write into that takes the place of `target` when the block ends without an error."""
+    """Yield a folder that replaces `target` when the block ends without an error.
+
+    Raises:
+        UserError: `target` holds something else, or cannot be written.
+    """
     check_target(target, holds, kind)
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with atomic_folder(target) as folder:
+            yield folder
+            if target.exists():
+                target.rename(old)
     except OSError as error:
         raise UserError(
-            str(target), f"cannot be written: {error.strerror}", "name a folder you can write"
+            str(target), f"cannot be written: {first_line(error)}", "name a folder you can write"
         ) from error
-    try:
-        beside.chmod(0o777 & ~_umask())
-        yield beside
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            os.replace(target, old)
-            os.replace(beside, target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """UTF-8, one space per level; refuses NaN and infinity."""
-    path.write_text(
-        json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_matrix(matrix: PairMatrix, path: Path, metric: str = "map") -> None:
@@ -147,14 +130,16 @@ def per_question(evaluation: Evaluation) -> pa.Table:
 def _table_rows(evaluation: Evaluation, table: QuestionTable) -> pa.Table:
     benchmark = evaluation.benchmark
     languages = pa.array(benchmark.languages, pa.string())
-    asked = np.asarray(benchmark.question_language, np.int32)[table.question]
+    question_language = np.asarray(benchmark.question_language, np.int32)[table.question]
     target = table.candidate_language.astype(np.int32)
     ids, index = np.unique(np.asarray(benchmark.question_ids, dtype=object), return_inverse=True)
     columns: dict[str, Any] = {
-        "setting": pa.DictionaryArray.from_arrays(np.zeros(len(asked), np.int32), [table.setting]),
+        "setting": pa.DictionaryArray.from_arrays(
+            np.zeros(len(question_language), np.int32), [table.setting]
+        ),
         "question_id": pa.DictionaryArray.from_arrays(index.astype(np.int32)[table.question], ids.tolist()),
         "question_cluster": np.asarray(benchmark.question_cluster, np.int64)[table.question],
-        "question_language": pa.DictionaryArray.from_arrays(asked, languages),
+        "question_language": pa.DictionaryArray.from_arrays(question_language, languages),
         "candidate_language": pa.DictionaryArray.from_arrays(pa.array(target, mask=target < 0), languages),
         "num_relevant": table.num_relevant,
         "best_rank": table.best_rank,

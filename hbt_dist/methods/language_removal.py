@@ -103,11 +103,11 @@ def language_components(
     width = vectors.shape[1]
     gram = np.zeros((width, width))
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        here = rows[start : start + _ROWS_AT_ONCE]
-        block = np.asarray(vectors[here], np.float32)
+        chosen = rows[start : start + _ROWS_AT_ONCE]
+        block = np.asarray(vectors[chosen], np.float32)
         check_rows(
             block,
-            lambda i, here=here: f"text {here[i] + 1}" if names is None else names[here[i]],  # type: ignore[misc]
+            lambda i, chosen=chosen: f"text {chosen[i] + 1}" if names is None else names[chosen[i]],  # type: ignore[misc]
             language,
         )
         gram += block.T.astype(np.float64) @ block.astype(np.float64)
@@ -211,17 +211,17 @@ def read_language_texts(folder: str | Path, languages: Sequence[str]) -> dict[st
     Raises:
         UserError: a language has no file, or a file no text.
     """
-    found: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for language in languages:
         files = [Path(folder) / f"{language}.txt", Path(folder) / f"{language}.txt.gz"]
-        file = next((one for one in files if one.is_file()), None)
+        file = next((path for path in files if path.is_file()), None)
         if file is None:
             raise UserError(
                 str(folder),
                 f"has no file {language}.txt",
                 f"language_removal_texts needs one for each of {', '.join(languages)}",
             )
-        found[language] = [line.strip() for _, line in read_lines(file) if line.strip()]
-        if not found[language]:
+        texts[language] = [line.strip() for _, line in read_lines(file) if line.strip()]
+        if not texts[language]:
             raise UserError(str(file), "the file is empty", "each line holds one text")
-    return found
+    return texts

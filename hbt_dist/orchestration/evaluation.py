@@ -26,13 +26,12 @@ from hbt_dist.common.console import Progress, say
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.block_scores import torch_device
-from hbt_dist.evaluation.embedding_files import EmbeddingFiles, texts_of
-from hbt_dist.evaluation.encode import Role, embedding_files, encode_rows
+from hbt_dist.evaluation.embedding_files import EmbeddingFiles, Role, texts_of
+from hbt_dist.evaluation.encode import embedding_files, encode_rows
 from hbt_dist.evaluation.evaluation import (
     EmbeddingTransform,
     Evaluation,
-    Ranked,
-    evaluate_ranked_by,
+    evaluate,
     question_names,
 )
 from hbt_dist.evaluation.faiss_lists import merge_parts, part_keys
@@ -373,15 +372,11 @@ def evaluate_with_actors(
     """
     questions: Rows = actors.encode(model, benchmark.question_texts, "question", settings, progress=progress)
     candidates: Rows = actors.encode(model, benchmark.candidate_texts, "passage", settings, progress=progress)
-
-    def rank(plan: ScoringPlan, questions: Rows, candidates: Rows) -> Ranked:
-        return actors.rank(benchmark, plan, questions, candidates, settings)
-
-    return evaluate_ranked_by(
-        rank,
+    return evaluate(
         benchmark,
         questions,
         candidates,
+        rank=actors.rank,
         settings=settings,
         seen_languages=seen_languages,
         provenance=provenance,

@@ -176,7 +176,7 @@ def test_output_that_is_something_else_is_kept(command: Any, tmp_path: Path) -> 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     arguments = ["--model", "./absent", "--benchmark", "sample", "--output", "out"]
-    assert "no evaluation folder" in refused(command, "evaluate", *arguments)
+    assert "expected an older evaluation" in refused(command, "evaluate", *arguments)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
 
 

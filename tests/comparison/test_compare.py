@@ -234,7 +234,7 @@ def test_other_benchmarks_and_other_folders_are_refused(folders, make_benchmark,
     other = write_evaluation(evaluation, tmp_path / "other")
     with pytest.raises(UserError, match="same version"):
         compare([[other]], baseline=[folders["plain", 0]])
-    with pytest.raises(UserError, match="no evaluation folder"):
+    with pytest.raises(UserError, match="not an evaluation folder"):
         compare([[tmp_path]], baseline=[other])
     document = json.loads((other / "results.json").read_text())
     (other / "results.json").write_text(json.dumps({**document, "schema_version": 99}))

@@ -199,7 +199,7 @@ def test_vectors_that_cannot_be_ranked_are_named(make_benchmark, make_embeddings
     (questions if what == "question" else candidates)[17] = value
     settings = EvaluationSettings(device="cpu")
     with pytest.raises(UserError) as error:
-        rank_in_process(benchmark, plan_scoring(benchmark), questions, candidates, settings=settings)
+        rank_in_process(benchmark, plan_scoring(benchmark), questions, candidates, settings)
     assert words in str(error.value)
     name = (benchmark.question_ids if what == "question" else benchmark.candidate_ids)[17]
     assert f"{what} embedding of '{name}" in str(error.value)

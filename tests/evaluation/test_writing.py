@@ -88,10 +88,10 @@ def test_replaces_an_evaluation_and_nothing_else(evaluation, tmp_path):
     foreign = tmp_path / "thesis"
     foreign.mkdir()
     (foreign / "chapter1.tex").write_text("x")
-    with pytest.raises(UserError, match="no evaluation folder"):
+    with pytest.raises(UserError, match="expected an older evaluation"):
         write_evaluation(evaluation, foreign)
     assert (foreign / "chapter1.tex").read_text() == "x"
-    with pytest.raises(UserError, match="no evaluation folder"):
+    with pytest.raises(UserError, match="expected an older evaluation"):
         write_evaluation(evaluation, foreign / "chapter1.tex")
 
 
@@ -104,7 +104,7 @@ def test_nothing_half_written(evaluation, tmp_path, monkeypatch):
 
     monkeypatch.setattr(writing, "mteb_document", fail)
     for target in (out, tmp_path / "fresh"):
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(UserError, match="disk full"):
             write_evaluation(evaluation, target)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (out / "results.json").read_bytes() == before

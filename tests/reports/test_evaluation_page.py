@@ -212,7 +212,7 @@ def test_commands(
     capsys.readouterr()
     for arguments, said in (
         ([out, "--compare", "a,b"], "is an evaluation"),
-        ([out, "--baseline", tmp_path], "is no evaluation folder"),
+        ([out, "--baseline", tmp_path], "is not an evaluation folder"),
         ([tmp_path, "--baseline", out], "is not an evaluation (results.json)"),
     ):
         assert call(monkeypatch, "report", *arguments) == 2

@@ -144,7 +144,7 @@ def test_an_older_report_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     write_search_report(search)
     assert not (folder / "left.txt").exists()
     before = sorted(search.rglob("*"))
-    with pytest.raises(UserError, match="is no search report folder"):
+    with pytest.raises(UserError, match="expected an older search report"):
         write_search_report(search, search / "trials")
     with pytest.raises(UserError, match="has no trial"):
         write_search_report(search, compare=("p0000-s0", "p0007-s0"))
@@ -175,7 +175,7 @@ def test_command_refuses(
         ([tmp_path / "nothing"], "no such folder"),
         ([search, "--compare", "p0000-s0"], "names 1 trials"),
         ([search, "--compare", "p0000-s0,p0009-s0"], "has no trial"),
-        ([search, "--output", search], "is no search report folder"),
+        ([search, "--output", search], "expected an older search report"),
     ):
         code, out, err = call(monkeypatch, capsys, *arguments)
         assert (code, out) == (2, "")

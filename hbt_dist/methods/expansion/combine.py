@@ -102,13 +102,18 @@ def evaluate_expanded(
     )
     if how.combine == "concatenate":
         texts = [
-            concatenated(question, mine, how.repeat)
-            for question, mine in zip(benchmark.question_texts, expansions.texts, strict=True)
+            concatenated(question, texts_of_question, how.repeat)
+            for question, texts_of_question in zip(benchmark.question_texts, expansions.texts, strict=True)
         ]
         questions = encode(texts, "question")
     else:
         questions = encode(benchmark.question_texts, "question")
-        flat = [(row, text) for row, mine in enumerate(expansions.texts) for text in mine if text]
+        flat = [
+            (row, text)
+            for row, texts_of_question in enumerate(expansions.texts)
+            for text in texts_of_question
+            if text
+        ]
         question_of = np.array([row for row, _ in flat], np.int64)
         pseudo = (
             encode([text for _, text in flat], "passage")

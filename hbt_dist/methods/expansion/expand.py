@@ -53,7 +53,7 @@ class Task:
     @property
     def keys(self) -> list[Key]:
         """The lines of this task."""
-        languages = [one.language for one in self.translations] or [self.written]
+        languages = [translation.language for translation in self.translations] or [self.written]
         return [(self.question_id, self.language, language, self.sample) for language in languages]
 
 
@@ -155,7 +155,7 @@ def plan_tasks(benchmark: Benchmark, settings: ExpansionSettings, translations: 
             continue
         question = benchmark.question_texts[row]
         for sample in range(settings.samples):
-            here: tuple[Translation, ...] = ()
+            of_question: tuple[Translation, ...] = ()
             if translations is not None:
                 key = (question_id, language, sample if settings.order == "before" else 0)
                 if key not in given:
@@ -163,22 +163,22 @@ def plan_tasks(benchmark: Benchmark, settings: ExpansionSettings, translations: 
                     raise UserError(
                         str(translations), f"{what} {question_id!r} ({language}) has no translation"
                     )
-                here = tuple(given[key])
+                of_question = tuple(given[key])
             if settings.order == "after":
                 tasks += [
                     Task(
                         question_id,
                         language,
                         question,
-                        one.language,
+                        translation.language,
                         sample,
-                        _prompt(settings, one.text, one.language),
+                        _prompt(settings, translation.text, translation.language),
                     )
-                    for one in here
+                    for translation in of_question
                 ]
             else:
                 prompt = _prompt(settings, question, language)
-                tasks.append(Task(question_id, language, question, language, sample, prompt, here))
+                tasks.append(Task(question_id, language, question, language, sample, prompt, of_question))
     if not tasks:
         raise UserError(f"benchmark {benchmark.name}", "has no question in these languages")
     return tasks
@@ -232,15 +232,15 @@ def _line(content: dict[str, Any]) -> bytes:
 
 def _lines(task: Task, text: str) -> Iterator[bytes]:
     """The lines of a finished task."""
-    for one in task.translations:
-        if one.source is not None and clean(one.source) != text:
+    for translation in task.translations:
+        if translation.source is not None and clean(translation.source) != text:
             raise UserError(
-                one.place,
+                translation.location,
                 f"sample {task.sample} of question {task.question_id!r} ({task.language}) was translated "
                 "from another text than the expansion that the model gives now",
                 "make the expansions without --order, translate those, and use the same settings here",
             )
-    texts = [one.text for one in task.translations] or [text]
+    texts = [translation.text for translation in task.translations] or [text]
     for (question_id, language, expansion_language, sample), written in zip(task.keys, texts, strict=True):
         yield _line(
             {
@@ -259,14 +259,14 @@ def _check_same(path: Path, header: dict[str, Any]) -> None:
     with path.open("rb") as stream:
         first = stream.readline()
     try:
-        found = json.loads(first)
+        recorded = json.loads(first)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        recorded = None
+    if not isinstance(recorded, dict):
         raise UserError(str(path), "exists and is no expansion file", "name another file")
-    check_header(found, f"{path} line 1")
-    if found != header:
-        keys = sorted(key for key in header.keys() | found.keys() if found.get(key) != header.get(key))
+    check_header(recorded, f"{path} line 1")
+    if recorded != header:
+        keys = sorted(key for key in header.keys() | recorded.keys() if recorded.get(key) != header.get(key))
         raise UserError(
             str(path),
             f"was made with another {', '.join(keys)}",
@@ -294,13 +294,15 @@ def _resume(partial: Path, header: dict[str, Any], batches: list[list[Task]]) ->
             stop = content.find(b"\n", end) + 1
             if not stop:
                 return done, kept
-            place = f"{partial} line {number}"
+            location = f"{partial} line {number}"
             try:
                 line = json.loads(content[end:stop])
             except ValueError:
-                raise UserError(place, "is damaged", "delete the file and start again") from None
-            if not isinstance(line, dict) or parse_line(line, place)[0] != key:
-                raise UserError(place, "is not the line that comes here", "delete the file and start again")
+                raise UserError(location, "is damaged", "delete the file and start again") from None
+            if not isinstance(line, dict) or parse_line(line, location)[0] != key:
+                raise UserError(
+                    location, "is not the line that comes here", "delete the file and start again"
+                )
             end = stop
         done, kept = done + 1, end
     return done, kept

@@ -72,76 +72,76 @@ def read_expansions(
             zip(benchmark.question_ids, benchmark.question_language.tolist(), strict=True)
         )
     }
-    found: list[dict[tuple[str, int], str]] = [{} for _ in range(benchmark.num_questions)]
+    texts_by_row: list[dict[tuple[str, int], str]] = [{} for _ in range(benchmark.num_questions)]
     lines = read_json_lines(path)
-    place, header = next(lines)
-    check_header(header, place)
-    for place, line in lines:
-        key, question, text = parse_line(line, place)
+    location, header = next(lines)
+    check_header(header, location)
+    for location, line in lines:
+        key, question, text = parse_line(line, location)
         question_id, language, expansion_language, sample = key
         if language not in benchmark.languages:
             continue
         row = rows.get((question_id, language))
         if row is None:
             raise UserError(
-                place,
+                location,
                 f"there is no question {question_id!r} in {language!r}",
                 f"the file must belong to benchmark {benchmark.name} ({benchmark.variant})",
             )
         if question != benchmark.question_texts[row]:
             raise UserError(
-                place,
+                location,
                 f"question {question_id!r} ({language}) has another text in the benchmark",
                 "the file was made from another version of the benchmark: expand it again",
             )
-        if (expansion_language, sample) in found[row]:
+        if (expansion_language, sample) in texts_by_row[row]:
             raise UserError(
-                place,
+                location,
                 f"sample {sample} of {question_id!r} ({language}) in {expansion_language!r} comes twice",
                 "keep one of them",
             )
         if expansion_languages is None or expansion_language in expansion_languages:
-            found[row][expansion_language, sample] = text
-    for row, texts in enumerate(found):
+            texts_by_row[row][expansion_language, sample] = text
+    for row, texts in enumerate(texts_by_row):
         if not texts:
             language = benchmark.languages[benchmark.question_language[row]]
-            wanted = "" if expansion_languages is None else f" in {', '.join(expansion_languages)}"
+            condition = "" if expansion_languages is None else f" in {', '.join(expansion_languages)}"
             raise UserError(
                 str(path),
-                f"question {benchmark.question_ids[row]!r} ({language}) has no expansion{wanted}",
+                f"question {benchmark.question_ids[row]!r} ({language}) has no expansion{condition}",
                 "expand all questions of the benchmark, or evaluate only the languages that the file has",
             )
     return Expansions(
-        [[texts[key] for key in sorted(texts)] for texts in found], header, digest_of_file(path), path
+        [[texts[key] for key in sorted(texts)] for texts in texts_by_row], header, digest_of_file(path), path
     )
 
 
-def check_header(header: Mapping[str, Any], place: str) -> None:
+def check_header(header: Mapping[str, Any], location: str) -> None:
     """Refuse a first line that is not that of an expansion file."""
     if header.get("schema") != SCHEMA:
-        raise UserError(place, "is not the head of an expansion file", "make one with hbt-dist expand")
+        raise UserError(location, "is not the head of an expansion file", "make one with hbt-dist expand")
     if header.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            place,
+            location,
             f"has schema version {header.get('schema_version')!r}",
             f"this program reads version {SCHEMA_VERSION}",
         )
 
 
-def parse_line(line: Mapping[str, Any], place: str) -> tuple[Key, str, str]:
+def parse_line(line: Mapping[str, Any], location: str) -> tuple[Key, str, str]:
     """(key, question, expansion) of a line."""
-    text = required(line, "text", place)
+    text = required(line, "text", location)
     if not isinstance(text, str):
-        raise UserError(place, f"field 'text' is {kind_of(text)}", "expected a text, which may be empty")
+        raise UserError(location, f"field 'text' is {kind_of(text)}", "expected a text, which may be empty")
     return (
         (
-            id_field(line, "question_id", place),
-            language_at(required(line, "question_language", place), place),
-            language_at(required(line, "expansion_language", place), place),
-            int_field(line, "sample", place),
+            id_field(line, "question_id", location),
+            language_at(required(line, "question_language", location), location),
+            language_at(required(line, "expansion_language", location), location),
+            int_field(line, "sample", location),
         ),
-        text_field(line, "question", place),
-        check_text(text, place, "field 'text'") if text.strip() else "",
+        text_field(line, "question", location),
+        check_text(text, location, "field 'text'") if text.strip() else "",
     )
 
 
@@ -151,7 +151,7 @@ class Translation:
 
     language: str
     text: str
-    place: str
+    location: str
     source: str | None = None
 
 
@@ -161,23 +161,25 @@ def read_translations(path: Path, of_expansions: bool) -> dict[tuple[str, str, i
     Raises:
         UserError: a malformed line, or two translations into one language.
     """
-    found: dict[tuple[str, str, int], list[Translation]] = {}
-    for place, line in read_json_lines(path):
+    by_question: dict[tuple[str, str, int], list[Translation]] = {}
+    for location, line in read_json_lines(path):
         key = (
-            id_field(line, "question_id", place),
-            language_at(required(line, "question_language", place), place),
-            int_field(line, "sample", place) if of_expansions else 0,
+            id_field(line, "question_id", location),
+            language_at(required(line, "question_language", location), location),
+            int_field(line, "sample", location) if of_expansions else 0,
         )
         translation = Translation(
-            language_at(required(line, "language", place), place),
-            text_field(line, "text", place),
-            place,
-            text_field(line, "source", place) if of_expansions else None,
+            language_at(required(line, "language", location), location),
+            text_field(line, "text", location),
+            location,
+            text_field(line, "source", location) if of_expansions else None,
         )
-        others = found.setdefault(key, [])
-        if any(other.language == translation.language for other in others):
+        translations = by_question.setdefault(key, [])
+        if any(existing.language == translation.language for existing in translations):
             raise UserError(
-                place, f"{key[0]!r} ({key[1]}) is translated into {translation.language!r} twice", "keep one"
+                location,
+                f"{key[0]!r} ({key[1]}) is translated into {translation.language!r} twice",
+                "keep one",
             )
-        others.append(translation)
-    return found
+        translations.append(translation)
+    return by_question

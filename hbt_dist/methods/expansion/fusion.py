@@ -102,13 +102,13 @@ def fuse_rankings(
             last = max(first + 1, min(last, benchmark.num_questions))
             keys = pool_keys(plan, runs, candidates, np.arange(starts[first], starts[last]))
 
-            def one(
+            def fuse(
                 question: int, keys: NDArray[np.uint64] = keys, base: int = int(starts[first])
             ) -> FusedQuestion:
-                mine = keys[starts[question] - base : starts[question + 1] - base]
-                return fuser(mine, position[benchmark.relevant_of(question)])
+                keys_of_question = keys[starts[question] - base : starts[question + 1] - base]
+                return fuser(keys_of_question, position[benchmark.relevant_of(question)])
 
-            fused += pool.map(one, range(first, last))
+            fused += pool.map(fuse, range(first, last))
             first = last
             if progress is not None:
                 progress(first)
@@ -158,20 +158,20 @@ class _Fuser:
         pair, one_target = np.zeros(len(relevant), np.int64), np.zeros(len(relevant), np.int64)
         in_language = self._within_languages(order)
         for language in np.unique(languages).tolist():
-            mine, others = relevant[languages == language], relevant[languages != language]
+            targets, removed = relevant[languages == language], relevant[languages != language]
             part = slice(int(self._starts[language]), int(self._starts[language + 1]))
-            pair[languages == language] = self._places(
-                self._scores(in_language[:, part]), mine - part.start, self._id_order[part]
+            pair[languages == language] = self._ranks_of(
+                self._scores(in_language[:, part]), targets - part.start, self._id_order[part]
             )
-            alone = self._scores(self._without(ranks_VN, order, others))
-            alone[others] = -np.inf
-            one_target[languages == language] = self._places(alone, mine, self._id_order)
+            alone = self._scores(self._without(ranks_VN, order, removed))
+            alone[removed] = -np.inf
+            one_target[languages == language] = self._ranks_of(alone, targets, self._id_order)
         equal = (scores[None, :] == scores[relevant][:, None]).sum(axis=1) - 1
         top = self._head(scores)
         return FusedQuestion(
             pair,
             one_target,
-            self._places(scores, relevant, self._id_order),
+            self._ranks_of(scores, relevant, self._id_order),
             equal.astype(np.int64),
             scores[relevant],
             top,
@@ -193,22 +193,22 @@ class _Fuser:
             ranks[run, grouped] = np.arange(self._size) - self._starts[self._language[grouped]] + 1
         return ranks
 
-    def _without(self, ranks_VN: Int64, order: Int64, others: Int64) -> Int64:
+    def _without(self, ranks_VN: Int64, order: Int64, removed: Int64) -> Int64:
         """Ranks after taking some candidates out (their own ranks have no meaning)."""
-        if not len(others):
+        if not len(removed):
             return ranks_VN
         gone = np.zeros((len(ranks_VN), self._size + 1), np.int64)
-        np.put_along_axis(gone, ranks_VN[:, others], 1, axis=1)
+        np.put_along_axis(gone, ranks_VN[:, removed], 1, axis=1)
         gone = np.cumsum(gone, axis=1)
         left = ranks_VN - np.take_along_axis(gone, ranks_VN, axis=1)
-        left[:, others] = 1
+        left[:, removed] = 1
         return left
 
     @staticmethod
-    def _places(scores: Float32, wanted: Int64, id_order: Int64) -> Int64:
+    def _ranks_of(scores: Float32, chosen: Int64, id_order: Int64) -> Int64:
         """Ranks of some candidates: one more than those with a higher score, or the same and a larger id."""
-        own, own_id = scores[wanted][:, None], id_order[wanted][:, None]
-        ahead = (scores[None, :] > own) | ((scores[None, :] == own) & (id_order[None, :] > own_id))
+        score, order = scores[chosen][:, None], id_order[chosen][:, None]
+        ahead = (scores[None, :] > score) | ((scores[None, :] == score) & (id_order[None, :] > order))
         return 1 + ahead.sum(axis=1).astype(np.int64)
 
     def _head(self, scores: Float32) -> Int64:
@@ -222,15 +222,15 @@ class _Fuser:
 
 def _together(plan: ScoringPlan, fused: list[FusedQuestion]) -> tuple[RelevantRanks, TopLists | None]:
     ranks = RelevantRanks(
-        pair=np.concatenate([one.pair for one in fused]),
-        one_target=np.concatenate([one.one_target for one in fused]),
-        pooled=np.concatenate([one.pooled for one in fused]),
-        tied=np.concatenate([one.tied for one in fused]),
-        scores=np.concatenate([one.scores for one in fused]),
+        pair=np.concatenate([question.pair for question in fused]),
+        one_target=np.concatenate([question.one_target for question in fused]),
+        pooled=np.concatenate([question.pooled for question in fused]),
+        tied=np.concatenate([question.tied for question in fused]),
+        scores=np.concatenate([question.scores for question in fused]),
     )
     if not len(fused[0].top):
         return ranks, None
-    rows = np.stack([one.top for one in fused])
+    rows = np.stack([question.top for question in fused])
     if plan.candidate_order is not None:
         rows = plan.candidate_order[rows]
-    return ranks, TopLists(rows, np.stack([one.top_scores for one in fused]))
+    return ranks, TopLists(rows, np.stack([question.top_scores for question in fused]))
