@@ -62,7 +62,7 @@ def score_model(
     """
     scoring = scoring or EvaluationSettings()
     check_before_encoding(out, scoring)
-    data: Benchmark = load(benchmark, scoring.cache_dir)
+    data = load(benchmark, scoring.cache_dir)
     scoring = with_cache(scoring, needed=data.on_disk)
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
     evaluation = score_encoder(

@@ -8,16 +8,30 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.evaluation.results import summary
+from hbt_dist.evaluation.run import (
+    check_before_encoding,
+    languages_seen,
+    score_encoder,
+    scoring_facts,
+    with_cache,
+)
 from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.evaluation.writing import write_evaluation
+from hbt_dist.methods.expansion.combine import evaluate_expanded, make_room
+from hbt_dist.methods.expansion.files import read_expansions
 from hbt_dist.methods.expansion.settings import CombineSettings
-
-if TYPE_CHECKING:
-    from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.methods.language_removal import build_removal
+from hbt_dist.models.encoder import load_encoder
+from hbt_dist.orchestration.cluster import connect
+from hbt_dist.orchestration.evaluation import EvaluationActors, evaluate_with_actors
+from hbt_dist.orchestration.settings import WorkerSettings
+from hbt_dist.reports.evaluation.page import write_report
 
 
 def evaluate_job(
@@ -63,35 +77,16 @@ def evaluate_job(
     Raises:
         UserError: model, benchmark or folder cannot be used.
     """
-    from hbt_dist.evaluation.results import summary
-    from hbt_dist.evaluation.run import (
-        check_before_encoding,
-        languages_seen,
-        score_encoder,
-        scoring_facts,
-        with_cache,
-    )
-    from hbt_dist.evaluation.writing import write_evaluation
-    from hbt_dist.methods.expansion.combine import evaluate_expanded, make_room
-    from hbt_dist.methods.expansion.files import read_expansions
-    from hbt_dist.methods.language_removal import build_removal
-    from hbt_dist.models.encoder import load_encoder
-    from hbt_dist.reports.evaluation.page import write_report
-
     scoring, combine = scoring or EvaluationSettings(), combine or CombineSettings()
     if expansions is not None and actors is not None:
         raise UserError("--expansions", "is not supported on Ray actors", "evaluate with --launcher local")
     check_before_encoding(out, scoring)
-    data: Benchmark = load(benchmark, scoring.cache_dir)
+    data = load(benchmark, scoring.cache_dir)
     if not overwrite:
         refuse_to_replace(out, model, data.fingerprint)
     scoring = with_cache(scoring, needed=data.on_disk or actors is not None)
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
-    if (
-        expansions is not None
-        and combine.combine == "concatenate"
-        and "max_question_tokens" not in (text or {})
-    ):
+    if expansions is not None and "max_question_tokens" not in (text or {}):
         make_room(loaded, combine)
     facts = scoring_facts(model, loaded, benchmark, scoring)
     seen = languages_seen(loaded, training_languages)
@@ -109,10 +104,6 @@ def evaluate_job(
             progress=not quiet,
         )
     elif actors is not None:
-        from hbt_dist.orchestration.cluster import connect
-        from hbt_dist.orchestration.evaluation import EvaluationActors, evaluate_with_actors
-        from hbt_dist.orchestration.settings import WorkerSettings
-
         location = str(Path(model).absolute()) if Path(model).is_dir() else model
         with (
             connect(WorkerSettings(num_workers=actors, address=address)) as cluster,

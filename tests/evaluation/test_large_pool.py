@@ -18,7 +18,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from hbt_dist.data.benchmarks import benchmark
+from hbt_dist.data.benchmarks import load
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.jobs.evaluate import evaluate_job
 from hbt_dist.models.encoder import Encoder, save_encoder
@@ -132,8 +132,7 @@ def test_the_command_keeps_a_large_pool_and_its_embeddings_on_disk(
     monkeypatch.chdir(tmp_path)
     in_memory = evaluate_job(str(model), asked, tmp_path / "a", quiet=True)
     assert not (tmp_path / ".cache").exists()
-    large = partial(benchmark.load_benchmark, memory_bytes=0)
-    monkeypatch.setattr(benchmark, "load_benchmark", large)
+    monkeypatch.setattr(load, "load_benchmark", partial(load.load_benchmark, memory_bytes=0))
     assert evaluate_job(str(model), asked, tmp_path / "b", quiet=True) == in_memory
     assert [path.name for path in (tmp_path / ".cache/hbt_dist").glob("benchmark-*/candidates.arrow")]
     assert len(list((tmp_path / ".cache/hbt_dist/embeddings").glob("*/rows-*.npy"))) == 2
