@@ -173,7 +173,7 @@ def test_counting_on_a_device_equals_counting_on_the_cpu():
         scores=np.where(used, scores[rows, np.arange(33)], np.inf).astype(np.float32),
         num_relevant=num,
         id_order=order[rows].astype(np.int64),
-        own=used,
+        in_block=used,
     )
     columns = Columns(order, [(0, 40, 2), (40, 90, 5)])
     on_cpu = count_better(scores, targets, columns)
