@@ -23,7 +23,7 @@ from hbt_dist.config.user_functions import load_user_function, user_digest, user
 from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.settings import DataSettings
-from hbt_dist.evaluation.metrics import own_values, user_metrics
+from hbt_dist.evaluation.metrics import user_metrics, user_values
 from hbt_dist.orchestration.cluster import _runtime_environment
 from hbt_dist.run_file import load_run
 from hbt_dist.testing.check_plan import check_plan
@@ -193,7 +193,7 @@ def test_a_benchmark_of_ones_own(work: Path) -> None:
 def test_a_metric_of_ones_own(work: Path) -> None:
     own = user_metrics(["my_metric:success_at_3"])
     ranks, offsets = np.array([9, 2, 7, 4, 1, 30]), np.array([0, 2, 4, 6])
-    assert own_values(own, ranks, offsets)["success_at_3"].tolist() == [1, 0, 1]
+    assert user_values(own, ranks, offsets)["success_at_3"].tolist() == [1, 0, 1]
     (work / "bad_metric.py").write_text(
         "import numpy as np\n"
         "def one(ranks, offsets): return np.ones(1)\n"
@@ -202,10 +202,10 @@ def test_a_metric_of_ones_own(work: Path) -> None:
         "def num_relevant(ranks, offsets): return np.ones(len(offsets) - 1)\n",
         "utf-8",
     )
-    with pytest.raises(UserError, match=r"gave another shape: \(1,\)"):
-        own_values(user_metrics(["bad_metric:one"]), ranks, offsets)
-    with np.errstate(divide="ignore"), pytest.raises(UserError, match="not finite"):
-        own_values(user_metrics(["bad_metric:infinite"]), ranks, offsets)
+    with pytest.raises(UserError, match=r"got shape \(1,\)"):
+        user_values(user_metrics(["bad_metric:one"]), ranks, offsets)
+    with np.errstate(divide="ignore"), pytest.raises(UserError, match="NaN or infinity"):
+        user_values(user_metrics(["bad_metric:infinite"]), ranks, offsets)
     assert ranks.tolist() == [9, 2, 7, 4, 1, 30]
     for taken in ("accuracy", "num_relevant"):
         with pytest.raises(UserError, match=f"the name {taken} is taken"):

@@ -7,11 +7,11 @@ For each system against the baseline and each setting: means over cells, their d
 randomisation and bootstrap over question ids (or paragraphs), effect size, Holm's correction over all tests
 that are reported together; the change of every pair cell and its test, step-down maxT over the cells; whether
 the cross-lingual gain grows with the distance of the languages and differs between families; and the figures
-that papers printed for the benchmark in the same languages and, where they say, with the same candidate text.
+that papers printed for the benchmark in the same languages and, if they state it, the same candidate text.
 
 Several seeds are paired, first with first: their per-question values are averaged before the test over
-questions, and a paired t test over the seeds stands beside it, with Holm's correction of its own. Where a
-question's own text is among its candidates, the monolingual cells are *trivial* and tested for nothing.
+questions. A paired t test over the seeds, with a separate Holm correction, is reported next to it. Where a
+question's own text is among its candidates, the monolingual cells are *trivial* and not tested.
 
 Holds the baseline and one system at a time: per row and seed about 40 bytes.
 """
@@ -28,15 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import atomic_write, write_json
 from hbt_dist.comparison.families import family_differences, family_gains
-from hbt_dist.comparison.gains import Float64, PairedRows
+from hbt_dist.comparison.gains import PairedRows
 from hbt_dist.comparison.published import NOT_STATED, published_means
 from hbt_dist.comparison.significance import compare_seeds, compare_units, holm, step_down_by_column
 from hbt_dist.comparison.typology import FAMILIES, distance_effects
+from hbt_dist.evaluation.matrix_rows import Float64
 from hbt_dist.evaluation.metrics import chance_average_precision
 from hbt_dist.evaluation.read_results import (
     SETTINGS,
@@ -56,7 +56,7 @@ _Group = list[StoredEvaluation]
 
 
 def measures_of(benchmark: str) -> tuple[tuple[str, str], ...]:
-    """(setting, metric) of the tests on a benchmark, the one that the field reports first."""
+    """Return (setting, metric) of the tests on a benchmark; first comes what the field reports."""
     return _MEASURES_OF.get(benchmark, MEASURES)
 
 
@@ -74,9 +74,9 @@ def compare(
     Args:
         systems: folders of each system, one per training seed.
         baseline: folders of the baseline.
-        names: of the baseline and of each system; by default the ends of their first folders' paths, as long
-            as it takes to tell them apart.
-        seeds: of the baseline's folders and of each system's; what both have is compared. By default the
+        names: of the baseline and of each system; by default the ends of their first folders' paths, long
+            enough to differ.
+        seeds: seeds of the baseline's folders and of each system's; common seeds are compared. By default the
             folders are in the same order of seeds.
         cluster: "question" resamples question ids, "paragraph" whole paragraphs (wider intervals).
         confidence: of the intervals.
@@ -85,7 +85,7 @@ def compare(
         the document that `write_comparison` writes; plain values.
 
     Raises:
-        UserError: folders of different benchmarks, or of none; several seeds against another number of them.
+        UserError: a folder is not an evaluation, benchmarks differ, or numbers of seeds differ.
     """
     groups = [list(map(Path, folders)) for folders in (baseline, *systems)]
     if not all(groups):
@@ -132,7 +132,7 @@ def compare(
 def _paired(
     old: list[Path], new: list[Path], name: str, seeds: Sequence[Sequence[object]] | None
 ) -> tuple[list[Path], list[Path]]:
-    """The folders of the seeds that both have, seed by seed; one against several stays as it is."""
+    """Return the folders of the common seeds, seed by seed; one against several is left as it is."""
     if seeds:
         by_seed = dict(zip(seeds[0], old, strict=True)), dict(zip(seeds[1], new, strict=True))
         common = [seed for seed in by_seed[0] if seed in by_seed[1]]
@@ -142,7 +142,7 @@ def _paired(
     if len(old) != len(new) and min(len(old), len(new)) > 1:
         raise UserError(
             name,
-            f"has {len(new)} folders, the baseline {len(old)}",
+            f"expected {len(old)} folders as the baseline has, got {len(new)}",
             "name the same seeds of both, in the same order",
         )
     return old, new
@@ -164,8 +164,8 @@ def _check_same_benchmark(first: StoredEvaluation, group: _Group) -> None:
         if a["fingerprint"] != b["fingerprint"]:
             raise UserError(
                 str(evaluation.folder),
-                f"was made on {b['name']} ({b['variant']}), fingerprint {b['fingerprint'][:12]}",
-                f"{first.folder} on {a['name']} ({a['variant']}), fingerprint {a['fingerprint'][:12]}; "
+                f"expected {a['name']} ({a['variant']}), fingerprint {a['fingerprint'][:12]}, as in "
+                f"{first.folder}; got {b['name']} ({b['variant']}), fingerprint {b['fingerprint'][:12]}",
                 "evaluate both on the same version, variant and languages",
             )
 
@@ -219,7 +219,7 @@ def _chance(rows: PairedRows, setting: str, candidates: dict[str, int]) -> float
     return float(rows.even() @ rows.cell_means(expected))
 
 
-def _cell_p(baseline: _Group, system: _Group, languages: list[str], cluster: str) -> NDArray[np.float64]:
+def _cell_p(baseline: _Group, system: _Group, languages: list[str], cluster: str) -> Float64:
     """(L, L) p of each pair cell's change, corrected for all cells; NaN where a cell is empty or trivial."""
     trivial = baseline[0].results["benchmark"]["own_text_relevant"]
     rows = PairedRows.join(baseline, system, "crosslingual" if trivial else "pair", "map", cluster)
@@ -273,7 +273,7 @@ def _typology(
 
 
 def comparison_text(document: dict[str, Any]) -> str:
-    """The comparison as lines for the terminal."""
+    """Format the comparison for the terminal: a table of the tests, then one sentence per effect."""
     benchmark = document["benchmark"]
     over_seeds = any(row["seeds"] for row in document["tests"])
     lines = [
@@ -357,5 +357,5 @@ def write_comparison(document: dict[str, Any], out_dir: str | Path) -> Path:
 
 
 def comparison_json(document: dict[str, Any]) -> str:
-    """The comparison as comparison.json has it, in one line."""
+    """Return comparison.json in one line."""
     return json.dumps(json_values(document), ensure_ascii=False, allow_nan=False)

@@ -1,10 +1,10 @@
-"""Do the languages of two families gain differently, and does it hold for languages that training never saw?
+"""Compare the gains of two language families, also for languages that training never saw.
 
 A language's gain is the mean over the cross-lingual cells that it takes part in, asking or answering (only
-the role that varies, where one language alone asks or answers). The difference of two families is the mean
-over the languages of the one minus that of the other: a weighted mean of cells, paired question by question
-and seed by seed. Three kinds of chance stand beside it: the questions and the seeds, for these languages, and
-the languages themselves, by an exact permutation test. Only the last one speaks of families.
+the role that varies, where one language alone asks or answers). The difference of two families is the
+mean over the languages of one minus that of the other: a weighted mean of cells, paired question by question
+and seed by seed. Three tests go with it: over questions and over seeds, for these languages, and over the
+languages, by an exact permutation test. Only the last test makes a statement about families.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from hbt_dist.comparison.gains import Float64, PairedRows, group_gains, interval_of
+from hbt_dist.comparison.gains import PairedRows, group_gains, interval_of
 from hbt_dist.comparison.significance import compare_seeds
 from hbt_dist.comparison.typology import FAMILIES, group_contrast
 from hbt_dist.data.language_facts import LANGUAGES, describe
+from hbt_dist.evaluation.matrix_rows import Float64
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,22 @@ class FamilyDifference:
 
 
 def claim_possible(first: int, second: int) -> bool:
-    """Whether so many languages of either family allow a claim about families: the rule of `group_contrast`.
+    """Check whether these numbers of languages allow a claim about families, by the rule of `group_contrast`.
 
-    One language is no family; and the smallest p of the permutation, 2 / C(n, k), must not lie above .05.
+    A family needs two languages, and the smallest p of the permutation, 2 / C(n, k), must not exceed 0.05.
     """
     return min(first, second) > 1 and 2 / comb(first + second, second) <= 0.05
 
 
 def languages_needed(first: int, second: int) -> list[tuple[int, int]]:
-    """The numbers of languages that would allow a claim, none of which can do with fewer of one family.
+    """Return the smallest numbers of languages that would allow a claim.
 
     Args:
-        first, second: languages of either family that are there already.
+        first, second: languages of either family in the evaluation.
 
     Returns:
-        (of the first, of the second), most of the first family at first. No more than the package knows: a
-        number of languages that nobody can add is no advice.
+        (of the first, of the second), most of the first family at first. Limited to the languages that the
+        package knows.
     """
     known = [sum(language.family == family for language in LANGUAGES.values()) for family in FAMILIES]
     numbers: list[tuple[int, int]] = []
@@ -70,7 +71,7 @@ def languages_needed(first: int, second: int) -> list[tuple[int, int]]:
 
 
 def family_pair(question: str, candidate: str) -> str | None:
-    """Such as ``Indo-European -> Uralic``; none if a language is of another family."""
+    """Return a pair such as ``Indo-European -> Uralic``; None if a language is of another family."""
     question_family, candidate_family = describe(question).family, describe(candidate).family
     return (
         f"{question_family} -> {candidate_family}"
@@ -82,11 +83,11 @@ def family_pair(question: str, candidate: str) -> str | None:
 def language_weights(
     cells: Sequence[tuple[str, str]], languages: Collection[str] | None = None
 ) -> dict[str, Float64]:
-    """Language -> (C,) weights of the cells that it takes part in; they sum to 1.
+    """Return language -> (C,) weights of the cells that it takes part in; they sum to 1.
 
     Args:
         cells: (question language, candidate language), not equal.
-        languages: only cells of two of these; none: all.
+        languages: only cells of two of these; default: all.
     """
     taken = [languages is None or (a in languages and b in languages) for a, b in cells]
     roles = [
@@ -107,7 +108,7 @@ def language_weights(
 def family_differences(
     rows: PairedRows, seen: Mapping[str, bool | None], confidence: float = 0.95
 ) -> list[FamilyDifference]:
-    """The difference over all languages, and over pairs of languages that training never saw.
+    """Return the difference over all languages, and over pairs of languages that training never saw.
 
     Args:
         rows: of the crosslingual setting.
@@ -155,9 +156,9 @@ def family_differences(
 
 
 def family_gains(rows: PairedRows, confidence: float = 0.95) -> list[dict[str, Any]]:
-    """Gain of each pair of families: pair, the columns of `group_gains`, and seeds (`SeedTest`)."""
-    found = group_gains(rows, family_pair, confidence).rename(columns={"group": "pair"})
-    records = [{str(key): value for key, value in row.items()} for row in found.to_dict(orient="records")]
+    """Return pair, the columns of `group_gains`, and seeds (`SeedTest`) of each pair of families."""
+    gains = group_gains(rows, family_pair, confidence).rename(columns={"group": "pair"})
+    records = [{str(key): value for key, value in row.items()} for row in gains.to_dict(orient="records")]
     for row in records:
         per_seed = row.pop("per_seed")
         row["seeds"] = asdict(compare_seeds(per_seed.tolist(), confidence)) if len(per_seed) > 1 else None

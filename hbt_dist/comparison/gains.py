@@ -1,9 +1,9 @@
-"""Gains over cells of languages: one definition for tests, groups of pairs and differences of groups.
+"""Compute gains over cells of languages, for tests, groups of pairs and differences of groups.
 
 A figure of an evaluation is a mean over cells (pairs of languages, or question languages in the pool), each
-the mean of its questions; the *gain* is the same of the differences of two systems, with any weights of the
-cells. What chance could make of it is told by the units, question ids or paragraphs: a weighted mean of cell
-means is a ratio, so a unit's share is linearised (Taylor), and a bootstrap of the shares is that of the gain.
+the mean of its questions. The *gain* is the same mean of the differences of two systems, with any weights of
+the cells. Its chance variation comes from the units, question ids or paragraphs. A weighted mean of means is
+a ratio: a unit's share is linearised (Taylor), and a bootstrap of the shares is that of the gain.
 
 Shapes: n rows that both systems have, S seeds, C cells, U units.
 """
@@ -15,16 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from hbt_dist.comparison.significance import mean_interval
+from hbt_dist.evaluation.matrix_rows import Float64, Int64
 from hbt_dist.evaluation.read_results import KEY, StoredEvaluation
 
-Float64 = NDArray[np.float64]
-Int64 = NDArray[np.int64]
-
-#: Fewer question ids give no interval: a bootstrap of so few is too narrow. Of a difference of groups each
-#: side must have them: 400 units beside 10 are no more certain than the 10.
+#: Fewer question ids give no interval: the bootstrap is too narrow. In a difference of groups each side needs
+#: them: 400 units against 10 are as uncertain as the 10.
 MIN_UNITS = 30
 
 
@@ -65,7 +62,7 @@ class PairedRows:
         """Join two systems on question id and languages.
 
         Args:
-            old, new: evaluations, seed by seed. Of one against several the means over the seeds are compared.
+            old, new: evaluations, seed by seed. One against several compares the means over the seeds.
             setting: monolingual, crosslingual, multilingual, or pair for the first two together.
             cluster: "question" or "paragraph": what a unit is.
         """
@@ -158,14 +155,14 @@ def _seed_means(group: Sequence[StoredEvaluation], setting: str, metric: str) ->
 
 
 def interval_of(gain: Gain, confidence: float = 0.95) -> tuple[float | None, float | None]:
-    """Bootstrap interval over units; none where a side of the gain has fewer than `MIN_UNITS`."""
+    """Return the bootstrap interval over units; None where a side has fewer than `MIN_UNITS`."""
     return (None, None) if gain.fewest_units < MIN_UNITS else mean_interval(gain.shares, confidence)
 
 
 def group_gains(
     rows: PairedRows, group: Callable[[str, str], str | None], confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Gain of each group of language pairs, every pair counting the same.
+    """Return the gain of each group of language pairs; every pair counts the same.
 
     Args:
         rows: of the crosslingual setting.

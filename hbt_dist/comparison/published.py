@@ -1,7 +1,7 @@
-"""Published result tables, one value per row (data/SOURCES.txt), to set own results beside.
+"""Read published result tables, one value per row (data/SOURCES.txt).
 
-A figure can stand beside an evaluation of the same languages (others are another pool, and another mean) and
-of the same candidate text, so each table says which these are.
+A figure is comparable with an evaluation of the same languages (different languages mean a different pool and
+mean) and of the same candidate text, so each table names both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-#: Whether a candidate is the sentence alone or with its paragraph, arXiv 2408.10536 does not say.
+#: arXiv 2408.10536 does not state whether a candidate is the sentence alone or with its paragraph.
 NOT_STATED = "not stated"
 #: Table -> its candidate text, a variant of the benchmark; LAReQA's models encode sentence and paragraph.
 TABLES: Mapping[str, str] = MappingProxyType({
@@ -49,7 +49,7 @@ def published_table(name: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class PublishedMean:
-    """A mean recomputed from a table's languages beside the printed one."""
+    """A mean recomputed from a table's languages, and the printed mean."""
 
     model: str
     benchmark: str
@@ -80,12 +80,12 @@ def recomputed_means(name: str) -> list[PublishedMean]:
 
 
 def published_means(benchmark: str, variant: str, languages: Collection[str]) -> pd.DataFrame:
-    """Printed summary figures that can stand beside an evaluation.
+    """Return the printed summary figures that are comparable with an evaluation.
 
     Args:
         benchmark: name.
         variant: its variant; of XQuAD-R and MLQA-R the candidate text.
-        languages: those that were evaluated; there are no figures for others than the table's.
+        languages: the evaluated languages; only tables of the same languages have figures.
 
     Returns:
         KEYS, language (`mean` over languages, or `all` questions), value, and candidate_text: that of the

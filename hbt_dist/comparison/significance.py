@@ -1,4 +1,4 @@
-"""Is B better than A? Paired tests on per-question values, with an effect size and its interval.
+"""Test whether B is better than A: paired tests on per-question values, with an effect size and its interval.
 
 The unit that is resampled is the question id (or its paragraph), never the row: the language versions of a
 question are translations, and taking them for independent makes every difference significant. A unit's
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Float64 = NDArray[np.float64]
+from hbt_dist.evaluation.matrix_rows import Float64
 
 RESAMPLES = 9999
 #: Level of every test in verdicts and marks.
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def unit_means(values: Float64, units: NDArray[np.generic]) -> tuple[NDArray[np.generic], Float64]:
-    """Mean of the values of each unit: sorted unit labels and their means."""
+    """Return the sorted unit labels and the mean of each unit's values."""
     labels, index = np.unique(units, return_inverse=True)
     return labels, np.bincount(index, weights=values) / np.bincount(index)
 
@@ -93,7 +93,7 @@ def compare_units(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two systems by what every unit says of their difference.
+    """Compare two systems by their difference in every unit.
 
     Args:
         difference: (U,) values whose mean is the difference and whose spread is that of the units.
@@ -140,7 +140,7 @@ def compare_units(
 def mean_interval(
     values: Float64, confidence: float = 0.95, resamples: int = 1999, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap interval (BCa) of the mean of (U,) values of units."""
+    """Return the bootstrap interval (BCa) of the mean of (U,) values of units."""
     if np.ptp(values) == 0.0:
         return float(values[0]), float(values[0])
     low, high, _ = _bootstrap(values, _mean, confidence, resamples, np.random.default_rng(seed))
@@ -151,9 +151,9 @@ def step_down_by_column(differences: Float64, *, resamples: int = RESAMPLES, see
     """Paired randomisation of many differences at once: two-sided p of each column, corrected for all.
 
     Westfall and Young's step-down maxT (Ge, Dudoit and Speed 2003, algorithm 4.1): a column's statistic is
-    compared with the largest one of a permutation among the columns whose own is no larger. A unit's sign is
-    flipped in all columns together, so that the correction knows how they depend on each other, which Holm's
-    does not. (With few units, where the columns' statistics are distributed unlike each other, it can be the
+    compared with the largest one of a permutation among the columns with statistics up to its size. A unit's
+    sign is flipped in all columns together, so that the correction knows their dependence, which Holm's does
+    not. (With few units, where the columns' statistics are distributed unlike each other, it can be the
     weaker one.) The cost grows linearly with the columns: one matrix product of (resamples, U) and (U, C).
 
     Args:
@@ -215,7 +215,7 @@ def compare_seeds(differences: Sequence[float], confidence: float = 0.95) -> See
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: adjusted p values in the order given.
+    """Apply Holm's step-down correction; return the adjusted p values in the given order.
 
     Those of `statsmodels.stats.multitest.multipletests`, which collects garbage at every call: half a second
     each in a process that holds a study.

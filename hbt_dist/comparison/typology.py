@@ -1,6 +1,6 @@
-"""Distances between languages, and whether a gain grows with them.
+"""Measure distances between languages, and test whether a gain grows with them.
 
-Distances come from small tables in data/, whose sources and licences stand in data/SOURCES.txt:
+Distances come from small tables in data/; data/SOURCES.txt has their sources and licences:
 
     syntax      1 - cosine of the imputed syntactic vectors of URIEL (103 features)
     grambank    share of differing Grambank features among those known for both; a second opinion on syntax
@@ -31,13 +31,12 @@ from scipy import stats
 
 from hbt_dist.comparison.significance import holm
 from hbt_dist.data.language_facts import UNKNOWN, describe
-
-Float64 = NDArray[np.float64]
+from hbt_dist.evaluation.matrix_rows import Float64, Int64
 
 DISTANCES = ("syntax", "grambank", "geography", "family", "script")
 FAMILIES = ("Indo-European", "Uralic")
 MIN_SHARED_FEATURES = 50
-MIN_LANGUAGES = 6  # fewer give at most 120 labellings; no p below .008, and no variance to estimate
+MIN_LANGUAGES = 6  # fewer give at most 120 labellings; no p below 0.008, and no variance to estimate
 
 
 @lru_cache
@@ -82,7 +81,7 @@ def _distance(a: str, b: str, source: str) -> float:
 
 
 def _great_circle(lat1: float, lon1: float, lat2: float, lon2: float) -> float:
-    """Angle between two places in radians (haversine)."""
+    """Return the angle between two points in radians (haversine)."""
     h = math.sin((lat2 - lat1) / 2) ** 2
     h += math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
     return 2 * math.asin(min(1.0, math.sqrt(h)))
@@ -95,15 +94,15 @@ class DistanceEffect:
     source: str
     languages: tuple[str, ...]
     num_pairs: int
-    slope: float  # with the means of both languages taken out
-    correlation: float
-    p_permutation: float  # two-sided; NaN where there are too few languages
-    num_permutations: int
-    mixed_slope: float  # crossed random intercepts for question and candidate language
-    mixed_low: float
-    mixed_high: float
-    p_holm: float  # corrected for the distances that are tried together
-    verdict: str  # by p_holm
+    slope: float = math.nan  # with the means of both languages taken out
+    correlation: float = math.nan
+    p_permutation: float = math.nan  # two-sided; NaN where there are too few languages
+    num_permutations: int = 0
+    mixed_slope: float = math.nan  # crossed random intercepts for question and candidate language
+    mixed_low: float = math.nan
+    mixed_high: float = math.nan
+    p_holm: float = math.nan  # corrected for the distances that are tried together
+    verdict: str = ""  # by p_holm
 
 
 def distance_effect(
@@ -115,7 +114,7 @@ def distance_effect(
     seed: int = 0,
     mixed: bool = True,
 ) -> DistanceEffect:
-    """Does the gain of cross-lingual cells grow with the distance of their languages?
+    """Test whether the gain of cross-lingual cells grows with the distance of their languages.
 
     Args:
         gain: (L, L), rows question languages; the diagonal is not used, NaN cells are left out.
@@ -134,7 +133,7 @@ def distance_effect(
     gain, distance = gain[np.ix_(keep, keep)], distance[np.ix_(keep, keep)]
     names = tuple(languages[i] for i in keep.tolist())
     mask = ~np.eye(len(keep), dtype=bool) & ~np.isnan(gain) & ~np.isnan(distance)
-    nan, verdict = math.nan, ""
+    verdict = ""
     if not pairs.any():
         verdict = "no question has a relevant candidate in another language"
     elif len(keep) < MIN_LANGUAGES:
@@ -143,13 +142,16 @@ def distance_effect(
         verdict = "no two languages that have the distance have a cross-lingual figure"
     elif np.ptp(_effect_remover(mask) @ distance[mask]) < 1e-9:
         verdict = "the distance does not vary among these languages beyond each language's own mean"
+    effect = DistanceEffect(source, names, int(mask.sum()), verdict=verdict)
     if verdict:
-        return DistanceEffect(source, names, int(mask.sum()), nan, nan, nan, 0, nan, nan, nan, nan, verdict)
+        return effect
     slope, correlation, p, count = permutation_test(gain, distance, num_permutations, seed)
-    mixed_slope, low, high = mixed_model(gain, distance) if mixed else (nan, nan, nan)
-    effect = DistanceEffect(
-        source, names, int(mask.sum()), slope, correlation, p, count, mixed_slope, low, high, p, ""
+    effect = replace(
+        effect, slope=slope, correlation=correlation, p_permutation=p, num_permutations=count, p_holm=p
     )
+    if mixed:
+        mixed_slope, low, high = mixed_model(gain, distance)
+        effect = replace(effect, mixed_slope=mixed_slope, mixed_low=low, mixed_high=high)
     return replace(effect, verdict=_verdict(effect))
 
 
@@ -158,14 +160,11 @@ def distance_effects(
 ) -> list[DistanceEffect]:
     """`distance_effect` of several distances, with Holm's correction for all of them in the verdicts."""
     effects = [distance_effect(gain, languages, source, mixed=mixed) for source in sources]
-    tested = [effect.source for effect in effects if not math.isnan(effect.p_permutation)]
-    p_values = holm([effect.p_permutation for effect in effects if effect.source in tested])
-    corrected = dict(zip(tested, p_values, strict=True))
-    effects = [replace(effect, p_holm=corrected.get(effect.source, math.nan)) for effect in effects]
-    return [
-        replace(effect, verdict=_verdict(effect)) if effect.source in corrected else effect
-        for effect in effects
-    ]
+    tested = [i for i, effect in enumerate(effects) if not math.isnan(effect.p_permutation)]
+    for i, p in zip(tested, holm([effects[i].p_permutation for i in tested]), strict=True):
+        corrected = replace(effects[i], p_holm=p)
+        effects[i] = replace(corrected, verdict=_verdict(corrected))
+    return effects
 
 
 def _verdict(effect: DistanceEffect) -> str:
@@ -181,7 +180,7 @@ def permutation_test(
     """QAP test: languages are relabelled jointly in rows and columns of the distance matrix.
 
     Row and column means are taken out of both matrices first, so that easy and hard languages do not pass for
-    near and far ones. All relabellings are tried where there are no more of them than `num_permutations`.
+    near and far ones. Up to `num_permutations` relabellings, all are tried.
 
     Returns:
         slope and correlation of the residuals, two-sided p, number of relabellings tried.
@@ -190,10 +189,12 @@ def permutation_test(
     remover = _effect_remover(mask)
     y = remover @ gain[mask]
 
-    def statistic(order: NDArray[np.int64]) -> tuple[float, float]:
+    def statistic(order: Int64) -> tuple[float, float]:
         moved = distance[np.ix_(order, order)][mask]
         known = ~np.isnan(moved)
-        a = remover @ moved if known.all() else _effect_remover(_part(mask, known)) @ moved[known]
+        part = mask.copy()
+        part[mask] = known
+        a = remover @ moved if known.all() else _effect_remover(part) @ moved[known]
         b = y[known]
         scale = math.sqrt(float(a @ a) * float(b @ b))
         return float(a @ b / (a @ a)) if a @ a > 0 else 0.0, float(a @ b) / scale if scale > 0 else 0.0
@@ -217,13 +218,6 @@ def _effect_remover(mask: NDArray[np.bool_]) -> Float64:
     design[np.arange(len(rows)), rows] = 1.0
     design[np.arange(len(rows)), size + columns] = 1.0
     return np.asarray(np.eye(len(rows)) - design @ np.linalg.pinv(design))
-
-
-def _part(mask: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The cells of `mask` for which `there` holds."""
-    part = mask.copy()
-    part[mask] = known
-    return part
 
 
 def mixed_model(gain: Float64, distance: Float64) -> tuple[float, float, float]:
@@ -258,12 +252,12 @@ class GroupContrast:
     group_b: str
     languages_a: tuple[str, ...]
     languages_b: tuple[str, ...]
-    mean_a: float
-    mean_b: float
-    difference: float  # B - A
-    p_permutation: float  # exact, two-sided, languages exchanged between the groups
-    smallest_p: float  # what the numbers of languages allow at best
-    verdict: str
+    mean_a: float = math.nan
+    mean_b: float = math.nan
+    difference: float = math.nan  # B - A
+    p_permutation: float = math.nan  # exact, two-sided, languages exchanged between the groups
+    smallest_p: float = math.nan  # what the numbers of languages allow at best
+    verdict: str = ""
 
 
 def group_contrast(
@@ -272,10 +266,10 @@ def group_contrast(
     group_a: str = FAMILIES[0],
     group_b: str = FAMILIES[1],
 ) -> GroupContrast:
-    """Do the languages of two families gain differently? One value per language, exact permutation test.
+    """Test whether the languages of two families gain differently: an exact permutation test.
 
     Two-sided p is twice the smaller tail (scipy's), so with perfect separation it is 2 over the number of
-    ways to form the groups, whatever their sizes.
+    ways to form the groups, for groups of any size.
 
     Args:
         gain_by_language: (L,) such as the mean gain of a language's cross-lingual cells; NaN is left out.
@@ -286,15 +280,12 @@ def group_contrast(
     in_a, in_b = (np.flatnonzero((family == group) & known) for group in (group_a, group_b))
     names_a, names_b = (tuple(languages[i] for i in group.tolist()) for group in (in_a, in_b))
     a, b = gain_by_language[in_a], gain_by_language[in_b]
-    nan = math.nan
     if not len(a) or not len(b):
         absent = group_a if not len(a) else group_b
-        return GroupContrast(
-            group_a, group_b, names_a, names_b, nan, nan, nan, nan, nan, f"no language of {absent} here"
-        )
+        return GroupContrast(group_a, group_b, names_a, names_b, verdict=f"no language of {absent} here")
     difference = float(b.mean() - a.mean())
     smallest = min(1.0, 2.0 / math.comb(len(a) + len(b), len(b)))
-    p = nan
+    p = math.nan
     if min(len(a), len(b)) > 1:
         test = stats.permutation_test(
             (b, a),

@@ -1,4 +1,1 @@
-"""Encode, score shards, ranks, metrics, pair matrix, bias, significance, typology.
-
-Knows nothing of Ray, and of files only what it is handed.
-"""
+"""Encode texts, rank candidates, compute metrics, matrices and bias; write and read evaluation folders."""

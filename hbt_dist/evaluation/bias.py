@@ -1,4 +1,4 @@
-"""Language bias: does the language of a candidate decide its place in the multilingual pool?
+"""Measure language bias: how far a candidate's language decides its rank in the multilingual pool.
 
     rank distance             worst minus best rank of a question's relevant candidates (arXiv 2305.09025,
                               2408.10536); floor R - 1. With it the median, the share of the pool
@@ -13,7 +13,7 @@
                               that a question gets when asked in two languages; MRC@k on the union of the two
                               top k lists
 
-Questions with relevant candidates in fewer than two languages say nothing and are left out.
+Questions with relevant candidates in fewer than two languages are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from hbt_dist.evaluation.block_scores import exact_products, ranking_keys
-from hbt_dist.evaluation.matrix_rows import Rows, read_rows
+from hbt_dist.evaluation.matrix_rows import Float64, Int64, Rows, read_rows
 from hbt_dist.evaluation.pair_matrix import QuestionTable, cell_means, mean_or_nan
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import TopLists
@@ -34,8 +34,6 @@ from hbt_dist.evaluation.ranks import TopLists
 if TYPE_CHECKING:
     from hbt_dist.data.benchmarks.benchmark import Benchmark
 
-Int64 = NDArray[np.int64]
-Float64 = NDArray[np.float64]
 
 SHARE_DEPTHS = (10, 100)
 CONSISTENCY_DEPTH = 100
@@ -43,7 +41,7 @@ RANKING_BYTES = 2**26  # full rankings held at once by `ranking_consistency`
 
 
 def question_bias(benchmark: Benchmark, pooled: QuestionTable, ranks: Int64) -> dict[str, Float64]:
-    """Bias measures of each question row, NaN where one says nothing: measure -> (Q,).
+    """Return the bias measures of each question row, NaN where undefined: measure -> (Q,).
 
     Args:
         pooled: table of the multilingual setting.
@@ -75,7 +73,7 @@ def question_bias(benchmark: Benchmark, pooled: QuestionTable, ranks: Int64) -> 
 
 
 def same_language_share(benchmark: Benchmark, top: TopLists) -> dict[str, Float64]:
-    """Share of a question's language in its top k minus that in the pool, per question: (Q,) by measure."""
+    """Return the share of a question's language in its top k minus that in the pool: (Q,) by measure."""
     languages = np.asarray(benchmark.candidate_language, np.int64)
     question_language = np.asarray(benchmark.question_language, np.int64)
     pool_share = np.bincount(languages, minlength=len(benchmark.languages)) / len(languages)
@@ -92,7 +90,7 @@ def same_language_share(benchmark: Benchmark, top: TopLists) -> dict[str, Float6
 
 
 def summarise_bias(benchmark: Benchmark, values: dict[str, Float64]) -> dict[str, dict[str, object]]:
-    """Each measure: mean over a language's questions, then over languages; distances with their median."""
+    """Average each measure over a language's questions, then over languages; distances also get a median."""
     question_language = np.asarray(benchmark.question_language, np.int64)
     result: dict[str, dict[str, object]] = {}
     for name, all_values in values.items():
@@ -122,7 +120,7 @@ def ranking_consistency(
     num_ids: int | None,
     seed: int = 0,
 ) -> dict[str, object] | None:
-    """MRC and MRC@100 over question ids asked in at least two languages.
+    """Return MRC and MRC@100 over question ids asked in at least two languages.
 
     Costs a full sort of the pool for each of the ids' questions. Equal scores are ordered by id like
     everywhere, so each ranking is a permutation and the correlation an exact ratio of integers.

@@ -1,8 +1,8 @@
-"""The arithmetic of one score block: product, counts of better candidates, ranked-list keys.
+"""Compute one block of scores: product, counts of better candidates, keys of ranked lists.
 
 A block is `block_candidates` x `block_questions` scores, candidates along the first axis, so that comparing
 with one threshold per question runs along memory and summing over candidates adds whole rows. On one CPU
-core, width 384: product 80 GFLOP/s, each comparison .3 ns per score; a relevant pair costs two comparisons
+core, width 384: product 80 GFLOP/s, each comparison 0.3 ns per score; a relevant pair costs two comparisons
 with every candidate (better, and better or equal), which beats sorting the column (4 to 8 ns per score) up
 to about ten relevant candidates per question and needs no copy.
 
@@ -21,40 +21,40 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hbt_dist.common.errors import UserError
-
-Float32 = NDArray[np.float32]
-Int64 = NDArray[np.int64]
+from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.evaluation.matrix_rows import Float32, Int64
 
 PIECE_ROWS = 128  # rows compared at once: 256 KB of scores stay in the core's cache, sums fit 8 bits
 SIGN_BIT = np.uint32(0x80000000)
 
 
 def torch_device(device: str) -> torch.device:
-    """The device that `auto` means here, or `wanted` itself.
+    """Return the torch device of a name; `auto` is the GPU if this process has one, else the CPU.
 
     Raises:
-        UserError: torch knows no such device, or has none here.
+        UserError: torch has no such device on this machine.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device '{device}'", reason, "set evaluation.device to auto, cpu or cuda") from error
+        raise UserError(
+            f"device '{device}'", first_line(error), "set evaluation.device to auto, cpu or cuda"
+        ) from error
 
 
 def score_product(candidates_CD: Tensor, questions_BD: Tensor, out_CB: Tensor) -> None:
-    """Inner products in float32. TF32 must be off and the process limited to one thread per product
-    (`exact_products`), so that equal shapes give equal bits.
+    """Write inner products in float32 to `out_CB`.
+
+    Equal shapes give equal bits inside `exact_products` only: TF32 off, one thread per product.
     """
     torch.mm(candidates_CD, questions_BD.T, out=out_CB)
 
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Within: matrix products run on one thread each and in full float32. Restores the settings.
+    """Run matrix products inside the block on one thread each and in full float32.
 
     Parallelism comes from several blocks at a time: a product split over threads may sum in another order.
     """
@@ -88,7 +88,7 @@ class Targets:
     scores: Float32  # (R, B), infinity in unused slots
     num_relevant: Int64  # (B,) slots in use
     id_order: Int64  # (R, B)
-    in_block: NDArray[np.bool_]  # (R, B) the candidate lies in this very block and will equal its own score
+    in_block: NDArray[np.bool_]  # (R, B) the candidate is in this block and will tie with itself
 
 
 def count_better(
@@ -151,7 +151,7 @@ def _break_ties(
 def count_better_on_device(
     scores_CB: Tensor, targets: Targets, columns: Columns
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """`count_better` in torch, for scores that lie on an accelerator."""
+    """`count_better` in torch, for scores on an accelerator."""
     device = scores_CB.device
     thresholds_RB, id_order_RB, in_block_RB = (
         torch.from_numpy(x).to(device) for x in (targets.scores, targets.id_order, targets.in_block)
@@ -171,14 +171,14 @@ def count_better_on_device(
 
 
 def ranking_keys(scores: Float32, id_order: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """64-bit keys whose order is the ranking: score first, then id. All keys of a question differ."""
+    """Return 64-bit keys whose order is the ranking: score first, then id. All keys of a question differ."""
     bits = (scores + np.float32(0.0)).view(np.uint32)  # + 0.0 makes -0.0 equal to 0.0
     ordered = np.where(bits & SIGN_BIT, ~bits, bits | SIGN_BIT)
     return (ordered.astype(np.uint64) << np.uint64(32)) | id_order
 
 
 def decode_keys(keys: NDArray[np.uint64]) -> tuple[Float32, NDArray[np.uint32]]:
-    """Scores and id orders of `ranking_keys`."""
+    """Return the scores and id orders of `ranking_keys`."""
     ordered = (keys >> np.uint64(32)).astype(np.uint32)
     bits = np.where(ordered & SIGN_BIT, ordered ^ SIGN_BIT, ~ordered)
     return bits.view(np.float32), keys.astype(np.uint32)
@@ -187,10 +187,10 @@ def decode_keys(keys: NDArray[np.uint64]) -> tuple[Float32, NDArray[np.uint32]]:
 def merge_top(
     top_Bk: NDArray[np.uint64], scores_CB: Float32, id_order_C: NDArray[np.uint32]
 ) -> NDArray[np.uint64]:
-    """The k largest keys of each question among those kept so far (0 = none yet) and a block's.
+    """Return the k largest keys of each question among the kept keys (0: empty) and those of a block.
 
-    Only scores that reach the worst kept one are looked at: after the first blocks about k / (candidates
-    seen) of them. With mass ties all do, and the cost is a partition of k + C keys.
+    Reads only scores that reach the worst kept score: about k / (candidates seen) of them after the first
+    blocks. With mass ties it partitions k + C keys.
     """
     width, k = top_Bk.shape
     worst = top_Bk.min(axis=1)

@@ -1,8 +1,8 @@
-"""Embeddings on disk: `.npy` files of a fixed number of rows, and a manifest that names what made them.
+"""Store embeddings in `.npy` files of a fixed number of rows, with a manifest of what made them.
 
-A file is there completely or not at all, so that an interrupted encode goes on with the files that are
-missing. The folder's name is the fingerprint of model weights, tokenizer, text settings, precision and texts:
-what is found under that name is what would be computed.
+A file is either complete or absent, so that an interrupted encode continues with the missing files. The
+folder's name is the fingerprint of model weights, tokenizer, text settings, precision and texts: its files
+are what an encode would compute.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_file, write_json
+from hbt_dist.evaluation.matrix_rows import Float32, Int64
 from hbt_dist.models.encoder import LoadedEncoder
 
-Float32 = NDArray[np.float32]
 Role = Literal["question", "passage"]
 
 MANIFEST = "manifest.json"
@@ -43,7 +42,7 @@ class EmbeddingFiles:
         """(rows, width)."""
         return self.num_rows, self.width
 
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Float32:
+    def __getitem__(self, rows: slice | Int64) -> Float32:
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(self.num_rows))
         out = np.empty((len(rows), self.width), np.float32)
@@ -60,28 +59,28 @@ class EmbeddingFiles:
         return out
 
     def file(self, number: int) -> Path:
-        """Where the rows of file ``number`` lie."""
+        """Return the path of file ``number``."""
         return self.folder / f"rows-{number:06d}.npy"
 
     @property
     def num_files(self) -> int:
-        """Files of all rows."""
+        """Number of files."""
         return -(-self.num_rows // self.rows_per_file)
 
     def rows_of_file(self, number: int) -> range:
-        """Rows of file ``number``."""
+        """Return the rows of file ``number``."""
         first = number * self.rows_per_file
         return range(first, min(first + self.rows_per_file, self.num_rows))
 
     def missing(self) -> list[int]:
-        """Files that are still to be made.
+        """Return the numbers of the files that do not exist yet.
 
         Raises:
-            UserError: a file is there that does not hold its rows.
+            UserError: a file does not hold its rows.
         """
-        return [number for number in range(self.num_files) if not self._is_there(number)]
+        return [number for number in range(self.num_files) if not self._is_complete(number)]
 
-    def _is_there(self, number: int) -> bool:
+    def _is_complete(self, number: int) -> bool:
         path, expected = self.file(number), (len(self.rows_of_file(number)), self.width)
         if not path.is_file():
             return False
@@ -90,12 +89,14 @@ class EmbeddingFiles:
         except (OSError, ValueError, EOFError):
             shape = None
         if shape != expected:
-            problem = "cannot be read" if shape is None else f"holds values of shape {shape}, not {expected}"
-            raise UserError(str(path), problem, "remove it: its texts are then encoded again")
+            problem = (
+                "cannot be read" if shape is None else f"expected values of shape {expected}, got {shape}"
+            )
+            raise UserError(str(path), problem, "remove the file: its texts are then encoded again")
         return True
 
     def write_file(self, number: int, values: Float32) -> None:
-        """Put a file in place in one step."""
+        """Write a file in one step."""
         expected = (len(self.rows_of_file(number)), self.width)
         if values.shape != expected:
             raise ValueError(f"file {number} takes {expected} values, got {values.shape}")
@@ -112,9 +113,7 @@ def open_embedding_files(
     rows_per_file: int,
     facts: Any = None,
 ) -> EmbeddingFiles:
-    """The cache folder of one encode, made if need be.
-
-    An existing folder keeps the file size it was begun with.
+    """Open the cache folder of one encode, or make it. An existing folder keeps its number of rows per file.
 
     Raises:
         UserError: the folder holds another matrix, or cannot be written.
@@ -156,7 +155,7 @@ def open_embedding_files(
 
 
 def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: Role, dtype: str) -> str:
-    """SHA-256 over all that decides the embeddings. Costs a second per GB of weights or texts."""
+    """Return the SHA-256 of all that decides the embeddings. Takes a second per GB of weights or texts."""
     text_settings = loaded.text
     facts = [
         text_settings.pooling,
@@ -174,7 +173,7 @@ def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: Role
 
 
 def weights_fingerprint(loaded: LoadedEncoder) -> str:
-    """SHA-256 over parameters, buffers and tokenizer of an encoder."""
+    """Return the SHA-256 of parameters, buffers and tokenizer of an encoder."""
     digest = hashlib.sha256()
     for name, value in loaded.encoder.state_dict().items():
         array = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -187,5 +186,5 @@ def weights_fingerprint(loaded: LoadedEncoder) -> str:
 
 
 def texts_of(texts: Sequence[str], rows: range) -> list[str]:
-    """A run of texts as a list, from a list or a columnar store."""
+    """Return some texts as a list, from a list or a columnar store."""
     return list(texts[rows.start : rows.stop])

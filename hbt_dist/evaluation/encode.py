@@ -1,11 +1,11 @@
-"""Texts to embeddings: batches of equal length by tokens, in memory or into resumable files.
+"""Encode texts in batches of equal length, in memory or into resumable files.
 
 Texts are tokenised in bulk, ordered by length and cut into batches of at most `max_tokens_per_batch` padded
-tokens, so that next to nothing is spent on padding. Batches then run in a fixed shuffled order: rows per
-second and time left are honest from the start.
+tokens, which leaves almost no padding. Batches run in a fixed shuffled order, so that rows per second and
+time left are realistic from the start.
 
-The batches of a file depend on that file's texts alone. An encode that was interrupted, or whose actor died,
-therefore ends with the same digits.
+The batches of a file depend only on that file's texts. An encode that was interrupted, or whose actor died,
+therefore gives the same numbers.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ from hbt_dist.evaluation.embedding_files import (
     open_embedding_files,
     texts_of,
 )
-from hbt_dist.evaluation.matrix_rows import check_rows
+from hbt_dist.evaluation.matrix_rows import Float32, Int64, check_rows
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.encoder import LoadedEncoder
-
-Float32 = NDArray[np.float32]
 
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
 TEXTS_PER_CALL = 1024
@@ -83,7 +81,7 @@ def encode_texts(
 def embedding_files(
     loaded: LoadedEncoder, texts: Sequence[str], role: Role, settings: EvaluationSettings
 ) -> EmbeddingFiles:
-    """The cache folder for an encode of these texts, with the files that are already there."""
+    """Open the cache folder for these texts, with the files that are already complete."""
     if settings.cache_dir is None:
         raise ValueError("no cache folder is set")
     return open_embedding_files(
@@ -143,7 +141,7 @@ def _check_vectors(
     loaded: LoadedEncoder,
     values: Float32,
     texts: list[str],
-    rows: NDArray[np.int64],
+    rows: Int64,
     role: Role,
     first_row: int,
 ) -> None:
@@ -151,14 +149,14 @@ def _check_vectors(
     if values.shape != (len(rows), width):
         raise UserError(
             f"model {loaded.source}",
-            f"makes vectors of shape {values.shape[1:]} where its configuration says {width}",
-            "is the model damaged?",
+            f"expected vectors of width {width} as in its configuration, got shape {values.shape[1:]}",
+            "check the model folder",
         )
     check_rows(values, lambda i: f"row {first_row + rows[i]}: {texts[rows[i]][:60]}", role)
 
 
 def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[NDArray[np.int32]]:
-    """Token ids of each text with its role's prefix, cut at the role's limit."""
+    """Return the token ids of each text with its role's prefix, cut at the role's limit."""
     prefix, longest = loaded.text.prefix(role), loaded.text.max_tokens(role)
     result: list[NDArray[np.int32]] = []  # 4 bytes per token: a file's tokens are held together
     for first in range(0, len(texts), TEXTS_PER_CALL):
@@ -174,8 +172,8 @@ def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[NDArra
     return result
 
 
-def length_batches(lengths: NDArray[np.int64], max_tokens: int) -> list[NDArray[np.int64]]:
-    """Rows of similar length, at most `max_tokens` padded tokens together (one row at least), shuffled."""
+def length_batches(lengths: Int64, max_tokens: int) -> list[Int64]:
+    """Group rows of similar length, at most `max_tokens` padded tokens (at least one row), shuffled."""
     order = np.argsort(-lengths, kind="stable")
     batches, first = [], 0
     while first < len(order):

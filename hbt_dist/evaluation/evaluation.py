@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hbt_dist.config.user_functions import user_digests
 from hbt_dist.evaluation.bias import (
@@ -27,7 +26,7 @@ from hbt_dist.evaluation.bias import (
 )
 from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.faiss_lists import faiss_top_lists
-from hbt_dist.evaluation.matrix_rows import Rows, check_shapes
+from hbt_dist.evaluation.matrix_rows import Float64, Int64, Rows, check_shapes
 from hbt_dist.evaluation.metrics import user_metrics
 from hbt_dist.evaluation.pair_matrix import (
     PairMatrix,
@@ -58,7 +57,7 @@ class EmbeddingTransform(Protocol):
         benchmark: Benchmark,
         questions: Rows,
         candidates: Rows,
-        question_of: NDArray[np.int64] | None = None,
+        question_of: Int64 | None = None,
     ) -> tuple[Rows, Rows, dict[str, Any]]:
         """Return questions, candidates, and facts for provenance.
 
@@ -81,7 +80,7 @@ class Evaluation:
     pair_matrix: PairMatrix  # per-pair pools
     one_target_matrix: PairMatrix  # pool of all languages, one target
     means: dict[str, dict[str, dict[str, float]]]  # setting -> macro | micro -> metric
-    question_bias: dict[str, NDArray[np.float64]]  # measure -> (Q,)
+    question_bias: dict[str, Float64]  # measure -> (Q,)
     bias: dict[str, dict[str, object]]  # measure -> macro, micro, by_language, ...
     consistency: dict[str, object] | None
     seen_languages: tuple[str, ...] | None  # languages of the training data, where known
@@ -107,14 +106,14 @@ def evaluate(
             inner product, so cosine similarity needs normalised rows.
         candidate_embeddings: (N, D).
         settings: shards, threads, device, list length, language removal.
-        seen_languages: languages of the training data, to report seen and unseen ones apart.
+        seen_languages: languages of the training data, to report seen and unseen languages apart.
         provenance: what to record about the model and its making.
         transform: changes the embeddings first, such as `hbt_dist.methods.language_removal.LanguageRemoval`.
         rank: computes the ranks, such as Ray actors do; default: this process.
 
     Raises:
-        ValueError: the settings name a language removal and there is no transform.
-        UserError: embeddings that do not fit the benchmark, or a vector that cannot be ranked.
+        ValueError: the settings name a language removal, but the transform is missing.
+        UserError: the embeddings do not fit the benchmark, or a vector cannot be ranked.
     """
     settings, facts = settings or EvaluationSettings(), dict(provenance or {})
     questions, candidates = question_embeddings, candidate_embeddings

@@ -1,4 +1,4 @@
-"""Exports for other tools: TREC run and qrels files, MTEB-style JSON.
+"""Export an evaluation for other tools: TREC run and qrels files, MTEB-style JSON.
 
 A question's id in the TREC files is `id:language`, because one id is asked in several languages.
 """
@@ -30,7 +30,7 @@ def trec_question_ids(evaluation: Evaluation) -> list[str]:
 
 
 def write_qrels(evaluation: Evaluation, path: Path) -> None:
-    """Relevance of the multilingual setting: `question 0 candidate grade`, gzipped."""
+    """Write the relevance of the multilingual setting: `question 0 candidate grade`, gzipped."""
     benchmark = evaluation.benchmark
     offsets = np.asarray(benchmark.relevant_offsets).tolist()
     relevant = take_texts(benchmark.candidate_ids, np.asarray(benchmark.relevant))
@@ -42,7 +42,7 @@ def write_qrels(evaluation: Evaluation, path: Path) -> None:
 
 
 def write_run(evaluation: Evaluation, path: Path, tag: str = "hbt_dist") -> None:
-    """Top lists of the multilingual setting: `question Q0 candidate rank score tag`, gzipped.
+    """Write the top lists of the multilingual setting: `question Q0 candidate rank score tag`, gzipped.
 
     Scores carry nine significant digits, which a float32 survives, so that trec_eval orders as we do.
     """
@@ -62,7 +62,7 @@ def write_run(evaluation: Evaluation, path: Path, tag: str = "hbt_dist") -> None
 
 
 def mteb_document(evaluation: Evaluation) -> dict[str, Any]:
-    """Scores laid out like MTEB's result files: one entry per cell, and one for the pool of all languages.
+    """Lay out scores like MTEB's result files: one entry per cell, and one for the pool of all languages.
 
     Keys follow MTEB (`map_at_full` is ours: MTEB has no full-depth mAP); `main_score` is the full-depth mAP.
     """

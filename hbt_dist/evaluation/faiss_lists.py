@@ -1,4 +1,4 @@
-"""Ranked lists through faiss: the best k candidates of every question, exact, part by part.
+"""Search the best k candidates of every question with faiss, exactly, part by part.
 
 Ranks are counted, not searched (`shard.py`); where lists are wanted as well (TREC runs, same-language share)
 they can come from faiss's flat inner-product search, on the GPU of the settings' device where faiss was
@@ -9,8 +9,8 @@ which faiss cuts as it likes, the question is searched again deeper, if need be 
 on a GPU finds at most 2,048 neighbours; deeper searches use the CPU.
 
 Scores are faiss's own float32 sums: they can differ from the evaluator's in the last bit, and with them the
-order of candidates whose scores are that close. Cost beside the counting pass: one more product, and a block
-of candidates in memory.
+order of candidates whose scores are that close. Adds one product, and a block of candidates in memory, to the
+cost of the counting pass.
 """
 
 from __future__ import annotations
@@ -25,25 +25,24 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.block_scores import ranking_keys
-from hbt_dist.evaluation.matrix_rows import Rows, read_rows
+from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, read_rows
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import TopLists, lists_of_keys
 
 GPU_LIMIT = 2048
-#: Work memory on a GPU; faiss would take 1.5 GB beside the encoder and the scores. It works in tiles of it.
+#: Work memory on a GPU; faiss would take 1.5 GB more than encoder and scores. It works in tiles of this size.
 GPU_BYTES = 2**28
 _BLOCK_ROWS = 2**17
 _QUESTIONS = 4096
 _MARGIN = 16  # searched beyond k, to see whether the list ends in a tie
 
 Keys = NDArray[np.uint64]
-Float32 = NDArray[np.float32]
 #: (n, D) questions, (rows, D) block, k -> scores and rows of the block, (n, k), best first.
-Search = Callable[[Float32, Float32, int], tuple[Float32, NDArray[np.int64]]]
+Search = Callable[[Float32, Float32, int], tuple[Float32, Int64]]
 
 
 def load_faiss() -> Any:
-    """The faiss module, GPU or CPU build.
+    """Import faiss, GPU or CPU build.
 
     Raises:
         UserError: none is installed.
@@ -69,7 +68,7 @@ def part_keys(
     device: torch.device,
     num_threads: int = 0,
 ) -> Keys:
-    """The k best keys of every question among the candidates of some blocks of the plan.
+    """Return the k best keys of every question among the candidates of some blocks of the plan.
 
     Args:
         plan: order of the candidates.
@@ -127,11 +126,11 @@ def _block_keys(search: Search, questions: Float32, block: Float32, id_order: ND
 
 
 def _searcher(faiss: Any, device: torch.device) -> Search:
-    """Exact search on a device."""
+    """Return an exact search on a device."""
     gpu = 0 if device.index is None else device.index
     visible = faiss.get_num_gpus() if device.type == "cuda" and hasattr(faiss, "knn_gpu") else 0
 
-    def search(questions: Float32, block: Float32, depth: int) -> tuple[Float32, NDArray[np.int64]]:
+    def search(questions: Float32, block: Float32, depth: int) -> tuple[Float32, Int64]:
         metric = faiss.METRIC_INNER_PRODUCT
         if gpu < visible and depth <= GPU_LIMIT:
             result = faiss.knn_gpu(_gpu_resources(faiss), questions, block, depth, metric=metric, device=gpu)
@@ -158,7 +157,7 @@ def _best(keys: Keys, k: int) -> Keys:
 
 
 def merge_parts(plan: ScoringPlan, parts: Sequence[Keys]) -> TopLists:
-    """The lists of the whole pool from the keys of its parts, best first."""
+    """Merge the keys of all parts into the lists of the whole pool, best first."""
     return lists_of_keys(plan, _best(np.concatenate(list(parts), axis=1), parts[0].shape[1]))
 
 
@@ -172,7 +171,7 @@ def faiss_top_lists(
     num_shards: int = 1,
     num_threads: int = 0,
 ) -> TopLists:
-    """The best k candidates of every question, all parts in this process.
+    """Search the best k candidates of every question, all parts in this process.
 
     Args:
         questions: (Q, D).

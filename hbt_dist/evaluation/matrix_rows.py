@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
 LARGEST_NORM = 1e18  # the product of two such norms is still finite in float32
 
 
@@ -29,7 +33,7 @@ class Rows(Protocol):
     def __getitem__(self, rows: Any, /) -> Any: ...
 
 
-def read_rows(matrix: Rows, rows: slice | NDArray[np.int64], out: NDArray[np.float32]) -> None:
+def read_rows(matrix: Rows, rows: slice | Int64, out: Float32) -> None:
     """Copy `rows` of `matrix` into the head of `out` as float32; the rest of `out` becomes zero."""
     block = matrix[rows]
     out[: len(block)] = block
@@ -47,10 +51,10 @@ def release_pages(matrix: Rows) -> None:
 def check_shapes(
     questions: Rows, candidates: Rows, num_questions: int, num_candidates: int, benchmark: str
 ) -> None:
-    """Refuse matrices that do not fit the benchmark or each other.
+    """Check that the matrices fit the benchmark and each other.
 
     Raises:
-        UserError: not two-dimensional, another number of rows, or different widths.
+        UserError: not two-dimensional, wrong number of rows, or different widths.
     """
     for name, matrix, rows in (
         ("question", questions, num_questions),
@@ -59,25 +63,25 @@ def check_shapes(
         if len(matrix.shape) != 2 or matrix.shape[0] != rows:
             raise UserError(
                 f"{name} embeddings for {benchmark}",
-                f"shape {tuple(matrix.shape)}",
-                f"expected ({rows}, width): one row for each {name} of the benchmark",
+                f"expected shape ({rows}, width), got {tuple(matrix.shape)}",
+                f"give one row for each {name} of the benchmark",
             )
     if questions.shape[1] != candidates.shape[1] or questions.shape[1] < 1:
         raise UserError(
             f"embeddings for {benchmark}",
-            f"questions are {questions.shape[1]} wide and candidates {candidates.shape[1]}",
-            "both must come from the same model",
+            f"expected equal widths, got questions {questions.shape[1]}, candidates {candidates.shape[1]}",
+            "encode both with the same model",
         )
 
 
-def check_rows(block_CD: NDArray[np.float32], name_of: Callable[[int], str], role: str) -> None:
-    """Refuse rows that cannot be ranked: not a number, infinite, all zero, or too long for float32 scores.
+def check_rows(block_CD: Float32, name_of: Callable[[int], str], role: str) -> None:
+    """Check that rows can be ranked: finite, not all zero, and not too long for float32 scores.
 
     Args:
         name_of: the name of a row of the block, for the message.
 
     Raises:
-        UserError: names the first such row.
+        UserError: names the first row that cannot be ranked.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         square = np.einsum("cd,cd->c", block_CD, block_CD, dtype=np.float64)
@@ -96,6 +100,6 @@ def check_rows(block_CD: NDArray[np.float32], name_of: Callable[[int], str], rol
         raise UserError(
             f"{role} embedding of '{name_of(row)}'",
             f"the vector {defect}",
-            f"a finite vector of length above 0 and at most {LARGEST_NORM:g}; "
-            f"{int(bad.sum())} of {len(bad)} rows read so far are bad. Is the model damaged, a text empty?",
+            f"expected a finite vector of length above 0 and at most {LARGEST_NORM:g}; "
+            f"{int(bad.sum())} of {len(bad)} rows read so far are bad. Check the model and the texts",
         )

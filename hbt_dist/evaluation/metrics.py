@@ -1,4 +1,4 @@
-"""Retrieval metrics from the exact ranks of the relevant candidates.
+"""Compute retrieval metrics from the exact ranks of the relevant candidates.
 
 A ranking is given by nothing but the ranks of its relevant candidates, so no list is needed:
 
@@ -19,30 +19,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import digamma
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import load_user_function
-
-Int64 = NDArray[np.int64]
-Float64 = NDArray[np.float64]
+from hbt_dist.evaluation.matrix_rows import Float64, Int64
 
 Metric = Callable[[Int64, Int64], Float64]
 
-#: Columns of per_question.parquet that are no metrics.
+#: Columns of per_question.parquet that are not metrics.
 _TAKEN = (
     "setting", "question_id", "question_cluster", "question_language", "candidate_language", "num_relevant",
     "best_rank", "worst_rank", "value", "rank_distance", "log_rank_distance", "rank_distance_share",
     "max_at_r", "language_preference_rate", "language_preference_neutral",
 )  # fmt: skip
-#: Below so many times the mAP of a random order, a figure is called near chance.
+#: A figure is near chance below this multiple of the mAP of a random order.
 NEAR_CHANCE = 3.0
 METRICS = ("map", "map@20", "mrr", "recall@1", "recall@10", "recall@100", "ndcg@10", "accuracy")
 
 
 def metrics_from_ranks(ranks: Int64, offsets: Int64, grades: Float64 | None = None) -> dict[str, Float64]:
-    """Every metric of METRICS for each of G rankings.
+    """Return every metric of METRICS for each of G rankings.
 
     Args:
         ranks: (M,) ranks of relevant candidates, ranking by ranking, in any order inside one.
@@ -84,14 +81,14 @@ def metrics_from_ranks(ranks: Int64, offsets: Int64, grades: Float64 | None = No
 
 
 def user_metrics(names: Sequence[str]) -> dict[str, Metric]:
-    """Metrics of the user's own by the names that they are reported under, their functions'.
+    """Load user-defined metrics; each is reported under its function's name.
 
     Args:
         names: ``module:function`` each. A function gets `ranks` (M,) and `offsets` (G + 1,) as
             `metrics_from_ranks`, the ranks of each ranking ascending, and returns (G,) numbers.
 
     Raises:
-        UserError: one cannot be imported, or would be reported under a name that is taken.
+        UserError: a metric cannot be imported, or its name is taken.
     """
     metrics: dict[str, Metric] = {}
     for name in names:
@@ -103,10 +100,10 @@ def user_metrics(names: Sequence[str]) -> dict[str, Metric]:
 
 
 def user_values(metrics: Mapping[str, Metric], ranks: Int64, offsets: Int64) -> dict[str, Float64]:
-    """Values of the user's metrics; arguments as `metrics_from_ranks`.
+    """Return the values of user-defined metrics; arguments as `metrics_from_ranks`.
 
     Raises:
-        UserError: a function gives something else than a finite number per ranking.
+        UserError: a function does not return one finite number per ranking.
     """
     if not metrics:
         return {}
@@ -116,18 +113,18 @@ def user_values(metrics: Mapping[str, Metric], ranks: Int64, offsets: Int64) -> 
     for name, metric in metrics.items():
         values = np.asarray(metric(ascending.copy(), offsets.copy()), np.float64)
         if values.shape != (len(offsets) - 1,) or not np.isfinite(values).all():
-            wrong = "a number that is not finite" if values.shape == (len(offsets) - 1,) else "another shape"
             raise UserError(
                 f"metric {name}",
-                f"gave {wrong}: {values.shape}",
-                f"return one finite number per ranking: ({len(offsets) - 1},)",
+                f"expected finite numbers of shape ({len(offsets) - 1},), got shape {values.shape}"
+                + ("" if np.isfinite(values).all() else " with NaN or infinity"),
+                "return one finite number per ranking",
             )
         result[name] = values
     return result
 
 
 def chance_average_precision(num_relevant: Int64, pool: Int64) -> Float64:
-    """Expected average precision of a random order of the pool.
+    """Return the expected average precision of a random order of the pool.
 
     The candidate at rank i is relevant with probability R / N, and then (i - 1)(R - 1) / (N - 1) of those
     before it are expected to be; the sum over the ranks has a closed form in the harmonic number H_N
@@ -144,5 +141,5 @@ def chance_average_precision(num_relevant: Int64, pool: Int64) -> Float64:
 
 
 def near_chance(value: float | None, chance: float | None) -> bool:
-    """Whether an mAP is little better than that of a random order; no where either is unknown."""
+    """Check whether an mAP is little better than that of a random order; false if either is unknown."""
     return value is not None and chance is not None and value < NEAR_CHANCE * chance

@@ -20,8 +20,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hbt_dist.evaluation.matrix_rows import Float64, Int64
 from hbt_dist.evaluation.metrics import (
     Metric,
     chance_average_precision,
@@ -33,8 +33,6 @@ from hbt_dist.evaluation.ranks import RelevantRanks
 if TYPE_CHECKING:
     from hbt_dist.data.benchmarks.benchmark import Benchmark
 
-Int64 = NDArray[np.int64]
-Float64 = NDArray[np.float64]
 
 SETTINGS = ("pair", "one_target", "multilingual")
 
@@ -58,7 +56,7 @@ def question_tables(
     """Per-question values of the three settings.
 
     Args:
-        own: metrics of the user's own, see `user_metrics`.
+        metrics: user-defined metrics, see `user_metrics`.
     """
     offsets = np.asarray(benchmark.relevant_offsets, np.int64)
     question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))

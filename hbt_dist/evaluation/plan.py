@@ -1,9 +1,9 @@
-"""What every shard of a scoring pass must agree on: orders, the block grid, and who owns which relevant row.
+"""Plan a scoring pass: orders, the block grid, and the owner of each relevant row, the same for every shard.
 
-Scores are products of fixed blocks of `block_candidates` x `block_questions` vectors that lie on one absolute
-grid over the whole benchmark. A matrix product's last bits depend on its shape and on the place of a row in
-it; on this grid both are the same whatever the number of shards, processes or threads, so that every score,
-every tie and every rank is too. Shards are cut at block boundaries.
+Scores are products of fixed blocks of `block_candidates` x `block_questions` vectors on one grid over the
+whole benchmark. The last bits of a matrix product depend on its shape and on the position of a row in it.
+On this grid both are the same for every number of shards, processes or threads, and so are scores, ties and
+ranks. Shards are cut at block boundaries.
 
 Candidates are laid out by language (a language is one range of columns), questions by their first relevant
 candidate (so that the few blocks that hold the relevant pairs of a question block lie together).
@@ -25,13 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from hbt_dist.data.benchmarks.benchmark import Benchmark
+    from hbt_dist.evaluation.matrix_rows import Int64
+from hbt_dist.data.benchmarks.benchmark import Benchmark
 
 BLOCK_QUESTIONS = 512
 BLOCK_CANDIDATES = 1024
 _MOST_RUNS = 1000
-
-Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -159,10 +158,9 @@ def plan_scoring(
 
 
 def _string_order(ids: Sequence[str]) -> NDArray[np.uint32]:
-    """How many ids come before each one. Code point order is that of UTF-8 bytes too.
+    """Return how many ids come before each id, in code point order, which is that of UTF-8 bytes too.
 
-    Ids that lie in a few ascending runs, one after the other in some order (a run per language), are not
-    loaded: one pass over them is enough.
+    Ids in a few ascending runs (such as a run per language) are not loaded: one pass over them is enough.
     """
     starts: list[int] = []  # first row of each run
     firsts: list[str] = []

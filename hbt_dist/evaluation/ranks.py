@@ -1,4 +1,4 @@
-"""Exact ranks of relevant candidates at any depth, by counting, shard by shard.
+"""Rank relevant candidates exactly, at any depth, by counting, shard by shard.
 
     rank = 1 + number of candidates that score higher, or equal with a larger id
 
@@ -6,11 +6,11 @@ Nothing is sorted and nothing is cut at a top k. Each shard counts over its own 
 that the owner of the relevant candidate took from its own matrix product; counts are integers and add up, so
 the ranks are the same for every number of shards, processes and threads (plan.py says why the scores are).
 
-Candidates of the relevant one's language are counted apart. One pass therefore gives the ranks in
+Candidates in the language of the relevant candidate are counted apart. One pass therefore gives the ranks in
 per-language pools, in the pool of all languages, and with the other languages' relevant candidates left out.
 Two counts per relevant pair are kept, however many languages there are.
 
-Cost on one CPU core at width 384: about .01 s per million scores for the product, and .0006 s per million
+Cost on one CPU core at width 384: about 0.01 s per million scores for the product, and 0.0006 s per million
 scores and relevant candidate (shard.py).
 
 Shapes: Q questions, N candidates, M relevant pairs, L languages, D embedding width.
@@ -26,21 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.evaluation.block_scores import decode_keys
+from hbt_dist.evaluation.matrix_rows import Float32, Int64
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.shard import Counts
-
-Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
 
 
 class ScoringShard(Protocol):
     """One part of the pool, here or in another process. Both calls are pure functions of their arguments."""
 
     def relevant_scores(self, blocks: range) -> tuple[Int64, Float32]:
-        """Pairs whose candidate lies in these blocks, and their scores."""
+        """Return the pairs whose candidate is in these blocks, and their scores."""
 
     def count(self, blocks: range, scores: Float32) -> Counts:
-        """How many candidates of these blocks score higher than each relevant one, or as high."""
+        """Count the candidates of these blocks that score higher than each relevant candidate, or as high."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def rank_relevant(
     map_shards: Callable[[Callable[[ScoringShard], Any], Sequence[ScoringShard]], list[Any]] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[RelevantRanks, TopLists | None]:
-    """Ask all shards for their part and put the ranks together.
+    """Collect the counts of all shards and turn them into ranks.
 
     Args:
         plan: the grid that the shards share.

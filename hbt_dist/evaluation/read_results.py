@@ -1,4 +1,4 @@
-"""Evaluation folders, read: results.json alone, or with the per-question values that tests need."""
+"""Read evaluation folders: results.json alone, or with the per-question values that tests need."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def json_values(values: Any) -> Any:
 
 
 def rank_distance_of(results: Mapping[str, Any]) -> float | None:
-    """Mean rank distance; None where no question has relevant candidates in two languages."""
+    """Return the mean rank distance; None if no question has relevant candidates in two languages."""
     measured = results["bias"].get("rank_distance")
     return None if measured is None else measured["macro"]
 
 
 def headline_figures(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """mAP of the three settings and the rank distance; None where the benchmark has none."""
+    """Return the mAP of the three settings and the rank distance; None where the benchmark has no value."""
     figures: dict[str, float | None] = {
         setting: results["means"][setting]["macro"]["map"] for setting in SETTINGS
     }
@@ -84,10 +84,10 @@ class StoredEvaluation:
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
-    """What an evaluation folder's results.json holds.
+    """Read the results.json of an evaluation folder.
 
     Raises:
-        UserError: the folder is no evaluation, or one of another schema.
+        UserError: the folder is not an evaluation, or has another schema.
     """
     path = Path(folder) / "results.json"
     try:
@@ -96,15 +96,17 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         raise _no_evaluation(folder, error) from error
     schema = results.get("schema"), results.get("schema_version")
     if schema != (SCHEMA, SCHEMA_VERSION):
-        raise UserError(str(path), f"has schema {schema}", f"expected {(SCHEMA, SCHEMA_VERSION)}")
+        raise UserError(
+            str(path), f"expected schema {(SCHEMA, SCHEMA_VERSION)}, got {schema}", "evaluate the model again"
+        )
     return results
 
 
 def read_evaluation(folder: str | Path, metrics: Sequence[str] = ("map",)) -> StoredEvaluation:
-    """Read what `write_evaluation` wrote: results.json, and of every question the metrics asked for.
+    """Read a folder of `write_evaluation`: results.json, and the requested metrics of every question.
 
     Raises:
-        UserError: the folder is no evaluation, or one of another schema.
+        UserError: the folder is not an evaluation, or has another schema.
     """
     folder = Path(folder)
     results = read_results(folder)

@@ -1,4 +1,4 @@
-"""An evaluation as one JSON document (results.json) and as a few lines for the terminal.
+"""Turn an evaluation into one JSON document (results.json) and into a few lines for the terminal.
 
 Schema, version 1 (numbers are full precision; null where there is nothing to average):
 
@@ -54,7 +54,7 @@ TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
 
 
 def results_document(evaluation: Evaluation) -> dict[str, Any]:
-    """The document that results.json holds. Plain Python values only; NaN has become None."""
+    """Return the content of results.json: plain Python values; NaN is None."""
     pair, one_target = evaluation.pair_matrix, evaluation.one_target_matrix
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -110,7 +110,7 @@ def _matrix(matrix: PairMatrix) -> dict[str, Any]:
 
 
 def by_language(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """What is known of each language and its mAP in every role."""
+    """Return the facts of each language and its mAP in every role."""
     benchmark, cells = evaluation.benchmark, evaluation.pair_matrix.values["map"]
     pooled = language_means(benchmark, evaluation.tables["multilingual"])["map"]
     distance: Any = evaluation.bias.get("rank_distance", {}).get("by_language", {})
@@ -148,7 +148,7 @@ LANGUAGE_MEASURES = (
 
 
 def groups(evaluation: Evaluation) -> dict[str, Any]:
-    """Means over the languages of a family or script, over seen and unseen ones, and over kinds of pairs."""
+    """Average over the languages of a family or script, seen and unseen languages, and kinds of pairs."""
     rows = by_language(evaluation)
     result: dict[str, Any] = {}
     for key in ("family", "script", "seen"):
@@ -172,7 +172,7 @@ def groups(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _pair_groups(evaluation: Evaluation, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Mean mAP over the cross-lingual cells of each kind of language pair."""
+    """Average mAP over the cross-lingual cells of each kind of language pair."""
     members: dict[str, list[float]] = {}
     cells = evaluation.pair_matrix.values["map"]
     for i, a in enumerate(rows.values()):
@@ -192,7 +192,7 @@ def _pair_groups(evaluation: Evaluation, rows: dict[str, dict[str, Any]]) -> dic
 
 
 def summary(evaluation: Evaluation) -> str:
-    """A few lines for the terminal: the three settings, the bias, seen and unseen languages."""
+    """Format a few lines for the terminal: the three settings, the bias, seen and unseen languages."""
     benchmark, means = evaluation.benchmark, evaluation.means
     lines = [
         f"{benchmark.name} ({benchmark.variant}): {len(benchmark.languages)} languages, "
@@ -247,7 +247,7 @@ def _seen_lines(seen: dict[str, Any]) -> list[str]:
 
 
 def before_and_after(before: Path, after: Path) -> str:
-    """A few lines that compare the evaluations of one benchmark before and after training."""
+    """Format the comparison of one benchmark before and after training."""
     old, new = (headline_figures(read_results(folder)) for folder in (before, after))
     rows = [
         (name.replace("_", " ") if name == "rank_distance" else f"{name} mAP", old[name], new[name])

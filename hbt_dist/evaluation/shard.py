@@ -1,4 +1,4 @@
-"""One part of the candidate pool: whose scores are its own, and how many of its candidates rank above.
+"""Score one part of the candidate pool: its relevant pairs, and how many of its candidates rank above.
 
 A shard holds all questions and reads its candidates block by block, on the grid that plan.py lays. It can
 keep a few question blocks' scores between the two calls (`cache_bytes`) and then multiplies once; otherwise
@@ -28,18 +28,15 @@ from hbt_dist.evaluation.block_scores import (
     merge_top,
     score_product,
 )
-from hbt_dist.evaluation.matrix_rows import Rows, check_rows, read_rows
+from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, check_rows, read_rows
 from hbt_dist.evaluation.plan import ScoringPlan
-
-Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
 
 CACHE_BYTES = 192 * 2**20
 
 
 @dataclass
 class Counts:
-    """What shards report and the driver adds up, for the relevant pairs of some question blocks."""
+    """Counts of a shard for the relevant pairs of some question blocks; the driver adds them."""
 
     higher: Int64  # (m,) candidates ranked above the pair's candidate
     higher_in_language: Int64  # (m,) those of them in the language of the pair's candidate
@@ -47,7 +44,7 @@ class Counts:
     top: NDArray[np.uint64] | None  # (questions, k) ranking keys, unordered; 0 where the pool is smaller
 
     def add(self, more: Counts) -> Counts:
-        """Counts of both sets of candidates together; the best of both heads."""
+        """Add the counts of two sets of candidates and keep the best of both heads."""
         top = self.top
         if top is not None and more.top is not None:
             both = np.concatenate([top, more.top], axis=1)
@@ -258,7 +255,7 @@ class Shard:
             row = int(row_of[i])
             try:
                 return f"row {row}" if self._ids is None else self._ids[row]
-            except OSError:  # the ids of a large pool are a file, which this machine may not see
+            except OSError:  # the ids of a large pool are in a file, which may be absent on this machine
                 return f"row {row}"
 
         check_rows(host[: positions.stop - positions.start], name, "candidate")
@@ -270,10 +267,10 @@ def _as_numpy(values: Any) -> Any:
 
 
 def arrange_questions(plan: ScoringPlan, questions: Rows, question_names: Sequence[str]) -> Float32:
-    """Question vectors in the plan's order as float32, padded to whole blocks with zeros.
+    """Return question vectors in the plan's order as float32, padded to whole blocks with zeros.
 
     Raises:
-        UserError: a vector that cannot be ranked, by name.
+        UserError: names a vector that cannot be ranked.
     """
     arranged = np.zeros((plan.num_question_blocks * plan.block_questions, questions.shape[1]), np.float32)
     read_rows(questions, plan.question_order, arranged)

@@ -1,4 +1,4 @@
-"""Remove what tells the language from embeddings, without training: LIR (arXiv 2109.04727).
+"""Remove language components from embeddings, without training: LIR (arXiv 2109.04727).
 
 The rows of M_L (n x D) are embeddings of texts in language L as they come from the encoder, neither centred
 nor weighted: the authors' notebook (ziyi-yang/LIR) takes the plain singular value decomposition
@@ -9,11 +9,11 @@ components of L; a question or candidate e in L becomes
 
 Scaling is ours: the authors score the shortened vectors as they are. M_L is made of the benchmark's own
 candidates of L, which is transductive (no label is used, but the pool is), or of other texts in L; the
-authors take 10,000 sentences of Wikipedia per language, encoded as questions. With r = 1 they report mAP .452
-on XQuAD-R for LAReQA's X-X (.234 before), with r = 2 .447.
+authors take 10,000 sentences of Wikipedia per language, encoded as questions. With r = 1 they report mAP
+0.452 on XQuAD-R for LAReQA's X-X (0.234 before), with r = 2 0.447.
 
 V is found as the eigenvectors of M_L^T M_L in float64: memory does not grow with n, one more reading of the
-candidates. Rows are changed while they are read, each by itself, with sums whose order depends on D alone:
+candidates. Each row is changed when it is read, with sums whose order depends on D alone:
 every number of shards, threads and actors sees the same bits.
 
 Letters: n texts, D embedding width, L languages, r components.
@@ -27,20 +27,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.files import read_lines
 from hbt_dist.evaluation.encode import encode_texts
-from hbt_dist.evaluation.matrix_rows import Rows, check_rows, release_pages
+from hbt_dist.evaluation.matrix_rows import Float32, Float64, Int64, Rows, check_rows, release_pages
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.encoder import LoadedEncoder
 
 if TYPE_CHECKING:
     from hbt_dist.data.benchmarks.benchmark import Benchmark
 
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 
 _ROWS_AT_ONCE = 8192
 _NOTHING_LEFT = 1e-6  # of a vector's length: what is shorter than that is rounding
@@ -51,7 +48,7 @@ class LanguageFreeRows:
     """An (n, D) matrix whose rows lose their language's components when they are read."""
 
     matrix: Rows
-    language: NDArray[np.int64]  # (n,) index into `components`
+    language: Int64  # (n,) index into `components`
     components: Float64  # (L, r, D), orthonormal within a language
 
     @property
@@ -59,13 +56,13 @@ class LanguageFreeRows:
         """(rows, width)."""
         return self.matrix.shape
 
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Float32:
+    def __getitem__(self, rows: slice | Int64) -> Float32:
         block = np.asarray(self.matrix[rows], np.float64)
         release_pages(self.matrix)
         return without_components(block, self.language[rows], self.components)
 
 
-def without_components(block_ND: Float64, language: NDArray[np.int64], components_LRD: Float64) -> Float32:
+def without_components(block_ND: Float64, language: Int64, components_LRD: Float64) -> Float32:
     """Return the rows without their language's components, of length 1; zero where nothing else is in a row.
 
     Args:
@@ -86,7 +83,7 @@ def without_components(block_ND: Float64, language: NDArray[np.int64], component
 
 
 def language_components(
-    vectors: Rows, rows: NDArray[np.int64], rank: int, *, language: str, names: Sequence[str] | None = None
+    vectors: Rows, rows: Int64, rank: int, *, language: str, names: Sequence[str] | None = None
 ) -> tuple[Float64, float]:
     """Return the first `rank` right singular vectors of some rows, (rank, D), and their share of the squares.
 
@@ -142,7 +139,7 @@ class LanguageRemoval:
         benchmark: Benchmark,
         questions: Rows,
         candidates: Rows,
-        question_of: NDArray[np.int64] | None = None,
+        question_of: Int64 | None = None,
     ) -> tuple[Rows, Rows, dict[str, Any]]:
         """Return questions and candidates without their components, and what was done, for the report.
 
@@ -219,7 +216,7 @@ def read_language_texts(folder: str | Path, languages: Sequence[str]) -> dict[st
             raise UserError(
                 str(folder),
                 f"has no file {language}.txt",
-                f"language_removal_texts needs one for each of {', '.join(languages)}",
+                f"add a file for each of {', '.join(languages)}",
             )
         texts[language] = [line.strip() for _, line in read_lines(file) if line.strip()]
         if not texts[language]:

@@ -195,7 +195,7 @@ def test_a_damaged_file_is_named_before_anything_is_encoded(loaded, tmp_path):
     for damaged, found in (
         (whole[:-8], "cannot be read"),
         (b"", "cannot be read"),
-        (files.file(2).read_bytes(), r"holds values of shape \(10, 16\), not \(20, 16\)"),
+        (files.file(2).read_bytes(), r"expected values of shape \(20, 16\), got \(10, 16\)"),
     ):
         files.file(1).write_bytes(damaged)
         with pytest.raises(UserError, match=rf"rows-000001\.npy: {found}"):

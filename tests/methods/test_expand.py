@@ -120,11 +120,11 @@ def test_a_run_that_dies_keeps_its_whole_batches(
 def test_other_settings_are_refused(expand: Expand, change: dict[str, Any], tmp_path: Path) -> None:
     path = expand()
     other = SETTINGS.model_copy(update=change)
-    with pytest.raises(UserError, match="was made with another"):
+    with pytest.raises(UserError, match="was made with different values"):
         expand("out.jsonl", other)
     content = path.read_bytes()
     (tmp_path / "again.jsonl.partial").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="was made with another"):
+    with pytest.raises(UserError, match="was made with different values"):
         expand("again.jsonl", other)
     assert path.read_bytes() == content
 
@@ -136,7 +136,7 @@ def test_files_that_are_something_else_are_refused(expand: Expand, tmp_path: Pat
     assert (tmp_path / "out.jsonl").read_text() == "notes\n"
     whole = expand("good.jsonl").read_text("utf-8").splitlines(keepends=True)
     for name, lines, message in (
-        ("swapped", [whole[0], whole[2], whole[1]], "line 2: is not the line that comes here"),
+        ("swapped", [whole[0], whole[2], whole[1]], "line 2: expected the next line of the plan"),
         ("damaged", [whole[0], whole[1], "{\n"], "line 3: is damaged"),
     ):
         (tmp_path / f"{name}.jsonl.partial").write_text("".join(lines), "utf-8")
@@ -227,7 +227,7 @@ GOOD = {"question_id": "q0", "question_language": "en", "expansion_language": "e
         ({"text": 5}, r"line 3: field 'text' is a number"),
         ({"sample": "x"}, r"line 3: field 'sample' is a text|line 3: field 'sample' is a string"),
         ({"question_language": "nonsense language"}, r"line 3: "),
-        ({"question_id": "q9"}, r"line 3: there is no question 'q9' in 'en'"),
+        ({"question_id": "q9"}, r"line 3: expected a question of the benchmark, got 'q9' in 'en'"),
         ({"question": "Another?"}, r"line 3: question 'q0' \(en\) has another text"),
         ({}, r"line 3: sample 0 of 'q0' \(en\) in 'en' comes twice"),
     ],

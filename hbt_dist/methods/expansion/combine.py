@@ -17,20 +17,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hbt_dist.common.console import Progress
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.evaluation import EmbeddingTransform, Evaluation, assemble, evaluate
-from hbt_dist.evaluation.matrix_rows import Rows
+from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.methods.expansion.files import Expansions
 from hbt_dist.methods.expansion.fusion import fuse_rankings
 from hbt_dist.methods.expansion.settings import CombineSettings
 from hbt_dist.models.encoder import LoadedEncoder
-
-Float32 = NDArray[np.float32]
 
 
 def concatenated(question: str, expansions: Sequence[str], repeat: int) -> str:
@@ -38,9 +35,7 @@ def concatenated(question: str, expansions: Sequence[str], repeat: int) -> str:
     return " ".join([question] * repeat + [text for text in expansions if text])
 
 
-def mean_embeddings(
-    questions: Float32, expansions: Float32, question_of: NDArray[np.int64], normalize: bool
-) -> Float32:
+def mean_embeddings(questions: Float32, expansions: Float32, question_of: Int64, normalize: bool) -> Float32:
     """(Q, D) means of each question's vector and those of its expansions.
 
     Args:
@@ -150,7 +145,7 @@ def _fused(
     benchmark: Benchmark,
     questions: Float32,
     pseudo: Float32,
-    question_of: NDArray[np.int64],
+    question_of: Int64,
     candidates: Rows,
     how: CombineSettings,
     settings: EvaluationSettings,

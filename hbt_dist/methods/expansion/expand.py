@@ -1,4 +1,4 @@
-"""Make the expansion file of a benchmark: planned, generated batch by batch, resumable.
+"""Make the expansion file of a benchmark, batch by batch, resumable.
 
 The plan is a pure function of benchmark, prompts and tokenizer: prompts of similar length share a batch, the
 batches run in a fixed shuffled order. Lines go to `FILE.partial` in the order of the plan; when the last one
@@ -71,13 +71,14 @@ def expand_benchmark(
     Args:
         loaded: the language model.
         benchmark: whose questions are expanded.
-        output: the file; `output.partial` beside it holds an unfinished one.
+        output: the file; `output.partial` holds an unfinished one.
         settings: what decides the texts.
         translations: file of translations, needed for `settings.order`.
         progress: show expansions per second and time left.
 
     Raises:
-        UserError: translations missing, an unfinished file of other settings, a file that cannot be written.
+        UserError: translations are missing, an unfinished file has different settings, or the file cannot be
+            written.
     """
     tasks = plan_tasks(benchmark, settings, translations)
     header = _header(loaded, benchmark, settings, translations)
@@ -128,11 +129,11 @@ def _expanded(
 
 
 def plan_tasks(benchmark: Benchmark, settings: ExpansionSettings, translations: Path | None) -> list[Task]:
-    """What is generated, in the order of the benchmark's questions.
+    """Plan what is generated, in the order of the benchmark's questions.
 
     Raises:
-        UserError: a language that the benchmark lacks, translations without order or the other way round, a
-            question without translation.
+        UserError: the benchmark lacks a language, only one of translations and order is given, or a question
+            has no translation.
     """
     if (settings.order is None) != (translations is None):
         raise UserError(
@@ -185,14 +186,14 @@ def plan_tasks(benchmark: Benchmark, settings: ExpansionSettings, translations: 
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Rows of similar length together; the batches in a fixed shuffled order, so that time left is honest."""
+    """Group rows of similar length; the batches are in a fixed shuffled order, for a realistic time left."""
     order = np.argsort(-np.array(lengths), kind="stable").tolist()
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     return [batches[i] for i in np.random.default_rng(0).permutation(len(batches)).tolist()]
 
 
 def seed_of(seed: int, task: Task) -> int:
-    """The seed of one text: 63 bits of SHA-256 over the run's seed and what the text is."""
+    """Return the seed of one text: 63 bits of SHA-256 over the run's seed and the identity of the text."""
     name = json.dumps([seed, task.question_id, task.language, task.written, task.sample])
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
 
@@ -255,7 +256,7 @@ def _lines(task: Task, text: str) -> Iterator[bytes]:
 
 
 def _check_same(path: Path, header: dict[str, Any]) -> None:
-    """Refuse to continue or replace a file of other settings."""
+    """Check that an existing file was made with the same settings."""
     with path.open("rb") as stream:
         first = stream.readline()
     try:
@@ -263,13 +264,13 @@ def _check_same(path: Path, header: dict[str, Any]) -> None:
     except ValueError:
         recorded = None
     if not isinstance(recorded, dict):
-        raise UserError(str(path), "exists and is no expansion file", "name another file")
+        raise UserError(str(path), "exists and is not an expansion file", "name another file")
     check_header(recorded, f"{path} line 1")
     if recorded != header:
         keys = sorted(key for key in header.keys() | recorded.keys() if recorded.get(key) != header.get(key))
         raise UserError(
             str(path),
-            f"was made with another {', '.join(keys)}",
+            f"was made with different values of {', '.join(keys)}",
             "name another file, or delete this one",
         )
 
@@ -278,7 +279,7 @@ def _resume(partial: Path, header: dict[str, Any], batches: list[list[Task]]) ->
     """(whole batches in the unfinished file, bytes up to their end); (0, 0) if there is nothing to keep.
 
     Raises:
-        UserError: the file is of other settings, or holds other lines than the plan.
+        UserError: the file was made with different settings, or its lines differ from the plan.
     """
     if not partial.exists():
         return 0, 0
@@ -301,7 +302,9 @@ def _resume(partial: Path, header: dict[str, Any], batches: list[list[Task]]) ->
                 raise UserError(location, "is damaged", "delete the file and start again") from None
             if not isinstance(line, dict) or parse_line(line, location)[0] != key:
                 raise UserError(
-                    location, "is not the line that comes here", "delete the file and start again"
+                    location,
+                    "expected the next line of the plan, got another",
+                    "delete the file and start again",
                 )
             end = stop
         done, kept = done + 1, end

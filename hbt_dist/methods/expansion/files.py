@@ -1,4 +1,4 @@
-"""Expansion files: JSON Lines, the settings first, then one expansion per line.
+"""Read expansion files: JSON Lines, the settings first, then one expansion per line.
 
     {"schema": "hbt_dist.expansions", "schema_version": 1, "benchmark": {...}, "model": {...}, "prompt": ...,
      "settings": {...}, "translations": ..., "versions": {...}}
@@ -85,7 +85,7 @@ def read_expansions(
         if row is None:
             raise UserError(
                 location,
-                f"there is no question {question_id!r} in {language!r}",
+                f"expected a question of the benchmark, got {question_id!r} in {language!r}",
                 f"the file must belong to benchmark {benchmark.name} ({benchmark.variant})",
             )
         if question != benchmark.question_texts[row]:
@@ -117,7 +117,7 @@ def read_expansions(
 
 
 def check_header(header: Mapping[str, Any], location: str) -> None:
-    """Refuse a first line that is not that of an expansion file."""
+    """Check that a first line is that of an expansion file."""
     if header.get("schema") != SCHEMA:
         raise UserError(location, "is not the head of an expansion file", "make one with hbt-dist expand")
     if header.get("schema_version") != SCHEMA_VERSION:

@@ -1,9 +1,9 @@
-"""Reciprocal rank fusion of several rankings of a question, exact at every depth and in every setting.
+"""Fuse several rankings of a question by reciprocal rank, exactly at every depth and in every setting.
 
     score(c) = sum over runs of 1 / (k + rank of c in the run)          (Cormack, Clarke, Büttcher 2009)
 
 A run ranks the pool by the inner product with one vector; a question has one run or more. Ranks are those of
-the pool in which the fused ranking is read, so each setting is fused by itself: the candidates of one
+the pool in which the fused ranking is read, so each setting is fused separately: the candidates of one
 language (monolingual, cross-lingual), the pool of all languages (multilingual), and that pool without the
 other languages' relevant candidates (one target). Nothing is cut off: every candidate has a rank in every
 run.
@@ -32,13 +32,10 @@ from numpy.typing import NDArray
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.bias import pool_keys
-from hbt_dist.evaluation.matrix_rows import Rows, check_rows
+from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, check_rows
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists
 from hbt_dist.evaluation.settings import EvaluationSettings
-
-Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
 
 #: Runs scored at once: 2**27 bytes of ranking keys.
 KEY_BYTES = 2**27
@@ -69,7 +66,7 @@ def fuse_rankings(
     settings: EvaluationSettings | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[RelevantRanks, TopLists | None]:
-    """Ranks of all relevant candidates in the fusion of each question's runs.
+    """Rank all relevant candidates in the fusion of each question's runs.
 
     Args:
         runs: (V, D) vectors of all runs of all questions.
@@ -116,7 +113,7 @@ def fuse_rankings(
 
 
 def _check(benchmark: Benchmark, runs: Rows, question_of_run: Int64, candidates: Rows) -> None:
-    """Refuse what cannot be ranked."""
+    """Check that all vectors can be ranked."""
     if runs.shape[0] != len(question_of_run) or candidates.shape[0] != benchmark.num_candidates:
         raise ValueError("a matrix doesn't fit the benchmark")
     if runs.shape[1] != candidates.shape[1]:

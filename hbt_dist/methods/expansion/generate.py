@@ -1,8 +1,8 @@
-"""Generation with a causal language model: batched, left-padded, each prompt with a seed of its own.
+"""Generate text with a causal language model: batched, left-padded, with a seed per prompt.
 
 A token is drawn by the Gumbel-max trick: the largest of logit / temperature + noise, which is a draw from the
-softmax of logit / temperature. The noise is a hash of (seed of the prompt, step, token), so what is drawn for
-a prompt doesn't depend on the prompts beside it, on their order or on the device. What remains is the last
+softmax of logit / temperature. The noise is a hash of (seed of the prompt, step, token), so the text of a
+prompt does not depend on the other prompts, on their order or on the device. What remains is the last
 bits of the logits, which depend on the shape of the batch; they can turn a draw only where two tokens are
 equal to about 1e-6.
 """
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.evaluation.block_scores import torch_device
 
 
@@ -66,7 +66,7 @@ def load_generator(
     """Load a causal language model and its tokenizer with transformers.
 
     Raises:
-        UserError: there is no such model, or it is no causal language model.
+        UserError: the model does not exist, or is not a causal language model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -81,9 +81,10 @@ def load_generator(
             source, trust_remote_code=trust_remote_code, dtype=getattr(torch, dtype)
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            source, f"cannot be loaded as a causal language model ({reason})", "name a folder or hub model"
+            source,
+            f"cannot be loaded as a causal language model ({first_line(error)})",
+            "name a folder or hub model",
         ) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token

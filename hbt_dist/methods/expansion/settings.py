@@ -16,24 +16,24 @@ Combine = Literal["concatenate", "mean", "rrf"]
 class ExpansionSettings(Settings):
     """What decides the texts of an expansion file, besides model, benchmark and translations."""
 
-    strategy: Strategy = Field("zero-shot", description="how the model is asked (prompts.py has the texts)")
+    strategy: Strategy = Field("zero-shot", description="prompting strategy (prompts.py has the texts)")
     order: Literal["before", "after"] | None = Field(
         None,
         description="with translations: after expands the translated question; before expands the question "
-        "in its own language and takes the translation of the expansion. none: no translation",
+        "in its language and takes the translation of the expansion. default: no translation",
     )
     samples: int = Field(1, ge=1, description="expansions of each question")
-    seed: int = Field(0, ge=0, lt=2**63, description="fixes what is drawn, for each question by itself")
+    seed: int = Field(0, ge=0, lt=2**63, description="fixes the drawn tokens, separately for each question")
     temperature: float | None = Field(
         None,
         ge=0,
-        description="0 takes the likeliest token; above, tokens are drawn. none: 0 for one sample, 0.7 (that "
-        "of HyDE) for several",
+        description="0: likeliest token; above 0, tokens are drawn. default: 0 for one sample, 0.7 (that of "
+        "HyDE) for several",
     )
     max_new_tokens: int = Field(128, ge=1, description="longest expansion, in the model's tokens")
     batch_size: int = Field(16, ge=1, description="prompts generated at once")
     languages: tuple[str, ...] | None = Field(
-        None, description="languages of the questions to expand; none: all of the benchmark"
+        None, description="languages of the questions to expand; default: all of the benchmark"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the language model")
 
@@ -65,20 +65,18 @@ class CombineSettings(Settings):
         "question and of each expansion as a passage, normalised (HyDE, arXiv 2212.10496). rrf: the rankings "
         "by the question and by each expansion as a passage are fused by reciprocal rank",
     )
-    repeat: int = Field(
-        1, ge=1, description="concatenate: how often the question stands before its expansions"
-    )
+    repeat: int = Field(1, ge=1, description="concatenate: repetitions of the question before its expansions")
     max_tokens: int = Field(
         256,
         ge=4,
-        description="concatenate: tokens of the whole text, prefix once at the front (the question's own "
-        "limit would cut off the expansion); the model's positions limit it further",
+        description="concatenate: tokens of the whole text, prefix once at the front (the question limit "
+        "would cut off the expansion); the model's positions limit it further",
     )
     rrf_k: int = Field(
         60, ge=0, description="rrf: score 1 / (k + rank), summed; 60 is that of Cormack et al. 2009"
     )
     expansion_languages: tuple[str, ...] | None = Field(
-        None, description="use only expansions in these languages; none: all in the file"
+        None, description="use only expansions in these languages; default: all in the file"
     )
 
     @field_validator("expansion_languages")
