@@ -7,11 +7,9 @@ mean) and of the same candidate text, so each table names both.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any
 
 import pandas as pd
 
@@ -45,38 +43,6 @@ def published_table(name: str) -> pd.DataFrame:
     """
     with (files("hbt_dist.comparison") / "data" / "published" / f"{name}.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, keep_default_na=False)
-
-
-@dataclass(frozen=True)
-class PublishedMean:
-    """A mean recomputed from a table's languages, and the printed mean."""
-
-    model: str
-    benchmark: str
-    setting: str
-    metric: str
-    sampling: str
-    num_languages: int
-    recomputed: float
-    printed: float
-
-
-def recomputed_means(name: str) -> list[PublishedMean]:
-    """Means over the languages of every group of a table that prints one."""
-    table = published_table(name)
-    printed = table[table.language == "mean"].set_index(KEYS)["value"].to_dict()
-    languages: Any = table[~table.language.isin(SUMMARIES)].groupby(KEYS)["value"]
-    means = languages.agg(["count", "mean"]).reset_index()
-    return [
-        PublishedMean(
-            **dict(zip(KEYS, row, strict=False)),
-            num_languages=int(row[-2]),
-            recomputed=float(row[-1]),
-            printed=float(printed[row[: len(KEYS)]]),
-        )
-        for row in means.itertuples(index=False, name=None)
-        if row[: len(KEYS)] in printed
-    ]
 
 
 def published_means(benchmark: str, variant: str, languages: Collection[str]) -> pd.DataFrame:

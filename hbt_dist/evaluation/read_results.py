@@ -111,9 +111,8 @@ def read_evaluation(folder: str | Path, metrics: Sequence[str] = ("map",)) -> St
     folder = Path(folder)
     results = read_results(folder)
     try:
-        file = pq.ParquetFile(folder / "per_question.parquet")
-        columns = [name for name in [*_READ, *metrics] if name in file.schema_arrow.names]
-        file.close()
+        names = pq.read_schema(folder / "per_question.parquet").names
+        columns = [name for name in [*_READ, *metrics] if name in names]
         table = pq.read_table(
             folder / "per_question.parquet",
             columns=list(dict.fromkeys(columns)),

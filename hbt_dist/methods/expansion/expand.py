@@ -101,31 +101,21 @@ def expand_benchmark(
                 len(tasks), "expand questions", "expansion", initial=finished, disable=not progress
             ) as bar:
                 for batch in batches[done:]:
-                    stream.writelines(_expanded(loaded, tasks, tokens, batch, settings))
+                    texts = generate(
+                        loaded,
+                        [tokens[row] for row in batch],
+                        [seed_of(settings.seed, tasks[row]) for row in batch],
+                        max_new_tokens=settings.max_new_tokens,
+                        temperature=settings.drawn_at,
+                    )
+                    for row, text in zip(batch, texts, strict=True):
+                        stream.writelines(_lines(tasks[row], clean(text)))
                     stream.flush()
                     bar.update(len(batch))
         os.replace(partial, output)
     except OSError as error:
         raise UserError(str(output), f"cannot be written: {error.strerror}", "name another file") from error
     return output
-
-
-def _expanded(
-    loaded: LoadedGenerator,
-    tasks: list[Task],
-    tokens: list[list[int]],
-    batch: list[int],
-    settings: ExpansionSettings,
-) -> list[bytes]:
-    """The lines of one batch of tasks."""
-    texts = generate(
-        loaded,
-        [tokens[row] for row in batch],
-        [seed_of(settings.seed, tasks[row]) for row in batch],
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.drawn_at,
-    )
-    return [line for row, text in zip(batch, texts, strict=True) for line in _lines(tasks[row], clean(text))]
 
 
 def plan_tasks(benchmark: Benchmark, settings: ExpansionSettings, translations: Path | None) -> list[Task]:
@@ -173,12 +163,12 @@ def plan_tasks(benchmark: Benchmark, settings: ExpansionSettings, translations: 
                         question,
                         translation.language,
                         sample,
-                        _prompt(settings, translation.text, translation.language),
+                        build_prompt(settings.strategy, translation.text, translation.language),
                     )
                     for translation in of_question
                 ]
             else:
-                prompt = _prompt(settings, question, language)
+                prompt = build_prompt(settings.strategy, question, language)
                 tasks.append(Task(question_id, language, question, language, sample, prompt, of_question))
     if not tasks:
         raise UserError(f"benchmark {benchmark.name}", "has no question in these languages")
@@ -196,10 +186,6 @@ def seed_of(seed: int, task: Task) -> int:
     """Return the seed of one text: 63 bits of SHA-256 over the run's seed and the identity of the text."""
     name = json.dumps([seed, task.question_id, task.language, task.written, task.sample])
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") >> 1
-
-
-def _prompt(settings: ExpansionSettings, question: str, language: str) -> str:
-    return build_prompt(settings.strategy, question, language)
 
 
 def _header(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -47,11 +47,7 @@ UNIT = float(2**52)
 class FusedQuestion:
     """Fused ranks of one question's relevant candidates (R), and the head of its pooled ranking."""
 
-    pair: Int64
-    one_target: Int64
-    pooled: Int64
-    tied: Int64
-    scores: Float32
+    ranks: RelevantRanks
     top: Int64  # positions, best first
     top_scores: Float32
 
@@ -165,15 +161,9 @@ class _Fuser:
             one_target[languages == language] = self._ranks_of(alone, targets, self._id_order)
         equal = (scores[None, :] == scores[relevant][:, None]).sum(axis=1) - 1
         top = self._head(scores)
-        return FusedQuestion(
-            pair,
-            one_target,
-            self._ranks_of(scores, relevant, self._id_order),
-            equal.astype(np.int64),
-            scores[relevant],
-            top,
-            scores[top],
-        )
+        pooled = self._ranks_of(scores, relevant, self._id_order)
+        ranks = RelevantRanks(pair, one_target, pooled, equal.astype(np.int64), scores[relevant])
+        return FusedQuestion(ranks, top, scores[top])
 
     def _scores(self, ranks_VN: Int64) -> Float32:
         """(N,) fused scores."""
@@ -219,11 +209,10 @@ class _Fuser:
 
 def _together(plan: ScoringPlan, fused: list[FusedQuestion]) -> tuple[RelevantRanks, TopLists | None]:
     ranks = RelevantRanks(
-        pair=np.concatenate([question.pair for question in fused]),
-        one_target=np.concatenate([question.one_target for question in fused]),
-        pooled=np.concatenate([question.pooled for question in fused]),
-        tied=np.concatenate([question.tied for question in fused]),
-        scores=np.concatenate([question.scores for question in fused]),
+        *(
+            np.concatenate([getattr(question.ranks, field.name) for question in fused])
+            for field in fields(RelevantRanks)
+        )
     )
     if not len(fused[0].top):
         return ranks, None
