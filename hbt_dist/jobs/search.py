@@ -1,4 +1,4 @@
-"""`hbt-dist search`: check everything, then run the trials; the same command continues."""
+"""Run a search: check everything, then run the trials; the same command continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hbt_dist.search.settings import OBJECTIVES, SearchFile
 from hbt_dist.search.source import SearchSource
 from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
 
-#: Of the base run of a search or a study: no figure of a trial depends on them, or each trial has its own.
+#: Settings of the base run that do not change a trial's figures, or that every trial replaces.
 CHANGES_NO_FIGURE = (
     "name",
     "seed",
@@ -34,10 +34,10 @@ CHANGES_NO_FIGURE = (
 
 
 def load_search_file(path: str, overrides: Sequence[str] = ()) -> tuple[SearchFile, Base]:
-    """Read a search file and its base run, and try the space on it.
+    """Read a search file and its base run, and validate the space on the run.
 
     Raises:
-        UserError: something in them cannot be.
+        UserError: a value is impossible.
     """
     search = absolute(load_settings(SearchFile, Path(path), overrides))
     base = Base.load(search.run, search.overrides)
@@ -58,30 +58,30 @@ def search_job(
     Args:
         path: the search file.
         overrides: ``dotted.key=value`` items for the search file.
-        dry_run: check everything and tell what would run, but start nothing.
-        retry_failed: run trials again that failed.
+        dry_run: check everything and print the plan, but start nothing.
+        retry_failed: run failed trials again.
 
     Returns:
         the folder of the search.
 
     Raises:
-        UserError: the search cannot be done as asked.
+        UserError: the search is impossible.
     """
     from hbt_dist.orchestration.tune import run_trials
 
     search, base = load_search_file(path, overrides)
-    whole = base.run({}, location=path)
-    check_benchmark(search, whole, path)
+    run = base.run({}, location=path)
+    check_benchmark(search, run, path)
     folder = SearchFolder(Path(search.output_dir))
-    check_base(folder, search, whole)
+    check_base(folder, search, run)
     if dry_run:
-        _tell_plan(search, folder)
+        _print_plan(search, folder)
         return folder.root
     continued = folder.open(
-        _described(search),
+        _identity(search),
         {
             "search.yaml": search.model_dump(mode="json"),
-            "base.yaml": whole.model_dump(mode="json", exclude_unset=True),
+            "base.yaml": run.model_dump(mode="json", exclude_unset=True),
         },
     )
     try:
@@ -94,7 +94,7 @@ def search_job(
         run_trials(
             source,
             folder,
-            whole.workers,
+            run.workers,
             trial_resources=search.trial_resources,
             max_concurrent=search.max_concurrent,
             early_stopping=search.early_stopping,
@@ -107,12 +107,12 @@ def search_job(
 
 
 def check_base(folder: SearchFolder, search: SearchFile, base: RunFile) -> None:
-    """Refuse to continue a search whose trials so far began with another base run.
+    """Check that the base run has not changed since the first trial.
 
-    What the space sets counts for nothing in the base, nor what changes no figure.
+    Ignores keys of the space, and settings that do not change a figure.
 
     Raises:
-        UserError: it names the settings that differ.
+        UserError: it has changed; names the settings.
     """
     file = folder.root / "base.yaml"
     if not file.is_file():
@@ -128,13 +128,13 @@ def check_base(folder: SearchFolder, search: SearchFile, base: RunFile) -> None:
         raise UserError(
             str(folder.root),
             f"its trials so far began with another base run ({first_of(differences)})",
-            f"put {search.run} back as it was (see base.yaml there), or choose another output_dir;\n"
-            "warm_start lets optuna learn from the old one",
+            f"undo the change of {search.run} (base.yaml has the old run), or choose another output_dir;\n"
+            "warm_start lets optuna learn from the old search",
         )
 
 
-def _described(search: SearchFile) -> dict[str, object]:
-    """What makes a search this search; a continued one may change concurrency, resources and trackers."""
+def _identity(search: SearchFile) -> dict[str, object]:
+    """Return the settings that a continued search must keep: not concurrency, resources, trackers."""
     data = search.model_dump(mode="json")
     return {
         "name": search.name,
@@ -149,7 +149,7 @@ def _described(search: SearchFile) -> dict[str, object]:
     }
 
 
-def _tell_plan(search: SearchFile, folder: SearchFolder) -> None:
+def _print_plan(search: SearchFile, folder: SearchFolder) -> None:
     count = search.num_points()
     print(f"{search.name}: {count} points x {len(search.seeds)} seeds = {count * len(search.seeds)} trials")
     for key, dimension in search.space.items():
