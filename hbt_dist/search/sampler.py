@@ -72,6 +72,9 @@ class OptunaSampler:
         settings = search.sampler
         self._optuna = optuna
         self._space, self._settings = search.space, settings
+        self._distributions: dict[str, Any] = {}
+        for key, dimension in search.space.items():
+            self._distributions |= _distributions(key, dimension)
         self._objectives = list(search.objectives)
         self._num_drawn = len(known)
         self._trials: dict[int, Any] = {}
@@ -104,10 +107,10 @@ class OptunaSampler:
         assert self._settings.points is not None
         if self._num_drawn >= self._settings.points:
             return None
-        trial = self._study.ask()
+        trial = self._study.ask(self._distributions)
         self._trials[self._num_drawn] = trial
         self._num_drawn += 1
-        return {key: self._draw(trial, key, dimension) for key, dimension in self._space.items()}
+        return {key: _value(key, dimension, trial.params) for key, dimension in self._space.items()}
 
     def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
         """Record the result of a point; a point of an earlier start enters as finished."""
@@ -122,20 +125,16 @@ class OptunaSampler:
     def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
         """Add a finished point; return False if it is outside the space or lacks an objective."""
         parameters: dict[str, Any] = {}
-        distributions: dict[str, Any] = {}
         for key, dimension in self._space.items():
-            if key not in point:
-                return False
-            drawn = self._inverse(key, dimension, point[key])
+            drawn = _parameters(key, dimension, point[key]) if key in point else None
             if drawn is None:
                 return False
             parameters |= drawn
-            distributions |= self._distributions(key, dimension)
         if any(name not in objectives or not math.isfinite(objectives[name]) for name in self._objectives):
             return False
         try:
             trial = self._optuna.trial.create_trial(
-                params=parameters, distributions=distributions, values=self._values(objectives)
+                params=parameters, distributions=self._distributions, values=self._values(objectives)
             )
         except ValueError:  # a value outside its bounds
             return False
@@ -148,58 +147,52 @@ class OptunaSampler:
             return [sum(weight * objectives[name] for name, weight in weights.items())]
         return [float(objectives[name]) for name in self._objectives]
 
-    def _distributions(self, key: str, dimension: Dimension) -> dict[str, Any]:
-        kinds = self._optuna.distributions
-        if dimension.uniform is not None:
-            return {key: kinds.FloatDistribution(*dimension.uniform)}
-        if dimension.log_uniform is not None:
-            return {key: kinds.FloatDistribution(*dimension.log_uniform, log=True)}
-        if dimension.integer is not None:
-            return {key: kinds.IntDistribution(*dimension.integer)}
-        if dimension.range is not None:
-            values = dimension.values() or []
-            return {key: kinds.FloatDistribution(values[0], values[-1], step=dimension.range[2])}
-        if dimension.simplex is not None:
-            return {f"{key}.{kind}": kinds.FloatDistribution(*_SIMPLEX_DRAWS) for kind in dimension.simplex}
-        assert dimension.choice is not None
+
+def _distributions(key: str, dimension: Dimension) -> dict[str, Any]:
+    """Return Optuna's distributions of a dimension: name -> distribution; a simplex has one per kind."""
+    import optuna.distributions as kinds
+
+    if dimension.simplex is not None:
+        return {f"{key}.{kind}": kinds.FloatDistribution(*_SIMPLEX_DRAWS) for kind in dimension.simplex}
+    if dimension.choice is not None:
         return {key: kinds.CategoricalDistribution(tuple(range(len(dimension.choice))))}
+    if dimension.range is not None:
+        values = dimension.values() or []
+        return {key: kinds.FloatDistribution(values[0], values[-1], step=dimension.range[2])}
+    if dimension.integer is not None:
+        return {key: kinds.IntDistribution(*dimension.integer)}
+    bounds = dimension.log_uniform or dimension.uniform
+    assert bounds is not None
+    return {key: kinds.FloatDistribution(*bounds, log=dimension.log_uniform is not None)}
 
-    def _draw(self, trial: Any, key: str, dimension: Dimension) -> Any:
-        if dimension.simplex is not None:
-            draws = [trial.suggest_float(f"{key}.{kind}", *_SIMPLEX_DRAWS) for kind in dimension.simplex]
-            weights = [1e-12 - math.log(draw) for draw in draws]
-            return {
-                kind: round(weight / sum(weights), 6)
-                for kind, weight in zip(dimension.simplex, weights, strict=True)
-            }
-        if dimension.choice is not None:
-            return dimension.choice[trial.suggest_categorical(key, tuple(range(len(dimension.choice))))]
-        if dimension.range is not None:
-            values = dimension.values() or []
-            return round(trial.suggest_float(key, values[0], values[-1], step=dimension.range[2]), 12)
-        if dimension.integer is not None:
-            return trial.suggest_int(key, *dimension.integer)
-        if dimension.log_uniform is not None:
-            return trial.suggest_float(key, *dimension.log_uniform, log=True)
-        assert dimension.uniform is not None
-        return trial.suggest_float(key, *dimension.uniform)
 
-    def _inverse(self, key: str, dimension: Dimension, value: Any) -> dict[str, Any] | None:
-        """Return Optuna's parameters of a value; None if the dimension does not have the value."""
-        if dimension.simplex is not None:
-            if not isinstance(value, dict) or not set(value) <= set(dimension.simplex):
-                return None
-            # Any positive multiple of the shares gives the same mixture; draws have a mean of 1.
-            count = len(dimension.simplex)
-            return {
-                f"{key}.{kind}": max(math.exp(-count * float(value.get(kind, 0.0))), _SIMPLEX_DRAWS[0])
-                for kind in dimension.simplex
-            }
-        if dimension.choice is not None:
-            return {key: dimension.choice.index(value)} if value in dimension.choice else None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+def _value(key: str, dimension: Dimension, parameters: Mapping[str, Any]) -> Any:
+    """Return the value of a dimension from Optuna's parameters."""
+    if dimension.simplex is not None:
+        weights = [1e-12 - math.log(parameters[f"{key}.{kind}"]) for kind in dimension.simplex]
+        return {
+            kind: round(weight / sum(weights), 6)
+            for kind, weight in zip(dimension.simplex, weights, strict=True)
+        }
+    if dimension.choice is not None:
+        return dimension.choice[parameters[key]]
+    return parameters[key] if dimension.range is None else round(parameters[key], 12)
+
+
+def _parameters(key: str, dimension: Dimension, value: Any) -> dict[str, Any] | None:
+    """Return Optuna's parameters of a value; None if the dimension does not have the value."""
+    if dimension.simplex is not None:
+        if not isinstance(value, dict) or not set(value) <= set(dimension.simplex):
             return None
-        return {key: value}
+        # Any positive multiple of the shares gives the same mixture; draws have a mean of 1.
+        count = len(dimension.simplex)
+        return {
+            f"{key}.{kind}": max(math.exp(-count * float(value.get(kind, 0.0))), _SIMPLEX_DRAWS[0])
+            for kind in dimension.simplex
+        }
+    if dimension.choice is not None:
+        return {key: dimension.choice.index(value)} if value in dimension.choice else None
+    return {key: value} if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def make_sampler(search: SearchFile, known: list[tuple[Point, Mapping[str, float] | None]]) -> Sampler:
