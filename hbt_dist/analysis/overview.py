@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -13,7 +12,7 @@ from hbt_dist.analysis.pareto import best_points, knee_point, pareto_front
 from hbt_dist.analysis.results import SearchResults, candidates
 from hbt_dist.analysis.sensitivity import curve, importance
 from hbt_dist.analysis.trials import cost, pair_difference
-from hbt_dist.common.numbers import plain
+from hbt_dist.common.numbers import digits_of, plain
 
 SCHEMA = "hbt_dist.search_report"
 SCHEMA_VERSION = 1
@@ -32,11 +31,6 @@ class Analysis:
     curves: pd.DataFrame  # `curve` of every parameter, with a first column `parameter`
     cost: pd.DataFrame
     difference: pd.DataFrame | None  # of the two trials to compare
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """Every pair of objectives."""
-        return list(combinations(self.results.objectives, 2))
 
 
 def analyse(results: SearchResults, compare: tuple[str, str] | None = None) -> Analysis:
@@ -141,8 +135,8 @@ def candidate_text(candidate: dict[str, Any]) -> str:
 
 def objective_text(name: str, mean: float | None, std: float | None = None) -> str:
     """Format an objective's mean, and its standard deviation over seeds if there is one."""
-    digits = 1 if name == "rank_distance" else 4
-    return plain(mean, digits) + ("" if std is None else f" ± {plain(std, digits)}")
+    spread = "" if std is None else f" ± {plain(std, digits_of(name))}"
+    return plain(mean, digits_of(name)) + spread
 
 
 def value_text(value: Any) -> str:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from math import isfinite
 
 
+def digits_of(measure: str) -> int:
+    """Return the digits of a measure after the point: one for ranks, four for shares."""
+    return 1 if measure in ("rank_distance", "max_at_r") else 4
+
+
 def plain(value: float | None, digits: int = 4) -> str:
     """Format a number such as ``0.0840``; ``-`` for None and NaN."""
     return "-" if value is None or not isfinite(value) else f"{value:.{digits}f}"

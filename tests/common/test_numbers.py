@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hbt_dist.common.numbers import p_clause, p_value, plain, signed, span
+from hbt_dist.common.numbers import digits_of, p_clause, p_value, plain, signed, span
 from hbt_dist.reports.pages.html import is_numeric
 
 
@@ -18,6 +18,10 @@ def test_ranks_keep_every_digit() -> None:
     assert [signed(-1400.6, 1), signed(10.5, 1), signed(0.5, 1)] == ["-1400.6", "+10.5", "+0.5"]
     assert [plain(120.04, 1), plain(0.4, 1)] == ["120.0", "0.4"]
     assert span(-10.0, 20.25, 1) == "[-10.0, +20.2]"
+
+
+def test_shares_have_four_digits_and_ranks_one() -> None:
+    assert [digits_of(name) for name in ("map", "rank_distance", "max_at_r")] == [4, 1, 1]
 
 
 def test_probabilities() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hbt_dist.common.numbers import p_clause, plain
+from hbt_dist.common.numbers import digits_of, p_clause, plain
 from hbt_dist.comparison.significance import SIGNIFICANT
 from hbt_dist.comparison.typology import distance_effects
 from hbt_dist.data.language_facts import describe
@@ -172,18 +172,16 @@ def _means(document: Document, results: dict[str, Any]) -> None:
     document.heading("Means")
     user_metrics = [name for name in results["means"][_SETTINGS[0]]["macro"] if name not in METRICS]
     metrics = [*_METRICS, *user_metrics]
-    rows = []
-    for setting in _SETTINGS:
-        means = results["means"][setting]
-        rows.append(
-            [
-                SETTING_TITLES[setting],
-                plain(means["macro"]["map"]),
-                plain(results["chance"][setting]),
-                *(plain(means["macro"][metric]) for metric in metrics),
-                plain(means["micro"]["map"]),
-            ]
-        )
+    rows = [
+        [
+            SETTING_TITLES[setting],
+            plain(results["means"][setting]["macro"]["map"]),
+            plain(results["chance"][setting]),
+            *(plain(results["means"][setting]["macro"][metric]) for metric in metrics),
+            plain(results["means"][setting]["micro"]["map"]),
+        ]
+        for setting in _SETTINGS
+    ]
     document.table(
         "Means over languages or pairs of languages; the last column over questions",
         ["setting", "mAP", "random order", *map(metric_title, metrics), "mAP (micro)"],
@@ -240,13 +238,17 @@ def _groups(document: Document, results: dict[str, Any]) -> None:
             ["kind", "pairs", "mAP"],
             [[name.replace("_", " "), str(r["num_pairs"]), plain(r["map"])] for name, r in kinds.items()],
         )
-    rows = []
-    for code in languages_by_family(results["by_language"]):
-        row = results["by_language"][code]
-        seen = {True: "yes", False: "no", None: "-"}[row["seen"]]
-        counts = [f"{row['num_questions']:,}", f"{row['num_candidates']:,}"]
-        about = [row["family"], row["script"], seen]
-        rows.append([f"{code} {row['name']}", *_language_cells(row), *counts, *about])
+    by_language = {code: results["by_language"][code] for code in languages_by_family(results["by_language"])}
+    rows = [
+        [
+            f"{code} {row['name']}",
+            *_language_cells(row),
+            *(f"{row[key]:,}" for key in ("num_questions", "num_candidates")),
+            *(row[key] for key in ("family", "script")),
+            {True: "yes", False: "no", None: "-"}[row["seen"]],
+        ]
+        for code, row in by_language.items()
+    ]
     document.table(
         "mAP by language: monolingual, across languages as question and as candidate language, in the pool",
         ["language", *_LANGUAGE_TITLES, "questions", "candidates", "family", "script", "seen"],
@@ -255,7 +257,7 @@ def _groups(document: Document, results: dict[str, Any]) -> None:
 
 
 def _language_cells(row: dict[str, Any]) -> list[str]:
-    return [plain(row[name], 1 if name == "rank_distance" else 4) for name in LANGUAGE_MEASURES]
+    return [plain(row[name], digits_of(name)) for name in LANGUAGE_MEASURES]
 
 
 def _bias(document: Document, results: dict[str, Any], change: Change | None) -> None:
@@ -266,11 +268,14 @@ def _bias(document: Document, results: dict[str, Any], change: Change | None) ->
         document.paragraph("None can be measured: no question has relevant candidates in two languages.")
         return
     columns = {"mean": measures} if old is None else {"mean": measures, "baseline": _bias_values(old)}
-    rows = []
-    for name in measures:
-        digits = 1 if name in ("rank_distance", "max_at_r") else 4
-        values = [plain(column.get(name), digits) for column in columns.values()]
-        rows.append([metric_title(name), *values, _BIAS_MEANING[name]])
+    rows = [
+        [
+            metric_title(name),
+            *(plain(column.get(name), digits_of(name)) for column in columns.values()),
+            _BIAS_MEANING[name],
+        ]
+        for name in measures
+    ]
     document.table("Does a candidate's language decide its rank?", ["measure", *columns, "meaning"], rows)
     order = languages_by_family(results["benchmark"]["languages"])
     picture = draw_bias(results, order, old)

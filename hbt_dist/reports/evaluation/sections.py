@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hbt_dist.common.numbers import p_value, plain, signed, span
+from hbt_dist.common.numbers import digits_of, p_value, plain, signed, span
 from hbt_dist.comparison.significance import SIGNIFICANT
 from hbt_dist.data.language_facts import describe
 from hbt_dist.reports.pages.document import Document
@@ -93,7 +93,7 @@ def add_tests(
     over_seeds = any(row["seeds"] for row in comparison["tests"])
     rows = []
     for row in comparison["tests"]:
-        digits = 1 if row["metric"] == "rank_distance" else 4
+        digits = digits_of(row["metric"])
         tested = not row["trivial"]
         figure = f"{SETTING_TITLES[row['setting']]} {metric_title(row['metric'])}"
         cells = [

@@ -110,17 +110,9 @@ class Matrix:
 
     def html(self) -> str:
         """Return a shaded table; the titles of its head cells are the language's name and group."""
-        rows = []
-        for i, _ in enumerate(self.languages):
-            cells = [self._head(i, "row")]
-            for j, _ in enumerate(self.languages):
-                ground, ink = self.colours[i][j]
-                kind = " ".join(name for name, holds in self._kinds(i, j) if holds)
-                cells.append(
-                    f'<td class="{kind}" style="background:{ground};color:{ink}">{self.text(i, j)}</td>'
-                )
-            rows.append(cells)
-        heads = ["<td></td>", *(self._head(j, "col") for j in range(len(self.languages)))]
+        size = range(len(self.languages))
+        rows = [[self._head(i, "row"), *(self._cell(i, j) for j in size)] for i in size]
+        heads = ["<td></td>", *(self._head(j, "col") for j in size)]
         low, high = (signed(end, 2) if self.difference else f"{end:.0f}" for end in self.bounds)
         steps = ",".join(to_hex(self.scale(k / 8)) for k in range(9))
         note = (
@@ -128,12 +120,15 @@ class Matrix:
             f'<span style="background:linear-gradient(90deg,{steps})"></span>{high}</p>'
         )
         caption = f"{self.caption}. {AXES}"
-        longest = max(len(self.text(i, j)) for i in range(len(rows)) for j in range(len(rows)))
-        size = f"--columns:{len(rows) + 1};--characters:{longest}"  # print scales it to the paper
-        return table(caption, heads, rows, attributes=f'class="matrix" style="{size}"', note=note)
+        longest = max(len(self.text(i, j)) for i in size for j in size)
+        style = f"--columns:{len(rows) + 1};--characters:{longest}"  # print scales it to the paper
+        return table(caption, heads, rows, attributes=f'class="matrix" style="{style}"', note=note)
 
-    def _kinds(self, i: int, j: int) -> tuple[tuple[str, bool], ...]:
-        return ("n", True), ("d", i == j), ("top", self.begins(i)), ("left", self.begins(j))
+    def _cell(self, i: int, j: int) -> str:
+        kinds = {"n": True, "d": i == j, "top": self.begins(i), "left": self.begins(j)}
+        names = " ".join(name for name, holds in kinds.items() if holds)
+        ground, ink = self.colours[i][j]
+        return f'<td class="{names}" style="background:{ground};color:{ink}">{self.text(i, j)}</td>'
 
     def _head(self, i: int, scope: str) -> str:
         about = " ".join((*self.names[i : i + 1], *(f"({group})" for group in self.groups[i : i + 1])))

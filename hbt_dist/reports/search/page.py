@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def _trade_off(document: Document, analysis: Analysis, summary: dict[str, Any]) 
     chosen += [(f"best {objective_title(name)}", row) for name, row in summary["best"].items()]
     _candidates(document, "Knee and best checkpoints, mean ± standard deviation over seeds", chosen)
     front = analysis.front
-    for i, (x, y) in enumerate(analysis.pairs):
+    for i, (x, y) in enumerate(combinations(analysis.results.objectives, 2)):
         title = f"{objective_title(x)} and {objective_title(y)}"
         ranges = [
             f"{objective_title(name)} {objective_text(name, front[name].min())} to "

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from hbt_dist.common.numbers import p_value, plain, signed, span
+from hbt_dist.common.numbers import digits_of, p_value, plain, signed, span
 from hbt_dist.comparison.compare import compare, write_comparison
 from hbt_dist.evaluation.read_results import SETTINGS, read_results
 from hbt_dist.reports.evaluation.figures import draw_gains, gains_finding
@@ -82,10 +82,14 @@ class BenchmarkPart:
         document.heading(self.label)
         document.paragraph(self._about())
         columns = ["method", "seeds", *(f"{SETTING_TITLES[name]} mAP" for name in SETTINGS), "rank distance"]
-        rows = []
-        for row in self.summary.to_dict("records"):
-            figures = [_with_spread(row[name], row[f"{name}_sd"], name) for name in OBJECTIVES]
-            rows.append([str(row["method"]), str(row["seeds"]), *figures])
+        rows = [
+            [
+                str(row["method"]),
+                str(row["seeds"]),
+                *(_with_spread(row[name], row[f"{name}_sd"], name) for name in OBJECTIVES),
+            ]
+            for row in self.summary.to_dict("records")
+        ]
         caption = f"{self.label}: mean over seeds, standard deviation between them in brackets"
         document.table(caption, columns, rows)
         with document.details(f"{self.label}: the same as bars"):
@@ -113,16 +117,14 @@ class BenchmarkPart:
 
     def _about(self) -> str:
         facts = self.facts
-        text = (
-            f"{len(facts['languages'])} languages, {facts['num_questions']['total']:,} questions, "
-            f"{facts['num_candidates']['total']:,} candidates."
+        trivial = (
+            " A question's own text is among its candidates: monolingual figures are trivial, and the pool "
+            "of all languages contains one hit that is nearly always at rank 1."
         )
-        if facts["own_text_relevant"]:
-            text += (
-                " A question's own text is among its candidates: monolingual figures are trivial, and the "
-                "pool of all languages contains one hit that is nearly always at rank 1."
-            )
-        return text
+        return (
+            f"{len(facts['languages'])} languages, {facts['num_questions']['total']:,} questions, "
+            f"{facts['num_candidates']['total']:,} candidates.{trivial if facts['own_text_relevant'] else ''}"
+        )
 
     def _best(self) -> str:
         """Return the method with the highest mAP of each setting in words."""
@@ -180,36 +182,31 @@ class BenchmarkPart:
 
 
 def _verdict_frame(findings: list[Finding]) -> pd.DataFrame:
-    rows = []
-    for finding in findings:
-        method, reference, setting = finding.contrast
-        seeds = finding.seeds or {}
-        rows.append(
-            {
-                "method": method,
-                "against": reference,
-                "setting": setting,
-                "metric": finding.row["metric"],
-                "primary": finding.primary,
-                "gain": finding.gain,
-                "low": finding.row["low"],
-                "high": finding.row["high"],
-                "p_questions": finding.row["p_holm"],
-                "seeds": seeds.get("num_seeds", 1),
-                "seeds_low": seeds.get("low"),
-                "seeds_high": seeds.get("high"),
-                "p_seeds": seeds.get("p_holm"),
-                "chance": finding.row["chance"],
-                "verdict": finding.sentence(),
-            }
-        )
-    return pd.DataFrame(rows)
+    seeds = [finding.seeds or {} for finding in findings]
+    return pd.DataFrame(
+        {
+            "method": finding.contrast[0],
+            "against": finding.contrast[1],
+            "setting": finding.contrast[2],
+            "metric": finding.row["metric"],
+            "primary": finding.primary,
+            "gain": finding.gain,
+            "low": finding.row["low"],
+            "high": finding.row["high"],
+            "p_questions": finding.row["p_holm"],
+            "seeds": test.get("num_seeds", 1),
+            "seeds_low": test.get("low"),
+            "seeds_high": test.get("high"),
+            "p_seeds": test.get("p_holm"),
+            "chance": finding.row["chance"],
+            "verdict": finding.sentence(),
+        }
+        for finding, test in zip(findings, seeds, strict=True)
+    )
 
 
 def _with_spread(value: float, spread: float, name: str) -> str:
-    digits = 1 if name == "rank_distance" else 4
-    if not math.isfinite(value):
-        return "-"
+    digits = digits_of(name)
     return plain(value, digits) + (f" ({plain(spread, digits)})" if math.isfinite(spread) else "")
 
 

@@ -27,7 +27,6 @@ from hbt_dist.search.folder import SearchFolder, Trial
 from hbt_dist.study.settings import StudyFile
 from hbt_dist.study.study import OVERLAPS, evaluations_of, trials_of
 from hbt_dist.study.verdicts import Finding, judge
-from hbt_dist.training.run_folder import RunFolder
 
 _SHORT = {"monolingual": "mono", "crosslingual": "cross", "multilingual": "multi"}
 
@@ -160,7 +159,7 @@ def _switched(trials: Sequence[Trial]) -> list[str]:
     """Return the share of words that code-switching replaced, over all steps of a method's trainings."""
     counts: dict[str, Counter[str]] = {}
     for trial in trials:
-        for line in read_json_lines(RunFolder(trial.folder / "run").metrics):
+        for line in read_json_lines(trial.folder / "run" / "metrics.jsonl"):
             for role, step in line.get("code_switching", {}).items():
                 count = counts.setdefault(role, Counter())
                 count.update({key: step[key] for key in ("switched", "words")})
