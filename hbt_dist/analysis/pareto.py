@@ -81,7 +81,7 @@ def knee_point(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series[
     smallest Euclidean distance to (0, ..., 0). This is the compromise solution (p = 2) of Yu (Management
     Science 19(8), 1973) and Zeleny (1973). On a front that bulges it is near the largest bulge (Das,
     Structural Optimization 18, 1999); unlike that definition it also has an answer on straight, hollow and
-    one-objective fronts. Equally near rows: the one with the smaller largest loss, then the first.
+    one-objective fronts. Ties: the row with the smaller largest loss, then the first row.
 
     Args:
         frame: any rows with a column per objective; the front is taken from them.

@@ -23,11 +23,11 @@ _SIMPLEX_DRAWS = (1e-6, 1.0)
 class Sampler(Protocol):
     """Draws points and learns from their results."""
 
-    def ask(self) -> Point | None:
+    def draw(self) -> Point | None:
         """Return the next point; None: no point is left."""
 
-    def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
-        """Record the result of the point that `ask` returned as number `number`; None: no result."""
+    def record(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
+        """Record the result of the point that `draw` returned as number `number`; None: no result."""
 
     def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
         """Record a point of an earlier search; return whether this space contains it."""
@@ -41,12 +41,12 @@ class GridSampler:
         self._points: Iterator[tuple[Any, ...]] = itertools.product(*values)
         self._keys = list(space)
 
-    def ask(self) -> Point | None:
+    def draw(self) -> Point | None:
         """Return the next combination."""
         values = next(self._points, None)
         return None if values is None else dict(zip(self._keys, values, strict=True))
 
-    def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
+    def record(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
         """Do nothing: a grid does not learn."""
 
     def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
@@ -102,7 +102,7 @@ class OptunaSampler:
             if objectives is not None:
                 self.learn(point, objectives)
 
-    def ask(self) -> Point | None:
+    def draw(self) -> Point | None:
         """Return the next draw, until the search has its number of points."""
         assert self._settings.points is not None
         if self._num_drawn >= self._settings.points:
@@ -112,7 +112,7 @@ class OptunaSampler:
         self._num_drawn += 1
         return {key: _value(key, dimension, trial.params) for key, dimension in self._space.items()}
 
-    def tell(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
+    def record(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
         """Record the result of a point; a point of an earlier start enters as finished."""
         trial = self._trials.pop(number, None)
         if trial is not None and objectives is not None:
@@ -205,5 +205,5 @@ def make_sampler(search: SearchFile, known: list[tuple[Point, Mapping[str, float
         return OptunaSampler(search, known)
     sampler = GridSampler(search.space)
     for _ in known:
-        sampler.ask()
+        sampler.draw()
     return sampler

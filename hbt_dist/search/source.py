@@ -100,7 +100,7 @@ class SearchSource:
         number = trial.point
         if number in self._open and not any(seed.must_run() for seed in self._trials(number)):
             self._open.discard(number)
-            self._sampler.tell(number, self._points[number], self._outcome(number))
+            self._sampler.record(number, self._points[number], self._outcome(number))
 
     def remaining(self) -> int:
         """Return the number of waiting trials plus those of the points that are not drawn yet."""

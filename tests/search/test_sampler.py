@@ -23,7 +23,7 @@ def make_search(space: dict[str, Any], **more: Any) -> SearchFile:
 
 def ask_all(sampler: Any) -> list[dict[str, Any]]:
     found = []
-    while (point := sampler.ask()) is not None:
+    while (point := sampler.draw()) is not None:
         found.append(point)
     return found
 
@@ -94,10 +94,10 @@ def reached(kind: str, seed: int, points: int = 60) -> float:
     sampler = make_sampler(search, [])
     found = []
     for number in range(points):
-        point = sampler.ask()
+        point = sampler.draw()
         assert point is not None
         found.append(outcome(point))
-        sampler.tell(number, point, found[-1])
+        sampler.record(number, point, found[-1])
     worst = {"monolingual": 0.0, "crosslingual": -9.0}
     return hypervolume(pd.DataFrame(found), dict.fromkeys(TWO, "max"), worst)
 
@@ -117,7 +117,7 @@ def test_earlier_points_are_learned_from() -> None:
         assert sampler.learn({"x.0": float(x)}, {"monolingual": -abs(float(x) - 0.9)})
     draws = []
     for _ in range(20):
-        point = sampler.ask()
+        point = sampler.draw()
         assert point is not None
         draws.append(point["x.0"])
     assert np.median(np.abs(np.array(draws) - 0.9)) < 0.15
@@ -162,8 +162,8 @@ def test_a_weighted_sum_is_one_objective() -> None:
         sampler={"kind": "optuna", "points": 2, "weights": {"monolingual": 1.0, "rank_distance": -0.001}},
     )
     sampler = OptunaSampler(search, [])
-    point = sampler.ask()
+    point = sampler.draw()
     assert point is not None
     figures = {"monolingual": 0.5, "crosslingual": 0.1, "multilingual": 0.1, "rank_distance": 100.0}
-    sampler.tell(0, point, figures)
+    sampler.record(0, point, figures)
     assert sampler._study.best_value == pytest.approx(0.4)

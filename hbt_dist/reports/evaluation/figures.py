@@ -32,7 +32,7 @@ PLOTTED_DISTANCES = ("syntax", "grambank", "geography")
 _BIAS_PANELS = (
     ("rank_distance", "rank distance"),
     ("max_at_r", "Max@R: worst rank"),
-    ("language_preference_rate", "own language first"),
+    ("language_preference_rate", "same language first"),
     ("mrc", "MRC: rank correlation"),
 )
 
