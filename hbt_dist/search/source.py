@@ -108,7 +108,7 @@ class SearchSource:
         return len(self._waiting) + len(self._search.seeds) * undrawn
 
     def _draw_point(self) -> bool:
-        point = self._sampler.ask()
+        point = self._sampler.draw()
         if point is None:
             return False
         number = self._folder.add_point(point, self._search.sampler.kind)
