@@ -25,7 +25,7 @@ class Analysis:
     results: SearchResults
     candidates: pd.DataFrame  # every evaluated checkpoint, averaged over seeds
     front: pd.DataFrame  # the candidates that none dominates; rows keep their index in `candidates`
-    knee: pd.Series[Any] | None  # None: no candidate has all objectives
+    knee: pd.Series[Any] | None  # None if no candidate has all objectives
     best: pd.DataFrame  # best candidate of each objective
     sensitivity: pd.DataFrame
     curves: pd.DataFrame  # `curve` of every parameter, with a first column `parameter`

@@ -24,10 +24,10 @@ class Sampler(Protocol):
     """Draws points and learns from their results."""
 
     def draw(self) -> Point | None:
-        """Return the next point; None: no point is left."""
+        """Return the next point, or None after the last."""
 
     def record(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
-        """Record the result of the point that `draw` returned as number `number`; None: no result."""
+        """Record the result of the point that `draw` returned as number `number`; no result is None."""
 
     def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
         """Record a point of an earlier search; return whether this space contains it."""

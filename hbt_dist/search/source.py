@@ -17,7 +17,7 @@ class TrialSource(Protocol):
     """The trials of a search or a study."""
 
     def next(self) -> Trial | None:
-        """Return the next trial to run, with its plan written; None: no trial is left."""
+        """Return the next trial to run, with its plan written, or None after the last."""
 
     def ended(self, trial: Trial) -> None:
         """Take note of the end of a trial, whose folder holds the outcome."""
