@@ -39,7 +39,7 @@ class FamilyDifference:
     high: float | None
     seeds: dict[str, Any] | None  # `SeedTest`
     p_languages: float  # exact permutation of languages; NaN with one language of a family
-    smallest_p: float  # what so few languages allow at best
+    smallest_p: float  # lower bound for these numbers of languages
     verdict: str  # of the permutation
 
 

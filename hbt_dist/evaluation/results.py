@@ -9,7 +9,7 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
                         the monolingual cells are trivial, a question finds itself)
     means               setting -> "macro" | "micro" -> metric -> value; settings: monolingual, crosslingual,
                         multilingual (pool of all languages), one_target (that pool, one target language)
-    chance              setting -> mAP of a random order of the candidates, macro; not in older files
+    chance              setting -> mAP of a random order of the candidates, macro
     pair_matrix         languages, num_questions [[..]], metrics {metric: [[..]]}: rows question languages,
                         columns candidate languages, candidates of that language only
     one_target_matrix   the same over the pool of all languages, other relevant candidates left out
