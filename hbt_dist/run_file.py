@@ -42,21 +42,21 @@ _RECORDED = {"recorded": True}
 
 
 class RunEvaluation(Settings):
-    """Which benchmarks the run is measured on, and when."""
+    """The benchmarks of the run, and when it evaluates on them."""
 
     benchmarks: tuple[BenchmarkSettings, ...] = Field(
-        (), description="measured at the moments of `when`; none: training is not followed by an evaluation"
+        (), description="evaluated at the times of `when`; default: no evaluation"
     )
     when: tuple[Literal["start", "end"], ...] = Field(
         ("end",), description="start: the model before training; end: the trained model"
     )
     checkpoint_benchmarks: tuple[BenchmarkSettings, ...] = Field(
         (),
-        description="every checkpoint is measured on these, beside the training, which does not wait; "
+        description="evaluated for every checkpoint while training continues; "
         "figures go to validation.jsonl and TensorBoard",
     )
     checkpoint_gpus: float = Field(
-        0, ge=0, description="GPUs that Ray reserves for that beside the workers'; 0: on a CPU"
+        0, ge=0, description="GPUs that Ray reserves for that in addition to the workers'; 0: on a CPU"
     )
     scoring: EvaluationSettings = Field(
         default_factory=EvaluationSettings, description="how embeddings are made and scored"
@@ -169,7 +169,7 @@ def load_run(path: str, overrides: list[str] | tuple[str, ...] = ()) -> RunFile:
     """Load a run file, apply overrides, make its paths absolute (workers run in other folders).
 
     Raises:
-        UserError: see `load_settings`; a function of the user's own that it names cannot be imported.
+        UserError: see `load_settings`; a user-defined function of the run cannot be imported.
     """
     run = load_settings(RunFile, file := find_run_file(path), overrides)
     check_user_functions(run, str(file))
@@ -177,7 +177,7 @@ def load_run(path: str, overrides: list[str] | tuple[str, ...] = ()) -> RunFile:
 
 
 def check_user_functions(run: RunFile, place: str) -> None:
-    """Import every function of the user's own that a run names.
+    """Import every user-defined function that a run names.
 
     Args:
         place: the file, for messages.
@@ -190,7 +190,7 @@ def check_user_functions(run: RunFile, place: str) -> None:
 
 
 def user_functions(run: RunFile) -> Iterator[tuple[str, str]]:
-    """Key and name of every function of the user's own that a run names."""
+    """Yield key and name of every user-defined function of a run."""
     named = [(f"data.sources.{i}.format", source.format) for i, source in enumerate(run.data.sources)]
     named += [(f"batches.mixture.{i}.kind", entry.kind) for i, entry in enumerate(run.batches.entries())]
     for key, benchmarks in (

@@ -235,7 +235,7 @@ def test_a_name_that_cannot_be_used_is_told_with_file_and_key(work: Path, name: 
     "name", ["my reader:open", "my_reader:", ":open", "my-reader:open", "a:b:c", "a..b:c"]
 )
 def test_what_is_no_name_is_refused_with_its_line(work: Path, name: str) -> None:
-    with pytest.raises(UserError, match="or a function of your own, written module:function") as error:
+    with pytest.raises(UserError, match="or a user-defined function, written module:function") as error:
         load_run("run.yaml", [f"data.sources.0.format='{name}'"])
     assert "data.sources.0.format" in error.value.location
 

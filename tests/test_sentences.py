@@ -25,7 +25,7 @@ PATTERNS = {
     r"\b(tells?|told|telling)\b": "report, print, show, distinguish",
     r"\bof (one's|its|their|his|your|the user's|a user's) own\b": "own, separate, user-defined",
     r"\bso (many|long|much|few)\b": "N, for that time",
-    r"(?<!-> )\b[Nn]one: ": "default: ..., without a value: ...",
+    r"\bnone: ": "default: ...",
     r"\b([Ww]hatever|[Ww]hoever)\b": "name the thing or the actor",
     r"\bno more\b(?! than)": "no longer",
     r"\b(stands?|lies?|lay) (in|at|on|under|below|above|behind|there|where)\b": "is in",

@@ -37,7 +37,7 @@ def is_user_function(name: str) -> bool:
 
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise ValueError("must be a function of your own, written module:function")
+        raise ValueError("must be a user-defined function, written module:function")
     return name
 
 

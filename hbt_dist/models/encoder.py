@@ -111,16 +111,16 @@ def load_encoder(
 ) -> LoadedEncoder:
     """Load an encoder from a folder or from the model hub.
 
-    Settings are taken, first found first, from `text`, from the folder's ``hbt_dist.json``, from its
-    sentence-transformers files, from the defaults of `TextSettings`.
+    Each setting comes from the first source that has it: `text`, the folder's ``hbt_dist.json``, its
+    sentence-transformers files, the defaults of `TextSettings`.
 
     Args:
         name_or_path: folder of this project, of sentence-transformers or of transformers; or a hub name.
-        trust_remote_code: run Python code that lies in the model folder. Off unless the user asks.
+        trust_remote_code: run Python code of the model folder. Off by default.
         text: settings that replace what the folder records.
 
     Raises:
-        UserError: it is no model, or it holds a sentence-transformers module that is not supported.
+        UserError: the folder holds no model, or an unsupported sentence-transformers module.
     """
     import transformers
 
@@ -233,7 +233,7 @@ def _sentence_transformers_settings(
     if file.is_file():
         settings["question_prefix"] = prompts.get("query", "")
         settings["passage_prefix"] = prompts.get("passage", prompts.get("document", ""))
-    # Without a word on it sentence-transformers compares by cosine, whatever the length of the embeddings.
+    # By default sentence-transformers compares by cosine, for embeddings of any length.
     similarity = config.get("similarity_fn_name") or "cosine"
     if similarity not in ("cosine", "dot") and (similarity, normalized) != ("euclidean", True):
         raise UserError(
@@ -293,7 +293,7 @@ def save_encoder(
 ) -> None:
     """Write a model folder that transformers, sentence-transformers and `load_encoder` read.
 
-    The caller writes beside and renames; this function fills `folder`, which must exist and be empty.
+    This function fills `folder`, which must exist and be empty. The caller renames it afterwards.
 
     Args:
         backbone_state: weights of the backbone where `encoder` does not hold them (ZeRO-3 shards).
@@ -302,7 +302,7 @@ def save_encoder(
     """
     backbone: Any = encoder.backbone
     state = backbone_state if backbone_state is not None else backbone.state_dict()
-    # transformers would write on rank 0 of a process group only; here whoever calls writes.
+    # transformers would write on rank 0 of a process group only; here the calling rank writes.
     backbone.should_save_on_this_rank = bool
     try:
         backbone.save_pretrained(

@@ -1,4 +1,4 @@
-"""Names of models that cannot be loaded, told at once and with what was probably meant."""
+"""Report model names that cannot be loaded, with the probable correction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
 def no_model_folder(folder: Path) -> UserError:
-    """The error about a folder without a model; a run's folder has one further down."""
+    """Return the error about a folder without a model; a run's folder has it in a subfolder."""
     inside = folder / "model"
     meant = f"did you mean {inside}?" if (inside / "config.json").is_file() else ""
     return UserError(
@@ -23,7 +23,7 @@ def no_model_folder(folder: Path) -> UserError:
 
 
 def check_hub_reachable(name: str) -> None:
-    """Refuse a name that only the hub can resolve if nothing answers there: its own retries take a minute.
+    """Reject a hub name if the hub does not answer: the retries of the hub's client take a minute.
 
     Raises:
         UserError: there is neither such a folder, nor a copy in the hub's cache, nor a connection.
@@ -33,7 +33,7 @@ def check_hub_reachable(name: str) -> None:
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return
     if constants.is_offline_mode() or any(os.environ.get(proxy) for proxy in _PROXIES):
-        return  # fails at once, or is not for us to try
+        return  # it fails at once, or a proxy decides
     address = urlsplit(constants.ENDPOINT)
     try:
         port = address.port or (80 if address.scheme == "http" else 443)
@@ -41,6 +41,6 @@ def check_hub_reachable(name: str) -> None:
     except OSError:
         raise UserError(
             name,
-            f"is no folder here, and the model hub ({address.hostname}) does not answer",
+            f"is not a folder, and the model hub ({address.hostname}) does not answer",
             "check the name and the connection",
         ) from None

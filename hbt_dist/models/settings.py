@@ -21,15 +21,19 @@ class TextSettings(Settings):
     )
     question_prefix: str = Field("", description="put before every question, such as 'query: '")
     passage_prefix: str = Field("", description="put before every passage, such as 'passage: '")
-    max_question_tokens: int = Field(64, ge=4, description="questions are cut after so many tokens")
-    max_passage_tokens: int = Field(256, ge=4, description="passages are cut after so many tokens")
+    max_question_tokens: int = Field(
+        64, ge=4, description="maximum of tokens per question; longer ones are cut"
+    )
+    max_passage_tokens: int = Field(
+        256, ge=4, description="maximum of tokens per passage; longer ones are cut"
+    )
 
     def max_tokens(self, role: Literal["question", "passage"]) -> int:
-        """The length limit of a role, special tokens included."""
+        """Return the length limit of a role, including special tokens."""
         return self.max_question_tokens if role == "question" else self.max_passage_tokens
 
     def prefix(self, role: Literal["question", "passage"]) -> str:
-        """The text that stands before every text of a role."""
+        """Return the prefix of every text of a role."""
         return self.question_prefix if role == "question" else self.passage_prefix
 
 
@@ -52,7 +56,7 @@ class ScratchSettings(Settings):
     tokenizer_texts: int = Field(
         200_000,
         ge=1,
-        description="train the tokenizer on at most so many texts, spread evenly over the corpus",
+        description="maximum of texts that train the tokenizer, spread evenly over the corpus",
     )
 
 
@@ -62,10 +66,10 @@ class ModelSettings(Settings):
     name_or_path: str | None = Field(
         None,
         description="folder or hub name of a transformers or sentence-transformers model to start from; "
-        "none: scratch",
+        "default: scratch",
     )
     scratch: ScratchSettings | None = Field(
-        None, description="start from random weights instead; none: name_or_path"
+        None, description="start from random weights instead; default: name_or_path"
     )
     text: dict[str, Any] = Field(
         default_factory=dict,

@@ -1,9 +1,9 @@
-"""One trial: a whole training with its own Ray Train workers, its checkpoints measured while it goes on.
+"""Run one trial: a training with separate Ray Train workers, and the evaluation of its checkpoints.
 
 Runs in an actor of Ray Tune. Training runs in a second thread; this one exports each new checkpoint,
-evaluates it and tells Tune. A trial that shall stop early is asked to (a file that its workers look for at
-every step), so that it ends by itself and Ray frees everything at once: killing the actor of a nested
-training is where Ray leaks workers.
+evaluates it and reports to Tune. To stop a trial early, the thread writes a file that its workers look for at
+every step. The trial then ends and Ray frees everything at once; killing the actor of a nested training would
+leak workers.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Report = Callable[[dict[str, float]], None]
 
 
 def run_trial(folder: Path, report: Report) -> None:
-    """Train and measure one trial; a trial that was interrupted goes on from its last checkpoint.
+    """Train and measure one trial; an interrupted trial continues from its last checkpoint.
 
-    What ended it is said in its folder and not raised: one bad point must not end a search. Only the search's
-    own process calls a trial failed (`error.txt` tells it why): when that process is killed, everything here
-    fails too, and the trial is to go on with the next start.
+    The folder records an error instead of raising it, because one bad point must not end a search. Only
+    the search's process marks a trial as failed (`error.txt` has the reason). If that process is killed,
+    this actor fails too, and the trial continues at the next start.
 
     Args:
         folder: of the trial, with its plan.

@@ -74,7 +74,7 @@ def run_trials(
     callbacks = _tracker_callbacks(trackers, folder)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends at once: the folder has everything
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # A private cluster is large enough for the requested trials, whatever the number of cores.
+    # A private cluster is large enough for the requested trials, with any number of cores.
     num_trials = max_concurrent or 1
     extra_cpus = trial_resources.get("CPU", 0.0) * num_trials
     extra_cpus += workers.num_workers * workers.cpus_per_worker * (num_trials - 1)

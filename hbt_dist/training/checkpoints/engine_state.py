@@ -96,7 +96,7 @@ def _universal_loading(zero_optimizer: Any) -> Iterator[None]:
 
 
 class _Padding:
-    """Stands in for the parameter of a group of which this rank has no part: there is nothing to read."""
+    """Replace the parameter of a group without a part on this rank: there is nothing to read."""
 
     def __init__(self) -> None:
         self._hp_mapping = self
