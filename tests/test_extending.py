@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbt_dist.batching.kinds import own_pairs
+from hbt_dist.batching.kinds import user_pairs
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.batching.settings import BatchSettings
@@ -48,7 +48,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HBT_DIST_MODULE_PATH", "")
     write_examples(tmp_path)
-    own_pairs.cache_clear()
+    user_pairs.cache_clear()
     extensions._loaded.clear()
     yield tmp_path
     sys.path[:] = path
@@ -57,7 +57,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
     extensions._loaded.clear()
     extensions._loaded.update(loaded)
-    own_pairs.cache_clear()
+    user_pairs.cache_clear()
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_another_reader_is_other_data(work: Path) -> None:
     changed = build_corpus(build(work))
     assert changed.fingerprint != corpus.fingerprint
     block = BatchSettings.model_validate({"global_batch_size": 8})
-    with pytest.raises(UserError, match="the training data are others"):
+    with pytest.raises(UserError, match="the training data have changed"):
         check_resume(BatchPlan(corpus, block, 0).state, BatchPlan(changed, block, 0).state)
 
 
@@ -135,7 +135,7 @@ def test_a_kind_that_gives_other_pairs_is_another_plan(work: Path) -> None:
     module = sys.modules["my_kind"]
     text = (work / "my_kind.py").read_text("utf-8")
     exec(text.replace('language != "en"', 'language == "fi"'), vars(module))
-    own_pairs.cache_clear()
+    user_pairs.cache_clear()
     with pytest.raises(UserError, match=r"own_kinds\.mixture 0\.pairs.* was "):
         check_resume(state, BatchPlan(corpus, block, 0).state)
 
@@ -167,7 +167,7 @@ def test_the_check_of_a_kind_finds_what_is_wrong(work: Path) -> None:
         check("by_chance")
     for kind, said in {
         "nothing": "gives no pair for en, et, fi",
-        "stranger": r"\('en', 'sv'\) is no pair of en, et, fi",
+        "stranger": r"\('en', 'sv'\) is not a pair of en, et, fi",
         "twice": "gives a pair twice",
         "a_list": "returned list",
     }.items():

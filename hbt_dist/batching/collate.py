@@ -1,4 +1,4 @@
-"""What one rank needs of a global batch: the token rows of its slice, and the whole batch in integers.
+"""Collate what a rank needs of a global batch: token rows of its slice, and the whole batch in integers.
 
 Every rank holds the integers of the whole global batch (it planned them anyway, 8,192 rows take a few
 hundred kilobytes); so the masks of the loss need no communication.
@@ -11,16 +11,16 @@ then its b * n negatives row by row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.aligned import aligned_languages
-from hbt_dist.batching.corpus_view import PlanCorpus
-from hbt_dist.batching.plan import GlobalBatch
-from hbt_dist.batching.tokens import TokenRows, TokenStore
-from hbt_dist.methods.code_switching.switcher import Counts, Switcher
+from hbt_dist.batching.corpus_view import PlanCorpus, Role, TextCorpus
+from hbt_dist.batching.counter_random import Int64s, derive_key, hash64
+from hbt_dist.batching.plan import GlobalBatch, RowTransform
+from hbt_dist.batching.tokens import TokenRows, TokenStore, encode_texts, replace_rows
+from hbt_dist.models.encoder import TextSettings
 
 Value = TypeVar("Value", np.int32, np.int64)
 
@@ -29,7 +29,7 @@ Value = TypeVar("Value", np.int32, np.int64)
 class LocalBatch:
     """A rank's slice of a global batch."""
 
-    batch: GlobalBatch  # the whole of it
+    batch: GlobalBatch  # the whole batch
     rank: int
     world_size: int
     questions: TokenRows  # (b)
@@ -37,8 +37,33 @@ class LocalBatch:
     passage_group_N: NDArray[np.int64]  # group of each gathered passage
     sub_batch_B: NDArray[np.int32]  # sub-batch of each row of the global batch
     sub_batch_N: NDArray[np.int32]  # sub-batch of each gathered passage
-    aligned_questions: TokenRows | None = None  # (b) the questions in a second language, if asked for
-    switched: Counts | None = None  # what code-switching did to this slice, where it is on
+    aligned_questions: TokenRows | None = None  # (b) the questions in a second language
+    changes: dict[Role, Any] | None = None  # what the transform of the texts counted in this slice
+
+
+@dataclass(frozen=True)
+class TokenTransform:
+    """Changes the token rows of a slice as a transform changes its texts; tokenises changed texts only.
+
+    Attributes:
+        transform: changes the texts.
+        corpus: the plan's corpus, with its texts.
+        tokenizer, text: as the token store has used them.
+    """
+
+    transform: RowTransform
+    corpus: TextCorpus
+    tokenizer: Any
+    text: TextSettings
+
+    def apply(self, role: Role, batch: GlobalBatch, first_row: int, rows: TokenRows) -> tuple[TokenRows, Any]:
+        """Return the token rows of a role with the changed texts, and the counts of the transform."""
+        changed = self.transform.change(role, self.corpus, batch, first_row)
+        if not changed.texts:
+            return rows, changed.counts
+        prefix, limit = self.text.prefix(role), self.text.max_tokens(role)
+        encoded = encode_texts(self.tokenizer, [prefix + text for text in changed.texts], limit)
+        return replace_rows(rows, changed.index, encoded), changed.counts
 
 
 def collate(
@@ -49,37 +74,41 @@ def collate(
     world_size: int = 1,
     *,
     aligned_seed: int | None = None,
-    switcher: Switcher | None = None,
+    transform: TokenTransform | None = None,
 ) -> LocalBatch:
     """Return the slice of a rank.
 
     Args:
         batch: the whole global batch.
-        corpus, tokens: what its rows refer to.
+        corpus, tokens: content of the rows.
         rank, world_size: which slice.
-        aligned_seed: the run's seed, to add each question in a second language (see aligned.py), which is
-            never switched.
-        switcher: replaces words of questions and passages (code-switching), where it is on.
+        aligned_seed: the run's seed, to add each question in a second language (`aligned_languages`), which
+            no transform changes.
+        transform: changes questions and passages, such as code-switching.
 
     Raises:
         UserError: the rows do not divide among the ranks.
     """
     local = batch.rank_slice(rank, world_size)
+    first_row = rank * len(local)
     positive = np.asarray(corpus.example_passage)[local.example]
-    rows = np.concatenate([positive, local.negative.ravel()])
-    languages = np.concatenate([local.passage_language, local.negative_language.ravel()])
+    questions = tokens.questions(local.example, local.question_language)
+    passages = tokens.passages(
+        np.concatenate([positive, local.negative.ravel()]),
+        np.concatenate([local.passage_language, local.negative_language.ravel()]),
+    )
+    aligned: TokenRows | None = None
+    changes: dict[Role, Any] | None = None
+    if aligned_seed is not None:
+        second = aligned_languages(batch, corpus, aligned_seed)
+        aligned = tokens.questions(local.example, second[first_row : first_row + len(local)])
+    if transform is not None:
+        changes = {}
+        questions, changes["question"] = transform.apply("question", local, first_row, questions)
+        passages, changes["passage"] = transform.apply("passage", local, first_row, passages)
     group_B = np.asarray(corpus.example_group)[batch.example]
     negative_group = np.asarray(corpus.passage_group)[batch.negative]
     sub_batch_of_negative = np.repeat(batch.sub_batch[:, None], batch.negative.shape[1], axis=1)
-    aligned = None
-    if aligned_seed is not None:
-        second = aligned_languages(batch, corpus, aligned_seed)
-        aligned = tokens.questions(local.example, second[rank * len(local) : (rank + 1) * len(local)])
-    questions = tokens.questions(local.example, local.question_language)
-    passages = tokens.passages(rows, languages)
-    switched = None
-    if switcher is not None:
-        questions, passages, switched = switcher.apply(local, rank * len(local), questions, passages)
     return LocalBatch(
         batch=batch,
         rank=rank,
@@ -90,7 +119,7 @@ def collate(
         sub_batch_B=batch.sub_batch,
         sub_batch_N=gathered_order(batch.sub_batch, sub_batch_of_negative, world_size),
         aligned_questions=aligned,
-        switched=switched,
+        changes=changes,
     )
 
 
@@ -98,13 +127,27 @@ def gathered_order(
     positives_B: NDArray[Value], negatives_Bn: NDArray[Value], world_size: int
 ) -> NDArray[Value]:
     """Return values of the positives (B,) and the negatives (B, n) in gathered order (N,)."""
-    share = len(positives_B) // world_size
-    per_rank = [
-        part
-        for rank in range(world_size)
-        for part in (
-            positives_B[rank * share : (rank + 1) * share],
-            negatives_Bn[rank * share : (rank + 1) * share].ravel(),
-        )
-    ]
-    return np.concatenate(per_rank)
+    by_rank = zip(np.split(positives_B, world_size), np.split(negatives_Bn, world_size), strict=True)
+    return np.concatenate([part.ravel() for rank in by_rank for part in rank])
+
+
+def aligned_languages(batch: GlobalBatch, corpus: PlanCorpus, seed: int) -> Int64s:
+    """Return a second question language for each row, to align question languages (LaKDA, arXiv 2509.06195).
+
+    The loss compares how a question and its translation score the same passages. The second language is
+    uniform over the example's remaining languages, a pure function of (seed, step). An example with a
+    question
+    in one language only is paired with itself: it adds nothing to that loss.
+
+    Returns:
+        (B,) index into corpus.languages.
+    """
+    cells = np.asarray(corpus.example_cell)[batch.example]
+    has_BL = np.asarray(corpus.cell_questions)[cells].copy()
+    rows = np.arange(len(batch))
+    has_BL[rows, batch.question_language] = False
+    num_B = has_BL.sum(1)
+    drawn = hash64(derive_key("aligned", seed, batch.step), rows) % np.maximum(num_B, 1).astype(np.uint64)
+    # The (drawn + 1)-th language of the example: where the running count first exceeds the draw.
+    second = (np.cumsum(has_BL, axis=1) > drawn.astype(np.int64)[:, None]).argmax(1)
+    return np.where(num_B > 0, second, batch.question_language).astype(np.int64)

@@ -1,14 +1,16 @@
-"""What batching asks of a corpus: arrays of integers for the plan, texts for the token store.
+"""Describe the corpus that batching reads: arrays of integers for the plan, texts for the token store.
 
 `hbt_dist.data.corpus.corpus.Corpus` has all of it; the plan never touches a text.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+Role = Literal["question", "passage"]
 
 
 class PlanPassages(Protocol):
@@ -33,7 +35,7 @@ class PlanPassages(Protocol):
     def passage_has(
         self, rows: NDArray[np.integer], language: NDArray[np.integer] | int
     ) -> NDArray[np.bool_]:
-        """Whether each passage row has a text in the language beside it."""
+        """Whether each passage row has a text in its language; both broadcast."""
 
 
 class PlanCorpus(PlanPassages, Protocol):
@@ -65,7 +67,7 @@ class PlanCorpus(PlanPassages, Protocol):
 
     @property
     def example_group(self) -> NDArray[np.int64]:
-        """(E,) rows of one group may not meet in a batch."""
+        """(E,) rows of one group must not meet in a batch."""
 
     @property
     def example_dataset(self) -> NDArray[np.int32]:

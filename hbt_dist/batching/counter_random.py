@@ -1,6 +1,6 @@
-"""Counter-based randomness: every number is a hash of a key and a counter, so any of them can be asked alone.
+"""Draw random numbers by counter: every number is a hash of a key and a counter, and is computed alone.
 
-A generator with a state has to be run from the start to reach draw one million; these functions reach it
+A generator with a state must run from the start to reach draw one million. These functions reach it
 at once, give the same number on every machine, and work on whole arrays (about 20 ns per number).
 `permute` is a pseudo-random permutation of 0..size-1 with random access (a Feistel network with cycle
 walking): shuffling ten million rows takes no memory and looking up one row takes nanoseconds.
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UInt64s = NDArray[np.uint64]
+Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -23,7 +24,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _ROUNDS = 8
-_ROUNDS_SMALL = 24  # a permutation of few elements needs more rounds until all of them are alike
+_ROUNDS_SMALL = 24  # a permutation of few elements needs more rounds until all orders are equally likely
 _SMALL = 1024
 
 
@@ -78,8 +79,7 @@ def _walk(x: UInt64s, size: NDArray[np.integer], key: UInt64s, rounds: int) -> I
     """Apply the network, which permutes 0..2**bits-1, until each element is inside 0..size-1 again."""
     bits = np.frexp((size - 1).astype(np.float64))[1].astype(np.uint64)
     low_bits = (bits + np.uint64(1)) >> np.uint64(1)
-    one = np.uint64(1)
-    masks = [low_bits, (one << low_bits) - one, (one << (bits - low_bits)) - one]
+    masks = [low_bits, *((np.uint64(1) << count) - np.uint64(1) for count in (low_bits, bits - low_bits))]
     limit = size.astype(np.uint64)
     out = np.empty(len(x), np.int64)
     where = np.arange(len(x))

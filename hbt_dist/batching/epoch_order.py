@@ -1,15 +1,15 @@
-"""Endless order of the examples of a stratum: without replacement, and no group twice in one batch.
+"""Order the examples of a stratum endlessly: without replacement, and no group twice in one batch.
 
-A *deck* is a set of examples whose rows come in equal measure. Its groups are sorted into classes by size k
-(class k: n_k groups, k examples each). In one epoch the groups of a class pass by k times in one and the
-same pseudo-random order, each time with another of their examples; so the visits of a group lie exactly
-1/k of the epoch apart. The classes are woven together evenly by time (item i of M at time (i + phase)/M),
-and a batch is the next n items of the weave. As long as n fits between two visits, no group repeats in a
-batch, and every example comes once per epoch. Groups too large for that (k above about epoch/n) give as
-many examples per epoch as fit, others in the next epoch.
+A *stratum* is a set of examples whose rows come in equal measure. Its groups are sorted into classes by size
+k (class k: n_k groups, k examples each). In one epoch the groups of a class pass by k times in the same
+pseudo-random order, each time with a different example; so the visits of a group are exactly 1/k of the epoch
+apart. The classes are woven together evenly by time (item i of M at time (i + phase)/M), and a batch is the
+next n items of the weave. As long as n fits between two visits, no group repeats in a batch, and every
+example comes once per epoch. A group that is too large for that (k above about epoch/n) gives as many
+examples per epoch as fit, and its remaining examples in the next epochs.
 
-Everything is computed from (epoch, position), nothing is stored but the sorted examples: 4 bytes per example
-(8 above 2**31), 0.5 ms for 8,192 rows whatever the size of the deck.
+Everything is computed from (epoch, position). Only the sorted examples are stored: 4 bytes per example (8
+above 2**31). 8,192 rows take 0.5 ms for every size of the stratum.
 """
 
 from __future__ import annotations
@@ -25,49 +25,53 @@ from hbt_dist.batching.counter_random import Int64s, hash64, permute, uniform
 
 
 @dataclass(frozen=True)
-class Deck:
+class Stratum:
     """Examples by class and group: example j of group g of class c is pool[base[c] + g * size[c] + j]."""
 
     size: Int64s  # (J,) examples per group
     groups: Int64s  # (J,) groups of the class
     base: Int64s  # (J,) where the class begins in the pool
-    start: int  # where the deck begins in the pool
+    start: int  # where the stratum begins in the pool
     num_examples: int
     num_groups: int
 
+    def examples(self, pool: NDArray[np.integer]) -> Int64s:
+        """Return all examples of the stratum."""
+        return pool[self.start : self.start + self.num_examples].astype(np.int64)
 
-def build_decks(
+
+def build_strata(
     cell_of: NDArray[np.integer], group_of: NDArray[np.integer], cell_sets: Iterable[tuple[int, ...]]
-) -> tuple[NDArray[Any], dict[tuple[int, ...], Deck]]:
-    """Return the pool of examples and one deck per set of cells.
+) -> tuple[NDArray[Any], dict[tuple[int, ...], Stratum]]:
+    """Return the pool of examples and one stratum per set of cells.
 
     Args:
         cell_of: (E,) cell of each example.
         group_of: (E,) group of each example.
         cell_sets: sets of cells, each a sorted tuple.
     """
-    num_cells = int(cell_of.max()) + 1 if len(cell_of) else 0
-    counts = np.bincount(cell_of, minlength=num_cells)
+    counts = np.bincount(cell_of)
     by_cell = np.argsort(cell_of, kind="stable") if np.count_nonzero(counts) > 1 else None
     ends = np.cumsum(counts)
-    wanted = list(dict.fromkeys(cell_sets))
-    total = sum(int(counts[list(cells)].sum()) for cells in wanted)
+    distinct = list(dict.fromkeys(cell_sets))
+    total = sum(int(counts[list(cells)].sum()) for cells in distinct)
     pool: NDArray[Any] = np.empty(total, np.int32 if len(cell_of) < 2**31 else np.int64)
-    decks: dict[tuple[int, ...], Deck] = {}
+    strata: dict[tuple[int, ...], Stratum] = {}
     start = 0
-    for cells in wanted:
+    for cells in distinct:
         if by_cell is None:
             rows = np.arange(len(cell_of), dtype=pool.dtype)
         else:
             rows = np.concatenate([by_cell[ends[cell] - counts[cell] : ends[cell]] for cell in cells])
             rows.sort()
-        deck = _sort_into(pool[start : start + len(rows)], rows, np.asarray(group_of[rows]), start)
-        decks[cells] = deck
+        strata[cells] = _sort_into(pool[start : start + len(rows)], rows, np.asarray(group_of[rows]), start)
         start += len(rows)
-    return pool, decks
+    return pool, strata
 
 
-def _sort_into(out: NDArray[Any], rows: NDArray[np.integer], group: NDArray[np.integer], start: int) -> Deck:
+def _sort_into(
+    out: NDArray[Any], rows: NDArray[np.integer], group: NDArray[np.integer], start: int
+) -> Stratum:
     """Write `rows` into `out`, sorted by (size of the group, group), and describe the classes."""
     order = None if (group[1:] >= group[:-1]).all() else np.argsort(group, kind="stable")
     ordered = group if order is None else group[order]
@@ -80,19 +84,19 @@ def _sort_into(out: NDArray[Any], rows: NDArray[np.integer], group: NDArray[np.i
     out[:] = rows[source] if order is None else rows[order[source]]
     size, groups = np.unique(sizes_sorted, return_counts=True)
     base = start + (np.cumsum(size * groups) - size * groups).astype(np.int64)
-    return Deck(size.astype(np.int64), groups.astype(np.int64), base, start, len(rows), len(firsts))
+    return Stratum(size.astype(np.int64), groups.astype(np.int64), base, start, len(rows), len(firsts))
 
 
-def fitting_visits(deck: Deck, rows: int) -> int:
-    """Return how many visits of a group per epoch fit, so that `rows` rows in a row hold no group twice.
+def fitting_visits(stratum: Stratum, rows: int) -> int:
+    """Return how many visits of a group per epoch fit, so that `rows` successive rows hold no group twice.
 
     Two visits, 1/c of an epoch of N rows apart, enclose more than N/c + 1 - J rows (J classes), so
     c * (rows + J - 1) <= N suffices; one visit always fits. N itself depends on the cap.
     """
-    cap = int(deck.size[-1])
+    cap = int(stratum.size[-1])
     while cap > 1:
-        visits = np.minimum(deck.size, cap)
-        if cap * (rows + len(visits) - 1) <= int((visits * deck.groups).sum()):
+        visits = np.minimum(stratum.size, cap)
+        if cap * (rows + len(visits) - 1) <= int((visits * stratum.groups).sum()):
             break
         cap -= 1
     return cap
@@ -100,7 +104,7 @@ def fitting_visits(deck: Deck, rows: int) -> int:
 
 @dataclass(frozen=True)
 class Order:
-    """The weave of several decks (one per stratum of a stream), flat over their classes.
+    """The weave of the strata of a stream, flat over their classes.
 
     S strata, J classes over all of them.
     """
@@ -113,21 +117,23 @@ class Order:
     epoch_rows: Int64s  # (S,)
 
     @classmethod
-    def of(cls, decks: list[Deck], rows: Int64s) -> Order:
-        """Return the order of decks of which `rows` (S,) rows at most are taken at a time; 0: never two."""
-        each = list(zip(decks, rows.tolist(), strict=True))
+    def of(cls, strata: list[Stratum], rows: Int64s) -> Order:
+        """Return the order of strata.
+
+        Args:
+            rows: (S,) most rows of each stratum that are taken at a time; 0: never two.
+        """
         visits = [
-            np.minimum(deck.size, fitting_visits(deck, most)) if most else deck.size for deck, most in each
+            np.minimum(part.size, fitting_visits(part, most)) if most else part.size
+            for part, most in zip(strata, rows.tolist(), strict=True)
         ]
         return cls(
-            stratum=np.repeat(np.arange(len(decks)), [len(deck.size) for deck in decks]),
-            size=np.concatenate([deck.size for deck in decks]),
-            groups=np.concatenate([deck.groups for deck in decks]),
-            base=np.concatenate([deck.base for deck in decks]),
+            stratum=np.repeat(np.arange(len(strata)), [len(part.size) for part in strata]),
+            size=np.concatenate([part.size for part in strata]),
+            groups=np.concatenate([part.groups for part in strata]),
+            base=np.concatenate([part.base for part in strata]),
             visits=np.concatenate(visits),
-            epoch_rows=np.array(
-                [int((v * d.groups).sum()) for v, d in zip(visits, decks, strict=True)], np.int64
-            ),
+            epoch_rows=np.array([v @ part.groups for v, part in zip(visits, strata, strict=True)], np.int64),
         )
 
     def take(self, key: int, epoch: Int64s, start: Int64s, count: Int64s) -> tuple[Int64s, Int64s]:
@@ -152,8 +158,8 @@ class Order:
         item = np.repeat(before - (np.cumsum(number) - number), number) + np.arange(len(of))
         visit, slot = item // groups[of], item % groups[of]
         group = permute(slot, groups[of], class_keys[of])
-        # Which of its examples the group shows: all of them once where every one has a visit, in a rotation
-        # that changes with the epoch; otherwise the next ones after those of the epoch before.
+        # The example that a group shows: if every example has a visit, all of them once per epoch, in a
+        # rotation that changes with the epoch; otherwise the examples that follow those of the last epoch.
         whole = visits[of] == size[of]
         turn_key = np.where(whole, class_keys[of], hash64(key, used)[of])
         turn = (hash64(turn_key, group + 1) % size[of].astype(np.uint64)).astype(np.int64)
@@ -164,10 +170,10 @@ class Order:
 def _woven_counts(
     stratum: Int64s, rate: NDArray[np.float64], phase: NDArray[np.float64], position: Int64s
 ) -> Int64s:
-    """Return how many items of each class are among the first `position` items of its stratum's weave.
+    """Return the number of items of each class among the first `position` items of its stratum's weave.
 
     Item i of a class comes at time (i + phase) / rate; the rates of a stratum sum to 1, so about p items
-    have come at time p. Counting at a time that is early for sure leaves at most J items, which are sorted.
+    have come at time p. Counting at a time that is certainly early leaves at most J items, which are sorted.
     All arguments are per class (J,), `stratum` ascending.
     """
     firsts = np.flatnonzero(np.concatenate([[True], stratum[1:] != stratum[:-1]]))
@@ -185,6 +191,6 @@ def _woven_counts(
     order = np.lexsort((of, (item + phase[of]) / rate[of], stratum[of]))
     sorted_stratum = np.searchsorted(stratum[firsts], stratum[of][order])
     per_stratum = np.add.reduceat(candidates, firsts)
-    place = np.arange(len(of)) - (np.cumsum(per_stratum) - per_stratum)[sorted_stratum]
-    chosen = order[place < missing[sorted_stratum]]
+    rank = np.arange(len(of)) - (np.cumsum(per_stratum) - per_stratum)[sorted_stratum]
+    chosen = order[rank < missing[sorted_stratum]]
     return counts + np.bincount(of[chosen], minlength=len(stratum))

@@ -1,54 +1,56 @@
-"""Whether a corpus has the groups that global batches need, as many rows as they have.
+"""Reject batches that a corpus cannot fill, and name settings that it can.
 
-Two things can be lacking, and only they are refused:
+A plan is rejected for one of two reasons:
 
-1. *Groups of a stream.* Every row of a slot can be served from any group of its stream (lending.py), so a
-   stream needs one for each row of its slot and for each that slots served before it can take from it. For
-   one kind per batch this is exact: B rows, B groups.
-2. *Groups of a choice.* A choice is a dataset and a language pair, with a share of the rows. If some choices
-   together ask for more rows per batch on average than there are groups that can give them, no plan can keep
-   their shares (Hall's condition, with fractions; a maximum flow from choices over groups decides it). If
-   not, rounding and chance are all that remains, and lending settles those row by row.
+1. *A stream has too few groups.* repeats.py can serve a row of a slot from every group of its stream. So a
+   stream needs one group for each row of its slot, and one for each row of the slots served before it that
+   can take a group from it. For one kind per batch this is exact: B rows need B groups.
+2. *A choice has too few groups.* A choice is a dataset and a language pair, with a share of the rows. If the
+   choices that only certain cells can serve need more rows per batch on average than these cells have groups,
+   no plan can keep their shares. Smaller deviations, from rounding and chance, are left to repeats.py;
+   `hbt-dist data inspect` shows the drawn share of each pair next to the expected share.
 
-Data in which every stratum has enough groups beside those with fewer passes without the flow.
-
-Letters: S strata, C cells, P pairs, D datasets.
+Letters: C cells, P pairs, D datasets, R choices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 from hbt_dist.batching.corpus_view import PlanCorpus
-from hbt_dist.batching.counter_random import Floats, Int64s
+from hbt_dist.batching.counter_random import Int64s
 from hbt_dist.batching.mixture import slots_of
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import Cells
 from hbt_dist.batching.streams import Stream, Streams, rows_of_entries
+from hbt_dist.common.console import counted
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.user_functions import is_user_function
 
-Bools = NDArray[np.bool_]
+_LANGUAGES_TRIED = 4
+_NAMED = 6
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """What is lacking: `choices` of a stream ask for more rows than there are groups."""
+    """A stream whose `choices` need more rows than there are groups."""
 
-    stream: int
-    rows: float  # per batch: on average for some choices, at most for the whole stream
+    stream: Stream
+    rows: float  # per batch: at most for the whole stream, on average for some of its choices
     groups: int
-    choices: NDArray[np.integer]  # (n, 2) dataset and pair
+    choices: NDArray[np.integer]  # (R, 2) dataset and pair
     whole_stream: bool
 
 
 @dataclass(frozen=True)
-class Capacity:
-    """What the streams of a plan can serve."""
+class Feasibility:
+    """The groups of a corpus against the rows of a plan."""
 
     corpus: PlanCorpus
     cells: Cells
@@ -56,24 +58,23 @@ class Capacity:
     streams: Streams
 
     def shortfall(self, global_batch_size: int | None = None) -> Shortfall | None:
-        """Return what is lacking for batches of the settings' size, or of another one up to that."""
+        """Return the first shortfall for batches of the settings' size, or of a smaller size."""
         settings = self.settings
         if global_batch_size is not None:
             settings = settings.model_copy(update={"global_batch_size": global_batch_size})
-        rows = rows_of_entries(settings)
         for number, stream in enumerate(self.streams.each):
             needed, groups = self._needed(number, settings), self.num_groups[number]
             if needed > groups:
-                share = self._choice_shares(stream)
-                return Shortfall(number, needed, groups, np.argwhere(share > 0), True)
-        for number, stream in enumerate(self.streams.each):
-            lacking = self._lacking_choices(number, rows.get(stream.shares.entry, 0))
-            if lacking is not None:
-                return lacking
+                return Shortfall(stream, needed, groups, np.argwhere(self._choice_shares(stream)), True)
+        rows = rows_of_entries(settings)
+        for stream in self.streams.each:
+            shortfall = self._choice_shortfall(stream, rows.get(stream.shares.entry, 0))
+            if shortfall is not None:
+                return shortfall
         return None
 
     def largest_batch(self) -> int:
-        """Return the largest global batch below the settings' size that nothing is lacking for; 0: none."""
+        """Return the largest global batch size below that of the settings without a shortfall; 0: none."""
         low, high = 0, self.settings.global_batch_size
         while high - low > 1:
             middle = (low + high) // 2
@@ -82,164 +83,168 @@ class Capacity:
 
     @cached_property
     def num_groups(self) -> list[int]:
-        """Groups of each stream; at least as many as a batch has rows where it has that many."""
+        """Groups of each stream; a lower bound where it is not below the global batch size."""
         return [
-            max(deck.num_groups for deck in stream.decks) if self._is_large(stream) else len(groups)
+            max(stratum.num_groups for stratum in stream.strata) if self._is_large(stream) else len(groups)
             for stream, groups in zip(self.streams.each, self._groups, strict=True)
         ]
 
     @property
-    def service(self) -> list[int]:
-        """The streams in the order in which they are served where groups are few."""
-        return sorted(range(len(self.streams.each)), key=lambda number: (self.num_groups[number], number))
-
-    def _is_large(self, stream: Stream) -> bool:
-        return max(deck.num_groups for deck in stream.decks) >= self.settings.global_batch_size
+    def fewest_first(self) -> list[int]:
+        """The streams by their number of groups: the order in which they are served where groups are few."""
+        return sorted(range(len(self.num_groups)), key=lambda number: (self.num_groups[number], number))
 
     @cached_property
     def _groups(self) -> list[Int64s]:
-        """The groups of each stream, sorted; none of a stream that has more than it ever needs."""
-        none = np.empty(0, np.int64)
-        group = np.asarray(self.corpus.example_group)
+        """The groups of each stream, sorted; empty for a stream that has more than it ever needs."""
+        everything = np.ones(len(self.cells.dataset), np.bool_)
         return [
-            none if self._is_large(stream) else np.unique(group[self._examples(stream)])
+            np.empty(0, np.int64) if self._is_large(stream) else self._groups_of(stream, everything)
             for stream in self.streams.each
         ]
 
-    def _examples(self, stream: Stream) -> Int64s:
-        parts = [self.streams.pool[deck.start : deck.start + deck.num_examples] for deck in stream.decks]
-        return np.concatenate(parts).astype(np.int64)
+    def _is_large(self, stream: Stream) -> bool:
+        return max(part.num_groups for part in stream.strata) >= self.settings.global_batch_size
+
+    def _groups_of(self, stream: Stream, cells: NDArray[np.bool_]) -> Int64s:
+        """Return the groups that a stream has in the cells (C,), sorted."""
+        used = np.unique(stream.stratum_of_cell[cells])
+        rows = np.concatenate(
+            [stream.strata[number].examples(self.streams.pool) for number in used[used >= 0]]
+        )
+        return np.unique(np.asarray(self.corpus.example_group)[rows[cells[self.cells.of_example[rows]]]])
 
     def _needed(self, number: int, settings: BatchSettings) -> int:
-        """Return the groups that rows of a stream, and of those served before it, can take from it."""
+        """Return the most groups that rows of a stream, and of the streams served before it, take from it."""
         stream = self.streams.each[number]
-        if self._is_large(stream):
+        entry = stream.shares.entry
+        slots = [slot for slot in slots_of(settings) if slot.entry in (None, entry)]
+        if self._is_large(stream) or not slots:
             return 0
-        before = self.service[: self.service.index(number) + 1]
-        needed, skipped_own = 0, False
+        needed = slots[0].max_rows
+        before = self.fewest_first[: self.fewest_first.index(number) + 1]
         for slot in slots_of(settings):
-            if not skipped_own and slot.entry in (None, stream.shares.entry):
-                skipped_own = True
-                needed += slot.max_rows
-                continue
             shared = [
-                len(np.intersect1d(self._groups[other], self._groups[number]))
-                for other in before
-                if self.streams.each[other].shares.entry == slot.entry
+                len(np.intersect1d(self._groups[earlier], self._groups[number]))
+                for earlier in before
+                if slot != slots[0] and self.streams.each[earlier].shares.entry == slot.entry
             ]
             needed += min(slot.max_rows, max(shared, default=0))
-        return min(needed, settings.global_batch_size) if skipped_own else 0
+        return min(needed, settings.global_batch_size)
 
-    def _choice_shares(self, stream: Stream) -> Floats:
+    def _choice_shares(self, stream: Stream) -> NDArray[np.float64]:
         """Return the share of each dataset and pair in a stream's rows: (D, P)."""
-        share = stream.shares.joint.share
-        out = np.zeros((len(self.corpus.datasets), share.shape[1]))
-        np.add.at(out, self.cells.dataset, share)
-        return out
+        shares = np.zeros((len(self.corpus.datasets), stream.shares.joint.share.shape[1]))
+        np.add.at(shares, self.cells.dataset, stream.shares.joint.share)
+        return shares
 
-    def _lacking_choices(self, number: int, rows: int) -> Shortfall | None:
-        """Return the choices of a stream that are too much for its groups, if there are such."""
-        stream = self.streams.each[number]
-        if len(stream.decks) == 1 or _nested(stream, rows):
+    def _choice_shortfall(self, stream: Stream, rows: int) -> Shortfall | None:
+        """Return the first choices of a stream that need more of its `rows` than their cells have groups."""
+        if len(stream.strata) == 1:
             return None
-        demand = self._choice_shares(stream) * rows
-        open_choice: Bools = np.asarray((demand > 0) & ~self._plenty(stream, rows))
-        cell, group = self._scarce_groups(stream, open_choice)
-        size = np.bincount(cell, minlength=len(self.cells.dataset))
+        shares = self._choice_shares(stream)
+        choices = np.argwhere(shares)
         gives = stream.shares.joint.share > 0  # (C, P)
-        rich = np.zeros(demand.shape, np.bool_)
-        np.logical_or.at(rich, self.cells.dataset, gives & (size >= rows)[:, None])
-        open_choice &= ~rich
-        if not open_choice.any():
-            return None
-        choices = np.argwhere(open_choice)
-        links = [
-            np.flatnonzero(gives[:, pair] & (self.cells.dataset == dataset)) for dataset, pair in choices
-        ]
-        lacking = _beyond(demand[open_choice], links, cell, group, rows)
-        if lacking is None:
-            return None
-        chosen, groups = lacking
-        asked = float(demand[open_choice][chosen].sum())
-        return Shortfall(number, asked, groups, choices[chosen], False)
-
-    def _plenty(self, stream: Stream, rows: int) -> Bools:
-        """Whether all cells of one large stratum serve a choice: (D, P); a quick look that may overlook."""
-        share = stream.shares.joint.share
-        out = np.zeros((len(self.corpus.datasets), share.shape[1]), np.bool_)
-        for stratum, deck in enumerate(stream.decks):
-            if deck.num_groups >= rows:
-                cells = np.flatnonzero(stream.stratum_of_cell == stratum)
-                datasets = np.unique(self.cells.dataset[cells])
-                if len(datasets) == 1:
-                    out[datasets[0]] |= (share[cells] > 0).all(axis=0)
-        return out
-
-    def _scarce_groups(self, stream: Stream, choices: Bools) -> tuple[Int64s, Int64s]:
-        """Return (cell, group) of the examples that serve one of the choices (D, P), each once."""
-        gives = stream.shares.joint.share > 0  # (C, P)
-        serves: Bools = np.any(gives & choices[self.cells.dataset], axis=1)  # (C,)
-        found = [np.empty(0, np.int64)]
-        num_cells = len(serves)
-        for stratum in np.unique(stream.stratum_of_cell[serves]).tolist():
-            deck = stream.decks[stratum]
-            rows = self.streams.pool[deck.start : deck.start + deck.num_examples]
-            cell = self.cells.of_example[rows]
-            rows, cell = rows[serves[cell]], cell[serves[cell]]
-            found.append(np.asarray(self.corpus.example_group)[rows] * num_cells + cell)
-        both = np.unique(np.concatenate(found))
-        return both % num_cells, both // num_cells
-
-
-def _nested(stream: Stream, rows: int) -> bool:
-    """Whether each stratum has a group for all rows of its own and of those with as few groups.
-
-    Then serving them from the one with the fewest groups on finds a group for every row, whatever groups
-    they have in common.
-    """
-    share = np.diff(stream.bounds) / stream.bounds[-1]
-    most = np.ceil(share * rows - 1e-9)
-    groups = np.array([deck.num_groups for deck in stream.decks], np.int64)
-    order = np.argsort(groups, kind="stable")
-    total = np.cumsum(most[order])[np.searchsorted(groups[order], groups[order], side="right") - 1]
-    return bool((np.minimum(total, rows) <= groups[order]).all())
-
-
-def _beyond(
-    demand: Floats, links: list[Int64s], cell: Int64s, group: Int64s, rows: int
-) -> tuple[Bools, int] | None:
-    """Return which choices ask for more rows than there are groups for them, and how many groups; or None.
-
-    A flow runs source -> choice (its rows) -> cell -> group -> sink (one row). If it cannot carry all rows,
-    the choices that the source still reaches are those that are too much for the groups they reach.
-
-    Args:
-        demand: (n,) rows of each choice.
-        links: per choice, the cells that serve it.
-        cell, group: of each example, each pair once.
-        rows: of a batch.
-    """
-    cells, cell_number = np.unique(cell, return_inverse=True)
-    groups, group_number = np.unique(group, return_inverse=True)
-    unit = (2**31 - 1) // (rows + 1)  # flows are whole numbers of 32 bits
-    asked = np.floor(demand * unit).astype(np.int64)
-    first_cell, first_group = 1 + len(demand), 1 + len(demand) + len(cells)
-    sink = first_group + len(groups)
-    from_choice = np.repeat(np.arange(len(demand)), [len(one) for one in links])
-    to_cell = np.searchsorted(cells, np.concatenate(links))
-    edges = [
-        (np.zeros(len(demand), np.int64), 1 + np.arange(len(demand)), asked),
-        (1 + from_choice, first_cell + to_cell, np.full(len(to_cell), rows * unit)),
-        (first_cell + cell_number, first_group + group_number, np.full(len(cell), rows * unit)),
-        (first_group + np.arange(len(groups)), np.full(len(groups), sink), np.full(len(groups), unit)),
-    ]
-    tail, head, room = (np.concatenate(column) for column in zip(*edges, strict=True))
-    network = csr_array((room.astype(np.int32), (tail, head)), shape=(sink + 1, sink + 1))
-    flow = maximum_flow(network, 0, sink)
-    if flow.flow_value >= asked.sum():
+        served_by = gives[:, choices[:, 1]].T & (self.cells.dataset == choices[:, :1])  # (R, C)
+        cell_sets = np.unique(served_by, axis=0)
+        confined = served_by.astype(np.float32) @ ~cell_sets.T == 0  # (R, sets) no cell outside the set
+        demand = rows * shares[shares > 0] @ confined
+        for cells, needed, members in zip(cell_sets, demand.tolist(), confined.T, strict=True):
+            if needed > self._least_groups(stream, cells):
+                groups = len(self._groups_of(stream, cells))
+                if needed > groups + 1e-6:
+                    return Shortfall(stream, needed, groups, choices[members], False)
         return None
-    residual = csr_array(network - flow.flow)
-    residual.eliminate_zeros()
-    reached = np.zeros(sink + 1, np.bool_)
-    reached[breadth_first_order(residual, 0, return_predecessors=False)] = True
-    return reached[1:first_cell], int(reached[first_group:sink].sum())
+
+    def _least_groups(self, stream: Stream, cells: NDArray[np.bool_]) -> int:
+        """Return a quick lower bound of the groups that a stream has in the cells (C,)."""
+        examples = np.bincount(
+            stream.stratum_of_cell[cells], self.cells.num_examples[cells], len(stream.strata)
+        )
+        largest = np.array([stratum.size[-1] for stratum in stream.strata])
+        return int((examples / largest).max())
+
+
+def check_feasible(feasibility: Feasibility) -> None:
+    """Reject a plan whose batches the corpus cannot fill.
+
+    Each remedy in the message was tried: with it, the plan is feasible.
+
+    Raises:
+        UserError: names the rows that lack groups, the number of groups, and the remedies.
+    """
+    shortfall = feasibility.shortfall()
+    if shortfall is None:
+        return
+    corpus, settings = feasibility.corpus, feasibility.settings
+    kind = settings.entries()[shortfall.stream.shares.entry].kind
+    joint = shortfall.stream.shares.joint
+    used = np.unique(shortfall.choices[:, 1])
+    pairs = [
+        corpus.languages[q] if q == p else f"{corpus.languages[q]}-{corpus.languages[p]}"
+        for q, p in zip(joint.question[used], joint.passage[used], strict=True)
+    ]
+    if shortfall.whole_stream:
+        need = f"a batch can need {shortfall.rows:,} {kind} rows ({_listed(pairs)})"
+    else:
+        need = f"a batch of {settings.global_batch_size:,} {kind} rows needs {shortfall.rows:,.1f} on average"
+        need += f" in {_listed(pairs)}"
+    datasets = sorted({corpus.datasets[dataset] for dataset in shortfall.choices[:, 0]})
+    # A batch of one row without hard negatives has nothing to contrast with.
+    more_data = "add data" if shortfall.groups > 1 else "add data: a batch needs at least two such passages"
+    raise UserError(
+        "batches.global_batch_size",
+        f"{need}, for which {_listed(datasets)} has only {counted(shortfall.groups, 'passage')} that "
+        "may meet in a batch",
+        ", or\n".join([*_remedies(feasibility, shortfall), more_data]),
+    )
+
+
+def _remedies(feasibility: Feasibility, shortfall: Shortfall) -> Iterator[str]:
+    """Yield the remedies with which the plan is feasible."""
+    settings = feasibility.settings
+    largest = feasibility.largest_batch()
+    if largest > 1 or (largest and settings.hard_negatives.count):
+        yield f"lower global_batch_size to {largest:,} at most"
+    per_row = {"datasets": settings.datasets.model_copy(update={"per": "row"})}
+    if settings.datasets.per == "batch" and _works(feasibility, per_row):
+        yield "set batches.datasets.per: row"
+    entry = shortfall.stream.shares.entry
+    kind = settings.entries()[entry].kind
+    weights = "pairs" if kind == "crosslingual" or is_user_function(kind) else "languages"
+    by_size = getattr(settings, weights) == "size"
+    if not shortfall.whole_stream and not by_size and _works(feasibility, {weights: "size"}):
+        yield f"set batches.{weights}: size"
+    names = settings.entries()[entry].languages or feasibility.corpus.languages
+    for language in _scarce_languages(feasibility, shortfall):
+        mixture = list(settings.entries())
+        fewer = [name for name in names if name != language]
+        mixture[entry] = mixture[entry].model_copy(update={"languages": fewer})
+        if fewer and _works(feasibility, {"alpha": None, "mixture": mixture}):
+            yield f"leave {language} out of batches.mixture[{entry}].languages"
+            return
+
+
+def _works(feasibility: Feasibility, change: dict[str, Any]) -> bool:
+    corpus, cells = feasibility.corpus, feasibility.cells
+    settings = feasibility.settings.model_copy(update=change)
+    try:
+        streams = Streams.of(corpus, cells, settings, seed=0)
+    except UserError:
+        return False
+    return Feasibility(corpus, cells, settings, streams).shortfall() is None
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _scarce_languages(feasibility: Feasibility, shortfall: Shortfall) -> list[str]:
+    """Return languages of the rows that lack groups, those with the fewest examples first."""
+    joint, cells = shortfall.stream.shares.joint, feasibility.cells
+    used = np.unique(shortfall.choices[:, 1])
+    languages = np.union1d(joint.question[used], joint.passage[used])
+    num_examples = cells.num_examples @ (cells.questions & cells.passages)
+    ordered = sorted(languages.tolist(), key=lambda language: (int(num_examples[language]), language))
+    return [feasibility.corpus.languages[language] for language in ordered[:_LANGUAGES_TRIED]]

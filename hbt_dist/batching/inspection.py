@@ -1,36 +1,52 @@
-"""What a corpus holds, what the plan will draw of it, and the rows of a step: `hbt-dist data inspect`.
+"""Report what a corpus holds, what the plan draws from it, and the rows of a step: `hbt-dist data inspect`.
 
-Kinds, languages and datasets are counted over every step of the run where the draws say it all (kinds), and
-over a sample of 64 to 512 evenly spaced steps where rows have to be planned for it (pairs, datasets), which
-takes about a second. Nothing is read but integers, except for the texts that are shown.
+Kinds are counted over every step of the run. Languages, pairs and datasets need planned rows: they are
+counted over a sample of 64 to 512 evenly spaced steps, which takes about a second. The report reads integers
+only, except for the texts that it shows.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from io import StringIO
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
 
-from hbt_dist.batching.corpus_view import PlanCorpus, TextCorpus
+from hbt_dist.batching.corpus_view import PlanCorpus, Role, TextCorpus
 from hbt_dist.batching.counter_random import Floats
-from hbt_dist.batching.inspection_tables import Cell, Table, render_tables
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.tokens import TokenStore
-from hbt_dist.methods.code_switching.switcher import switched_passages, switched_questions
-from hbt_dist.methods.code_switching.switching import SwitchCounts
 
 _SAMPLED_ROWS = 1 << 17
 _SAMPLED_TEXTS = 2000
-_SWITCHED_ROWS = 4096
 _PAIRS_SHOWN = 30
+_TEXTS = ("question", "passage", "hard negatives")  # columns of a step's table that can be cut
+_LEAST_TEXT = 12
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under column names. A float in a column whose name ends in `share` is a share of 1."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The report: one list of tables per question it answers."""
+    """The report: one list of tables per question that it answers."""
 
     corpus: list[Table] = field(default_factory=list)
     plan: list[Table] = field(default_factory=list)
@@ -61,23 +77,24 @@ def inspect(
         total_steps: steps of the run, over which shares are expected.
         step: also show the rows of this step.
         tokens: for lengths in tokens and the share of cut texts; without it, characters of a sample.
-        texts: the plan's corpus where it has texts (a corpus of integers alone has none).
+        texts: the plan's corpus, unless it is a corpus of integers without texts.
         rows: rows of the step to show.
     """
+    if tokens is not None:
+        lengths = [_token_lengths(plan.corpus, tokens)]
+    else:
+        lengths = [] if texts is None else [_character_lengths(texts)]
     return Inspection(
-        corpus=[*_corpus_tables(plan), *_length_tables(plan.corpus, tokens, texts)],
-        plan=[*_plan_tables(plan, total_steps), *_switching_tables(plan, total_steps, texts)],
+        corpus=[*_corpus_tables(plan), *lengths],
+        plan=_plan_tables(plan, total_steps),
         step=[] if step is None else [_step_table(plan, plan.batch(step), texts, rows)],
     )
 
 
-def render(inspection: Inspection, width: int | None = None) -> str:
-    """Return the report as text tables.
-
-    Args:
-        width: columns at most; default: those of the terminal, 120 where there is none.
-    """
-    return render_tables(inspection.tables(), width)
+def evenly_spaced_steps(total_steps: int, most: int) -> list[int]:
+    """Return at most `most` steps of a run."""
+    steps: list[int] = np.unique(np.linspace(0, max(total_steps - 1, 0), most).astype(np.int64)).tolist()
+    return steps
 
 
 def _corpus_tables(plan: BatchPlan) -> list[Table]:
@@ -85,214 +102,157 @@ def _corpus_tables(plan: BatchPlan) -> list[Table]:
     cells = np.bincount(corpus.example_cell, minlength=len(corpus.cell_questions))
     questions, passages = np.asarray(corpus.cell_questions), np.asarray(corpus.cell_passages)
     group_sizes = np.bincount(corpus.example_group)
-    group_sizes = group_sizes[group_sizes > 0]
     total = corpus.num_examples
+    num_groups, largest = int(np.count_nonzero(group_sizes)), int(group_sizes.max(initial=0))
+    negatives = float(corpus.negative_offsets[-1]) / max(total, 1)
+    note = "The examples of a group must not meet in a batch: one passage, its translations, equal texts."
     unused = unused_negatives(corpus, plan.settings.hard_negatives.count)
     overview = Table(
         "Corpus",
         ("examples", "passages", "groups", "examples in the largest group", "hard negatives per example"),
-        [
-            (
-                total,
-                corpus.num_passages,
-                len(group_sizes),
-                int(group_sizes.max(initial=0)),
-                float(corpus.negative_offsets[-1]) / max(total, 1),
-            )
-        ],
-        "The examples of a group may not meet in a batch: one passage, its translations, equal texts."
-        + (f"\n{unused}" if unused else ""),
+        [(total, corpus.num_passages, num_groups, largest, negatives)],
+        "\n".join(line for line in (note, unused) if line),
     )
-    languages: list[tuple[Cell, ...]] = []
-    for index, name in enumerate(corpus.languages):
-        question, passage = int(cells @ questions[:, index]), int(cells @ passages[:, index])
-        both = int(cells @ (questions[:, index] & passages[:, index]))
-        languages.append((name, question, passage, both, total - question, total - passage))
+    counts = [(cells @ has).tolist() for has in (questions, passages, questions & passages)]
     by_language = Table(
         "Examples by language",
         ("language", "question", "passage", "both", "question missing", "passage missing"),
-        languages,
+        [
+            (name, question, passage, both, total - question, total - passage)
+            for name, question, passage, both in zip(corpus.languages, *counts, strict=True)
+        ],
     )
     pairs = questions.astype(np.int64).T @ (cells[:, None] * passages)  # (L, L)
     by_pair = Table(
         "Examples by pair (question language down, passage language across)",
         ("language", *corpus.languages),
-        [(name, *pairs[index].tolist()) for index, name in enumerate(corpus.languages)],
+        [(name, *row) for name, row in zip(corpus.languages, pairs.tolist(), strict=True)],
     )
-    counts = np.bincount(corpus.example_dataset, minlength=len(corpus.datasets))
     datasets: list[tuple[Cell, ...]] = []
     for index, name in enumerate(corpus.datasets):
-        own = np.unique(np.asarray(corpus.example_cell)[np.asarray(corpus.example_dataset) == index])
-        have = (questions[own] | passages[own]).any(axis=0)
-        same_text = "question and passage are one text" if corpus.alignment[index] else ""
-        listed = " ".join(np.array(corpus.languages)[have])
-        datasets.append((name, int(counts[index]), float(counts[index]) / max(total, 1), listed, same_text))
+        members = np.asarray(corpus.example_dataset) == index
+        cells_used = np.unique(np.asarray(corpus.example_cell)[members])
+        has = (questions[cells_used] | passages[cells_used]).any(axis=0)
+        remark = "question and passage are one text" if corpus.alignment[index] else ""
+        count = int(members.sum())
+        listed = " ".join(np.array(corpus.languages)[has])
+        datasets.append((name, count, count / max(total, 1), listed, remark))
     by_dataset = Table(
         "Examples by dataset", ("dataset", "examples", "share", "languages", "remark"), datasets
     )
     return [overview, by_language, by_pair, by_dataset]
 
 
-def _length_tables(corpus: PlanCorpus, tokens: TokenStore | None, texts: TextCorpus | None) -> list[Table]:
-    if tokens is not None:
-        rows: list[tuple[Cell, ...]] = []
-        for report in tokens.reports:
-            lengths = tokens.lengths(report.role, corpus.languages.index(report.language))
-            lengths = lengths[lengths > 0]
-            if len(lengths):
-                middle, high = np.percentile(lengths, [50, 95]).tolist()
-                cut = report.truncated_share
-                rows.append((report.role, report.language, int(middle), int(high), report.longest, cut))
-        columns = ("role", "language", "median", "95 %", "longest", "cut share")
-        return [Table("Lengths in tokens, after cutting at the limit", columns, rows)]
-    if texts is None:
-        return []
-    sampled: list[tuple[Cell, ...]] = []
+def _token_lengths(corpus: PlanCorpus, tokens: TokenStore) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for report in tokens.reports:
+        lengths = tokens.lengths(report.role, corpus.languages.index(report.language))
+        lengths = lengths[lengths > 0]
+        if len(lengths):
+            middle, high = np.percentile(lengths, [50, 95]).astype(int).tolist()
+            cut = report.truncated_share
+            rows.append((report.role, report.language, middle, high, report.longest, cut))
+    columns = ("role", "language", "median", "95 %", "longest", "cut share")
+    return Table("Lengths in tokens, after cutting at the limit", columns, rows)
+
+
+def _character_lengths(corpus: TextCorpus) -> Table:
+    rows: list[tuple[Cell, ...]] = []
     for role, total, read in (
-        ("question", corpus.num_examples, texts.question_texts),
-        ("passage", corpus.num_passages, texts.passage_texts),
+        ("question", corpus.num_examples, corpus.question_texts),
+        ("passage", corpus.num_passages, corpus.passage_texts),
     ):
+        starts = evenly_spaced_steps(max(total - 99, 1), _SAMPLED_TEXTS // 100)
         for language in corpus.languages:
-            starts = np.unique(
-                np.linspace(0, max(total - 100, 0), _SAMPLED_TEXTS // 100).astype(int)
-            ).tolist()
-            found = [text for start in starts for text in read(language, start, min(start + 100, total))]
-            sizes = [len(text) for text in found if text is not None]
+            texts = [text for start in starts for text in read(language, start, min(start + 100, total))]
+            sizes = [len(text) for text in texts if text is not None]
             if sizes:
-                middle, high = np.percentile(sizes, [50, 95]).tolist()
-                sampled.append((role, language, int(middle), int(high), max(sizes)))
+                middle, high = np.percentile(sizes, [50, 95]).astype(int).tolist()
+                rows.append((role, language, middle, high, max(sizes)))
     title = f"Lengths in characters, of a sample of {_SAMPLED_TEXTS:,} texts each"
-    return [Table(title, ("role", "language", "median", "95 %", "longest"), sampled)]
+    return Table(title, ("role", "language", "median", "95 %", "longest"), rows)
 
 
 def _plan_tables(plan: BatchPlan, total_steps: int) -> list[Table]:
-    steps = np.arange(total_steps, dtype=np.int64)
-    mixture = plan.mixture
-    entry_share = mixture.probabilities(steps).mean(axis=0)
-    stream_share = np.array(
-        [entry_share[stream.shares.entry] * stream.shares.weight for stream in plan.streams]
-    )
-    num_sampled = int(np.clip(_SAMPLED_ROWS // plan.settings.global_batch_size, 64, 512))
-    sampled = np.unique(np.linspace(0, max(total_steps - 1, 0), num_sampled).astype(np.int64)).tolist()
-    batches = [plan.batch(step) for step in sampled]
-    num_rows = sum(len(batch) for batch in batches)
-    drawn_kinds = _drawn_kinds(plan, steps)
+    """Return tables of expected shares next to the shares that the plan draws."""
+    mixture, names, rows = plan.mixture, plan.corpus.languages, plan.settings.global_batch_size
+    all_steps = np.arange(total_steps, dtype=np.int64)
+    entry_share = mixture.probabilities(all_steps).mean(axis=0)
     kinds = Table(
-        f"Kinds over {total_steps:,} steps of {plan.settings.global_batch_size:,} rows "
-        f"(mixing: {plan.settings.mixing})",
+        f"Kinds over {total_steps:,} steps of {rows:,} rows (mixing: {plan.settings.mixing})",
         ("kind", "languages", "configured share", "drawn share"),
         [
             (entry.kind, " ".join(entry.languages or ["all"]), float(share), float(drawn))
-            for entry, share, drawn in zip(mixture.entries, entry_share, drawn_kinds, strict=True)
+            for entry, share, drawn in zip(
+                mixture.entries, entry_share, _drawn_kinds(plan, all_steps), strict=True
+            )
         ],
     )
-    size = len(plan.corpus.languages)
-    expected, datasets = np.zeros((size, size)), np.zeros(len(plan.corpus.datasets))
+    stream_share = np.array(
+        [entry_share[stream.shares.entry] * stream.shares.weight for stream in plan.streams]
+    )
+    steps = evenly_spaced_steps(total_steps, int(np.clip(_SAMPLED_ROWS // rows, 64, 512)))
+    pairs = np.zeros((2, len(names), len(names)))  # expected and drawn share of each pair
+    datasets = np.zeros((2, len(plan.corpus.datasets)))
     for share, stream in zip(stream_share, plan.streams, strict=True):
         joint = stream.shares.joint
-        np.add.at(expected, (joint.question, joint.passage), share * joint.share.sum(axis=0))
-        np.add.at(datasets, plan.cells.dataset, share * joint.share.sum(axis=1))
-    found, found_datasets = np.zeros((size, size)), np.zeros(len(datasets))
-    for batch in batches:
-        np.add.at(found, (batch.question_language, batch.passage_language), 1 / num_rows)
-        np.add.at(found_datasets, plan.corpus.example_dataset[batch.example], 1 / num_rows)
-    columns = ("expected share", "drawn share")
-    sample = f"drawn: in {len(batches)} evenly spaced steps, {num_rows:,} rows"
-    names = plan.corpus.languages
+        np.add.at(pairs[0], (joint.question, joint.passage), share * joint.share.sum(axis=0))
+        np.add.at(datasets[0], plan.cells.dataset, share * joint.share.sum(axis=1))
+    for batch in map(plan.batch, steps):
+        row_share = 1 / (len(steps) * len(batch))
+        np.add.at(pairs[1], (batch.question_language, batch.passage_language), row_share)
+        np.add.at(datasets[1], plan.corpus.example_dataset[batch.example], row_share)
+    sample = f"drawn: in {len(steps)} evenly spaced steps, {len(steps) * rows:,} rows"
+    by_language = np.concatenate([pairs.sum(axis=2), pairs.sum(axis=1)])
     languages = Table(
         "Languages",
         ("language", "question, expected share", "question, drawn share",
          "passage, expected share", "passage, drawn share"),
-        [
-            (name, *(float(table.sum(axis=axis)[i]) for axis in (1, 0) for table in (expected, found)))
-            for i, name in enumerate(names)
-        ],
+        [(name, *shares) for name, shares in zip(names, by_language.T.tolist(), strict=True)],
         sample,
     )  # fmt: skip
-    order = [(int(q), int(p)) for q, p in np.argwhere(expected > 0)]
-    order.sort(key=lambda pair: -expected[pair])
-    left_out = len(order) - _PAIRS_SHOWN
-    pairs = Table(
+    used = np.argwhere(pairs[0] > 0)
+    used = used[np.argsort(-pairs[0][tuple(used.T)], kind="stable")].tolist()
+    left_out = len(used) - _PAIRS_SHOWN
+    columns = ("expected share", "drawn share")
+    by_pair = Table(
         "Pairs (question-passage)",
         ("pair", *columns),
-        [
-            (f"{names[q]}-{names[p]}", float(expected[q, p]), float(found[q, p]))
-            for q, p in order[:_PAIRS_SHOWN]
-        ],
+        [(f"{names[q]}-{names[p]}", *pairs[:, q, p].tolist()) for q, p in used[:_PAIRS_SHOWN]],
         sample + (f"; {left_out} more pairs, each at most as likely" if left_out > 0 else ""),
     )
     by_dataset = Table(
         "Datasets",
         ("dataset", *columns),
-        [(name, float(datasets[i]), float(found_datasets[i])) for i, name in enumerate(plan.corpus.datasets)],
+        [(name, *shares) for name, shares in zip(plan.corpus.datasets, datasets.T.tolist(), strict=True)],
         sample,
     )
-    return [kinds, languages, pairs, by_dataset, _epochs(plan, stream_share, total_steps)]
+    return [kinds, languages, by_pair, by_dataset, _epochs(plan, stream_share, total_steps)]
 
 
-def _switching_tables(plan: BatchPlan, total_steps: int, texts: TextCorpus | None) -> list[Table]:
-    """What code-switching does to the rows of some steps, where it is on."""
-    switching = plan.switching
-    if switching is None or texts is None:
-        return []
-    num_sampled = max(1, min(total_steps, _SWITCHED_ROWS // plan.settings.global_batch_size))
-    sampled = np.unique(np.linspace(0, max(total_steps - 1, 0), num_sampled).astype(np.int64)).tolist()
-    asked, answers = SwitchCounts(), SwitchCounts()
-    for step in sampled:
-        batch = plan.batch(step)
-        asked += switched_questions(switching, texts, batch, 0).counts
-        answers += switched_passages(switching, texts, batch, 0).counts
-    settings = switching.settings
-    rows: list[tuple[Cell, ...]] = []
-    for role, chance, counts in (
-        ("question", settings.question_probability, asked),
-        ("passage", settings.passage_probability, answers),
-    ):
-        known = counts.known / counts.words if counts.words else 0.0
-        rows.append((role, counts.texts, counts.words, known, chance, counts.ratio))
-    pairs = [f"{source}: {' '.join(sorted(found))}" for source, found in switching.lexicon.pairs.items()]
-    return [
-        Table(
-            f"Code-switching ({settings.variant})",
-            ("role", "texts", "words", "in a dictionary, share", "drawn share", "switched share"),
-            rows,
-            f"in {len(sampled)} evenly spaced steps; {'; '.join(pairs)}",
-        )
-    ]
-
-
-def _drawn_kinds(plan: BatchPlan, steps: Any) -> Floats:
+def _drawn_kinds(plan: BatchPlan, steps: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
     """Return the share of rows that each entry gets over all steps."""
     mixture = plan.mixture
     if plan.settings.mixing == "shares":
-        shares = mixture.probabilities(steps)
-        return np.asarray(shares.mean(axis=0))
-    drawn = np.bincount(mixture.streams(steps).ravel(), minlength=mixture.num_streams)
-    entries = [mixture.entry_of(stream) for stream in range(mixture.num_streams)]
+        return np.asarray(mixture.probabilities(steps).mean(axis=0))
+    drawn = np.bincount(mixture.streams(steps).ravel(), minlength=len(plan.streams))
+    entries = [stream.shares.entry for stream in plan.streams]
     return np.bincount(entries, weights=drawn, minlength=len(mixture.entries)) / max(len(steps), 1)
 
 
 def _epochs(plan: BatchPlan, stream_share: Floats, total_steps: int) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    for share, stream in zip(stream_share, plan.streams, strict=True):
+    for share, stream in zip(stream_share.tolist(), plan.streams, strict=True):
         joint = stream.shares.joint
         pair = [plan.corpus.languages[side[0]] for side in (joint.question, joint.passage)]
         label = "-".join(dict.fromkeys(pair)) if len(joint.question) == 1 else f"{len(joint.question)} pairs"
         kind = plan.mixture.entries[stream.shares.entry].kind
-        per_stratum = np.diff(stream.bounds) / 2.0**32
-        epoch_rows = np.array([deck.num_examples for deck in stream.decks], np.float64)
-        turns = share * total_steps * plan.settings.global_batch_size * per_stratum / stream.rows / epoch_rows
-        visited = int((stream.order.visits * stream.order.groups).sum())
+        num_examples = np.array([stratum.num_examples for stratum in stream.strata])
+        per_epoch = int(stream.order.visits @ stream.order.groups)
+        drawn = share * total_steps * plan.settings.global_batch_size * np.diff(stream.bounds)
+        turns = drawn / 2.0**32 / stream.rows / num_examples
         rows.append(
-            (
-                kind,
-                label,
-                int(epoch_rows.sum()),
-                visited,
-                float(share),
-                float(turns.min()),
-                float(turns.max()),
-            )
+            (kind, label, int(num_examples.sum()), per_epoch, share, float(turns.min()), float(turns.max()))
         )
     return Table(
         "Streams: how often the run goes through the examples",
@@ -303,46 +263,37 @@ def _epochs(plan: BatchPlan, stream_share: Floats, total_steps: int) -> Table:
     )
 
 
-def _switched_texts(
-    plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None
-) -> tuple[dict[int, str], dict[int, str]]:
-    """Questions and passages of a step that code-switching changes, by place (positives come first)."""
-    if plan.switching is None or texts is None:
-        return {}, {}
-    found = [one(plan.switching, texts, batch, 0) for one in (switched_questions, switched_passages)]
-    asked, answers = (dict(zip(one.place.tolist(), one.texts, strict=True)) for one in found)
-    return asked, answers
-
-
 def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None, rows: int) -> Table:
     names, corpus = plan.corpus.languages, plan.corpus
-    questions, passages = _switched_texts(plan, batch, texts)
-    several = bool((batch.sub_batch != batch.sub_batch[0]).any())
+    sub_batches = bool((batch.sub_batch != batch.sub_batch[0]).any())
+    changed: dict[Role, dict[int, str]] = {"question": {}, "passage": {}}  # by row; positives come first
+    if plan.transform is not None and texts is not None:
+        for role in changed:
+            change = plan.transform.change(role, texts, batch)
+            changed[role] = dict(zip(change.index.tolist(), change.texts, strict=True))
     shown: list[tuple[Cell, ...]] = []
     for i in range(min(rows, len(batch))):
         example = int(batch.example[i])
+        passage_row = int(corpus.example_passage[example])
         question, passage = names[batch.question_language[i]], names[batch.passage_language[i]]
-        where: list[Cell] = [plan.kinds[batch.kind_of_row[i]]]
-        where += [int(batch.sub_batch[i])] if several else []
-        where.append(f"{question}->{passage}")
-        where.append(corpus.datasets[corpus.example_dataset[example]])
+        cells: list[Cell] = [plan.kinds[batch.kind_of_row[i]]]
+        cells += [int(batch.sub_batch[i])] if sub_batches else []
+        cells += [f"{question}->{passage}", corpus.datasets[corpus.example_dataset[example]]]
         if texts is None:
-            where += [str(example), str(int(corpus.example_passage[example]))]
+            cells += [str(example), str(passage_row)]
         else:
-            where += [
+            cells += [
                 texts.example_id(example),
-                _one_line(questions.get(i) or texts.question_text(example, question)),
-                _one_line(
-                    passages.get(i) or texts.passage_text(int(corpus.example_passage[example]), passage)
-                ),
+                _one_line(changed["question"].get(i) or texts.question_text(example, question)),
+                _one_line(changed["passage"].get(i) or texts.passage_text(passage_row, passage)),
             ]
-        negatives = []
-        for j, row in enumerate(batch.negative[i].tolist()):
-            name = row if texts is None else texts.passage_id(row)
-            random = " (random)" if batch.negative_filled[i, j] else ""
-            negatives.append(f"{names[batch.negative_language[i, j]]}:{name}{random}")
-        shown.append((*where, *([" ".join(negatives)] if batch.negative.shape[1] else [])))
-    columns = ["kind", *(["sub-batch"] if several else []), "pair", "dataset", "example"]
+        drawn = (batch.negative[i], batch.negative_language[i], batch.negative_filled[i])
+        negatives = [
+            f"{names[language]}:{row if texts is None else texts.passage_id(row)}{' (random)' * filled}"
+            for row, language, filled in zip(*(column.tolist() for column in drawn), strict=True)
+        ]
+        shown.append((*cells, *([" ".join(negatives)] if negatives else [])))
+    columns = ["kind", *(["sub-batch"] if sub_batches else []), "pair", "dataset", "example"]
     columns += ["passage"] if texts is None else ["question", "passage"]
     columns += ["hard negatives"] if batch.negative.shape[1] else []
     left_out = len(batch) - len(shown)
@@ -353,3 +304,59 @@ def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None, r
 def _one_line(text: str, most: int = 200) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
+def render(inspection: Inspection, width: int | None = None) -> str:
+    """Return the report as text tables, the questions and passages of a step cut to the remaining width.
+
+    Args:
+        width: columns at most; default: the terminal's columns, or 120 without a terminal.
+    """
+    width = width or shutil.get_terminal_size((120, 24)).columns
+    out = StringIO()
+    console = Console(file=out, width=width, color_system=None, highlight=False)
+    for table in inspection.tables():
+        console.print(Text(table.title))
+        drawn = RichTable(box=None, pad_edge=False)
+        for number, name in enumerate(table.columns):
+            numeric = all(not isinstance(row[number], str) for row in table.rows)
+            drawn.add_column(
+                Text(name), justify="right" if numeric else "left", overflow="ellipsis", no_wrap=True
+            )
+        widths = _text_widths(table, width)
+        for row in table.rows:
+            cells = [Text(_shown(cell, name)) for cell, name in zip(row, table.columns, strict=True)]
+            for cell, name in zip(cells, table.columns, strict=True):
+                if name in widths:
+                    cell.truncate(widths[name], overflow="ellipsis")
+            drawn.add_row(*cells)
+        console.print(drawn)
+        if table.note:
+            console.print(Text(table.note))
+        console.print()
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _text_widths(table: Table, width: int) -> dict[str, int]:
+    """Return the terminal columns of each column of texts: what the remaining columns leave, shown whole."""
+    if not table.title.startswith("Step "):
+        return {}
+    needs = {
+        name: max(cell_len(_shown(row[number], name)) for row in [table.columns, *table.rows])
+        for number, name in enumerate(table.columns)
+    }
+    texts = sorted((name for name in table.columns if name in _TEXTS), key=needs.__getitem__)
+    left = width - sum(needs[name] for name in needs if name not in texts) - 2 * (len(needs) - 1)
+    widths = {}
+    for number, name in enumerate(texts):  # the shortest first: it leaves its unused columns to the rest
+        widths[name] = max(_LEAST_TEXT, min(needs[name], left // (len(texts) - number)))
+        left -= widths[name]
+    return widths
+
+
+def _shown(cell: Cell, column: str) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{100 * cell:.2f} %" if column.endswith("share") else f"{cell:,.2f}"
+    return f"{cell:,}" if isinstance(cell, int) else cell

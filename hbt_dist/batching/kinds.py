@@ -1,8 +1,8 @@
-"""The kinds of batches, by the languages of a row: see `MixtureEntry.kind` in config.py.
+"""Define the kinds of batches by the language pairs of a row: see `MixtureEntry.kind` in settings.py.
 
-A kind of the user's own is a function, named `module:function`, that says which ordered pairs of languages a
-row may have: `function(languages) -> RowPairs`. It knows neither seed nor step nor rank. Which rows come when
-stays with the plan, so its batches are, like all others, a function of seed and step.
+A user-defined kind is a function, named `module:function`, that returns the ordered pairs of languages a row
+can have: `function(languages) -> RowPairs`. It knows neither seed nor step nor rank. The plan decides the
+order of the rows, so the batches of such a kind, too, are a function of seed and step.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ KINDS: tuple[Kind, ...] = ("monolingual", "crosslingual", "mixed_monolingual", "
 
 @dataclass(frozen=True)
 class RowPairs:
-    """What a kind of the user's own allows.
+    """The language pairs of a user-defined kind.
 
     Attributes:
         pairs: (question language, passage language) of a row; `batches.pairs` weighs them.
-        one_per_batch: whether all rows of a batch (or sub-batch) are of one pair, drawn anew for each.
+        one_per_batch: whether all rows of a batch (or sub-batch) have one pair, drawn anew for each.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -32,34 +32,33 @@ class RowPairs:
 
 
 @lru_cache(maxsize=256)
-def own_pairs(name: str, languages: tuple[str, ...]) -> RowPairs:
-    """What the user's function says of these languages; the pairs in the order of the languages.
+def user_pairs(name: str, languages: tuple[str, ...]) -> RowPairs:
+    """Return the pairs of a user-defined kind for these languages, in the order of the languages.
 
     Raises:
-        UserError: it cannot be imported, or gives no pairs of these languages.
+        UserError: the function cannot be imported, or does not return pairs of these languages.
     """
-    place = f"batches.mixture, kind {name}"
-    found = load_user_function(name, place)(languages)
+    location = f"batches.mixture, kind {name}"
+    result = load_user_function(name, location)(languages)
     expected = 'return RowPairs(pairs=(("en", "fi"), ...)), each pair once'
-    if not isinstance(found, RowPairs):
-        raise UserError(place, f"returned {type(found).__name__}", expected)
-    pairs = [tuple(pair) for pair in found.pairs]
+    if not isinstance(result, RowPairs):
+        raise UserError(location, f"returned {type(result).__name__}", expected)
+    pairs = [tuple(pair) for pair in result.pairs]
     for pair in pairs:
         if len(pair) != 2 or not set(pair) <= set(languages):
-            raise UserError(place, f"{pair!r} is no pair of {', '.join(languages)}", expected)
+            raise UserError(location, f"{pair!r} is not a pair of {', '.join(languages)}", expected)
     if len(set(pairs)) != len(pairs):
-        raise UserError(place, "gives a pair twice", expected)
+        raise UserError(location, "gives a pair twice", expected)
     if not pairs:
         raise UserError(
-            place,
+            location,
             f"gives no pair for {', '.join(languages)}",
             "add a language that it needs, or leave the kind out of the mixture",
         )
-    rank = {language: number for number, language in enumerate(languages)}
-    ordered = sorted(pairs, key=lambda pair: (rank[pair[0]], rank[pair[1]]))
-    return RowPairs(tuple((asked, answering) for asked, answering in ordered), bool(found.one_per_batch))
+    ordered = sorted(pairs, key=lambda pair: (languages.index(pair[0]), languages.index(pair[1])))
+    return RowPairs(tuple((question, passage) for question, passage in ordered), bool(result.one_per_batch))
 
 
-def all_kinds(named: list[str]) -> tuple[str, ...]:
-    """The package's kinds, then those of the user's own among the named ones: what rows are numbered by."""
-    return (*KINDS, *dict.fromkeys(name for name in named if is_user_function(name)))
+def all_kinds(names: list[str]) -> tuple[str, ...]:
+    """Return the package's kinds, then the user-defined kinds among the names: rows are numbered by it."""
+    return (*KINDS, *dict.fromkeys(name for name in names if is_user_function(name)))

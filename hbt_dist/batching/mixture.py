@@ -123,10 +123,6 @@ class Mixture:
                 out[rows, number] = self._first[entry] + np.searchsorted(cdf, draws[rows], side="right")
         return out
 
-    def entry_of(self, stream: int) -> int:
-        """Return the entry of the mixture that a stream belongs to."""
-        return int(np.searchsorted(self._first, stream, side="right")) - 1
-
     def draws_before(self, step: int) -> NDArray[np.int64]:
         """Return how often each stream was drawn in steps 0..step-1: (streams,)."""
         block = step // _BLOCK

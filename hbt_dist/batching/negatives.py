@@ -1,131 +1,226 @@
-"""Hard negatives of the rows of a batch: from the data where it has them, random passages where it has not.
+"""Draw the hard negatives of a batch: from the data, then random passages where the data has too few.
 
 The hard negatives of an example are visited in a rotation, so over epochs all of them are used. A passage
-of the row's own group (the positive, its translations, passages with the same text or question) is never
-a negative of the row. A row whose example has too few in the wanted language is filled up with passages
-drawn at random among those that have it (holders.py): 4,096 of them in about 2 ms, whatever the number of
-passages (benchmarks/results/batching_negatives.md).
+of the row's group (the positive, its translations, passages with the same text or question) is never
+a negative of the row. A row whose example has too few in the required language gets passages drawn at random
+among those in the language: 4,096 of them in about 2 ms for every number of passages
+(benchmarks/results/batching_negatives.md).
+
+Letters: B rows, n negatives per row, P passages, S sets of languages, L languages.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.corpus_view import PlanCorpus
-from hbt_dist.batching.counter_random import Int64s, below
-from hbt_dist.batching.holders import Holders
+from hbt_dist.batching.corpus_view import PlanCorpus, PlanPassages
+from hbt_dist.batching.counter_random import Int32s, Int64s, below, derive_key
+from hbt_dist.batching.settings import HardNegativeSettings
 from hbt_dist.common.errors import UserError
 
-_LOOK_AHEAD = 16  # candidates of an example that are looked at in one go
+_LOOK_AHEAD = 16  # candidates of an example that are checked at once
 _RANDOM_ROUNDS = 24
-_WALK = 4096  # passages that are looked at in one go
+_WALK = 4096  # passages that are checked at once
+_AT_ONCE = 1 << 22  # passages that are counted or sorted at once: bounds the memory
 
-Int32s = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
 
 def unused_negatives(corpus: PlanCorpus, count: int) -> str:
-    """One line if the corpus has hard negatives and the batches, with `count` per row, take none; else ""."""
-    held = int(corpus.negative_offsets[-1])
-    if count or not held:
+    """Return one line if the corpus has hard negatives and the batches use none (`count` 0); else ""."""
+    available = int(corpus.negative_offsets[-1])
+    if count or not available:
         return ""
-    return f"{held:,} hard negatives are not used: batches.hard_negatives.count is 0"
+    return f"{available:,} hard negatives are not used: batches.hard_negatives.count is 0"
 
 
-def hard_negatives(
-    corpus: PlanCorpus, holders: Holders, example: Int64s, group: Int64s, language: Int32s, key: int
-) -> tuple[Int64s, Bools]:
-    """Return passage rows (B, n) and whether each was filled in at random (B, n).
+class HardNegatives:
+    """The hard negatives of a plan.
 
     Args:
-        corpus: what the rows come from.
-        holders: its passages by language.
-        example: (B,) examples.
-        group: (B,) their groups.
-        language: (B, n) language wanted for each negative.
-        key: of the step.
-
-    Raises:
-        UserError: a language has too few passages for the count.
+        corpus: source of the rows.
+        settings: number and language of the negatives.
+        languages: every language that a passage of the plan can have, ascending.
+        seed: of the run.
     """
-    num_rows, count = language.shape
-    chosen = np.full((num_rows, count), -1, np.int64)
-    offsets = np.asarray(corpus.negative_offsets)
-    first, held = offsets[example], offsets[example + 1] - offsets[example]
-    turn = below(key, example, np.maximum(held, 1))
-    found = np.zeros(num_rows, np.int64)
-    seen = np.zeros(num_rows, np.int64)
-    while len(rows := np.flatnonzero((found < count) & (seen < held))):
-        ahead = seen[rows, None] + np.arange(count + _LOOK_AHEAD)
-        exists = ahead < held[rows, None]
-        place = first[rows, None] + (turn[rows, None] + ahead) % held[rows, None]
-        passage = np.asarray(corpus.negatives)[place]
-        for column in range(ahead.shape[1]):
-            active = np.flatnonzero(exists[:, column] & (found[rows] < count))
-            row, candidate = rows[active], passage[active, column]
-            good = _allowed(corpus, candidate, group[row], language[row, found[row]])
+
+    def __init__(
+        self, corpus: PlanCorpus, settings: HardNegativeSettings, languages: Int32s, seed: int
+    ) -> None:
+        self._corpus, self._settings, self._seed = corpus, settings, seed
+        self._languages = languages.astype(np.int32)
+
+    @cached_property
+    def _by_language(self) -> PassagesByLanguage:
+        return PassagesByLanguage(self._corpus)
+
+    def draw(
+        self, step: int, example: Int64s, question: Int32s, passage: Int32s
+    ) -> tuple[Int64s, Int32s, Bools]:
+        """Return passage rows, their languages, and whether each was drawn at random: (B, n) each.
+
+        Args:
+            step: of the batch.
+            example: (B,) examples.
+            question, passage: (B,) their languages.
+
+        Raises:
+            UserError: a language has too few passages for the count.
+        """
+        count = self._settings.count
+        shape = (len(example), count)
+        if not count:
+            return np.empty(shape, np.int64), np.empty(shape, np.int32), np.empty(shape, np.bool_)
+        if self._settings.language == "random":
+            key = derive_key("negative language", self._seed, step)
+            numbers = np.arange(len(example) * count).reshape(shape)
+            language = self._languages[below(key, numbers, len(self._languages))]
+        else:
+            of_row = passage if self._settings.language == "passage" else question
+            language = np.repeat(of_row[:, None], count, axis=1)
+        group = np.asarray(self._corpus.example_group)[example]
+        key = derive_key("negatives", self._seed, step)
+        chosen = self._from_data(example, group, language, key)
+        filled = chosen < 0
+        self._fill(chosen, group, language, key)
+        return chosen, language, filled
+
+    def _from_data(self, example: Int64s, group: Int64s, language: Int32s, key: int) -> Int64s:
+        """Return the hard negatives that the data has (B, n), -1 where it has too few."""
+        num_rows, count = language.shape
+        chosen = np.full((num_rows, count), -1, np.int64)
+        offsets = np.asarray(self._corpus.negative_offsets)
+        first, available = offsets[example], offsets[example + 1] - offsets[example]
+        turn = below(key, example, np.maximum(available, 1))
+        num_chosen = np.zeros(num_rows, np.int64)
+        seen = np.zeros(num_rows, np.int64)
+        while len(rows := np.flatnonzero((num_chosen < count) & (seen < available))):
+            ahead = seen[rows, None] + np.arange(count + _LOOK_AHEAD)
+            exists = ahead < available[rows, None]
+            rotated = first[rows, None] + (turn[rows, None] + ahead) % available[rows, None]
+            passage = np.asarray(self._corpus.negatives)[rotated]
+            for column in range(ahead.shape[1]):
+                active = np.flatnonzero(exists[:, column] & (num_chosen[rows] < count))
+                row, candidate = rows[active], passage[active, column]
+                good = self._is_foreign(candidate, group[row])
+                good &= self._corpus.passage_has(candidate, language[row, num_chosen[row]])
+                good &= ~(chosen[row] == candidate[:, None]).any(axis=1)
+                chosen[row[good], num_chosen[row[good]]] = candidate[good]
+                num_chosen[row[good]] += 1
+            seen[rows] += count + _LOOK_AHEAD
+        return chosen
+
+    def _is_foreign(self, passage: Int64s, group: Int64s | int) -> Bools:
+        """Whether each passage is of a different group than its row."""
+        return np.asarray(self._corpus.passage_group)[passage] != group
+
+    def _fill(self, chosen: Int64s, group: Int64s, language: Int32s, key: int) -> None:
+        """Put random passages that have the language where `chosen` is -1."""
+        count = chosen.shape[1]
+        empty = np.flatnonzero(chosen.ravel() < 0)
+        for attempt in range(_RANDOM_ROUNDS):
+            if not len(empty):
+                return
+            row, code = empty // count, language.ravel()[empty]
+            available = self._by_language.count[code]
+            if not available.all():
+                raise self._too_few(int(code[available == 0][0]))
+            number = below(key, empty * _RANDOM_ROUNDS + attempt + 2**40, available)
+            candidate = self._by_language.passages(number, code)
+            good = self._is_foreign(candidate, group[row])
             good &= ~(chosen[row] == candidate[:, None]).any(axis=1)
-            chosen[row[good], found[row[good]]] = candidate[good]
-            found[row[good]] += 1
-        seen[rows] += count + _LOOK_AHEAD
-    filled = chosen < 0
-    _fill(corpus, holders, chosen, group, language, key)
-    return chosen, filled
+            # If two cells of a row draw the same passage in one attempt, the first keeps it.
+            once = np.zeros(len(row), np.bool_)
+            once[np.unique(row * self._corpus.num_passages + candidate, return_index=True)[1]] = True
+            good &= once
+            chosen.ravel()[empty[good]] = candidate[good]
+            empty = empty[~good]
+        for cell in empty.tolist():  # few passages in the language, or most of them in the row's group
+            row, column = divmod(cell, count)
+            chosen[row, column] = self._first_free(
+                chosen[row], group[row], int(language[row, column]), key, cell
+            )
 
+    def _first_free(self, taken: Int64s, group: int, language: int, key: int, cell: int) -> int:
+        """Return the first passage in the language that the row can have, from a random one on."""
+        available = int(self._by_language.count[language])
+        start = int(below(key, np.array([cell]), available)[0])
+        for done in range(0, available, _WALK):
+            number = (start + np.arange(done, min(done + _WALK, available))) % available
+            passages = self._by_language.passages(number, np.full(len(number), language))
+            free = self._is_foreign(passages, group) & ~np.isin(passages, taken)
+            if free.any():
+                return int(passages[free.argmax()])
+        raise self._too_few(language)
 
-def _allowed(corpus: PlanCorpus, passage: Int64s, group: Int64s, language: Int32s) -> Bools:
-    return (np.asarray(corpus.passage_group)[passage] != group) & corpus.passage_has(passage, language)
-
-
-def _fill(
-    corpus: PlanCorpus, holders: Holders, chosen: Int64s, group: Int64s, language: Int32s, key: int
-) -> None:
-    """Put random passages that have the language where `chosen` is -1."""
-    count = chosen.shape[1]
-    open_cells = np.flatnonzero(chosen.ravel() < 0)
-    for attempt in range(_RANDOM_ROUNDS):
-        if not len(open_cells):
-            return
-        row, wanted = open_cells // count, language.ravel()[open_cells]
-        there = holders.count[wanted]
-        if not there.all():
-            raise _too_few(corpus, int(wanted[there == 0][0]), count)
-        number = below(key, open_cells * _RANDOM_ROUNDS + attempt + 2**40, there)
-        candidate = holders.passages(number, wanted)
-        good = np.asarray(corpus.passage_group)[candidate] != group[row]
-        good &= ~(chosen[row] == candidate[:, None]).any(axis=1)
-        # Two cells of one row may draw the same passage in one attempt: the first keeps it.
-        once = np.zeros(len(row), np.bool_)
-        once[np.unique(row * corpus.num_passages + candidate, return_index=True)[1]] = True
-        good &= once
-        chosen.ravel()[open_cells[good]] = candidate[good]
-        open_cells = open_cells[~good]
-    for cell in open_cells.tolist():  # few passages in the language, or most of them in the row's group
-        at, place = divmod(cell, count)
-        chosen[at, place] = _first_free(
-            corpus, holders, chosen[at], int(group[at]), int(language[at, place]), key, cell
+    def _too_few(self, language: int) -> UserError:
+        code, count = self._corpus.languages[language], self._settings.count
+        return UserError(
+            "batches.hard_negatives.count",
+            f"there are not {count} passages in {code!r} outside a row's group",
+            "lower the count or leave the language out",
         )
 
 
-def _first_free(
-    corpus: PlanCorpus, holders: Holders, taken: Int64s, group: int, language: int, key: int, cell: int
-) -> int:
-    """Return the first passage in the language that the row may have, from a random one on."""
-    there = int(holders.count[language])
-    start = int(below(key, np.array([cell]), there)[0])
-    for done in range(0, there, _WALK):
-        number = (start + np.arange(done, min(done + _WALK, there))) % there
-        passages = holders.passages(number, np.full(len(number), language))
-        free = (np.asarray(corpus.passage_group)[passages] != group) & ~np.isin(passages, taken)
-        if free.any():
-            return int(passages[free.argmax()])
-    raise _too_few(corpus, language, len(taken))
+class PassagesByLanguage:
+    """Numbers the passages of a language: 0 <= number < `count` of the language.
 
+    Passages are listed by their set of languages, so that one list serves all languages: 4 bytes per passage
+    (8 above 2**32). It is made in one pass at the first draw in a language that not all passages have (0.25 s
+    at 10 million). A draw costs a search among the sets, for every number of passages.
+    """
 
-def _too_few(corpus: PlanCorpus, language: int, count: int) -> UserError:
-    return UserError(
-        "batches.hard_negatives.count",
-        f"there are not {count} passages in {corpus.languages[language]!r} beside a row's own",
-        "lower the count or leave the language out",
-    )
+    def __init__(self, corpus: PlanPassages) -> None:
+        self._set_of = corpus.passage_set
+        self._has = np.asarray(corpus.set_languages)  # (S, L)
+        self._num_passages = corpus.num_passages
+
+    @cached_property
+    def count(self) -> Int64s:
+        """Passages that have each language (L,)."""
+        return self._per_set @ self._has
+
+    def passages(self, number: Int64s, language: NDArray[np.integer]) -> Int64s:
+        """Return the passage rows of numbers in languages: (m,), (m,) -> (m,)."""
+        passages = number.copy()
+        for code in np.unique(language):
+            if self.count[code] == self._num_passages:
+                continue  # every passage has it: the number is the row, and no list is needed
+            sets = np.flatnonzero(self._has[:, code])
+            ends = np.cumsum(self._per_set[sets])
+            rows = np.flatnonzero(language == code)
+            in_set = np.searchsorted(ends, number[rows], side="right")
+            inside = number[rows] - (ends - self._per_set[sets])[in_set]
+            passages[rows] = self._by_set[self._first[sets[in_set]] + inside]
+        return passages
+
+    @cached_property
+    def _per_set(self) -> Int64s:
+        counts = np.zeros(len(self._has), np.int64)
+        for start in range(0, self._num_passages, _AT_ONCE):
+            counts += np.bincount(self._set_of[start : start + _AT_ONCE], minlength=len(counts))
+        return counts
+
+    @cached_property
+    def _first(self) -> Int64s:
+        return np.cumsum(self._per_set) - self._per_set
+
+    @cached_property
+    def _by_set(self) -> NDArray[Any]:
+        """Passage rows sorted by (set, row): a counting sort, part by part."""
+        dtype = np.uint32 if self._num_passages <= 2**32 else np.int64
+        passages: NDArray[Any] = np.empty(self._num_passages, dtype)
+        short = np.uint16 if len(self._has) <= 2**16 else np.int64  # numpy sorts 16 bits in linear time
+        following = self._first.copy()
+        for start in range(0, self._num_passages, _AT_ONCE):
+            part = np.asarray(self._set_of[start : start + _AT_ONCE]).astype(short)
+            order = np.argsort(part, kind="stable")
+            counts = np.bincount(part, minlength=len(following))
+            shift = following - (np.cumsum(counts) - counts)
+            passages[np.arange(len(part)) + np.repeat(shift, counts)] = order + start
+            following += counts
+        return passages

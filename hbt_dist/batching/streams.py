@@ -1,21 +1,22 @@
-"""A stream: the endless sequence of rows that a slot of a global batch draws from.
+"""Draw the rows of a stream: the endless sequence that a slot of a global batch takes its rows from.
 
 An entry of the mixture has one stream, or one per language (monolingual: the whole slot is in one language)
 and per dataset (datasets.per: batch). Draw number T of a stream is a pure function of T:
 
 1. *Strata.* Cells whose examples are drawn equally often form one stratum; fully parallel data drawn by size
-   is one stratum. Rows are dealt to strata by systematic sampling: cumulated shares, shifted by a rotation
-   that moves on by the golden ratio each draw. Draw T gives a stratum the whole numbers between its lower
-   and its upper bound, both shifted by x(T). An interval of width w, open on one side, holds floor(w) or
-   ceil(w) of them wherever it lies; so that is what a stratum takes in any draw, and neighbouring strata
-   take together floor or ceil of their joint width: of a hundred strata that make 2 rows in all, no draw
-   takes more than 2. The count over all earlier draws has a closed form (`floor_sum`).
-2. *Rows.* Each stratum takes its next rows without replacement (deck.py). An epoch of a stratum is the
-   number of draws that its examples suffice for; the tail, less than one draw's rows, is left out and is
-   another one in every epoch. Where that would leave out much, in a stratum of few rows beside others, the
-   rows are counted instead: an epoch ends with its last row, also amid a draw.
+   is one stratum. Systematic sampling deals the rows to strata: cumulated shares, shifted by a rotation that
+   moves on by the golden ratio each draw. Draw T gives a stratum the whole numbers between its lower and its
+   upper bound, both shifted by x(T). A half-open interval of width w holds floor(w) or ceil(w) of them at
+   every shift; so a stratum takes floor(w) or ceil(w) rows in each draw, and so do neighbouring strata
+   together: of a hundred strata that make 2 rows in all, no draw takes more than 2. The count over all
+   earlier draws has a closed form (`floor_sum`).
+2. *Rows.* Each stratum takes its next rows without replacement (epoch_order.py). An epoch of a stratum is the
+   number of draws that its examples suffice for. The tail, less than one draw's rows, is left out and changes
+   with the epoch. In a stratum of few rows next to larger strata the tail would be a large part; its epochs
+   are
+   counted by rows instead: an epoch ends with its last row, also inside a draw.
 3. *Pairs.* A row's language pair is the quantile of frac(hash(example) + epoch * golden ratio) in the shares
-   of its cell: independent between examples, and evenly spread over the pairs from epoch to epoch for one.
+   of its cell: independent between examples, and for one example evenly spread over the pairs by epoch.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.counter_random import Floats, Int64s, derive_key, floor_sum, uniform
-from hbt_dist.batching.epoch_order import Deck, Order, build_decks
+from hbt_dist.batching.epoch_order import Order, Stratum, build_strata
 from hbt_dist.batching.mixture import slots_of
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import Cells, Joint, joint_share, one_pair_per_batch
@@ -37,7 +38,7 @@ _ROTATION_BITS = 32
 _MODULUS = 1 << _ROTATION_BITS
 _STEP = 2_654_435_769  # golden ratio * 2**32
 _GOLDEN_RATIO = 0.6180339887498949
-_STRAY = 3  # the count of a stratum strays from its share by about this much over the draws
+_STRAY = 3  # over the draws the count of a stratum deviates from its share by about this many rows
 _FEW = 8  # an epoch of fewer draws than this is counted by rows
 
 
@@ -52,7 +53,7 @@ class StreamShares:
     weight: float
     joint: Joint
 
-    def strata(self, cells: Cells) -> list[tuple[int, ...]]:
+    def cell_sets(self, cells: Cells) -> list[tuple[int, ...]]:
         """Return the cells of each stratum: those drawn equally often per example."""
         share = self.joint.share.sum(axis=1)
         used = np.flatnonzero(share > 0)
@@ -103,8 +104,8 @@ def shares_of_entries(corpus: PlanCorpus, cells: Cells, settings: BatchSettings)
 class Rows:
     """Rows of one draw.
 
-    Where the count of a stratum strays beyond the end of its epoch, or it has fewer examples than it is
-    asked for, a row lacks an example: pool_row is -1.
+    A row has no example (pool_row is -1) if the count of its stratum goes beyond the end of an epoch, or if
+    the stratum has fewer examples than rows.
     """
 
     stratum: Int64s
@@ -118,7 +119,7 @@ class Stream:
 
     shares: StreamShares
     rows: int  # per draw
-    decks: list[Deck]
+    strata: list[Stratum]
     order: Order
     key: int
     bounds: Int64s  # (S + 1,) cumulated rows per draw, in units of 2**-32
@@ -127,33 +128,33 @@ class Stream:
     stratum_of_cell: Int64s = field(repr=False)  # (C,) -1 where the stream has no row of it
     pair_cdf: Floats = field(repr=False)  # flat: index of the cell in `cells` + cumulated share of its pairs
     pair_of: Int64s = field(repr=False)  # flat: the pair
-    pair_last: Int64s = field(repr=False)  # last place of each cell in the two above
+    pair_last: Int64s = field(repr=False)  # last index of each cell in the two above
     cell_index: Int64s = field(repr=False)  # (C,) number among the cells of this stream
 
     @classmethod
     def of(
-        cls, shares: StreamShares, rows: int, decks: dict[tuple[int, ...], Deck], cells: Cells, key: int
+        cls, shares: StreamShares, rows: int, strata: dict[tuple[int, ...], Stratum], cells: Cells, key: int
     ) -> Stream:
         """Return the stream of `rows` rows per draw."""
-        strata = shares.strata(cells)
+        cell_sets = shares.cell_sets(cells)
+        chosen = [strata[members] for members in cell_sets]
+        several = len(chosen) > 1
         cell_share = shares.joint.share.sum(axis=1)
-        per_draw = np.array([cell_share[list(stratum)].sum() for stratum in strata])
+        per_draw = np.array([cell_share[list(members)].sum() for members in cell_sets])
         inner = np.floor(np.cumsum(per_draw)[:-1] * rows * _MODULUS + 0.5).astype(np.int64)
         bounds = np.concatenate([[0], inner, [rows * _MODULUS]]).astype(np.int64)
         width = np.diff(bounds)
         most = -(-width // _MODULUS)
-        chosen = [decks[stratum] for stratum in strata]
-        # Beside others a deck leaves room for one row more than it gives: not needed, but plans rest on it.
-        room = np.minimum(most + (len(strata) > 1), rows)
-        order = Order.of(chosen, room)
-        few = (order.epoch_rows < _FEW * (most + _STRAY)) & (len(strata) > 1)
+        # One row more than a stratum gives at a time. The batches of existing plans depend on it.
+        spacing = np.minimum(most + several, rows)
+        order = Order.of(chosen, spacing)
+        few = (order.epoch_rows < _FEW * (most + _STRAY)) & several
         if few.any():
-            order = Order.of(chosen, np.where(few, np.where(most > 1, most, 0), room))
-        stray = 0 if len(strata) == 1 else _STRAY
-        draws = (order.epoch_rows - stray) / np.maximum(width / _MODULUS, 1e-12)
+            order = Order.of(chosen, np.where(few, np.where(most > 1, most, 0), spacing))
+        draws = (order.epoch_rows - _STRAY * several) / np.maximum(width / _MODULUS, 1e-12)
         stratum_of_cell = np.full(len(cell_share), -1, np.int64)
-        for number, stratum in enumerate(strata):
-            stratum_of_cell[list(stratum)] = number
+        for number, members in enumerate(cell_sets):
+            stratum_of_cell[list(members)] = number
         used = np.flatnonzero(cell_share > 0)
         cell_index = np.full(len(cell_share), -1, np.int64)
         cell_index[used] = np.arange(len(used))
@@ -167,13 +168,11 @@ class Stream:
 
     def counts_before(self, draws: Int64s) -> Int64s:
         """Return the rows of each stratum in the first `draws` draws: (..., S) -> (..., S)."""
-        if len(self.decks) == 1:
+        if len(self.strata) == 1:
             return draws * self.rows
         whole, part = self.bounds >> _ROTATION_BITS, self.bounds & (_MODULUS - 1)
         offset = self.key & (_MODULUS - 1)
-        ends = np.stack(
-            [part[1:], part[:-1]]
-        )  # a count is that below its upper bound less that below its lower
+        ends = np.stack([part[1:], part[:-1]])  # a count: below the upper bound less below the lower bound
         shifted = np.broadcast_arrays(draws, offset + ends.reshape(2, *[1] * (draws.ndim - 1), -1))
         below_end = floor_sum(shifted[0].copy(), _MODULUS, _STEP, shifted[1].copy())
         return np.diff(whole) * draws + below_end[0] - below_end[1]
@@ -205,8 +204,8 @@ class Stream:
             return np.zeros(len(example), np.int64)
         quantile = uniform(derive_key("pair", self.key), example) + epoch * _GOLDEN_RATIO
         index = self.cell_index[cell]
-        place = np.searchsorted(self.pair_cdf, index + quantile % 1.0, side="right")
-        return self.pair_of[np.minimum(place, self.pair_last[index])]
+        drawn = np.searchsorted(self.pair_cdf, index + quantile % 1.0, side="right")
+        return self.pair_of[np.minimum(drawn, self.pair_last[index])]
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ class Streams:
 
     shares: list[list[StreamShares]]  # by entry of the mixture
     each: list[Stream]
-    pool: NDArray[np.integer]  # examples of all decks
+    pool: NDArray[np.integer]  # examples of all strata
 
     @classmethod
     def of(cls, corpus: PlanCorpus, cells: Cells, settings: BatchSettings, seed: int) -> Streams:
@@ -225,14 +224,14 @@ class Streams:
             UserError: as `shares_of_entries`.
         """
         shares = shares_of_entries(corpus, cells, settings)
-        pool, decks = build_decks(
+        pool, strata = build_strata(
             cells.of_example,
             np.asarray(corpus.example_group),
-            [stratum for group in shares for part in group for stratum in part.strata(cells)],
+            [members for group in shares for part in group for members in part.cell_sets(cells)],
         )
         rows = rows_of_entries(settings)
         each = [
-            Stream.of(part, rows[part.entry], decks, cells, derive_key("rows", seed, part.entry, number))
+            Stream.of(part, rows[part.entry], strata, cells, derive_key("rows", seed, part.entry, number))
             for group in shares
             for number, part in enumerate(group)
         ]

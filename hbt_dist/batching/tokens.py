@@ -1,35 +1,33 @@
-"""Token ids of every text of a corpus, computed once and memory-mapped.
+"""Tokenise every text of a corpus once, and read the token ids from a memory map.
 
 Training reads ids instead of texts: a batch of 8,192 rows is gathered in about 20 ms, and all processes of a
 machine share one copy in the page cache. Per role and language there are two files, the ids one after
-another (4 bytes per token) and where each row begins; a language that a row lacks is a row of length 0. The
-store is found again by a fingerprint of corpus, tokenizer and text settings. One process tokenises while the
-others wait; a run that is interrupted goes on with the languages that were not finished.
+another (4 bytes per token) and where each row begins; a language that a row lacks is a row of length 0. A
+fingerprint of corpus, tokenizer and text settings names the folder. One process tokenises while the
+remaining processes wait; after an interruption the next run continues with the unfinished languages.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from hbt_dist.batching.corpus_view import TextCorpus
+from hbt_dist.batching.corpus_view import Role, TextCorpus
 from hbt_dist.common.console import Progress
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import write_json
 from hbt_dist.models.settings import TextSettings
 
-Role = Literal["question", "passage"]
 ROLES: tuple[Role, ...] = ("question", "passage")
 _FORMAT = 1
 _TEXTS_AT_ONCE = 2048
@@ -69,14 +67,14 @@ class TokenRows:
 
 @dataclass(frozen=True)
 class TextReport:
-    """What tokenising found in the texts of one role in one language."""
+    """Counts from tokenising the texts of one role in one language."""
 
     role: Role
     language: str
     texts: int
     tokens: int
     truncated: int  # texts that were cut at the limit
-    special_only: int  # texts of which the tokenizer kept nothing but its special tokens
+    special_only: int  # texts that the tokenizer reduced to its special tokens
     longest: int  # tokens of the longest text, after cutting
 
     @property
@@ -109,9 +107,9 @@ class TokenStore:
     def of(
         cls, corpus: TextCorpus, tokenizer: Any, text: TextSettings, cache_dir: Path, *, progress: bool = True
     ) -> TokenStore:
-        """Return the token store of a corpus; tokenise it first if no finished one lies in `cache_dir`.
+        """Return the token store of a corpus; tokenise it first if `cache_dir` has no finished store.
 
-        Safe when many processes call it at once: one works, the others wait.
+        Safe when many processes call it at once: one works, the rest wait.
 
         Raises:
             UserError: a text is empty, or gives no token at all.
@@ -120,17 +118,17 @@ class TokenStore:
         folder = Path(cache_dir) / f"tokens-{fingerprint[:20]}"
         if not (folder / "manifest.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / "lock"):
+            with FileLock(folder / "lock"):
                 if not (folder / "manifest.json").is_file():
                     _tokenise(corpus, tokenizer, text, folder, fingerprint, progress)
         return cls(folder)
 
     def questions(self, rows: NDArray[np.integer], languages: NDArray[np.integer]) -> TokenRows:
-        """Return the questions of examples (n,) in the languages (n,) beside them."""
+        """Return the questions of examples in languages, (n,) each."""
         return self._gather("question", rows, languages)
 
     def passages(self, rows: NDArray[np.integer], languages: NDArray[np.integer]) -> TokenRows:
-        """Return the passages (n,) in the languages (n,) beside them."""
+        """Return passages in languages, (n,) each."""
         return self._gather("passage", rows, languages)
 
     def lengths(self, role: Role, language: int) -> NDArray[np.int64]:
@@ -167,7 +165,7 @@ class TokenStore:
 
 
 def store_fingerprint(corpus: TextCorpus, tokenizer: Any, text: TextSettings) -> str:
-    """Return the sha256 of all that decides the token ids."""
+    """Return the sha256 of everything that decides the token ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         described = json.loads(backend.to_str())
@@ -195,29 +193,12 @@ def _paths(folder: Path, role: Role, language: str) -> tuple[Path, Path]:
 
 
 def _read_unit(folder: Path, role: Role, language: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"{role}.{language}.json").read_text(encoding="utf-8"))
-    return found
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock; the kernel frees it when the process ends, however it ends."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(beside, path)
+    report: dict[str, Any] = json.loads((folder / f"{role}.{language}.json").read_text(encoding="utf-8"))
+    return report
 
 
 def _tokenise(
-    corpus: TextCorpus, tokenizer: Any, text: TextSettings, folder: Path, fingerprint: str, progress: bool
+    corpus: TextCorpus, tokenizer: Any, settings: TextSettings, folder: Path, fingerprint: str, progress: bool
 ) -> None:
     units = _units(corpus.languages)
     totals = {"question": corpus.num_examples, "passage": corpus.num_passages}
@@ -228,22 +209,28 @@ def _tokenise(
             if (folder / f"{role}.{language}.json").is_file():  # finished before an interruption
                 bar.update(totals[role])
             else:
-                _tokenise_unit(corpus, tokenizer, text, folder, role, language, bar)
+                _tokenise_unit(corpus, tokenizer, settings, folder, role, language, bar)
     manifest = {
         "fingerprint": fingerprint,
         "languages": list(corpus.languages),
         "pad_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
-        "text": text.model_dump(mode="json"),
+        "text": settings.model_dump(mode="json"),
     }
-    _write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", manifest)
 
 
 def _tokenise_unit(
-    corpus: TextCorpus, tokenizer: Any, text: TextSettings, folder: Path, role: Role, language: str, bar: Any
+    corpus: TextCorpus,
+    tokenizer: Any,
+    settings: TextSettings,
+    folder: Path,
+    role: Role,
+    language: str,
+    bar: Any,
 ) -> None:
     total = corpus.num_examples if role == "question" else corpus.num_passages
     read = corpus.question_texts if role == "question" else corpus.passage_texts
-    limit = text.max_tokens(role)
+    limit = settings.max_tokens(role)
     special = len(tokenizer("", add_special_tokens=True)["input_ids"])
     lengths = np.zeros(total, np.int64)
     texts = truncated = special_only = 0
@@ -251,46 +238,38 @@ def _tokenise_unit(
     with ids_path.open("wb") as ids_file:
         for start in range(0, total, _TEXTS_AT_ONCE):
             stop = min(start + _TEXTS_AT_ONCE, total)
-            found = [(start + i, one) for i, one in enumerate(read(language, start, stop)) if one is not None]
+            available = {
+                row: text for row, text in enumerate(read(language, start, stop), start) if text is not None
+            }
             bar.update(stop - start)
-            if not found:
+            if not available:
                 continue
-            rows = np.array([row for row, _ in found])
-            prefixed = [text.prefix(role) + one for _, one in found]
+            prefixed = [settings.prefix(role) + text for text in available.values()]
             encoded = encode_texts(tokenizer, prefixed, limit)
-            counts = np.array([len(one) for one in encoded], np.int64)
-            _refuse_empty(corpus, role, language, found, counts)
-            full = np.flatnonzero(counts >= limit)
-            if len(full):
-                whole = encode_texts(tokenizer, [prefixed[place] for place in full], None)
-                truncated += sum(len(one) > limit for one in whole)
-            texts += len(found)
+            counts = np.array([len(ids) for ids in encoded], np.int64)
+            _reject_empty(corpus, role, language, available, counts)
+            at_limit = [prefixed[index] for index in np.flatnonzero(counts >= limit)]
+            if at_limit:
+                truncated += sum(len(ids) > limit for ids in encode_texts(tokenizer, at_limit, None))
+            texts += len(available)
             special_only += int((counts <= special).sum())
-            lengths[rows] = counts
+            lengths[list(available)] = counts
             ids_file.write(np.fromiter(chain.from_iterable(encoded), np.int32, int(counts.sum())).tobytes())
     np.save(offsets_path, np.concatenate([[0], np.cumsum(lengths)]))
-    _write_json(
-        folder / f"{role}.{language}.json",
-        {
-            "role": role,
-            "language": language,
-            "texts": texts,
-            "tokens": int(lengths.sum()),
-            "truncated": truncated,
-            "special_only": special_only,
-            "longest": int(lengths.max(initial=0)),
-        },
+    report = TextReport(
+        role, language, texts, int(lengths.sum()), truncated, special_only, int(lengths.max(initial=0))
     )
+    write_json(folder / f"{role}.{language}.json", asdict(report))
 
 
-def replace_rows(rows: TokenRows, places: NDArray[np.integer], encoded: list[list[int]]) -> TokenRows:
-    """Return the rows with some of them replaced: row `places[i]` by `encoded[i]`; places ascend."""
+def replace_rows(rows: TokenRows, indices: NDArray[np.integer], encoded: list[list[int]]) -> TokenRows:
+    """Return the rows with some of them replaced: row `indices[i]` by `encoded[i]`; indices ascend."""
     lengths = rows.lengths.copy()
-    lengths[places] = [len(one) for one in encoded]
+    lengths[indices] = [len(ids) for ids in encoded]
     pieces, start = [], 0
-    for place, one in zip(places.tolist(), encoded, strict=True):
-        pieces += [rows.ids[rows.offsets[start] : rows.offsets[place]], np.array(one, np.int32)]
-        start = place + 1
+    for index, ids in zip(indices.tolist(), encoded, strict=True):
+        pieces += [rows.ids[rows.offsets[start] : rows.offsets[index]], np.array(ids, np.int32)]
+        start = index + 1
     pieces.append(rows.ids[rows.offsets[start] :])
     return TokenRows(np.concatenate(pieces), np.concatenate([[0], np.cumsum(lengths)]), rows.pad_id)
 
@@ -309,14 +288,14 @@ def encode_texts(tokenizer: Any, texts: list[str], limit: int | None) -> list[li
     return out
 
 
-def _refuse_empty(
-    corpus: TextCorpus, role: Role, language: str, found: list[tuple[int, str]], counts: NDArray[np.int64]
+def _reject_empty(
+    corpus: TextCorpus, role: Role, language: str, texts: dict[int, str], counts: NDArray[np.int64]
 ) -> None:
-    for (row, one), count in zip(found, counts.tolist(), strict=True):
-        if count == 0 or not one.strip():
+    for (row, text), count in zip(texts.items(), counts.tolist(), strict=True):
+        if count == 0 or not text.strip():
             name = corpus.example_id(row) if role == "question" else corpus.passage_id(row)
             raise UserError(
                 f"{role} {name!r}",
-                f"its text in {language!r} " + ("gives no token" if one.strip() else "is empty"),
+                f"its text in {language!r} " + ("gives no token" if text.strip() else "is empty"),
                 "give it a text, or leave that language of it out",
             )

@@ -9,19 +9,20 @@ from hbt_dist.run_file import RunFile
 
 
 def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_json: bool) -> str:
-    """What the corpus of a run holds and what its plan draws, as tables or JSON.
+    """Return what the corpus of a run holds and what its plan draws, as tables or JSON.
 
     Args:
         step: also show the rows of this step.
-        rows: how many of them.
-        tokens: tokenise first, and tell lengths in tokens instead of characters.
+        rows: number of these rows.
+        tokens: tokenise first, and report lengths in tokens instead of characters.
 
     Raises:
         UserError: the data or the batches cannot be used.
     """
     from hbt_dist.batching.inspection import inspect, render
-    from hbt_dist.batching.plan import BatchPlan
     from hbt_dist.data.corpus.convert import build_corpus, negatives_text
+    from hbt_dist.methods.code_switching.inspection import switching_tables
+    from hbt_dist.methods.code_switching.switching import plan_batches
 
     if tokens:
         from hbt_dist.training.preparation import prepare
@@ -30,8 +31,9 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
         corpus, plan, store = prepared.corpus, prepared.plan, prepared.tokens
     else:
         corpus = build_corpus(run.data, Path(run.data.cache_dir))
-        plan, store = BatchPlan(corpus, run.batches, run.seed), None
+        plan, store = plan_batches(corpus, run.batches, run.seed), None
     report = inspect(plan, run.training.steps, step=step, tokens=store, texts=corpus, rows=rows)
+    report.plan.extend(switching_tables(plan, run.training.steps, corpus))
     if as_json:
         return json.dumps(report.as_dict(), ensure_ascii=False)
     return "\n\n".join(part for part in (render(report).rstrip(), negatives_text(corpus)) if part)

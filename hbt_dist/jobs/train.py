@@ -143,14 +143,14 @@ def overlap_of(run: RunFile) -> str:
 
 
 def _evaluate(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
-    from hbt_dist.batching.plan import BatchPlan
     from hbt_dist.data.corpus.convert import build_corpus
+    from hbt_dist.methods.code_switching.switching import plan_batches
 
     model = str(folder.model)
     if when == "start":
         model = _start_model(run, folder)
     corpus = build_corpus(run.data, Path(run.data.cache_dir))
-    languages = BatchPlan(corpus, run.batches, run.seed).languages
+    languages = plan_batches(corpus, run.batches, run.seed).languages
     for benchmark in run.evaluation.benchmarks:
         out = folder.evaluation / when / benchmark.label
         if when == "start" and (out / "results.json").is_file():

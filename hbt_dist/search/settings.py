@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from hbt_dist.batching.settings import KINDS
+from hbt_dist.batching.kinds import KINDS
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import is_user_function
 from hbt_dist.data.benchmarks.settings import check_labels

@@ -58,7 +58,7 @@ def prefetch_rows(run: RunFile, world: World, prepared: Prepared) -> Prefetcher[
             world.rank,
             world.size,
             aligned_seed=run.seed if run.loss.alignment_weight > 0 else None,
-            switcher=prepared.switcher,
+            transform=prepared.transform,
         )
 
     return Prefetcher(make, run.training.steps)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hbt_dist.batching.collate import TokenTransform
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.tokens import ROLES, TokenStore
@@ -15,7 +16,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import sha256_of
 from hbt_dist.data.corpus.convert import build_corpus, negatives_text, overlap_text
 from hbt_dist.data.corpus.corpus import Corpus
-from hbt_dist.methods.code_switching.switcher import Switcher
+from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import prepare_model
 from hbt_dist.run_file import RunFile
@@ -37,12 +38,12 @@ class Prepared:
     plan: BatchPlan
 
     @cached_property
-    def switcher(self) -> Switcher | None:
-        """The switcher that replaces words of the rows, where code-switching is on."""
-        switching = self.plan.switching
-        if switching is None:
+    def transform(self) -> TokenTransform | None:
+        """Changes the token rows, where code-switching is on."""
+        transform = self.plan.transform
+        if transform is None:
             return None
-        return Switcher(switching, self.corpus, self.model.tokenizer, self.model.text)
+        return TokenTransform(transform, self.corpus, self.model.tokenizer, self.model.text)
 
     @property
     def fingerprint(self) -> str:
@@ -65,7 +66,7 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     check_auto_chunks(run, deepspeed.zero_stage)
     cache = Path(run.data.cache_dir)
     corpus = build_corpus(run.data, cache)
-    plan = BatchPlan(corpus, run.batches, run.seed)
+    plan = plan_batches(corpus, run.batches, run.seed)
     model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
     check_similarity(run, model)
     tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)

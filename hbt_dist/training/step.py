@@ -62,7 +62,7 @@ def train_step(
         "learning_rate": engine.learning_rate(step),
         "gradient_norm": norm,
         **figures,
-        **({} if local.switched is None else summed_figures(local.switched, world)),
+        **({} if local.changes is None else summed_figures(local.changes, world)),
         "seconds": round(seconds, 4),
         "seconds_planning": round(planned - began, 4),
         "tokens_per_second": round(result.num_tokens / seconds),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hbt_dist.batching.aligned import aligned_languages
+from hbt_dist.batching.collate import aligned_languages
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.data.corpus.corpus import Corpus

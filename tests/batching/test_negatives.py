@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from hbt_dist.batching import holders
+from hbt_dist.batching import negatives
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
@@ -121,7 +121,7 @@ def test_ragged_data() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**20), st.integers(1, 6), st.floats(0.02, 1.0))
-def test_holders_number_the_passages_of_a_language(seed: int, num_languages: int, holds: float) -> None:
+def test_numbers_of_the_passages_of_a_language(seed: int, num_languages: int, holds: float) -> None:
     has = np.random.default_rng(seed).random((500, num_languages)) < holds
     everything = np.ones((1, num_languages), bool)
     corpus = Corpus.from_arrays(
@@ -132,8 +132,8 @@ def test_holders_number_the_passages_of_a_language(seed: int, num_languages: int
         cell_passages=everything,
         passage_languages=has,
     )
-    with patch.object(holders, "_AT_ONCE", 64):
-        made = holders.Holders(corpus)
+    with patch.object(negatives, "_AT_ONCE", 64):
+        made = negatives.PassagesByLanguage(corpus)
         assert made.count.tolist() == has.sum(axis=0).tolist()
         numbers = np.concatenate([np.arange(count) for count in made.count])
         languages = np.repeat(np.arange(num_languages), made.count)
@@ -149,9 +149,11 @@ def test_no_list_is_made_where_every_passage_has_the_language_or_nothing_is_fill
     corpus = parallel_corpus(200, 3, 3)
     plan = plan_of(corpus, 2)
     assert plan.batch(0).negative_filled.all()
-    assert "_by_set" not in vars(plan._holders)
+    assert "_by_set" not in vars(plan._negatives._by_language)
     full = parallel_corpus(200, 3, 3, most_negatives=0)
-    assert "_holders" not in vars(plan_of(full, 0))
+    without = plan_of(full, 0)
+    without.batch(0)
+    assert "_by_language" not in vars(without._negatives)
 
 
 def test_filled_negatives_come_evenly_from_the_language() -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from hbt_dist.batching.kinds import RowPairs, own_pairs
+from hbt_dist.batching.kinds import KINDS, RowPairs, user_pairs
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
-from hbt_dist.batching.settings import KINDS, BatchSettings
+from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
 from tests.batching.corpora import MIXTURES, corpora, parallel_corpus, ragged_corpus
@@ -27,7 +27,7 @@ def drawn_plan(corpus: Corpus, seed: int, block: dict[str, object]) -> BatchPlan
     try:
         return plan_of(corpus, seed, **block)
     except UserError as error:
-        if error.place == "batches.global_batch_size":
+        if error.location == "batches.global_batch_size":
             reject()
         raise
 
@@ -45,7 +45,7 @@ def check_rows(corpus: Corpus, batch: GlobalBatch, kinds: tuple[str, ...] = KIND
     for number, kind in enumerate(kinds):
         rows = batch.kind_of_row == number
         if kind not in KINDS:
-            check_pairs(corpus, batch, rows, own_pairs(kind, corpus.languages))
+            check_pairs(corpus, batch, rows, user_pairs(kind, corpus.languages))
         elif kind == "crosslingual":
             assert not same[rows].any()
         elif kind != "any_pair":
@@ -212,13 +212,13 @@ def test_each_example_at_most_once_per_epoch_of_its_stratum_in_ragged_data() -> 
     corpus = ragged_corpus(11, num_passages=3000, most_questions=1, num_cells=4, num_datasets=1)
     plan = plan_of(corpus, 3, alpha=0.0)
     stream = plan.streams[0]
-    assert len(stream.decks) > 1
+    assert len(stream.strata) > 1
     for stratum, length in enumerate(stream.draws_per_epoch.tolist()):
         rows = [stream.draw(number) for number in range(length)]
         taken = np.concatenate([one.pool_row[one.stratum == stratum] for one in rows])
         taken = taken[taken >= 0]
         assert len(np.unique(taken)) == len(taken)
-        assert len(taken) > 0.9 * stream.decks[stratum].num_examples - BATCH
+        assert len(taken) > 0.9 * stream.strata[stratum].num_examples - BATCH
 
 
 def test_other_seeds_give_other_batches() -> None:

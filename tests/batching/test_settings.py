@@ -130,5 +130,5 @@ def test_resume_under_another_plan_is_refused_with_what_changed() -> None:
         check_resume(saved, BatchPlan(corpus, settings(global_batch_size=32), 1).state)
     other = parallel_corpus(seed=1)
     other.fingerprint = "other"
-    with pytest.raises(UserError, match="the training data are others"):
+    with pytest.raises(UserError, match="the training data have changed"):
         check_resume(saved, BatchPlan(other, settings(), 1).state)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chisquare
 
+from hbt_dist.batching.kinds import KINDS
 from hbt_dist.batching.mixture import Mixture, apportion, slots_of
 from hbt_dist.batching.plan import BatchPlan
-from hbt_dist.batching.settings import KINDS, BatchSettings, DatasetSettings
+from hbt_dist.batching.settings import BatchSettings, DatasetSettings
 from hbt_dist.batching.shares import Cells, dataset_shares, joint_share
 from hbt_dist.data.corpus.corpus import Corpus
 from tests.batching.corpora import parallel_corpus, ragged_corpus
@@ -32,7 +33,7 @@ def assert_binomial(successes: int, trials: int, probability: float) -> None:
 def test_alpha(alpha: float) -> None:
     plan = plan_of(parallel_corpus(), alpha=alpha)
     drawn = plan.mixture.streams(np.arange(20_000))[:, 0]
-    kinds = np.array([plan.mixture.entry_of(stream) for stream in range(plan.mixture.num_streams)])[drawn]
+    kinds = np.array([stream.shares.entry for stream in plan.streams])[drawn]
     assert_binomial(int((kinds == 0).sum()), 20_000, alpha)
     for step in (0, 7, 19_999):
         assert plan.batch(step).kind == ("monolingual" if kinds[step] == 0 else "crosslingual")

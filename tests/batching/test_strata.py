@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbt_dist.batching.feasibility import _beyond
+from hbt_dist.batching.feasibility import Feasibility
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.batching.shares import Cells
+from hbt_dist.batching.streams import Streams, rows_of_entries
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
@@ -95,7 +97,7 @@ def test_a_stratum_takes_its_width_rounded_down_or_up(
     bounds = np.round(stream.bounds / stream.bounds[-1] * rows * 2**32).astype(np.int64).tolist()
     object.__setattr__(stream, "bounds", np.array(bounds))
     object.__setattr__(stream, "rows", rows)
-    strata = len(stream.decks)
+    strata = len(stream.strata)
     draws = np.concatenate([np.arange(1500), late + np.arange(500)])
     before = stream.counts_before(np.repeat(draws[:, None], strata, axis=1))
     after = stream.counts_before(np.repeat(draws[:, None] + 1, strata, axis=1))
@@ -118,7 +120,7 @@ def test_a_stratum_takes_its_width_rounded_down_or_up(
 def test_a_corpus_with_two_percent_of_its_texts_missing(block: dict[str, object], rows: int) -> None:
     corpus = corpus_with_holes()
     plan = plan_of(corpus, rows, 3, **block)
-    assert max(len(stream.decks) for stream in plan.streams) > 20
+    assert max(len(stream.strata) for stream in plan.streams) > 20
     again = plan_of(corpus, rows, 3, **block)
     for step in (0, 1, 2, 40, 12_345):
         batch = plan.batch(step)
@@ -139,7 +141,7 @@ def test_a_rare_set_of_languages_is_visited_evenly(few: int) -> None:
     plan = plan_of(corpus, 16, 2, alpha=0.0, pairs=OVER_B)
     stream = plan.streams[0]
     rare = int(stream.stratum_of_cell[2])
-    assert stream.few.tolist() == [stratum == rare for stratum in range(len(stream.decks))]
+    assert stream.few.tolist() == [stratum == rare for stratum in range(len(stream.strata))]
     visits = np.zeros(corpus.num_examples, np.int64)
     steps = 1500
     for step in range(steps):
@@ -188,18 +190,18 @@ def test_two_rare_sets_with_one_group_between_them() -> None:
 def remedies(error: UserError, block: dict[str, object], names: list[str]) -> list[dict[str, object]]:
     """The settings that a refusal names."""
     found: list[dict[str, object]] = []
-    if match := re.search(r"lower global_batch_size to ([\d,]+) at most", error.expected):
+    if match := re.search(r"lower global_batch_size to ([\d,]+) at most", error.remedy):
         size = int(match[1].replace(",", ""))
         found += [{**block, "global_batch_size": size}, {**block, "global_batch_size": max(size // 2, 1)}]
-    if match := re.search(r"set batches\.(pairs|languages): size", error.expected):
+    if match := re.search(r"set batches\.(pairs|languages): size", error.remedy):
         found.append({**block, match[1]: "size"})
-    if match := re.search(r"leave (\w+) out of batches.mixture\[(\d)\].languages", error.expected):
+    if match := re.search(r"leave (\w+) out of batches.mixture\[(\d)\].languages", error.remedy):
         entries = BatchSettings.model_validate(block).entries()
         mixture = [entry.model_dump() for entry in entries]
         mixture[int(match[2])]["languages"] = [name for name in names if name != match[1]]
         without = {key: value for key, value in block.items() if key != "alpha"}
         found.append({**without, "mixture": mixture})
-    if "datasets.per: row" in error.expected:
+    if "datasets.per: row" in error.remedy:
         found.append({**block, "datasets": {"per": "row"}})
     return found
 
@@ -231,7 +233,7 @@ def test_a_batch_of_one_row_is_no_remedy(kind: str) -> None:
     with pytest.raises(UserError) as caught:
         BatchPlan(corpus, BatchSettings.model_validate(block), 0)
     assert "has only 1 passage that may meet" in caught.value.problem
-    assert caught.value.remedy == "add data: a batch needs two such passages at least"
+    assert caught.value.remedy == "add data: a batch needs at least two such passages"
     block["hard_negatives"] = {"count": 1}
     with pytest.raises(UserError, match="lower global_batch_size to 1 at most"):
         BatchPlan(corpus, BatchSettings.model_validate(block), 0)
@@ -260,7 +262,7 @@ def test_every_remedy_works(seed: int, block: dict[str, object], rows: int) -> N
         plan = BatchPlan(corpus, BatchSettings.model_validate(whole), 0)
     except UserError as error:
         tried = remedies(error, whole, list(corpus.languages))
-        only_more_data = "a batch needs two" in error.expected
+        only_more_data = "a batch needs at least two" in error.remedy
         assert tried or only_more_data
         for one in tried:
             check_rows(corpus, BatchPlan(corpus, BatchSettings.model_validate(one), 0).batch(3))
@@ -270,34 +272,26 @@ def test_every_remedy_works(seed: int, block: dict[str, object], rows: int) -> N
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**30))
-def test_the_flow_finds_what_looking_at_all_sets_of_choices_finds(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    num_choices, num_cells, num_groups = random.integers(1, [6, 6, 9])
-    pairs = np.unique(random.integers(0, [num_cells, num_groups], (random.integers(1, 15), 2)), axis=0)
-    cell, group = pairs.T
-    present = np.unique(cell)
-    links = [
-        np.sort(random.choice(present, random.integers(1, len(present) + 1), False))
-        for _ in range(num_choices)
-    ]
-    demand = random.random(num_choices) * 4
-    rows = int(np.ceil(demand.sum()))
-    groups = [set(group[np.isin(cell, one)].tolist()) for one in links]
-    sets = [
-        list(chosen)
-        for size in range(1, num_choices + 1)
-        for chosen in combinations(range(num_choices), size)
-    ]
-    lacking = [
-        one for one in sets if demand[one].sum() > len(set[int]().union(*(groups[i] for i in one))) + 1e-6
-    ]
-    found = _beyond(demand, links, cell, group, rows)
-    assert (found is not None) == bool(lacking)
-    if found is not None:
-        chosen = np.flatnonzero(found[0]).tolist()
-        assert chosen in lacking
-        assert found[1] == len(set[int]().union(*(groups[i] for i in chosen)))
+@given(st.integers(0, 2**30), st.sampled_from(KINDS), st.integers(30, 120))
+def test_a_rejected_choice_needs_more_rows_than_its_cells_have_groups(
+    seed: int, block: dict[str, object], rows: int
+) -> None:
+    """Counted example by example: the rows that only these examples can serve, and their groups."""
+    corpus = ragged_corpus(seed, num_passages=150, num_cells=14, num_languages=5, holds=0.4)
+    batches = BatchSettings.model_validate({"global_batch_size": rows, **block})
+    cells = Cells.of(corpus)
+    shortfall = Feasibility(corpus, cells, batches, Streams.of(corpus, cells, batches, 0)).shortfall()
+    if shortfall is None or shortfall.whole_stream:
+        return
+    joint = shortfall.stream.shares.joint
+    chosen = {tuple(choice) for choice in shortfall.choices.tolist()}
+    share, groups = 0.0, set()
+    for cell, pair in np.argwhere(joint.share > 0).tolist():
+        if (int(cells.dataset[cell]), pair) in chosen:
+            share += joint.share[cell, pair]
+            groups |= set(corpus.example_group[cells.of_example == cell].tolist())
+    assert len(groups) == shortfall.groups < shortfall.rows
+    assert shortfall.rows == pytest.approx(share * rows_of_entries(batches)[shortfall.stream.shares.entry])
 
 
 def digest(plan: BatchPlan, steps: int) -> str:
@@ -308,35 +302,32 @@ def digest(plan: BatchPlan, steps: int) -> str:
     return content.hexdigest()[:16]
 
 
-def test_plans_of_the_first_version_are_kept(tmp_path: Path) -> None:
-    """Digests of the first 200 steps, made before rows could be lent."""
+def test_the_batches_of_known_plans(tmp_path: Path) -> None:
+    """Digests of the first 200 steps: a change of them needs a new PLAN_VERSION."""
     run = load_run("quickstart")
     plans = {
         "sample": BatchPlan(build_corpus(run.data, tmp_path), run.batches, run.seed),
         "parallel": plan_of(parallel_corpus(dataset_sizes=(5, 3, 1)), 24, 1, alpha=0.5),
         "ragged": plan_of(ragged_corpus(4, num_passages=5000), 24, 2, alpha=0.3),
         "filled": plan_of(parallel_corpus(most_negatives=2), 24, 3, hard_negatives={"count": 3}),
+        "rare": plan_of(corpus_of([("ab", 12), ("bc", 12), ("abc", 1)]), 16, 4, alpha=0.0, pairs=OVER_B),
+        "tight": plan_of(ragged_corpus(7, num_passages=150, num_cells=14), 108, 7, mixing="shares"),
     }
-    assert {plan.state["version"] for plan in plans.values()} == {1}
     assert {name: digest(plan, 200) for name, plan in plans.items()} == {
         "sample": "8b052adfb28b7d58",
         "parallel": "81f9ee2b38e068a2",
         "ragged": "f301e2b2534a5d6e",
         "filled": "a24b50c51a970b8f",
+        "rare": "dbe403e4c5977c36",
+        "tight": "5af70ba63d21084d",
     }
 
 
-def test_plans_that_changed_have_another_version() -> None:
-    rare = corpus_of([("ab", 900), ("bc", 900), ("abc", 2)])
-    state = plan_of(rare, 16, pairs=OVER_B).state
-    assert state["version"] == 2
-    with pytest.raises(UserError, match="draws batches from such data in another way"):
-        check_resume({**state, "version": 1}, state)
-    negatives = {"count": 2}
-    corpus = corpus_of([("ab", 900), ("bc", 900)])
-    assert plan_of(corpus, 16).state["version"] == 1
-    assert plan_of(corpus, 16, hard_negatives=negatives).state["version"] == 2
-    assert plan_of(parallel_corpus(), 16, hard_negatives=negatives).state["version"] == 1
+def test_a_version_with_different_batches_is_not_resumed() -> None:
+    state = plan_of(corpus_of([("ab", 900), ("bc", 900), ("abc", 2)]), 16, pairs=OVER_B).state
+    check_resume({**state, "version": 2}, state)
+    with pytest.raises(UserError, match="this version of hbt_dist draws different batches"):
+        check_resume({**state, "version": 3}, state)
 
 
 @pytest.mark.parametrize("block", KINDS)

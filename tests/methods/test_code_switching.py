@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
-from hbt_dist.batching.collate import LocalBatch, collate
-from hbt_dist.batching.inspection import inspect, render
+from hbt_dist.batching.collate import LocalBatch, TokenTransform, collate
+from hbt_dist.batching.inspection import inspect
 from hbt_dist.batching.kinds import KINDS
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.resume import check_resume
@@ -30,10 +30,15 @@ from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.data.sample import TRAINING_LANGUAGES
 from hbt_dist.jobs.train import train_in_process
 from hbt_dist.methods.code_switching.dictionaries import Lexicon, load_lexicon, read_dictionary
+from hbt_dist.methods.code_switching.inspection import switching_tables
 from hbt_dist.methods.code_switching.sample import sample_dictionary
 from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings
-from hbt_dist.methods.code_switching.switcher import Switcher, switched_passages, switched_questions
-from hbt_dist.methods.code_switching.switching import CodeSwitching, SwitchCounts, summed_figures
+from hbt_dist.methods.code_switching.switching import (
+    CodeSwitching,
+    SwitchCounts,
+    plan_batches,
+    summed_figures,
+)
 from hbt_dist.methods.code_switching.vectors import nearest, nearest_words, read_vectors
 from hbt_dist.methods.code_switching.words import split_words, with_case_of
 from hbt_dist.models.initial import train_tokenizer
@@ -250,14 +255,15 @@ def plan_of(corpus: Corpus, folder: Path | None, seed: int = 3, **block: Any) ->
     """Batches of 24 rows with a hard negative, switched if there is a folder of dictionaries."""
     switched = {} if folder is None else {"code_switching": {"dictionaries": str(folder), **block}}
     settings = {"global_batch_size": 24, "alpha": 0.5, "hard_negatives": {"count": 1}, **switched}
-    return BatchPlan(corpus, BatchSettings.model_validate(settings), seed)
+    return plan_batches(corpus, BatchSettings.model_validate(settings), seed)
 
 
 def slices(plan: BatchPlan, corpus: Corpus, store: TokenStore, step: int, world: int) -> list[LocalBatch]:
-    switcher = None
-    if plan.switching is not None:
-        switcher = Switcher(plan.switching, corpus, make_tokenizer(), TEXT)
-    return [collate(plan.batch(step), corpus, store, rank, world, switcher=switcher) for rank in range(world)]
+    transform = None
+    if plan.transform is not None:
+        transform = TokenTransform(plan.transform, corpus, make_tokenizer(), TEXT)
+    batch = plan.batch(step)
+    return [collate(batch, corpus, store, rank, world, transform=transform) for rank in range(world)]
 
 
 def rows_of(rows: TokenRows) -> list[list[int]]:
@@ -271,7 +277,7 @@ def test_every_world_size_trains_on_the_same_switched_rows(
     plan = plan_of(corpus, folder, variant=variant)
     for step in range(3):
         (whole,) = slices(plan, corpus, store, step, 1)
-        assert whole.switched is not None
+        assert whole.changes is not None
         for world in (2, 4):
             parts = slices(plan, corpus, store, step, world)
             assert [row for part in parts for row in rows_of(part.questions)] == rows_of(whole.questions)
@@ -280,8 +286,8 @@ def test_every_world_size_trains_on_the_same_switched_rows(
             negatives = [row for part in parts for row in rows_of(part.passages)[size:]]
             assert positives + negatives == rows_of(whole.passages)
             for role in ("question", "passage"):
-                counts = [part.switched[role] for part in parts if part.switched is not None]
-                assert sum(counts, SwitchCounts()) == whole.switched[role]
+                counts = [part.changes[role] for part in parts if part.changes is not None]
+                assert sum(counts, SwitchCounts()) == whole.changes[role]
 
 
 def test_switched_rows_are_the_tokens_of_the_switched_texts_all_others_of_the_store(
@@ -289,7 +295,7 @@ def test_switched_rows_are_the_tokens_of_the_switched_texts_all_others_of_the_st
 ) -> None:
     plan = plan_of(corpus, folder, kinds=["monolingual"], row_probability=0.7, variant="multilingual")
     plain_plan = plan_of(corpus, None)
-    assert plan.switching is not None
+    assert isinstance(plan.transform, CodeSwitching)
     tokenizer, seen = make_tokenizer(), Counter[str]()
     for step in range(20):
         batch = plan.batch(step)
@@ -303,8 +309,8 @@ def test_switched_rows_are_the_tokens_of_the_switched_texts_all_others_of_the_st
             text = corpus.question_text(int(batch.example[i]), "en")
             row = np.array([i])
             zero = row * 0
-            if plan.switching.chosen(step, row, zero, zero)[0]:
-                (new,), _ = plan.switching.switch("question", step, row, zero, zero, [text])
+            if plan.transform.chosen(step, row, zero, zero)[0]:
+                (new,), _ = plan.transform.switch("question", step, row, zero, zero, [text])
                 text = new or text
                 seen["switched"] += new is not None
             wanted = tokenizer("q: " + text, truncation=True, max_length=40)["input_ids"]
@@ -321,7 +327,7 @@ def test_without_the_block_or_with_probability_zero_nothing_changes(
     assert "code_switching" not in off.state
     for step in range(3):
         ((plain,), (a,), (b,)) = (slices(plan, corpus, store, step, 1) for plan in (off, zero, never))
-        assert plain.switched is None
+        assert plain.changes is None
         for other in (a, b):
             np.testing.assert_array_equal(other.questions.ids, plain.questions.ids)
             np.testing.assert_array_equal(other.passages.ids, plain.passages.ids)
@@ -353,20 +359,20 @@ def test_a_step_of_256_rows_costs_little(tmp_path: Path) -> None:
     (tmp_path / "en-fi.txt").write_text("".join(f"{word} {word}nen\n" for word in words), encoding="utf-8")
     block = {"global_batch_size": 256, "mixture": [{"kind": "monolingual", "languages": ["en"]}]}
     block["code_switching"] = {"dictionaries": {"en-fi": str(tmp_path / "en-fi.txt")}}
-    plan = BatchPlan(corpus, BatchSettings.model_validate(block), 0)
-    assert plan.switching is not None
+    plan = plan_batches(corpus, BatchSettings.model_validate(block), 0)
+    assert plan.transform is not None
     tokenizer = train_tokenizer(ScratchSettings(vocabulary_size=2000), corpus)
     store = TokenStore.of(corpus, tokenizer, TEXT, tmp_path / "tokens", progress=False)
-    switcher = Switcher(plan.switching, corpus, tokenizer, TEXT)
+    transform = TokenTransform(plan.transform, corpus, tokenizer, TEXT)
     costs, tokenizing = [], []
     for batch in [plan.batch(step) for step in range(8)]:
         began = time.process_time()
-        local = collate(batch, corpus, store, switcher=switcher)
+        local = collate(batch, corpus, store, transform=transform)
         costs.append(time.process_time() - began)
-        assert local.switched is not None
-        assert local.switched["question"].texts == local.switched["passage"].texts == 256
-        assert local.switched["passage"].ratio > 0.4
-        changed = [one(plan.switching, corpus, batch, 0) for one in (switched_questions, switched_passages)]
+        assert local.changes is not None
+        assert local.changes["question"].texts == local.changes["passage"].texts == 256
+        assert local.changes["passage"].ratio > 0.4
+        changed = [plan.transform.change(role, corpus, batch) for role in ("question", "passage")]
         began = time.process_time()
         for one in changed:
             encode_texts(tokenizer, one.texts, 80)
@@ -390,14 +396,14 @@ def test_settings_and_content_of_the_dictionaries_decide_the_plan(
     with pytest.raises(UserError, match=r"code_switching.variant was None, is bilingual"):
         check_resume(plan_of(corpus, None).state, plan.state)
     (tmp_path / "en-de.txt").write_text("worda Wort\n", encoding="utf-8")
-    with pytest.raises(UserError, match="the dictionaries of code-switching are others"):
+    with pytest.raises(UserError, match="the dictionaries of code-switching have changed"):
         check_resume(plan.state, plan_of(corpus, tmp_path).state)
 
 
 def test_inspection_tells_the_realised_ratio_and_shows_switched_texts(corpus: Corpus, folder: Path) -> None:
     plan = plan_of(corpus, folder, question_probability=1.0, source_languages=["en"])
     report = inspect(plan, 40, step=1, texts=corpus)
-    (table,) = [one for one in report.plan if one.title.startswith("Code-switching")]
+    (table,) = switching_tables(plan, 40, corpus)
     question, passage = table.rows
     assert question[:1] + passage[:1] == ("question", "passage")
     assert question[3] == question[5] == pytest.approx(0.75, abs=0.05)  # 300 of 400 words, all switched
@@ -407,8 +413,8 @@ def test_inspection_tells_the_realised_ratio_and_shows_switched_texts(corpus: Co
     asked = "".join(str(row[shown.columns.index("question")]) for row in shown.rows)
     assert "fiword" in asked
     assert "deword" in asked
-    assert "Code-switching (bilingual)" in render(report)
-    assert not any("Code-switching" in one.title for one in inspect(plan_of(corpus, None), 40).plan)
+    assert table.title == "Code-switching (bilingual)"
+    assert switching_tables(plan_of(corpus, None), 40, corpus) == []
 
 
 @pytest.mark.parametrize(
@@ -603,12 +609,12 @@ def test_a_training_reports_the_realised_ratio(tmp_path: Path, monkeypatch: pyte
     train_in_process(run, quiet=True)
     lines = (tmp_path / "out" / "metrics.jsonl").read_text("utf-8").splitlines()
     corpus = build_corpus(run.data, Path(run.data.cache_dir))
-    plan = BatchPlan(corpus, run.batches, run.seed)
-    assert plan.switching is not None
+    plan = plan_batches(corpus, run.batches, run.seed)
+    assert isinstance(plan.transform, CodeSwitching)
     for step, row in enumerate(map(json.loads, lines)):
         batch = plan.batch(step)
         texts = [corpus.question_text(int(example), "en") for example in batch.example]
-        _, counts = switch_all(plan.switching, texts, step=step)
+        _, counts = switch_all(plan.transform, texts, step=step)
         found = row["code_switching"]["question"]
         assert found["texts"] == len(batch) == 12
         assert found["words"] == sum(len(split_words(text)) // 2 for text in texts)

@@ -1,48 +1,52 @@
-"""Which words of which rows become which: a pure function of (seed, step, global row, role).
+"""Replace words of planned rows by translations: a pure function of (seed, step, global row, role).
 
-A batch is switched the same whatever the number of processes: what is drawn for a word depends on the run's
-seed, the step, the row's number in the *global* batch, the role, and the word's place in its text.
+A batch is switched in the same way for every number of processes: the draws for one word depend on the run's
+seed, the step, the row's number in the *global* batch, the role, and the position of the word in its text.
+Cost: 256 rows of the embedded sample, 11 words per question and 18 per passage with every text changed, take
+about 15 ms, and the tokenizer 45 ms on one core, which it divides among the cores it can use.
 
 Letters: n texts, W words of all of them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hbt_dist.batching.corpus_view import PlanCorpus, Role, TextCorpus
 from hbt_dist.batching.counter_random import Int64s, below, derive_key, uniform
-from hbt_dist.batching.kinds import KINDS
+from hbt_dist.batching.kinds import KINDS, all_kinds
+from hbt_dist.batching.plan import BatchPlan, ChangedTexts, GlobalBatch
+from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.methods.code_switching.dictionaries import Lexicon, Translations, load_lexicon
 from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings
 from hbt_dist.methods.code_switching.words import split_words, with_case_of
-
-Role = Literal["question", "passage"]
 
 _SLOT_BITS, _WORD_BITS = 12, 20  # hard negatives of a row, words of a text
 
 
 @dataclass(frozen=True)
 class SwitchCounts:
-    """What happened to the texts that code-switching looked at; texts without a dictionary do not count."""
+    """Counts over the texts that code-switching chooses; texts without a dictionary do not count."""
 
     texts: int = 0
     words: int = 0  # of these texts
-    known: int = 0  # words that the dictionary at hand has
+    known: int = 0  # words that their dictionary has
     switched: int = 0  # words that were replaced
 
     @property
     def ratio(self) -> float:
-        """Share of the words that were replaced; below the probability, as words without translation stay."""
+        """Share of the replaced words; below the probability, because words without translation stay."""
         return self.switched / self.words if self.words else 0.0
 
-    def __add__(self, other: SwitchCounts) -> SwitchCounts:
-        return SwitchCounts(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+    def __add__(self, counts: SwitchCounts) -> SwitchCounts:
+        return SwitchCounts(*map(sum, zip(astuple(self), astuple(counts), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -61,38 +65,48 @@ class CodeSwitching:
     languages: tuple[str, ...]
     seed: int
     kinds: tuple[str, ...] = KINDS
-    _tables: list[list[Translations]] = field(init=False, repr=False)  # by language index, then target
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _tables(self) -> list[list[Translations]]:
+        """The dictionaries by index of the source language, then of the target among those of the source."""
         pairs = self.lexicon.pairs
-        tables = [[pairs[code][t] for t in sorted(pairs.get(code, ()))] for code in self.languages]
-        object.__setattr__(self, "_tables", tables)
-
-    @classmethod
-    def of(
-        cls,
-        settings: CodeSwitchingSettings,
-        languages: Sequence[str],
-        seed: int,
-        kinds: tuple[str, ...] = KINDS,
-    ) -> CodeSwitching:
-        """Read the dictionaries.
-
-        Raises:
-            UserError: see `load_lexicon`.
-        """
-        return cls(settings, load_lexicon(settings, languages), tuple(languages), seed, kinds)
+        return [[pairs[code][target] for target in sorted(pairs.get(code, ()))] for code in self.languages]
 
     @property
     def state(self) -> dict[str, Any]:
-        """All that decides the switched texts, as plain data."""
+        """Everything that decides the switched texts, as plain data."""
         return {**self.settings.decisive(), "dictionaries": self.lexicon.fingerprint}
+
+    def probability(self, role: Role) -> float:
+        """Return the probability that a known word of a role is replaced."""
+        question = role == "question"
+        return self.settings.question_probability if question else self.settings.passage_probability
+
+    def change(self, role: Role, corpus: TextCorpus, batch: GlobalBatch, first_row: int = 0) -> ChangedTexts:
+        """Return the texts of a slice of a global batch in which a word is replaced (RowTransform)."""
+        size, negatives = batch.negative.shape
+        row = np.arange(size)
+        slot = np.zeros(size, np.int64)
+        read, source, language = corpus.question_text, batch.example, batch.question_language
+        if role == "passage":
+            row = np.concatenate([row, np.repeat(row, negatives)])
+            slot = np.concatenate([slot, np.tile(np.arange(1, negatives + 1), size)])
+            positive = np.asarray(corpus.example_passage)[batch.example]
+            read, source = corpus.passage_text, np.concatenate([positive, batch.negative.ravel()])
+            language = np.concatenate([batch.passage_language, batch.negative_language.ravel()])
+        kind, row = batch.kind_of_row[row], first_row + row
+        index = np.flatnonzero(self.chosen(batch.step, row, kind, language))
+        language = language[index]
+        plain = [read(*text) for text in zip(source[index].tolist(), language.tolist(), strict=True)]
+        switched, counts = self.switch(role, batch.step, row[index], slot[index], language, plain)
+        changed = [number for number, text in enumerate(switched) if text is not None]
+        return ChangedTexts(index[changed], [text for text in switched if text is not None], counts)
 
     def chosen(
         self, step: int, row: Int64s, kind: NDArray[np.integer], language: NDArray[np.integer]
     ) -> NDArray[np.bool_]:
-        """Return which texts are looked at: their row is drawn, is of a kind that is switched, and their
-        language has a dictionary.
+        """Return the texts in which words can be replaced: their row is drawn and of a kind that is switched,
+        and their language has a dictionary.
 
         Args:
             row: (n,) number of the text's row in the global batch.
@@ -100,7 +114,9 @@ class CodeSwitching:
             language: (n,) index of the text's language.
         """
         has_table = np.array([bool(tables) for tables in self._tables])
-        of_kind = np.array([self.settings.kinds is None or one in self.settings.kinds for one in self.kinds])
+        of_kind = np.array(
+            [self.settings.kinds is None or name in self.settings.kinds for name in self.kinds]
+        )
         drawn = uniform(derive_key("switched row", self.seed, step), row) < self.settings.row_probability
         return drawn & of_kind[kind] & has_table[language]
 
@@ -124,36 +140,32 @@ class CodeSwitching:
             texts: n texts.
 
         Returns:
-            n texts, None where nothing was replaced; and what was counted.
+            n texts, None where nothing was replaced; and their counts.
         """
         if not texts:
             return [], SwitchCounts()
-        chance = (
-            self.settings.question_probability if role == "question" else self.settings.passage_probability
-        )
         parts = [split_words(text) for text in texts]
-        sizes = np.array([len(one) // 2 for one in parts], np.int64)
+        sizes = np.array([len(part) // 2 for part in parts], np.int64)
         offsets = np.concatenate([[0], np.cumsum(sizes)])
-        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
-        counter = (np.repeat((row << _SLOT_BITS) + slot, sizes) << _WORD_BITS) + place
-        drawn = uniform(derive_key("switched word", self.seed, step, role), counter) < chance
+        position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+        counter = (np.repeat((row << _SLOT_BITS) + slot, sizes) << _WORD_BITS) + position
+        key = derive_key("switched word", self.seed, step, role)
+        drawn = (uniform(key, counter) < self.probability(role)).tolist()
         tables = self._tables_of_words(role, step, row, language, counter, sizes)
-        flags = drawn.tolist()
         answer: list[str | None] = []
         known = switched = 0
-        for one, of_words, first in zip(parts, tables, offsets.tolist(), strict=False):
-            words = one[1::2]
-            found = [table.get(word) for table, word in zip(of_words, map(str.lower, words), strict=True)]
+        for part, of_words, first in zip(parts, tables, offsets.tolist(), strict=False):
             changes = 0
-            for index, translation in enumerate(found):
+            for index, (word, table) in enumerate(zip(part[1::2], of_words, strict=True)):
+                translation = table.get(word.lower())
                 if translation is not None:
                     known += 1
-                    if flags[first + index]:
-                        one[2 * index + 1] = with_case_of(words[index], translation)
+                    if drawn[first + index]:
+                        part[2 * index + 1] = with_case_of(word, translation)
                         changes += 1
             switched += changes
-            answer.append("".join(one) if changes else None)
-        return answer, SwitchCounts(len(texts), len(flags), known, switched)
+            answer.append("".join(part) if changes else None)
+        return answer, SwitchCounts(len(texts), len(drawn), known, switched)
 
     def _tables_of_words(
         self,
@@ -164,7 +176,7 @@ class CodeSwitching:
         counter: Int64s,
         sizes: Int64s,
     ) -> list[list[Translations]]:
-        """Return for each word of each text the dictionary that it is looked up in."""
+        """Return the dictionary of each word of each text."""
         key = derive_key("target language", self.seed, step, role)
         options = np.array([len(tables) for tables in self._tables], np.int64)[language]
         if self.settings.variant == "bilingual":
@@ -186,10 +198,10 @@ class Summing(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the counts are put to be added."""
+        """Device of the counts that are added."""
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes."""
+        """Return the sum over all processes."""
 
 
 def summed_figures(counts: Mapping[Role, SwitchCounts], world: Summing) -> dict[str, Any]:
@@ -197,8 +209,22 @@ def summed_figures(counts: Mapping[Role, SwitchCounts], world: Summing) -> dict[
 
     Collective: one sum of eight integers.
     """
-    local = [astuple(one) for one in counts.values()]
+    local = [astuple(part) for part in counts.values()]
     summed = world.all_reduce(torch.tensor(local, dtype=torch.int64, device=world.device)).tolist()
-    found = {role: SwitchCounts(*one) for role, one in zip(counts, summed, strict=True)}
-    ratios = {f"switched_{role}_words": round(one.ratio, 6) for role, one in found.items()}
-    return {**ratios, "code_switching": {role: asdict(one) for role, one in found.items()}}
+    by_role = {role: SwitchCounts(*row) for role, row in zip(counts, summed, strict=True)}
+    ratios = {f"switched_{role}_words": round(total.ratio, 6) for role, total in by_role.items()}
+    return {**ratios, "code_switching": {role: asdict(total) for role, total in by_role.items()}}
+
+
+def plan_batches(corpus: PlanCorpus, settings: BatchSettings, seed: int) -> BatchPlan:
+    """Return the batch plan of a run, with code-switching where its settings have it.
+
+    Raises:
+        UserError: as `BatchPlan`, or a dictionary cannot be read (see `load_lexicon`).
+    """
+    switching = None
+    if settings.code_switching is not None:
+        lexicon = load_lexicon(settings.code_switching, corpus.languages)
+        kinds = all_kinds([entry.kind for entry in settings.entries()])
+        switching = CodeSwitching(settings.code_switching, lexicon, corpus.languages, seed, kinds)
+    return BatchPlan(corpus, settings, seed, switching)
