@@ -20,7 +20,7 @@ from hbt_dist.batching.corpus_view import PlanCorpus, Role, TextCorpus
 from hbt_dist.batching.counter_random import Int64s, derive_key, hash64
 from hbt_dist.batching.plan import GlobalBatch, RowTransform
 from hbt_dist.batching.tokens import TokenRows, TokenStore, encode_texts, replace_rows
-from hbt_dist.models.encoder import TextSettings
+from hbt_dist.models.settings import TextSettings
 
 Value = TypeVar("Value", np.int32, np.int64)
 
