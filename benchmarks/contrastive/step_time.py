@@ -41,6 +41,7 @@ from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import PlainEngine, TrainedModel
+from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.settings import OptimizerSettings
 
 SIZE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 4000}
@@ -81,7 +82,11 @@ def steps_of(
     torch.manual_seed(0)
     encoder = MeanEncoder(dropout=0.0, **SIZE)
     engine = PlainEngine(
-        TrainedModel(encoder).train(), optimizer=OptimizerSettings(), total_steps=10, world=world
+        TrainedModel(encoder).train(),
+        optimizer=OptimizerSettings(),
+        total_steps=10,
+        world=world,
+        resolved=ResolvedDeepSpeed(),
     )
     local = batch_of(rows, SIZE["vocab_size"], (32, 64))
     local.rank, local.world_size = world.rank, world.size

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import PlainEngine, TrainedModel
+from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.settings import OptimizerSettings
 
 Precision = Literal["fp32", "bf16_autocast"]
@@ -131,4 +132,5 @@ def engine_of(device: Device, precision: Precision, size: Size, dropout: float) 
         model = TrainedModel(MeanEncoder(dropout, **size)).train()
     world = World.alone(device.torch)
     settings = OptimizerSettings()
-    return PlainEngine(model, optimizer=settings, total_steps=100, world=world, precision=precision)
+    resolved = ResolvedDeepSpeed(precision=precision)
+    return PlainEngine(model, optimizer=settings, total_steps=100, world=world, resolved=resolved)
