@@ -131,7 +131,7 @@ def test_other_settings_are_refused(expand: Expand, change: dict[str, Any], tmp_
 
 def test_files_that_are_something_else_are_refused(expand: Expand, tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("notes\n")
-    with pytest.raises(UserError, match="is no expansion file"):
+    with pytest.raises(UserError, match="is not an expansion file"):
         expand()
     assert (tmp_path / "out.jsonl").read_text() == "notes\n"
     whole = expand("good.jsonl").read_text("utf-8").splitlines(keepends=True)
