@@ -55,7 +55,7 @@ class PlanCorpus(PlanPassages, Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Of the content: another text or order gives another."""
+        """Identify the content: another text or order gives another fingerprint."""
 
     @property
     def num_examples(self) -> int:

@@ -140,5 +140,5 @@ class Mixture:
 def _inner_bounds(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the bounds between neighbours on [0, 1), along the last axis; weight 0 is never drawn."""
     bounds = np.cumsum(weights, axis=-1)[..., :-1]
-    bounds[bounds >= 1.0 - 1e-12] = 2.0  # only zero weights (and rounding) lie behind
+    bounds[bounds >= 1.0 - 1e-12] = 2.0  # only zero weights (and rounding) come after
     return bounds

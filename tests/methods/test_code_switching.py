@@ -550,8 +550,8 @@ def test_blocks_of_the_search_give_the_same_as_one(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("content", "line", "found"),
     [
-        ("", " line 1", "is no header"),
-        ("cat 0.1 0.2\n", " line 1", "is no header"),
+        ("", " line 1", "is not a header"),
+        ("cat 0.1 0.2\n", " line 1", "is not a header"),
         ("2 2\ncat 0.1 0.2\ndog 0.1\n", " line 3", "holds 1 values"),
         ("1 2\ncat 0.1 0.2 0.3\n", " line 2", "holds 3 values"),
         ("1 2\ncat 0.1 x\n", " line 2", "not a number"),

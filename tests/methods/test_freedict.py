@@ -81,7 +81,7 @@ def test_a_folder_of_dictd_serves_code_switching(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path) -> None:
     index = write(tmp_path, [("house", "house\ntalo\n")])
     index.write_text(index.read_text("utf-8") + "dog\tno number\tB\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"is no line of a dictd index") as caught:
+    with pytest.raises(UserError, match=r"is not a line of a dictd index") as caught:
         read_freedict(index)
     assert caught.value.location == f"{index} line 3"
     index.write_text(f"house\tA\t{base64(4000)}\n", encoding="utf-8")
@@ -93,5 +93,5 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a readable gzip file"):
         read_freedict(index)
     index.with_suffix(".dict.dz").unlink()
-    with pytest.raises(UserError, match=r"has no freedict-eng-fin\.dict\.dz beside it"):
+    with pytest.raises(UserError, match=r"has no freedict-eng-fin\.dict\.dz in the same folder"):
         read_freedict(index)

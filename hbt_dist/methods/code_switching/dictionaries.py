@@ -119,7 +119,7 @@ def _files_of(folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
             pair = split_pair(match[1])
         except ValueError as error:
             raise UserError(
-                str(file), f"its name is no pair of languages: {error}", "rename or move it"
+                str(file), f"expected a name such as en-fi.txt: {error}", "rename or move it"
             ) from None
         if pair in found:
             raise UserError(

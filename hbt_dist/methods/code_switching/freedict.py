@@ -76,7 +76,7 @@ def _entries_file(index: Path) -> Path:
             return file
     raise UserError(
         str(index),
-        f"has no {index.with_suffix('.dict.dz').name} beside it",
+        f"has no {index.with_suffix('.dict.dz').name} in the same folder",
         "copy both files of a dictionary",
     )
 
@@ -89,7 +89,7 @@ def _single_words(index: Path) -> Iterator[tuple[str, str, int, int]]:
         if len(parts) < 3 or not all(part and set(part) <= _VALUES.keys() for part in parts[1:3]):
             raise UserError(
                 place,
-                f"is no line of a dictd index: {line[:60]!r}",
+                f"is not a line of a dictd index: {line[:60]!r}",
                 "each line holds headword, offset and length, separated by tabs",
             )
         if is_word(parts[0]):

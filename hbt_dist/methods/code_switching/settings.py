@@ -22,7 +22,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class CodeSwitchingSettings(Settings):
-    """Which words of which rows are replaced, and by what. Texts without a dictionary stay as they are."""
+    """Replace words of rows by translations; texts without a dictionary stay as they are."""
 
     dictionaries: str | dict[str, str] | None = Field(
         None,
@@ -30,13 +30,13 @@ class CodeSwitchingSettings(Settings):
         "`source target` per line, separated by white space or a tab; a tab lets the target hold spaces; of "
         "several translations the first counts) or freedict-eng-fin.index (FreeDict, as Debian's package "
         "dict-freedict-eng-fin puts it into /usr/share/dictd), a mapping {en-fi: FILE}, or `sample` (names "
-        "of countries, languages, currencies, ... of the embedded sample). none: vectors.",
+        "of countries, languages, currencies, ... of the embedded sample). Default: vectors.",
     )
     vectors: dict[str, str] | None = Field(
         None,
         description="Instead: word vectors of several languages in one space, {en: FILE, fi: FILE}, in the "
         "text format of fastText (.vec). A word becomes its nearest neighbour by cosine, as in the paper. "
-        "none: dictionaries.",
+        "Default: dictionaries.",
     )
     max_source_words: int = Field(
         50_000, ge=1, description="Vectors read of a source language: the first of its file, which are the "
@@ -118,7 +118,7 @@ def split_pair(pair: str) -> tuple[str, str]:
     """Return source and target language of a pair such as ``"en-fi"``.
 
     Raises:
-        ValueError: it is no pair of two different languages.
+        ValueError: the text is not a pair of two different languages.
     """
     source, _, target = pair.partition("-")
     codes = language_code(source), language_code(target)

@@ -1,6 +1,6 @@
 """Translations by nearest neighbour: aligned word vectors, cosine, the top word only (arXiv 2305.05295).
 
-The vectors of the two languages must lie in one space, as the 30 languages that MUSE publishes do
+The vectors of the two languages must share one space, like the 30 languages that MUSE publishes do
 (wiki.multi.LANGUAGE.vec, 200,000 words each). Found once and kept: 50,000 x 200,000 words of 300 numbers take
 about two minutes on two CPU cores, in blocks of 70 MB, next to the vectors themselves (300 MB).
 """
@@ -99,7 +99,7 @@ def read_vectors(file: Path, max_words: int) -> tuple[list[str], Float32s]:
     if len(counts) != 2 or not all(count.isdecimal() and int(count) > 0 for count in counts):
         raise UserError(
             f"{file} line 1",
-            f"is no header: {header[:60]!r}",
+            f"is not a header: {header[:60]!r}",
             "a .vec file begins with the number of words and the number of values per word",
         )
     size, width = min(int(counts[0]), max_words), int(counts[1])

@@ -18,7 +18,7 @@ _ASCII = re.compile(r"(?<!\w)([^\W\d_]\w*)", re.ASCII)  # the same words in plai
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    # Python's \w lacks combining marks; those that texts are written with lie below U+1F000.
+    # Python's \w lacks combining marks; those of texts are below U+1F000.
     marks = [code for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)).startswith("M")]
     ranges: list[list[int]] = []
     for code in marks:
