@@ -140,7 +140,7 @@ def test_a_damaged_manifest_is_named(loaded, tmp_path):
         ("nan", r"is not a number \(NaN\)"),
         ("infinite", "is infinite"),
         ("zero", "is all zeros"),
-        ("width", r"makes vectors of shape \(15,\) where its configuration says 16"),
+        ("width", r"expected vectors of width 16 as in its configuration, got shape \(15,\)"),
     ],
 )
 @pytest.mark.parametrize("cached", [False, True])
