@@ -1,4 +1,4 @@
-"""Word translations of many language pairs: read, checked, and known by a fingerprint of their content.
+"""Read and check word translations of many language pairs, and fingerprint their content.
 
 A MUSE dictionary (110 pairs are published, https://github.com/facebookresearch/MUSE) has about 100,000 lines;
 it takes a tenth of a second and 15 MB. Only pairs that the run can use are read. Look-up is exact, in lower
@@ -65,8 +65,8 @@ def load_lexicon(settings: CodeSwitchingSettings, languages: Sequence[str]) -> L
             f"the training data have no texts in {', '.join(missing)}",
             f"they have {', '.join(languages)}",
         )
-    wanted = [(a, b) for a, b in available if a in sources and b in targets and a in languages]
-    if not wanted:
+    usable = [(a, b) for a, b in available if a in sources and b in targets and a in languages]
+    if not usable:
         pairs = ", ".join(f"{a}-{b}" for a, b in [*available][:12]) + (", ..." if len(available) > 12 else "")
         raise UserError(
             _PLACE,
@@ -74,7 +74,7 @@ def load_lexicon(settings: CodeSwitchingSettings, languages: Sequence[str]) -> L
             f"one from a language of the data ({', '.join(languages)}) into another is needed",
         )
     lexicon: dict[str, dict[str, Translations]] = {}
-    for source, target in wanted:
+    for source, target in usable:
         lexicon.setdefault(source, {})[target] = _load(settings, source, target, available[source, target])
     return Lexicon(lexicon)
 
@@ -85,7 +85,7 @@ def _chosen(named: Sequence[str] | None, available: set[str], key: str) -> set[s
         raise UserError(
             f"{_PLACE}.{key}",
             f"no dictionary has {', '.join(unknown)}",
-            f"choose of {', '.join(sorted(available))}",
+            f"choose from {', '.join(sorted(available))}",
         )
     return set(named) if named is not None else available
 
@@ -110,7 +110,7 @@ def _files_of(folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
             "give a folder with files such as en-fi.txt or freedict-eng-fin.index,\n"
             "a mapping {en-fi: FILE}, or sample",
         )
-    found: dict[tuple[str, str], Path] = {}
+    files: dict[tuple[str, str], Path] = {}
     for file in sorted(folder.iterdir()):
         match = _FILE.fullmatch(file.name) or freedict.FILE_NAME.fullmatch(file.name)
         if match is None:
@@ -121,18 +121,18 @@ def _files_of(folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
             raise UserError(
                 str(file), f"expected a name such as en-fi.txt: {error}", "rename or move it"
             ) from None
-        if pair in found:
+        if pair in files:
             raise UserError(
-                str(folder), f"{found[pair].name} and {file.name} are of one pair", "keep one of them"
+                str(folder), f"{files[pair].name} and {file.name} are of one pair", "keep one of them"
             )
-        found[pair] = file
-    if not found:
+        files[pair] = file
+    if not files:
         raise UserError(
             str(folder),
             "holds no dictionary",
             "its files should be named such as en-fi.txt or freedict-eng-fin.index",
         )
-    yield from found.items()
+    yield from files.items()
 
 
 def _load(settings: CodeSwitchingSettings, source: str, target: str, file: Path | None) -> Translations:

@@ -1,4 +1,4 @@
-"""Dictionaries of FreeDict (https://freedict.org), which Debian packages as dict-freedict-eng-fin and so on.
+"""Read dictionaries of FreeDict (https://freedict.org), packaged by Debian as dict-freedict-eng-fin etc.
 
 dictd keeps a dictionary as two files. NAME.index has a line `headword <tab> offset <tab> length` per entry,
 both numbers in base 64; NAME.dict.dz (gzip) holds the entries, written for people:
@@ -45,18 +45,18 @@ def read_freedict(index: Path) -> dict[str, str]:
     entries = _entries_file(index)
     with open_bytes(entries) as stream:
         content = stream.read()
-    found: dict[str, list[tuple[bool, list[str]]]] = {}
-    for place, word, start, length in _single_words(index):
+    entries_of: dict[str, list[tuple[bool, list[str]]]] = {}
+    for location, word, start, length in _single_words(index):
         if start + length > len(content):
             raise UserError(
-                place,
+                location,
                 f"points past the end of {entries.name} ({start + length:,} of {len(content):,} bytes)",
                 "both files must come from one package: install it again",
             )
         entry = content[start : start + length].decode("utf-8", "replace")
         if named := list(_translations(word, entry)):
-            found.setdefault(word.lower(), []).append((word != word.lower(), named))
-    best = {word: _most_named(of_entries) for word, of_entries in found.items()}
+            entries_of.setdefault(word.lower(), []).append((word != word.lower(), named))
+    best = {word: _most_named(of_entries) for word, of_entries in entries_of.items()}
     if not best:
         raise UserError(str(index), "holds no word with a translation", "is it a dictionary of FreeDict?")
     return best
@@ -67,7 +67,7 @@ def _most_named(entries: list[tuple[bool, list[str]]]) -> str:
     if not all(is_name for is_name, _ in entries):
         entries = [entry for entry in entries if not entry[0]]
     longest_first = sorted((named for _, named in entries), key=len, reverse=True)
-    return Counter(one for named in longest_first for one in named).most_common(1)[0][0]
+    return Counter(word for named in longest_first for word in named).most_common(1)[0][0]
 
 
 def _entries_file(index: Path) -> Path:
@@ -82,18 +82,18 @@ def _entries_file(index: Path) -> Path:
 
 
 def _single_words(index: Path) -> Iterator[tuple[str, str, int, int]]:
-    """(place, headword, first byte of its entry, bytes of its entry), single words only."""
+    """Yield (location, headword, first byte of its entry, bytes of its entry), single words only."""
     for number, line in read_lines(index):
-        place = f"{index} line {number}"
+        location = f"{index} line {number}"
         parts = line.split("\t")
         if len(parts) < 3 or not all(part and set(part) <= _VALUES.keys() for part in parts[1:3]):
             raise UserError(
-                place,
+                location,
                 f"is not a line of a dictd index: {line[:60]!r}",
                 "each line holds headword, offset and length, separated by tabs",
             )
         if is_word(parts[0]):
-            yield place, parts[0], _base64(parts[1]), _base64(parts[2])
+            yield location, parts[0], _base64(parts[1]), _base64(parts[2])
 
 
 def _base64(digits: str) -> int:

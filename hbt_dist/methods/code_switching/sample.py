@@ -1,4 +1,4 @@
-"""A small dictionary of the names in the embedded sample: CLDR names one thing in each of its languages.
+"""Make a small dictionary of the names in the embedded sample, from CLDR.
 
 Countries, languages, scripts, currencies, cities of time zones, weekdays and months whose name in the source
 language is a single word: a few hundred words per pair, no download. Like the titles of Wikipedia articles in
@@ -20,9 +20,9 @@ def sample_dictionary(source: str, target: str) -> dict[str, str]:
     """Return lower-case word -> translation for two languages of the sample."""
     ours, theirs = _names(source), _names(target)
     translations: dict[str, str] = {}
-    for thing, name in ours.items():
-        if thing in theirs and is_word(name):
-            translations.setdefault(name.lower(), theirs[thing])
+    for key, name in ours.items():
+        if key in theirs and is_word(name):
+            translations.setdefault(name.lower(), theirs[key])
     return translations
 
 

@@ -1,4 +1,4 @@
-"""The block `batches.code_switching`: words of training rows replaced by translations (arXiv 2305.05295).
+"""Define the block `batches.code_switching`: words replaced by translations (arXiv 2305.05295).
 
 code_switching:
   dictionaries: dictionaries/            # files en-fi.txt, en-de.txt, ... in MUSE format; or: sample
@@ -110,8 +110,8 @@ class CodeSwitchingSettings(Settings):
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides the switched texts, next to the content of the dictionaries."""
-        beside = {"dictionaries", "vectors", "max_source_words", "max_target_words", "cache_dir"}
-        return self.model_dump(mode="json", exclude={*beside, "source_languages", "target_languages"})
+        excluded = {"dictionaries", "vectors", "max_source_words", "max_target_words", "cache_dir"}
+        return self.model_dump(mode="json", exclude={*excluded, "source_languages", "target_languages"})
 
 
 def split_pair(pair: str) -> tuple[str, str]:

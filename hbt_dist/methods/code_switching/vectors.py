@@ -1,4 +1,4 @@
-"""Translations by nearest neighbour: aligned word vectors, cosine, the top word only (arXiv 2305.05295).
+"""Translate words by nearest neighbour: aligned word vectors, cosine, top word only (arXiv 2305.05295).
 
 The vectors of the two languages must share one space, like the 30 languages that MUSE publishes do
 (wiki.multi.LANGUAGE.vec, 200,000 words each). Found once and kept: 50,000 x 200,000 words of 300 numbers take
@@ -8,7 +8,6 @@ about two minutes on two CPU cores, in blocks of 70 MB, next to the vectors them
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import atomic_write
 from hbt_dist.data.files import digest_of_file, read_lines
 
 Float32s = NDArray[np.float32]
@@ -50,18 +50,16 @@ def nearest_words(
     with FileLock(f"{kept}.lock"):
         if not kept.is_file():
             words, vectors = read_vectors(source, max_source_words)
-            others, other_vectors = read_vectors(target, max_target_words)
-            if vectors.shape[1] != other_vectors.shape[1]:
+            targets, target_vectors = read_vectors(target, max_target_words)
+            if vectors.shape[1] != target_vectors.shape[1]:
                 raise UserError(
                     str(target),
-                    f"has vectors of {other_vectors.shape[1]} numbers, {source} of {vectors.shape[1]}",
+                    f"has vectors of {target_vectors.shape[1]} numbers, {source} of {vectors.shape[1]}",
                     "both files must be mapped into one space",
                 )
-            found = nearest(vectors, other_vectors).tolist()
-            beside = kept.with_suffix(f".{os.getpid()}.part")
-            lines = (f"{word}\t{others[number]}\n" for word, number in zip(words, found, strict=True))
-            beside.write_text("".join(lines), encoding="utf-8")
-            os.replace(beside, kept)
+            neighbours = nearest(vectors, target_vectors).tolist()
+            lines = (f"{word}\t{targets[number]}\n" for word, number in zip(words, neighbours, strict=True))
+            atomic_write(kept, "".join(lines))
     pairs = (line.split("\t") for _, line in read_lines(kept))
     translations: dict[str, str] = {}
     for word, translation in pairs:
@@ -69,14 +67,14 @@ def nearest_words(
     return translations
 
 
-def nearest(vectors_SD: Float32s, others_TD: Float32s) -> NDArray[np.int64]:
-    """Return for each row the row of `others_TD` with the largest inner product, (S,); ties: the first."""
+def nearest(vectors_SD: Float32s, targets_TD: Float32s) -> NDArray[np.int64]:
+    """Return for each row the row of `targets_TD` with the largest inner product, (S,); ties: the first."""
     answer = np.zeros(len(vectors_SD), np.int64)
     for start in range(0, len(vectors_SD), _SOURCES_AT_ONCE):
         rows = slice(start, start + _SOURCES_AT_ONCE)
         best = np.full(len(vectors_SD[rows]), -np.inf, np.float32)
-        for first in range(0, len(others_TD), _TARGETS_AT_ONCE):
-            scores = vectors_SD[rows] @ others_TD[first : first + _TARGETS_AT_ONCE].T
+        for first in range(0, len(targets_TD), _TARGETS_AT_ONCE):
+            scores = vectors_SD[rows] @ targets_TD[first : first + _TARGETS_AT_ONCE].T
             top = scores.argmax(axis=1)
             value = scores[np.arange(len(top)), top]
             better = value > best
@@ -109,19 +107,21 @@ def read_vectors(file: Path, max_words: int) -> tuple[list[str], Float32s]:
         if len(words) == size:
             break
         word, *values = line.rstrip(" ").rsplit(" ", width)
-        place = f"{file} line {number}"
+        location = f"{file} line {number}"
         if len(values) != width or not word or " " in word or "\t" in word:
-            found = len(line.split(" ")) - 1
+            num_values = len(line.split(" ")) - 1
             raise UserError(
-                place, f"holds {found} values after the word", f"line 1 announces {width}; remove the line"
+                location,
+                f"holds {num_values} values after the word",
+                f"line 1 announces {width}; remove the line",
             )
         try:
             row = np.array(values, np.float32)
         except ValueError as error:
-            raise UserError(place, f"not a number: {error}", "repair or remove the line") from None
+            raise UserError(location, f"not a number: {error}", "repair or remove the line") from None
         length = float(np.sqrt(row.astype(np.float64) @ row.astype(np.float64)))
         if not np.isfinite(length) or length == 0.0:
-            raise UserError(place, "the vector is zero or not finite", "repair or remove the line")
+            raise UserError(location, "the vector is zero or not finite", "repair or remove the line")
         vectors[len(words)] = row / length
         words.append(word)
     if len(words) < size:

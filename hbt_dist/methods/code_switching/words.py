@@ -1,4 +1,4 @@
-"""Texts split into words and what stands between them, so that joining the parts gives the text again.
+"""Split texts into words and the parts between them, so that joining the parts gives the text again.
 
 A word is a run of letters, combining marks and digits that begins with a letter and does not follow a digit:
 "don't" is two words, "2nd" is none, a Hindi word keeps its vowel signs. White space, punctuation and numbers
