@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
@@ -37,9 +37,6 @@ __all__ = [
     "resolve_paths",
 ]
 
-#: Context of a validation: the file was accepted once, by this version or an older one.
-_RECORDED = {"recorded": True}
-
 
 class RunEvaluation(Settings):
     """The benchmarks of the run, and when it evaluates on them."""
@@ -63,10 +60,9 @@ class RunEvaluation(Settings):
     )
 
     @model_validator(mode="after")
-    def _a_label_each(self, info: ValidationInfo) -> RunEvaluation:
-        if info.context is not _RECORDED:
-            check_labels(benchmarks=self.benchmarks)
-            check_labels(checkpoint_benchmarks=self.checkpoint_benchmarks)
+    def _a_label_each(self) -> RunEvaluation:
+        check_labels(benchmarks=self.benchmarks)
+        check_labels(checkpoint_benchmarks=self.checkpoint_benchmarks)
         return self
 
 
@@ -122,15 +118,6 @@ class RunFile(Settings):
                     "batches.global_batch_size is 1 without hard negatives: nothing to contrast with"
                 )
         return self
-
-    @classmethod
-    def recorded(cls, data: Any) -> RunFile:
-        """The run file that a run or a search has left; one that would be refused today stays readable.
-
-        Raises:
-            ValidationError: it is none.
-        """
-        return cls.model_validate(data, context=_RECORDED)
 
     def plain(self) -> dict[str, Any]:
         """The resolved run file as plain data (YAML, JSON)."""

@@ -1,4 +1,4 @@
-"""The README of a trained model: how it was made, and how to use it."""
+"""Write the README of a trained model: how it was made and how to use it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hbt_dist.run_file import RunFile
 
 
 def model_card(run: RunFile, corpus: Corpus, plan: BatchPlan) -> str:
-    """Markdown with the metadata header that model hubs read."""
+    """Return the README as Markdown, with the metadata header that model hubs read."""
     header = {
         "language": sorted(plan.languages),
         "library_name": "sentence-transformers",

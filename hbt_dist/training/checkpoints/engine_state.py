@@ -62,14 +62,14 @@ def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> Non
     """
     if isinstance(engine, DeepSpeedEngine):
         # Only while loading: DeepSpeed is reported to save less while it is on (its issue 7546).
-        settings = engine.deepspeed._config
+        settings, optimizer = engine.deepspeed._config, engine.deepspeed.optimizer
         before, settings.load_universal_checkpoint = settings.load_universal_checkpoint, universal
         try:
-            with _universal_loading(engine.deepspeed.optimizer) if universal else contextlib.nullcontext():
+            with _universal_loading(optimizer) if universal else contextlib.nullcontext():
                 engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
         finally:
             settings.load_universal_checkpoint = before
-        _keep_fused(engine.deepspeed.optimizer)
+        _keep_fused(optimizer)
     elif isinstance(engine, PlainEngine):
         state = torch.load(folder / PLAIN_FILE, map_location=engine.world.device, weights_only=True)
         engine.model.load_state_dict(state["model"])
@@ -172,19 +172,18 @@ def gather_weights(engine: Engine) -> dict[str, Tensor] | None:
     Under ZeRO these are the optimizer's weights: with bf16 or fp16 the module has a rounded copy. They are
     gathered one at a time, so that no other rank ever holds the whole model.
     """
-    encoder = engine.model.encoder
-    keep = engine.world.rank == 0
+    encoder, on_rank_0 = engine.model.encoder, engine.world.rank == 0
+    if not shards_state(engine):
+        return {name: _copy(value) for name, value in encoder.state_dict().items()} if on_rank_0 else None
     weights: dict[str, Tensor] = {}
-    if shards_state(engine):
-        for name, parameter in encoder.named_parameters(remove_duplicate=False):
-            with _whole(parameter) as value:
-                if keep:
-                    weights[name] = _copy(value)
-        if keep:
-            weights |= {name: _copy(buffer) for name, buffer in _saved_buffers(encoder).items()}
-    elif keep:
-        weights = {name: _copy(value) for name, value in encoder.state_dict().items()}
-    return weights if keep else None
+    for name, parameter in encoder.named_parameters(remove_duplicate=False):
+        with _whole(parameter) as value:
+            if on_rank_0:
+                weights[name] = _copy(value)
+    if not on_rank_0:
+        return None
+    saved, buffers = encoder.state_dict(), encoder.named_buffers()
+    return weights | {name: _copy(buffer) for name, buffer in buffers if name in saved}
 
 
 @contextlib.contextmanager
@@ -200,11 +199,6 @@ def _whole(parameter: torch.nn.Parameter) -> Iterator[Tensor]:
         sharded = hasattr(parameter, "ds_id")
         with deepspeed.zero.GatheredParameters([parameter]) if sharded else contextlib.nullcontext():
             yield parameter.data
-
-
-def _saved_buffers(module: torch.nn.Module) -> dict[str, Tensor]:
-    buffers = dict(module.named_buffers())
-    return {name: buffers[name] for name in module.state_dict() if name in buffers}
 
 
 def _copy(value: Tensor) -> Tensor:

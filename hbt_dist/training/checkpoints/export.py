@@ -50,7 +50,7 @@ def export_checkpoint(source: Path, target: Path) -> Checkpoint:
     checkpoint = _find(source.absolute())
     root = RunFolder(checkpoint.folder.parent.parent)
     try:
-        run = RunFile.recorded(yaml.safe_load(root.run_file.read_text("utf-8")))
+        run = RunFile.model_validate(yaml.safe_load(root.run_file.read_text("utf-8")))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(
             str(root.run_file),

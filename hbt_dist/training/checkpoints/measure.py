@@ -158,7 +158,7 @@ def _write_tensorboard(folder: RunFolder, lines: list[dict[str, Any]]) -> None:
 
     with SummaryWriter(str(folder.tensorboard / "validation")) as board:
         for line in lines:
-            for name in line.keys() & set(OBJECTIVES):
+            for name in (name for name in OBJECTIVES if name in line):
                 board.add_scalar(f"{line['benchmark']}/{name}", line[name], line["step"])
 
 
