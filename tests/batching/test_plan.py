@@ -191,6 +191,7 @@ def test_a_batch_as_large_as_the_number_of_groups() -> None:
     assert "48 at most" in caught.value.remedy
 
 
+@pytest.mark.slow
 @QUICK
 @given(st.integers(0, 2**30), st.integers(40, 118))
 def test_tight_ragged_corpora_are_refused_or_served(seed: int, batch_size: int) -> None:

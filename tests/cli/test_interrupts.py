@@ -54,6 +54,7 @@ def wait_for_steps(output: Path, steps: int, process: Any) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves(tmp_path: Path) -> None:
     output = tmp_path / "out"
     changes = {"training__steps": 100_000, "training__checkpoint_every": 100_000}

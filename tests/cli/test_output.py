@@ -62,6 +62,7 @@ def refused(command: Any, *arguments: str | Path) -> str:
 EVALUATE = ("evaluate", "--benchmark", "sample", "--languages", "en,fi", "--model")
 
 
+@pytest.mark.slow
 def test_evaluate_and_export_in_processes_of_their_own(trained: Path, tmp_path: Path) -> None:
     """With what libraries say while they are imported and while they load a model."""
     code, out, err = hbt_dist(*EVALUATE, trained / "model", "--output", "a", "--json", cwd=tmp_path)

@@ -38,6 +38,7 @@ def run_script(tmp_path: Path, *more: str, prefix: str = "", code: int = 0) -> d
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_without_deepspeed_it_says_what_it_skipped(tmp_path: Path) -> None:
     report = run_script(tmp_path, prefix=HIDE)

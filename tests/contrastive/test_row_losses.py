@@ -49,6 +49,7 @@ def test_a_kernel_is_as_near_to_float64_as_the_row_loop(kernel: Kernel) -> None:
             assert of_rows < 3e-5, f"{size}: {name}"
 
 
+@pytest.mark.slow
 @needs_liger
 def test_two_ranks_with_liger_have_the_gradient_of_one_process() -> None:
     """Masked columns, as in the last case, take the row loop."""

@@ -107,6 +107,7 @@ def brute_force(text: str, other: str, language: str) -> tuple[bool, float]:
     return (smaller >= long and share >= 0.5) or (smaller >= short and share >= 0.8), share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_finds_what_brute_force_finds(language: str) -> None:
     rng = np.random.default_rng(5)

@@ -68,6 +68,7 @@ def test_benchmark_parts(
     assert not {cluster[one] for one in dev.question_ids} & {cluster[one] for one in test.question_ids}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "folder", "counts"), SETS)
 def test_training_parts_are_the_benchmarks_parts(
     shared_data: Path, name: str, folder: str, counts: tuple[int | None, ...]

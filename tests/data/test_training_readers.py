@@ -26,6 +26,7 @@ def records(format: str, path: Path, **options: Any) -> list[TrainingRecord]:
     return list(open_source(source, source.languages, "refuse").records())
 
 
+@pytest.mark.slow
 def test_squad_parallel(shared_data: Path) -> None:
     folder = shared_data / "squad-en-fi"
     parts = {split: records("squad-parallel", folder, split=split) for split in ("all", "train", "eval")}

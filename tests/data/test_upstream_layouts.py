@@ -81,6 +81,7 @@ def test_mkqa_mistakes_are_named(write_lines: Write, tmp_path: Path) -> None:
             records("mkqa", path.parent, split="eval", content="answers")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["eval", "dev", "test", "train", "all"])
 def test_mkqa_is_the_same_benchmark_from_both(
     split: Split, shared_data: Path, write_lines: Write, tmp_path: Path
@@ -198,6 +199,7 @@ def test_exams_mistakes_are_named(write_lines: Write, tmp_path: Path) -> None:
         records("exams", folder)
 
 
+@pytest.mark.slow
 def test_exams_is_the_same_from_both(shared_data: Path, write_lines: Write, tmp_path: Path) -> None:
     rows = lines(shared_data / "exams/questions.jsonl.gz")
     clusters = defaultdict(list)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -32,6 +34,7 @@ def digest(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_three_processes_build_the_same_model(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     for number in range(3):

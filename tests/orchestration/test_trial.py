@@ -64,6 +64,7 @@ trial.run_trial(Path(sys.argv[1]), lambda figures: None)
 """
 
 
+@pytest.mark.slow
 def test_transformers_is_imported_before_there_are_two_threads(tmp_path: Path) -> None:
     """Imported in both at once it is incomplete in one; our own process has it already, so a new one."""
     run = RunFile.model_validate(tiny_run(tmp_path / "trial" / "run", tmp_path / "cache"))

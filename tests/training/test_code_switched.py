@@ -30,6 +30,7 @@ def figures(folder: Path, cache: Path, world_size: int, stage: int | None) -> li
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_workers_equal_one_plain_process(tmp_path: Path) -> None:
     """Losses, gradient norms (AdamW hides a factor of the world size in the weights), switch counts."""

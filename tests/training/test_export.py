@@ -36,6 +36,7 @@ def embeddings_of_transformers(folder: Path) -> np.ndarray:
     return np.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [None, 0, 1, 2, 3])
 def test_export_of_every_engine(
     stage: int | None, launch: Launch, finished: Callable[..., Path], tmp_path: Path
@@ -88,6 +89,7 @@ def test_export_while_a_run_goes_on_records_its_step(finished: Callable[..., Pat
     assert {**facts, "steps": 6} == last
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_in_english_alone_has_seen_english_alone(launch: Launch, tmp_path: Path) -> None:
     """The corpus has three languages; what the batches leave out was not seen, by whatever says so."""

@@ -49,6 +49,7 @@ def poison(model: Path, folder: Path, token: int) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+@pytest.mark.slow
 def test_poisoned_batch_stops_within_its_step(launch: Launch, tmp_path: Path) -> None:
     file, _ = launch.file(tmp_path / "clean")
     run = load_run(str(file))
@@ -95,6 +96,7 @@ def test_poisoned_batch_stops_within_its_step(launch: Launch, tmp_path: Path) ->
     assert digests(output / "checkpoints") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [None, 1])
 def test_absurd_learning_rate(stage: int | None, launch: Launch, tmp_path: Path) -> None:
     changes = {"optimizer__learning_rate": 1e30, "training__checkpoint_every": 1, "deepspeed__config": stage}
@@ -109,6 +111,7 @@ def test_absurd_learning_rate(stage: int | None, launch: Launch, tmp_path: Path)
         assert verify(checkpoint)[0] is None
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder(launch: Launch, tmp_path: Path) -> None:
     file, output = launch.file(tmp_path, training__steps=20_000, deepspeed__config=None)
     first = launch.start(file, 1)
@@ -130,6 +133,7 @@ def test_two_runs_in_one_folder(launch: Launch, tmp_path: Path) -> None:
     assert third.wait() == [0], third.error()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["model.tmp", "out"])
 def test_what_rank_0_cannot_write_ends_all(place: str, launch: Launch, tmp_path: Path) -> None:
     """A file lies where a folder is needed: in the way of the model, or of the run."""

@@ -10,6 +10,7 @@ import pytest
 from tests.training.conftest import Launch
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_hanging_worker_ends_the_run(launch: Launch, tmp_path: Path) -> None:
     """The fault sleeps for 10 minutes; the other worker waits 5 seconds and ends; the run can go on."""
@@ -29,6 +30,7 @@ def test_a_hanging_worker_ends_the_run(launch: Launch, tmp_path: Path) -> None:
     assert "continuing from the checkpoint of step 2" in (output / "log.txt").read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_full_gpu_is_explained_and_keeps_nobody_waiting(launch: Launch, tmp_path: Path) -> None:
     """One rank alone meets it: the other waits in a collective, without a limit that would end it soon."""

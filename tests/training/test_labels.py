@@ -33,6 +33,7 @@ def own_benchmark(folder: Path, size: int) -> dict[str, Any]:
     return {"name": "jsonl", "data_dir": str(folder)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_benchmarks_of_one_kind_keep_their_results(launch: Launch, tmp_path: Path) -> None:
     small = own_benchmark(tmp_path / "small", 6)
@@ -93,6 +94,7 @@ def test_two_results_in_one_place_are_refused(launch: Launch, tmp_path: Path) ->
     load_run(str(file))
 
 
+@pytest.mark.slow
 def test_what_an_older_version_accepted_stays_readable(launch: Launch, tmp_path: Path) -> None:
     """A run whose file would be refused today is exported all the same."""
     file, output = launch.file(tmp_path / "run", training__steps=2)

@@ -37,6 +37,7 @@ def validating(launch: Launch, folder: Path, **changes: Any) -> tuple[Path, Path
     return launch.file(folder, evaluation={"checkpoint_benchmarks": [DEV]}, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_checkpoint_is_measured_and_the_best_stays(launch: Launch, tmp_path: Path) -> None:
     file, output = validating(launch, tmp_path, deepspeed__config=1)
@@ -63,6 +64,7 @@ def test_every_checkpoint_is_measured_and_the_best_stays(launch: Launch, tmp_pat
     assert len(folder.validation.read_text("utf-8").splitlines()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_measurement_that_fails_does_not_end_the_training(launch: Launch, tmp_path: Path) -> None:
     file, output = validating(launch, tmp_path, deepspeed__config=None)
@@ -100,6 +102,7 @@ def test_search_trials_watch_themselves(tmp_path: Path) -> None:
     assert alone.evaluation.checkpoint_benchmarks == ()
 
 
+@pytest.mark.slow
 def test_measuring_ends_with_the_training(tmp_path: Path) -> None:
     """Its parent is killed with no chance to say so, while it still waits for what to measure."""
     starter = (

@@ -44,6 +44,7 @@ def wait_for_step(output: Path, step: int, group: Workers, timeout: float = 120)
         time.sleep(0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "where", "step", "rank"),
     [
@@ -74,6 +75,7 @@ def test_killed_worker(
     assert not list((output / "checkpoints").glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_ends_cleanly(launch: Launch, tmp_path: Path) -> None:
     changes = {"deepspeed__config": 2, "training__steps": 30, "training__checkpoint_every": 1000}
     file, output = launch.file(tmp_path / "stopped", **changes)
@@ -93,6 +95,7 @@ def test_sigterm_saves_and_ends_cleanly(launch: Launch, tmp_path: Path) -> None:
     assert_same(output, reference)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_is_passed_over(launch: Launch, finished: Finished, tmp_path: Path) -> None:
     file, output = launch.file(tmp_path, deepspeed__config=3)
     group = launch.start(file, 2, HBT_DIST_FAULT="rank=0,step=5,where=before_forward")
@@ -108,6 +111,7 @@ def test_damaged_checkpoint_is_passed_over(launch: Launch, finished: Finished, t
     assert_same(output, finished(3))
 
 
+@pytest.mark.slow
 def test_finished_run_started_again_changes_nothing(launch: Launch, finished: Finished) -> None:
     output = finished(1)
     before = losses(output), weights_digest(output)
@@ -148,6 +152,7 @@ def test_other_numbers_of_workers(stage: int, learned: bool, launch: Launch, tmp
     _assert_close_weights(output, reference)
 
 
+@pytest.mark.slow
 def test_plain_checkpoints_fit_any_number_of_workers(launch: Launch, tmp_path: Path) -> None:
     own = Launch(launch.cache, _without_dropout(launch.start_model, tmp_path / "start"))
     reference_file, reference = own.file(tmp_path / "reference", deepspeed__config=None)
@@ -209,11 +214,13 @@ def test_another_course_of_the_learning_rate_is_refused(
             check_steps(run, found)
 
 
+@pytest.mark.slow
 def test_checkpoints_record_the_course_of_the_learning_rate(finished: Finished) -> None:
     output = finished(1)
     assert read_manifest(output / "checkpoints" / "step-0000000006")["schedule_steps"] == 6
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_its_model_was_moved_to_and_not_with_another(
     launch: Launch, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_processes_that_do_not_meet_say_so(monkeypatch: pytest.MonkeyPatch) -> N
     assert "hostfile" in refused.value.remedy
 
 
+@pytest.mark.slow
 def test_sigterm_asks_for_a_checkpoint_and_the_end() -> None:
     script = (
         "import os, signal\n"
@@ -183,6 +184,7 @@ def start_ranks(count: int, what: str) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["error", "refusal"])
 def test_a_rank_that_fails_alone_does_not_wait_for_its_peers(what: str) -> None:
     """NCCL lets a group go only when the peers' collectives have ended, and they wait for this rank."""
@@ -196,6 +198,7 @@ def test_a_rank_that_fails_alone_does_not_wait_for_its_peers(what: str) -> None:
     assert "no such row" in error or "has no row" in error
 
 
+@pytest.mark.slow
 def test_two_ranks_on_one_gpu_are_refused_by_all() -> None:
     for rank in start_ranks(3, "gpus"):
         _, text = rank.communicate(timeout=100)

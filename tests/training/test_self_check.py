@@ -11,6 +11,7 @@ from hbt_dist.training.self_check import self_check
 from tests.helpers.ranks import run_ranks
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_shipped_configuration_passes_on_two_ranks() -> None:
     """All run on the CPU: offload moves nowhere, bf16 is emulated."""
@@ -23,12 +24,14 @@ def test_every_shipped_configuration_passes_on_two_ranks() -> None:
                 assert check.gradient_error < 1e-5, config
 
 
+@pytest.mark.slow
 def test_bf16_passes_where_dropout_depends_on_the_dtype() -> None:
     configs = ["zero1", "zero2_bf16"]
     (found,) = run_ranks(1, "tests.training.bodies:self_checks", configs=configs, dropout_of_cuda=True)
     assert all(not isinstance(check, str) for check in found), found
 
 
+@pytest.mark.slow
 def test_a_wrong_scale_is_refused_on_every_rank() -> None:
     for scale in (2.0, 0.5):
         found = run_ranks(2, "tests.training.bodies:self_checks", configs=[None, "zero2"], wrong_scale=scale)

@@ -232,6 +232,7 @@ def test_credentials_in_the_address_are_refused(launch: Launch, tmp_path: Path) 
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_lost_machine_is_continued_elsewhere(
     launch: Launch, finished: Callable[..., Path], tmp_path: Path

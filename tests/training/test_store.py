@@ -74,6 +74,7 @@ def damage(folder: Path, kind: str, name: str) -> None:
         checkpoint.rename(folder / "step-0000000008")
 
 
+@pytest.mark.slow
 def test_every_damage_is_noticed_and_the_previous_one_used(three: Path, tmp_path: Path) -> None:
     cases = list(damages())
     folders = []
@@ -134,6 +135,7 @@ def test_all_damaged(three: Path, tmp_path: Path) -> None:
         assert all("it has no manifest" in line for line in said)
 
 
+@pytest.mark.slow
 def test_a_folder_on_disks_of_their_own_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     for start, save, *left in run_ranks(2, f"{BODIES}:on_disks_of_their_own", folder=str(folder)):
@@ -222,6 +224,7 @@ print(deaths)
 """
 
 
+@pytest.mark.slow
 def test_killed_before_every_single_file_operation_of_a_save(tmp_path: Path) -> None:
     """Whatever the operation, what is left is step 2 or step 3, complete."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
@@ -256,6 +259,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [None, 0, 1, 2, 3])
 def test_full_disk(stage: int | None, small_disk: Path) -> None:
     results = run_ranks(2, f"{BODIES}:save_until_full", folder=str(small_disk / "checkpoints"), stage=stage)

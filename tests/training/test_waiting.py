@@ -14,6 +14,7 @@ from tests.training.conftest import Launch
 BODIES = "tests.training.waiting_bodies"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slow", "rank"),
     [
