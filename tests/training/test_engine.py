@@ -40,6 +40,17 @@ MATRIX = {
         STAGES, ["direct", "cached"], [0, 1], ["question_to_passage", "both"]
     )
 }
+#: Cases of the default tests, on two processes: every two choices meet in one of them. The rest is slow.
+_PATTERNS = (
+    ("direct-0neg-both", "cached-1neg-question_to_passage"),
+    ("direct-1neg-question_to_passage", "cached-0neg-both"),
+    ("direct-1neg-both", "cached-0neg-question_to_passage"),
+)
+PAIRWISE = [
+    f"{stage}-{pattern}"
+    for stage, patterns in zip(["plain", "zero0", "zero1", "zero2", "zero3"], itertools.cycle(_PATTERNS))
+    for pattern in patterns
+]
 BASE = Case(num_negatives=1, duplicates=True, loss={"directions": "both"})
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
 VARIANTS = {
@@ -87,6 +98,8 @@ LOW["fp16-shipped"] = BASE.but(
     },
 )
 
+DEFAULT_VARIANTS = ["chunk3", "temperature-zero1", "offload-zero2", "lora-zero1"]
+DEFAULT_LOW = ["bf16-zero1", "fp16-zero2"]
 _results: dict[str, dict[str, list[dict[str, Any]]]] = {}
 
 
@@ -103,6 +116,20 @@ def results(group: str, world_size: int, cases: dict[str, Case], **kwargs: Any) 
         )
         _results[key] = {name: [rank[i] for rank in found] for i, name in enumerate(cases)}
     return _results[key]
+
+
+def in_tiers(cases: dict[str, Case], default: list[str]) -> list[Any]:
+    """Names of cases; those that are not default carry the mark `slow`."""
+    return [name if name in default else pytest.param(name, marks=pytest.mark.slow) for name in cases]
+
+
+def results_of_tier(
+    group: str, name: str, cases: dict[str, Case], default: list[str]
+) -> list[dict[str, Any]]:
+    """Results of a case on two processes; default cases start their processes alone, the rest together."""
+    if name in default:
+        return results(f"{group}-{name}", 2, {name: cases[name]})[name]  # type: ignore[no-any-return]
+    return results(group, 2, {key: case for key, case in cases.items() if key not in default})[name]  # type: ignore[no-any-return]
 
 
 def error_of(got: list[dict[str, Any]], want: dict[str, Any]) -> dict[str, float]:
@@ -127,6 +154,15 @@ def error_of(got: list[dict[str, Any]], want: dict[str, Any]) -> dict[str, float
     }
 
 
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_two_processes_equal_one(name: str) -> None:
+    stage = name.split("-", maxsplit=1)[0]
+    cases = {case: MATRIX[case] for case in PAIRWISE if case.startswith(stage)}
+    error = error_of(results(f"pairwise-{stage}", 2, cases)[name], reference(MATRIX[name], 2))
+    assert max(error.values()) <= TOLERANCE, error
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 @pytest.mark.parametrize("name", MATRIX)
@@ -137,9 +173,9 @@ def test_equals_one_process(world_size: int, name: str) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", in_tiers(VARIANTS, DEFAULT_VARIANTS))
 def test_variants_equal_one_process(name: str) -> None:
-    got = results("variants", 2, VARIANTS)[name]
+    got = results_of_tier("variants", name, VARIANTS, DEFAULT_VARIANTS)
     error = error_of(got, reference(VARIANTS[name], 2))
     # The temperature's gradient is a difference of large sums.
     assert max(error.values()) <= (3 * TOLERANCE if "temperature" in name else TOLERANCE), error
@@ -149,9 +185,9 @@ def test_variants_equal_one_process(name: str) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", LOW)
+@pytest.mark.parametrize("name", in_tiers(LOW, DEFAULT_LOW))
 def test_half_precision_is_close_to_float32_on_one_process(name: str) -> None:
-    got = results("low", 2, LOW)[name]
+    got = results_of_tier("low", name, LOW, DEFAULT_LOW)
     error = error_of(got, reference(LOW[name], 2))
     assert max(error["loss"], error["norm"], error["parameter"]) <= 0.05, error
     assert error["gradient"] <= 0.3, error
