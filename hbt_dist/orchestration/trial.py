@@ -1,9 +1,8 @@
-"""Run one trial: a training with separate Ray Train workers, and the evaluation of its checkpoints.
+"""Run one trial: a whole training with Ray Train workers, and the measurement of its checkpoints.
 
-Runs in an actor of Ray Tune. Training runs in a second thread; this one exports each new checkpoint,
-evaluates it and reports to Tune. To stop a trial early, the thread writes a file that its workers look for at
-every step. The trial then ends and Ray frees everything at once; killing the actor of a nested training would
-leak workers.
+Runs in an actor of Ray Tune. A thread trains; the main thread exports each new checkpoint, evaluates it and
+reports to Tune. A stop file ends a trial early: its workers check for it at every step, the trial ends in
+order and Ray frees everything at once. Ray leaks workers when it kills the actor of a nested training.
 """
 
 from __future__ import annotations
@@ -14,21 +13,25 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.files import append_line, write_json
+from hbt_dist.common.files import append_line, read_json_lines, write_json
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.run_file import BenchmarkSettings, RunFile
+from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import Trial, now
 from hbt_dist.training.checkpoints.measure import exported_model, measure_model
 from hbt_dist.training.run_folder import RunFolder
 
 _POLL_SECONDS = 0.5
-_STARTS = 4  # of a trial whose workers find no room: another trial's end makes some
+_RECORD_SECONDS = 10.0
+_STARTS = 4  # attempts to start the workers: the end of a different trial frees resources
 
 Report = Callable[[dict[str, float]], None]
 
@@ -36,47 +39,44 @@ Report = Callable[[dict[str, float]], None]
 def run_trial(folder: Path, report: Report) -> None:
     """Train and measure one trial; an interrupted trial continues from its last checkpoint.
 
-    The folder records an error instead of raising it, because one bad point must not end a search. Only
-    the search's process marks a trial as failed (`error.txt` has the reason). If that process is killed,
-    this actor fails too, and the trial continues at the next start.
+    An error goes to `error.txt` and is not raised: one bad point must not end a search. Only the search's
+    process marks a trial as failed. When that process is killed, everything in this process fails too, and
+    the next start must continue the trial.
 
     Args:
         folder: of the trial, with its plan.
-        report: hears of every measured checkpoint.
+        report: receives the figures of every measured checkpoint.
     """
     plan = json.loads((folder / "plan.json").read_text("utf-8"))
     trial = Trial(folder, plan["point"], plan["seed"], plan["parameters"])
-    run = _by_itself(RunFile.model_validate(plan["run"]))
-    record = _Record(trial, run)
-    problem = folder / "error.txt"
-    problem.unlink(missing_ok=True)
+    run = without_measurements(RunFile.model_validate(plan["run"]))
+    record = _Record(trial, run.workers.num_workers)
+    error_file = folder / "error.txt"
+    error_file.unlink(missing_ok=True)
     try:
         with record.clock():
-            finished = _train_and_measure(trial, run, plan, record, report)
+            finished = _TrialRun(trial, run, plan, record, report).train_and_measure()
     except Exception as error:
-        lines = "".join(traceback.format_exception(error))
-        problem.write_text(
-            f"{' '.join(str(error).split())[:2000] or type(error).__name__}\n\n{lines}", "utf-8"
-        )
+        reason = " ".join(str(error).split())[:2000] or type(error).__name__
+        error_file.write_text(f"{reason}\n\n{''.join(traceback.format_exception(error))}", "utf-8")
     else:
         record.end("finished" if finished else "stopped")
 
 
-def _by_itself(run: RunFile) -> RunFile:
-    """The run without what watches a training from outside: the search does that."""
+def without_measurements(run: RunFile) -> RunFile:
+    """Return the run without the processes that watch a training: the search does their work."""
     training = run.training.model_copy(update={"keep_best": None, "storage": None})
     evaluation = run.evaluation.model_copy(update={"checkpoint_benchmarks": ()})
     return run.model_copy(update={"training": training, "evaluation": evaluation})
 
 
 class _Record:
-    """`trial.json` and `history.jsonl` of a trial, times summed over its starts."""
+    """Write `trial.json` and `history.jsonl` of a trial, with times summed over its starts."""
 
-    def __init__(self, trial: Trial, run: RunFile) -> None:
+    def __init__(self, trial: Trial, num_workers: int) -> None:
         before = trial.record() or {}
-        self._trial, self._workers = trial, run.workers.num_workers
-        self._seconds = float(before.get("seconds", 0.0))
-        self._began = time.monotonic()
+        self._folder, self._num_workers = trial.folder, num_workers
+        self._began = time.monotonic() - float(before.get("seconds", 0.0))
         self._facts: dict[str, Any] = {
             "trial": trial.name,
             "point": trial.point,
@@ -87,165 +87,141 @@ class _Record:
             "ended": None,
             "error": None,
             "steps": int(before.get("steps", 0)),
-            "workers": self._workers,
+            "workers": num_workers,
         }
         self._write()
 
-    def clock(self) -> _Clock:
-        """Writes the time spent now and then, so that a killed start counts too."""
-        return _Clock(self._write)
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Write the time while the block runs, so that a killed start counts too."""
+        stop = threading.Event()
 
-    @property
-    def seconds(self) -> float:
-        return self._seconds + time.monotonic() - self._began
+        def write_times() -> None:
+            while not stop.wait(_RECORD_SECONDS):
+                self._write()
+
+        thread = threading.Thread(target=write_times, name="clock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     def measured(self, step: int, figures: dict[str, Any]) -> None:
         self._facts["steps"] = step
-        seconds = round(self.seconds, 1)
-        times = {"seconds": seconds, "worker_seconds": round(seconds * self._workers, 1)}
-        append_line(self._trial.folder / "history.jsonl", {"step": step, **times, **figures})
+        append_line(self._folder / "history.jsonl", {"step": step, **self._times(), **figures})
         self._write()
 
     def end(self, status: str) -> None:
         self._facts |= {"status": status, "ended": now()}
         self._write()
 
+    def _times(self) -> dict[str, float]:
+        seconds = round(time.monotonic() - self._began, 1)
+        return {"seconds": seconds, "worker_seconds": round(seconds * self._num_workers, 1)}
+
     def _write(self) -> None:
-        seconds = round(self.seconds, 1)
-        times = {"seconds": seconds, "worker_seconds": round(seconds * self._workers, 1)}
-        write_json(self._trial.folder / "trial.json", {**self._facts, **times})
+        write_json(self._folder / "trial.json", {**self._facts, **self._times()})
 
 
-class _Clock:
-    def __init__(self, write: Callable[[], None], every: float = 10) -> None:
-        self._write, self._every, self._stop = write, every, threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clock", daemon=True)
+@dataclass
+class _TrialRun:
+    """Train a run in a thread and measure its checkpoints in this one."""
 
-    def __enter__(self) -> None:
-        self._thread.start()
+    trial: Trial
+    run: RunFile
+    plan: dict[str, Any]
+    record: _Record
+    report: Report
+    measured: set[int] = field(init=False)
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    def __post_init__(self) -> None:
+        self.measured = {line["step"] for line in self.trial.history()}
+        self.folder = RunFolder(self.run.output_dir)
+        block = self.plan["benchmark"]
+        self.benchmark = None if block is None else BenchmarkSettings.model_validate(block)
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._every):
-            self._write()
+    def train_and_measure(self) -> bool:
+        """Return whether the training reached its last step."""
+        # transformers replaces its entry of `sys.modules` during its import: a thread that waits for the
+        # import of a different thread gets the first, empty module. So it is imported before the thread.
+        importlib.import_module("transformers")
+        from hbt_dist.orchestration.train import run_in_thread
 
-
-def _train_and_measure(
-    trial: Trial, run: RunFile, plan: dict[str, Any], record: _Record, report: Report
-) -> bool:
-    """Whether the training reached its last step."""
-    folder = RunFolder(run.output_dir)
-    stop_file = trial.folder / "stop"
-    benchmark = plan["benchmark"] and BenchmarkSettings.model_validate(plan["benchmark"])
-    measured = {line["step"] for line in trial.history()}
-    _import_for_both_threads()
-    training = _Training(run, stop_file)
-    if not folder.model.is_dir():
-        training.start()
-    while training.is_alive():
-        training.join(_POLL_SECONDS)
-        if benchmark is not None and plan["every_checkpoint"]:
-            step = _newest_step(folder)
-            if step is not None and step not in measured and step < run.training.steps:
-                _measure_checkpoint(trial, run, folder, step, benchmark, record, report, measured)
-    training.raise_problem()
-    finished = folder.model.is_dir()
-    step = run.training.steps if finished else (_newest_step(folder) or 0)
-    if benchmark is not None and step not in measured and step > 0:
+        last = self.run.training.steps
+        if not self.folder.model.is_dir():
+            training = run_in_thread(
+                lambda: train_with_retries(self.run, self.trial.folder / "stop"), "training"
+            )
+            while not training.done():
+                wait([training], _POLL_SECONDS)
+                step = self._newest_step()
+                if self.plan["every_checkpoint"] and 0 < step < last and step not in self.measured:
+                    self._measure_checkpoint(step)
+            training.result()
+        finished = self.folder.model.is_dir()
+        step = last if finished else self._newest_step()
+        if finished and step not in self.measured:
+            self._measure(self.folder.model, step)
+        elif step > 0 and step not in self.measured:
+            self._measure_checkpoint(step)
         if finished:
-            _measure(trial, run, folder.model, step, benchmark, record, report)
-        else:
-            _measure_checkpoint(trial, run, folder, step, benchmark, record, report, measured)
-    if finished:
-        for block in plan["final_benchmarks"]:
-            final = BenchmarkSettings.model_validate(block)
-            out = trial.folder / "evaluation" / "final" / final.label
-            if not (out / "results.json").is_file():
-                measure_model(run, folder.model, final, out, trial_scoring(run))
-    if benchmark is None:
-        report({"step": float(step)})
-    return finished
+            self._measure_final_benchmarks()
+        if self.benchmark is None:
+            self.report({"step": float(step)})
+        return finished
 
+    def _newest_step(self) -> int:
+        return max(self.folder.checkpoint_steps(), default=0)
 
-def _import_for_both_threads() -> None:
-    """Import what both threads need before there are two.
-
-    transformers swaps its entry of `sys.modules` while it is imported: a thread that waits for the other's
-    import gets the first, empty module ("module 'transformers' has no attribute 'AutoTokenizer'").
-    """
-    importlib.import_module("transformers")
-
-
-class _Training(threading.Thread):
-    def __init__(self, run: RunFile, stop_file: Path) -> None:
-        super().__init__(name="training", daemon=True)
-        self._run, self._stop_file = run, stop_file
-        self._problem: BaseException | None = None
-
-    def run(self) -> None:
-        from hbt_dist.orchestration.train import WorkersNotStartedError, train_on_ray
-
-        for left in reversed(range(_STARTS)):
+    def _measure_checkpoint(self, step: int) -> None:
+        if self.benchmark is None:
+            return
+        self.measured.add(step)
+        with ExitStack() as stack:
             try:
-                train_on_ray(self._run, quiet=True, stop_file=self._stop_file)
-            except WorkersNotStartedError as error:
-                self._problem = error
-                if left:
-                    print(f"{self._run.name}: no room for its workers yet, it waits", file=sys.stderr)
-            except BaseException as error:  # handed to the other thread
-                self._problem = error
-                return
-            else:
-                self._problem = None
-                return
+                model = stack.enter_context(exported_model(self.folder.checkpoint(step)))
+            except (OSError, UserError):
+                if self._newest_step() == step:
+                    raise
+                return  # training has removed it meanwhile: the next checkpoint is measured
+            self._measure(model, step)
 
-    def raise_problem(self) -> None:
-        if self._problem is not None:
-            raise self._problem
+    def _measure(self, model: Path, step: int) -> None:
+        if self.benchmark is None:
+            return
+        out = self.trial.folder / "evaluation" / f"step-{step}" / self.benchmark.label
+        objectives = measure_model(self.run, model, self.benchmark, out, trial_scoring(self.run))
+        losses = {line["step"]: float(line["loss"]) for line in read_json_lines(self.folder.metrics)}
+        figures = {"loss": losses.get(step), **objectives}
+        self.record.measured(step, {**figures, "evaluation": str(out.relative_to(self.trial.folder))})
+        self.report({"step": float(step), **objectives})
+
+    def _measure_final_benchmarks(self) -> None:
+        for block in self.plan["final_benchmarks"]:
+            benchmark = BenchmarkSettings.model_validate(block)
+            out = self.trial.folder / "evaluation" / "final" / benchmark.label
+            if not (out / "results.json").is_file():
+                measure_model(self.run, self.folder.model, benchmark, out, trial_scoring(self.run))
 
 
-def _newest_step(folder: RunFolder) -> int | None:
-    return max(folder.checkpoint_steps(), default=None)
+def train_with_retries(run: RunFile, stop_file: Path) -> None:
+    """Train with Ray workers, and try again while the cluster has no resources for them.
 
+    Raises:
+        WorkersNotStartedError: the workers have not started in several attempts.
+    """
+    from hbt_dist.orchestration import train
 
-def _measure_checkpoint(
-    trial: Trial,
-    run: RunFile,
-    folder: RunFolder,
-    step: int,
-    benchmark: BenchmarkSettings,
-    record: _Record,
-    report: Report,
-    measured: set[int],
-) -> None:
-    measured.add(step)
-    with ExitStack() as stack:
+    for attempt in range(1, _STARTS + 1):
         try:
-            model = stack.enter_context(exported_model(folder.checkpoint(step)))
-        except (OSError, UserError):
-            if _newest_step(folder) == step:
+            train.train_on_ray(run, quiet=True, stop_file=stop_file)
+            return
+        except train.WorkersNotStartedError:
+            if attempt == _STARTS:
                 raise
-            return  # training has removed it meanwhile: the next checkpoint is measured
-        _measure(trial, run, model, step, benchmark, record, report)
-
-
-def _measure(
-    trial: Trial,
-    run: RunFile,
-    model: Path,
-    step: int,
-    benchmark: BenchmarkSettings,
-    record: _Record,
-    report: Report,
-) -> None:
-    out = trial.folder / "evaluation" / f"step-{step}" / benchmark.label
-    objectives = measure_model(run, model, benchmark, out, trial_scoring(run))
-    figures = {"loss": _loss_at(RunFolder(run.output_dir), step), **objectives}
-    record.measured(step, {**figures, "evaluation": str(out.relative_to(trial.folder))})
-    report({"step": float(step), **objectives})
+            print(f"{run.name}: waiting for resources for its workers", file=sys.stderr)
 
 
 def trial_scoring(run: RunFile) -> EvaluationSettings:
@@ -260,16 +236,3 @@ def trial_scoring(run: RunFile) -> EvaluationSettings:
     if scoring.device != "auto" or ray.get_gpu_ids():
         return scoring
     return scoring.model_copy(update={"device": "cpu"})
-
-
-def _loss_at(folder: RunFolder, step: int) -> float | None:
-    loss = None
-    with folder.metrics.open(encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                figures = json.loads(line)
-            except ValueError:
-                break
-            if figures.get("step") == step:
-                loss = float(figures["loss"])
-    return loss

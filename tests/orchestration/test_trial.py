@@ -38,13 +38,12 @@ def test_a_trial_whose_workers_find_no_room_waits(monkeypatch: pytest.MonkeyPatc
                 raise left.pop()
 
         monkeypatch.setattr(train, "train_on_ray", training)
-        thread = trial._Training(run, tmp_path / "stop")
-        thread.run()
         if raised:
             with pytest.raises(train.WorkersNotStartedError):
-                thread.raise_problem()
+                trial.train_with_retries(run, tmp_path / "stop")
         else:
-            thread.raise_problem()
+            trial.train_with_retries(run, tmp_path / "stop")
+        assert left == []
 
 
 _PROGRAM = """

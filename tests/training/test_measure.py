@@ -91,12 +91,12 @@ def test_the_best_of_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_search_trials_watch_themselves(tmp_path: Path) -> None:
-    from hbt_dist.orchestration.trial import _by_itself
+    from hbt_dist.orchestration.trial import without_measurements
 
     run = tiny_run(tmp_path / "out", tmp_path / "cache", training__keep_best="monolingual")
     run |= {"evaluation": {"checkpoint_benchmarks": [DEV]}}
     run["training"]["storage"] = str(tmp_path)
-    alone = _by_itself(RunFile.model_validate(run))
+    alone = without_measurements(RunFile.model_validate(run))
     assert alone.training.storage is None
     assert alone.training.keep_best is None
     assert alone.evaluation.checkpoint_benchmarks == ()

@@ -29,7 +29,7 @@ def run_with(tmp_path: Path, **changes: Any) -> RunFile:
 
 def test_a_batch_without_anything_to_contrast_with_is_refused(tmp_path: Path) -> None:
     alone: dict[str, Any] = {"global_batch_size": 1, "alpha": 0.5}
-    with pytest.raises(ValidationError, match="paper_eq1 knows hard negatives only"):
+    with pytest.raises(ValidationError, match="paper_eq1 needs hard negatives"):
         run_with(tmp_path, loss__equation="paper_eq1")
     with pytest.raises(ValidationError, match="global_batch_size is 1 without hard negatives"):
         run_with(tmp_path, batches=alone)
