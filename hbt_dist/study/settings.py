@@ -114,9 +114,10 @@ class StudyFile(Settings):
             if reference not in self.methods or reference == name:
                 raise ValueError(f"methods.{name}: against {reference!r} is not another method")
         for primary in self.primary:
-            name, reference = primary.method, self._against(primary)
+            name = primary.method
             if name not in self.methods:
                 raise ValueError(f"primary: {name!r} is none of the methods {', '.join(self.methods)}")
+            reference = self._against(primary)
             if (name, reference) not in self.contrasts():
                 raise ValueError(
                     f"primary: {name!r} against {reference!r} is none of the contrasts; "
