@@ -34,7 +34,7 @@ def write(folder: Path, **changes: Any) -> str:
         ({"space": {"batches.alpha": {"range": [0, 2, 0.5]}}}, "less than or equal to 1"),
         ({"space": {"batches.alpha": {"range": [1, 0, 0.5]}}}, "first <= last"),
         ({"space": {"batches.alpha": {"uniform": [0, 1]}}}, "continuous"),
-        ({"space": {"batches.alpha": {"choice": [0.5], "uniform": [0, 1]}}}, "give one of"),
+        ({"space": {"batches.alpha": {"choice": [0.5], "uniform": [0, 1]}}}, "expected one of choice"),
         ({"space": {"batches.alpha": {"chioce": [0.5]}}}, "unknown key"),
         ({"space": {"batches.alpha": {"log_uniform": [0, 1]}}}, "above 0"),
         ({"space": {"batches.mixture": {"simplex": ["monolingual", "odd"]}}}, "batch kinds"),
