@@ -29,7 +29,7 @@ def write(folder: Path, **changes: Any) -> str:
         ({"space": {"batches.alpa": {"range": [0, 1, 0.5]}}}, "did you mean 'alpha'"),
         (
             {"space": {"batches.alpha": {"uniform": [1, 0]}}, "sampler": {"kind": "random", "points": 2}},
-            "below",
+            "expected lowest < highest",
         ),
         ({"space": {"batches.alpha": {"range": [0, 2, 0.5]}}}, "less than or equal to 1"),
         ({"space": {"batches.alpha": {"range": [1, 0, 0.5]}}}, "first <= last"),
