@@ -173,7 +173,7 @@ def test_command_refuses(
     search = small_search(tmp_path / "search")
     for arguments, said in (
         ([tmp_path / "nothing"], "no such folder"),
-        ([search, "--compare", "p0000-s0"], "names 1 trials"),
+        ([search, "--compare", "p0000-s0"], "expected 2 trials, got 1"),
         ([search, "--compare", "p0000-s0,p0009-s0"], "has no trial"),
         ([search, "--output", search], "expected an older search report"),
     ):
