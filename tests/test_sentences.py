@@ -44,6 +44,8 @@ PATTERNS = {
 }
 #: Files that are not our prose.
 EXCEPTIONS = {
+    "hbt_dist/data/": "to be removed when the room's new sentences have landed",
+    "docs/run_file.md": "generated, in part from the settings of hbt_dist/data: to be removed with it",
     "hbt_dist/data/sample/": "sentences in 22 languages",
     "hbt_dist/methods/expansion/prompts.py": "prompts of a paper: other words would give other expansions",
 }
@@ -136,10 +138,12 @@ def prose_of_python(source: str) -> Iterator[tuple[int, str]]:
         yield first, " ".join(block)
 
 
-def test_documentation_is_free_of_translated_phrases() -> None:
-    pages = [path for path in DOCUMENTS if path != "docs/*.md"]
-    pages += [f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.name != "run_file.md"]
-    assert [str(match) for match in matches(pages)] == []
+def test_documentation_has_none_of_the_phrases() -> None:
+    assert [str(match) for match in matches(DOCUMENTS)] == []
+
+
+def test_code_has_none_of_the_phrases() -> None:
+    assert [str(match) for match in matches(CODE)] == []
 
 
 @pytest.mark.parametrize(
