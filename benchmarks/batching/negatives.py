@@ -30,14 +30,14 @@ SIZES = (1_000_000, 10_000_000)
 
 def make_corpus(num_passages: int) -> Corpus:
     """Passages of 14 languages, in random order."""
-    own = np.eye(LANGUAGES, dtype=bool)
+    monolingual = np.eye(LANGUAGES, dtype=bool)
     language = np.random.default_rng(1).integers(0, LANGUAGES, num_passages).astype(np.int32)
     return Corpus.from_arrays(
         languages=[f"l{number}" for number in range(LANGUAGES)],
         example_passage=np.arange(num_passages),
         example_cell=language,
-        cell_questions=own,
-        cell_passages=own,
+        cell_questions=monolingual,
+        cell_passages=monolingual,
     )
 
 
@@ -88,7 +88,7 @@ def main() -> None:
         "",
         "| " + " | ".join(results[0]) + " |",
         "|" + "---:|" * len(results[0]),
-        *("| " + " | ".join(f"{value:,}" for value in one.values()) + " |" for one in results),
+        *("| " + " | ".join(f"{value:,}" for value in row.values()) + " |" for row in results),
         "",
     ]
     (options.out / "batching_negatives.md").write_text("\n".join(lines), encoding="utf-8")

@@ -127,14 +127,14 @@ def main() -> None:
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---:|" * len(head),
-        *("| " + " | ".join(map(percent, one.values())) + " |" for one in results),
+        *("| " + " | ".join(map(percent, row.values())) + " |" for row in results),
         "",
         "| role | language | texts | mean tokens | longest | cut |",
         "|---|---|---:|---:|---:|---:|",
         *(
-            f"| {one['role']} | {one['language']} | {one['texts']:,} | {one['mean_tokens']} | "
-            f"{one['longest']} | {one['truncated']:,} |"
-            for one in reports
+            f"| {report['role']} | {report['language']} | {report['texts']:,} | {report['mean_tokens']} | "
+            f"{report['longest']} | {report['truncated']:,} |"
+            for report in reports
         ),
         "",
     ]

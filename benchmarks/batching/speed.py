@@ -166,7 +166,7 @@ def main() -> None:
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---:|" * len(head),
-        *("| " + " | ".join(f"{value:,}" for value in one.values()) + " |" for one in results),
+        *("| " + " | ".join(f"{value:,}" for value in row.values()) + " |" for row in results),
         "",
     ]
     (options.out / "batching_speed.md").write_text("\n".join(lines), encoding="utf-8")

@@ -124,15 +124,23 @@ class BatchPlan:
         corpus: what to draw from.
         settings: the `batches` block of the run file.
         seed: of the run.
-        transform: changes texts of the rows; its state becomes part of the plan's fingerprint.
+        transform: changes texts of the rows; its state becomes part of the plan's fingerprint. Required if
+            the settings have code-switching: `plan_batches` of methods/code_switching builds both.
 
     Raises:
-        UserError: the corpus cannot give what the settings ask for.
+        UserError: the corpus cannot give what the settings ask for, or code-switching lacks its transform.
     """
 
     def __init__(
         self, corpus: PlanCorpus, settings: BatchSettings, seed: int, transform: RowTransform | None = None
     ) -> None:
+        if settings.code_switching is not None and transform is None:
+            raise UserError(
+                "batches.code_switching",
+                "expected a BatchPlan with a transform, got none: its texts would stay as they are",
+                "build the plan with its transform: plan_batches(corpus, settings, seed) of\n"
+                "hbt_dist.methods.code_switching.switching, or pass transform=CodeSwitching(...)",
+            )
         self.corpus = corpus
         self.settings = settings
         self.seed = seed

@@ -12,13 +12,17 @@ import numpy as np
 
 from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.kinds import KINDS, user_pairs
-from hbt_dist.batching.plan import BatchPlan, GlobalBatch
+from hbt_dist.batching.plan import BatchPlan, GlobalBatch, RowTransform
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import pairs_of_user_kind
 
 
 def check_plan(
-    corpus: PlanCorpus, settings: BatchSettings, seed: int = 0, steps: Iterable[int] = range(20)
+    corpus: PlanCorpus,
+    settings: BatchSettings,
+    seed: int = 0,
+    steps: Iterable[int] = range(20),
+    transform: RowTransform | None = None,
 ) -> None:
     """Draw batches and check their rows, texts, kinds and ranks, and that only step and seed decide them.
 
@@ -27,12 +31,13 @@ def check_plan(
         settings: the `batches` block.
         seed: of the plan.
         steps: steps of the batches.
+        transform: as for `BatchPlan` (`plan_batches(...).transform` with code-switching).
 
     Raises:
         AssertionError: names the step and the failed check.
         UserError: as `BatchPlan`.
     """
-    plan = BatchPlan(corpus, settings, seed)
+    plan = BatchPlan(corpus, settings, seed, transform)
     fingerprint = plan.fingerprint
     for step in steps:
         batch = plan.batch(step)
@@ -41,7 +46,7 @@ def check_plan(
         _check_user_kinds(plan, batch)
         _check_ranks(batch)
         user_pairs.cache_clear()
-        fresh = BatchPlan(corpus, settings, seed)  # has drawn nothing before, as after a resume
+        fresh = BatchPlan(corpus, settings, seed, transform)  # has drawn nothing before, as after a resume
         _require(fresh.fingerprint == fingerprint, step, "a kind gives different pairs in a second call")
         same = all(
             np.array_equal(value, vars(batch)[name]) for name, value in vars(fresh.batch(step)).items()

@@ -44,6 +44,7 @@ from hbt_dist.methods.code_switching.words import split_words, with_case_of
 from hbt_dist.models.initial import train_tokenizer
 from hbt_dist.models.settings import ScratchSettings, TextSettings
 from hbt_dist.run_file import RunFile, find_run_file, load_run, resolve_paths
+from hbt_dist.testing.check_plan import check_plan
 from tests.helpers.runs import tiny_run
 from tests.helpers.tokenizers import word_tokenizer
 
@@ -256,6 +257,19 @@ def plan_of(corpus: Corpus, folder: Path | None, seed: int = 3, **block: Any) ->
     switched = {} if folder is None else {"code_switching": {"dictionaries": str(folder), **block}}
     settings = {"global_batch_size": 24, "alpha": 0.5, "hard_negatives": {"count": 1}, **switched}
     return plan_batches(corpus, BatchSettings.model_validate(settings), seed)
+
+
+def test_a_plan_without_the_transform_of_its_settings_is_refused(corpus: Corpus, folder: Path) -> None:
+    plan = plan_of(corpus, folder)
+    with pytest.raises(UserError) as error:
+        BatchPlan(corpus, plan.settings, plan.seed)
+    assert error.value.location == "batches.code_switching"
+    assert "plan_batches(corpus, settings, seed)" in error.value.remedy
+    assert "hbt_dist.methods.code_switching" in error.value.remedy
+    with pytest.raises(UserError, match=r"batches\.code_switching"):
+        check_plan(corpus, plan.settings)
+    check_plan(corpus, plan.settings, steps=range(2), transform=plan.transform)
+    assert BatchPlan(corpus, plan.settings, plan.seed, plan.transform).fingerprint == plan.fingerprint
 
 
 def slices(plan: BatchPlan, corpus: Corpus, store: TokenStore, step: int, world: int) -> list[LocalBatch]:
