@@ -217,7 +217,7 @@ def summary(evaluation: Evaluation) -> str:
     preference = evaluation.bias.get("language_preference_rate")
     if preference is not None:
         neutral = evaluation.bias["language_preference_neutral"]["macro"]
-        lines.append(f"own language first {preference['macro']:6.1%}  (neutral {neutral:.1%})")
+        lines.append(f"same language first {preference['macro']:6.1%}  (neutral {neutral:.1%})")
     if evaluation.seen_languages is not None:
         lines += _seen_lines(groups(evaluation)["seen"])
     removed = evaluation.provenance.get("language_removal")
