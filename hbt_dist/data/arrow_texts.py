@@ -1,17 +1,22 @@
-"""Millions of ids and texts in one Arrow file, read through a memory map a block at a time.
+"""Store millions of ids and texts in Arrow files, and read them through a memory map.
 
-`StoredTexts` is one column of such a file behind the interface of a list. It holds neither memory nor an open
-file between reads, so that a walk over 10^8 texts costs the block that is looked at; pages are given back
-when the map closes. It pickles as a path. Reading costs about 1 us per text in order, 50 us for one alone:
-rows in no order are best read together (`take_texts`).
+`StoredTexts` is a column of a file of ids and texts, with the interface of a list. It holds neither memory
+nor an open file between reads, so that a walk over 10^8 texts costs the block that is read; pages return to
+the system when the map closes. It pickles as a path. Reading costs about 1 us per text in order, 50 us for a
+single text: read rows without an order together (`take_texts`).
+
+`TextTable` holds rows with texts in several languages, in one file per language. A file exists only if some
+row has the language, and is mapped at its first use, so a run in two of twelve languages touches two files.
+Rows without the language hold null (4 bytes). `datasets.Dataset.from_file` opens these files too.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate, pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, overload
 
 import numpy as np
@@ -23,6 +28,9 @@ _ROWS_PER_READ = 2 * ROWS_PER_BATCH
 
 ID, TEXT = "id", "text"
 _SCHEMA = pa.schema([(ID, pa.string()), (TEXT, pa.string())])
+_ROWS_PER_TABLE_BATCH = 10_000
+_TEXT_SCHEMA = pa.schema([(TEXT, pa.string())])
+_ID_FILE = "_id"
 
 
 class StoredTexts(Sequence[str]):
@@ -57,17 +65,17 @@ class StoredTexts(Sequence[str]):
             yield from self[start : start + _ROWS_PER_READ]
 
     def take(self, rows: NDArray[np.int64]) -> list[str]:
-        """The strings of some rows, in the order given; each batch of the file is read once."""
-        found = np.empty(len(rows), object)
+        """Return the strings of some rows, in the given order; each batch of the file is read once."""
+        strings = np.empty(len(rows), object)
         numbers, inside = np.divmod(rows, ROWS_PER_BATCH)
         by_batch = np.argsort(numbers, kind="stable")
-        edges = np.flatnonzero(np.diff(numbers[by_batch], prepend=-1, append=-1))
+        edges = np.flatnonzero(np.diff(numbers[by_batch], prepend=-1, append=-1)).tolist()
         with self._reader() as reader:
-            for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-                here = by_batch[first:last]
-                column = reader.get_batch(int(numbers[here[0]])).column(self.column)
-                found[here] = column.take(pa.array(inside[here])).to_pylist()
-        return list(found)
+            for first, last in pairwise(edges):
+                positions = by_batch[first:last]
+                column = reader.get_batch(int(numbers[positions[0]])).column(self.column)
+                strings[positions] = column.take(pa.array(inside[positions])).to_pylist()
+        return list(strings)
 
     @contextmanager
     def _reader(self) -> Iterator[Any]:
@@ -76,7 +84,7 @@ class StoredTexts(Sequence[str]):
 
 
 def take_texts(texts: Sequence[str], rows: NDArray[np.int64]) -> list[str]:
-    """The texts of some rows of a list or a `StoredTexts`."""
+    """Return the texts of some rows of a list or a `StoredTexts`."""
     return texts.take(rows) if isinstance(texts, StoredTexts) else [texts[row] for row in rows.tolist()]
 
 
@@ -99,10 +107,97 @@ class StoredTextsWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._writer.write_table(self._waiting)
         self._writer.close()
         self._sink.close()
+
+
+class TextTable:
+    """The ids and texts of `num_rows` rows in `folder`, as `TextTableWriter` wrote them."""
+
+    def __init__(self, folder: Path, num_rows: int) -> None:
+        self.folder = folder
+        self.num_rows = num_rows
+        self._columns: dict[str, tuple[list[int], list[Any]]] = {}  # first row of each batch
+
+    def id(self, row: int) -> str:
+        """Return the id of a row."""
+        return str(self._read(_ID_FILE, row, row + 1)[0])
+
+    def texts(self, language: str, start: int, stop: int) -> list[str | None]:
+        """Return the texts of rows start..stop-1 in a language; None where the language is absent."""
+        if not 0 <= start <= stop <= self.num_rows:
+            raise IndexError(f"rows {start}..{stop} of {self.num_rows}")
+        return self._read(language, start, stop)
+
+    def _read(self, name: str, start: int, stop: int) -> list[Any]:
+        if name not in self._columns:
+            path = self.folder / f"{name}.arrow"
+            batches = list(pa.ipc.open_stream(pa.memory_map(str(path)))) if path.exists() else []
+            columns = [batch.column(0) for batch in batches]
+            self._columns[name] = ([0, *accumulate(map(len, columns))], columns)
+        first_rows, columns = self._columns[name]
+        if not columns:
+            return [None] * (stop - start)
+        texts: list[Any] = []
+        number = bisect_right(first_rows, start) - 1
+        while start < stop:
+            end = min(stop, first_rows[number + 1])
+            texts += columns[number][start - first_rows[number] : end - first_rows[number]].to_pylist()
+            start, number = end, number + 1
+        return texts
+
+
+class TextTableWriter:
+    """Writes a `TextTable` row by row; a language may begin at any row."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.num_rows = 0
+        self._files = ExitStack()
+        self._writers: dict[str, Any] = {}
+        self._rows: list[tuple[str, dict[str, str]]] = []
+
+    def append(self, row_id: str, texts: dict[str, str]) -> int:
+        """Add a row and return its number."""
+        self._rows.append((row_id, texts))
+        self.num_rows += 1
+        if len(self._rows) >= _ROWS_PER_TABLE_BATCH:
+            self._flush()
+        return self.num_rows - 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._files.close()
+
+    def _flush(self) -> None:
+        columns: dict[str, list[str | None]] = {_ID_FILE: [row_id for row_id, _ in self._rows]}
+        for language in [*self._writers, *(code for _, texts in self._rows for code in texts)]:
+            if language not in columns:
+                columns[language] = [texts.get(language) for _, texts in self._rows]
+        for name, column in columns.items():
+            if name not in self._writers:
+                self._writers[name] = self._new_file(name, self.num_rows - len(self._rows))
+            self._writers[name].write_batch(_text_batch(column))
+        self._rows = []
+
+    def _new_file(self, name: str, rows_before: int) -> Any:
+        """Open the file of a language; the rows before have no text in it."""
+        writer = self._files.enter_context(
+            pa.ipc.new_stream(str(self.folder / f"{name}.arrow"), _TEXT_SCHEMA)
+        )
+        for start in range(0, rows_before, _ROWS_PER_TABLE_BATCH):
+            rows = min(_ROWS_PER_TABLE_BATCH, rows_before - start)
+            writer.write_batch(_text_batch([None] * rows))
+        return writer
+
+
+def _text_batch(texts: list[str | None]) -> Any:
+    return pa.record_batch([pa.array(texts, pa.string())], schema=_TEXT_SCHEMA)

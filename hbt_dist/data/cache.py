@@ -1,31 +1,30 @@
-"""Folders that are made once from files and kept: complete or absent, known by what the files hold.
+"""Keep folders that are made once from files: complete or absent, named by the content of the files.
 
-A folder is built under another name and renamed when whole; processes that want it at the same time wait for
-one of them. Digests of large files are remembered beside it, under size and modification time.
+Processes that want the same folder at the same time wait for the process that makes it. Digests of large
+files are remembered next to the folders, by size and modification time.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import atomic_folder, write_json
 from hbt_dist.data.files import digest_of_file
 
 MANIFEST = "manifest.json"
-# A file changed this shortly ago may change again without its time showing it: its digest isn't remembered.
+# A file changed this recently may change in the same tick of the clock: its digest isn't remembered.
 _SETTLED_SECONDS = 2.0
 
 
 def make_cache(cache_dir: Path, setting: str) -> None:
-    """Make the cache folder unless it is there.
+    """Make the cache folder if it is absent.
 
     Args:
         setting: its name in the run file, for the message.
@@ -42,28 +41,29 @@ def make_cache(cache_dir: Path, setting: str) -> None:
 
 
 def built_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """`folder`, which holds a manifest when it is whole; otherwise `build` is called with a new path for it.
+    """Return `folder`, which is complete if it holds a manifest; otherwise `build` fills a new one first.
 
-    What an interrupted build left is removed, at once or, after a kill, by the next one.
+    An interrupted build is removed, at once or, after a kill, by the next build.
     """
     if not (folder / MANIFEST).exists():
         with FileLock(f"{folder}.lock"):
             if not (folder / MANIFEST).exists():
-                building = folder.with_name(f"{folder.name}.building")
-                shutil.rmtree(building, ignore_errors=True)  # of a killed process: nobody else has the lock
-                try:
-                    build(building)
-                    os.replace(building, folder)
-                finally:
-                    shutil.rmtree(building, ignore_errors=True)
+                with atomic_folder(folder) as unfinished:
+                    build(unfinished)
     return folder
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a complete folder."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+    return manifest
+
+
 def remembered_digest(path: Path, cache_dir: Path) -> str:
-    """SHA-256 of a file, remembered in `cache_dir` under its size and modification time.
+    """Return the SHA-256 of a file, remembered in `cache_dir` by its size and modification time.
 
     Raises:
-        UserError: the file is not there or cannot be read.
+        UserError: the file does not exist or cannot be read.
     """
     memory = cache_dir / "digests.json"
     try:
@@ -80,8 +80,5 @@ def remembered_digest(path: Path, cache_dir: Path) -> str:
         return str(known[key][2])
     digest = digest_of_file(path)
     if time.time() - status.st_mtime > _SETTLED_SECONDS:
-        known[key] = [*stamp, digest]
-        with tempfile.NamedTemporaryFile("w", dir=cache_dir, suffix=".digests", delete=False) as beside:
-            json.dump(known, beside)
-        os.replace(beside.name, memory)
+        write_json(memory, {**known, key: [*stamp, digest]})
     return digest

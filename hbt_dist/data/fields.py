@@ -1,4 +1,4 @@
-"""Typed fields of a JSON object: each function returns the value in its type or says what is wrong where."""
+"""Return typed fields of a JSON object, or report what is wrong at which location."""
 
 from __future__ import annotations
 
@@ -12,110 +12,127 @@ from hbt_dist.data.languages import language_code
 T = TypeVar("T")
 
 
-def required(row: Mapping[str, Any], key: str, place: str) -> Any:
-    """The value under `key`, which must be there."""
+def check_type(value: object, kind: type[T], location: str, field: str, expected: str) -> T:
+    """Return the value if it has the type; true and false are not numbers.
+
+    Args:
+        field: what the value is, such as ``"field 'id'"``; may be empty.
+        expected: what it should be, such as ``"a text"``.
+    """
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(location, f"{field} is {kind_of(value)}".lstrip(), f"expected {expected}")
+    return value
+
+
+def required(row: Mapping[str, Any], key: str, location: str) -> Any:
+    """Return the value under `key`, which must be present."""
     if key not in row:
         has = ", ".join(sorted(map(str, row))[:12]) or "no fields"
-        raise UserError(place, f"field {key!r} is missing", f"the object has: {has}")
+        raise UserError(location, f"field {key!r} is missing", f"the object has: {has}")
     return row[key]
 
 
-def check_text(value: object, place: str, field: str) -> str:
-    """`value` as a text: a string that isn't blank and can be written as UTF-8."""
-    if not isinstance(value, str):
-        raise UserError(place, f"{field} is {kind_of(value)}", "expected a text")
-    if not value or value.isspace():
-        raise UserError(place, f"{field} is empty", "give a text, or remove the language or the record")
-    if not value.isascii():
+def check_text(value: object, location: str, field: str) -> str:
+    """Return `value` as a text: a string that isn't blank and can be written as UTF-8."""
+    text = check_type(value, str, location, field, "a text")
+    if not text or text.isspace():
+        raise UserError(location, f"{field} is empty", "give a text, or remove the language or the record")
+    if not text.isascii():
         try:
-            value.encode("utf-8")
+            text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UserError(
-                place,
+                location,
                 f"{field} holds half of a surrogate pair at character {error.start + 1}",
                 "repair the escape \\ud800...\\udfff",
             ) from None
-    return value
+    return text
 
 
-def text_field(row: Mapping[str, Any], key: str, place: str) -> str:
-    """The text under `key`."""
-    return check_text(required(row, key, place), place, f"field {key!r}")
+def text_field(row: Mapping[str, Any], key: str, location: str) -> str:
+    """Return the text under `key`."""
+    return check_text(required(row, key, location), location, f"field {key!r}")
 
 
-def titled_text(row: Mapping[str, Any], place: str) -> str:
-    """Title, a space, text; the title may be absent or empty, the text may be empty if there is a title."""
-    parts = []
-    for key in ("title", "text"):
-        value = row.get(key)
-        if value is not None and not isinstance(value, str):
-            raise UserError(place, f"field {key!r} is {kind_of(value)}", "expected a text")
-        parts.append((value or "").strip())
-    return check_text(" ".join(part for part in parts if part), place, "title and text")
+def titled_text(row: Mapping[str, Any], location: str) -> str:
+    """Return title, a space, text; the title may be absent or empty, the text too if there is a title."""
+    values = [(key, row.get(key)) for key in ("title", "text")]
+    parts = [
+        check_type(value, str, location, f"field {key!r}", "a text").strip()
+        for key, value in values
+        if value is not None
+    ]
+    return check_text(" ".join(part for part in parts if part), location, "title and text")
 
 
-def id_field(row: Mapping[str, Any], key: str, place: str) -> str:
-    """The id under `key`: a text, or a whole number that is taken as text."""
-    value = required(row, key, place)
+def id_field(row: Mapping[str, Any], key: str, location: str) -> str:
+    """Return the id under `key`: a text, or a whole number as text."""
+    value = required(row, key, location)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return check_text(value, place, f"field {key!r}")
+    return check_text(value, location, f"field {key!r}")
 
 
-def int_field(row: Mapping[str, Any], key: str, place: str) -> int:
-    """The whole number under `key`."""
-    value = required(row, key, place)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UserError(place, f"field {key!r} is {kind_of(value)}", "expected a whole number")
-    return value
+def id_or_none(row: Mapping[str, Any], key: str, location: str) -> str | None:
+    """Return the id under `key`; None if it is absent or null."""
+    return None if row.get(key) is None else id_field(row, key, location)
 
 
-def list_field(row: Mapping[str, Any], key: str, place: str) -> list[Any]:
-    """The list under `key`."""
-    value = required(row, key, place)
-    if not isinstance(value, list):
-        raise UserError(place, f"field {key!r} is {kind_of(value)}", "expected a list")
-    return value
+def int_field(row: Mapping[str, Any], key: str, location: str) -> int:
+    """Return the whole number under `key`."""
+    return check_type(required(row, key, location), int, location, f"field {key!r}", "a whole number")
 
 
-def object_items(row: Mapping[str, Any], key: str, place: str) -> list[tuple[str, dict[str, Any]]]:
-    """(place, object) of each member of the list under `key`, all of which must be objects."""
-    items = []
-    for number, item in enumerate(list_field(row, key, place)):
-        inner = f"{place}, {key}[{number}]"
-        if not isinstance(item, dict):
-            raise UserError(inner, f"is {kind_of(item)}", "expected an object: {...}")
-        items.append((inner, item))
-    return items
+def list_field(row: Mapping[str, Any], key: str, location: str) -> list[Any]:
+    """Return the list under `key`."""
+    return check_type(required(row, key, location), list, location, f"field {key!r}", "a list")
 
 
-def language_at(written: object, place: str) -> str:
-    """A language code as this package spells it."""
-    if not isinstance(written, str):
-        raise UserError(place, f"a language code is {kind_of(written)}", "expected a code such as en or fi")
+def object_field(row: Mapping[str, Any], key: str, location: str) -> dict[str, Any]:
+    """Return the object under `key`."""
+    return check_type(required(row, key, location), dict, location, f"field {key!r}", "an object: {...}")
+
+
+def object_items(row: Mapping[str, Any], key: str, location: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return (location, object) of each member of the list under `key`; all members must be objects."""
+    return [
+        (inner := f"{location}, {key}[{number}]", check_type(item, dict, inner, "", "an object: {...}"))
+        for number, item in enumerate(list_field(row, key, location))
+    ]
+
+
+def language_at(written: object, location: str) -> str:
+    """Return a language code as this package spells it."""
+    code = check_type(written, str, location, "a language code", "a code such as en or fi")
     try:
-        return language_code(written)
+        return language_code(code)
     except ValueError as error:
-        raise UserError(place, str(error), "use ISO 639-1 codes, or ISO 639-3 where there is none") from None
+        raise UserError(
+            location, str(error), "use ISO 639-1 codes, or ISO 639-3 where there is none"
+        ) from None
 
 
-def texts_field(row: Mapping[str, Any], key: str, place: str) -> dict[str, str]:
-    """The texts under `key`: an object of language code -> text, in the file's order, not empty."""
-    return by_language(required(row, key, place), place, f"field {key!r}", check_text)
+def language_field(row: Mapping[str, Any], key: str, location: str) -> str:
+    """Return the language under `key`."""
+    return language_at(required(row, key, location), location)
+
+
+def texts_field(row: Mapping[str, Any], key: str, location: str) -> dict[str, str]:
+    """Return the texts under `key`: an object of language code -> text, in the file's order, not empty."""
+    return by_language(required(row, key, location), location, f"field {key!r}", check_text)
 
 
 def by_language(
-    value: object, place: str, field: str, check: Callable[[object, str, str], T]
+    value: object, location: str, field: str, check: Callable[[object, str, str], T]
 ) -> dict[str, T]:
-    """An object of language code -> value, each value passed through `check(value, place, field)`."""
-    if not isinstance(value, dict):
-        raise UserError(place, f"{field} is {kind_of(value)}", 'expected texts by language: {"en": "..."}')
-    if not value:
-        raise UserError(place, f"{field} has no language at all", 'expected for example {"en": "..."}')
-    texts: dict[str, T] = {}
-    for written, text in value.items():
-        language = language_at(written, place)
-        if language in texts:
-            raise UserError(place, f"{field} has {language!r} twice ({written!r})", "keep one of the two")
-        texts[language] = check(text, place, f"{field} in {language!r}")
-    return texts
+    """Return an object of language code -> value; each value passes `check(value, location, field)`."""
+    content = check_type(value, dict, location, field, 'texts by language: {"en": "..."}')
+    if not content:
+        raise UserError(location, f"{field} has no language at all", 'expected for example {"en": "..."}')
+    values: dict[str, T] = {}
+    for written, item in content.items():
+        language = language_at(written, location)
+        if language in values:
+            raise UserError(location, f"{field} has {language!r} twice ({written!r})", "keep one of the two")
+        values[language] = check(item, location, f"{field} in {language!r}")
+    return values

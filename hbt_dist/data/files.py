@@ -1,25 +1,43 @@
-"""Reading text files so that every mistake in them is named by file, line and remedy.
+"""Read text files, and name every mistake in them by file, line and remedy.
 
 Files stream line by line; `.gz` and `.dz` (dictzip) are decompressed on the way, a `.tar.gz` of one file is
-unpacked too. Only `UserError` leaves these functions, whatever the bytes are: missing file, folder instead of
-file, damaged gzip, bytes that aren't UTF-8, malformed JSON, JSON nested beyond reason.
+unpacked too. Only `UserError` leaves these functions for any bytes: missing file, folder instead of file,
+damaged gzip, bytes that aren't UTF-8, malformed JSON, JSON nested beyond reason.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import sha256_of
+from hbt_dist.data.languages import language_code
 
 _BYTE_ORDER_MARK = "\ufeff"
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return the error about a file that cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return UserError(str(path), "there is no such file", "check the path and the data folder")
+    if isinstance(error, IsADirectoryError):
+        return UserError(str(path), "this is a folder, not a file", "name the file itself")
+    return UserError(str(path), f"cannot be read ({error.strerror or error})")
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits; `UserError` if it cannot be read."""
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 @contextmanager
@@ -35,10 +53,6 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
                     yield cast(BinaryIO, unpacked)
             else:
                 yield raw
-    except FileNotFoundError:
-        raise UserError(str(path), "there is no such file", "check the path and the data folder") from None
-    except IsADirectoryError:
-        raise UserError(str(path), "this is a folder, not a file", "name the file itself") from None
     except EOFError:
         raise UserError(
             str(path), "the gzip file ends too early", "it was cut off: copy or download it again"
@@ -48,12 +62,14 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             str(path), f"not a readable gzip file ({error})", "copy or download it again, or rename it"
         ) from None
     except OSError as error:
-        raise UserError(str(path), f"cannot be read ({error.strerror or error})") from None
+        raise unreadable(path, error) from None
 
 
 def _only_member(archive: tarfile.TarFile, path: Path) -> BinaryIO:
-    """The file of an archive that holds one, beside what macOS adds (`._name`)."""
-    members = [one for one in archive if one.isfile() and not Path(one.name).name.startswith("._")]
+    """Return the only file of an archive, not counting what macOS adds (`._name`)."""
+    members = [
+        member for member in archive if member.isfile() and not Path(member.name).name.startswith("._")
+    ]
     if len(members) != 1:
         raise UserError(
             str(path), f"holds {len(members)} files", "expected an archive of one file: unpack it"
@@ -65,77 +81,137 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its line end) of a UTF-8 file."""
     with open_bytes(path) as stream:
         for number, raw in enumerate(stream, start=1):
-            try:
-                line = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path} line {number}",
-                    f"byte {error.start + 1} of the line is not UTF-8 ({error.reason})",
-                    "convert the file to UTF-8",
-                ) from None
+            line = _decode(raw, f"{path} line {number}")
             yield number, (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).rstrip("\r\n")
 
 
+def read_filled_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (location, line) of the lines that are not blank."""
+    for number, line in read_lines(path):
+        if line.strip():
+            yield f"{path} line {number}", line
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, object) for each line of a JSON Lines file; empty lines are passed over.
+    """Yield (location, object) for each line of a JSON Lines file; blank lines are skipped.
 
     Raises:
         UserError: the file holds no object at all, or a line isn't a JSON object.
     """
     empty = True
-    for number, line in read_lines(path):
-        if not line.strip():
-            continue
+    for location, line in read_filled_lines(path):
         empty = False
-        place = f"{path} line {number}"
-        value = _parse_json(line, place)
-        if not isinstance(value, dict):
-            raise UserError(place, f"holds {kind_of(value)}", "each line holds one JSON object: {...}")
-        yield place, value
+        yield location, _parse_object(line, location)
     if empty:
         raise UserError(str(path), "the file is empty", "it should hold one JSON object per line")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, read as a whole."""
+    """Return the object in a JSON file, read as a whole."""
     with open_bytes(path) as stream:
-        raw = stream.read()
+        text = _decode(stream.read(), str(path))
+    return _parse_object(text.removeprefix(_BYTE_ORDER_MARK), str(path))
+
+
+def _decode(raw: bytes, location: str) -> str:
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            str(path), f"byte {error.start + 1} is not UTF-8 ({error.reason})", "convert the file to UTF-8"
+            location, f"byte {error.start + 1} is not UTF-8 ({error.reason})", "convert the file to UTF-8"
         ) from None
-    value = _parse_json(text, str(path))
+
+
+def _parse_object(text: str, location: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f"{location} line {error.lineno}" if "\n" in text else location
+        raise UserError(
+            line, f"malformed JSON at column {error.colno}: {error.msg}", "repair or remove the line"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            location, f"JSON that cannot be read ({error})", "repair or remove the line"
+        ) from None
     if not isinstance(value, dict):
-        raise UserError(str(path), f"holds {kind_of(value)}", "expected one JSON object: {...}")
+        raise UserError(location, f"holds {kind_of(value)}", "expected one JSON object: {...}")
     return value
 
 
-def _parse_json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"{place} line {error.lineno}" if "\n" in text else place
-        raise UserError(
-            where, f"malformed JSON at column {error.colno}: {error.msg}", "repair or remove the line"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(place, f"JSON that cannot be read ({error})", "repair or remove the line") from None
-
-
 def kind_of(value: object) -> str:
-    """The JSON name of a value's type, for messages."""
+    """Return the JSON name of a value's type, for messages."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
 
 
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of the bytes of a file, as hexadecimal digits."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError(str(path), "there is no such file", "check the path and the data folder") from None
-    except OSError as error:
-        raise UserError(str(path), f"cannot be read ({error.strerror or error})") from None
+def find_file(folder: Path, name: str) -> Path:
+    """Return a file of a folder, compressed (`.gz`) or not.
+
+    Raises:
+        UserError: there is neither.
+    """
+    path = find_any(folder, (name,))
+    if path is None:
+        raise UserError(str(folder), f"holds neither {name} nor {name}.gz", "check the folder")
+    return path
+
+
+def find_any(folder: Path, names: Iterable[str]) -> Path | None:
+    """Return the first of some files that a folder has, compressed (`.gz`) or not."""
+    paths = (folder / f"{name}{ending}" for name in names for ending in ("", ".gz"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def existing_folder(folder: Path, remedy: str) -> Path:
+    """Return the folder.
+
+    Raises:
+        UserError: it does not exist, or is a file.
+    """
+    if not folder.is_dir():
+        problem = "this is a file, not a folder" if folder.exists() else "there is no such folder"
+        raise UserError(str(folder), problem, remedy)
+    return folder
+
+
+def paths_by_language(
+    folder: Path, paths: Iterable[Path], code_of: Callable[[Path], str], example: str
+) -> dict[str, Path]:
+    """Return language -> path of the paths whose name holds a language code; skip the rest.
+
+    Args:
+        folder: location for messages.
+        code_of: cuts the code out of a path's name.
+        example: such a name, for messages.
+
+    Raises:
+        UserError: two paths name the same language, or no path names any.
+    """
+    named: dict[str, Path] = {}
+    for path in sorted(paths):
+        try:
+            language = language_code(code_of(path))
+        except ValueError:
+            continue
+        if language in named:
+            raise UserError(
+                str(path), f"is a second file of {language!r}, next to {named[language]}", "keep one of them"
+            )
+        named[language] = path
+    if not named:
+        raise UserError(
+            str(folder), f"holds nothing named by a language, such as {example}", "check the folder"
+        )
+    return named
+
+
+def files_by_language(folder: Path, *suffixes: str) -> dict[str, Path]:
+    """Return language -> file of a folder, by the last part of its name between dots: `x.fin.txt` -> fi."""
+    files = {
+        path: path.name.removesuffix(suffix).rsplit(".", 1)[-1]
+        for path in folder.iterdir()
+        for suffix in suffixes
+        if path.name.endswith(suffix)
+    }
+    return paths_by_language(folder, files, files.__getitem__, f"fin{suffixes[0]}")

@@ -80,20 +80,20 @@ def hub_folder(name: str, languages: tuple[str, ...] | None = None) -> Path:
     Raises:
         UserError: the hub doesn't have the benchmark, cannot be reached, or refuses.
     """
-    place = f"benchmark {name}"
+    location = f"benchmark {name}"
     if name not in HUB:
         where = f"; its files: {ELSEWHERE[name]}" if name in ELSEWHERE else ""
         raise UserError(
-            place,
+            location,
             "no data folder is given, and the hub has no copy of it that can be read",
             f"name the folder of its files: --data-dir, data_dir in a run file{where}",
         )
     roots = []
     for files in HUB[name]:
-        root = _download(files, languages, place) / files.folder
+        root = _download(files, languages, location) / files.folder
         if not root.is_dir() or not any(root.iterdir()):
             raise UserError(
-                place,
+                location,
                 f"{files.repository} at {files.revision} holds no {files.folder or 'file'}",
                 "the download is incomplete or the repository changed: name a folder with --data-dir",
             )
@@ -101,7 +101,7 @@ def hub_folder(name: str, languages: tuple[str, ...] | None = None) -> Path:
     return roots[0] if len(roots) == 1 else _side_by_side(name, roots)
 
 
-def _download(files: HubFiles, languages: tuple[str, ...] | None, place: str) -> Path:
+def _download(files: HubFiles, languages: tuple[str, ...] | None, location: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
@@ -114,7 +114,7 @@ def _download(files: HubFiles, languages: tuple[str, ...] | None, place: str) ->
     except Exception as error:  # the library raises a dozen kinds for network, name, permission and disk
         found = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            place,
+            location,
             f"{files.repository} cannot be downloaded from the hub ({found})",
             "check the network and, where its owners ask for consent, HF_TOKEN;\n"
             "or name a folder of its files: --data-dir, data_dir in a run file",

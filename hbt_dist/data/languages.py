@@ -1,4 +1,4 @@
-"""Language codes: one spelling for one language, whatever the data set writes.
+"""Spell every language with one code, for all spellings that data sets use.
 
 Codes are lower-case, ISO 639-1 where it exists, ISO 639-3 otherwise; the macro-language stands for its
 usual member (`arb` -> `ar`, `cmn` -> `zh`, `ekk` -> `et`). A script or region is kept only where CLDR
@@ -19,7 +19,7 @@ _CODE = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|[0
 
 @lru_cache(maxsize=4096)
 def language_code(written: str) -> str:
-    """The code that this package uses for the language `written`.
+    """Return the code that this package uses for the language `written`.
 
     Raises:
         ValueError: `written` isn't a language tag of language, optional script, optional region.
@@ -39,12 +39,12 @@ def language_code(written: str) -> str:
 
 
 def language_codes(written: Iterable[str]) -> tuple[str, ...]:
-    """`language_code` of each, in order.
+    """Return `language_code` of each, in order.
 
     Raises:
-        ValueError: one isn't a language code, or two name the same language.
+        ValueError: an entry isn't a language code, or two name the same language.
     """
-    codes = tuple(language_code(one) for one in written)
+    codes = tuple(language_code(code) for code in written)
     twice = sorted({code for code in codes if codes.count(code) > 1})
     if twice:
         raise ValueError(f"{', '.join(twice)} is named more than once")

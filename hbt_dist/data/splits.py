@@ -1,8 +1,8 @@
-"""Which part of a data set a document belongs to, so that training and evaluation never share one.
+"""Assign every document of a data set to a part, so that training and evaluation never share a document.
 
     all = train + eval,   eval = dev + test
 
-What is held out (`eval`) is the data set's own business: the readers say how. `dev` and `test` halve it by
+The readers decide what a data set holds out (`eval`). `dev` and `test` halve it by
 SHA-256 of the id of the document (the unit that must not be torn: an NTREX document, a SQuAD article, an MKQA
 question, an EXAMS cluster). Hashing the id keeps a document where it is when others are added or left out,
 at the price of halves that are only about equal: NTREX 15 and 20 documents (194 and 427 sentences), MKQA 847
@@ -22,18 +22,22 @@ Split = Literal["all", "train", "eval", "dev", "test"]
 VARIANTS: tuple[Split, ...] = ("eval", "dev", "test", "train", "all")
 
 
+def one_in(parts: int, document: str) -> bool:
+    """Return whether a document is held out where 1 of `parts` documents is, by SHA-256 of its id."""
+    return int(hashlib.sha256(document.encode()).hexdigest(), 16) % parts == 0
+
+
 def half_of(document: str) -> Literal["dev", "test"]:
-    """The half of the held-out part in which a document with this id would be."""
-    number = int(hashlib.sha256(f"dev or test: {document}".encode()).hexdigest(), 16)
-    return "dev" if number % 2 == 0 else "test"
+    """Return the half of the held-out part in which a document with this id would be."""
+    return "dev" if one_in(2, f"dev or test: {document}") else "test"
 
 
 def in_split(split: Split, document: str, held_out: bool) -> bool:
-    """Whether a document belongs to a part.
+    """Return whether a document belongs to a part.
 
     Args:
         split: the part.
-        document: the document's id.
+        document: its id.
         held_out: whether the data set holds it out for evaluation.
     """
     if split == "all":

@@ -16,8 +16,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.data import arrow_texts
 from hbt_dist.data.corpus import convert as conversion
-from hbt_dist.data.corpus import text_store
 from hbt_dist.data.corpus.convert import build_corpus, negatives_text
 from hbt_dist.data.corpus.corpus import COLUMNS, Corpus
 from hbt_dist.data.corpus.settings import DataSettings
@@ -132,7 +132,7 @@ def test_cells_say_which_languages_there_are(write_lines: Write, build: Build, m
 def test_a_language_may_begin_after_many_rows(
     write_lines: Write, build: Build, make_example: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_store, "_ROWS_PER_BATCH", 3)
+    monkeypatch.setattr(arrow_texts, "_ROWS_PER_TABLE_BATCH", 3)
     rows = [make_example(i, ("en", "fi") if i < 8 else ("en", "hu")) for i in range(11)]
     corpus = build(write_lines("train.jsonl", rows), missing="skip")
     assert corpus.languages == ("en", "fi", "hu")
@@ -255,7 +255,7 @@ def test_what_a_killed_build_left_is_replaced(
     folder = build(path).folder
     assert folder is not None
     (folder / "manifest.json").unlink()
-    folder.rename(folder.with_name(f"{folder.name}.building"))
+    folder.rename(folder.with_name(f"{folder.name}.tmp"))
     assert build(path).num_examples == 1
     assert [one.name for one in (tmp_path / "cache").iterdir() if one.is_dir()] == [folder.name]
 

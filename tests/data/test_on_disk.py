@@ -189,13 +189,13 @@ def test_an_interrupted_conversion_leaves_nothing(collections: Path, monkeypatch
             load()
     assert not [path for path in cache.iterdir() if path.is_dir()]
     with monkeypatch.context() as patch:  # what a killed process leaves
-        patch.setattr("hbt_dist.data.cache.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("hbt_dist.common.files.shutil.rmtree", lambda *_, **__: None)
         patch.setattr(DiskPool, "_write_sorted", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load()
-    assert [path for path in cache.iterdir() if path.suffix == ".building"]
+    assert [path for path in cache.iterdir() if path.suffix == ".tmp"]
     same(load(), load_benchmark("miracl", collections / "miracl"))
-    assert not [path for path in cache.iterdir() if path.suffix == ".building"]
+    assert not [path for path in cache.iterdir() if path.suffix == ".tmp"]
 
 
 def test_the_cache_must_be_writable(collections: Path) -> None:

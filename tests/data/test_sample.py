@@ -76,7 +76,7 @@ def test_templates(code: str) -> None:
         assert all(fields(template) == ["answer", "territory"] for template in passages)
     everything = [t for of in (language.questions, language.passages) for ts in of.values() for t in ts]
     assert len(everything) == len(set(everything))
-    assert fields(language.place) == ["place"]
+    assert fields(language.city) == ["place"]
 
 
 @pytest.mark.parametrize("code", ALL)
@@ -92,14 +92,14 @@ def test_templates_are_written_in_the_script_of_the_language(code: str) -> None:
     }
     language = LANGUAGES[code]
     templates = [t for of in (language.questions, language.passages) for ts in of.values() for t in ts]
-    letters = [c for c in re.sub(r"{\w+}", "", "".join([*templates, language.place])) if c.isalpha()]
+    letters = [c for c in re.sub(r"{\w+}", "", "".join([*templates, language.city])) if c.isalpha()]
     used = {unicodedata.name(letter).split()[0] for letter in letters}
     assert used <= names[language.script]
 
 
 def test_facts_are_named_in_all_languages() -> None:
     for fact in (*sample_facts("train"), *sample_facts("eval")):
-        for names in (fact.territory_name, fact.answer, fact.place):
+        for names in (fact.territory_name, fact.answer, fact.city):
             assert tuple(names) == ALL
             assert all(name.strip() == name and name for name in names.values())
         assert not set(fact.territory_name.values()) & {fact.territory}
@@ -112,7 +112,7 @@ def test_no_name_falls_back_to_another_script() -> None:
     other_scripts = [code for code in ALL if LANGUAGES[code].script != "Latin"]
     for fact in (*sample_facts("train"), *sample_facts("eval")):
         for code in other_scripts:
-            letters = [c for c in fact.territory_name[code] + fact.place[code] if c.isalpha()]
+            letters = [c for c in fact.territory_name[code] + fact.city[code] if c.isalpha()]
             assert not any(unicodedata.name(letter).startswith("LATIN") for letter in letters)
 
 
@@ -127,10 +127,10 @@ def test_known_facts() -> None:
     assert facts["HU-official_language"].answer["de"] == "Ungarisch"
     assert facts["FI-first_weekday"].answer["fi"] == "maanantai"
     assert facts["FI-time_zone"].answer["en"] == "Eastern European Standard Time"
-    assert facts["FI-currency"].place["hu"] == "Helsinki"
+    assert facts["FI-currency"].city["hu"] == "Helsinki"
     assert facts["GE-script"].value == "Geor"
     assert facts["JP-script"].answer["fr"] == "japonais"
-    assert facts["AR-currency"].place["ru"] == "Буэнос-Айрес"
+    assert facts["AR-currency"].city["ru"] == "Буэнос-Айрес"
     # two official languages, by law or in practice: no single answer
     assert "FI-official_language" not in facts
     assert "NZ-official_language" not in facts

@@ -106,31 +106,31 @@ class Benchmark:
 
 def _check(benchmark: Benchmark) -> None:
     """Refuse what would end in a wrong number after hours of encoding."""
-    place = f"benchmark {benchmark.name}"
-    _check_lengths(benchmark, place)
+    location = f"benchmark {benchmark.name}"
+    _check_lengths(benchmark, location)
     candidates, rows = benchmark.candidate_ids, _question_rows(benchmark)
     twice = _repeated_id(candidates)
     if twice is not None:
-        raise UserError(place, f"candidate id {twice!r} occurs twice", "ids must be unique")
+        raise UserError(location, f"candidate id {twice!r} occurs twice", "ids must be unique")
     if len(set(rows)) != len(rows):
         question, language = _first_repeated(rows)
-        raise UserError(place, f"question {question!r} occurs twice in {benchmark.languages[language]!r}")
+        raise UserError(location, f"question {question!r} occurs twice in {benchmark.languages[language]!r}")
     used = np.zeros(len(benchmark.languages), bool)
     for index in (benchmark.question_language, benchmark.candidate_language):
         if index.min() < 0 or index.max() >= len(benchmark.languages):
-            raise UserError(place, "a language index is outside the list of languages")
+            raise UserError(location, "a language index is outside the list of languages")
         used[index] = True
     if not used.all():
         empty = [code for code, there in zip(benchmark.languages, used, strict=True) if not there]
-        raise UserError(place, f"no question and no candidate in {', '.join(empty)}", "drop the language")
-    _check_relevance(benchmark, place)
+        raise UserError(location, f"no question and no candidate in {', '.join(empty)}", "drop the language")
+    _check_relevance(benchmark, location)
 
 
-def _check_lengths(benchmark: Benchmark, place: str) -> None:
+def _check_lengths(benchmark: Benchmark, location: str) -> None:
     num_questions, num_candidates = benchmark.num_questions, benchmark.num_candidates
     if not num_questions or not num_candidates:
         raise UserError(
-            place, f"has {num_questions} questions and {num_candidates} candidates", "both are needed"
+            location, f"has {num_questions} questions and {num_candidates} candidates", "both are needed"
         )
     lengths = {
         "question_ids": (len(benchmark.question_ids), num_questions),
@@ -144,27 +144,27 @@ def _check_lengths(benchmark: Benchmark, place: str) -> None:
     }
     for name, (found, expected) in lengths.items():
         if found != expected:
-            raise UserError(place, f"{name} has {found} entries", f"expected {expected}")
+            raise UserError(location, f"{name} has {found} entries", f"expected {expected}")
 
 
-def _check_relevance(benchmark: Benchmark, place: str) -> None:
+def _check_relevance(benchmark: Benchmark, location: str) -> None:
     counts = np.diff(benchmark.relevant_offsets)
     if counts.min() < 1:
         row = int(counts.argmin())
         language = benchmark.languages[benchmark.question_language[row]]
         raise UserError(
-            place,
+            location,
             f"question {benchmark.question_ids[row]!r} in {language!r} has no relevant candidate",
             "remove the question or give it one",
         )
     if benchmark.relevant.min() < 0 or benchmark.relevant.max() >= benchmark.num_candidates:
-        raise UserError(place, "a relevant candidate is not in the pool")
+        raise UserError(location, "a relevant candidate is not in the pool")
     if not (np.isfinite(benchmark.grades) & (benchmark.grades > 0)).all():
-        raise UserError(place, "a relevant candidate's grade is not a number above 0")
+        raise UserError(location, "a relevant candidate's grade is not a number above 0")
     steps = np.diff(benchmark.relevant)
     steps[benchmark.relevant_offsets[1:-1] - 1] = 1  # from one question to the next
     if (steps <= 0).any():
-        raise UserError(place, "relevant candidates of a question are not ascending and distinct")
+        raise UserError(location, "relevant candidates of a question are not ascending and distinct")
 
 
 def _question_rows(benchmark: Benchmark) -> list[tuple[str, int]]:

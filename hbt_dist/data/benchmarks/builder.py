@@ -37,11 +37,11 @@ class BenchmarkBuilder:
         self._pool = MemoryPool() if pool is None else pool
         self._other_questions: set[str] = set()
         self._cluster_of: dict[str, set[Hashable]] = {}
-        # id -> (item, language) -> place, grade
+        # id -> (item, language) -> location, grade
         self._relevant: dict[str, dict[tuple[str, str | None], tuple[str, float]]] = {}
 
     def add_question(
-        self, question_id: str, language: str, text: str, place: str, cluster: Hashable = None
+        self, question_id: str, language: str, text: str, location: str, cluster: Hashable = None
     ) -> None:
         """Add a question in a language.
 
@@ -49,29 +49,29 @@ class BenchmarkBuilder:
             cluster: what it belongs to; questions with any cluster in common, in any language, belong
                 together. Without one the question id is its own.
         """
-        _check_id(question_id, place)
+        _check_id(question_id, location)
         if self._languages is not None and language not in self._languages:
             self._other_questions.add(question_id)
             return
         if (language, question_id) in self._questions:
             raise UserError(
-                place, f"question {question_id!r} occurs twice in {language!r}", "ids must be unique"
+                location, f"question {question_id!r} occurs twice in {language!r}", "ids must be unique"
             )
         self._questions[language, question_id] = text
         clusters = self._cluster_of.setdefault(question_id, set())
         if cluster is not None:
             clusters.add(cluster)
 
-    def add_candidate(self, item: str, language: str, text: str, place: str) -> None:
+    def add_candidate(self, item: str, language: str, text: str, location: str) -> None:
         """Add an item's text in a language. Inside a language candidates are sorted by item."""
-        _check_id(item, place)
+        _check_id(item, location)
         if self._languages is not None and language not in self._languages:
             self._pool.leave_out(item)
         else:
-            self._pool.add(language, item, text, place)
+            self._pool.add(language, item, text, location)
 
     def add_relevant(
-        self, question_id: str, item: str, place: str, language: str | None = None, grade: float = 1.0
+        self, question_id: str, item: str, location: str, language: str | None = None, grade: float = 1.0
     ) -> None:
         """Say that an item answers a question: in one language, or in all that it has.
 
@@ -79,9 +79,9 @@ class BenchmarkBuilder:
             grade: how well, a finite number above 0; of several for one candidate the highest counts.
         """
         if not (math.isfinite(grade) and grade > 0):
-            raise UserError(place, f"the grade {grade} of {item!r} is no number above 0", "leave it out")
+            raise UserError(location, f"the grade {grade} of {item!r} is no number above 0", "leave it out")
         answers = self._relevant.setdefault(question_id, {})
-        first, highest = answers.get((item, language), (place, grade))
+        first, highest = answers.get((item, language), (location, grade))
         answers[item, language] = (first, max(highest, grade))
 
     def build(self) -> Benchmark:
@@ -153,10 +153,10 @@ class BenchmarkBuilder:
         found: dict[str, dict[int, float]] = {}
         for question_id, answers in self._relevant.items():
             grades: dict[int, float] = {}
-            for (item, language), (place, grade) in answers.items():
+            for (item, language), (location, grade) in answers.items():
                 if item not in rows_of_item and item not in left_out:
                     raise UserError(
-                        place,
+                        location,
                         f"relevant candidate {item!r} is not in the pool",
                         "do the files belong together?",
                     )
@@ -166,7 +166,7 @@ class BenchmarkBuilder:
                 elif (language, item) in candidates.rows:
                     rows = [candidates.rows[language, item]]
                 elif self._languages is None or language in self._languages:
-                    raise UserError(place, f"relevant candidate {item!r} is not in the {language!r} pool")
+                    raise UserError(location, f"relevant candidate {item!r} is not in the {language!r} pool")
                 grades.update({row: max(grade, grades.get(row, 0.0)) for row in rows})
             found[question_id] = dict(sorted(grades.items()))
         return found
@@ -186,9 +186,9 @@ def _dense(numbers: list[int]) -> np.ndarray:
     return np.unique(np.array(numbers, np.int64), return_inverse=True)[1].astype(np.int64)
 
 
-def _check_id(identity: str, place: str) -> None:
+def _check_id(identity: str, location: str) -> None:
     """Ids go into TREC files, whose columns are separated by white space."""
     if not identity or any(character.isspace() for character in identity):
         raise UserError(
-            place, f"id {identity!r} is empty or holds white space", "use ids without white space"
+            location, f"id {identity!r} is empty or holds white space", "use ids without white space"
         )

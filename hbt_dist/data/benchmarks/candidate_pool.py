@@ -27,9 +27,9 @@ from hbt_dist.data.arrow_texts import ID, TEXT, StoredTexts, StoredTextsWriter
 
 CANDIDATES = "candidates.arrow"
 
-_ITEM, _PLACE = "item", "place"
-_SPOOL = pa.schema([(_ITEM, pa.string()), (TEXT, pa.string()), (_PLACE, pa.string())])
-_PART = pa.schema([(_ITEM, pa.string()), (TEXT, pa.string()), (_PLACE, pa.int64())])
+_ITEM, _LOCATION = "item", "location"
+_SPOOL = pa.schema([(_ITEM, pa.string()), (TEXT, pa.string()), (_LOCATION, pa.string())])
+_PART = pa.schema([(_ITEM, pa.string()), (TEXT, pa.string()), (_LOCATION, pa.int64())])
 _ROWS_PER_WRITE, _CHARACTERS_PER_WRITE = 4096, 2**22
 _WRITES_PER_READ = 4
 _PART_BYTES, _MOST_PARTS = 2**23, 256
@@ -60,7 +60,7 @@ class CandidatePool(Protocol):
     def languages(self) -> set[str]:
         """Languages that have a candidate."""
 
-    def add(self, language: str, item: str, text: str, place: str) -> None:
+    def add(self, language: str, item: str, text: str, location: str) -> None:
         """Add an item's text in a language; an item that was there already is refused now or later."""
 
     def leave_out(self, item: str) -> None:
@@ -93,14 +93,14 @@ class MemoryPool:
         """Languages that have a candidate."""
         return {language for language, _ in self._texts}
 
-    def add(self, language: str, item: str, text: str, place: str) -> None:
+    def add(self, language: str, item: str, text: str, location: str) -> None:
         """Take one text.
 
         Raises:
             UserError: the language has this id already.
         """
         if (language, item) in self._texts:
-            raise _repeated(language, item, place)
+            raise _repeated(language, item, location)
         self._texts[language, item] = text
 
     def leave_out(self, item: str) -> None:
@@ -136,11 +136,11 @@ class DiskPool:
         """Languages that have a candidate."""
         return self._spools.keys() - {_LEFT_OUT}
 
-    def add(self, language: str, item: str, text: str, place: str) -> None:
+    def add(self, language: str, item: str, text: str, location: str) -> None:
         """Write one text; `arrange` finds an id that the language has already."""
         if language not in self._spools:
             self._spools[language] = _Spool(self._folder / f"spool-{language}.arrow")
-        self._progress.update(self._spools[language].add(item, text, place))
+        self._progress.update(self._spools[language].add(item, text, location))
 
     def leave_out(self, item: str) -> None:
         """Remember an id that is no candidate."""
@@ -200,7 +200,7 @@ class DiskPool:
                 target = position[first : first + table.num_rows]
                 first += table.num_rows
                 by_part = np.argsort(target // per_part, kind="stable")
-                table = table.set_column(2, _PLACE, pa.array(target)).take(pa.array(by_part)).cast(_PART)
+                table = table.set_column(2, _LOCATION, pa.array(target)).take(pa.array(by_part)).cast(_PART)
                 edges = np.searchsorted(target[by_part] // per_part, np.arange(num_parts + 1)).tolist()
                 for number, (a, b) in enumerate(pairwise(edges)):
                     if a < b:
@@ -208,13 +208,13 @@ class DiskPool:
         for path in parts:
             with pa.OSFile(str(path), "rb") as source:
                 table = pa.ipc.open_stream(source).read_all()
-            table = table.take(pc.sort_indices(table[_PLACE]))
+            table = table.take(pc.sort_indices(table[_LOCATION]))
             writer.append(pc.binary_join_element_wise(f"{language}_", table[_ITEM], ""), table[TEXT])
             path.unlink()
 
 
 class _Spool:
-    """Items, texts and places of one language in the order of reading."""
+    """Items, texts and locations of one language in the order of reading."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -224,9 +224,9 @@ class _Spool:
         self._characters = 0
         self.num_bytes = 0
 
-    def add(self, item: str, text: str, place: str) -> int:
+    def add(self, item: str, text: str, location: str) -> int:
         """Add a row; returns how many rows were written to the file now."""
-        self._rows.append((item, text, place))
+        self._rows.append((item, text, location))
         self._characters += len(text)
         if len(self._rows) < _ROWS_PER_WRITE and self._characters < _CHARACTERS_PER_WRITE:
             return 0
@@ -270,10 +270,12 @@ def _sorted_items(language: str, spool: _Spool) -> tuple[Any, NDArray[np.int64]]
     again = np.flatnonzero(pc.equal(items[1:], items[:-1]).to_numpy(zero_copy_only=False))
     if len(again):
         row = max(order[again[0]], order[again[0] + 1])
-        places: Iterable[Any] = (place for batch in spool.batches() for place in batch.column(_PLACE))
-        raise _repeated(language, items[again[0]].as_py(), next(islice(places, row, None)).as_py())
+        locations: Iterable[Any] = (
+            location for batch in spool.batches() for location in batch.column(_LOCATION)
+        )
+        raise _repeated(language, items[again[0]].as_py(), next(islice(locations, row, None)).as_py())
     return items, order
 
 
-def _repeated(language: str, item: str, place: str) -> UserError:
-    return UserError(place, f"candidate {item!r} occurs twice in {language!r}", "ids must be unique")
+def _repeated(language: str, item: str, location: str) -> UserError:
+    return UserError(location, f"candidate {item!r} occurs twice in {language!r}", "ids must be unique")

@@ -25,14 +25,14 @@ def select_languages(benchmark: Benchmark, languages: tuple[str, ...]) -> Benchm
             f"has no {', '.join(map(repr, absent))}",
             f"it has {', '.join(benchmark.languages)}",
         )
-    place = np.full(len(benchmark.languages), -1, np.int32)
-    place[[benchmark.languages.index(code) for code in languages]] = np.arange(len(languages))
-    candidate_language = place[benchmark.candidate_language]
+    new_index = np.full(len(benchmark.languages), -1, np.int32)
+    new_index[[benchmark.languages.index(code) for code in languages]] = np.arange(len(languages))
+    candidate_language = new_index[benchmark.candidate_language]
     candidates = np.flatnonzero(candidate_language >= 0)
     candidates = candidates[np.argsort(candidate_language[candidates], kind="stable")]
     new_row = np.full(benchmark.num_candidates, -1, np.int64)
     new_row[candidates] = np.arange(len(candidates))
-    question_language = place[benchmark.question_language]
+    question_language = new_index[benchmark.question_language]
     questions = np.flatnonzero(question_language >= 0)
     questions = questions[np.argsort(question_language[questions], kind="stable")]
     relevant, grades = [], []

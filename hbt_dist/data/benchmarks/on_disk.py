@@ -1,9 +1,9 @@
-"""A benchmark with a pool too large for memory: converted once, opened in the memory of its questions.
+"""Convert a benchmark whose pool is too large for memory once, and open it from disk.
 
 The converted folder holds candidates and questions as Arrow files, the integer columns as `.npy`, and a
 manifest. Its name is the fingerprint of what decides its content: benchmark, variant, languages, and the
-content of the files. It is there completely or not at all, and checked like every benchmark when it is made.
-Opened, a candidate costs about 4 bytes; scoring adds about 30 bytes (plan.py).
+content of the files. It is complete or absent, and checked like every benchmark when it is made.
+An opened candidate takes about 4 bytes; scoring adds about 30 bytes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hbt_dist.common.files import write_json
 from hbt_dist.data.arrow_texts import ID, TEXT, StoredTexts, StoredTextsWriter
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.benchmarks.candidate_pool import CANDIDATES, DiskPool
-from hbt_dist.data.cache import MANIFEST, built_once, make_cache, remembered_digest
+from hbt_dist.data.cache import MANIFEST, built_once, make_cache, read_manifest, remembered_digest
 
 #: Part of every folder's name; raise it when the same files give another benchmark.
 VERSION = 2
@@ -37,7 +38,7 @@ def stored_benchmark(
     read: Callable[[BenchmarkBuilder], None],
     cache_dir: Path,
 ) -> Benchmark:
-    """The converted benchmark, made now if it isn't there yet.
+    """Return the converted benchmark; convert it now if it is absent.
 
     Args:
         files: what decides its content.
@@ -53,11 +54,10 @@ def stored_benchmark(
     recipe = json.dumps([VERSION, name, variant, languages, content])
     folder = cache_dir / f"benchmark-{hashlib.sha256(recipe.encode()).hexdigest()[:24]}"
 
-    def build(building: Path) -> None:
-        building.mkdir()
-        builder = BenchmarkBuilder(name, variant, languages, DiskPool(building, name))
+    def build(unfinished: Path) -> None:
+        builder = BenchmarkBuilder(name, variant, languages, DiskPool(unfinished, name))
         read(builder)
-        _write(builder.build(), building)
+        _write(builder.build(), unfinished)
 
     return _open(built_once(folder, build))
 
@@ -78,11 +78,11 @@ def _write(benchmark: Benchmark, folder: Path) -> None:
         "num_candidates": benchmark.num_candidates,
         "fingerprint": benchmark.fingerprint,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_json(folder / MANIFEST, manifest)
 
 
 def _open(folder: Path) -> Benchmark:
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_manifest(folder)
     return Benchmark(
         name=manifest["name"],
         variant=manifest["variant"],

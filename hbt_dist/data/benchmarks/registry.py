@@ -1,4 +1,4 @@
-"""The benchmarks by name: which function reads them, which variants they have."""
+"""List the benchmarks by name, with their reader and their variants."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class BenchmarkEntry:
         function: called with (folder, variant, languages, builder).
         variants: the first one is the default.
         files: function of the module, called with (folder, variant, languages), that lists the files which
-            decide the benchmark's content; "" for those that are always held in memory.
+            decide the benchmark's content; "" for benchmarks that are always in memory.
         folder: usual name of its folder below the data folder; "" if it needs no files or has no usual name.
         needs_files: whether a folder must be given.
-        about: one line for a person.
+        about: description in one line.
     """
 
     module: str
@@ -43,11 +43,11 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
         "question to answering sentence, 7 languages, 2 to 4 versions of a question (LAReQA)",
     ),
     "squad-parallel": BenchmarkEntry(
-        "own", "read_squad_parallel", VARIANTS, "squad-en-fi",
+        "passages", "read_squad_parallel", VARIANTS, "squad-en-fi",
         "question to passage, held-out articles of SQuAD in Finnish and back-translated English",
     ),
     "exams": BenchmarkEntry(
-        "own", "read_exams", VARIANTS, "exams",
+        "passages", "read_exams", VARIANTS, "exams",
         "exam question to correct choice among all choices, dev part",
     ),
     "mkqa": BenchmarkEntry(
@@ -62,7 +62,7 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
         "English sentence to its translation, XTREME-R's direction, one pool per language",
     ),
     "belebele": BenchmarkEntry(
-        "own", "read_belebele", ("passage",), "belebele",
+        "passages", "read_belebele", ("passage",), "belebele",
         "question to passage, parallel, one JSONL per language",
     ),
     "miracl": BenchmarkEntry(
@@ -80,10 +80,10 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
         files="beir_files",
     ),
     "jsonl": BenchmarkEntry(
-        "own", "read_jsonl", ("jsonl",), "", "questions.jsonl, candidates.jsonl and qrels.tsv of your own",
+        "passages", "read_jsonl", ("jsonl",), "", "your questions.jsonl, candidates.jsonl and qrels.tsv",
         files="jsonl_files",
     ),
     "sample": BenchmarkEntry(
-        "own", "read_jsonl", VARIANTS, "", "the embedded sample's held-out facts", needs_files=False
+        "passages", "read_jsonl", VARIANTS, "", "the embedded sample's held-out facts", needs_files=False
     ),
 })  # fmt: skip

@@ -16,23 +16,23 @@ class BenchmarkSettings(Settings):
 
     name: str = Field(
         description="xquad-r, mlqa-r, ntrex, mkqa, tatoeba, belebele, exams, miracl, mewsli-x, beir, "
-        "squad-parallel, sample, jsonl (a folder of your own), or module:function, a reader of your own "
+        "squad-parallel, sample, jsonl (a folder of yours), or module:function, a user-defined reader "
         "(docs/extending.md)"
     )
     data_dir: str | None = Field(
         None,
-        description="its folder; none: from the hub, where it has the files. The embedded sample needs none",
+        description="its folder; default: the files on the hub. The embedded sample needs no folder",
     )
     variant: str | None = Field(
         None,
-        description="candidate text or task variant, where the benchmark has several; none: its first one",
+        description="candidate text or task variant, where the benchmark has several; default: the first",
     )
-    languages: tuple[str, ...] | None = Field(None, description="only these languages; none: all it has")
+    languages: tuple[str, ...] | None = Field(None, description="only these languages; default: all it has")
 
     label: str = Field(
         "",
-        description="what folder, figures and tables call it, for two benchmarks of one name and variant; "
-        "none: name and variant",
+        description="name in folders, figures and tables, for two benchmarks of one name and variant; "
+        "default: name and variant",
     )
 
     @field_validator("label", mode="before")
@@ -53,7 +53,7 @@ class BenchmarkSettings(Settings):
 
     @model_serializer(mode="wrap")
     def _without_the_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A label that was not given stays out of what is stored and compared with older files."""
+        """Leave a default label out of what is stored and compared with older files."""
         plain: dict[str, Any] = dump(self)
         if not self.is_labelled:
             plain.pop("label", None)
@@ -61,34 +61,36 @@ class BenchmarkSettings(Settings):
 
     @property
     def is_labelled(self) -> bool:
-        """Whether it has another label than name and variant."""
+        """Whether its label differs from name and variant."""
         return self.label != _label_of(self.name, self.variant)
 
 
 def _label_of(name: str, variant: str | None) -> str:
-    """A folder name that tells the benchmark and its variant."""
-    name = name.replace(":", "-")  # of one's own, module:function
+    """Return a folder name with the benchmark and its variant."""
+    name = name.replace(":", "-")  # module:function
     return name if variant is None else f"{name}-{variant.replace('+', '-')}"
 
 
-def check_labels(**told_together: BenchmarkSettings | Sequence[BenchmarkSettings]) -> None:
-    """Refuse two benchmarks of one label: the results of one would replace those of the other.
+def check_labels(**benchmarks: BenchmarkSettings | Sequence[BenchmarkSettings]) -> None:
+    """Refuse two benchmarks with one label: the results of one would replace those of the other.
 
     Args:
-        told_together: key of the file -> its benchmark or benchmarks.
+        benchmarks: key of the file -> its benchmark or benchmarks.
 
     Raises:
         ValueError: it names both; for a validator.
     """
     first: dict[str, str] = {}
-    for key, given in told_together.items():
+    for key, given in benchmarks.items():
         alone = isinstance(given, BenchmarkSettings)
-        for number, one in enumerate([given] if isinstance(given, BenchmarkSettings) else given):
-            parts = [one.name, one.variant, one.data_dir, one.languages and " ".join(one.languages)]
-            place = f"{key if alone else f'{key}.{number}'} ({', '.join(part for part in parts if part)})"
-            if one.label in first:
+        for number, benchmark in enumerate([given] if isinstance(given, BenchmarkSettings) else given):
+            languages = benchmark.languages and " ".join(benchmark.languages)
+            parts = [benchmark.name, benchmark.variant, benchmark.data_dir, languages]
+            location = f"{key if alone else f'{key}.{number}'} ({', '.join(part for part in parts if part)})"
+            label = benchmark.label
+            if label in first:
                 raise ValueError(
-                    f"{first[one.label]} and {place} have one label, {one.label!r}: their results could not "
-                    f"be told apart; give one of them another, such as label: {one.label}-2"
+                    f"{first[label]} and {location} have one label, {label!r}: their results would overwrite "
+                    f"each other; give one of them another, such as label: {label}-2"
                 )
-            first[one.label] = place
+            first[label] = location

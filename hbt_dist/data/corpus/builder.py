@@ -1,29 +1,29 @@
-"""Gathers records into the columns of a corpus; see `hbt_dist.data.corpus.convert` for cost and use."""
+"""Gather records into the columns of a corpus; see `hbt_dist.data.corpus.convert` for cost and use."""
 
 from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.corpus.duplicate_groups import equal_pairs, merge_groups, text_hash
+from hbt_dist.data.arrow_texts import TextTableWriter
+from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64, merge_groups, text_hash
 from hbt_dist.data.corpus.readers.base import content_id
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.corpus.text_store import TextStoreWriter
 
 _PAIRS_PER_WRITE = 100_000
 
 
 @dataclass(frozen=True)
 class SourceCount:
-    """What a source gave: examples kept, its languages, sorted, hard negatives that were the passage."""
+    """What a source contributed: kept examples, sorted languages, hard negatives that were the passage."""
 
     num_examples: int
     languages: list[str]
@@ -35,8 +35,8 @@ class CorpusBuilder:
 
     def __init__(self, folder: Path) -> None:
         self.languages: dict[str, int] = {}  # code -> bit, in order of appearance
-        self._questions = TextStoreWriter(folder / "questions")
-        self._passages = TextStoreWriter(folder / "passages")
+        self._questions = TextTableWriter(folder / "questions")
+        self._passages = TextTableWriter(folder / "passages")
         self._question_hashes = _HashFiles(folder / "question_hashes")
         self._passage_hashes = _HashFiles(folder / "passage_hashes")
         self._example_passage = array("q")
@@ -49,49 +49,47 @@ class CorpusBuilder:
         self._negative_offsets = array("q", [0])
         self._negatives = array("q")
         self._passage_rows: dict[int, int] = {}
-        self._first_place: dict[tuple[str, int], str] = {}
+        self._first_location: dict[tuple[str, int], str] = {}
         self._source = ""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for part in (self._questions, self._passages):
-            part.__exit__(kind, error, trace)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._questions.__exit__(kind)
+        self._passages.__exit__(kind)
 
     @property
     def num_examples(self) -> int:
-        """Rows taken so far."""
+        """Rows added so far."""
         return len(self._example_passage)
 
     def start_source(self, index: int, name: str, languages: tuple[str, ...] | None, *, refuse: bool) -> None:
         """Begin a source.
 
         Args:
-            languages: those asked of it, None for all that it has.
-            refuse: whether every example must have all of them (of all that the source has, if None).
+            languages: the requested languages, None for all of the source.
+            refuse: whether every example must have all of them.
         """
-        self._index, self._source, self._wanted, self._refuse = index, name, languages, refuse
+        self._index, self._source, self._requested, self._refuse = index, name, languages, refuse
         self._start = self.num_examples
         self._repeating = 0
         self._passage_rows = {}
-        self._first_place = {}
+        self._first_location = {}
 
     def add(self, record: TrainingRecord) -> None:
-        """Add an example, or drop it if none of its question or passage languages is wanted.
+        """Add an example, or drop it if its question or passage has no requested language.
 
         A hard negative with the texts of the passage is left out and counted.
 
         Raises:
-            UserError: a text is missing that must be there; a negative has the passage's own explicit id.
+            UserError: a required text is missing; a negative has the passage's own explicit id.
         """
-        question = self._select(record.question, "question", record.place)
-        passage = self._select(record.passage, "passage", record.place)
+        question = self._select(record.question, "question", record.location)
+        passage = self._select(record.passage, "passage", record.location)
         if not question or not passage:
             return
-        passage_row = self._passage_row(record.passage_id, passage, record.place)
+        passage_row = self._passage_row(record.passage_id, passage, record.location)
         row = self._questions.append(record.example_id, question)
         for language, text in question.items():
             self._question_hashes.append(language, row, text_hash(text))
@@ -100,14 +98,14 @@ class CorpusBuilder:
         self._example_dataset.append(self._index)
         self._example_cell.append(self._cells.setdefault(cell, len(self._cells)))
         for negative in record.negatives:
-            texts = self._select(negative.passage, f"negative {negative.passage_id!r}", record.place)
+            texts = self._select(negative.passage, f"negative {negative.passage_id!r}", record.location)
             if not texts:
                 continue
-            negative_row = self._passage_row(negative.passage_id, texts, record.place)
+            negative_row = self._passage_row(negative.passage_id, texts, record.location)
             if negative_row == passage_row:
-                if record.passage_id != content_id(record.passage):  # an id that the data give
+                if record.passage_id != content_id(record.passage):  # the data name the id
                     raise UserError(
-                        record.place,
+                        record.location,
                         f"negative {negative.passage_id!r} is the passage that answers the question",
                         "remove it from the negatives",
                     )
@@ -117,23 +115,20 @@ class CorpusBuilder:
         self._negative_offsets.append(len(self._negatives))
 
     def end_source(self) -> SourceCount:
-        """Finish a source: with `refuse` and no languages named, all of its languages must be everywhere."""
-        masks = [mask for _, mask in self._first_place]
-        union = 0
-        for mask in masks:
-            union |= mask
+        """Finish a source: with `refuse` and no languages named, its texts must have all its languages."""
+        union = reduce(or_, (mask for _, mask in self._first_location), 0)
         codes = sorted(code for code, bit in self.languages.items() if union >> bit & 1)
-        if self._refuse and self._wanted is None:
-            for (what, mask), place in self._first_place.items():
+        if self._refuse and self._requested is None:
+            for (what, mask), location in self._first_location.items():
                 absent = [code for code in codes if not mask >> self.languages[code] & 1]
                 if absent:
-                    raise self._missing(what, absent[0], codes, place)
+                    raise self._missing(what, absent[0], codes, location)
         return SourceCount(self.num_examples - self._start, codes, self._repeating)
 
     def finish(
         self, languages: tuple[str, ...]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
-        """The integer columns of the corpus, and its tables of language sets in the order of `languages`."""
+        """Return the integer columns of the corpus and its language tables, in the order of `languages`."""
         example_passage = np.array(self._example_passage, np.int64)
         example_group, passage_group = merge_groups(
             example_passage,
@@ -162,44 +157,38 @@ class CorpusBuilder:
         bits = [self.languages[language] for language in languages]
         return np.array([[mask >> bit & 1 for bit in bits] for mask in masks], bool)
 
-    def _select(self, texts: dict[str, str], what: str, place: str) -> dict[str, str]:
-        """The wanted languages of `texts`; refuses a missing one if the source is to be complete."""
-        if self._wanted is None:
-            self._first_place.setdefault((what.split(maxsplit=1)[0], self._mask(texts)), place)
-            return texts
-        if self._refuse:
-            for language in self._wanted:
-                if language not in texts:
-                    raise self._missing(what, language, list(self._wanted), place)
-        chosen = {language: texts[language] for language in self._wanted if language in texts}
-        self._first_place.setdefault((what.split(maxsplit=1)[0], self._mask(chosen)), place)
+    def _select(self, texts: dict[str, str], what: str, location: str) -> dict[str, str]:
+        """Return the requested languages of `texts`; with `refuse`, none may be absent."""
+        requested = texts if self._requested is None else self._requested
+        absent = [language for language in requested if language not in texts]
+        if absent and self._refuse:
+            raise self._missing(what, absent[0], list(requested), location)
+        chosen = {language: texts[language] for language in requested if language in texts}
+        self._first_location.setdefault((what.split(maxsplit=1)[0], self._mask(chosen)), location)
         return chosen
 
-    def _missing(self, what: str, language: str, languages: list[str], place: str) -> UserError:
-        asked = "the source has" if self._wanted is None else "the run file asks for"
+    def _missing(self, what: str, language: str, languages: list[str], location: str) -> UserError:
+        reason = "the source has" if self._requested is None else "the run file asks for"
         return UserError(
-            place,
+            location,
             f"{what} has no text in {language!r}",
-            f"{asked} languages [{', '.join(languages)}] in source {self._source} with missing: refuse\n"
+            f"{reason} languages [{', '.join(languages)}] in source {self._source} with missing: refuse\n"
             "add the translation, name fewer languages for the source, or set data.missing: skip",
         )
 
     def _mask(self, texts: dict[str, str]) -> int:
-        mask = 0
-        for language in texts:
-            mask |= 1 << self.languages.setdefault(language, len(self.languages))
-        return mask
+        return sum(1 << self.languages.setdefault(language, len(self.languages)) for language in texts)
 
-    def _passage_row(self, passage_id: str, texts: dict[str, str], place: str) -> int:
-        """The row of a passage, added if it is new; the same id must come with the same texts."""
-        key = _digest(passage_id)
-        content = _digest("\0".join(f"{language}\0{texts[language]}" for language in sorted(texts)))
+    def _passage_row(self, passage_id: str, texts: dict[str, str], location: str) -> int:
+        """Return the row of a passage, added if it is new; the same id must have the same texts."""
+        key = hash64(passage_id)
+        content = hash64("\0".join(f"{language}\0{texts[language]}" for language in sorted(texts)))
         row = self._passage_rows.get(key)
         if row is not None:
             if self._passage_content[row] != content:
                 raise UserError(
-                    place,
-                    f"passage {passage_id!r} has other texts or languages here than where it came before",
+                    location,
+                    f"passage {passage_id!r} has different texts or languages than at its first occurrence",
                     "give different passages different ids",
                 )
             return row
@@ -235,17 +224,13 @@ class _HashFiles:
             del values[:]
 
     def pairs(self) -> list[NDArray[np.int64]]:
-        """(n, 2) rows with equal hashes, one array per language; removes the files."""
-        found = []
+        """Return (n, 2) rows with equal hashes, one array per language; remove the files."""
+        pairs = []
         for language in self._rows:
             self._write(language)
             rows, hashes = self._folder / f"{language}.rows", self._folder / f"{language}.hashes"
-            found.append(equal_pairs(np.fromfile(rows, np.int64), np.fromfile(hashes, np.uint64)))
+            pairs.append(equal_pairs(np.fromfile(rows, np.int64), np.fromfile(hashes, np.uint64)))
             rows.unlink()
             hashes.unlink()
         self._folder.rmdir()
-        return found
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+        return pairs

@@ -1,4 +1,4 @@
-"""From sources to a corpus folder: read once, write Arrow texts and integer columns, rename when whole.
+"""Convert sources to a corpus folder: read once, write Arrow texts and integer columns, rename when complete.
 
 Costs one pass over the sources. Memory grows by about 150 bytes per distinct passage (a table from id to
 row) and 30 bytes per example; texts go straight to disk, hashes of texts through temporary files.
@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.console import Progress
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import write_json
 from hbt_dist.data.cache import MANIFEST, built_once, make_cache, remembered_digest
 from hbt_dist.data.corpus.builder import CorpusBuilder
 from hbt_dist.data.corpus.corpus import COLUMNS, Corpus
+from hbt_dist.data.corpus.duplicate_groups import hash64
 from hbt_dist.data.corpus.readers import SourceReader, open_source
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import RAGGED, DataSettings, SourceSettings
@@ -33,29 +35,26 @@ VERSION = 1
 
 
 def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpus:
-    """The corpus of these sources: opened if it was converted before, otherwise converted now.
+    """Return the corpus of these sources: open it if it was converted before, otherwise convert it now.
 
-    Safe when many processes call it at once: one converts, the others wait and open. A conversion that is
-    interrupted leaves nothing that could be taken for a corpus.
+    Safe when many processes call it at once: one process converts, the rest wait and open. An interrupted
+    conversion leaves nothing that could be mistaken for a corpus.
 
     Args:
-        cache_dir: where converted corpora lie; by default `settings.cache_dir`.
+        cache_dir: folder of converted corpora; by default `settings.cache_dir`.
 
     Raises:
         UserError: a source is missing or holds a mistake; the message names file, line and remedy.
     """
-    return Corpus.open(convert(settings, Path(settings.cache_dir) if cache_dir is None else Path(cache_dir)))
-
-
-def convert(settings: DataSettings, cache_dir: Path) -> Path:
-    """The folder of the converted corpus, made now if it isn't there yet."""
+    cache_dir = Path(settings.cache_dir if cache_dir is None else cache_dir)
     readers = [
         open_source(source, settings.languages_of(source), settings.missing_of(source))
         for source in settings.sources
     ]
     make_cache(cache_dir, "data.cache_dir")
     identities = [
-        _identity(settings, *pair, cache_dir) for pair in zip(settings.sources, readers, strict=True)
+        _identity(settings, source, reader, cache_dir)
+        for source, reader in zip(settings.sources, readers, strict=True)
     ]
     recipe: dict[str, Any] = {"version": VERSION, "languages": settings.languages, "sources": identities}
     if settings.exclude_overlap_with:
@@ -64,18 +63,19 @@ def convert(settings: DataSettings, cache_dir: Path) -> Path:
             for benchmark in settings.exclude_overlap_with
         ]
     fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return built_once(
+    folder = built_once(
         cache_dir / f"corpus-{fingerprint[:24]}",
         lambda folder: _build(settings, readers, folder, {"fingerprint": fingerprint, **recipe}),
     )
+    return Corpus.open(folder)
 
 
 def _identity(
     settings: DataSettings, source: SourceSettings, reader: SourceReader, cache_dir: Path
 ) -> dict[str, Any]:
-    """What decides a source's rows: its settings without paths, and the content of its files."""
+    """Return what decides a source's rows: its settings without paths, and the content of its files."""
     chosen = source.model_dump(mode="json", exclude={"path", "languages", "missing"})
-    if not source.options:  # younger than the corpora that have none
+    if not source.options:  # keeps the fingerprint of sources without options
         del chosen["options"]
     if source.columns.passage_language is None:
         del chosen["columns"]["passage_language"]
@@ -91,7 +91,6 @@ def _identity(
 def _build(
     settings: DataSettings, readers: Sequence[SourceReader], folder: Path, manifest: dict[str, Any]
 ) -> None:
-    folder.mkdir(parents=True)
     statistics = []
     excluded = OverlapFilter(settings.exclude_overlap_with) if settings.exclude_overlap_with else None
     with CorpusBuilder(folder) as builder:
@@ -101,15 +100,14 @@ def _build(
             raise UserError(
                 "data.sources", "they give no example at all", "check languages, split, missing and the files"
             )
-        found = set(builder.languages)
-        absent = [code for code in settings.languages or () if code not in found]
+        absent = [code for code in settings.languages or () if code not in builder.languages]
         if absent:
             raise UserError(
                 "data.languages",
                 f"no source has any text in {', '.join(map(repr, absent))}",
-                f"the sources have {', '.join(sorted(found))}; drop the language or add a source",
+                f"the sources have {', '.join(sorted(builder.languages))}; drop the language or add a source",
             )
-        languages = settings.languages or tuple(sorted(found))
+        languages = settings.languages or tuple(sorted(builder.languages))
         columns, tables = builder.finish(languages)
     for name, column in columns.items():
         np.save(folder / f"{name}.npy", np.ascontiguousarray(column, dtype=COLUMNS[name]))
@@ -124,7 +122,7 @@ def _build(
         "num_passages": len(columns["passage_group"]),
         "statistics": statistics,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_json(folder / MANIFEST, manifest)
 
 
 def _add_source(
@@ -135,60 +133,61 @@ def _add_source(
     reader: SourceReader,
     excluded: OverlapFilter | None,
 ) -> dict[str, Any]:
-    """Add all examples of a source; returns what to say about it in the manifest."""
+    """Add all examples of a source; return its statistics for the manifest."""
     languages, refuse = settings.languages_of(source), settings.missing_of(source) == "refuse"
     builder.start_source(index, source.name, languages, refuse=refuse)
     id_hashes, overlap = array("Q"), OverlapCounts()
     with Progress(None, f"converting {source.name}", "example") as progress:
         records = _records(source, reader)
         while batch := list(islice(records, 1 if excluded is None else BATCH)):
-            id_hashes.extend(_hash(record.example_id) for record in batch)
+            id_hashes.extend(hash64(record.example_id) for record in batch)
             for record in batch if excluded is None else excluded.keep(batch, overlap):
                 builder.add(record)
             progress.update(len(batch))
         if excluded is not None:
             progress.say(_overlap_text(source.name, overlap))
     _refuse_repeated_ids(source, reader, np.array(id_hashes, np.uint64))
-    found = builder.end_source()
-    if overlap.examples and not found.num_examples:
+    kept = builder.end_source()
+    if overlap.examples and not kept.num_examples:
         raise UserError(
             f"source {source.name}",
             "every example repeats a text of a benchmark",
             f"{_overlap_text(source.name, overlap)}; train on another part (split)",
         )
     if source.languages is not None and source.format not in RAGGED:
-        absent = [code for code in source.languages if code not in found.languages]
+        absent = [code for code in source.languages if code not in kept.languages]
         if absent:
             raise UserError(
                 f"source {source.name}",
                 f"has no text in {', '.join(map(repr, absent))}",
-                f"it has {', '.join(found.languages) or 'none of the languages asked for'}",
+                f"it has {', '.join(kept.languages) or 'none of the requested languages'}",
             )
     return {
         "name": source.name,
-        "examples": found.num_examples,
-        "dropped": len(id_hashes) - found.num_examples - overlap.examples,
-        "languages": found.languages,
-        **({"repeating_negatives": found.repeating_negatives} if found.repeating_negatives else {}),
+        "examples": kept.num_examples,
+        "dropped": len(id_hashes) - kept.num_examples - overlap.examples,
+        "languages": kept.languages,
+        **({"repeating_negatives": kept.repeating_negatives} if kept.repeating_negatives else {}),
         **({} if excluded is None else {"overlap": asdict(overlap)}),
     }
 
 
 def negatives_text(corpus: Corpus) -> str:
-    """How many hard negatives of each source were left out as the passage itself, in a line each."""
+    """Report how many hard negatives of each source were left out as the passage itself, in a line each."""
     return "\n".join(
-        f"{one['name']}: left out {one['repeating_negatives']:,} hard negatives that are the passage itself"
-        for one in corpus.manifest.get("statistics", [])
-        if one.get("repeating_negatives")
+        f"{source['name']}: left out {source['repeating_negatives']:,} hard negatives that "
+        "are the passage itself"
+        for source in corpus.manifest.get("statistics", [])
+        if source.get("repeating_negatives")
     )
 
 
 def overlap_text(corpus: Corpus) -> str:
-    """What was dropped from each source because it repeats a benchmark, in a line each; "" if not asked."""
+    """Report what each source lost because it repeats a benchmark, in a line each; "" without a filter."""
     return "\n".join(
-        _overlap_text(one["name"], OverlapCounts(**one["overlap"]))
-        for one in corpus.manifest.get("statistics", [])
-        if "overlap" in one
+        _overlap_text(source["name"], OverlapCounts(**source["overlap"]))
+        for source in corpus.manifest.get("statistics", [])
+        if "overlap" in source
     )
 
 
@@ -206,22 +205,18 @@ def _records(source: SourceSettings, reader: SourceReader) -> Iterator[TrainingR
 def _refuse_repeated_ids(source: SourceSettings, reader: SourceReader, hashes: NDArray[np.uint64]) -> None:
     """Raise if an example id comes twice. Equal hashes are looked up in the source itself."""
     order = np.argsort(hashes, kind="stable")
-    again = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    if not len(again):
+    repeated = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    if not len(repeated):
         return
-    suspects = set(order[again].tolist()) | set(order[again + 1].tolist())
+    suspects = set(order[repeated].tolist()) | set(order[repeated + 1].tolist())
     seen: dict[str, str] = {}
     for number, record in enumerate(_records(source, reader)):
         if number not in suspects:
             continue
         if record.example_id in seen:
             raise UserError(
-                record.place,
+                record.location,
                 f"example id {record.example_id!r} was used before, at {seen[record.example_id]}",
                 "ids must be unique in a source",
             )
-        seen[record.example_id] = record.place
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+        seen[record.example_id] = record.location

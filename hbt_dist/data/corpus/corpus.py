@@ -1,32 +1,33 @@
-"""The training corpus: texts in memory-mapped Arrow, everything the batch planner needs in mapped integers.
+"""Hold the training corpus: texts in memory-mapped Arrow, and mapped integers for the batch planner.
 
 A row is an example: one question in several languages and one passage in several languages. Opening a corpus
 maps files and reads a manifest; its time and memory don't grow with the rows (10 million rows: well under a
-second, no per-row Python object). Texts are read from the map when they are asked for.
+second, no per-row Python object). Texts are read from the map on demand.
 
-`build_corpus` converts the sources once (`hbt_dist.data.corpus.convert`) and finds the result again by
+`hbt_dist.data.corpus.convert.build_corpus` converts the sources once and knows the result by its
 fingerprint: SHA-256 over the content of every source file, the settings that shape the rows, and the version
 of the conversion. Content, not dates, so that every machine gets the same fingerprint from the same data; the
 digest of a file is remembered under its size and modification time, so a second start reads no data.
 
 Groups: two examples have the same group if they share a passage, or have the same passage text or question
-text (normalised) in some language, directly or over others. A batch with each group at most once holds no
-accidental false negative.
+text (normalised) in some language, directly or through further examples. A batch with each group at most once
+holds no accidental false negative.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.corpus.text_store import TextStore
+from hbt_dist.data.arrow_texts import TextTable
+from hbt_dist.data.cache import read_manifest
 
 #: name -> dtype of the integer columns, one `.npy` file each.
 COLUMNS: dict[str, type] = {
@@ -39,8 +40,11 @@ COLUMNS: dict[str, type] = {
     "negative_offsets": np.int64,
     "negatives": np.int64,
 }
+#: Small boolean tables, one `.npy` file each.
+LANGUAGE_TABLES = ("cell_questions", "cell_passages", "set_languages")
 
 
+@dataclass(kw_only=True, eq=False)
 class Corpus:
     """Examples and passages, memory-mapped. Letters: E examples, P passages, L languages, C cells, S sets.
 
@@ -51,7 +55,7 @@ class Corpus:
             that a monolingual row of it teaches nothing).
         fingerprint: hexadecimal digest of content and settings.
         example_passage: (E,) int64, passage row of the positive.
-        example_group: (E,) int64, dense 0..G-1; rows of one group may not meet in a batch.
+        example_group: (E,) int64, dense 0..G-1; rows of one group must not meet in a batch.
         example_dataset: (E,) int32, index into `datasets`.
         example_cell: (E,) int32, index into `cell_questions` and `cell_passages`.
         cell_questions: (C, L) bool, which question languages the examples of a cell have.
@@ -65,63 +69,48 @@ class Corpus:
         negatives: flat int64 passage rows.
     """
 
+    languages: tuple[str, ...]
+    datasets: tuple[str, ...]
+    alignment: tuple[bool, ...]
+    fingerprint: str
     example_passage: NDArray[np.int64]
     example_group: NDArray[np.int64]
     example_dataset: NDArray[np.int32]
     example_cell: NDArray[np.int32]
+    cell_questions: NDArray[np.bool_]
+    cell_passages: NDArray[np.bool_]
     passage_group: NDArray[np.int64]
     passage_set: NDArray[np.int32]
+    set_languages: NDArray[np.bool_]
     negative_offsets: NDArray[np.int64]
     negatives: NDArray[np.int64]
-
-    def __init__(
-        self,
-        *,
-        languages: Sequence[str],
-        datasets: Sequence[str],
-        alignment: Sequence[bool],
-        fingerprint: str,
-        cell_questions: NDArray[np.bool_],
-        cell_passages: NDArray[np.bool_],
-        set_languages: NDArray[np.bool_],
-        columns: dict[str, NDArray[Any]],
-        folder: Path | None = None,
-    ) -> None:
-        self.languages = tuple(languages)
-        self.datasets = tuple(datasets)
-        self.alignment = tuple(alignment)
-        self.fingerprint = fingerprint
-        self.cell_questions = cell_questions
-        self.cell_passages = cell_passages
-        self.set_languages = set_languages
-        self.folder = folder
-        for name in COLUMNS:
-            setattr(self, name, columns[name])
+    folder: Path | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Map a corpus that `build_corpus` wrote.
 
         Raises:
-            UserError: the folder holds no whole corpus.
+            UserError: the folder holds no complete corpus.
         """
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            columns = {name: _map(folder / f"{name}.npy") for name in COLUMNS}
+            manifest = read_manifest(folder)
+            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
+            tables = {name: np.load(folder / f"{name}.npy") for name in LANGUAGE_TABLES}
             return cls(
-                languages=manifest["languages"],
-                datasets=manifest["datasets"],
-                alignment=manifest["alignment"],
+                languages=tuple(manifest["languages"]),
+                datasets=tuple(manifest["datasets"]),
+                alignment=tuple(manifest["alignment"]),
                 fingerprint=manifest["fingerprint"],
-                cell_questions=np.load(folder / "cell_questions.npy"),
-                cell_passages=np.load(folder / "cell_passages.npy"),
-                set_languages=np.load(folder / "set_languages.npy"),
-                columns=columns,
                 folder=folder,
+                **columns,
+                **tables,
             )
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                str(folder), f"not a whole converted corpus ({error})", "delete the folder; it is made again"
+                str(folder),
+                f"not a complete converted corpus ({error})",
+                "delete the folder; the next run makes it once more",
             ) from None
 
     @classmethod
@@ -143,12 +132,12 @@ class Corpus:
         negatives: NDArray[np.int64] | None = None,
         fingerprint: str = "arrays",
     ) -> Self:
-        """A corpus of integer columns without texts, for planning at any size.
+        """Make a corpus of integer columns without texts, for planning at any size.
 
         Left out: `example_group` and `passage_group` follow the shared passage alone (one group per passage
         with examples, densely numbered by passage row; passages without examples behind them),
         `passage_languages` (P, L) is that of the cell of the passage's first example (all languages for a
-        passage without examples), there are no negatives and one dataset.
+        passage without examples), the corpus has one dataset and lacks negatives.
         """
         num_examples = len(example_passage)
         num_passages = 1 + int(
@@ -168,7 +157,7 @@ class Corpus:
             passage_set[example_passage[::-1]] = set_of_cell[example_cell[::-1]]
         else:
             cells, passage_set = np.unique(passage_languages, axis=0, return_inverse=True)
-        columns: dict[str, NDArray[Any]] = {
+        columns: dict[str, Any] = {
             "example_passage": example_passage,
             "example_group": passage_group[example_passage] if example_group is None else example_group,
             "example_dataset": np.zeros(num_examples) if example_dataset is None else example_dataset,
@@ -179,20 +168,20 @@ class Corpus:
             "negatives": np.zeros(0) if negatives is None else negatives,
         }
         return cls(
-            languages=languages,
-            datasets=datasets,
-            alignment=[False] * len(datasets) if alignment is None else alignment,
+            languages=tuple(languages),
+            datasets=tuple(datasets),
+            alignment=tuple([False] * len(datasets) if alignment is None else alignment),
             fingerprint=fingerprint,
             cell_questions=cell_questions,
             cell_passages=cell_passages,
             set_languages=cells,
-            columns={name: column.astype(COLUMNS[name], copy=False) for name, column in columns.items()},
+            **{name: columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()},
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Sent to another process as its folder, which that process maps itself; never as the arrays.
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        # Sent to another process as its folder, which that process maps; never as the arrays.
         if self.folder is None:
-            return (_restore, (type(self), self.__dict__))
+            return super().__reduce_ex__(protocol)
         return (type(self).open, (self.folder,))
 
     @property
@@ -207,14 +196,11 @@ class Corpus:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the conversion wrote down: rows and skipped rows per source, files and their digests.
+        """What the conversion recorded: rows and skipped rows per source, files and their digests.
 
         Empty for a corpus made by `from_arrays`.
         """
-        if self.folder is None:
-            return {}
-        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        return manifest
+        return {} if self.folder is None else read_manifest(self.folder)
 
     def passage_has(
         self, rows: NDArray[np.integer], language: NDArray[np.integer] | int
@@ -243,39 +229,32 @@ class Corpus:
         return self._passages.id(row)
 
     def question_text(self, row: int, language: int | str) -> str:
-        """The question of an example in a language, which must be there (`cell_questions`)."""
-        return self._one(self._questions, row, language)
+        """The question of an example in a language, which the example must have (`cell_questions`)."""
+        return _present(self.question_texts(language, row, row + 1), row, language)
 
     def passage_text(self, row: int, language: int | str) -> str:
-        """The text of a passage in a language, which must be there (`passage_has`)."""
-        return self._one(self._passages, row, language)
+        """The text of a passage in a language, which the passage must have (`passage_has`)."""
+        return _present(self.passage_texts(language, row, row + 1), row, language)
 
     def question_texts(
         self, language: int | str, start: int = 0, stop: int | None = None
     ) -> list[str | None]:
-        """The questions of examples start..stop-1 in a language; None where there is none."""
-        stop = self.num_examples if stop is None else stop
-        return self._questions.texts(self.languages[self.language_index(language)], start, stop)
+        """The questions of examples start..stop-1 in a language; None where the language is absent."""
+        code = self.languages[self.language_index(language)]
+        return self._questions.texts(code, start, self.num_examples if stop is None else stop)
 
     def passage_texts(self, language: int | str, start: int = 0, stop: int | None = None) -> list[str | None]:
-        """The texts of passages start..stop-1 in a language; None where there is none."""
-        stop = self.num_passages if stop is None else stop
-        return self._passages.texts(self.languages[self.language_index(language)], start, stop)
-
-    def _one(self, store: TextStore, row: int, language: int | str) -> str:
+        """The texts of passages start..stop-1 in a language; None where the language is absent."""
         code = self.languages[self.language_index(language)]
-        text = store.texts(code, row, row + 1)[0]
-        if text is None:
-            raise KeyError(f"row {row} has no text in {code!r}")
-        return text
+        return self._passages.texts(code, start, self.num_passages if stop is None else stop)
 
     @cached_property
-    def _questions(self) -> TextStore:
-        return TextStore(self._need_folder() / "questions", self.num_examples)
+    def _questions(self) -> TextTable:
+        return TextTable(self._need_folder() / "questions", self.num_examples)
 
     @cached_property
-    def _passages(self) -> TextStore:
-        return TextStore(self._need_folder() / "passages", self.num_passages)
+    def _passages(self) -> TextTable:
+        return TextTable(self._need_folder() / "passages", self.num_passages)
 
     def _need_folder(self) -> Path:
         if self.folder is None:
@@ -283,12 +262,7 @@ class Corpus:
         return self.folder
 
 
-def _restore(kind: type[Corpus], state: dict[str, Any]) -> Corpus:
-    corpus = kind.__new__(kind)
-    corpus.__dict__.update(state)
-    return corpus
-
-
-def _map(path: Path) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(path, mmap_mode="r")
-    return array
+def _present(texts: list[str | None], row: int, language: int | str) -> str:
+    if texts[0] is None:
+        raise KeyError(f"row {row} has no text in {language!r}")
+    return texts[0]

@@ -1,8 +1,8 @@
-"""Which examples and passages must not meet in a batch: union-find over passages and equal texts.
+"""Group examples and passages that must not meet in a batch: connected by passages and equal texts.
 
-Nodes are the E examples and, behind them, the P passages. Edges join an example with its passage, and
-neighbours with the same text hash in one language. Hashes are 64-bit and only decide who is kept apart: a
-collision (expected 3e-6 of them in 10 million texts) merges two groups that needn't be, nothing worse.
+Nodes are the E examples and, after them, the P passages. Edges join an example with its passage, and
+neighbours with the same text hash in one language. Hashes are 64-bit and only keep examples apart: a
+collision (expected 3e-6 of them in 10 million texts) merges two groups without need.
 Vectorised: one sort per language and one pass of `scipy.sparse.csgraph`.
 """
 
@@ -18,19 +18,23 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
+def hash64(text: str) -> int:
+    """Return a 64-bit hash of a text."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
 def text_hash(text: str) -> int:
-    """A 64-bit hash of a text that ignores case, compatibility forms (NFKC) and white space."""
+    """Return a 64-bit hash of a text that ignores case, compatibility forms (NFKC) and white space."""
     plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    normal = " ".join(plain.split())
-    return int.from_bytes(blake2b(normal.encode(), digest_size=8).digest(), "little")
+    return hash64(" ".join(plain.split()))
 
 
 def equal_pairs(rows: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """(n, 2) pairs of rows with equal hashes, enough of them to connect all rows that are equal.
+    """Return (n, 2) pairs of rows with equal hashes, enough to connect all equal rows.
 
     Args:
         rows: (m,) the rows that have a text.
-        hashes: (m,) the hash of each one's text.
+        hashes: (m,) the hash of each row's text.
     """
     order = np.argsort(hashes, kind="stable")
     same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
@@ -43,7 +47,7 @@ def merge_groups(
     question_pairs: Iterable[NDArray[np.int64]],
     passage_pairs: Iterable[NDArray[np.int64]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Groups of examples and of passages.
+    """Return the groups of examples and of passages.
 
     Args:
         example_passage: (E,) passage row of each example.

@@ -1,4 +1,4 @@
-"""The plain records that every training reader yields, whatever the format of its files.
+"""Define the records that training readers yield for every file format.
 
 Texts are keyed by language code (`hbt_dist.data.languages`). Ids are unique inside one source; the corpus
 puts the source's name before them where sources meet.
@@ -27,7 +27,7 @@ class TrainingRecord:
         question: language -> text; a translation of one question.
         passage: language -> text; a translation of one passage.
         negatives: may be empty. The passage itself is left out of them (refused under an explicit id).
-        place: where the record was read, for error messages: ``"train.jsonl line 12"``.
+        location: where the record was read, for error messages: ``"train.jsonl line 12"``.
     """
 
     example_id: str
@@ -35,4 +35,4 @@ class TrainingRecord:
     question: dict[str, str]
     passage: dict[str, str]
     negatives: tuple[NegativeRecord, ...] = field(default=())
-    place: str = ""
+    location: str = ""

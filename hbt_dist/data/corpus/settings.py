@@ -1,4 +1,4 @@
-"""The `data` block of the run file: which sources are trained on, in which languages."""
+"""Describe the `data` block of the run file: which sources to train on, in which languages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hbt_dist.data.splits import Split
 Format = Literal["jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "hub", "sample"]
 Missing = Literal["refuse", "skip"]
 
-#: The options that mean something for a format, besides name, format, languages and limit.
+#: The options that have a meaning for a format, besides name, format, languages and limit.
 OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "jsonl": frozenset({"path", "missing", "columns"}),
@@ -34,22 +34,22 @@ OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
 #: Formats whose examples come in some of the languages only, by their nature: `missing` has no meaning there.
 RAGGED = frozenset(name for name, options in OPTIONS.items() if "missing" not in options)
 _EVERYWHERE = frozenset({"name", "format", "languages", "limit"})
-_OWN = frozenset({"path", "missing", "split", "options"})
+_USER_DEFINED = frozenset({"path", "missing", "split", "options"})
 
 
 def options_of(format_name: str) -> frozenset[str]:
-    """The options that mean something for a format, one of the user's own included."""
-    return _OWN if is_user_function(format_name) else OPTIONS[format_name]
+    """Return the options that have a meaning for a format, or for a user-defined reader."""
+    return _USER_DEFINED if is_user_function(format_name) else OPTIONS[format_name]
 
 
 class ColumnSettings(Settings):
     """Which column of a table, or field of a JSON line, holds what; `{language}` stands for each code."""
 
     example_id: str | None = Field(
-        None, description="Column of the example's id; none: the number of the row, from 0."
+        None, description="Column of the example's id; default: the number of the row, from 0."
     )
     passage_id: str | None = Field(
-        None, description="Column of the passage's id; none: passages with equal texts are one passage."
+        None, description="Column of the passage's id; default: passages with equal texts are one passage."
     )
     question: str = Field(
         "question",
@@ -59,21 +59,21 @@ class ColumnSettings(Settings):
     passage: str = Field(
         "passage",
         description="Column of the passage, written like question; or objects of docid, title and text; or "
-        "a list of passages, each of which makes an example.",
+        "a list of passages: one example each.",
     )
     negatives: str | None = Field(
         "negatives",
-        description="Column of the hard negatives, written like passage, a list or one of them.",
+        description="Column of the hard negatives, written like passage: a list or a single negative.",
     )
     language: str | None = Field(
         None,
-        description="The one language of question and passage, where they are plain text columns; none: "
+        description="Language of question and passage, where they are plain text columns; default: "
         "the columns hold several languages.",
     )
     passage_language: str | None = Field(
         None,
-        description="The one language of plain passages and negatives, where it is another than the "
-        "question's; none: language.",
+        description="Language of plain passages and negatives, where it is not the "
+        "question's; default: language.",
     )
 
     @field_validator("language", "passage_language")
@@ -93,19 +93,19 @@ class SourceSettings(Settings):
         description="jsonl: one example per line (hbt_dist/data/corpus/readers/jsonl.py), or lines of any "
         "form with columns; parquet, hub: tables with a column mapping; squad-parallel: passages.jsonl.gz "
         "and questions.jsonl.gz; squad: one SQuAD file per language, parallel by question id; mkqa, exams, "
-        "ntrex: the public data sets; sample: the embedded sample. module:function: a reader of your own "
+        "ntrex: the public data sets; sample: the embedded sample. module:function: a user-defined reader "
         "(docs/extending.md).",
     )
     path: str | None = Field(
         None,
-        description="File or folder of the source; for hub the data set's name; none: the format needs no "
+        description="File or folder of the source; for hub the data set's name; default: the format needs no "
         "file (sample).",
     )
     languages: tuple[str, ...] | None = Field(
-        None, description="Languages to take from this source; none: those of the data block."
+        None, description="Languages to take from this source; default: those of the data block."
     )
     missing: Missing | None = Field(
-        None, description="Overrides data.missing for this source; none: data.missing."
+        None, description="Overrides data.missing for this source; default: data.missing."
     )
     split: Split = Field(
         "train",
@@ -125,14 +125,14 @@ class SourceSettings(Settings):
         description="Column mapping of parquet and hub tables, and of JSON lines of another form.",
     )
     hub_config: str | None = Field(
-        None, description="Configuration (subset) of a hub data set; none: its only one."
+        None, description="Configuration (subset) of a hub data set; default: its only one."
     )
     hub_split: str = Field("train", description="Split of a hub data set.")
     hub_revision: str | None = Field(
-        None, description="Commit, tag or branch of a hub data set; none: the newest."
+        None, description="Commit, tag or branch of a hub data set; default: the newest."
     )
-    limit: int | None = Field(None, ge=1, description="Take only the first so many examples; none: all.")
-    options: dict[str, Any] = Field({}, description="What a reader of your own wants to know, any keys.")
+    limit: int | None = Field(None, ge=1, description="Take only the first N examples; default: all.")
+    options: dict[str, Any] = Field({}, description="Options of a user-defined reader, any keys.")
 
     @field_validator("languages")
     @classmethod
@@ -169,7 +169,7 @@ class DataSettings(Settings):
     )
     languages: tuple[str, ...] | None = Field(
         None,
-        description="Languages to train on, in the order of their indices; none: all that the sources have.",
+        description="Languages to train on, in the order of their indices; default: all of the sources.",
     )
     missing: Missing = Field(
         "refuse",

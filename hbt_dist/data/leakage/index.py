@@ -142,8 +142,8 @@ class _LanguageIndex:
         first = np.searchsorted(self.exact, texts.exact, side="left")
         length = np.searchsorted(self.exact, texts.exact, side="right") - first
         text = np.repeat(np.arange(len(first)), length)
-        place = np.arange(len(text)) - np.repeat(np.cumsum(length) - length, length)
-        entry = self.by_exact[np.repeat(first, length) + place]
+        offset = np.arange(len(text)) - np.repeat(np.cumsum(length) - length, length)
+        entry = self.by_exact[np.repeat(first, length) + offset]
         counts = (texts.num_units[text] >= self.width) | (self.is_question[entry] & (kind == "question"))
         text, entry = text[counts], entry[counts]
         return text, entry, np.ones(len(text)), np.ones(len(text), bool)

@@ -16,10 +16,11 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hbt_dist.data.corpus.duplicate_groups import hash64
 
 UInt64 = NDArray[np.uint64]
 Int64 = NDArray[np.int64]
@@ -100,7 +101,7 @@ class Shingler:
             units = np.fromiter(
                 (self._hash(word) for one in words for word in one), np.uint64, int(num_units.sum())
             )
-        exact = np.array([_digest(text) for text in normal], np.uint64)
+        exact = np.array([hash64(text) for text in normal], np.uint64)
         row, shingle = _windows(units, num_units, shingle_units(language))
         return ShingledTexts(exact, num_units, row, shingle)
 
@@ -109,7 +110,7 @@ class Shingler:
         if known is None:
             if len(self._words) >= _MOST_WORDS:
                 self._words.clear()
-            known = self._words[word] = _digest(word)
+            known = self._words[word] = hash64(word)
         return known
 
 
@@ -123,8 +124,8 @@ def _windows(units: UInt64, num_units: Int64, width: int) -> tuple[Int64, UInt64
     for offset in range(width):
         total = total * _FACTOR + units[offset : offset + len(total)]
     first = np.repeat(np.cumsum(num_units) - num_units, num_windows)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
-    shingle = _scramble(total[first + place])
+    offset = np.arange(len(row)) - np.repeat(np.cumsum(num_windows) - num_windows, num_windows)
+    shingle = _scramble(total[first + offset])
     # Once per text: sort by text, then hash, through one key that mixes both.
     key = shingle ^ _scramble(row.astype(np.uint64))
     _, once = np.unique(key, return_index=True)
@@ -135,7 +136,3 @@ def _windows(units: UInt64, num_units: Int64, width: int) -> tuple[Int64, UInt64
 def _scramble(values: UInt64) -> UInt64:
     mixed = (values ^ (values >> np.uint64(30))) * _MIX
     return mixed ^ (mixed >> np.uint64(31))
-
-
-def _digest(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -96,7 +96,7 @@ def sample_records(
             question={language.code: _question(fact, language) for language in chosen},
             passage=passages[fact.id],
             negatives=tuple(NegativeRecord(other.id, passages[other.id]) for other in negatives),
-            place=f"embedded sample, {fact.id}",
+            location=f"embedded sample, {fact.id}",
         )
 
 
@@ -162,4 +162,4 @@ def _passage(fact: Fact, language: SampleLanguage) -> str:
     code = language.code
     template = _choose(language.passages[fact.relation], f"passage {fact.id} {code}")
     stated = template.format(territory=fact.territory_name[code], answer=fact.answer[code])
-    return stated + language.space + language.place.format(place=fact.place[code])
+    return stated + language.space + language.city.format(place=fact.city[code])

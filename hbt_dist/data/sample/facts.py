@@ -50,7 +50,7 @@ class Fact:
         relation: a key of `RELATIONS`.
         value: CLDR's code of the answer: ``"EUR"``, ``"1999"``, ``"fi"``, ``"Latn"``, ``"0"`` (Monday),
             ``"Europe_Eastern"``.
-        territory_name, answer, place: language -> name in its citation form.
+        territory_name, answer, city: language -> name in its citation form.
     """
 
     territory: str
@@ -58,7 +58,7 @@ class Fact:
     value: str
     territory_name: dict[str, str]
     answer: dict[str, str]
-    place: dict[str, str]
+    city: dict[str, str]
 
     @property
     def id(self) -> str:
@@ -78,11 +78,11 @@ def collect_facts(languages: Sequence[str]) -> list[Fact]:
     named = _named_countries(locales)
     facts: list[Fact] = []
     for territory, territory_name in named.items():
-        place = _in_all(locales, _place, next(iter(_zones(territory)), None))
-        if place is None:
+        city = _in_all(locales, _city, next(iter(_zones(territory)), None))
+        if city is None:
             continue
         found = [
-            Fact(territory, key, value, territory_name, answer, place)
+            Fact(territory, key, value, territory_name, answer, city)
             for key, relation in RELATIONS.items()
             if (value := relation.value(territory)) is not None
             and (answer := _in_all(locales, relation.name, value)) is not None
@@ -186,7 +186,7 @@ def _time_zone_name(locale: Locale, meta_zone: str) -> str | None:
     return locale.meta_zones.get(meta_zone, {}).get("long", {}).get("standard")
 
 
-def _place(locale: Locale, zone: str) -> str:
+def _city(locale: Locale, zone: str) -> str:
     """The place after which the tz database names the zone; the zone's id holds it too."""
     city: str | None = locale.time_zones.get(zone, {}).get("city")
     return city or zone.rsplit("/", 1)[-1].replace("_", " ")

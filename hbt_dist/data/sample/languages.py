@@ -22,7 +22,7 @@ class SampleLanguage:
         code, name, family, script: ``"fi"``, ``"Finnish"``, ``"Uralic"``, ``"Latin"``.
         in_training: False for a language that only the benchmark holds.
         questions, passages: relation -> templates with ``{territory}``, and ``{answer}`` in passages.
-        place: template of the passage's second sentence, with ``{place}``.
+        city: template of the passage's second sentence, with ``{place}``.
         space: what stands between two sentences.
     """
 
@@ -33,7 +33,7 @@ class SampleLanguage:
     in_training: bool
     questions: dict[str, tuple[str, ...]]
     passages: dict[str, tuple[str, ...]]
-    place: str
+    city: str
     space: str
 
 
@@ -57,6 +57,6 @@ def _read(text: str) -> SampleLanguage:
         in_training=content["in_training"],
         questions={relation: tuple(templates["questions"]) for relation, templates in relations.items()},
         passages={relation: tuple(templates["passages"]) for relation, templates in relations.items()},
-        place=content["place"],
+        city=content["place"],
         space=content["space"],
     )

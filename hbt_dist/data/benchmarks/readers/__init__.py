@@ -1,1 +1,1 @@
-"""One function per benchmark: reads its files into a `hbt_dist.data.benchmarks.builder.BenchmarkBuilder`."""
+"""Read the files of each benchmark into a `hbt_dist.data.benchmarks.builder.BenchmarkBuilder`."""

@@ -1,4 +1,4 @@
-"""Sentence retrieval: a sentence (or question) finds itself in other languages. NTREX, MKQA, Tatoeba.
+"""Read sentence retrieval, where a sentence finds itself in other languages: NTREX, MKQA, Tatoeba.
 
 In NTREX and MKQA every language's version is a candidate and relevant, the question's own included
 (`Benchmark.own_text_relevant`): the pool of each language is whole, each cross-lingual cell has one relevant
@@ -14,13 +14,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.corpus.readers import lines, mkqa
 from hbt_dist.data.corpus.readers.base import chosen_languages
 from hbt_dist.data.fields import check_text
-from hbt_dist.data.files import read_lines
-from hbt_dist.data.languages import language_code
+from hbt_dist.data.files import files_by_language, paths_by_language, read_lines
 from hbt_dist.data.splits import Split
 
 
@@ -28,11 +27,11 @@ def read_ntrex(
     folder: Path, variant: Split, languages: tuple[str, ...] | None, into: BenchmarkBuilder
 ) -> None:
     """Read line-parallel files; the variants are parts by document. Clusters are documents."""
-    found = lines.files_by_language(folder, (".txt",))
-    files = chosen_languages(found, languages, "refuse", str(folder))
+    files = chosen_languages(files_by_language(folder, ".txt"), languages, "refuse", folder)
+    documents = lines.document_file(folder)
     into.own_text_relevant = True
-    for place, identity, document, texts in lines.read_parallel(files, lines.document_file(folder), variant):
-        _add_versions(identity, texts, place, document, into)
+    for location, identity, document, texts in lines.read_parallel(files, documents, variant):
+        _add_versions(identity, texts, location, document, into)
 
 
 def read_mkqa(
@@ -40,17 +39,17 @@ def read_mkqa(
 ) -> None:
     """Read MKQA questions, of either layout; variant `eval` is the 1,758 that training leaves out."""
     into.own_text_relevant = True
-    for place, identity, texts in mkqa.read_questions(mkqa.find_files(folder, variant), variant):
-        _add_versions(identity, texts, place, None, into)
+    for location, identity, texts in mkqa.read_questions(mkqa.find_files(folder, variant), variant):
+        _add_versions(identity, texts, location, None, into)
 
 
 def _add_versions(
-    identity: str, texts: dict[str, str], place: str, cluster: str | None, into: BenchmarkBuilder
+    identity: str, texts: dict[str, str], location: str, cluster: str | None, into: BenchmarkBuilder
 ) -> None:
     for language, text in texts.items():
-        into.add_question(identity, language, text, place, cluster=cluster)
-        into.add_candidate(identity, language, text, place)
-    into.add_relevant(identity, identity, place)
+        into.add_question(identity, language, text, location, cluster=cluster)
+        into.add_candidate(identity, language, text, location)
+    into.add_relevant(identity, identity, location)
 
 
 def read_tatoeba(
@@ -63,33 +62,25 @@ def read_tatoeba(
     pair to pair, so a question belongs to one language: the cell (en, xx) is XTREME-R's accuracy of xx when
     scored by the pair's pool.
     """
-    pairs: dict[str, Path] = {}
-    for path in sorted([*folder.glob("tatoeba.*-eng.eng"), *folder.glob("*-eng/test/*.parquet")]):
-        written = path.parent.parent.name if path.suffix == ".parquet" else path.name
-        written = written.removeprefix("tatoeba.").removesuffix(".eng").removesuffix("-eng")
-        try:
-            language = language_code(written)
-        except ValueError:
-            raise UserError(
-                str(path), f"{written!r} is not a language code", "expected tatoeba.fin-eng.eng"
-            ) from None
-        if language in pairs:
-            raise UserError(str(path), f"is a second file of {language!r} beside {pairs[language]}")
-        pairs[language] = path
-    if not pairs:
-        raise UserError(str(folder), "holds no file such as tatoeba.fin-eng.eng", "check the folder")
-    wanted = None if languages is None else tuple(code for code in languages if code != "en")
-    for language, path in chosen_languages(pairs, wanted or None, "refuse", str(folder)).items():
+    paths = [*folder.glob("tatoeba.*-eng.eng"), *folder.glob("*-eng/test/*.parquet")]
+    pairs = paths_by_language(folder, paths, _foreign_code, "tatoeba.fin-eng.eng")
+    foreign_languages = None if languages is None else tuple(code for code in languages if code != "en")
+    for language, path in chosen_languages(pairs, foreign_languages or None, "refuse", folder).items():
         read = _parquet_pairs if path.suffix == ".parquet" else _line_pairs
-        for number, (place, foreign, english) in enumerate(read(path), start=1):
+        for number, (location, foreign, english) in enumerate(read(path), start=1):
             identity = f"{language}-{number:05d}"
-            into.add_candidate(identity, language, check_text(foreign, place, "the sentence"), place)
-            into.add_question(identity, "en", check_text(english, place, "the English sentence"), place)
-            into.add_relevant(identity, identity, place, language)
+            into.add_candidate(identity, language, check_text(foreign, location, "the sentence"), location)
+            into.add_question(identity, "en", check_text(english, location, "the English sentence"), location)
+            into.add_relevant(identity, identity, location, language)
+
+
+def _foreign_code(path: Path) -> str:
+    name = path.parent.parent.name if path.suffix == ".parquet" else path.name
+    return name.removeprefix("tatoeba.").removesuffix(".eng").removesuffix("-eng")
 
 
 def _line_pairs(english: Path) -> Iterator[tuple[str, str, str]]:
-    """(place, foreign, English) of two files with as many lines."""
+    """Yield (location, foreign, English) of two files with as many lines."""
     stem = english.name.removesuffix(".eng")
     path = english.with_name(f"{stem}.{stem.removeprefix('tatoeba.').removesuffix('-eng')}")
     foreign_lines, english_lines = list(read_lines(path)), list(read_lines(english))
@@ -104,13 +95,11 @@ def _line_pairs(english: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _parquet_pairs(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(place, foreign, English) of a table of the hub."""
+    """Yield (location, foreign, English) of a table of the hub."""
     try:
         rows = pq.read_table(path, columns=["sentence1", "sentence2"]).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        found = str(error).splitlines()[0]
-        raise UserError(
-            str(path), f"not a table of sentence1 and sentence2 ({found})", "download it again"
-        ) from None
+        problem = f"not a table of sentence1 and sentence2 ({first_line(error)})"
+        raise UserError(str(path), problem, "download it once more") from None
     for number, row in enumerate(rows):
         yield f"{path} row {number}", row["sentence1"], row["sentence2"]

@@ -1,4 +1,4 @@
-"""One reader per public format; `open_source` picks it by the format's name, or imports the user's own."""
+"""Open a source with the reader of its format, or with a reader of the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hbt_dist.data.corpus.settings import Missing, SourceSettings
 
 __all__ = ["SourceReader", "open_source"]
 
-# Imported when asked for, so that one format's needs (datasets, Babel) don't slow the others.
+# Imported when needed, so that one format's needs (datasets, Babel) don't slow the others.
 _READERS = {
     "jsonl": ("jsonl", "open_jsonl"),
     "parquet": ("tables", "open_parquet"),
@@ -30,28 +30,30 @@ def open_source(source: SourceSettings, languages: tuple[str, ...] | None, missi
     """Open a source; its files are found but not read.
 
     Args:
-        languages: the languages asked of it, None for all. Records may hold others; they are left out later.
+        languages: the requested languages, None for all. Records may hold more; the corpus leaves them out.
         missing: whether a language that the source as a whole lacks is an error.
 
     Raises:
-        UserError: a file or a language is not there; a reader of the user's own cannot be imported, or gives
+        UserError: a file or a language is missing; a user-defined reader cannot be imported, or returns
             something else than a `SourceReader`.
     """
     if is_user_function(source.format):
-        return _open_own(source, languages, missing)
+        return _open_user_defined(source, languages, missing)
     module, function = _READERS[source.format]
     opener: Opener = getattr(importlib.import_module(f"{__name__}.{module}"), function)
     return opener(source, languages, missing)
 
 
-def _open_own(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
+def _open_user_defined(
+    source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing
+) -> SourceReader:
     """Open a source with the user's function; the digest of its module is part of what decides the rows."""
-    place = f"source {source.name}, format"
-    found = load_user_function(source.format, place)(source, languages, missing)
-    if not isinstance(found, SourceReader):
+    location = f"source {source.name}, format"
+    reader = load_user_function(source.format, location)(source, languages, missing)
+    if not isinstance(reader, SourceReader):
         raise UserError(
-            place,
-            f"{source.format} returned {type(found).__name__}",
+            location,
+            f"{source.format} returned {type(reader).__name__}",
             "return hbt_dist.data.corpus.readers.SourceReader(records=..., files=[...])",
         )
-    return replace(found, identity=f"{user_digest(source.format)} {found.identity}")
+    return replace(reader, identity=f"{user_digest(source.format)} {reader.identity}")

@@ -1,4 +1,4 @@
-"""What a training reader is: the files it depends on, and a function that yields its records."""
+"""Define a training reader: the files it depends on, and a function that yields its records."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
+from hbt_dist.data.files import existing_folder
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,9 @@ class SourceReader:
     """An opened source; nothing is read before `records` is called.
 
     Attributes:
-        records: yields the records in a fixed order, every time anew.
+        records: yields the records in a fixed order, from the first at every call.
         files: all files that decide the records.
-        identity: whatever else decides them, such as the version of generated data.
+        identity: what else decides them, such as the version of generated data.
         alignment: whether question and passage are the same text in the same language.
     """
 
@@ -33,40 +34,38 @@ Opener = Callable[[SourceSettings, "tuple[str, ...] | None", Missing], SourceRea
 
 
 def source_path(source: SourceSettings) -> Path:
-    """The path of a source that has one, with `~` for the home folder."""
+    """Return the path of a source that has one, with `~` for the home folder."""
     return Path(source.path or "").expanduser()
 
 
 def source_folder(source: SourceSettings) -> Path:
-    """The folder of a source, which must exist."""
-    folder = source_path(source)
-    if not folder.is_dir():
-        found = "this is a file, not a folder" if folder.exists() else "there is no such folder"
-        raise UserError(str(folder), found, f"source {source.name} of format {source.format} reads a folder")
-    return folder
+    """Return the folder of a source, which must exist."""
+    return existing_folder(
+        source_path(source), f"source {source.name} of format {source.format} reads a folder"
+    )
 
 
 def chosen_languages(
-    available: dict[str, Path], asked: tuple[str, ...] | None, missing: Missing, place: str
+    available: dict[str, Path], languages: tuple[str, ...] | None, missing: Missing, location: Path
 ) -> dict[str, Path]:
-    """Language -> file of the languages asked for, or of all.
+    """Return language -> file of the requested languages, or of all.
 
     Raises:
-        UserError: a language is absent and `missing` is "refuse", or none is there.
+        UserError: a language is absent and `missing` is "refuse", or all are absent.
     """
-    if asked is None:
+    if languages is None:
         return available
-    absent = [language for language in asked if language not in available]
-    if absent and (missing == "refuse" or len(absent) == len(asked)):
+    absent = [language for language in languages if language not in available]
+    if absent and (missing == "refuse" or len(absent) == len(languages)):
         raise UserError(
-            place,
+            str(location),
             f"has no {', '.join(map(repr, absent))}",
             f"it has {', '.join(sorted(available))}; name the languages of this source, or set missing: skip",
         )
-    return {language: available[language] for language in asked if language in available}
+    return {language: available[language] for language in languages if language in available}
 
 
 def content_id(texts: Mapping[str, str]) -> str:
-    """An id made of the texts themselves: equal texts, equal id."""
+    """Return an id made of the texts: equal texts, equal id."""
     joined = "\0".join(f"{language}\0{texts[language]}" for language in sorted(texts))
     return "text-" + blake2b(joined.encode(), digest_size=12).hexdigest()

@@ -20,8 +20,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import content_id
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.corpus.settings import ColumnSettings
-from hbt_dist.data.fields import by_language, check_text, id_field, language_at, titled_text
-from hbt_dist.data.files import kind_of
+from hbt_dist.data.fields import by_language, check_text, check_type, id_field, language_at, titled_text
 
 _Row = Mapping[str, Any]
 _Texts = dict[str, str]
@@ -33,7 +32,7 @@ class ColumnMapping:
     Args:
         columns: the mapping.
         names: of the columns.
-        place: for messages: the file, or the line.
+        location: for messages: the file, or the line.
         negatives_in_every_row: whether a column of negatives that is named must be there.
 
     Raises:
@@ -44,18 +43,18 @@ class ColumnMapping:
         self,
         columns: ColumnSettings,
         names: Sequence[str],
-        place: str,
+        location: str,
         *,
         negatives_in_every_row: bool = True,
     ) -> None:
         self._columns = columns
         self._names = list(names)
-        self._place = place
+        self._place = location
         for name in (columns.example_id, columns.passage_id):
             if name is not None:
                 self._must_have(name)
         self._passage_language = columns.passage_language or columns.language
-        self._question = self._by_column(columns.question) or self._one_question
+        self._question = self._by_column(columns.question) or self._plain_question
         self._passage = self._by_column(columns.passage)
         negatives = columns.negatives
         if negatives is not None and negatives not in self._names:
@@ -65,89 +64,93 @@ class ColumnMapping:
             negatives = None
         self._negatives = negatives
 
-    def records(self, row: _Row, number: int, place: str) -> Iterator[TrainingRecord]:
-        """The records of a row, one for each of its passages; `number` is its id if no column is."""
+    def records(self, row: _Row, number: int, location: str) -> Iterator[TrainingRecord]:
+        """Yield the records of a row, one for each of its passages; `number` is its id if no column is."""
         columns = self._columns
-        example_id = id_field(row, columns.example_id, place) if columns.example_id else str(number)
-        question = self._question(row, place)
-        passages = list(self._passages(row, place))
+        example_id = id_field(row, columns.example_id, location) if columns.example_id else str(number)
+        question = self._question(row, location)
+        passages = list(self._passages(row, location))
         if columns.passage_id is not None:
             if len(passages) > 1:
                 raise UserError(
-                    place,
+                    location,
                     f"{columns.passage!r} holds {len(passages)} passages, {columns.passage_id!r} one id",
                     "leave columns.passage_id out: passages with equal texts are one passage",
                 )
-            passages = [(id_field(row, columns.passage_id, place), passages[0][1])]
-        negatives = tuple(self._negative_records(row, place))
+            passages = [(id_field(row, columns.passage_id, location), passages[0][1])]
+        negatives = tuple(self._negative_records(row, location))
         for position, (passage_id, passage) in enumerate(passages, start=1):
             name = example_id if position == 1 else f"{example_id}#{position}"
-            yield TrainingRecord(name, passage_id, question, passage, negatives, place)
+            yield TrainingRecord(name, passage_id, question, passage, negatives, location)
 
-    def _one_question(self, row: _Row, place: str) -> _Texts:
+    def _plain_question(self, row: _Row, location: str) -> _Texts:
         name = self._columns.question
-        return self._texts(row[name], place, f"column {name!r}", self._columns.language, "columns.language")
+        return self._texts(
+            row[name], location, f"column {name!r}", self._columns.language, "columns.language"
+        )
 
-    def _passages(self, row: _Row, place: str) -> Iterator[tuple[str, _Texts]]:
+    def _passages(self, row: _Row, location: str) -> Iterator[tuple[str, _Texts]]:
         name = self._columns.passage
         if self._passage is not None:
-            texts = self._passage(row, place)
+            texts = self._passage(row, location)
             yield content_id(texts), texts
             return
         value = row[name]
         if value == []:
-            raise UserError(place, f"column {name!r} is an empty list", "every question needs a passage")
+            raise UserError(location, f"column {name!r} is an empty list", "every question needs a passage")
         for inner, item in _items(value, f"column {name!r}", name):
-            yield self._identified(item, place, inner)
+            yield self._identified(item, location, inner)
 
-    def _negative_records(self, row: _Row, place: str) -> Iterator[NegativeRecord]:
+    def _negative_records(self, row: _Row, location: str) -> Iterator[NegativeRecord]:
         name = self._negatives
         if name is None or row[name] is None:
             return
         for inner, item in _items(row[name], f"column {name!r}", name):
-            yield NegativeRecord(*self._identified(item, f"{place}, {inner}", "the negative"))
+            yield NegativeRecord(*self._identified(item, f"{location}, {inner}", "the negative"))
 
-    def _identified(self, value: object, place: str, field: str) -> tuple[str, _Texts]:
+    def _identified(self, value: object, location: str, field: str) -> tuple[str, _Texts]:
         """Id and texts of a passage: with docid, title and text, plain, or by language."""
         language, setting = self._passage_language, "columns.language, or columns.passage_language"
         if isinstance(value, dict) and "text" in value:
-            texts = self._texts(titled_text(value, f"{place}, {field}"), place, field, language, setting)
+            texts = self._texts(
+                titled_text(value, f"{location}, {field}"), location, field, language, setting
+            )
             has_id = value.get("docid") is not None
-            return id_field(value, "docid", f"{place}, {field}") if has_id else content_id(texts), texts
-        texts = self._texts(value, place, field, language, setting)
+            return id_field(value, "docid", f"{location}, {field}") if has_id else content_id(texts), texts
+        texts = self._texts(value, location, field, language, setting)
         return content_id(texts), texts
 
     def _by_column(self, name: str) -> Callable[[_Row, str], _Texts] | None:
-        """A function from (row, place) to the texts of one column per language; None: it is one column."""
+        """A function from (row, location) to the texts of one column per language; None: it is one column."""
         if "{language}" not in name:
             self._must_have(name)
             return None
         pattern = re.compile("([A-Za-z_-]+)".join(re.escape(part) for part in name.split("{language}", 1)))
-        found = {
+        columns = {
             language_at(match[1], self._place): column
             for column in self._names
             if (match := pattern.fullmatch(column))
         }
-        if not found:
+        if not columns:
             raise UserError(
                 self._place, f"has no column like {name!r}", f"its columns are {', '.join(self._names)}"
             )
 
-        def texts(row: _Row, place: str) -> _Texts:
+        def texts(row: _Row, location: str) -> _Texts:
             return _some(
-                {language: row[column] for language, column in found.items()}, place, f"columns {name!r}"
+                {language: row[column] for language, column in columns.items()}, location, f"columns {name!r}"
             )
 
         return texts
 
-    def _texts(self, value: object, place: str, field: str, language: str | None, setting: str) -> _Texts:
+    def _texts(self, value: object, location: str, field: str, language: str | None, setting: str) -> _Texts:
         if isinstance(value, str):
             if language is None:
-                raise UserError(place, f"{field} is a plain text", f"name its language in {setting}")
-            return {language: check_text(value, place, field)}
-        if not isinstance(value, dict):
-            raise UserError(place, f"{field} is {kind_of(value)}", "expected a text, or texts by language")
-        return _some(value, place, field)
+                raise UserError(location, f"{field} is a plain text", f"name its language in {setting}")
+            return {language: check_text(value, location, field)}
+        return _some(
+            check_type(value, dict, location, field, "a text, or texts by language"), location, field
+        )
 
     def _must_have(self, name: str) -> None:
         if name not in self._names:
@@ -159,12 +162,12 @@ class ColumnMapping:
 
 
 def _items(value: object, field: str, name: str) -> list[tuple[str, object]]:
-    """(what to call it, item) of a list, or of the one thing that is no list."""
+    """Return (name, item) of each item of a list, or of a single value."""
     if not isinstance(value, list):
         return [(field, value)]
     return [(f"{name}[{number}]", item) for number, item in enumerate(value)]
 
 
-def _some(value: _Row, place: str, field: str) -> _Texts:
+def _some(value: _Row, location: str, field: str) -> _Texts:
     present = {language: text for language, text in value.items() if text is not None}
-    return by_language(present, place, field, check_text)
+    return by_language(present, location, field, check_text)

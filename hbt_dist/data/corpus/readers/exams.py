@@ -1,4 +1,4 @@
-"""EXAMS: school exam questions with the correct and the wrong choices (Hardalov et al. 2020).
+"""Read EXAMS: school exam questions with the correct and the wrong choices (Hardalov et al. 2020).
 
     questions.jsonl[.gz]  {"id", "split": "train" | "dev", "language", "question", "answer",
                            "other_choices": [...], "cluster"?}
@@ -21,8 +21,8 @@ from hbt_dist.data.corpus.readers.base import SourceReader, source_path
 from hbt_dist.data.corpus.readers.exams_upstream import find_upstream, read_upstream
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
-from hbt_dist.data.fields import check_text, id_field, language_at, list_field, required, text_field
-from hbt_dist.data.files import read_json_lines
+from hbt_dist.data.fields import check_text, id_field, id_or_none, language_field, list_field, text_field
+from hbt_dist.data.files import find_any, read_json_lines
 from hbt_dist.data.splits import Split, in_split
 
 
@@ -30,7 +30,7 @@ from hbt_dist.data.splits import Split, in_split
 class ExamRow:
     """One question in one language; `other_choices` never hold the answer."""
 
-    place: str
+    location: str
     row_id: str
     cluster: str | None
     language: str
@@ -40,17 +40,15 @@ class ExamRow:
 
 
 def find_files(path: Path) -> list[Path]:
-    """The flat file, given itself or by its folder; or upstream's train, dev and parallel questions."""
+    """Return the flat file (`path` or in it), or upstream's train, dev and parallel questions."""
     if not path.is_dir():
         return [path]
-    for name in ("questions.jsonl.gz", "questions.jsonl"):
-        if (path / name).is_file():
-            return [path / name]
-    upstream = find_upstream(path)
+    flat = find_any(path, ("questions.jsonl",))
+    upstream = [flat] if flat is not None else find_upstream(path)
     if upstream is None:
         raise UserError(
             str(path),
-            "holds neither questions.jsonl.gz nor questions.jsonl, nor upstream's "
+            "holds neither questions.jsonl nor questions.jsonl.gz, nor upstream's "
             "multilingual/train.jsonl.tar.gz",
             "check the folder; github.com/mhardalov/exams-qa has data/exams",
         )
@@ -64,27 +62,27 @@ def open_exams(source: SourceSettings, languages: tuple[str, ...] | None, missin
 
 
 def read_rows(files: list[Path], split: Split) -> Iterator[ExamRow]:
-    """The rows of a part."""
+    """Yield the rows of a part."""
     rows = read_json_lines(files[0]) if len(files) == 1 else read_upstream(*files)
-    for place, row in rows:
-        found = text_field(row, "split", place)
-        if found not in ("train", "dev"):
-            raise UserError(place, f"field 'split' is {found!r}", "expected train or dev")
-        row_id = id_field(row, "id", place)
-        cluster = id_field(row, "cluster", place) if row.get("cluster") is not None else None
-        if not in_split(split, cluster or row_id, found == "dev"):
+    for location, row in rows:
+        part = text_field(row, "split", location)
+        if part not in ("train", "dev"):
+            raise UserError(location, f"field 'split' is {part!r}", "expected train or dev")
+        row_id = id_field(row, "id", location)
+        cluster = id_or_none(row, "cluster", location)
+        if not in_split(split, cluster or row_id, part == "dev"):
             continue
-        answer = text_field(row, "answer", place)
+        answer = text_field(row, "answer", location)
         choices = [
-            check_text(choice, place, f"other_choices[{number}]")
-            for number, choice in enumerate(list_field(row, "other_choices", place))
+            check_text(choice, location, f"other_choices[{number}]")
+            for number, choice in enumerate(list_field(row, "other_choices", location))
         ]
         yield ExamRow(
-            place,
+            location,
             row_id,
             cluster,
-            language_at(required(row, "language", place), place),
-            text_field(row, "question", place),
+            language_field(row, "language", location),
+            text_field(row, "question", location),
             answer,
             tuple(choice for choice in choices if choice.split() != answer.split()),
         )
@@ -94,9 +92,9 @@ def _read(files: list[Path], split: Split) -> Iterator[TrainingRecord]:
     examples: dict[str, list[ExamRow]] = {}
     for row in read_rows(files, split):
         versions = examples.setdefault(row.row_id if row.cluster is None else f"cluster-{row.cluster}", [])
-        if any(row.language == other.language for other in versions):
+        if any(row.language == version.language for version in versions):
             name = row.row_id if row.cluster is None else row.cluster
-            raise UserError(row.place, f"{name!r} occurs twice in {row.language!r}", "ids must be unique")
+            raise UserError(row.location, f"{name!r} occurs twice in {row.language!r}", "ids must be unique")
         versions.append(row)
     for example_id, versions in examples.items():
         yield TrainingRecord(
@@ -109,5 +107,5 @@ def _read(files: list[Path], split: Split) -> Iterator[TrainingRecord]:
                 for row in versions
                 for number, choice in enumerate(row.other_choices)
             ),
-            versions[0].place,
+            versions[0].location,
         )

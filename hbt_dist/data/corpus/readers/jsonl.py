@@ -1,4 +1,4 @@
-"""The package's own training format: JSON Lines (`.jsonl`, or `.jsonl.gz`), one example per line.
+"""Read the package's training format: JSON Lines (`.jsonl`, or `.jsonl.gz`), one example per line.
 
     {"id": "q1",
      "question": {"en": "Where is Turku?", "fi": "Missä Turku on?"},
@@ -26,7 +26,7 @@ from hbt_dist.data.corpus.readers.base import SourceReader, content_id, source_p
 from hbt_dist.data.corpus.readers.columns import ColumnMapping
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.corpus.settings import ColumnSettings, Missing, SourceSettings
-from hbt_dist.data.fields import id_field, object_items, texts_field
+from hbt_dist.data.fields import id_field, id_or_none, object_items, texts_field
 from hbt_dist.data.files import read_json_lines
 
 
@@ -47,48 +47,44 @@ def open_jsonl(source: SourceSettings, languages: tuple[str, ...] | None, missin
 
 def _read(files: list[Path]) -> Iterator[TrainingRecord]:
     for path in files:
-        for place, row in read_json_lines(path):
+        for location, row in read_json_lines(path):
             absent = [key for key in ("id", "question", "passage") if key not in row]
             if absent:
                 raise UserError(
-                    place,
+                    location,
                     f"field {absent[0]!r} is missing",
                     f"the object has: {', '.join(map(str, row)) or 'no fields'}\n"
                     "lines of another form need columns, such as "
                     "columns: {question: query, passage: pos, negatives: neg, language: en}",
                 )
-            yield record_of(row, place)
+            yield record_of(row, location)
 
 
 def _read_mapped(files: list[Path], columns: ColumnSettings) -> Iterator[TrainingRecord]:
     """Lines whose fields `columns` maps; without ids, a row's number, from 0, counts on over the files."""
-    mappings: dict[tuple[str, ...], ColumnMapping] = {}  # one for each set of fields, of which there are few
+    mappings: dict[tuple[str, ...], ColumnMapping] = {}  # by set of fields: there are few
     number = 0
     for path in files:
-        for place, row in read_json_lines(path):
+        for location, row in read_json_lines(path):
             names = tuple(row)
             if names not in mappings:
-                mappings[names] = ColumnMapping(columns, names, place, negatives_in_every_row=False)
-            yield from mappings[names].records(row, number, place)
+                mappings[names] = ColumnMapping(columns, names, location, negatives_in_every_row=False)
+            yield from mappings[names].records(row, number, location)
             number += 1
     named = columns.negatives
     if named != ColumnSettings().negatives and not any(named in names for names in mappings):
         raise UserError(str(files[0]), f"no line has a field {named!r}", "correct columns.negatives")
 
 
-def record_of(row: Mapping[str, Any], place: str) -> TrainingRecord:
-    """The record in one object of the format above."""
-    example_id = id_field(row, "id", place)
-    passage = texts_field(row, "passage", place)
-    passage_id = content_id(passage)
-    if row.get("passage_id") is not None:
-        passage_id = id_field(row, "passage_id", place)
+def record_of(row: Mapping[str, Any], location: str) -> TrainingRecord:
+    """Return the record in an object of the format above."""
+    example_id = id_field(row, "id", location)
+    passage = texts_field(row, "passage", location)
+    passage_id = id_or_none(row, "passage_id", location) or content_id(passage)
     negatives = []
-    if row.get("negatives") is not None:
-        for inner, item in object_items(row, "negatives", place):
-            texts = texts_field(item, "text", inner)
-            negative_id = id_field(item, "id", inner) if item.get("id") is not None else content_id(texts)
-            negatives.append(NegativeRecord(negative_id, texts))
+    for inner, item in object_items(row, "negatives", location) if row.get("negatives") is not None else ():
+        texts = texts_field(item, "text", inner)
+        negatives.append(NegativeRecord(id_or_none(item, "id", inner) or content_id(texts), texts))
     return TrainingRecord(
-        example_id, passage_id, texts_field(row, "question", place), passage, tuple(negatives), place
+        example_id, passage_id, texts_field(row, "question", location), passage, tuple(negatives), location
     )

@@ -1,4 +1,4 @@
-"""Line-parallel text files: line i is the same sentence in every file (NTREX-128 and anything of its shape).
+"""Read line-parallel text files: line i is the same sentence in every file (NTREX-128 and alike).
 
 A folder holds one `.txt` file per language, named by its code (`fin.txt`, `zho-CN.txt`) or as upstream does
 (`newstest2019-ref.fin.txt`), and `document_ids.tsv` (or `DOCUMENT_IDS.tsv`) with the document of each line.
@@ -8,7 +8,6 @@ third by SHA-256 of the document id is evaluation (NTREX: 35 documents, 621 sent
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -18,56 +17,24 @@ from hbt_dist.data.corpus.readers.base import SourceReader, chosen_languages, so
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
 from hbt_dist.data.fields import check_text
-from hbt_dist.data.files import read_lines
-from hbt_dist.data.languages import language_code
-from hbt_dist.data.splits import Split, in_split
+from hbt_dist.data.files import files_by_language, read_lines
+from hbt_dist.data.splits import Split, in_split, one_in
 
 _HELD_OUT_ONE_IN = 3
 
 
-def files_by_language(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Language -> file: the files whose name, or its last part between dots, is a language code."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((one for one in suffixes if path.name.endswith(one)), None)
-        if suffix is None:
-            continue
-        try:
-            language = language_code(path.name.removesuffix(suffix).rsplit(".", 1)[-1])
-        except ValueError:
-            continue
-        if language in files:
-            raise UserError(
-                str(path),
-                f"is a second file of {language!r} beside {files[language].name}",
-                "keep one of them",
-            )
-        files[language] = path
-    if not files:
-        named = " or ".join(f"fin{suffix}" for suffix in suffixes)
-        raise UserError(
-            str(folder), f"holds no file named by a language, such as {named}", "check the folder"
-        )
-    return files
-
-
 def document_file(folder: Path) -> Path:
-    """The file with the document of each line."""
+    """Return the file with the document of each line."""
     for name in ("document_ids.tsv", "DOCUMENT_IDS.tsv"):
         if (folder / name).is_file():
             return folder / name
     raise UserError(str(folder), "holds no document_ids.tsv", "it decides which documents are for evaluation")
 
 
-def is_held_out(document: str) -> bool:
-    """Whether a document belongs to the evaluation part."""
-    return int(hashlib.sha256(document.encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0
-
-
 def read_parallel(
     files: dict[str, Path], documents: Path, split: Split
 ) -> Iterator[tuple[str, str, str, dict[str, str]]]:
-    """Yield (place, sentence id, document, texts by language) of the lines of a part."""
+    """Yield (location, sentence id, document, texts by language) of the lines of a part."""
     streams = [read_lines(path) for path in (documents, *files.values())]
     for number, lines in enumerate(zip_longest(*streams), start=1):
         if None in lines:
@@ -76,7 +43,7 @@ def read_parallel(
                 str(short), f"ends after {number - 1} lines", "line i must be the same sentence in every file"
             )
         document = check_text(lines[0][1], f"{documents} line {number}", "the document id")
-        if not in_split(split, document, is_held_out(document)):
+        if not in_split(split, document, one_in(_HELD_OUT_ONE_IN, document)):
             continue
         texts = {
             language: check_text(line, f"{path} line {number}", "the sentence")
@@ -88,7 +55,7 @@ def read_parallel(
 def open_ntrex(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
     """Open a folder of the files above. Alignment rows: a sentence and itself in another language."""
     folder = source_folder(source)
-    files = chosen_languages(files_by_language(folder, (".txt",)), languages, missing, str(folder))
+    files = chosen_languages(files_by_language(folder, ".txt"), languages, missing, folder)
     documents = document_file(folder)
     return SourceReader(
         records=lambda: _read(files, documents, source.split),
@@ -98,5 +65,5 @@ def open_ntrex(source: SourceSettings, languages: tuple[str, ...] | None, missin
 
 
 def _read(files: dict[str, Path], documents: Path, split: Split) -> Iterator[TrainingRecord]:
-    for place, identity, _, texts in read_parallel(files, documents, split):
-        yield TrainingRecord(identity, identity, texts, texts, (), place)
+    for location, identity, _, texts in read_parallel(files, documents, split):
+        yield TrainingRecord(identity, identity, texts, texts, (), location)

@@ -1,4 +1,4 @@
-"""The embedded sample as a training source; see `hbt_dist.data.sample`."""
+"""Read the embedded sample as a training source; see `hbt_dist.data.sample`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from hbt_dist.data.sample import LANGUAGES, TRAINING_LANGUAGES, sample_records
 
 
 def open_sample(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
-    """Open the sample, by default in its training languages. Having no files, its records identify it.
+    """Open the sample, by default in its training languages. It has no files: its records identify it.
 
     Raises:
-        UserError: a language named for this source isn't in the sample, or none of the run's is.
+        UserError: the sample lacks a language of this source, or all languages of the run.
     """
-    chosen = TRAINING_LANGUAGES if languages is None else tuple(one for one in languages if one in LANGUAGES)
-    absent = [one for one in source.languages or () if one not in LANGUAGES]
+    chosen = (
+        TRAINING_LANGUAGES if languages is None else tuple(code for code in languages if code in LANGUAGES)
+    )
+    absent = [code for code in source.languages or () if code not in LANGUAGES]
     if absent or not chosen:
         named = ", ".join(map(repr, absent or languages or ()))
         raise UserError(
@@ -35,5 +37,7 @@ def open_sample(source: SourceSettings, languages: tuple[str, ...] | None, missi
     digest = hashlib.sha256()
     for record in records():
         digest.update(repr((record.example_id, record.passage_id, record.question, record.passage)).encode())
-        digest.update(repr([(one.passage_id, one.passage) for one in record.negatives]).encode())
+        digest.update(
+            repr([(negative.passage_id, negative.passage) for negative in record.negatives]).encode()
+        )
     return SourceReader(records=records, identity=digest.hexdigest())

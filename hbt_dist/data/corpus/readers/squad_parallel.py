@@ -1,4 +1,4 @@
-"""Passages and questions in several languages, in two JSON Lines files.
+"""Read passages and questions in several languages, in two JSON Lines files.
 
     passages.jsonl[.gz]   {"id": "a000p000", "article": 0, "text": {"en": ..., "fi": ...}}
     questions.jsonl[.gz]  {"id": "a000p000q00", "passage": "a000p000", "text": {"en": ..., "fi": ...}}
@@ -8,12 +8,11 @@ both languages are machine translations, and the English is not SQuAD's. Answer 
 third of the questions have no answer in their passage.
 
 `split` works by article, so that no passage of a held-out article is trained on: about every 20th article, by
-SHA-256 of its number, is evaluation (`is_held_out`; `squad-en-fi`: 16 of 442 articles, 4,135 questions).
+SHA-256 of its number, is evaluation (`squad-en-fi`: 16 of 442 articles, 4,135 questions).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,15 +21,10 @@ from hbt_dist.data.corpus.readers.base import SourceReader, source_folder
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
 from hbt_dist.data.fields import id_field, texts_field
-from hbt_dist.data.files import read_json_lines
-from hbt_dist.data.splits import Split, in_split
+from hbt_dist.data.files import find_file, read_json_lines
+from hbt_dist.data.splits import Split, in_split, one_in
 
 _HELD_OUT_ONE_IN = 20
-
-
-def is_held_out(article: str) -> bool:
-    """Whether an article belongs to the evaluation part."""
-    return int(hashlib.sha256(article.encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0
 
 
 def open_squad_parallel(
@@ -42,52 +36,45 @@ def open_squad_parallel(
 
 
 def find_files(folder: Path) -> tuple[Path, Path]:
-    """The passages file and the questions file of a folder."""
-    found = []
-    for name in ("passages.jsonl", "questions.jsonl"):
-        candidates = [folder / f"{name}.gz", folder / name]
-        there = [path for path in candidates if path.is_file()]
-        if not there:
-            raise UserError(str(folder), f"holds neither {name}.gz nor {name}", "check the folder")
-        found.append(there[0])
-    return found[0], found[1]
+    """Return the passages file and the questions file of a folder."""
+    return find_file(folder, "passages.jsonl"), find_file(folder, "questions.jsonl")
 
 
 def read_passages(path: Path, split: Split) -> tuple[dict[str, tuple[str, dict[str, str]]], set[str]]:
-    """Passages of a part: id -> (article, texts); and the ids of the passages of other parts."""
+    """Return the passages of a part, id -> (article, texts); and the ids of passages outside it."""
     passages: dict[str, tuple[str, dict[str, str]]] = {}
-    others: set[str] = set()
-    for place, row in read_json_lines(path):
-        passage_id = id_field(row, "id", place)
-        if passage_id in passages or passage_id in others:
-            raise UserError(place, f"passage id {passage_id!r} was used before", "ids must be unique")
-        article = id_field(row, "article", place)
-        texts = texts_field(row, "text", place)
-        if in_split(split, article, is_held_out(article)):
+    outside: set[str] = set()
+    for location, row in read_json_lines(path):
+        passage_id = id_field(row, "id", location)
+        if passage_id in passages or passage_id in outside:
+            raise UserError(location, f"passage id {passage_id!r} was used before", "ids must be unique")
+        article = id_field(row, "article", location)
+        texts = texts_field(row, "text", location)
+        if in_split(split, article, one_in(_HELD_OUT_ONE_IN, article)):
             passages[passage_id] = (article, texts)
         else:
-            others.add(passage_id)
-    return passages, others
+            outside.add(passage_id)
+    return passages, outside
 
 
 def read_questions(
-    path: Path, passages: dict[str, tuple[str, dict[str, str]]], others: set[str]
+    path: Path, passages: dict[str, tuple[str, dict[str, str]]], outside: set[str]
 ) -> Iterator[tuple[str, str, str, dict[str, str]]]:
-    """Yield (place, question id, passage id, texts) of the questions on `passages`."""
-    for place, row in read_json_lines(path):
-        passage_id = id_field(row, "passage", place)
-        texts = texts_field(row, "text", place)
+    """Yield (location, question id, passage id, texts) of the questions on `passages`."""
+    for location, row in read_json_lines(path):
+        passage_id = id_field(row, "passage", location)
+        texts = texts_field(row, "text", location)
         if passage_id in passages:
-            yield place, id_field(row, "id", place), passage_id, texts
-        elif passage_id not in others:
+            yield location, id_field(row, "id", location), passage_id, texts
+        elif passage_id not in outside:
             raise UserError(
-                place,
+                location,
                 f"passage {passage_id!r} is not in the passages file",
                 "the two files must belong together",
             )
 
 
 def _read(passages_file: Path, questions_file: Path, split: Split) -> Iterator[TrainingRecord]:
-    passages, others = read_passages(passages_file, split)
-    for place, example_id, passage_id, question in read_questions(questions_file, passages, others):
-        yield TrainingRecord(example_id, passage_id, question, passages[passage_id][1], (), place)
+    passages, outside = read_passages(passages_file, split)
+    for location, example_id, passage_id, question in read_questions(questions_file, passages, outside):
+        yield TrainingRecord(example_id, passage_id, question, passages[passage_id][1], (), location)

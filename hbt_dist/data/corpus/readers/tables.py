@@ -1,4 +1,4 @@
-"""Tables with a column mapping: Parquet files, and data sets of the Hugging Face hub through `datasets`.
+"""Read tables with a column mapping: Parquet files, and data sets of the Hugging Face hub through `datasets`.
 
 The mapping (columns.py) says which column holds what.
 """
@@ -11,11 +11,12 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.data.corpus.readers.base import SourceReader, source_path
 from hbt_dist.data.corpus.readers.columns import ColumnMapping
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
+from hbt_dist.data.files import unreadable
 
 _ROWS_PER_READ = 1_000
 
@@ -43,11 +44,11 @@ def open_parquet(source: SourceSettings, languages: tuple[str, ...] | None, miss
 def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except FileNotFoundError:
-        raise UserError(str(path), "there is no such file", "check the path of the source") from None
+    except FileNotFoundError as error:
+        raise unreadable(path, error) from None
     except (pyarrow.ArrowException, OSError) as error:
-        found = str(error).splitlines()[0]
-        raise UserError(str(path), f"not a readable Parquet file ({found})", "write it again") from None
+        problem = f"not a readable Parquet file ({first_line(error)})"
+        raise UserError(str(path), problem, "write it once more") from None
 
 
 def open_hub(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
@@ -57,20 +58,21 @@ def open_hub(source: SourceSettings, languages: tuple[str, ...] | None, missing:
     """
     import datasets
 
-    place = f"data set {source.path}"
+    location = f"data set {source.path}"
     try:
         data = datasets.load_dataset(
             str(source.path), source.hub_config, split=source.hub_split, revision=source.hub_revision
         )
     except Exception as error:  # the library raises a dozen kinds for network, name, split and format
-        found = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            place, f"cannot be loaded ({found})", "check name, hub_config, hub_split and the network"
+            location,
+            f"cannot be loaded ({first_line(error)})",
+            "check name, hub_config, hub_split and the network",
         ) from error
-    mapping = ColumnMapping(source.columns, data.column_names, place)
+    mapping = ColumnMapping(source.columns, data.column_names, location)
 
     def records() -> Iterator[TrainingRecord]:
         for number, row in enumerate(data):
-            yield from mapping.records(row, number, f"{place} row {number}")
+            yield from mapping.records(row, number, f"{location} row {number}")
 
     return SourceReader(records=records, identity=f"{source.path} {data._fingerprint}")
