@@ -396,7 +396,7 @@ def test_beir_of_one_language(write_lines: Write, tmp_path: Path) -> None:
         UserError, match=r"no language is named\s+name the one language of its texts: --languages en"
     ):
         load_benchmark("beir", folder)
-    with pytest.raises(UserError, match="2 languages are asked for"):
+    with pytest.raises(UserError, match="2 languages are named"):
         load_benchmark("beir", folder, languages=["en", "fi"])
 
 

@@ -265,7 +265,7 @@ def test_a_damaged_corpus_is_named(write_lines: Write, build: Build, make_exampl
     folder = build(path).folder
     assert folder is not None
     (folder / "negatives.npy").unlink()
-    with pytest.raises(UserError, match="not a whole converted corpus"):
+    with pytest.raises(UserError, match="not a complete converted corpus"):
         build(path)
 
 

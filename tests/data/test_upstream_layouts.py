@@ -75,7 +75,7 @@ def test_mkqa_mistakes_are_named(write_lines: Write, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="field 'queries' is missing"):
         load_benchmark("mkqa", path.parent)
     row = mkqa_rows()[0]
-    for answers, message in (([], "is an empty list"), (["Ada"], "holds a string"), (None, "is null")):
+    for answers, message in (([], "is an empty list"), (["Ada"], "is a string"), (None, "is null")):
         write_lines("up/mkqa.jsonl", [row | {"answers": {"en": answers}}])
         with pytest.raises(UserError, match=f"field 'answers' in 'en' {message}"):
             records("mkqa", path.parent, split="eval", content="answers")
@@ -188,14 +188,14 @@ def test_exams_mistakes_are_named(write_lines: Write, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a readable gzip file"):
         records("exams", folder)
     part.unlink()
-    with pytest.raises(UserError, match=r"dev\.jsonl\.tar\.gz is not there"):
+    with pytest.raises(UserError, match=r"dev\.jsonl\.tar\.gz is missing"):
         records("exams", folder)
     write_archive(part, [exam(2, "Polish")])
     write_lines("exams/parallel_questions.jsonl", [{"id3": "id1"}])
     with pytest.raises(UserError, match="'id3' has a string"):
         records("exams", folder)
     (folder / "parallel_questions.jsonl").unlink()
-    with pytest.raises(UserError, match=r"parallel_questions\.jsonl is not there"):
+    with pytest.raises(UserError, match=r"parallel_questions\.jsonl is missing"):
         records("exams", folder)
 
 

@@ -113,7 +113,13 @@ def _first_answer(value: object, location: str, field: str) -> str:
 
 def _first_upstream_answer(value: object, location: str, field: str) -> str:
     """Return the text of the first answer; "" if it has none (unanswerable, or answered at length)."""
-    answer = check_type(_first(value, location, field), dict, location, field, 'objects: {"text": "..."}')
+    answer = check_type(
+        _first(value, location, field),
+        dict,
+        location,
+        f"the first answer of {field}",
+        'objects: {"text": "..."}',
+    )
     text = required(answer, "text", location)
     return "" if text is None or text == "" else check_text(text, location, field)
 
