@@ -145,22 +145,22 @@ def kind_of(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def find_file(folder: Path, name: str) -> Path:
+def find_file(folder: Path, name: str, *, compressed_first: bool = False) -> Path:
     """Return a file of a folder, compressed (`.gz`) or not.
 
     Raises:
         UserError: there is neither.
     """
-    path = find_any(folder, (name,))
+    names = (f"{name}.gz", name) if compressed_first else (name, f"{name}.gz")
+    path = find_any(folder, names)
     if path is None:
-        raise UserError(str(folder), f"holds neither {name} nor {name}.gz", "check the folder")
+        raise UserError(str(folder), f"holds neither {names[0]} nor {names[1]}", "check the folder")
     return path
 
 
 def find_any(folder: Path, names: Iterable[str]) -> Path | None:
-    """Return the first of some files that a folder has, compressed (`.gz`) or not."""
-    paths = (folder / f"{name}{ending}" for name in names for ending in ("", ".gz"))
-    return next((path for path in paths if path.is_file()), None)
+    """Return the first of some files that a folder has."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def existing_folder(folder: Path, remedy: str) -> Path:

@@ -22,7 +22,7 @@ from hbt_dist.data.fields import (
     required,
     text_field,
 )
-from hbt_dist.data.files import read_json
+from hbt_dist.data.files import paths_by_language, read_json
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class SquadParagraph:
     context: str
     questions: list[SquadQuestion]
     raw: Mapping[str, Any]
+
+
+def squad_files(folder: Path) -> dict[str, Path]:
+    """Return language -> file of the `{language}.json` files of a folder."""
+    return paths_by_language(folder, folder.glob("*.json"), lambda path: path.stem, "en.json")
 
 
 def read_squad(path: Path) -> Iterator[SquadParagraph]:

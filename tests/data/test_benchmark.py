@@ -357,6 +357,9 @@ def test_tatoeba(tmp_path: Path) -> None:
     (tmp_path / "tatoeba.est-eng.eng").write_text("one\ntwo\n")
     with pytest.raises(UserError, match=r"has 1 lines, tatoeba\.est-eng\.eng has 2"):
         load_benchmark("tatoeba", tmp_path)
+    (tmp_path / "tatoeba.nolanguage-eng.eng").write_text("one\n")
+    with pytest.raises(UserError, match="'nolanguage' is not a language code"):
+        load_benchmark("tatoeba", tmp_path)
 
 
 def test_beir(write_lines: Write, tmp_path: Path) -> None:
@@ -393,7 +396,7 @@ def test_beir_of_one_language(write_lines: Write, tmp_path: Path) -> None:
     assert list(benchmark.candidate_texts) == ["T one", "x"]
     assert benchmark.pair_counts().tolist() == [[1]]
     with pytest.raises(
-        UserError, match=r"no language is named\s+name the one language of its texts: --languages en"
+        UserError, match=r"no language is named\s+name the language of its texts: --languages en"
     ):
         load_benchmark("beir", folder)
     with pytest.raises(UserError, match="2 languages are named"):

@@ -41,6 +41,25 @@ def answered(text: str | None) -> list[Row]:
     return [{"type": "entity", "entity": "Q1", "text": text, "aliases": ["x"]}]
 
 
+@pytest.mark.parametrize(
+    ("format", "names"),
+    [
+        ("squad-parallel", ["passages.jsonl", "questions.jsonl"]),
+        ("mkqa", ["questions_only.jsonl", "with_answers.jsonl"]),
+        ("exams", ["questions.jsonl"]),
+    ],
+)
+def test_of_a_file_and_its_compressed_copy_the_compressed_is_read(
+    format: str, names: list[str], tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).write_text("{}")
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(b"{}"))
+    source = SourceSettings(name="both", format=format, path=str(tmp_path))  # type: ignore[arg-type]
+    files = open_source(source, None, "skip").files
+    assert [path.name for path in files] == [f"{name}.gz" for name in names]
+
+
 def mkqa_rows() -> list[Row]:
     return [
         {

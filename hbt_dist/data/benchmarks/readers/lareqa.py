@@ -15,15 +15,14 @@ from pathlib import Path
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.corpus.readers.base import chosen_languages
-from hbt_dist.data.files import files_by_language
-from hbt_dist.data.squad_files import SquadParagraph, read_squad, sentences_of
+from hbt_dist.data.squad_files import SquadParagraph, read_squad, sentences_of, squad_files
 
 
 def read_lareqa(
     folder: Path, variant: str, languages: tuple[str, ...] | None, into: BenchmarkBuilder
 ) -> None:
     """Read a folder of `{language}.json` files."""
-    files = chosen_languages(files_by_language(folder, ".json"), languages, "refuse", folder)
+    files = chosen_languages(squad_files(folder), languages, "refuse", folder)
     for language, path in files.items():
         for number, paragraph in enumerate(read_squad(path)):
             _add_paragraph(language, number, paragraph, variant == "sentence+context", into)

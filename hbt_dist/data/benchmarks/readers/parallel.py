@@ -18,7 +18,7 @@ from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.corpus.readers import lines, mkqa
 from hbt_dist.data.corpus.readers.base import chosen_languages
-from hbt_dist.data.fields import check_text
+from hbt_dist.data.fields import check_text, language_at
 from hbt_dist.data.files import files_by_language, paths_by_language, read_lines
 from hbt_dist.data.splits import Split
 
@@ -76,7 +76,7 @@ def read_tatoeba(
 
 def _foreign_code(path: Path) -> str:
     name = path.parent.parent.name if path.suffix == ".parquet" else path.name
-    return name.removeprefix("tatoeba.").removesuffix(".eng").removesuffix("-eng")
+    return language_at(name.removeprefix("tatoeba.").removesuffix(".eng").removesuffix("-eng"), str(path))
 
 
 def _line_pairs(english: Path) -> Iterator[tuple[str, str, str]]:

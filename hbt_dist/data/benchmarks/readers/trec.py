@@ -51,7 +51,7 @@ def beir_files(folder: Path, variant: str, languages: tuple[str, ...] | None) ->
 
 def is_one_data_set(folder: Path) -> bool:
     """Return whether a folder is one data set as BEIR publishes it, which doesn't name its language."""
-    return find_any(folder, ["corpus.jsonl"]) is not None
+    return find_any(folder, ("corpus.jsonl", "corpus.jsonl.gz")) is not None
 
 
 def _beir_folders(folder: Path, languages: tuple[str, ...] | None) -> dict[str, Path]:

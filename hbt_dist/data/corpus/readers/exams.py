@@ -43,12 +43,12 @@ def find_files(path: Path) -> list[Path]:
     """Return the flat file (`path` or in it), or upstream's train, dev and parallel questions."""
     if not path.is_dir():
         return [path]
-    flat = find_any(path, ("questions.jsonl",))
+    flat = find_any(path, ("questions.jsonl.gz", "questions.jsonl"))
     upstream = [flat] if flat is not None else find_upstream(path)
     if upstream is None:
         raise UserError(
             str(path),
-            "holds neither questions.jsonl nor questions.jsonl.gz, nor upstream's "
+            "holds neither questions.jsonl.gz nor questions.jsonl, nor upstream's "
             "multilingual/train.jsonl.tar.gz",
             "check the folder; github.com/mhardalov/exams-qa has data/exams",
         )

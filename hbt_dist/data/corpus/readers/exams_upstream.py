@@ -28,8 +28,8 @@ from hbt_dist.data.files import find_any, kind_of, read_json_lines
 from hbt_dist.data.union_find import Connected
 
 _PARTS = ("train", "dev")
-_ENDINGS = (".jsonl.tar.gz", ".jsonl")
-_PARALLEL = "parallel_questions.jsonl"
+_ENDINGS = (".jsonl.tar.gz", ".jsonl.gz", ".jsonl")
+_PARALLEL = ("parallel_questions.jsonl", "parallel_questions.jsonl.gz")
 # As in upstream's src/examsqa/mappings.py; other names must be language codes.
 _CODES = {
     "Albanian": "sq", "Arabic": "ar", "Bulgarian": "bg", "Croatian": "hr", "French": "fr", "German": "de",
@@ -48,11 +48,11 @@ def find_upstream(folder: Path) -> list[Path] | None:
         train, dev = (find_any(part_folder, [part + ending for ending in _ENDINGS]) for part in _PARTS)
         if train is None:
             continue
-        parallel = find_any(part_folder, [_PARALLEL]) or find_any(part_folder.parent, [_PARALLEL])
+        parallel = find_any(part_folder, _PARALLEL) or find_any(part_folder.parent, _PARALLEL)
         if dev is None or parallel is None:
             raise UserError(
                 str(part_folder),
-                f"holds train questions, but {_PARALLEL if dev else 'dev.jsonl.tar.gz'} is missing",
+                f"holds train questions, but {_PARALLEL[0] if dev else 'dev.jsonl.tar.gz'} is missing",
                 "copy multilingual/ and parallel_questions.jsonl of data/exams, both as they are",
             )
         return [train, dev, parallel]

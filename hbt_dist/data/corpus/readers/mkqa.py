@@ -41,19 +41,23 @@ def find_files(folder: Path, split: Split) -> list[Path]:
         UserError: the folder (or `dataset` in it, as upstream has it) holds neither.
     """
     names = {"train": (_TRAINING,), "all": (_TRAINING, _HELD_OUT)}.get(split, (_HELD_OUT,))
-    paths = [find_any(folder, [name]) for name in names]
+    paths = [_find(folder, name) for name in names]
     files = [path for path in paths if path is not None]
     if len(files) == len(names):
         return files
-    upstream = find_any(folder, [_UPSTREAM]) or find_any(folder / "dataset", [_UPSTREAM])
+    upstream = _find(folder, _UPSTREAM) or _find(folder / "dataset", _UPSTREAM)
     if upstream is None:
         absent = names[paths.index(None)]
         raise UserError(
             str(folder),
-            f"holds neither {absent} nor {absent}.gz, nor upstream's {_UPSTREAM}.gz",
+            f"holds neither {absent}.gz nor {absent}, nor upstream's {_UPSTREAM}.gz",
             "check the folder; github.com/apple/ml-mkqa has dataset/mkqa.jsonl.gz",
         )
     return [upstream]
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return find_any(folder, (f"{name}.gz", name))
 
 
 def open_mkqa(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:

@@ -19,14 +19,13 @@ from hbt_dist.data.corpus.readers.base import (
 )
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
-from hbt_dist.data.files import files_by_language
-from hbt_dist.data.squad_files import read_squad
+from hbt_dist.data.squad_files import read_squad, squad_files
 
 
 def open_squad(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
     """Open a folder of SQuAD files."""
     folder = source_folder(source)
-    files = chosen_languages(files_by_language(folder, ".json"), languages, missing, folder)
+    files = chosen_languages(squad_files(folder), languages, missing, folder)
     return SourceReader(records=lambda: _read(files), files=list(files.values()))
 
 

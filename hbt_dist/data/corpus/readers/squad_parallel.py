@@ -37,7 +37,10 @@ def open_squad_parallel(
 
 def find_files(folder: Path) -> tuple[Path, Path]:
     """Return the passages file and the questions file of a folder."""
-    return find_file(folder, "passages.jsonl"), find_file(folder, "questions.jsonl")
+    passages, questions = (
+        find_file(folder, name, compressed_first=True) for name in ("passages.jsonl", "questions.jsonl")
+    )
+    return passages, questions
 
 
 def read_passages(path: Path, split: Split) -> tuple[dict[str, tuple[str, dict[str, str]]], set[str]]:
