@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hbt_dist.common.errors import UserError
@@ -20,18 +20,25 @@ def use_storage(run: RunFile, folder: RunFolder, say: Callable[[str], None]) -> 
     """With `training.storage`: continue from a newer copy there, and copy the results at the end.
 
     Raises:
-        UserError: the storage cannot be used, holds a different run, or a later start writes there.
+        UserError: the storage cannot be used, holds a different run, or a later start writes there; another
+            process writes to the run's folder.
     """
     if run.training.storage is None:
         yield
         return
     storage = RunStorage(run.training.storage, run.name, folder)
-    storage.take_over(run.plain(), say)
+    folder.acquire()  # a start that this lock refuses must not stop the copies of the running one
+    try:
+        storage.take_over(run.plain(), say)
+    finally:
+        folder.release()
     try:
         yield
-    except UserError:
-        if folder.model.is_dir():  # training succeeded; the error came later
+    except BaseException as error:
+        if isinstance(error, UserError) and folder.model.is_dir():  # training succeeded; the error came later
             storage.put_results()
+        with suppress(UserError):
+            storage.release()
         raise
     storage.put_results()
 

@@ -104,7 +104,7 @@ class RunFolder:
 
     def write_run_file(self, run: dict[str, Any]) -> None:
         """Record the resolved run file."""
-        atomic_write(self.run_file, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
+        atomic_write(self.run_file, run_file_text(run))
 
     def add_provenance(self, facts: dict[str, Any]) -> None:
         """Append the facts of this start."""
@@ -134,7 +134,12 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in names if match)
 
 
-def check_same_run(recorded: bytes, run: dict[str, Any], folder: str) -> None:
+def run_file_text(run: dict[str, Any]) -> str:
+    """Return the content of run.yaml for a resolved run file."""
+    return yaml.safe_dump(run, sort_keys=False, allow_unicode=True)
+
+
+def check_same_run(recorded: bytes, run: dict[str, Any], folder: str, setting: str = "output_dir") -> None:
     """Refuse a run that differs from a recorded run in what it computes.
 
     Paths of data may differ: `hbt_dist.batching.resume` and the checkpoint's manifest compare the content.
@@ -143,6 +148,7 @@ def check_same_run(recorded: bytes, run: dict[str, Any], folder: str) -> None:
         recorded: content of the recorded run's run.yaml.
         run: the resolved run file as plain data.
         folder: folder or address of the recorded run, for the error.
+        setting: of the run file that names another folder, for the error.
 
     Raises:
         UserError: the runs differ, or `recorded` is not a run file.
@@ -151,10 +157,10 @@ def check_same_run(recorded: bytes, run: dict[str, Any], folder: str) -> None:
         before = yaml.safe_load(recorded.decode())
         assert isinstance(before, dict)
     except (yaml.YAMLError, AssertionError, UnicodeDecodeError):
-        raise UserError(f"{folder}/run.yaml", "is not a run file", "choose another output_dir") from None
+        raise UserError(f"{folder}/run.yaml", "is not a run file", f"choose another {setting}") from None
     if differences := changed_settings(before, run):
         raise UserError(
             folder,
             f"holds another run ({first_of(differences)})",
-            "choose another output_dir, or move the folder away",
+            f"choose another {setting}, or move the folder away",
         )

@@ -1,9 +1,10 @@
 """Copy a run to other storage while it trains, and download the newest complete copy when it starts.
 
 STORAGE/RUN_NAME/ has the layout of the run's folder; a checkpoint is complete if it has a manifest, which is
-written last. The newest start is the only writer: it replaces owner.json, and an earlier start fails at its
-next copy. Ray Train's storage copies only what workers report to Ray: it serves no other launcher, and it
-verifies no manifest. Cost: each checkpoint is read once and sent; only the end of a run waits.
+written last. run.yaml is written first, so that a start of a different run is refused. The newest start of a
+run is the only writer: it replaces owner.json, and an earlier start fails at its next copy. Ray Train's
+storage copies only what workers report to Ray: it serves no other launcher, and it verifies no manifest.
+Cost: each checkpoint is read once and sent; only the end of a run waits.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import atomic_file, atomic_folder
 from hbt_dist.training.checkpoints.manifest import MANIFEST, verify
 from hbt_dist.training.checkpoints.store import newest_complete
-from hbt_dist.training.run_folder import RunFolder, check_same_run, checkpoint_name
+from hbt_dist.training.run_folder import RunFolder, check_same_run, checkpoint_name, run_file_text
 
-_FILES = ("run.yaml", "provenance.json", "metrics.jsonl", "validation.jsonl", "log.txt")
+_RUN_FILE = "run.yaml"
+_FILES = (_RUN_FILE, "provenance.json", "metrics.jsonl", "validation.jsonl", "log.txt")
 _OWNER = "owner.json"
 
 
@@ -50,11 +52,11 @@ class RunStorage:
     def take_over(self, run: dict[str, Any], say: Callable[[str], None]) -> None:
         """Become the only writer, and download the newest complete checkpoint if it is newer than here."""
         with self._explained():
-            if (recorded := self._read("run.yaml")) is not None:
-                check_same_run(recorded, run, self.address)
+            if (recorded := self._read(_RUN_FILE)) is not None:
+                check_same_run(recorded, run, self.address, "training.storage or name")
             self._fs.create_dir("checkpoints", recursive=True)
-            with self._fs.open_output_stream(_OWNER) as stream:
-                stream.write(self._owner)
+            self._write(_RUN_FILE, run_file_text(run).encode())
+            self._write(_OWNER, self._owner)
             steps = self.steps()
             local = newest_complete(self._folder.checkpoints) if steps else None
             newer = (step for step in reversed(steps) if local is None or step > local.step)
@@ -88,6 +90,16 @@ class RunStorage:
                 self._upload(self._folder.model, "model", last="config.json")
             if self._folder.evaluation.is_dir():
                 self._send(self._folder.evaluation, "evaluation")
+
+    def release(self) -> None:
+        """Let a different run use the address if this start is the owner and nothing complete is there."""
+        with self._explained():
+            if (
+                self._read(_OWNER) == self._owner
+                and not self.steps()
+                and not self._exists("model/config.json")
+            ):
+                self._fs.delete_file(_RUN_FILE)
 
     def steps(self) -> list[int]:
         """Return the steps of the complete copies, in order."""
@@ -138,6 +150,10 @@ class RunStorage:
 
     def _read(self, name: str) -> bytes | None:
         return self._fs.open_input_stream(name).read() if self._exists(name) else None
+
+    def _write(self, name: str, content: bytes) -> None:
+        with self._fs.open_output_stream(name) as stream:
+            stream.write(content)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

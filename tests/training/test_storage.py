@@ -17,6 +17,7 @@ from pyarrow import fs
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.run_file import load_run
+from hbt_dist.training.background import use_storage
 from hbt_dist.training.checkpoints.manifest import verify
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.storage import RunStorage
@@ -177,16 +178,80 @@ def test_a_storage_that_goes_away_is_reported(tmp_path: Path) -> None:
         RunStorage(str(tmp_path / "storage"), "one", RunFolder(tmp_path / "first")).steps()
 
 
-def test_another_run_is_refused(where: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_different_run_is_refused(copied: bool, where: str, tmp_path: Path) -> None:
+    """Before the first copy too; it takes nothing over, so the run that is there goes on."""
     first = run_folder(tmp_path / "first")
     storage = storage_of(where, first)
-    storage.put(first.checkpoint(2), 2, nothing)
+    if copied:
+        storage.put(first.checkpoint(2), 2, nothing)
     second = RunFolder(tmp_path / "second")
     with pytest.raises(UserError, match=r"holds another run .seed: 3 there, 4 now") as refused:
         RunStorage(where, "one", second).take_over({**RUN, "seed": 4}, print)
     assert refused.value.location == storage.address
+    assert refused.value.remedy == "choose another training.storage or name, or move the folder away"
     assert second.checkpoint_steps() == []
-    storage.put(first.checkpoint(1), 1, nothing)  # the refused run has taken nothing over
+    storage.put(first.checkpoint(1), 1, nothing)
+    storage.put_results()
+    assert storage.steps() == ([1, 2] if copied else [1])
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_start_that_fails_before_its_first_copy_leaves_the_address(
+    copied: bool, where: str, tmp_path: Path
+) -> None:
+    first = run_folder(tmp_path / "first")
+    storage = storage_of(where, first)
+    if copied:
+        storage.put(first.checkpoint(2), 2, nothing)
+    storage.release()
+    different = RunStorage(where, "one", RunFolder(tmp_path / "second"))
+    if copied:
+        with pytest.raises(UserError, match="holds another run"):
+            different.take_over({**RUN, "seed": 4}, print)
+    else:
+        different.take_over({**RUN, "seed": 4}, print)
+        storage.release()  # of an earlier start: the address is not its anymore
+        with pytest.raises(UserError, match="holds another run"):
+            storage.take_over(RUN, print)
+
+
+def test_a_start_that_the_folders_lock_refuses_takes_nothing_over(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command twice on one machine: the first keeps its copies."""
+    monkeypatch.setattr(RunFolder.acquire, "__defaults__", (0,))  # seconds to wait for a lock that is held
+    file, output = launch.file(tmp_path, training__storage=str(tmp_path / "storage"))
+    run, folder = load_run(str(file)), RunFolder(output)
+    recorded = tmp_path / "storage" / run.name / "run.yaml"
+    with use_storage(run, folder, print):
+        owner = recorded.with_name("owner.json")
+        owner.write_text("the first start", "utf-8")
+        folder.acquire()
+        with (
+            pytest.raises(UserError, match="another run is writing to this folder"),
+            use_storage(run, RunFolder(output), print),
+        ):
+            pytest.fail("the lock is held")
+        folder.release()
+        assert owner.read_text("utf-8") == "the first start"
+        RunStorage(str(tmp_path / "storage"), run.name, folder).take_over(run.plain(), print)
+    assert yaml.safe_load(recorded.read_text("utf-8")) == run.plain()
+
+
+def test_a_failed_start_leaves_the_address(launch: Launch, tmp_path: Path) -> None:
+    file, output = launch.file(tmp_path, training__storage=str(tmp_path / "storage"))
+    run, folder = load_run(str(file)), RunFolder(output)
+    recorded = tmp_path / "storage" / run.name / "run.yaml"
+
+    def fail() -> None:
+        with use_storage(run, folder, print):
+            assert recorded.exists()
+            raise UserError("workers", "no worker")
+
+    with pytest.raises(UserError, match="no worker"):
+        fail()
+    assert not recorded.exists()
 
 
 def test_a_model_has_only_its_files_in_the_storage(where: str, tmp_path: Path) -> None:
