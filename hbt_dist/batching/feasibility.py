@@ -149,20 +149,16 @@ class Feasibility:
         cell_sets = np.unique(served_by, axis=0)
         confined = served_by.astype(np.float32) @ ~cell_sets.T == 0  # (R, sets) no cell outside the set
         demand = rows * shares[shares > 0] @ confined
+        largest = np.array([stratum.size[-1] for stratum in stream.strata])
         for cells, needed, members in zip(cell_sets, demand.tolist(), confined.T, strict=True):
-            if needed > self._least_groups(stream, cells):
+            examples = np.bincount(
+                stream.stratum_of_cell[cells], self.cells.num_examples[cells], len(stream.strata)
+            )
+            if needed > int((examples / largest).max()):  # a quick lower bound of the groups
                 groups = len(self._groups_of(stream, cells))
                 if needed > groups + 1e-6:
                     return Shortfall(stream, needed, groups, choices[members], False)
         return None
-
-    def _least_groups(self, stream: Stream, cells: NDArray[np.bool_]) -> int:
-        """Return a quick lower bound of the groups that a stream has in the cells (C,)."""
-        examples = np.bincount(
-            stream.stratum_of_cell[cells], self.cells.num_examples[cells], len(stream.strata)
-        )
-        largest = np.array([stratum.size[-1] for stratum in stream.strata])
-        return int((examples / largest).max())
 
 
 def check_feasible(feasibility: Feasibility) -> None:
@@ -187,8 +183,8 @@ def check_feasible(feasibility: Feasibility) -> None:
     if shortfall.whole_stream:
         need = f"a batch can need {shortfall.rows:,} {kind} rows ({_listed(pairs)})"
     else:
-        need = f"a batch of {settings.global_batch_size:,} {kind} rows needs {shortfall.rows:,.1f} on average"
-        need += f" in {_listed(pairs)}"
+        batch = f"a batch of {settings.global_batch_size:,} {kind} rows"
+        need = f"{batch} needs {shortfall.rows:,.1f} on average in {_listed(pairs)}"
     datasets = sorted({corpus.datasets[dataset] for dataset in shortfall.choices[:, 0]})
     # A batch of one row without hard negatives has nothing to contrast with.
     more_data = "add data" if shortfall.groups > 1 else "add data: a batch needs at least two such passages"

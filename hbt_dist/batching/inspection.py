@@ -8,7 +8,6 @@ only, except for the texts that it shows.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from io import StringIO
 from typing import Any
@@ -56,10 +55,6 @@ class Inspection:
         """Return the report as plain data."""
         return asdict(self)
 
-    def tables(self) -> Iterator[Table]:
-        """Return all tables in reading order."""
-        yield from [*self.corpus, *self.plan, *self.step]
-
 
 def inspect(
     plan: BatchPlan,
@@ -98,9 +93,7 @@ def evenly_spaced_steps(total_steps: int, most: int) -> list[int]:
 
 
 def _corpus_tables(plan: BatchPlan) -> list[Table]:
-    corpus = plan.corpus
-    cells = np.bincount(corpus.example_cell, minlength=len(corpus.cell_questions))
-    questions, passages = np.asarray(corpus.cell_questions), np.asarray(corpus.cell_passages)
+    corpus, cells = plan.corpus, plan.cells
     group_sizes = np.bincount(corpus.example_group)
     total = corpus.num_examples
     num_groups, largest = int(np.count_nonzero(group_sizes)), int(group_sizes.max(initial=0))
@@ -113,16 +106,17 @@ def _corpus_tables(plan: BatchPlan) -> list[Table]:
         [(total, corpus.num_passages, num_groups, largest, negatives)],
         "\n".join(line for line in (note, unused) if line),
     )
-    counts = [(cells @ has).tolist() for has in (questions, passages, questions & passages)]
+    both = cells.questions & cells.passages
+    counts = [(cells.num_examples @ has).tolist() for has in (cells.questions, cells.passages, both)]
     by_language = Table(
         "Examples by language",
         ("language", "question", "passage", "both", "question missing", "passage missing"),
         [
-            (name, question, passage, both, total - question, total - passage)
-            for name, question, passage, both in zip(corpus.languages, *counts, strict=True)
+            (name, question, passage, in_both, total - question, total - passage)
+            for name, question, passage, in_both in zip(corpus.languages, *counts, strict=True)
         ],
     )
-    pairs = questions.astype(np.int64).T @ (cells[:, None] * passages)  # (L, L)
+    pairs = cells.questions.astype(np.int64).T @ (cells.num_examples[:, None] * cells.passages)  # (L, L)
     by_pair = Table(
         "Examples by pair (question language down, passage language across)",
         ("language", *corpus.languages),
@@ -130,11 +124,10 @@ def _corpus_tables(plan: BatchPlan) -> list[Table]:
     )
     datasets: list[tuple[Cell, ...]] = []
     for index, name in enumerate(corpus.datasets):
-        members = np.asarray(corpus.example_dataset) == index
-        cells_used = np.unique(np.asarray(corpus.example_cell)[members])
-        has = (questions[cells_used] | passages[cells_used]).any(axis=0)
+        members = cells.dataset == index
+        count = int(cells.num_examples[members].sum())
+        has = (cells.questions[members] | cells.passages[members]).any(axis=0)
         remark = "question and passage are one text" if corpus.alignment[index] else ""
-        count = int(members.sum())
         listed = " ".join(np.array(corpus.languages)[has])
         datasets.append((name, count, count / max(total, 1), listed, remark))
     by_dataset = Table(
@@ -315,7 +308,7 @@ def render(inspection: Inspection, width: int | None = None) -> str:
     width = width or shutil.get_terminal_size((120, 24)).columns
     out = StringIO()
     console = Console(file=out, width=width, color_system=None, highlight=False)
-    for table in inspection.tables():
+    for table in [*inspection.corpus, *inspection.plan, *inspection.step]:
         console.print(Text(table.title))
         drawn = RichTable(box=None, pad_edge=False)
         for number, name in enumerate(table.columns):

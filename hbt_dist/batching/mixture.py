@@ -48,13 +48,11 @@ def slots_of(settings: BatchSettings) -> list[Slot]:
     lows, highs = np.array([entry.weight_extremes() for entry in entries]).T
     slots = []
     for index, entry in enumerate(entries):
-        if (lows == highs).all():
-            rows = int(apportion(batch, highs)[index])
-        elif highs[index] > 0:
-            most = highs[index] / (highs[index] + lows.sum() - lows[index])
-            rows = min(batch, int(np.ceil(batch * most)))
-        else:
-            rows = 0
+        if highs[index] == 0:
+            continue
+        most = highs[index] / (highs[index] + lows.sum() - lows[index])
+        constant = (lows == highs).all()
+        rows = int(apportion(batch, highs)[index] if constant else min(batch, np.ceil(batch * most)))
         per_slot = -(-rows // entry.sub_batches)
         if per_slot:
             slots += [Slot(index, per_slot, number, entry.sub_batches) for number in range(entry.sub_batches)]
@@ -89,15 +87,11 @@ class Mixture:
         weights = np.stack([entry.weight_at(steps) for entry in self.entries], axis=1)
         return weights / weights.sum(axis=1, keepdims=True)
 
-    def rows_of_entries(self, step: int) -> NDArray[np.int64]:
-        """Return the rows of each entry in the global batch of a step (mixing: shares)."""
-        return apportion(self._batch, self.probabilities(np.array([step], np.int64))[0])
-
     def rows_of_slots(self, step: int) -> NDArray[np.int64]:
         """Return the rows of each slot in the global batch of a step; they sum to the batch."""
         if self._per_batch:
             return np.array([self._batch], np.int64)
-        rows = self.rows_of_entries(step)
+        rows = apportion(self._batch, self.probabilities(np.array([step], np.int64))[0])  # by entry
         return np.array(
             [
                 rows[slot.entry] // slot.siblings + (slot.number < rows[slot.entry] % slot.siblings)

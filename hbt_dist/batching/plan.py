@@ -29,9 +29,9 @@ from hbt_dist.batching.kinds import all_kinds
 from hbt_dist.batching.mixture import Mixture
 from hbt_dist.batching.negatives import HardNegatives
 from hbt_dist.batching.repeats import Repeats
-from hbt_dist.batching.resume import plan_state, state_fingerprint
+from hbt_dist.batching.resume import PLAN_VERSION, state_fingerprint
 from hbt_dist.batching.settings import BatchSettings
-from hbt_dist.batching.shares import Cells
+from hbt_dist.batching.shares import Cells, user_kinds_state
 from hbt_dist.batching.streams import Streams
 from hbt_dist.common.errors import UserError
 
@@ -56,8 +56,9 @@ class GlobalBatch:
 
     def rows(self, which: slice | NDArray[np.integer]) -> GlobalBatch:
         """Return some of the rows."""
-        columns = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        rows: dict[str, Any] = {name: column[which] for name, column in columns.items()}
+        rows: dict[str, Any] = {
+            name: column[which] for name, column in vars(self).items() if isinstance(column, np.ndarray)
+        }
         return replace(self, **rows)
 
     def rank_slice(self, rank: int, world_size: int) -> GlobalBatch:
@@ -162,8 +163,14 @@ class BatchPlan:
     @cached_property
     def state(self) -> dict[str, Any]:
         """Everything that decides the batches, as plain data for a checkpoint (resume.check_resume)."""
-        transform = None if self.transform is None else self.transform.state
-        return plan_state(self.corpus, self.settings, self.seed, transform)
+        return {
+            "version": PLAN_VERSION,
+            "seed": self.seed,
+            "corpus": self.corpus.fingerprint,
+            "batches": self.settings.canonical(),
+            **user_kinds_state(self.corpus, self.settings),
+            **({} if self.transform is None else {"code_switching": dict(self.transform.state)}),
+        }
 
     @property
     def fingerprint(self) -> str:

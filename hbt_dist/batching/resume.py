@@ -11,27 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hbt_dist.batching.corpus_view import PlanCorpus
-from hbt_dist.batching.settings import BatchSettings
-from hbt_dist.batching.shares import user_kinds_state
 from hbt_dist.common.errors import UserError
 
 PLAN_VERSION = 1  # to be raised whenever the same settings give different batches than before
-_EQUAL_VERSIONS = {1, 2}  # 2 was written for corpora with rare sets of languages, and gave the same batches
-
-
-def plan_state(
-    corpus: PlanCorpus, settings: BatchSettings, seed: int, code_switching: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return everything that decides the batches, as plain data; `code_switching` where it is on."""
-    state = {
-        "version": PLAN_VERSION,
-        "seed": seed,
-        "corpus": corpus.fingerprint,
-        "batches": settings.canonical(),
-        **user_kinds_state(corpus, settings),
-    }
-    return state if code_switching is None else {**state, "code_switching": dict(code_switching)}
 
 
 def state_fingerprint(state: Mapping[str, Any]) -> str:
@@ -49,8 +31,6 @@ def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the differences.
     """
-    if {saved.get("version"), current.get("version")} <= _EQUAL_VERSIONS:
-        saved = {**saved, "version": current["version"]}
     if state_fingerprint(saved) == state_fingerprint(current):
         return
     before, now = dict(_flat(saved)), dict(_flat(current))
@@ -71,11 +51,8 @@ def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        items: list[tuple[Any, Any]] = list(value.items())
-    elif isinstance(value, list):
-        items = list(enumerate(value))
-    else:
+    if not isinstance(value, Mapping | list):
         return [(prefix, value)]
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
     parts = [_flat(part, f"{prefix}.{name}" if prefix else str(name)) for name, part in items]
     return [pair for part in parts for pair in part] or [(prefix, value)]

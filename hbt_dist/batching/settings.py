@@ -69,7 +69,7 @@ class Schedule(Settings):
             firsts = np.array(sorted(self.values), np.int64)
             levels = np.array([self.values[int(first)] for first in firsts], np.float64)
             return levels[np.searchsorted(firsts, steps, side="right") - 1]
-        start, end = self._ends()
+        start, end = self._levels().values()
         done = np.clip((steps - self.from_step) / (self.over_steps or 1), 0.0, 1.0)
         if self.schedule == "cosine":
             done = (1.0 - np.cos(np.pi * done)) / 2.0
@@ -77,23 +77,18 @@ class Schedule(Settings):
 
     def extremes(self) -> tuple[float, float]:
         """Return the smallest and the largest value."""
-        if self.values is not None:
-            return min(self.values.values()), max(self.values.values())
-        return min(self._ends()), max(self._ends())
+        levels = self._levels().values()
+        return min(levels), max(levels)
 
     def complement(self) -> Schedule:
         """Return one minus this schedule."""
-        if self.values is not None:
-            return self.model_copy(
-                update={"values": {step: 1.0 - value for step, value in self.values.items()}}
-            )
-        start, end = self._ends()
-        return self.model_copy(update={"start": 1.0 - start, "end": 1.0 - end})
+        levels = {name: 1.0 - value for name, value in self._levels().items()}
+        return self.model_copy(update=levels if self.values is None else {"values": levels})
 
-    def _ends(self) -> tuple[float, float]:
-        assert self.start is not None
-        assert self.end is not None
-        return self.start, self.end
+    def _levels(self) -> dict[Any, float]:
+        """Return the values by step; without them the start and the end."""
+        ends = {"start": self.start, "end": self.end}
+        return self.values or {name: value for name, value in ends.items() if value is not None}
 
 
 Number = Annotated[float, Field(ge=0)]
@@ -120,15 +115,13 @@ class MixtureEntry(Settings):
 
     def weight_at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the weight at each step."""
-        if isinstance(self.weight, Schedule):
-            return self.weight.at(steps)
-        return np.full(len(steps), self.weight, np.float64)
+        weight = self.weight
+        return weight.at(steps) if isinstance(weight, Schedule) else np.full(len(steps), weight, np.float64)
 
     def weight_extremes(self) -> tuple[float, float]:
         """Return the smallest and the largest weight over the training."""
-        if isinstance(self.weight, Schedule):
-            return self.weight.extremes()
-        return self.weight, self.weight
+        weight = self.weight
+        return weight.extremes() if isinstance(weight, Schedule) else (weight, weight)
 
 
 class Temperature(Settings):
@@ -291,6 +284,6 @@ class BatchSettings(Settings):
 
         Code-switching is left out: the content of its dictionaries counts, see `CodeSwitching.state`.
         """
-        data = self.model_dump(mode="json", exclude={"alpha", "mixture", "code_switching"})
-        data["mixture"] = [entry.model_dump(mode="json") for entry in self.entries()]
-        return data
+        spelled_out = {"alpha", "mixture", "code_switching"}
+        mixture = [entry.model_dump(mode="json") for entry in self.entries()]
+        return {**self.model_dump(mode="json", exclude=spelled_out), "mixture": mixture}

@@ -42,14 +42,11 @@ class Cells:
             code = code * np.int32(num_datasets) + np.asarray(corpus.example_dataset)
         counts = np.bincount(code, minlength=1)
         present = np.flatnonzero(counts)
-        of_example = code
         if len(present) != len(counts):
-            renumber = np.zeros(len(counts), np.int32)
-            renumber[present] = np.arange(len(present))
-            of_example = renumber[code]
+            code = (np.cumsum(counts > 0, dtype=np.int32) - 1)[code]
         availability = present // num_datasets
         return cls(
-            of_example,
+            code,
             counts[present].astype(np.int64),
             present % num_datasets,
             np.asarray(corpus.cell_questions)[availability],
@@ -80,9 +77,8 @@ def joint_share(corpus: PlanCorpus, cells: Cells, settings: BatchSettings, index
     available &= ~(cells.same_text[:, None] & (question == passage))
     sizes = cells.num_examples @ available  # (P,)
     if not sizes.any():
-        without = f"leave {entry.kind} out of batches.mixture"
-        if settings.mixture is None:
-            without = _ALPHA_WITHOUT[entry.kind]
+        by_alpha = settings.mixture is None
+        without = _ALPHA_WITHOUT[entry.kind] if by_alpha else f"leave {entry.kind} out of batches.mixture"
         raise UserError(
             location,
             "the corpus holds no example for it",
@@ -96,10 +92,8 @@ def joint_share(corpus: PlanCorpus, cells: Cells, settings: BatchSettings, index
     by_dataset = np.zeros((len(corpus.datasets), len(weights)), np.int64)
     np.add.at(by_dataset, cells.dataset, available * cells.num_examples[:, None])
     if settings.datasets.order == "language_first":
-        share = np.stack(
-            [dataset_shares(column, settings.datasets, corpus.datasets) for column in by_dataset.T], axis=1
-        )
-        share = share * weights
+        of_pairs = [dataset_shares(column, settings.datasets, corpus.datasets) for column in by_dataset.T]
+        share = np.stack(of_pairs, axis=1) * weights
     else:
         usable = np.zeros(len(corpus.datasets), np.int64)
         np.add.at(usable, cells.dataset, available.any(axis=1) * cells.num_examples)
@@ -151,19 +145,22 @@ def pairs_of_user_kind(entry: MixtureEntry, corpus: PlanCorpus, location: str) -
 
 def one_pair_per_batch(entry: MixtureEntry, corpus: PlanCorpus) -> bool:
     """Whether all rows of a batch of this entry have one question language and one passage language."""
-    if is_user_function(entry.kind):
-        return pairs_of_user_kind(entry, corpus, "batches.mixture").one_per_batch
-    return entry.kind == "monolingual"
+    user_defined = is_user_function(entry.kind)
+    pairs = pairs_of_user_kind(entry, corpus, "batches.mixture") if user_defined else None
+    return entry.kind == "monolingual" if pairs is None else pairs.one_per_batch
 
 
 def user_kinds_state(corpus: PlanCorpus, settings: BatchSettings) -> dict[str, Any]:
     """Return the pairs of user-defined kinds for a plan's fingerprint; empty for a mixture without them."""
-    state = {}
-    for index, entry in enumerate(settings.entries()):
-        if is_user_function(entry.kind):
-            allowed = pairs_of_user_kind(entry, corpus, f"batches.mixture[{index}]")
-            pairs = ["-".join(pair) for pair in allowed.pairs]
-            state[f"mixture {index}"] = {"pairs": pairs, "one_per_batch": allowed.one_per_batch}
+    allowed = {
+        f"mixture {index}": pairs_of_user_kind(entry, corpus, f"batches.mixture[{index}]")
+        for index, entry in enumerate(settings.entries())
+        if is_user_function(entry.kind)
+    }
+    state = {
+        name: {"pairs": ["-".join(pair) for pair in kind.pairs], "one_per_batch": kind.one_per_batch}
+        for name, kind in allowed.items()
+    }
     return {"own_kinds": state} if state else {}
 
 
@@ -216,25 +213,26 @@ def _pair_weights(
     return weights / weights.sum()
 
 
+_TEMPERATURES = {"uniform": 0.0, "size": 1.0}
+
+
+def _tempered(sizes: Int64s, temperature: float) -> Floats:
+    """Return size ** temperature, and 0 for what is empty."""
+    return np.where(sizes > 0, sizes.astype(np.float64) ** temperature, 0.0)
+
+
 def _weigh(rule: Weights, labels: list[str], sizes: Int64s, location: str, corpus: PlanCorpus) -> Floats:
     """Return unnormalised weights of the labelled choices."""
-    if rule == "uniform":
-        return (sizes > 0).astype(np.float64)
-    if rule == "size":
-        return sizes.astype(np.float64)
-    if isinstance(rule, Temperature):
-        return np.where(sizes > 0, np.maximum(sizes, 1).astype(np.float64) ** rule.temperature, 0.0)
-    assert isinstance(rule, dict)
-    known = set(labels)
+    if not isinstance(rule, dict):
+        return _tempered(sizes, rule.temperature if isinstance(rule, Temperature) else _TEMPERATURES[rule])
     names = corpus.languages
-    everything = {f"{q}-{p}" for q in names for p in names if q != p} if "pairs" in location else set(names)
-    everything |= known
+    possible = {f"{q}-{p}" for q in names for p in names if q != p} if "pairs" in location else {*names}
     for name, weight in rule.items():
-        if name not in everything:
+        if name not in possible and name not in labels:
             raise UserError(
                 f"{location}.{name}", "the corpus has no such language or pair", f"known: {', '.join(labels)}"
             )
-        if name in known and weight > 0 and sizes[labels.index(name)] == 0:
+        if name in labels and weight > 0 and sizes[labels.index(name)] == 0:
             raise UserError(
                 f"{location}.{name}",
                 "has weight, but the corpus has no example for it",
@@ -261,7 +259,7 @@ def dataset_shares(sizes: Int64s, settings: DatasetSettings, names: tuple[str, .
         if weights.sum() == 0:  # no usable dataset has weight
             return np.zeros(len(sizes))
     else:
-        weights = np.where(usable, np.maximum(sizes, 1).astype(np.float64) ** settings.temperature, 0.0)
+        weights = _tempered(sizes, settings.temperature)
     share = weights / weights.sum()
     active = share > 0
     low = min(settings.min_share, 1.0 / active.sum())

@@ -85,21 +85,6 @@ def split_joint(
     return streams
 
 
-def shares_of_entries(corpus: PlanCorpus, cells: Cells, settings: BatchSettings) -> list[list[StreamShares]]:
-    """Return the streams of every entry of the mixture; none for an entry that never has rows.
-
-    Raises:
-        UserError: the corpus has no example for an entry, or not what the weights name.
-    """
-    fed = {slot.entry for slot in slots_of(settings)}
-    return [
-        split_joint(index, joint_share(corpus, cells, settings, index), corpus, cells, settings)
-        if entry.weight_extremes()[1] > 0 and not fed.isdisjoint({None, index})
-        else []
-        for index, entry in enumerate(settings.entries())
-    ]
-
-
 @dataclass(frozen=True)
 class Rows:
     """Rows of one draw.
@@ -152,11 +137,10 @@ class Stream:
         if few.any():
             order = Order.of(chosen, np.where(few, np.where(most > 1, most, 0), spacing))
         draws = (order.epoch_rows - _STRAY * several) / np.maximum(width / _MODULUS, 1e-12)
-        stratum_of_cell = np.full(len(cell_share), -1, np.int64)
+        stratum_of_cell, cell_index = np.full((2, len(cell_share)), -1, np.int64)
         for number, members in enumerate(cell_sets):
             stratum_of_cell[list(members)] = number
         used = np.flatnonzero(cell_share > 0)
-        cell_index = np.full(len(cell_share), -1, np.int64)
         cell_index[used] = np.arange(len(used))
         pair_share = shares.joint.share[used]
         in_cell, pair_of = np.nonzero(pair_share)
@@ -221,15 +205,20 @@ class Streams:
         """Return the streams that a mixture draws from.
 
         Raises:
-            UserError: as `shares_of_entries`.
+            UserError: the corpus has no example for an entry, or not what the weights name.
         """
-        shares = shares_of_entries(corpus, cells, settings)
+        rows = rows_of_entries(settings)
+        shares = [
+            split_joint(index, joint_share(corpus, cells, settings, index), corpus, cells, settings)
+            if entry.weight_extremes()[1] > 0 and index in rows
+            else []  # an entry that never has rows
+            for index, entry in enumerate(settings.entries())
+        ]
         pool, strata = build_strata(
             cells.of_example,
             np.asarray(corpus.example_group),
             [members for group in shares for part in group for members in part.cell_sets(cells)],
         )
-        rows = rows_of_entries(settings)
         each = [
             Stream.of(part, rows[part.entry], strata, cells, derive_key("rows", seed, part.entry, number))
             for group in shares

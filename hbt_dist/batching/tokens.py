@@ -96,9 +96,9 @@ class TokenStore:
         self.languages: tuple[str, ...] = tuple(manifest["languages"])
         self.pad_id: int = manifest["pad_id"]
         self.fingerprint: str = manifest["fingerprint"]
-        self.reports = [TextReport(**_read_unit(folder, role, code)) for role, code in _units(self.languages)]
-        self._ids: dict[tuple[Role, int], NDArray[np.int32]] = {}
-        self._offsets: dict[tuple[Role, int], NDArray[np.int64]] = {}
+        reports = [folder / f"{role}.{code}.json" for role, code in _units(self.languages)]
+        self.reports = [TextReport(**json.loads(file.read_text(encoding="utf-8"))) for file in reports]
+        self._opened: dict[tuple[Role, int], tuple[NDArray[np.int32], NDArray[np.int64]]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.folder,))  # another process maps the files itself
@@ -137,13 +137,12 @@ class TokenStore:
 
     def _open(self, role: Role, language: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         unit = (role, language)
-        if unit not in self._ids:
-            ids, offsets = _paths(self.folder, role, self.languages[language])
-            empty = ids.stat().st_size == 0  # which cannot be mapped
-            # Plain arrays over the map: slicing np.memmap itself costs ten times as much.
-            self._ids[unit] = np.empty(0, np.int32) if empty else np.asarray(np.memmap(ids, np.int32, "r"))
-            self._offsets[unit] = np.asarray(np.load(offsets, mmap_mode="r"))
-        return self._ids[unit], self._offsets[unit]
+        if unit not in self._opened:
+            file, offsets = _paths(self.folder, role, self.languages[language])
+            # An empty file cannot be mapped. Plain arrays: slicing np.memmap itself costs ten times as much.
+            ids = np.asarray(np.memmap(file, np.int32, "r")) if file.stat().st_size else np.empty(0, np.int32)
+            self._opened[unit] = ids, np.asarray(np.load(offsets, mmap_mode="r"))
+        return self._opened[unit]
 
     def _gather(self, role: Role, rows: NDArray[np.integer], languages: NDArray[np.integer]) -> TokenRows:
         starts, stops = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
@@ -167,10 +166,9 @@ class TokenStore:
 def store_fingerprint(corpus: TextCorpus, tokenizer: Any, text: TextSettings) -> str:
     """Return the sha256 of everything that decides the token ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
+    if backend is not None:  # truncation and padding are the state of the last call, not of the tokenizer
         described = json.loads(backend.to_str())
-        described.pop("truncation", None)  # state of the last call, not of the tokenizer
-        described.pop("padding", None)
+        described = {key: part for key, part in described.items() if key not in ("truncation", "padding")}
     else:
         described = {"class": type(tokenizer).__name__, "vocabulary": sorted(tokenizer.get_vocab().items())}
     parts = {
@@ -190,11 +188,6 @@ def _units(languages: Iterable[str]) -> list[tuple[Role, str]]:
 
 def _paths(folder: Path, role: Role, language: str) -> tuple[Path, Path]:
     return folder / f"{role}.{language}.ids", folder / f"{role}.{language}.offsets.npy"
-
-
-def _read_unit(folder: Path, role: Role, language: str) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((folder / f"{role}.{language}.json").read_text(encoding="utf-8"))
-    return report
 
 
 def _tokenise(
