@@ -8,7 +8,7 @@ only, except for the texts that it shows.
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
@@ -50,10 +50,6 @@ class Inspection:
     corpus: list[Table] = field(default_factory=list)
     plan: list[Table] = field(default_factory=list)
     step: list[Table] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as plain data."""
-        return asdict(self)
 
 
 def inspect(

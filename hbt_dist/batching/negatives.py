@@ -33,9 +33,8 @@ Bools = NDArray[np.bool_]
 def unused_negatives(corpus: PlanCorpus, count: int) -> str:
     """Return one line if the corpus has hard negatives and the batches use none (`count` 0); else ""."""
     available = int(corpus.negative_offsets[-1])
-    if count or not available:
-        return ""
-    return f"{available:,} hard negatives are not used: batches.hard_negatives.count is 0"
+    line = f"{available:,} hard negatives are not used: batches.hard_negatives.count is 0"
+    return line if available and not count else ""
 
 
 class HardNegatives:

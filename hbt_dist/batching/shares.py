@@ -129,8 +129,7 @@ def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, location: str) -> tuple[I
     question, passage = (grid.ravel() for grid in np.meshgrid(chosen, chosen, indexing="ij"))
     if entry.kind == "any_pair":
         return question, passage
-    same = question == passage
-    keep = ~same if entry.kind == "crosslingual" else same
+    keep = (question == passage) != (entry.kind == "crosslingual")
     return question[keep], passage[keep]
 
 
@@ -197,12 +196,16 @@ def _pair_weights(
     elif entry.kind == "any_pair":
         chosen = np.unique(question)
         labels = [str(names[language]) for language in chosen]
-        both = []
-        for have, index in ((cells.questions, question), (cells.passages, passage)):
-            counts = cells.num_examples @ have[:, chosen]
-            single = _weigh(settings.languages, labels, counts, "batches.languages", corpus)
-            both.append(single[np.searchsorted(chosen, index)])
-        weights = both[0] * both[1] * (sizes > 0)
+        of_questions, of_passages = (
+            _weigh(
+                settings.languages, labels, cells.num_examples @ has[:, chosen], "batches.languages", corpus
+            )
+            for has in (cells.questions, cells.passages)
+        )
+        weights = (
+            of_questions[np.searchsorted(chosen, question)] * of_passages[np.searchsorted(chosen, passage)]
+        )
+        weights *= sizes > 0
     else:
         labels = [str(names[q]) for q in question]
         weights = _weigh(settings.languages, labels, sizes, "batches.languages", corpus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from hbt_dist.run_file import RunFile
@@ -35,5 +36,5 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
     report = inspect(plan, run.training.steps, step=step, tokens=store, texts=corpus, rows=rows)
     report.plan.extend(switching_tables(plan, run.training.steps, corpus))
     if as_json:
-        return json.dumps(report.as_dict(), ensure_ascii=False)
+        return json.dumps(asdict(report), ensure_ascii=False)
     return "\n\n".join(part for part in (render(report).rstrip(), negatives_text(corpus)) if part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_shares_of_the_plan(mixing: str) -> None:
     text = render(report, width=100)
     assert max(map(len, text.splitlines())) <= 100
     assert "en-en" in text
-    json.dumps(report.as_dict())
+    json.dumps(asdict(report))
 
 
 def test_negatives_that_no_batch_takes_are_told() -> None:

@@ -29,9 +29,13 @@ from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.data.sample import TRAINING_LANGUAGES
 from hbt_dist.jobs.train import train_in_process
-from hbt_dist.methods.code_switching.dictionaries import Lexicon, load_lexicon, read_dictionary
+from hbt_dist.methods.code_switching.dictionaries import (
+    Lexicon,
+    load_lexicon,
+    read_dictionary,
+    sample_dictionary,
+)
 from hbt_dist.methods.code_switching.inspection import switching_tables
-from hbt_dist.methods.code_switching.sample import sample_dictionary
 from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings
 from hbt_dist.methods.code_switching.switching import (
     CodeSwitching,

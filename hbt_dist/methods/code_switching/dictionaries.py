@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+
+from babel import Locale
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.files import read_lines
 from hbt_dist.data.sample import LANGUAGES, TRAINING_LANGUAGES
 from hbt_dist.methods.code_switching import freedict
-from hbt_dist.methods.code_switching.sample import sample_dictionary
 from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings, split_pair
 from hbt_dist.methods.code_switching.vectors import nearest_words
+from hbt_dist.methods.code_switching.words import is_word
 
 Translations = dict[str, str]  # lower-case word -> translation
 
@@ -99,10 +101,10 @@ def _available(settings: CodeSwitchingSettings) -> dict[tuple[str, str], Path | 
     if settings.dictionaries == "sample":
         return {(a, b): None for a in LANGUAGES for b in LANGUAGES if a != b}
     assert settings.dictionaries is not None
-    return dict(_files_of(Path(settings.dictionaries)))
+    return _files_of(Path(settings.dictionaries))
 
 
-def _files_of(folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
+def _files_of(folder: Path) -> dict[tuple[str, str], Path | None]:
     if not folder.is_dir():
         raise UserError(
             f"{_PLACE}.dictionaries",
@@ -132,7 +134,7 @@ def _files_of(folder: Path) -> Iterator[tuple[tuple[str, str], Path]]:
             "holds no dictionary",
             "its files should be named such as en-fi.txt or freedict-eng-fin.index",
         )
-    yield from files.items()
+    return dict(files)
 
 
 def _load(settings: CodeSwitchingSettings, source: str, target: str, file: Path | None) -> Translations:
@@ -172,3 +174,40 @@ def read_dictionary(file: Path) -> Translations:
     if not translations:
         raise UserError(str(file), "the file is empty", "each line holds a word and its translation")
     return translations
+
+
+@cache
+def sample_dictionary(source: str, target: str) -> Translations:
+    """Return lower-case word -> translation of names in the embedded sample, from CLDR.
+
+    Countries, languages, scripts, currencies, cities of time zones, weekdays and months whose name in the
+    source language is a single word: a few hundred words per pair, no download. Like the titles of Wikipedia
+    articles in the paper's second lexicon, they are mostly names.
+    """
+    targets = _names(target)
+    translations: Translations = {}
+    for key, name in _names(source).items():
+        if key in targets and is_word(name):
+            translations.setdefault(name.lower(), targets[key])
+    return translations
+
+
+@cache
+def _names(language: str) -> dict[tuple[str, str], str]:
+    """Return (category, CLDR code) -> name; where two things share a name, the first category counts."""
+    locale = Locale.parse(language)
+    categories: dict[str, Mapping[str | int, str]] = {
+        "country": locale.territories,
+        "language": locale.languages,
+        "script": locale.scripts,
+        "currency": locale.currencies,
+        "city": {zone: names["city"] for zone, names in locale.time_zones.items() if "city" in names},
+        "weekday": locale.days["stand-alone"]["wide"],
+        "month": locale.months["stand-alone"]["wide"],
+    }
+    return {
+        (category, str(code)): name
+        for category, names in categories.items()
+        for code, name in sorted(names.items(), key=lambda item: str(item[0]))
+        if name and name != str(code)
+    }

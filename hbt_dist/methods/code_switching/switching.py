@@ -79,8 +79,8 @@ class CodeSwitching:
 
     def probability(self, role: Role) -> float:
         """Return the probability that a known word of a role is replaced."""
-        question = role == "question"
-        return self.settings.question_probability if question else self.settings.passage_probability
+        settings = self.settings
+        return settings.question_probability if role == "question" else settings.passage_probability
 
     def change(self, role: Role, corpus: TextCorpus, batch: GlobalBatch, first_row: int = 0) -> ChangedTexts:
         """Return the texts of a slice of a global batch in which a word is replaced (RowTransform)."""

@@ -37,16 +37,15 @@ def nearest_words(
     Raises:
         UserError: a file cannot be read (with the line), or their vectors have different lengths.
     """
-    marks = [str(_FORMAT), digest_of_file(source), str(max_source_words)]
-    marks += [digest_of_file(target), str(max_target_words)]
-    name = f"neighbours-{hashlib.sha256(' '.join(marks).encode()).hexdigest()[:24]}.tsv"
+    sources = f"{digest_of_file(source)} {max_source_words}"
+    content = f"{_FORMAT} {sources} {digest_of_file(target)} {max_target_words}"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             str(cache_dir), f"cannot be written: {error.strerror}", "name another folder as cache_dir"
         ) from error
-    kept = cache_dir / name
+    kept = cache_dir / f"neighbours-{hashlib.sha256(content.encode()).hexdigest()[:24]}.tsv"
     with FileLock(f"{kept}.lock"):
         if not kept.is_file():
             words, vectors = read_vectors(source, max_source_words)
@@ -60,9 +59,8 @@ def nearest_words(
             neighbours = nearest(vectors, target_vectors).tolist()
             lines = (f"{word}\t{targets[number]}\n" for word, number in zip(words, neighbours, strict=True))
             atomic_write(kept, "".join(lines))
-    pairs = (line.split("\t") for _, line in read_lines(kept))
     translations: dict[str, str] = {}
-    for word, translation in pairs:
+    for word, translation in (line.split("\t") for _, line in read_lines(kept)):
         translations.setdefault(word.lower(), translation)
     return translations
 
