@@ -30,7 +30,7 @@ _PAIRS_SHOWN = 30
 _TEXTS = ("question", "passage", "hard negatives")  # columns of a step's table that can be cut
 _LEAST_TEXT = 12
 
-Cell = str | int | float | None
+Cell = str | int | float
 
 
 @dataclass(frozen=True)
@@ -344,8 +344,6 @@ def _text_widths(table: Table, width: int) -> dict[str, int]:
 
 
 def _shown(cell: Cell, column: str) -> str:
-    if cell is None:
-        return "-"
     if isinstance(cell, float):
         return f"{100 * cell:.2f} %" if column.endswith("share") else f"{cell:,.2f}"
     return f"{cell:,}" if isinstance(cell, int) else cell

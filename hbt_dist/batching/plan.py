@@ -138,7 +138,7 @@ class BatchPlan:
         if settings.code_switching is not None and transform is None:
             raise UserError(
                 "batches.code_switching",
-                "expected a BatchPlan with a transform, got none: its texts would stay as they are",
+                "expected a BatchPlan with a transform, got transform=None, which leaves the texts as they are",
                 "build the plan with its transform: plan_batches(corpus, settings, seed) of\n"
                 "hbt_dist.methods.code_switching.switching, or pass transform=CodeSwitching(...)",
             )
@@ -180,12 +180,9 @@ class BatchPlan:
     @cached_property
     def languages(self) -> tuple[str, ...]:
         """The languages that rows are drawn in, without languages of the corpus that no row can have."""
-        used: set[int] = set()
-        for stream in self.streams:
-            joint = stream.shares.joint
-            drawn = joint.share.any(axis=0)
-            used |= {*joint.question[drawn].tolist(), *joint.passage[drawn].tolist()}
-        return tuple(self.corpus.languages[index] for index in sorted(used))
+        joints = [stream.shares.joint for stream in self.streams]
+        drawn = [np.stack([joint.question, joint.passage])[:, joint.share.any(axis=0)] for joint in joints]
+        return tuple(self.corpus.languages[index] for index in np.unique(np.concatenate(drawn, axis=1)))
 
     def batch(self, step: int) -> GlobalBatch:
         """Return the global batch of a step (0 is the first)."""

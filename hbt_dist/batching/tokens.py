@@ -221,12 +221,14 @@ def _tokenise_unit(
     language: str,
     bar: Any,
 ) -> None:
-    total = corpus.num_examples if role == "question" else corpus.num_passages
-    read = corpus.question_texts if role == "question" else corpus.passage_texts
+    total, read = (
+        (corpus.num_examples, corpus.question_texts)
+        if role == "question"
+        else (corpus.num_passages, corpus.passage_texts)
+    )
     limit = settings.max_tokens(role)
-    special = len(tokenizer("", add_special_tokens=True)["input_ids"])
     lengths = np.zeros(total, np.int64)
-    texts = truncated = special_only = 0
+    truncated = 0
     ids_path, offsets_path = _paths(folder, role, language)
     with ids_path.open("wb") as ids_file:
         for start in range(0, total, _TEXTS_AT_ONCE):
@@ -244,13 +246,19 @@ def _tokenise_unit(
             at_limit = [prefixed[index] for index in np.flatnonzero(counts >= limit)]
             if at_limit:
                 truncated += sum(len(ids) > limit for ids in encode_texts(tokenizer, at_limit, None))
-            texts += len(available)
-            special_only += int((counts <= special).sum())
             lengths[list(available)] = counts
             ids_file.write(np.fromiter(chain.from_iterable(encoded), np.int32, int(counts.sum())).tobytes())
     np.save(offsets_path, np.concatenate([[0], np.cumsum(lengths)]))
+    special = len(tokenizer("", add_special_tokens=True)["input_ids"])
+    present = lengths[lengths > 0]
     report = TextReport(
-        role, language, texts, int(lengths.sum()), truncated, special_only, int(lengths.max(initial=0))
+        role=role,
+        language=language,
+        texts=len(present),
+        tokens=int(present.sum()),
+        truncated=truncated,
+        special_only=int((present <= special).sum()),
+        longest=int(present.max(initial=0)),
     )
     write_json(folder / f"{role}.{language}.json", asdict(report))
 

@@ -19,6 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase, digits
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.files import open_bytes, read_lines
@@ -26,8 +27,7 @@ from hbt_dist.methods.code_switching.words import is_word
 
 FILE_NAME = re.compile(r"freedict-([a-z]{3}-[a-z]{3})\.index")
 
-_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-_VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
+_VALUES = {digit: value for value, digit in enumerate(f"{ascii_uppercase}{ascii_lowercase}{digits}+/")}
 _MOST_WORDS = 3  # longer "translations" are explanations
 
 _NUMBER = re.compile(r"^\s*\d+\.\s*")
@@ -42,7 +42,13 @@ def read_freedict(index: Path) -> dict[str, str]:
     Raises:
         UserError: one of the two files cannot be read, or does not belong to the other (with the line).
     """
-    entries = _entries_file(index)
+    entries = next(filter(Path.is_file, map(index.with_suffix, (".dict.dz", ".dict"))), None)
+    if entries is None:
+        raise UserError(
+            str(index),
+            f"has no {index.with_suffix('.dict.dz').name} in the same folder",
+            "copy both files of a dictionary",
+        )
     with open_bytes(entries) as stream:
         content = stream.read()
     entries_of: dict[str, list[tuple[bool, list[str]]]] = {}
@@ -70,17 +76,6 @@ def _most_named(entries: list[tuple[bool, list[str]]]) -> str:
     return Counter(word for named in longest_first for word in named).most_common(1)[0][0]
 
 
-def _entries_file(index: Path) -> Path:
-    for suffix in (".dict.dz", ".dict"):
-        if (file := index.with_suffix(suffix)).is_file():
-            return file
-    raise UserError(
-        str(index),
-        f"has no {index.with_suffix('.dict.dz').name} in the same folder",
-        "copy both files of a dictionary",
-    )
-
-
 def _single_words(index: Path) -> Iterator[tuple[str, str, int, int]]:
     """Yield (location, headword, first byte of its entry, bytes of its entry), single words only."""
     for number, line in read_lines(index):
@@ -96,11 +91,8 @@ def _single_words(index: Path) -> Iterator[tuple[str, str, int, int]]:
             yield location, parts[0], _base64(parts[1]), _base64(parts[2])
 
 
-def _base64(digits: str) -> int:
-    value = 0
-    for digit in digits:
-        value = value * 64 + _VALUES[digit]
-    return value
+def _base64(number: str) -> int:
+    return sum(_VALUES[digit] * 64**power for power, digit in enumerate(reversed(number)))
 
 
 def _translations(word: str, entry: str) -> Iterator[str]:
