@@ -138,7 +138,7 @@ class BatchPlan:
         if settings.code_switching is not None and transform is None:
             raise UserError(
                 "batches.code_switching",
-                "expected a BatchPlan with a transform, got transform=None, which leaves the texts as they are",
+                "expected a BatchPlan with a transform, got transform=None, which changes no text",
                 "build the plan with its transform: plan_batches(corpus, settings, seed) of\n"
                 "hbt_dist.methods.code_switching.switching, or pass transform=CodeSwitching(...)",
             )
