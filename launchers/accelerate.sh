@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train with `accelerate launch`, used as a launcher only: the training loop drives DeepSpeed itself.
+# Train with `accelerate launch`. It only starts the processes: the training loop drives DeepSpeed itself.
 #
 #   ./launchers/accelerate.sh NUM_PROCESSES RUN.yaml [KEY=VALUE ...]
 #

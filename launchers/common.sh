@@ -1,5 +1,5 @@
-# Shared by quickstart.sh and test.sh: make (or reuse) a virtual environment with the package in it.
-# Sourced, not started. Sets $python and $here (the repository's root).
+# Make (or reuse) a virtual environment with the package, for quickstart.sh and test.sh.
+# These scripts source this file. Sets $python and $here (the root of the repository).
 
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -20,12 +20,12 @@ find_python() {
     exit 2
 }
 
-# install EXTRAS: install the package with these extras unless the same was installed before.
+# install EXTRAS: install the package with these extras, unless this version of it is installed.
 install() {
-    local extras="$1" wanted stamp base
-    wanted="$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)"
+    local extras="$1" digest stamp base
+    digest="$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)"
     stamp="$venv/.installed-${extras//,/-}"
-    if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then
         return
     fi
     if [ ! -x "$python" ]; then
@@ -37,9 +37,9 @@ install() {
         }
     fi
     echo "installing (a few minutes and about 3 GB the first time)"
-    # torch first, alone: its exact version has a CPU build; later packages then find it there. Without wheel,
-    # pip builds DeepSpeed in a way that it warns of.
+    # torch first: its exact version has a CPU build, which later packages then use. Without wheel, pip builds
+    # DeepSpeed by a deprecated method and warns.
     "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy wheel
     "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
-    echo "$wanted" >"$stamp"
+    echo "$digest" >"$stamp"
 }

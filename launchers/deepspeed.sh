@@ -4,8 +4,8 @@
 #   ./launchers/deepspeed.sh [NUM_PROCESSES] RUN.yaml [KEY=VALUE ...]
 #   HOSTFILE=hosts.txt ./launchers/deepspeed.sh RUN.yaml [KEY=VALUE ...]
 #
-# A hostfile has lines such as `worker-1 slots=8`. Every host needs the same environment at the same place, a
-# login without password, pdsh here, and one shared output_dir. Other options of the launcher: DEEPSPEED_OPTIONS
+# A hostfile has lines such as `worker-1 slots=8`. All hosts need the same environment under the same path, a login
+# without password and a shared output_dir; this machine needs pdsh. Other options of the launcher: DEEPSPEED_OPTIONS
 # (such as "--master_port 29600 --ssh_port 2222"). It never restarts a failed run: start it again to continue.
 
 set -euo pipefail

@@ -6,8 +6,9 @@
     ray job submit --working-dir . -- python launchers/evaluate.py --model ... (as above)
     python launchers/evaluate.py --model ... --benchmark sample --output OUT --actors 2     (this machine)
 
-The same as `hbt-dist evaluate --launcher ray`, in one file, because `ray submit` copies one file. Model,
-data, cache_dir and output must be names that every node understands. The digits are those of one process.
+Does the same as `hbt-dist evaluate --launcher ray`, because `ray submit` needs a file to copy. Model, data,
+cache_dir and output must be hub names, or paths that are valid on every node. All digits equal those of one
+process.
 """
 
 import sys

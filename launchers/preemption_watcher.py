@@ -23,12 +23,12 @@ from datetime import UTC, datetime
 AWS = "http://169.254.169.254/latest"
 GCP = "http://metadata.google.internal/computeMetadata/v1/instance/preempted"
 AZURE = "http://169.254.169.254/metadata/scheduledevents?api-version=2020-07-01"
-#: Seconds between notice and end that the clouds promise, where the notice does not say.
+#: Seconds between notice and end that the clouds promise, for notices without a time.
 GRACE = {"aws": 120, "gcp": 30, "azure": 30}
 
 
 def fetch(url: str, headers: dict[str, str], method: str = "GET") -> str | None:
-    """The body of a metadata page; none if there is no such page or no answer."""
+    """Return the body of a metadata page, or None without a page or an answer."""
     request = urllib.request.Request(url, headers=headers, method=method)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -39,7 +39,7 @@ def fetch(url: str, headers: dict[str, str], method: str = "GET") -> str | None:
 
 
 def seconds_left(cloud: str, base: str | None) -> float | None:
-    """Seconds until this machine is taken away; none if no notice has come."""
+    """Return the seconds until the cloud removes this machine, or None without a notice."""
     if cloud == "aws":
         root = base or AWS
         token = fetch(f"{root}/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT")
@@ -58,10 +58,10 @@ def seconds_left(cloud: str, base: str | None) -> float | None:
 
 
 def drain_command(address: str | None, node_id: str | None, seconds: float) -> list[str]:
-    """What announces the end of a node to Ray: by default the one on this machine."""
+    """Return the command that announces the end of a node to Ray; default: the node on this machine."""
     return [
         *("ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"),
-        *("--reason-message", "the cloud takes this machine away"),
+        *("--reason-message", "the cloud removes this machine"),
         *("--deadline-remaining-seconds", str(max(1, int(seconds)))),
         *(("--address", address) if address else ()),
         *(("--node-id", node_id) if node_id else ()),
@@ -69,13 +69,13 @@ def drain_command(address: str | None, node_id: str | None, seconds: float) -> l
 
 
 def main() -> int:
-    """Watch until a notice comes."""
+    """Watch until a notice comes, and forward it to Ray."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cloud", choices=sorted(GRACE), required=True)
     parser.add_argument(
-        "--address", default=os.environ.get("RAY_ADDRESS"), help="the Ray cluster; default: here"
+        "--address", default=os.environ.get("RAY_ADDRESS"), help="Ray cluster; default: the cluster on this machine"
     )
     parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS")
     parser.add_argument("--metadata", help="address of the metadata service, for tests")
@@ -83,10 +83,10 @@ def main() -> int:
     options = parser.parse_args()
     while (left := seconds_left(options.cloud, options.metadata)) is None:
         time.sleep(options.every)
-    print(f"this machine is taken away in {left:.0f} s", flush=True)
+    print(f"the cloud removes this machine in {left:.0f} s", flush=True)
     environment = dict(os.environ)
     if options.address:
-        # Without --node-id Ray asks the cluster of this variable for its node here, not the one of --address.
+        # Without --node-id Ray finds the node of this machine in the cluster of this variable, not of --address.
         environment["RAY_ADDRESS"] = options.address
     command = drain_command(options.address, options.node_id, left)
     return 1 if subprocess.run(command, env=environment, check=False).returncode else 0

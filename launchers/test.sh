@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Check and test from nothing: a virtual environment, the package with its development tools, then ruff, the type
-# checker, the search for dead code and pytest. Run it again at any time: it reuses what is there.
+# Check and test from nothing: make a virtual environment with the package and its development tools, then run ruff,
+# mypy, vulture and pytest. Run it again at any time: it reuses the environment.
 #
 #   ./launchers/test.sh [PYTEST ARGUMENTS ...]           tests of 5 seconds at most; for example: tests/batching
 #   ./launchers/test.sh --all [PYTEST ARGUMENTS ...]     all tests: also Ray clusters, launchers, deaths, real data
 #
-# HBT_DIST_TEST_PROCESSES sets how many tests run at a time (default: 2, with --all 4, since those mostly wait for
-# processes that start and stop). 0 runs one test after another.
+# HBT_DIST_TEST_PROCESSES sets how many tests run at a time (default: 2; with --all 4, because those mostly wait for
+# processes). 0 runs one test after another.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 install cpu,dev

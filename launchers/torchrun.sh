@@ -2,10 +2,10 @@
 # Train with torchrun, on this machine or on several.
 #
 #   ./launchers/torchrun.sh NUM_PROCESSES RUN.yaml [KEY=VALUE ...]
-#   NUM_NODES=2 RENDEZVOUS=head:29500 ./launchers/torchrun.sh 8 RUN.yaml ...      on every node, the same line
+#   NUM_NODES=2 RENDEZVOUS=head:29500 ./launchers/torchrun.sh 8 RUN.yaml ...      the same command on every node
 #
-# RENDEZVOUS is a free port of one of the nodes. MAX_RESTARTS=3 starts all processes again, from the last
-# checkpoint, when one fails.
+# RENDEZVOUS is a free port of one node. With MAX_RESTARTS=3 torchrun restarts all processes from the last checkpoint
+# when one of them fails.
 
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

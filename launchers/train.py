@@ -1,4 +1,4 @@
-"""Train a run file: the one script that every launcher starts.
+"""Train a run file: every launcher starts this script.
 
     ray submit ray_configs/CLUSTER.yaml launchers/train.py -- RUN.yaml [KEY=VALUE ...]
     ray job submit --working-dir . -- python launchers/train.py RUN.yaml [KEY=VALUE ...]
@@ -8,9 +8,8 @@
     srun python launchers/train.py RUN.yaml [KEY=VALUE ...]
     python launchers/train.py RUN.yaml [KEY=VALUE ...]
 
-Where a launcher has set RANK (or Slurm its process number) this process is one of the workers; otherwise Ray
-starts the workers that the run file asks for. Needs nothing but the installed package: `ray submit` copies
-this one file.
+If a launcher has set RANK (or Slurm its process number), this process is a worker; otherwise Ray starts the
+workers that the run file requests. Needs only the installed package: `ray submit` copies only this file.
 """
 
 import os

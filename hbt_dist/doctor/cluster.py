@@ -28,7 +28,7 @@ SECONDS = 120.0
 
 
 def check_cluster(run: RunFile | None) -> Iterator[Verdict]:
-    """Check the cluster that the run file or the environment names, or the one on this machine.
+    """Check the cluster that the run file or the environment names, or a cluster on this machine.
 
     Raises:
         UserError: the named cluster (run file, RAY_ADDRESS) cannot be used.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.doctor.cluster import check_cluster
@@ -72,7 +72,11 @@ def report(verdicts: Iterable[Verdict], *, as_json: bool, say: Callable[[str], N
     levels = [verdict.level for verdict in printed]
     counts = {level: levels.count(level) for level in ("ok", "warning", "problem")}
     if as_json:
-        say(json.dumps({"verdicts": [asdict(verdict) for verdict in printed], **counts}, indent=1))
+        documents = [
+            {"check": verdict.check, "level": verdict.level, "found": verdict.finding, "remedy": verdict.remedy}
+            for verdict in printed
+        ]
+        say(json.dumps({"verdicts": documents, **counts}, indent=1))
     else:
         say(f"{counts['problem']} problems, {counts['warning']} warnings, {counts['ok']} ok")
     return counts["problem"]

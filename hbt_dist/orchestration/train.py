@@ -73,10 +73,10 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
         _check_gpus_for_checkpoints(run, cluster, use_gpu)
         check_nodes(run)
         # With a private cluster, the progress shows the lines of the log.
-        tell = folder.log_writer(None if quiet or cluster.private else say)
+        log = folder.log_writer(None if quiet or cluster.private else say)
         with (
             _shown_progress(folder, run, quiet=quiet or not cluster.private),
-            watch_checkpoints(run, folder, _measure_on_ray(run), tell),
+            watch_checkpoints(run, folder, _measure_on_ray(run), log),
             _signals_create(stop_file),
         ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)

@@ -40,7 +40,7 @@ def test_the_command_on_this_machine(tmp_path: Path) -> None:
     assert {"python", "packages", "deepspeed", "disk", "hub", "ray", "all-reduce", "gradient"} <= set(
         verdicts
     )
-    assert "ZeRO stage" in verdicts["gradient"]["finding"]
+    assert "ZeRO stage" in verdicts["gradient"]["found"]
     assert not (tmp_path / "out").exists()
 
 
@@ -53,6 +53,17 @@ def test_one_line_per_verdict_and_the_number_of_problems() -> None:
         "problem  b: broken\n         -> repair it",
         "1 problems, 0 warnings, 1 ok",
     ]
+
+
+def test_the_json_report_keeps_its_keys() -> None:
+    said: list[str] = []
+    assert report([Verdict("problem", "broken", "repair it", "b")], as_json=True, say=said.append) == 1
+    assert json.loads(said[0]) == {
+        "verdicts": [{"check": "b", "level": "problem", "found": "broken", "remedy": "repair it"}],
+        "ok": 0,
+        "warning": 0,
+        "problem": 1,
+    }
 
 
 def test_the_tested_versions_are_those_of_the_constraints_file() -> None:
