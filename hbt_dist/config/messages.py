@@ -31,14 +31,14 @@ def explain(
     file: str,
     lines: Mapping[Key, int],
     overridden: Mapping[Key, str],
-    data: Any = None,
+    data: Any,
 ) -> UserError:
     """Return pydantic's report as one error: the first mistake in full, each further mistake in a line.
 
     Args:
         lines: key -> its line in the file.
         overridden: key -> the override of the command line that set it.
-        data: the validated data; without it, keys may include pydantic's names of the members of a union.
+        data: the validated data; its keys replace pydantic's names of the members of a union.
     """
     by_key: dict[Key, list[ErrorDetails]] = {}
     for details in error.errors():
@@ -64,9 +64,7 @@ def dotted_key(key: Key) -> str:
 
 def _key(details: ErrorDetails, data: Any) -> Key:
     """Return the key of a mistake, without the names that pydantic gives to the members of a union."""
-    path: Key = tuple(details["loc"])
-    if data is None:
-        return path
+    path = details["loc"]
     kept: list[str | int] = []
     for i, part in enumerate(path):
         block = dict(enumerate(data)) if isinstance(data, list | tuple) else data

@@ -7,6 +7,7 @@ file, its line, the key, the value and what was expected.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from errno import EISDIR, ENOENT
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,16 +99,12 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     """
     try:
         text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise UserError(str(path), "no such file", "give the path of a YAML file") from None
-    except IsADirectoryError:
-        raise UserError(str(path), "is a folder", "give the path of a YAML file") from None
     except UnicodeDecodeError as error:
         raise UserError(str(path), f"not UTF-8 text (byte {error.start})", "save the file as UTF-8") from None
     except OSError as error:
-        raise UserError(
-            str(path), f"cannot be read: {error.strerror}", "check the path and its permissions"
-        ) from None
+        problem = {ENOENT: "no such file", EISDIR: "is a folder"}.get(error.errno or 0)
+        remedy = "give the path of a YAML file" if problem else "check the path and its permissions"
+        raise UserError(str(path), problem or f"cannot be read: {error.strerror}", remedy) from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)

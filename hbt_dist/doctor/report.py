@@ -73,7 +73,12 @@ def report(verdicts: Iterable[Verdict], *, as_json: bool, say: Callable[[str], N
     counts = {level: levels.count(level) for level in ("ok", "warning", "problem")}
     if as_json:
         documents = [
-            {"check": verdict.check, "level": verdict.level, "found": verdict.finding, "remedy": verdict.remedy}
+            {
+                "check": verdict.check,
+                "level": verdict.level,
+                "found": verdict.finding,
+                "remedy": verdict.remedy,
+            }
             for verdict in printed
         ]
         say(json.dumps({"verdicts": documents, **counts}, indent=1))

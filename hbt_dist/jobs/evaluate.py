@@ -145,7 +145,10 @@ def refuse_to_replace(out: Path, model: str, fingerprint: str) -> None:
     try:
         results = json.loads(file.read_text("utf-8"))
         benchmark, evaluated = results["benchmark"], str(results["provenance"]["model"])
-        same = benchmark["fingerprint"] == fingerprint and _is_same_model(evaluated, model)
+        same = benchmark["fingerprint"] == fingerprint and (
+            evaluated == model
+            or (Path(model).is_dir() and Path(evaluated).resolve() == Path(model).resolve())
+        )
         content = f"of {evaluated} on {benchmark['name']} ({benchmark['variant']})"
     except (ValueError, KeyError, TypeError):
         same, content = False, "that cannot be read"
@@ -155,7 +158,3 @@ def refuse_to_replace(out: Path, model: str, fingerprint: str) -> None:
             f"holds another evaluation, {content}",
             "name another folder, or replace it with --overwrite",
         )
-
-
-def _is_same_model(a: str, b: str) -> bool:
-    return a == b or (Path(a).is_dir() and Path(a).resolve() == Path(b).resolve())

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from hbt_dist.common.console import say
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.difference import changed_settings, first_of
-from hbt_dist.config.messages import explain
-from hbt_dist.config.settings import load_settings, read_yaml
+from hbt_dist.config.settings import load_settings
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.settings import OBJECTIVES, SearchFile
@@ -117,12 +114,11 @@ def check_base(folder: SearchFolder, search: SearchFile, base: RunFile) -> None:
     file = folder.root / "base.yaml"
     if not file.is_file():
         return
-    try:
-        before = RunFile.model_validate(read_yaml(file)[0])
-    except ValidationError as error:
-        raise explain(error, RunFile, str(file), {}, {}) from None
     differences = changed_settings(
-        before.plain(), base.plain(), may_change=(*CHANGES_NO_FIGURE, *search.space), may_move=("made",)
+        load_settings(RunFile, file).plain(),
+        base.plain(),
+        may_change=(*CHANGES_NO_FIGURE, *search.space),
+        may_move=("made",),
     )
     if differences:
         raise UserError(

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from hbt_dist.common.console import Say
 from hbt_dist.common.console import say as say_line
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
 from hbt_dist.config.difference import changed_settings, first_of
-from hbt_dist.config.messages import explain
+from hbt_dist.config.settings import validate
 from hbt_dist.data.benchmarks.load import check_benchmarks, load
+from hbt_dist.data.corpus.convert import build_corpus, overlap_text
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.leakage.report import find_leaks
 from hbt_dist.evaluation.read_results import read_results
 from hbt_dist.jobs.search import CHANGES_NO_FIGURE
 from hbt_dist.run_file import RunFile
@@ -83,7 +84,8 @@ def study_job(
     )
     try:
         if study.file.check_leaks:
-            _report_overlaps(study, say)
+            for text in dict.fromkeys(overlap_text(corpus) for corpus in _corpora(study)):
+                say(text)
         source = StudySource(study, folder, retry_failed=retry_failed)
         if source.remaining():
             run_trials(
@@ -134,20 +136,15 @@ def _run_of(trial: Trial) -> RunFile:
     """Return the run of a training so far."""
     file = trial.folder / "plan.json"
     try:
-        return RunFile.model_validate(json.loads(file.read_text("utf-8"))["run"])
-    except ValidationError as error:
-        raise explain(error, RunFile, str(file), {}, {}) from None
+        return validate(RunFile, json.loads(file.read_text("utf-8"))["run"], str(file))
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             str(file), "expected the plan of a training", f"remove {trial.folder} to train again"
         ) from None
 
 
-def _report_overlaps(study: Study, say: Say) -> None:
-    from hbt_dist.jobs.train import overlap_of
-
-    for text in dict.fromkeys(overlap_of(run) for run in study.runs.values()):
-        say(text)
+def _corpora(study: Study) -> list[Corpus]:
+    return [build_corpus(run.data, Path(run.data.cache_dir)) for run in study.runs.values()]
 
 
 def _count_overlaps(study: Study, folder: SearchFolder, say: Say) -> None:
@@ -155,16 +152,10 @@ def _count_overlaps(study: Study, folder: SearchFolder, say: Say) -> None:
 
     Counts again if a benchmark, or a method with different training data, has been added.
     """
-    from hbt_dist.data.corpus.convert import build_corpus
-    from hbt_dist.data.leakage.report import find_leaks
-
     later = study.file.later_benchmarks
     if not later:
         return
-    corpora = {
-        corpus.fingerprint: corpus
-        for corpus in (build_corpus(run.data, Path(run.data.cache_dir)) for run in study.runs.values())
-    }
+    corpora = {corpus.fingerprint: corpus for corpus in _corpora(study)}
     compared = {
         "corpora": sorted(corpora),
         "benchmarks": [benchmark.model_dump(mode="json") for benchmark in later],

@@ -135,20 +135,13 @@ def note_unused_workers(run: RunFile) -> None:
         note(f"workers.num_workers={requested} is not used by --launcher local: {number}")
 
 
-def overlap_of(run: RunFile) -> str:
-    """Return what the run's corpus left out because it repeats a benchmark, source by source."""
-    from hbt_dist.data.corpus.convert import build_corpus, overlap_text
-
-    return overlap_text(build_corpus(run.data, Path(run.data.cache_dir)))
-
-
 def _evaluate(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
+    import torch
+
     from hbt_dist.data.corpus.convert import build_corpus
     from hbt_dist.methods.code_switching.switching import plan_batches
 
-    model = str(folder.model)
-    if when == "start":
-        model = _start_model(run, folder)
+    model = str(folder.model) if when == "end" else _start_model(run, folder)
     corpus = build_corpus(run.data, Path(run.data.cache_dir))
     languages = plan_batches(corpus, run.batches, run.seed).languages
     for benchmark in run.evaluation.benchmarks:
@@ -171,14 +164,7 @@ def _evaluate(run: RunFile, folder: RunFolder, when: Literal["start", "end"], qu
         )
         if not quiet:
             say(text)
-    _free_gpu()
-
-
-def _free_gpu() -> None:
-    """Release the memory of an evaluation: with Ray, a worker trains on the GPU that this process used."""
-    import torch
-
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # with Ray, a worker trains on the GPU that this process used
         gc.collect()
         torch.cuda.empty_cache()
 

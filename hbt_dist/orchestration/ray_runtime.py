@@ -11,7 +11,7 @@ from typing import Any
 from hbt_dist.common.console import quiet_libraries
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
-from hbt_dist.orchestration.node_check import check_node
+from hbt_dist.orchestration.nodes import check_node
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.runtime import Request, name_accelerator

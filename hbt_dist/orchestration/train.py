@@ -28,8 +28,7 @@ from hbt_dist.orchestration.cluster import (
     hidden_gpus,
     worker_resources,
 )
-from hbt_dist.orchestration.node_check import driver_marker
-from hbt_dist.orchestration.nodes import check_nodes
+from hbt_dist.orchestration.nodes import check_nodes, driver_marker
 from hbt_dist.orchestration.ray_runtime import read_refusal, refusal_file, train_worker
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.background import watch_checkpoints

@@ -166,8 +166,11 @@ class _TrialRun:
             self._measure(self.folder.model, step)
         elif step > 0 and step not in self.measured:
             self._measure_checkpoint(step)
-        if finished:
-            self._measure_final_benchmarks()
+        for block in self.plan["final_benchmarks"] if finished else ():
+            benchmark = BenchmarkSettings.model_validate(block)
+            out = self.trial.folder / "evaluation" / "final" / benchmark.label
+            if not (out / "results.json").is_file():
+                measure_model(self.run, self.folder.model, benchmark, out, trial_scoring(self.run))
         if self.benchmark is None:
             self.report({"step": float(step)})
         return finished
@@ -197,13 +200,6 @@ class _TrialRun:
         figures = {"loss": losses.get(step), **objectives}
         self.record.measured(step, {**figures, "evaluation": str(out.relative_to(self.trial.folder))})
         self.report({"step": float(step), **objectives})
-
-    def _measure_final_benchmarks(self) -> None:
-        for block in self.plan["final_benchmarks"]:
-            benchmark = BenchmarkSettings.model_validate(block)
-            out = self.trial.folder / "evaluation" / "final" / benchmark.label
-            if not (out / "results.json").is_file():
-                measure_model(self.run, self.folder.model, benchmark, out, trial_scoring(self.run))
 
 
 def train_with_retries(run: RunFile, stop_file: Path) -> None:

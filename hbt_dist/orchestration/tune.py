@@ -164,9 +164,7 @@ def _tracker_callbacks(trackers: Sequence[str], folder: SearchFolder) -> list[An
     if "tensorboard" not in trackers:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     callbacks: list[Any] = []
-    for name in trackers:
-        if name not in _TRACKERS:
-            continue
+    for name in (tracker for tracker in trackers if tracker in _TRACKERS):
         module, callback, argument = _TRACKERS[name]
         try:
             importlib.import_module(name)

@@ -12,7 +12,7 @@ import pytest
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.orchestration import ray_runtime, train
-from hbt_dist.orchestration.node_check import check_node, driver_marker
+from hbt_dist.orchestration.nodes import check_node, driver_marker
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.run_folder import RunFolder
 from tests.helpers.ray_head import Head, running_head
