@@ -45,7 +45,9 @@ def check_cluster(run: RunFile | None) -> Iterator[Verdict]:
         yield Verdict("ok", f"cluster {cluster.address}: {describe_nodes(cluster.nodes, total)}")
         if run is not None:
             yield _check_workers(cluster, workers)
-        yield from _check_versions(nodes)
+        fine = f"{len(nodes)} nodes have the packages of this machine"
+        remedy = "install the same versions on every node"
+        yield from _verdicts(version_problems(nodes, SECONDS), "", remedy, fine)
         if run is not None:
             yield from _check_folders(run, nodes)
         if len(nodes) > 1:
@@ -69,12 +71,6 @@ def _check_workers(cluster: Cluster, workers: WorkerSettings) -> Verdict:
         return Verdict("problem", error.problem, error.remedy)
     share = f"{workers.cpus_per_worker:g} CPU{' + 1 GPU' if use_gpu else ''}"
     return Verdict("ok", f"the run's {workers.num_workers} workers x ({share}) fit")
-
-
-def _check_versions(nodes: Sequence[Node]) -> Iterator[Verdict]:
-    remedy = "install the same versions on every node"
-    fine = f"{len(nodes)} nodes have the packages of this machine"
-    yield from _verdicts(version_problems(nodes, SECONDS), "", remedy, fine)
 
 
 def _check_folders(run: RunFile, nodes: Sequence[Node]) -> Iterator[Verdict]:

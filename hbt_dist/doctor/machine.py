@@ -105,11 +105,8 @@ def check_precision(run: RunFile | None) -> Iterator[Verdict]:
 
     if torch.cuda.is_available():
         settings = DeepSpeedSettings() if run is None else run.deepspeed
-        if (
-            emulated := emulated_bf16(
-                resolve_deepspeed(settings, gradient_clipping=1.0), torch.device("cuda")
-            )
-        ) is not None:
+        deepspeed = resolve_deepspeed(settings, gradient_clipping=1.0)
+        if emulated := emulated_bf16(deepspeed, torch.device("cuda")):
             yield Verdict("warning", *emulated)
 
 

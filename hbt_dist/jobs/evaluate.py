@@ -29,7 +29,6 @@ from hbt_dist.methods.expansion.settings import CombineSettings
 from hbt_dist.methods.language_removal import build_removal
 from hbt_dist.models.encoder import load_encoder
 from hbt_dist.orchestration.cluster import connect
-from hbt_dist.orchestration.evaluation import EvaluationActors, evaluate_with_actors
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.reports.evaluation.page import write_report
 
@@ -104,6 +103,8 @@ def evaluate_job(
             progress=not quiet,
         )
     elif actors is not None:
+        from hbt_dist.orchestration.evaluation import EvaluationActors, evaluate_with_actors
+
         location = str(Path(model).absolute()) if Path(model).is_dir() else model
         with (
             connect(WorkerSettings(num_workers=actors, address=address)) as cluster,

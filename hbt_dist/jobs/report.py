@@ -64,7 +64,10 @@ def report_job(
         return f"{written}/study.html" if quiet else ""
     from hbt_dist.reports.search.report import write_search_report
 
-    written = write_search_report(folder, output, _two_trials(trials))
+    if trials is not None and len(trials) != 2:
+        remedy = "name two: --compare p0000-s0,p0001-s0"
+        raise UserError("--compare", f"expected 2 trials, got {len(trials)}", remedy)
+    written = write_search_report(folder, output, None if trials is None else (trials[0], trials[1]))
     if as_json:
         return (written / "summary.json").read_text("utf-8").rstrip()
     if quiet:
@@ -110,12 +113,3 @@ def _study_settings(folder: Path, file: Path | None) -> StudyFile:
                 "change only the texts and contrasts: question, notes, about, against, primary, baseline",
             )
     return edited.model_copy(update={"benchmarks": study.benchmarks, "seeds": study.seeds})
-
-
-def _two_trials(names: Sequence[str] | None) -> tuple[str, str] | None:
-    if names is None:
-        return None
-    if len(names) != 2:
-        remedy = "name two: --compare p0000-s0,p0001-s0"
-        raise UserError("--compare", f"expected 2 trials, got {len(names)}", remedy)
-    return names[0], names[1]

@@ -17,10 +17,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
+from ray import ObjectRef
 
 from hbt_dist.common.console import Progress, say
 from hbt_dist.common.errors import UserError
@@ -43,9 +45,6 @@ from hbt_dist.evaluation.shard import Counts, Shard, arrange_questions
 from hbt_dist.models.encoder import LoadedEncoder, load_encoder
 from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, hidden_gpus
 
-if TYPE_CHECKING:
-    from ray import ObjectRef
-
 Result = TypeVar("Result")
 
 
@@ -65,8 +64,6 @@ class _Task:
     device: str
 
     def fetch_candidates(self) -> Rows:
-        import ray
-
         return self.candidates if isinstance(self.candidates, EmbeddingFiles) else ray.get(self.candidates)
 
 
@@ -105,8 +102,6 @@ class _Actor:
 
     def search(self, task: _Task, questions: Rows) -> NDArray[np.uint64]:
         """Return the part's ranked lists through faiss."""
-        import ray
-
         return part_keys(
             ray.get(task.plan),
             task.blocks,
@@ -119,8 +114,6 @@ class _Actor:
 
     def _shard(self, task: _Task) -> Shard:
         """Return the shard of a task; a restarted actor builds it again."""
-        import ray
-
         if task.key not in self._shards:
             shard = Shard(
                 ray.get(task.plan),
@@ -182,8 +175,6 @@ class EvaluationActors:
         max_restarts: int = 3,
         start_timeout_seconds: float = 600.0,
     ) -> None:
-        import ray
-
         gpus = float(has_gpus(cluster)) if gpus is None else gpus
         share = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
         check_shares(cluster, num_actors, share, "actors", lambda _: "request fewer actors, or add nodes")
@@ -205,8 +196,6 @@ class EvaluationActors:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import ray
-
         for handle in self.handles:
             ray.kill(handle)
 
@@ -223,8 +212,6 @@ class EvaluationActors:
         Raises:
             UserError: no actor has started.
         """
-        import ray
-
         if self._starting:
             left = max(0.0, self._deadline - time.monotonic())
             ready, _ = ray.wait(list(self._starting), num_returns=len(self._starting), timeout=left)
@@ -260,8 +247,6 @@ class EvaluationActors:
             role: question or passage.
             settings: precision, batch size, file size, and the cache folder, which must be set.
         """
-        import ray
-
         if settings.cache_dir is None:
             raise UserError(
                 "evaluation.cache_dir",
@@ -299,8 +284,6 @@ class EvaluationActors:
         settings: EvaluationSettings,
     ) -> tuple[RelevantRanks, TopLists | None]:
         """Return ranks, with one shard per started actor; the number of shards changes no digit."""
-        import ray
-
         handles = self._wait_for_starts()
         plan_ref = ray.put(plan)
         questions_ref = ray.put(arrange_questions(plan, questions, question_names(benchmark)))
@@ -340,8 +323,6 @@ class EvaluationActors:
 
 def _get(reference: ObjectRef[Result]) -> Result:
     """Return the result of a call; a `UserError` of the actor is raised as it is."""
-    import ray
-
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:

@@ -19,9 +19,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+from ray.util.state import list_placement_groups
 
 from hbt_dist.common.console import Say, say
 from hbt_dist.common.errors import UserError
@@ -303,9 +306,6 @@ def _short(value: Any) -> str:
 
 def _remove_placement_groups(seconds: float = 10) -> None:
     """Wait until the placement groups of the trials are gone, and remove those that remain."""
-    import ray
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
-
     deadline = time.monotonic() + seconds
     try:
         while (names := _placement_groups_of_this_job()) and time.monotonic() < deadline:
@@ -320,10 +320,6 @@ def _remove_placement_groups(seconds: float = 10) -> None:
 
 def _placement_groups_of_this_job() -> list[str]:
     """Return the living placement groups that this driver or its actors have made."""
-    import ray
-    from ray.util.placement_group import placement_group_table
-    from ray.util.state import list_placement_groups
-
     context = ray.get_runtime_context()
     alive = {name for name, facts in placement_group_table().items() if facts["state"] != "REMOVED"}
     if not alive:
