@@ -13,9 +13,9 @@ def inspect(
     run: RunArgument,
     overrides: OverrideArgument = None,
     step: Annotated[int | None, typer.Option(min=0, help="also show the rows of this step")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="number of rows to show of the step")] = 20,
+    rows: Annotated[int, typer.Option(min=1, help="number of rows of the step to show")] = 20,
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="lengths in tokens: tokenises the corpus first")
+        bool, typer.Option("--tokens", help="show lengths in tokens; tokenises the corpus first")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:

@@ -34,13 +34,15 @@ def evaluate(
     ],
     data_dir: Annotated[
         Path | None,
-        in_benchmark(help="folder of the benchmark's files; default: from the hub"),
+        in_benchmark(help="folder of the benchmark's files; default: download from the hub"),
     ] = None,
-    variant: Annotated[str | None, in_benchmark(help="such as sentence or sentence+context")] = None,
+    variant: Annotated[
+        str | None, in_benchmark(help="variant of the benchmark, such as sentence or sentence+context")
+    ] = None,
     languages: Annotated[str | None, in_benchmark(help="only these languages, separated by commas")] = None,
     training_languages: Annotated[
         str | None,
-        in_model(help="languages seen in training, reported apart; default: recorded by the model"),
+        in_model(help="training languages, scored separately; default: recorded by the model"),
     ] = None,
     question_prefix: Annotated[str | None, in_model(help="text before every question")] = None,
     passage_prefix: Annotated[str | None, in_model(help="text before every passage")] = None,
@@ -54,7 +56,9 @@ def evaluate(
         Literal["local", "ray"],
         in_scoring(help="local: in this process; ray: on actors of a Ray cluster"),
     ] = "local",
-    actors: Annotated[int, in_scoring(min=1, help="Ray actors; each encodes and scores a part")] = 2,
+    actors: Annotated[
+        int, in_scoring(min=1, help="number of Ray actors; each encodes and scores a part")
+    ] = 2,
     address: Annotated[str | None, in_scoring(help="Ray cluster; default as in workers.address")] = None,
     set_: Annotated[
         list[str] | None,

@@ -19,7 +19,7 @@ def expand(
         typer.Option(help="prompt of the model"),
     ] = "zero-shot",
     data_dir: Annotated[
-        Path | None, typer.Option(help="folder of the benchmark's files; default: from the hub")
+        Path | None, typer.Option(help="folder of the benchmark's files; default: download from the hub")
     ] = None,
     variant: Annotated[str | None, typer.Option(help="variant of the benchmark")] = None,
     order: Annotated[

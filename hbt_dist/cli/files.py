@@ -23,7 +23,9 @@ FOLDERS = {
 
 
 def files(
-    to: Annotated[Path | None, typer.Option(help="copy all of them into this folder for editing")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="copy all configurations into this folder for editing")
+    ] = None,
 ) -> None:
     """List the configurations of the package, or copy them."""
     package = Path(str(resources.files("hbt_dist")))

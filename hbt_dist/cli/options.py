@@ -37,7 +37,7 @@ EPILOG = """Options: --help (also after a command), --version, --install-complet
 Exit codes: 0 done; 1 an unexpected failure, or a problem that doctor reports;
 2 an input cannot be used; 130 interrupted."""
 
-#: Commands that continue an interrupted one; the rest start again.
+#: Commands that continue an interrupted run; all further commands start again.
 CONTINUING = ("train", "search", "study", "expand")
 
 
@@ -95,5 +95,5 @@ OverrideArgument = Annotated[
     ),
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_hush, help="print errors and the result only")
+    bool, typer.Option("--quiet", "-q", callback=_hush, help="print only errors and the result")
 ]

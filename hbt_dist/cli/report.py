@@ -14,7 +14,8 @@ def report(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="folder of an evaluation, or of a search or a study, which may still run"
+            metavar="FOLDER",
+            help="folder of an evaluation, a search or a study; searches and studies may still run",
         ),
     ],
     output: Annotated[
@@ -33,8 +34,8 @@ def report(
         Path | None,
         typer.Option(
             metavar="STUDY.yaml",
-            help="study: file with the question, notes, references and primary contrasts of the report; "
-            "default: the file of the study's start",
+            help="study: file with question, notes, references and primary contrasts for the report; "
+            "default: the file that started the study",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="search: print the findings as JSON")] = False,

@@ -55,9 +55,9 @@ def evaluate_job(
 
     Args:
         model: folder or hub name of an encoder.
-        benchmark: what to measure on.
+        benchmark: the benchmark to evaluate on.
         out: folder for the results; an older evaluation in it is replaced, see `overwrite`.
-        training_languages: to report seen and unseen languages apart; default: what the model recorded.
+        training_languages: languages that count as seen; default: those that the model recorded.
         text: text settings that replace the model's.
         scoring: default: `EvaluationSettings()`.
         trust_remote_code: run code that comes with the model.

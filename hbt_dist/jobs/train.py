@@ -29,12 +29,12 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
     Args:
         run: the run file with absolute paths.
         launcher: ``ray`` starts workers; ``local`` trains in this process, which torchrun, deepspeed,
-            accelerate or Slurm may have started with others.
+            accelerate or Slurm may have started together with further processes.
         quiet: print results only.
 
     Raises:
         UserError: an input cannot be used.
-        KeyboardInterrupt: Ctrl-C; the steps that were made are saved.
+        KeyboardInterrupt: Ctrl-C; the finished steps are saved.
     """
     folder = RunFolder(run.output_dir)
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
