@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.messages import explain
-from hbt_dist.config.settings import apply_override, read_yaml, set_value
+from hbt_dist.config.settings import apply_override, read_yaml, set_value, validate
 from hbt_dist.run_file import RunFile, check_user_functions, find_run_file, resolve_paths
 from hbt_dist.search.settings import SearchFile
 
@@ -45,10 +42,7 @@ class Base:
         path = find_run_file(run)
         data, lines = read_yaml(path)
         overridden = {apply_override(data, item): item for item in overrides}
-        try:
-            RunFile.model_validate(data)
-        except ValidationError as error:
-            raise explain(error, RunFile, str(path), lines, overridden, data) from None
+        validate(RunFile, data, str(path), lines, overridden)
         return cls(str(path), data)
 
     def run(self, point: Point, *, location: str, **fixed: Any) -> RunFile:
@@ -69,9 +63,8 @@ class Base:
             set_value(data, key, copy.deepcopy(value), location)
         data |= fixed
         try:
-            run = RunFile.model_validate(data)
-        except ValidationError as error:
-            cause = explain(error, RunFile, self.file, {}, {}, data)
+            run = validate(RunFile, data, self.file)
+        except UserError as cause:
             values = json.dumps(point, ensure_ascii=False)
             raise UserError(
                 location, f"{values} is not a valid run: {cause.location}: {cause.problem}", cause.remedy
