@@ -75,7 +75,9 @@ def main() -> int:
     )
     parser.add_argument("--cloud", choices=sorted(GRACE), required=True)
     parser.add_argument(
-        "--address", default=os.environ.get("RAY_ADDRESS"), help="Ray cluster; default: the cluster on this machine"
+        "--address",
+        default=os.environ.get("RAY_ADDRESS"),
+        help="Ray cluster; default: the cluster on this machine",
     )
     parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS")
     parser.add_argument("--metadata", help="address of the metadata service, for tests")
