@@ -88,7 +88,7 @@ def main() -> int:
     print(f"the cloud removes this machine in {left:.0f} s", flush=True)
     environment = dict(os.environ)
     if options.address:
-        # Without --node-id Ray finds the node of this machine in the cluster of this variable, not of --address.
+        # Without --node-id Ray finds this machine's node in the cluster of this variable, not of --address.
         environment["RAY_ADDRESS"] = options.address
     command = drain_command(options.address, options.node_id, left)
     return 1 if subprocess.run(command, env=environment, check=False).returncode else 0
