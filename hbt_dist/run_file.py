@@ -76,7 +76,7 @@ class RunFile(Settings):
     seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights, batches and dropout")
     data: DataSettings = Field(description="training examples and their languages")
     batches: BatchSettings = Field(description="composition of a global batch")
-    model: ModelSettings = Field(description="encoder to train")
+    model: ModelSettings = Field(description="encoder to train: source and text settings")
     loss: LossSettings = Field(default_factory=LossSettings, description="contrastive objective")
     step: StepSettings = Field(default_factory=StepSettings, description="computation of the gradient")
     optimizer: OptimizerSettings = Field(

@@ -44,8 +44,6 @@ PATTERNS = {
 }
 #: Files that are not our prose.
 EXCEPTIONS = {
-    "hbt_dist/data/": "to be removed when the room's new sentences have landed",
-    "docs/run_file.md": "generated, in part from the settings of hbt_dist/data: to be removed with it",
     "hbt_dist/data/sample/": "sentences in 22 languages",
     "hbt_dist/methods/expansion/prompts.py": "prompts of a paper: other words would give other expansions",
 }

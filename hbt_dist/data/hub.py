@@ -1,8 +1,8 @@
-"""Benchmarks from the Hugging Face hub: which repositories hold their plain files, and the way to them.
+"""Download the plain files of benchmarks from the Hugging Face hub.
 
 Only repositories of data files are named (JSON lines, TSV, Parquet): `datasets` from version 4 on runs no
-loading scripts. Downloads lie where `huggingface_hub` keeps them (HF_HOME); what is there already is used
-without a network (HF_HUB_OFFLINE=1).
+loading scripts. `huggingface_hub` keeps downloads in HF_HOME; files that it has are used without
+a network (HF_HUB_OFFLINE=1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class HubFiles:
 
     Attributes:
         repository: of data sets.
-        revision: commit, or a branch that has no better name.
-        patterns: files to download; ``{language}`` stands for each language asked for, or for any.
+        revision: commit, or branch.
+        patterns: files to download; ``{language}`` stands for each requested language, or for any.
         folder: the benchmark's folder inside the repository.
     """
 
@@ -34,12 +34,12 @@ class HubFiles:
     folder: str = ""
 
     def allowed(self, languages: tuple[str, ...] | None) -> list[str]:
-        """The patterns for some languages, or all."""
+        """Return the patterns for some languages, or all."""
         codes = ("*",) if languages is None else languages
         return [pattern.replace("{language}", code) for pattern in self.patterns for code in codes]
 
 
-#: Name -> repositories that lie side by side in the benchmark's folder.
+#: Name -> repositories that are merged in the benchmark's folder.
 HUB: Mapping[str, tuple[HubFiles, ...]] = MappingProxyType({
     "miracl": (
         HubFiles(
@@ -60,7 +60,7 @@ HUB: Mapping[str, tuple[HubFiles, ...]] = MappingProxyType({
     ),
 })  # fmt: skip
 
-#: What a person does about the benchmarks that the hub doesn't have in a form that can be read.
+#: Where to get the benchmarks that the hub doesn't have in a readable form.
 ELSEWHERE: Mapping[str, str] = MappingProxyType({
     "xquad-r": "github.com/google-research-datasets/lareqa, folder xquad-r (the hub's copy has no sentences)",
     "mlqa-r": "github.com/google-research-datasets/lareqa, folder mlqa-r of commit 354d67d",
@@ -72,10 +72,10 @@ ELSEWHERE: Mapping[str, str] = MappingProxyType({
 
 
 def hub_folder(name: str, languages: tuple[str, ...] | None = None) -> Path:
-    """The folder of a benchmark's files, downloaded now unless they are there.
+    """Return the folder of a benchmark's files; download them now if they are absent.
 
     Args:
-        languages: download no more than these, where a repository has them apart.
+        languages: download these only, where a repository has them apart.
 
     Raises:
         UserError: the hub doesn't have the benchmark, cannot be reached, or refuses.
@@ -112,10 +112,9 @@ def _download(files: HubFiles, languages: tuple[str, ...] | None, location: str)
             allow_patterns=files.allowed(languages),
         )
     except Exception as error:  # the library raises a dozen kinds for network, name, permission and disk
-        found = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             location,
-            f"{files.repository} cannot be downloaded from the hub ({found})",
+            f"{files.repository} cannot be downloaded from the hub ({first_line(error)})",
             "check the network and, where its owners ask for consent, HF_TOKEN;\n"
             "or name a folder of its files: --data-dir, data_dir in a run file",
         ) from error
@@ -123,7 +122,7 @@ def _download(files: HubFiles, languages: tuple[str, ...] | None, location: str)
 
 
 def _side_by_side(name: str, roots: list[Path]) -> Path:
-    """A folder of links to the folders of several downloads. Its name tells their commits."""
+    """Return a folder of links to the folders of several downloads, named by their commits."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     key = hashlib.sha256("\0".join(map(str, roots)).encode()).hexdigest()[:16]

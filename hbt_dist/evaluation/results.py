@@ -92,7 +92,7 @@ def _benchmark(evaluation: Evaluation) -> dict[str, Any]:
         "num_questions": count(benchmark.question_language),
         "num_candidates": count(benchmark.candidate_language),
         "num_relevant": len(benchmark.relevant),
-        "own_text_relevant": benchmark.own_text_relevant,
+        "own_text_relevant": benchmark.question_text_relevant,
         "relevant_per_question": {
             "min": int(lengths.min()),
             "mean": float(lengths.mean()),
@@ -224,7 +224,7 @@ def summary(evaluation: Evaluation) -> str:
     if removed is not None:
         texts = "the candidates (transductive)" if removed["transductive"] else "other texts"
         lines.append(f"language components removed: {removed['rank']} per language, fitted on {texts}")
-    if benchmark.own_text_relevant:
+    if benchmark.question_text_relevant:
         lines.append("monolingual cells are trivial here: a question's own text is among its candidates")
     return "\n".join(lines)
 

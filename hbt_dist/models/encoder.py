@@ -1,4 +1,4 @@
-"""The dual encoder: one transformers backbone with pooling, optional dense layers and normalisation.
+"""Embed texts with a transformers backbone, pooling, optional dense layers and normalisation; load and save.
 
 Question and passage go through the same weights. A model on disk is one folder that three readers
 understand: `transformers.AutoModel` (backbone and tokenizer), `sentence_transformers.SentenceTransformer`
@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.files import write_json
 from hbt_dist.models.locations import check_hub_reachable, no_model_folder
 from hbt_dist.models.settings import TextSettings
 
 SETTINGS_FILE = "hbt_dist.json"
+_write_json = partial(write_json, indent=2)
 
 
 class DenseLayer(nn.Module):
@@ -53,7 +56,7 @@ class Encoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """D, the embedding width."""
+        """Return D, the embedding width."""
         if len(self.dense):
             last = self.dense[-1]
             assert isinstance(last, DenseLayer)
@@ -102,7 +105,7 @@ class LoadedEncoder:
 
     @property
     def text(self) -> TextSettings:
-        """How texts become vectors."""
+        """Return how texts become vectors."""
         return self.encoder.text
 
 
@@ -137,9 +140,10 @@ def load_encoder(
         backbone = load_backbone(source, trust_remote_code)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            source, f"cannot be loaded as a model: {first}", "check the name, or the folder's files"
+            source,
+            f"cannot be loaded as a model: {first_line(error)}",
+            "check the name, or the folder's files",
         ) from error
     recorded, dense = _recorded_settings(folder) if folder.is_dir() else _hub_settings(source)
     settings = TextSettings(**{**recorded, **(text or {})})
@@ -147,8 +151,7 @@ def load_encoder(
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    own = folder / SETTINGS_FILE
-    return dict(json.loads(own.read_text("utf-8")).get("training", {})) if own.is_file() else {}
+    return dict(_read_json(folder / SETTINGS_FILE).get("training", {}))
 
 
 def load_backbone(source: str, trust_remote_code: bool = False) -> nn.Module:
@@ -175,17 +178,16 @@ def _hub_settings(name: str) -> tuple[dict[str, Any], list[DenseLayer]]:
 
 
 def _recorded_settings(folder: Path) -> tuple[dict[str, Any], list[DenseLayer]]:
-    own = folder / SETTINGS_FILE
-    modules_file = folder / "modules.json"
-    settings: dict[str, Any] = {}
-    dense: list[DenseLayer] = []
-    if modules_file.is_file():
-        settings, dense = _sentence_transformers_settings(folder, json.loads(modules_file.read_text("utf-8")))
-    if own.is_file():
+    settings_file = folder / SETTINGS_FILE
+    modules = _read_json(folder / "modules.json")
+    settings, dense = _sentence_transformers_settings(folder, modules) if modules else ({}, [])
+    if settings_file.is_file():
         try:
-            settings = TextSettings(**json.loads(own.read_text("utf-8"))["text"]).model_dump()
+            settings = TextSettings(**_read_json(settings_file)["text"]).model_dump()
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(str(own), f"unreadable settings: {error}", "export the model again") from error
+            raise UserError(
+                str(settings_file), f"unreadable settings: {error}", "export the model again"
+            ) from error
     return settings, dense
 
 
@@ -209,8 +211,7 @@ def _sentence_transformers_settings(
         kind = module["type"].rsplit(".", 1)[-1]
         path = folder / module["path"]
         if kind == "Transformer":
-            file = path / "sentence_bert_config.json"
-            limit = json.loads(file.read_text("utf-8")).get("max_seq_length") if file.is_file() else None
+            limit = _read_json(path / "sentence_bert_config.json").get("max_seq_length")
             if limit is None:
                 limit = _tokenizer_limit(path)
             if limit is not None:
@@ -228,7 +229,7 @@ def _sentence_transformers_settings(
                 "supported: Transformer, Pooling (mean, cls, last token), Dense, Normalize",
             )
     file = folder / "config_sentence_transformers.json"
-    config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    config = _read_json(file)
     prompts = config.get("prompts") or {}
     if file.is_file():
         settings["question_prefix"] = prompts.get("query", "")
@@ -246,9 +247,13 @@ def _sentence_transformers_settings(
 
 
 def _tokenizer_limit(folder: Path) -> int | None:
-    file = folder / "tokenizer_config.json"
-    limit = json.loads(file.read_text("utf-8")).get("model_max_length") if file.is_file() else None
+    limit = _read_json(folder / "tokenizer_config.json").get("model_max_length")
     return int(limit) if limit is not None and limit < 100_000 else None
+
+
+def _read_json(file: Path) -> Any:
+    """Return the content of a JSON file; an empty object if it does not exist."""
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
 def _pooling_of(file: Path) -> str:
@@ -356,20 +361,16 @@ def save_encoder(
 def _save_dense(layer: DenseLayer, folder: Path) -> None:
     folder.mkdir()
     activation = next(name for name, kind in _ACTIVATIONS.items() if isinstance(layer.activation, kind))
-    place = "linear.Identity" if activation == "Identity" else f"activation.{activation}"
+    module = "linear.Identity" if activation == "Identity" else f"activation.{activation}"
     _write_json(
         folder / "config.json",
         {
             "in_features": layer.linear.in_features,
             "out_features": layer.linear.out_features,
             "bias": layer.linear.bias is not None,
-            "activation_function": f"torch.nn.modules.{place}",
+            "activation_function": f"torch.nn.modules.{module}",
         },
     )
     weights = layer.linear.state_dict().items()
     state = {f"linear.{name}": value.detach().cpu().contiguous() for name, value in weights}
     save_file(state, folder / "model.safetensors")
-
-
-def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")

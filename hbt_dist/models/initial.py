@@ -1,6 +1,6 @@
-"""The model a run starts from: a pre-trained encoder, or a small one from scratch with its own tokenizer.
+"""Prepare the model that a run starts from: pre-trained, or small and from scratch with a new tokenizer.
 
-Preparing is deterministic and idempotent: every node may do it for itself and gets the same files, which
+Preparing is deterministic and idempotent: each node may do it and gets the same files, which
 the trainer checks by comparing fingerprints over all ranks.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +17,8 @@ import torch
 from filelock import FileLock
 
 from hbt_dist.common.console import note
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.files import atomic_folder
 from hbt_dist.models.encoder import Encoder, LoadedEncoder, load_encoder, save_encoder
 from hbt_dist.models.settings import ModelSettings, ScratchSettings, TextSettings
 
@@ -51,7 +51,7 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
     """Return the encoder that the run starts from.
 
     A scratch model is built once into `folder` (tokenizer trained on the corpus, weights drawn with
-    `seed`) and read from there afterwards; a pre-trained one is loaded from where it lies. Safe when all
+    `seed`) and read from there afterwards; a pre-trained model is loaded from its folder. Safe when all
     processes of a node call it at once.
 
     Raises:
@@ -74,14 +74,14 @@ def check_positions(loaded: LoadedEncoder) -> None:
     for name, module in loaded.encoder.backbone.named_modules():
         if not isinstance(module, torch.nn.Embedding) or name.rsplit(".", 1)[-1] not in _POSITIONS:
             continue
-        # RoBERTa and its kin count positions from the one after padding.
+        # RoBERTa and its kin count positions from the position after padding.
         most = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
         for role in ("question", "passage"):
-            wanted = getattr(loaded.text, f"max_{role}_tokens")
-            if wanted > most:
+            limit = getattr(loaded.text, f"max_{role}_tokens")
+            if limit > most:
                 raise UserError(
                     f"model.text.max_{role}_tokens",
-                    f"is {wanted}, but {loaded.source} has positions for {most} tokens",
+                    f"is {limit}, but {loaded.source} has positions for {most} tokens",
                     f"set it to {most} or less",
                 )
 
@@ -89,32 +89,27 @@ def check_positions(loaded: LoadedEncoder) -> None:
 def _build_scratch(
     settings: ScratchSettings, text: TextSettings, corpus: Corpus, seed: int, folder: Path
 ) -> None:
-    wanted = {
+    recipe = {
         "scratch": settings.model_dump(),
         "text": text.model_dump(),
         "corpus": corpus.fingerprint,
         "seed": seed,
     }
-    mark = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    mark = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         made_from = folder / "made_from.sha256"
         if made_from.is_file() and made_from.read_text() == mark:
             return
-        beside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        note(f"training a tokenizer of {settings.vocabulary_size:,} entries")
-        tokenizer = train_tokenizer(settings, corpus)
-        save_encoder(_random_encoder(settings, text, len(tokenizer), seed, tokenizer), tokenizer, beside)
-        (beside / "made_from.sha256").write_text(mark)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        with atomic_folder(folder) as temporary:
+            note(f"training a tokenizer of {settings.vocabulary_size:,} entries")
+            tokenizer = train_tokenizer(settings, corpus)
+            save_encoder(_random_encoder(settings, text, seed, tokenizer), tokenizer, temporary)
+            (temporary / made_from.name).write_text(mark)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _random_encoder(
-    settings: ScratchSettings, text: TextSettings, vocabulary: int, seed: int, tokenizer: Any
-) -> Encoder:
+def _random_encoder(settings: ScratchSettings, text: TextSettings, seed: int, tokenizer: Any) -> Encoder:
     import transformers
 
     architecture = dict(settings.architecture)
@@ -123,7 +118,7 @@ def _random_encoder(
     architecture.setdefault("max_position_embeddings", longest + 2)  # RoBERTa-like models count from pad + 1
     try:
         config = transformers.AutoConfig.for_model(
-            kind, vocab_size=vocabulary, pad_token_id=tokenizer.pad_token_id, **architecture
+            kind, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **architecture
         )
         random_state = torch.get_rng_state()
         torch.manual_seed(seed)
@@ -135,9 +130,10 @@ def _random_encoder(
         finally:
             torch.set_rng_state(random_state)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0]
         raise UserError(
-            "model.scratch.architecture", first, "use keys of the transformers configuration class"
+            "model.scratch.architecture",
+            first_line(error),
+            "use keys of the transformers configuration class",
         ) from error
     return Encoder(backbone, text)
 
@@ -145,9 +141,9 @@ def _random_encoder(
 def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
     """Train a byte-pair tokenizer on the corpus' questions and passages.
 
-    Text is NFKC-normalised and lower-cased if asked; accents and vowel signs stay, they carry meaning. Words
-    are split at white space and punctuation, Han characters are taken one by one, and a word's first piece
-    carries a mark. Byte-pair merges, because their trainer gives the same tokenizer every time: the ones for
+    Text is NFKC-normalised and lower-cased on request; accents and vowel signs stay: they carry meaning.
+    Words are split at white space and punctuation, Han characters are separate, and the first piece of words
+    carries a mark. Byte-pair merges, because their trainer gives the same tokenizer every time: trainers of
     word pieces and unigrams break ties by the order of a hash map.
     """
     import transformers
@@ -179,16 +175,16 @@ def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
 
 
 def _some_texts(corpus: Corpus, limit: int) -> Iterator[str]:
-    """Questions and passages of all languages, evenly spread, at most about `limit`."""
+    """Yield questions and passages of all languages, evenly spread, at most about `limit`."""
     per_language = max(1, limit // (2 * len(corpus.languages)))
     for language in corpus.languages:
         yield from _spread(corpus.question_texts, language, corpus.num_examples, per_language)
         yield from _spread(corpus.passage_texts, language, corpus.num_passages, per_language)
 
 
-def _spread(texts: Any, language: str, rows: int, wanted: int) -> Iterable[str]:
+def _spread(texts: Any, language: str, rows: int, limit: int) -> Iterable[str]:
     blocks = min(100, max(1, rows // 1000 + 1))
-    size = max(1, wanted // blocks)
+    size = max(1, limit // blocks)
     for block in range(blocks):
         start = block * rows // blocks
         for text in texts(language, start, min(rows, start + size, (block + 1) * rows // blocks)):

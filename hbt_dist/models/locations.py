@@ -16,10 +16,10 @@ _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 def no_model_folder(folder: Path) -> UserError:
     """Return the error about a folder without a model; a run's folder has it in a subfolder."""
     inside = folder / "model"
-    meant = f"did you mean {inside}?" if (inside / "config.json").is_file() else ""
-    return UserError(
-        str(folder), "not a model folder: it has no config.json", meant or "give a transformers model folder"
-    )
+    remedy = "give a transformers model folder"
+    if (inside / "config.json").is_file():
+        remedy = f"did you mean {inside}?"
+    return UserError(str(folder), "not a model folder: it has no config.json", remedy)
 
 
 def check_hub_reachable(name: str) -> None:

@@ -156,7 +156,7 @@ def test_no_folder_is_refused(folders):
 
 
 def test_a_question_that_finds_itself_is_not_tested(folders, make_benchmark, tmp_path):
-    benchmark = replace(make_benchmark(seed=3, num_ids=30), own_text_relevant=True, fingerprint="")
+    benchmark = replace(make_benchmark(seed=3, num_ids=30), question_text_relevant=True, fingerprint="")
     made = []
     for noise in (2.0, 1.0):
         rng = np.random.default_rng(0)

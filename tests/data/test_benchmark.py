@@ -150,7 +150,7 @@ def test_parallel_sets(
     assert len(benchmark.languages) == languages
     assert set(np.diff(benchmark.relevant_offsets).tolist()) == {relevant}
     assert (benchmark.pair_counts() == questions // languages).all()
-    assert benchmark.own_text_relevant == (name != "squad-parallel")
+    assert benchmark.question_text_relevant == (name != "squad-parallel")
     check_order(benchmark)
 
 

@@ -1,11 +1,11 @@
-"""A retrieval benchmark: questions, candidates and relevance, by language, in columns.
+"""Hold a retrieval benchmark: questions, candidates and relevance, by language, in columns.
 
-`load_benchmark` reads one of the public benchmarks (`BENCHMARKS`) or a folder of the user's own. All of them
-come out in one form, checked before anything is encoded: ids unique, every question with a relevant
+`load_benchmark` reads one of the public benchmarks (`BENCHMARKS`) or a user's folder, always in
+one form that is checked before anything is encoded: ids unique, every question with a relevant
 candidate, relevant ids in the pool, no empty language.
 
-A question's relevant candidates are listed over all languages; who wants a pair, a pool or one target
-language selects by `candidate_language`.
+A question's relevant candidates are listed over all languages; select a pair, a pool or a target language
+by `candidate_language`.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Benchmark:
         relevant: flat int64 candidate rows, ascending for each question, over all languages.
         grades: flat float64, how relevant each of `relevant` is, above 0: the gains of nDCG. All 1 when left
             empty.
-        own_text_relevant: whether a question's own text is among its relevant candidates (sentence
+        question_text_relevant: whether a question's text is among its relevant candidates (sentence
             retrieval: the same sentence in every language). Then the monolingual cells are trivially
             perfect and the multilingual pool holds one trivial hit; the cross-lingual cells are untouched.
         fingerprint: SHA-256 over all of the above (without grades that are all 1); computed when left empty.
 
-    Candidate ids and texts are lists, or, of large pools, `StoredTexts` that read a file as they are asked.
+    Candidate ids and texts are lists; those of large pools are `StoredTexts`, which read a file on access.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Benchmark:
     relevant_offsets: NDArray[np.int64]
     relevant: NDArray[np.int64]
     grades: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    own_text_relevant: bool = False
+    question_text_relevant: bool = False
     fingerprint: str = field(default="")
 
     def __post_init__(self) -> None:
@@ -77,25 +77,25 @@ class Benchmark:
 
     @property
     def num_questions(self) -> int:
-        """Q: question rows of all languages."""
+        """Return Q: question rows of all languages."""
         return len(self.question_language)
 
     @property
     def num_candidates(self) -> int:
-        """N: candidate rows of all languages."""
+        """Return N: candidate rows of all languages."""
         return len(self.candidate_language)
 
     @property
     def on_disk(self) -> bool:
-        """Whether the candidates' texts are read from disk as they are needed."""
+        """Return whether the candidates' texts are read from disk as they are needed."""
         return isinstance(self.candidate_texts, StoredTexts)
 
     def relevant_of(self, question: int) -> NDArray[np.int64]:
-        """The candidate rows relevant to a question row, ascending."""
+        """Return the candidate rows relevant to a question row, ascending."""
         return self.relevant[self.relevant_offsets[question] : self.relevant_offsets[question + 1]]
 
     def pair_counts(self) -> NDArray[np.int64]:
-        """(L, L) questions of a language with a relevant candidate in a language: the cells' denominators."""
+        """Return (L, L): questions of a language with a relevant candidate in a language, per cell."""
         rows = np.repeat(np.arange(self.num_questions), np.diff(self.relevant_offsets))
         has = np.zeros((self.num_questions, len(self.languages)), bool)
         has[rows, self.candidate_language[self.relevant]] = True
@@ -108,12 +108,11 @@ def _check(benchmark: Benchmark) -> None:
     """Refuse what would end in a wrong number after hours of encoding."""
     location = f"benchmark {benchmark.name}"
     _check_lengths(benchmark, location)
-    candidates, rows = benchmark.candidate_ids, _question_rows(benchmark)
-    twice = _repeated_id(candidates)
-    if twice is not None:
+    rows = zip(benchmark.question_ids, benchmark.question_language.tolist(), strict=True)
+    if (twice := _repeated_id(benchmark.candidate_ids)) is not None:
         raise UserError(location, f"candidate id {twice!r} occurs twice", "ids must be unique")
-    if len(set(rows)) != len(rows):
-        question, language = _first_repeated(rows)
+    if (repeated := _first_repeated(rows)) is not None:
+        question, language = repeated
         raise UserError(location, f"question {question!r} occurs twice in {benchmark.languages[language]!r}")
     used = np.zeros(len(benchmark.languages), bool)
     for index in (benchmark.question_language, benchmark.candidate_language):
@@ -121,7 +120,7 @@ def _check(benchmark: Benchmark) -> None:
             raise UserError(location, "a language index is outside the list of languages")
         used[index] = True
     if not used.all():
-        empty = [code for code, there in zip(benchmark.languages, used, strict=True) if not there]
+        empty = [code for code, is_used in zip(benchmark.languages, used, strict=True) if not is_used]
         raise UserError(location, f"no question and no candidate in {', '.join(empty)}", "drop the language")
     _check_relevance(benchmark, location)
 
@@ -142,9 +141,9 @@ def _check_lengths(benchmark: Benchmark, location: str) -> None:
         "relevant": (len(benchmark.relevant), int(benchmark.relevant_offsets[-1])),
         "grades": (len(benchmark.grades), len(benchmark.relevant)),
     }
-    for name, (found, expected) in lengths.items():
-        if found != expected:
-            raise UserError(location, f"{name} has {found} entries", f"expected {expected}")
+    for name, (length, expected) in lengths.items():
+        if length != expected:
+            raise UserError(location, f"{name} has {length} entries", f"expected {expected}")
 
 
 def _check_relevance(benchmark: Benchmark, location: str) -> None:
@@ -155,7 +154,7 @@ def _check_relevance(benchmark: Benchmark, location: str) -> None:
         raise UserError(
             location,
             f"question {benchmark.question_ids[row]!r} in {language!r} has no relevant candidate",
-            "remove the question or give it one",
+            "remove the question, or add a relevant candidate",
         )
     if benchmark.relevant.min() < 0 or benchmark.relevant.max() >= benchmark.num_candidates:
         raise UserError(location, "a relevant candidate is not in the pool")
@@ -167,36 +166,25 @@ def _check_relevance(benchmark: Benchmark, location: str) -> None:
         raise UserError(location, "relevant candidates of a question are not ascending and distinct")
 
 
-def _question_rows(benchmark: Benchmark) -> list[tuple[str, int]]:
-    return list(zip(benchmark.question_ids, benchmark.question_language.tolist(), strict=True))
-
-
 def _repeated_id(ids: Sequence[str]) -> str | None:
-    """An id that occurs twice, if any; 8 bytes per id, which need not be in memory."""
+    """Return an id that occurs twice, if any; takes 8 bytes per id, also for ids on disk."""
     hashes = np.sort(np.fromiter(map(hash, ids), np.int64, len(ids)))
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
-    seen: set[str] = set()
-    for one in ids if suspects else ():
-        if hash(one) in suspects:
-            if one in seen:
-                return one
-            seen.add(one)
-    return None
+    return _first_repeated(item for item in ids if hash(item) in suspects) if suspects else None
 
 
-def _first_repeated(values: Iterable[_T]) -> _T:
+def _first_repeated(values: Iterable[_T]) -> _T | None:
     seen: set[_T] = set()
     for value in values:
         if value in seen:
             return value
         seen.add(value)
-    raise LookupError("no value is repeated")
+    return None
 
 
 def _fingerprint(benchmark: Benchmark) -> str:
-    digest = hashlib.sha256()
-    digest.update(repr((benchmark.name, benchmark.variant, benchmark.languages)).encode())
-    digest.update(repr(benchmark.own_text_relevant).encode())
+    digest = hashlib.sha256(repr((benchmark.name, benchmark.variant, benchmark.languages)).encode())
+    digest.update(repr(benchmark.question_text_relevant).encode())
     for texts in (
         benchmark.question_ids,
         benchmark.question_texts,

@@ -1,8 +1,8 @@
-"""Collects what a benchmark reader finds, in any order, and makes the columns of a `Benchmark`.
+"""Collect what a benchmark reader yields, in any order, and make the columns of a `Benchmark`.
 
 Candidates are named by an item and a language: a passage and its translations are one item. Relevance joins a
 question id (all of its languages) with an item, either in all of the item's languages or in one. Questions
-and relevance are held in memory; where candidates are held is the pool's affair (candidate_pool.py).
+and relevance are held in memory; the pool decides where candidates are held (candidate_pool.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class BenchmarkBuilder:
     """Takes `add_question`, `add_candidate` and `add_relevant` in any order, then `build`.
 
     Args:
-        languages: questions and candidates of other languages are passed over; None takes all.
+        languages: skip questions and candidates of further languages; None takes all.
         pool: takes the candidates; by default in memory.
     """
 
@@ -31,7 +31,7 @@ class BenchmarkBuilder:
     ) -> None:
         self.name = name
         self.variant = variant
-        self.own_text_relevant = False
+        self.question_text_relevant = False
         self._languages = languages
         self._questions: dict[tuple[str, str], str] = {}  # (language, id) -> text, in the order of reading
         self._pool = MemoryPool() if pool is None else pool
@@ -47,7 +47,7 @@ class BenchmarkBuilder:
 
         Args:
             cluster: what it belongs to; questions with any cluster in common, in any language, belong
-                together. Without one the question id is its own.
+                together. Default: only its versions do.
         """
         _check_id(question_id, location)
         if self._languages is not None and language not in self._languages:
@@ -73,30 +73,32 @@ class BenchmarkBuilder:
     def add_relevant(
         self, question_id: str, item: str, location: str, language: str | None = None, grade: float = 1.0
     ) -> None:
-        """Say that an item answers a question: in one language, or in all that it has.
+        """Note that an item answers a question: in one language, or in all languages of the item.
 
         Args:
             grade: how well, a finite number above 0; of several for one candidate the highest counts.
         """
         if not (math.isfinite(grade) and grade > 0):
-            raise UserError(location, f"the grade {grade} of {item!r} is no number above 0", "leave it out")
+            raise UserError(
+                location, f"the grade {grade} of {item!r} is not a number above 0", "leave it out"
+            )
         answers = self._relevant.setdefault(question_id, {})
         first, highest = answers.get((item, language), (location, grade))
         answers[item, language] = (first, max(highest, grade))
 
     def build(self) -> Benchmark:
-        """The benchmark.
+        """Return the benchmark.
 
         Raises:
             UserError: a relevant candidate or the question of a relevance is unknown, a question has no
-                relevant candidate, a language asked for is absent.
+                relevant candidate, a requested language is absent.
         """
-        languages = self._found_languages()
+        languages = self._present_languages()
         index = {language: number for number, language in enumerate(languages)}
         self._check_questions_of_relevance()
-        asked = {item for answers in self._relevant.values() for item, _ in answers}
-        left_out = self._pool.left_out(asked)
-        candidates = self._pool.arrange(languages, asked)
+        relevant_items = {item for answers in self._relevant.values() for item, _ in answers}
+        left_out = self._pool.left_out(relevant_items)
+        candidates = self._pool.arrange(languages, relevant_items)
         relevant_of = self._relevant_rows(candidates, left_out)
         questions = sorted(self._questions, key=lambda key: index[key[0]])  # stable: order of reading inside
         if self._languages is not None:  # what is relevant may be in a language that is left out
@@ -117,14 +119,14 @@ class BenchmarkBuilder:
             relevant_offsets=np.cumsum([0, *map(len, relevant)]).astype(np.int64),
             relevant=np.array([row for rows in relevant for row in rows], np.int64),
             grades=np.array([grade for rows in relevant for grade in rows.values()], np.float64),
-            own_text_relevant=self.own_text_relevant,
+            question_text_relevant=self.question_text_relevant,
         )
 
-    def _found_languages(self) -> tuple[str, ...]:
-        found = {language for language, _ in self._questions} | self._pool.languages
+    def _present_languages(self) -> tuple[str, ...]:
+        present = {language for language, _ in self._questions} | self._pool.languages
         if self._languages is None:
-            return tuple(sorted(found))
-        absent = [language for language in self._languages if language not in found]
+            return tuple(sorted(present))
+        absent = [language for language in self._languages if language not in present]
         if absent:
             raise UserError(
                 f"benchmark {self.name}",
@@ -146,11 +148,11 @@ class BenchmarkBuilder:
     def _relevant_rows(
         self, candidates: ArrangedCandidates, left_out: set[str]
     ) -> dict[str, dict[int, float]]:
-        """Question id -> relevant candidate rows, ascending -> grade."""
+        """Return question id -> relevant candidate rows, ascending -> grade."""
         rows_of_item: dict[str, list[int]] = {}
         for (_, item), row in candidates.rows.items():
             rows_of_item.setdefault(item, []).append(row)
-        found: dict[str, dict[int, float]] = {}
+        relevant: dict[str, dict[int, float]] = {}
         for question_id, answers in self._relevant.items():
             grades: dict[int, float] = {}
             for (item, language), (location, grade) in answers.items():
@@ -168,18 +170,18 @@ class BenchmarkBuilder:
                 elif self._languages is None or language in self._languages:
                     raise UserError(location, f"relevant candidate {item!r} is not in the {language!r} pool")
                 grades.update({row: max(grade, grades.get(row, 0.0)) for row in rows})
-            found[question_id] = dict(sorted(grades.items()))
-        return found
+            relevant[question_id] = dict(sorted(grades.items()))
+        return relevant
 
     def _clusters(self) -> dict[str, int]:
-        """Question id -> number of its cluster: the connected parts of questions and cluster keys."""
+        """Return question id -> number of its cluster: the connected parts of questions and cluster keys."""
         parts: Connected[Hashable] = Connected()
         for question_id, keys in self._cluster_of.items():
             for key in keys:
                 parts.join(("question", question_id), ("key", key))
         roots = {question_id: parts.root(("question", question_id)) for question_id in self._cluster_of}
-        number = {one: position for position, one in enumerate(dict.fromkeys(roots.values()))}
-        return {question_id: number[one] for question_id, one in roots.items()}
+        number = {root: position for position, root in enumerate(dict.fromkeys(roots.values()))}
+        return {question_id: number[root] for question_id, root in roots.items()}
 
 
 def _dense(numbers: list[int]) -> np.ndarray:

@@ -1,10 +1,9 @@
-"""Candidates as a benchmark reader finds them, put into the order of a benchmark: in memory, or on disk.
+"""Sort the candidates that a benchmark reader yields into the order of a benchmark: in memory, or on disk.
 
-A benchmark's candidates lie by language and, inside a language, by id. `MemoryPool` sorts strings in memory.
-`DiskPool` is for pools of 10^7 and more: texts are spooled to disk as they are read, the ids of one language
-at a time are sorted (about 40 bytes per candidate), and the spool is dealt into parts of at least 8 MB whose
-rows belong together, which are then sorted one by one. Every byte is read and written three times, always in
-order.
+A benchmark's candidates are sorted by language and, inside a language, by id. `MemoryPool` sorts strings in
+memory. `DiskPool` is for pools of 10^7 and more: texts are spooled to disk as they are read, the ids of one
+language at a time are sorted (about 40 bytes per candidate), the spool is split into parts of at least 8 MB
+with neighbouring rows, and each part is sorted. Every byte is read and written three times, always in order.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class ArrangedCandidates:
         ids: (N,) language, ``_``, item.
         language: (N,) int32 positions in the list of languages.
         texts: (N,).
-        rows: (language, item) -> row of the items that were asked for.
+        rows: (language, item) -> row of the requested items.
     """
 
     ids: Sequence[str]
@@ -61,20 +60,20 @@ class CandidatePool(Protocol):
         """Languages that have a candidate."""
 
     def add(self, language: str, item: str, text: str, location: str) -> None:
-        """Add an item's text in a language; an item that was there already is refused now or later."""
+        """Add an item's text in a language; a repeated item is refused now or later."""
 
     def leave_out(self, item: str) -> None:
         """Note an item in a language that is left out."""
 
     def left_out(self, items: set[str]) -> set[str]:
-        """Those of `items` that were noted."""
+        """Return those of `items` that were noted."""
 
-    def arrange(self, languages: tuple[str, ...], asked: set[str]) -> ArrangedCandidates:
-        """All candidates, by language and item.
+    def arrange(self, languages: tuple[str, ...], requested: set[str]) -> ArrangedCandidates:
+        """Return all candidates, by language and item.
 
         Args:
-            languages: all that occur, in the order wanted.
-            asked: items whose rows are wanted.
+            languages: all that occur, in the order of the result.
+            requested: items whose rows the result has.
 
         Raises:
             UserError: an item occurs twice in a language.
@@ -94,7 +93,7 @@ class MemoryPool:
         return {language for language, _ in self._texts}
 
     def add(self, language: str, item: str, text: str, location: str) -> None:
-        """Take one text.
+        """Add a text.
 
         Raises:
             UserError: the language has this id already.
@@ -104,22 +103,22 @@ class MemoryPool:
         self._texts[language, item] = text
 
     def leave_out(self, item: str) -> None:
-        """Remember an id that is no candidate."""
+        """Note an item in a language that is left out."""
         self._left_out.add(item)
 
     def left_out(self, items: set[str]) -> set[str]:
-        """Which of these ids were left out."""
+        """Return those of `items` that were noted."""
         return items & self._left_out
 
-    def arrange(self, languages: tuple[str, ...], asked: set[str]) -> ArrangedCandidates:
-        """All candidates by language and id, and the rows of those that are asked for."""
+    def arrange(self, languages: tuple[str, ...], requested: set[str]) -> ArrangedCandidates:
+        """Return all candidates by language and id, and the rows of the requested items."""
         index = {language: number for number, language in enumerate(languages)}
         keys = sorted(self._texts, key=lambda key: (index[key[0]], key[1]))
         return ArrangedCandidates(
             [f"{language}_{item}" for language, item in keys],
             np.array([index[language] for language, _ in keys], np.int32),
             [self._texts[key] for key in keys],
-            {key: row for row, key in enumerate(keys) if key[1] in asked},
+            {key: row for row, key in enumerate(keys) if key[1] in requested},
         )
 
 
@@ -137,28 +136,26 @@ class DiskPool:
         return self._spools.keys() - {_LEFT_OUT}
 
     def add(self, language: str, item: str, text: str, location: str) -> None:
-        """Write one text; `arrange` finds an id that the language has already."""
+        """Write a text; `arrange` refuses a repeated item."""
         if language not in self._spools:
             self._spools[language] = _Spool(self._folder / f"spool-{language}.arrow")
         self._progress.update(self._spools[language].add(item, text, location))
 
     def leave_out(self, item: str) -> None:
-        """Remember an id that is no candidate."""
+        """Note an item in a language that is left out."""
         self.add(_LEFT_OUT, item, "", "")
 
     def left_out(self, items: set[str]) -> set[str]:
-        """Which of these ids were left out."""
+        """Return those of `items` that were noted."""
         if _LEFT_OUT not in self._spools:
             return set()
-        wanted = pa.array(sorted(items), pa.string())
-        found = (
-            pc.filter(batch.column(_ITEM), pc.is_in(batch.column(_ITEM), wanted)).to_pylist()
-            for batch in self._spools[_LEFT_OUT].batches()
+        noted = (
+            item for batch in self._spools[_LEFT_OUT].batches() for item in batch.column(_ITEM).to_pylist()
         )
-        return {item for some in found for item in some}
+        return items.intersection(noted)
 
-    def arrange(self, languages: tuple[str, ...], asked: set[str]) -> ArrangedCandidates:
-        """All candidates by language and id, and the rows of those that are asked for."""
+    def arrange(self, languages: tuple[str, ...], requested: set[str]) -> ArrangedCandidates:
+        """Return all candidates by language and id, and the rows of the requested items."""
         path = self._folder / CANDIDATES
         sizes: list[int] = []
         rows: dict[tuple[str, str], int] = {}
@@ -168,10 +165,8 @@ class DiskPool:
                 sizes.append(0)
                 if language in self._spools:
                     items, order = _sorted_items(language, self._spools[language])
-                    wanted = pc.is_in(items, pa.array(sorted(asked), items.type)).to_numpy(
-                        zero_copy_only=False
-                    )
-                    for row in np.flatnonzero(wanted).tolist():
+                    is_requested = pc.is_in(items, pa.array(sorted(requested), items.type))
+                    for row in np.flatnonzero(is_requested.to_numpy(zero_copy_only=False)).tolist():
                         rows[language, items[row].as_py()] = start + row
                     sizes[-1] = len(order)
                     del items
@@ -225,7 +220,7 @@ class _Spool:
         self.num_bytes = 0
 
     def add(self, item: str, text: str, location: str) -> int:
-        """Add a row; returns how many rows were written to the file now."""
+        """Add a row; return how many rows were written to the file now."""
         self._rows.append((item, text, location))
         self._characters += len(text)
         if len(self._rows) < _ROWS_PER_WRITE and self._characters < _CHARACTERS_PER_WRITE:
@@ -243,7 +238,7 @@ class _Spool:
         return written
 
     def batches(self) -> Iterator[Any]:
-        """The rows; no more can be added."""
+        """Yield the rows; afterwards none can be added."""
         self._write()
         self._files.close()
         with pa.OSFile(str(self._path), "rb") as source:
@@ -259,21 +254,21 @@ def _new_stream(path: Path, schema: Any) -> Any:
 
 
 def _sorted_items(language: str, spool: _Spool) -> tuple[Any, NDArray[np.int64]]:
-    """Items in order of code points, and the row of the spool that each one stands in."""
-    batches, found = spool.batches(), []
+    """Return the items in order of code points, and the row of each in the spool."""
+    batches, columns = spool.batches(), []
     while some := list(islice(batches, _WRITES_PER_READ)):  # a copy: a column alone would keep its batch
-        found.append(pa.concat_arrays([batch.column(_ITEM) for batch in some]))
-    items = pc.cast(pa.chunked_array(found, pa.string()), pa.large_string()).combine_chunks()
+        columns.append(pa.concat_arrays([batch.column(_ITEM) for batch in some]))
+    items = pc.cast(pa.chunked_array(columns, pa.string()), pa.large_string()).combine_chunks()
     order = pc.sort_indices(items)
     items = items.take(order)
     order = order.to_numpy().astype(np.int64)
-    again = np.flatnonzero(pc.equal(items[1:], items[:-1]).to_numpy(zero_copy_only=False))
-    if len(again):
-        row = max(order[again[0]], order[again[0] + 1])
+    repeated = np.flatnonzero(pc.equal(items[1:], items[:-1]).to_numpy(zero_copy_only=False))
+    if len(repeated):
+        row = max(order[repeated[0]], order[repeated[0] + 1])
         locations: Iterable[Any] = (
             location for batch in spool.batches() for location in batch.column(_LOCATION)
         )
-        raise _repeated(language, items[again[0]].as_py(), next(islice(locations, row, None)).as_py())
+        raise _repeated(language, items[repeated[0]].as_py(), next(islice(locations, row, None)).as_py())
     return items, order
 
 

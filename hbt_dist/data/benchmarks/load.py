@@ -15,12 +15,13 @@ from hbt_dist.data.benchmarks.language_subset import select_languages
 from hbt_dist.data.benchmarks.on_disk import stored_benchmark
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.data.files import existing_folder
 from hbt_dist.data.languages import language_codes
 from hbt_dist.data.splits import Split
 
 #: Candidates of larger files are read from disk as they are needed.
 MEMORY_BYTES = 2**28
-#: Where converted benchmarks are kept unless told otherwise.
+#: Where converted benchmarks are kept by default.
 CACHE_DIR = ".cache/hbt_dist"
 
 
@@ -36,15 +37,15 @@ def load_benchmark(
     """Read a benchmark.
 
     Args:
-        name: one of `BENCHMARKS`, or ``module:function`` of a reader of one's own (docs/extending.md).
+        name: one of `BENCHMARKS`, or ``module:function``, a user-defined reader (docs/extending.md).
         data_dir: the benchmark's folder, or a folder that holds it under its usual name; by default its files
-            are downloaded from the hub, where they are there (hub.py).
+            are downloaded from the hub, if it has them (hub.py).
         variant: one of the benchmark's variants; by default the first.
         languages: questions and candidates of these languages only, in this order; by default all, sorted.
             A question that loses all of its relevant candidates is left out.
         cache_dir: folder for converted benchmarks; by default `CACHE_DIR` in the working directory.
         memory_bytes: query and corpus collections whose files are larger (`.gz` counts fourfold) are
-            converted once, and their candidates are read from disk as they are needed (stored_benchmark.py).
+            converted once, and their candidates are read from disk as they are needed (on_disk.py).
 
     Raises:
         UserError: unknown name or variant, files missing or malformed, a language absent, a benchmark that
@@ -54,7 +55,7 @@ def load_benchmark(
         raise UserError(
             f"benchmark {name!r}",
             "there is no such benchmark",
-            f"choose from {', '.join(BENCHMARKS)}, or name a reader of your own, module:function",
+            f"choose from {', '.join(BENCHMARKS)}, or name your reader, module:function",
         )
     try:
         codes = None if languages is None else language_codes(languages)
@@ -65,7 +66,7 @@ def load_benchmark(
     if codes == ():
         raise UserError("languages", "the list is empty", "leave it out to take all languages")
     if is_user_function(name):
-        return _own(name, data_dir, variant, codes)
+        return _user_benchmark(name, data_dir, variant, codes)
     entry = BENCHMARKS[name]
     chosen = entry.variants[0] if variant is None else variant
     if chosen not in entry.variants:
@@ -89,10 +90,10 @@ def load_benchmark(
     return builder.build()
 
 
-def _own(
+def _user_benchmark(
     name: str, data_dir: Path | str | None, variant: str | None, languages: tuple[str, ...] | None
 ) -> Benchmark:
-    """A benchmark read by the user's function, held in memory."""
+    """Read a benchmark into memory with the user's function."""
     read = load_user_function(name, f"benchmark {name}")
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if folder is not None and not folder.exists():
@@ -103,7 +104,7 @@ def _own(
 
 
 def _unpacked_bytes(path: Path) -> int:
-    """About how large a file's text is; 0 if there is no file."""
+    """Return about how large a file's text is; 0 if it does not exist."""
     try:
         return path.stat().st_size * (4 if path.suffix == ".gz" else 1)
     except OSError:
@@ -113,14 +114,14 @@ def _unpacked_bytes(path: Path) -> int:
 def benchmark_folder(
     name: str, data_dir: Path | str | None, languages: tuple[str, ...] | None = None
 ) -> Path:
-    """The folder of a known benchmark's files.
+    """Return the folder of a known benchmark's files.
 
     Args:
         data_dir: the folder, or one above; None downloads the files from the hub.
-        languages: download no more than these.
+        languages: download these only.
 
     Raises:
-        UserError: there is no such folder, or the hub cannot be reached or doesn't have the benchmark.
+        UserError: the folder does not exist, or the hub cannot be reached or doesn't have the benchmark.
     """
     entry = BENCHMARKS[name]
     if data_dir is None:
@@ -130,10 +131,7 @@ def benchmark_folder(
     folder = Path(data_dir).expanduser()
     if entry.folder and (folder / entry.folder).is_dir():
         return folder / entry.folder
-    if not folder.is_dir():
-        found = "this is a file, not a folder" if folder.exists() else "there is no such folder"
-        raise UserError(str(folder), found, f"name the folder of benchmark {name}")
-    return folder
+    return existing_folder(folder, f"name the folder of benchmark {name}")
 
 
 def _sample(variant: str, languages: tuple[str, ...] | None) -> Benchmark:

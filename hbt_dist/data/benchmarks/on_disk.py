@@ -73,7 +73,7 @@ def _write(benchmark: Benchmark, folder: Path) -> None:
         "name": benchmark.name,
         "variant": benchmark.variant,
         "languages": benchmark.languages,
-        "own_text_relevant": benchmark.own_text_relevant,
+        "own_text_relevant": benchmark.question_text_relevant,
         "num_questions": benchmark.num_questions,
         "num_candidates": benchmark.num_candidates,
         "fingerprint": benchmark.fingerprint,
@@ -91,7 +91,7 @@ def _open(folder: Path) -> Benchmark:
         question_texts=list(StoredTexts(folder / _QUESTIONS, TEXT)),
         candidate_ids=StoredTexts(folder / CANDIDATES, ID),
         candidate_texts=StoredTexts(folder / CANDIDATES, TEXT),
-        own_text_relevant=manifest["own_text_relevant"],
+        question_text_relevant=manifest["own_text_relevant"],
         fingerprint=manifest["fingerprint"],
         **{column: np.load(folder / f"{column}.npy") for column in _COLUMNS},
     )

@@ -1,10 +1,10 @@
-"""Keeps benchmark texts out of a corpus while it is converted (`data.exclude_overlap_with`).
+"""Keep benchmark texts out of a corpus while it is converted (`data.exclude_overlap_with`).
 
 A record is dropped if its question or its passage matches a text of a benchmark in any language that both
 have (`hbt_dist.data.leakage.report`); hard negatives that match are taken out of the records that stay.
 What happens to a record depends on it and on the benchmarks alone, not on other records. Benchmarks are
-read in all of their languages, whatever the run trains or evaluates on: a text in translation is a leak all
-the same. Only a BEIR folder that does not say its language is read in the one that it is given.
+read in all of their languages, also if the run trains and evaluates on few: a text in translation is a leak,
+too. Only a BEIR folder that does not name its language is read in the given language.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ VERSION = 1
 
 
 def identity_of(benchmark: BenchmarkSettings, digest: Callable[[Path], str]) -> dict[str, Any]:
-    """What decides the texts of a benchmark: its settings and the content of its files.
+    """Return what decides the texts of a benchmark: its settings and the content of its files.
 
     Args:
         digest: SHA-256 of a file.
 
     Raises:
-        UserError: there is no such benchmark or folder.
+        UserError: the benchmark or its folder does not exist.
     """
     identity: dict[str, Any] = {"name": benchmark.name, "variant": benchmark.variant, "version": VERSION}
     if benchmark.is_labelled:
-        identity["label"] = benchmark.label  # the corpus' counts are told by it
+        identity["label"] = benchmark.label  # the corpus' counts have it
     entry = BENCHMARKS.get(benchmark.name)
     if entry is None or not entry.needs_files:
-        # Without files its content is its identity; an unknown name raises the error that says so.
-        found = load_benchmark(benchmark.name, benchmark.data_dir, benchmark.variant)
-        return {**identity, "rules": RULES, "fingerprint": found.fingerprint}
+        # Without files its content is its identity; an unknown name raises an error.
+        loaded = load_benchmark(benchmark.name, benchmark.data_dir, benchmark.variant)
+        return {**identity, "rules": RULES, "fingerprint": loaded.fingerprint}
     folder = benchmark_folder(benchmark.name, benchmark.data_dir)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     content = hashlib.sha256()
@@ -62,7 +62,7 @@ def _load(benchmark: BenchmarkSettings) -> Benchmark:
 
 
 def _languages_needed(benchmark: BenchmarkSettings) -> tuple[str, ...] | None:
-    """The languages without which a benchmark cannot be read; None: it says them itself."""
+    """Return the languages without which a benchmark cannot be read; None if its files name them."""
     if benchmark.name != "beir" or benchmark.data_dir is None:
         return None
     return benchmark.languages if is_one_data_set(Path(benchmark.data_dir).expanduser()) else None
@@ -91,15 +91,16 @@ class OverlapFilter:
         Raises:
             UserError: a benchmark cannot be read.
         """
-        found = [_load(one) for one in benchmarks]
-        self._index = OverlapIndex(found, [one.label for one in benchmarks])
+        self._index = OverlapIndex(
+            [_load(benchmark) for benchmark in benchmarks], [benchmark.label for benchmark in benchmarks]
+        )
 
     def keep(self, records: Sequence[TrainingRecord], counts: OverlapCounts) -> list[TrainingRecord]:
-        """The records that stay, without the negatives that don't; `counts` is added to."""
-        own: list[tuple[int, str, dict[str, str]]] = []
+        """Return the records that stay, without the negatives that don't; add to `counts`."""
+        texts: list[tuple[int, str, dict[str, str]]] = []
         for number, record in enumerate(records):
-            own += [(number, "question", record.question), (number, "passage", record.passage)]
-        hits = self._find(own)
+            texts += [(number, "question", record.question), (number, "passage", record.passage)]
+        hits = self._find(texts)
         for benchmarks in hits.values():
             for benchmark in benchmarks:
                 label = self._index.labels[benchmark]
@@ -107,26 +108,30 @@ class OverlapFilter:
         counts.examples += len(hits)
         kept = [record for number, record in enumerate(records) if number not in hits]
         negatives = [
-            (number, place, negative.passage)
+            (number, position, negative.passage)
             for number, record in enumerate(kept)
-            for place, negative in enumerate(record.negatives)
+            for position, negative in enumerate(record.negatives)
         ]
-        bad = self._find([(key, "passage", texts) for key, (_, _, texts) in enumerate(negatives)])
+        bad = self._find([(key, "passage", passage) for key, (_, _, passage) in enumerate(negatives)])
         counts.negatives += len(bad)
         out: dict[int, set[int]] = {}
         for key in bad:
-            number, place, _ = negatives[key]
-            out.setdefault(number, set()).add(place)
-        for number, places in out.items():
+            number, position, _ = negatives[key]
+            out.setdefault(number, set()).add(position)
+        for number, positions in out.items():
             record = kept[number]
             kept[number] = replace(
                 record,
-                negatives=tuple(one for place, one in enumerate(record.negatives) if place not in places),
+                negatives=tuple(
+                    negative
+                    for position, negative in enumerate(record.negatives)
+                    if position not in positions
+                ),
             )
         return kept
 
     def _find(self, texts: Sequence[tuple[int, str, dict[str, str]]]) -> dict[int, set[int]]:
-        """Key -> benchmarks that one of its texts matches; texts are (key, kind, text by language)."""
+        """Return key -> benchmarks that one of its texts matches; texts are (key, kind, text by language)."""
         hits: dict[int, set[int]] = {}
         groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
         for key, kind, by_language in texts:

@@ -1,11 +1,11 @@
-"""Leaks: training texts that repeat, or nearly repeat, texts of a benchmark.
+"""Find leaks: training texts that repeat, or nearly repeat, texts of a benchmark.
 
 A training text and a benchmark text of one language match
 
-    exactly   if they are the same after `normalise`; texts shorter than one shingle (names, "yes") count only
+    exactly   if they are equal after `normalise`; texts shorter than one shingle (names, "yes") count only
               where both are questions
-    nearly    by containment (Broder 1997), the share of the smaller text's shingles that the other has too:
-              at least .5 if both texts have 12 words, at least .8 if both have 8 (characters in languages
+    nearly    by containment (Broder 1997), the share of the smaller text's shingles that both have:
+              at least 0.5 if both texts have 12 words, at least 0.8 if both have 8 (characters in languages
               without spaces: 24 and 16, twice that where shingles are 20 characters long)
 
 Every training text is compared with every benchmark text, through an inverted index and one sparse product
@@ -18,8 +18,8 @@ The thresholds are where coincidence ends on public data: of 18,912 English SQuA
 the most populous in the world"; of 5,000 MKQA questions 22 match one of the 1,758 held-out ones, nearly all
 in earnest. Not found: translations, paraphrases, and texts in which every fifth word was changed.
 
-A benchmark that is made of templates shares most shingles with other texts of the same templates by design;
-for those (`TEMPLATED`) only exact matches count.
+A benchmark that is made of templates shares most shingles with all texts of the same templates by design;
+for these (`TEMPLATED`) only exact matches count.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SHOWN_CHARACTERS = 160
 class Match:
     """A text and the benchmark text that it is most like, of one benchmark."""
 
-    text: int  # position among the texts that were asked about
+    text: int  # position among the given texts
     benchmark: int  # position among the benchmarks
     kind: Kind  # what the benchmark text is; its candidates are passages
     row: int  # question or candidate row
@@ -70,22 +70,22 @@ class OverlapIndex:
             labels: names for reports; by default name and variant.
         """
         self.benchmarks = tuple(benchmarks)
-        self.labels = tuple(labels or (f"{one.name} ({one.variant})" for one in benchmarks))
+        self.labels = tuple(labels or (f"{benchmark.name} ({benchmark.variant})" for benchmark in benchmarks))
         self.shingler = Shingler()
         self._parts: dict[str, _LanguageIndex] = {}
-        for language in sorted({code for one in benchmarks for code in one.languages}):
+        for language in sorted({code for benchmark in benchmarks for code in benchmark.languages}):
             self._parts[language] = _LanguageIndex(self.benchmarks, language, self.shingler)
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The languages in which there is something to compare with."""
+        """Return the languages in which a benchmark has texts."""
         return tuple(self._parts)
 
     def find(self, texts: Sequence[str], language: str, kind: Kind) -> list[Match]:
-        """The matches of training texts in a language: for each text at most one per benchmark, the closest.
+        """Return the matches of training texts in a language: of each text the closest in every benchmark.
 
         Args:
-            texts: any number; memory grows with them, `BATCH` at a time are a good measure.
+            texts: any number; memory grows with them, `BATCH` at a time is a good size.
             kind: what the training texts are.
         """
         part = self._parts.get(language)
@@ -109,19 +109,22 @@ class _LanguageIndex:
                 ("passage", benchmark.candidate_texts, benchmark.candidate_language),
             ):
                 rows = np.flatnonzero(np.asarray(of_language) == benchmark.languages.index(language))
-                found = shingler(take_texts(texts, rows), language)
-                found, kept = _distinct(found, with_shingles=benchmark.name not in TEMPLATED)
-                parts.append(found)
+                shingled, kept = _distinct(
+                    shingler(take_texts(texts, rows), language), with_shingles=benchmark.name not in TEMPLATED
+                )
+                parts.append(shingled)
                 entries += [(number, kind, row) for row in rows[kept].tolist()]  # type: ignore[misc]
         self.entries = entries
         self.is_question = np.array([kind == "question" for _, kind, _ in entries], bool)
-        exact = np.concatenate([one.exact for one in parts])
+        exact = np.concatenate([part.exact for part in parts])
         self.by_exact = np.argsort(exact, kind="stable")
         self.exact = exact[self.by_exact]
-        starts = np.cumsum([0, *(len(one.exact) for one in parts)])
-        entry = np.concatenate([one.row + start for one, start in zip(parts, starts[:-1], strict=True)])
+        starts = np.cumsum([0, *(len(part.exact) for part in parts)])
+        entry = np.concatenate([part.row + start for part, start in zip(parts, starts[:-1], strict=True)])
         self.num_shingles = np.bincount(entry, minlength=len(entries))
-        self.shingles, column = np.unique(np.concatenate([one.shingle for one in parts]), return_inverse=True)
+        self.shingles, column = np.unique(
+            np.concatenate([part.shingle for part in parts]), return_inverse=True
+        )
         self.holders = sparse.csr_array(
             (np.ones(len(entry), np.int32), (column, entry)), shape=(len(self.shingles), len(entries))
         )
@@ -161,8 +164,8 @@ class _LanguageIndex:
         )
         shared = (has @ self.holders).tocoo()
         text, entry = shared.row.astype(np.int64), shared.col.astype(np.int64)
-        own = np.bincount(texts.row, minlength=num_texts)
-        smaller = np.minimum(own[text], self.num_shingles[entry])
+        num_shingles = np.bincount(texts.row, minlength=num_texts)
+        smaller = np.minimum(num_shingles[text], self.num_shingles[entry])
         containment = shared.data / smaller
         near = np.zeros(len(text), bool)
         for widths, least in RULES:
@@ -171,11 +174,11 @@ class _LanguageIndex:
 
 
 def _distinct(texts: ShingledTexts, with_shingles: bool) -> tuple[ShingledTexts, Int64]:
-    """The texts without repetitions, and which they are."""
+    """Return the texts without repetitions, and their positions."""
     _, kept = np.unique(texts.exact, return_index=True)
     kept.sort()
     number = np.full(len(texts.exact), -1, np.int64)
     number[kept] = np.arange(len(kept))
     row = number[texts.row]
-    there = (row >= 0) & with_shingles
-    return ShingledTexts(texts.exact[kept], texts.num_units[kept], row[there], texts.shingle[there]), kept
+    is_kept = (row >= 0) & with_shingles
+    return ShingledTexts(texts.exact[kept], texts.num_units[kept], row[is_kept], texts.shingle[is_kept]), kept

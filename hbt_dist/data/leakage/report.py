@@ -49,7 +49,7 @@ class LeakReport:
     num_examples: int
 
     def text(self, shown: int = 3) -> str:
-        """A few lines for a person: counts, and the closest matches of each benchmark."""
+        """Return a few lines: counts, and the closest matches of each benchmark."""
         if not self.leaks:
             return f"no training text of {self.num_examples:,} examples matches a benchmark"
         lines = [
@@ -91,12 +91,12 @@ def find_leaks(
     for kind, hits in (("passage", passage_hits), ("question", question_hits)):
         for language, first, texts in _batches(corpus, kind, index.languages):  # type: ignore[arg-type]
             rows = [row for row, text in enumerate(texts, start=first) if text is not None]
-            there = [text for text in texts if text is not None]
-            for match in index.find(there, language, kind):  # type: ignore[arg-type]
+            present = [text for text in texts if text is not None]
+            for match in index.find(present, language, kind):  # type: ignore[arg-type]
                 hits.add((rows[match.text], match.benchmark))
-                leaks.append(_leak(index, match, kind, rows[match.text], language, there[match.text]))  # type: ignore[arg-type]
+                leaks.append(_leak(index, match, kind, rows[match.text], language, present[match.text]))  # type: ignore[arg-type]
             if progress is not None:
-                progress(len(there))
+                progress(len(present))
     passages = np.unique([row for row, _ in passage_hits]).astype(np.int64)
     by_example = np.zeros((corpus.num_examples, len(index.benchmarks)), bool)
     for number in range(len(index.benchmarks)):
@@ -115,8 +115,8 @@ def find_leaks(
         passages=passages,
         examples=np.flatnonzero(by_example.any(axis=1)),
         counts={
-            source: {label: number for label, number in found.items() if number}
-            for source, found in counts.items()
+            source: {label: number for label, number in by_label.items() if number}
+            for source, by_label in counts.items()
         },
         num_examples=corpus.num_examples,
     )
@@ -125,7 +125,7 @@ def find_leaks(
 def _batches(
     corpus: Corpus, kind: Kind, languages: Sequence[str]
 ) -> Iterator[tuple[str, int, list[str | None]]]:
-    """(language, first row, texts) of all texts of a kind in the languages that matter."""
+    """Yield (language, first row, texts) of all texts of a kind in the languages that matter."""
     read, size = (
         (corpus.passage_texts, corpus.num_passages)
         if kind == "passage"

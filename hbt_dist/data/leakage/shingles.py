@@ -1,9 +1,9 @@
-"""Texts as sets of hashed shingles (runs of consecutive words), for finding near-duplicates exactly.
+"""Turn texts into sets of hashed shingles (runs of consecutive words), to find all near-duplicates.
 
 A text is normalised first: NFKC, case-folded, invisible characters removed, punctuation and symbols turned to
 spaces. Its units are its words, or its characters in languages written without spaces. A shingle is a run of
 `shingle_units(language)` units: 5 words; 10 characters in Chinese and Japanese, 20 in Thai, Lao, Khmer and
-Burmese, which are about as long as 5 words there.
+Burmese, about the length of 5 words.
 
 Shingles are 64-bit hashes made by NumPy from hashes of the units: about 4 s for 10 million words on one core.
 Two different shingles are taken for one with probability 1e-8 among 10 million against 400,000.
@@ -35,10 +35,10 @@ _MIX = np.uint64(0xBF58476D1CE4E5B9)
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Characters to remove (format characters) and to turn to spaces (punctuation, symbols, controls).
+    """Return patterns of characters to remove (format characters) and to turn to spaces (punctuation ...).
 
-    Of the planes behind the first only emoji and pictographs count as symbols: `re` looks a character of the
-    first plane up in a table, but goes through the others one by one.
+    Only emoji and pictographs of the planes behind the first count as symbols: `re` looks a character of the
+    first plane up in a table, but goes through later planes one by one.
     """
     removed, spaces = [], ["\U0001f000-\U0001fbff"]
     for code in range(0x10000):
@@ -51,7 +51,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def normalise(text: str) -> str:
-    """The text without what doesn't tell texts apart: case, compatibility forms, punctuation, white space."""
+    """Return the text without irrelevant differences: case, compatibility forms, punctuation, white space."""
     removed, spaces = _patterns()
     if not text.isascii():
         text = removed.sub("", unicodedata.normalize("NFKC", text))
@@ -59,7 +59,7 @@ def normalise(text: str) -> str:
 
 
 def shingle_units(language: str) -> int:
-    """How many units of a language make a shingle."""
+    """Return the number of units of a shingle in a language."""
     return CHARACTERS.get(language, WORDS)
 
 
@@ -87,7 +87,7 @@ class Shingler:
         self._words: dict[str, int] = {}
 
     def __call__(self, texts: Sequence[str], language: str) -> ShingledTexts:
-        """The shingles of texts in one language."""
+        """Return the shingles of texts in one language."""
         normal = [normalise(text) for text in texts]
         if language in CHARACTERS:
             squeezed = ["".join(text.split()) for text in normal]
@@ -97,9 +97,11 @@ class Shingler:
             normal = squeezed
         else:
             words = [text.split() for text in normal]
-            num_units = np.array([len(one) for one in words], np.int64)
+            num_units = np.array([len(text_words) for text_words in words], np.int64)
             units = np.fromiter(
-                (self._hash(word) for one in words for word in one), np.uint64, int(num_units.sum())
+                (self._hash(word) for text_words in words for word in text_words),
+                np.uint64,
+                int(num_units.sum()),
             )
         exact = np.array([hash64(text) for text in normal], np.uint64)
         row, shingle = _windows(units, num_units, shingle_units(language))
@@ -115,7 +117,7 @@ class Shingler:
 
 
 def _windows(units: UInt64, num_units: Int64, width: int) -> tuple[Int64, UInt64]:
-    """(text, hash) of each distinct run of `width` units inside a text."""
+    """Return (text, hash) of each distinct run of `width` units inside a text."""
     num_windows = np.maximum(num_units - width + 1, 0)
     row = np.repeat(np.arange(len(num_units)), num_windows)
     if not len(row):

@@ -41,7 +41,7 @@ def sample_facts(split: Split) -> tuple[Fact, ...]:
     """The facts of a split, by country code.
 
     Raises:
-        UserError: there is no such split.
+        UserError: the split does not exist.
     """
     if split not in get_args(Split):
         raise UserError(
@@ -85,17 +85,19 @@ def sample_records(
     facts = sample_facts(split)
     passages = {fact.id: {language.code: _passage(fact, language) for language in chosen} for fact in facts}
     for fact in facts:
-        others = (
-            [other for other in facts if other.territory == fact.territory and other.id != fact.id],
-            [other for other in facts if other.relation == fact.relation and other.value != fact.value],
-        )
-        negatives = [_draw(fact, choice) for choice in others]
+        same_country = [
+            choice for choice in facts if choice.territory == fact.territory and choice.id != fact.id
+        ]
+        same_relation = [
+            choice for choice in facts if choice.relation == fact.relation and choice.value != fact.value
+        ]
+        negatives = (_draw(fact, same_country), _draw(fact, same_relation))
         yield TrainingRecord(
             example_id=fact.id,
             passage_id=fact.id,
             question={language.code: _question(fact, language) for language in chosen},
             passage=passages[fact.id],
-            negatives=tuple(NegativeRecord(other.id, passages[other.id]) for other in negatives),
+            negatives=tuple(NegativeRecord(negative.id, passages[negative.id]) for negative in negatives),
             location=f"embedded sample, {fact.id}",
         )
 
@@ -136,8 +138,8 @@ def sample_benchmark(split: Split = "eval", languages: Sequence[str] = tuple(LAN
 def _known(languages: Sequence[str]) -> list[SampleLanguage]:
     missing = [code for code in languages if code not in LANGUAGES]
     if missing:
-        found = f"it has no language {', '.join(missing)}"
-        raise UserError("embedded sample", found, f"choose of {', '.join(LANGUAGES)}")
+        problem = f"it has no language {', '.join(missing)}"
+        raise UserError("embedded sample", problem, f"choose of {', '.join(LANGUAGES)}")
     return [LANGUAGES[code] for code in languages]
 
 
@@ -145,8 +147,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _draw(fact: Fact, others: list[Fact]) -> Fact:
-    return min(others, key=lambda other: _digest(f"{fact.id} {other.id}"))
+def _draw(fact: Fact, choices: list[Fact]) -> Fact:
+    return min(choices, key=lambda choice: _digest(f"{fact.id} {choice.id}"))
 
 
 def _choose(templates: tuple[str, ...], drawn_for: str) -> str:

@@ -2,8 +2,8 @@
 
 CLDR (the Unicode Common Locale Data Repository) holds data about territories and translated names for it;
 Babel ships both inside its package, so the sample needs no download. A fact is kept only if CLDR names the
-country, the answer and a place of the country in all languages asked for: the sample is fully parallel and
-no fallback code such as "XK" ever stands in a text. About a tenth of a second, plus the locales' loading.
+country, the answer and a city of the country in all requested languages: the sample is fully parallel and
+has no fallback code such as "XK" in a text. About a tenth of a second, plus the locales' loading.
 
 Six relations of a country: its currency, the year since which that currency is legal tender, its official
 language, that language's script, the first day of the week, its time zone. Each is kept only where CLDR
@@ -31,7 +31,7 @@ VE VN VU WS YE ZA ZM ZW
 """
 COUNTRIES: tuple[str, ...] = tuple(_MEMBER_STATES.split())
 
-# CLDR calls these two "Simplified" and "Traditional", which is no name of a script by itself.
+# CLDR calls these two "Simplified" and "Traditional", which alone does not name a script.
 SCRIPTS_WITHOUT_A_NAME = frozenset({"Hans", "Hant"})
 
 OFFICIAL = frozenset({"official", "de_facto_official"})  # throughout the country, by law or in practice
@@ -81,14 +81,14 @@ def collect_facts(languages: Sequence[str]) -> list[Fact]:
         city = _in_all(locales, _city, next(iter(_zones(territory)), None))
         if city is None:
             continue
-        found = [
+        of_country = [
             Fact(territory, key, value, territory_name, answer, city)
             for key, relation in RELATIONS.items()
             if (value := relation.value(territory)) is not None
             and (answer := _in_all(locales, relation.name, value)) is not None
         ]
-        if len(found) >= MIN_FACTS_PER_COUNTRY:
-            facts += found
+        if len(of_country) >= MIN_FACTS_PER_COUNTRY:
+            facts += of_country
     return facts
 
 
@@ -148,7 +148,7 @@ def _script(territory: str) -> str | None:
 
 
 def _first_weekday(territory: str) -> str | None:
-    """0 for Monday to 6 for Sunday; known for countries of which Babel has a locale."""
+    """Return 0 for Monday to 6 for Sunday; known for countries with a locale in Babel."""
     tag = get_global("likely_subtags").get(f"und_{territory}")
     language = _official_language(territory)
     for candidate in (tag, f"{language}_{territory}", f"en_{territory}"):

@@ -1,9 +1,9 @@
 """Read sentence retrieval, where a sentence finds itself in other languages: NTREX, MKQA, Tatoeba.
 
-In NTREX and MKQA every language's version is a candidate and relevant, the question's own included
-(`Benchmark.own_text_relevant`): the pool of each language is whole, each cross-lingual cell has one relevant
-candidate, the monolingual cells are trivial. That keeps the shape of XQuAD-R; absolute values are not
-comparable, as finding the same sentence is easier than finding an answer.
+In NTREX and MKQA every language's version is a candidate and relevant, the question's version included
+(`Benchmark.question_text_relevant`): the pool of each language is whole, each cross-lingual cell has one
+relevant candidate, the monolingual cells are trivial. That keeps the shape of XQuAD-R; absolute values are
+not comparable, as finding the same sentence is easier than finding an answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read_ntrex(
     """Read line-parallel files; the variants are parts by document. Clusters are documents."""
     files = chosen_languages(files_by_language(folder, ".txt"), languages, "refuse", folder)
     documents = lines.document_file(folder)
-    into.own_text_relevant = True
+    into.question_text_relevant = True
     for location, identity, document, texts in lines.read_parallel(files, documents, variant):
         _add_versions(identity, texts, location, document, into)
 
@@ -38,7 +38,7 @@ def read_mkqa(
     folder: Path, variant: Split, languages: tuple[str, ...] | None, into: BenchmarkBuilder
 ) -> None:
     """Read MKQA questions, of either layout; variant `eval` is the 1,758 that training leaves out."""
-    into.own_text_relevant = True
+    into.question_text_relevant = True
     for location, identity, texts in mkqa.read_questions(mkqa.find_files(folder, variant), variant):
         _add_versions(identity, texts, location, None, into)
 

@@ -49,7 +49,7 @@ class ColumnMapping:
     ) -> None:
         self._columns = columns
         self._names = list(names)
-        self._place = location
+        self._location = location
         for name in (columns.example_id, columns.passage_id):
             if name is not None:
                 self._must_have(name)
@@ -58,7 +58,7 @@ class ColumnMapping:
         self._passage = self._by_column(columns.passage)
         negatives = columns.negatives
         if negatives is not None and negatives not in self._names:
-            # The default's name may be absent; in a resolved run file it stands as if it had been given.
+            # The default's name may be absent; a resolved run file has it like a given one.
             if negatives_in_every_row and negatives != ColumnSettings().negatives:
                 self._must_have(negatives)
             negatives = None
@@ -127,13 +127,13 @@ class ColumnMapping:
             return None
         pattern = re.compile("([A-Za-z_-]+)".join(re.escape(part) for part in name.split("{language}", 1)))
         columns = {
-            language_at(match[1], self._place): column
+            language_at(match[1], self._location): column
             for column in self._names
             if (match := pattern.fullmatch(column))
         }
         if not columns:
             raise UserError(
-                self._place, f"has no column like {name!r}", f"its columns are {', '.join(self._names)}"
+                self._location, f"has no column like {name!r}", f"its columns are {', '.join(self._names)}"
             )
 
         def texts(row: _Row, location: str) -> _Texts:
@@ -155,7 +155,7 @@ class ColumnMapping:
     def _must_have(self, name: str) -> None:
         if name not in self._names:
             raise UserError(
-                self._place,
+                self._location,
                 f"has no column {name!r}",
                 f"its columns are {', '.join(self._names)}; map them in columns",
             )
