@@ -1,4 +1,4 @@
-"""What is known about languages: individual ISO 639-3 code, family, main script, English name.
+"""Look up facts about languages: individual ISO 639-3 code, family, main script, English name.
 
 Families are the top-level groups of Glottolog; scripts are ISO 15924 codes of the usual written form in the
 benchmarks. Macro-languages stand for the individual language that benchmarks mean by them (ar: Modern
@@ -110,5 +110,5 @@ UNKNOWN = "unknown"
 
 
 def describe(code: str) -> Language:
-    """The table's row of a language, or one that says `unknown` for a language that is not in it."""
+    """Return the table's row of a language, or a row of `unknown` if the table lacks it."""
     return LANGUAGES.get(code) or Language(code, UNKNOWN, code, UNKNOWN, UNKNOWN)

@@ -157,27 +157,23 @@ class DiskPool:
     def arrange(self, languages: tuple[str, ...], requested: set[str]) -> ArrangedCandidates:
         """Return all candidates by language and id, and the rows of the requested items."""
         path = self._folder / CANDIDATES
-        sizes: list[int] = []
+        sizes = dict.fromkeys(languages, 0)
         rows: dict[tuple[str, str], int] = {}
         with StoredTextsWriter(path) as writer:
             for language in languages:
-                start = sum(sizes)
-                sizes.append(0)
                 if language in self._spools:
-                    items, order = _sorted_items(language, self._spools[language])
+                    items, position = _sorted_items(language, self._spools[language])
                     is_requested = pc.is_in(items, pa.array(sorted(requested), items.type))
+                    start = sum(sizes.values())
                     for row in np.flatnonzero(is_requested.to_numpy(zero_copy_only=False)).tolist():
                         rows[language, items[row].as_py()] = start + row
-                    sizes[-1] = len(order)
                     del items
-                    position = np.empty(len(order), np.int64)
-                    position[order] = np.arange(len(order))
-                    del order
+                    sizes[language] = len(position)
                     self._write_sorted(language, position, writer)
         for spool in self._spools.values():
             spool.remove()
         self._progress.close()
-        language_of = np.repeat(np.arange(len(languages), dtype=np.int32), sizes)
+        language_of = np.repeat(np.arange(len(languages), dtype=np.int32), list(sizes.values()))
         return ArrangedCandidates(StoredTexts(path, ID), language_of, StoredTexts(path, TEXT), rows)
 
     def _write_sorted(self, language: str, position: NDArray[np.int64], writer: StoredTextsWriter) -> None:
@@ -254,7 +250,7 @@ def _new_stream(path: Path, schema: Any) -> Any:
 
 
 def _sorted_items(language: str, spool: _Spool) -> tuple[Any, NDArray[np.int64]]:
-    """Return the items in order of code points, and the row of each in the spool."""
+    """Return the items in order of code points, and the position of each row of the spool among them."""
     batches, columns = spool.batches(), []
     while some := list(islice(batches, _WRITES_PER_READ)):  # a copy: a column alone would keep its batch
         columns.append(pa.concat_arrays([batch.column(_ITEM) for batch in some]))
@@ -269,7 +265,9 @@ def _sorted_items(language: str, spool: _Spool) -> tuple[Any, NDArray[np.int64]]
             location for batch in spool.batches() for location in batch.column(_LOCATION)
         )
         raise _repeated(language, items[repeated[0]].as_py(), next(islice(locations, row, None)).as_py())
-    return items, order
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    return items, position
 
 
 def _repeated(language: str, item: str, location: str) -> UserError:

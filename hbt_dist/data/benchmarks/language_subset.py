@@ -1,4 +1,4 @@
-"""A benchmark's part in some of its languages."""
+"""Select the part of a benchmark in some of its languages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hbt_dist.data.benchmarks.benchmark import Benchmark
 
 
 def select_languages(benchmark: Benchmark, languages: tuple[str, ...]) -> Benchmark:
-    """The part of a benchmark in some languages, in their order.
+    """Return the part of a benchmark in some languages, in their order.
 
     Questions without a relevant candidate in them are left out.
 
     Raises:
-        UserError: the benchmark doesn't have one of them.
+        UserError: the benchmark lacks a language.
     """
     absent = [code for code in languages if code not in benchmark.languages]
     if absent:

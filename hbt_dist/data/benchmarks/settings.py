@@ -61,7 +61,7 @@ class BenchmarkSettings(Settings):
 
     @property
     def is_labelled(self) -> bool:
-        """Whether its label differs from name and variant."""
+        """Return whether its label differs from name and variant."""
         return self.label != _label_of(self.name, self.variant)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from array import array
 from dataclasses import dataclass
 from functools import reduce
@@ -61,7 +62,7 @@ class CorpusBuilder:
 
     @property
     def num_examples(self) -> int:
-        """Rows added so far."""
+        """Return the number of rows so far."""
         return len(self._example_passage)
 
     def start_source(self, index: int, name: str, languages: tuple[str, ...] | None, *, refuse: bool) -> None:
@@ -207,18 +208,17 @@ class _HashFiles:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
-        self._rows: dict[str, array[int]] = {}
-        self._hashes: dict[str, array[int]] = {}
+        self._columns: dict[str, tuple[array[int], array[int]]] = {}
 
     def append(self, language: str, row: int, value: int) -> None:
-        rows = self._rows.setdefault(language, array("q"))
+        rows, hashes = self._columns.setdefault(language, (array("q"), array("Q")))
         rows.append(row)
-        self._hashes.setdefault(language, array("Q")).append(value)
+        hashes.append(value)
         if len(rows) >= _PAIRS_PER_WRITE:
             self._write(language)
 
     def _write(self, language: str) -> None:
-        for name, values in (("rows", self._rows[language]), ("hashes", self._hashes[language])):
+        for name, values in zip(("rows", "hashes"), self._columns[language], strict=True):
             with (self._folder / f"{language}.{name}").open("ab") as stream:
                 values.tofile(stream)
             del values[:]
@@ -226,11 +226,9 @@ class _HashFiles:
     def pairs(self) -> list[NDArray[np.int64]]:
         """Return (n, 2) rows with equal hashes, one array per language; remove the files."""
         pairs = []
-        for language in self._rows:
+        for language in self._columns:
             self._write(language)
             rows, hashes = self._folder / f"{language}.rows", self._folder / f"{language}.hashes"
             pairs.append(equal_pairs(np.fromfile(rows, np.int64), np.fromfile(hashes, np.uint64)))
-            rows.unlink()
-            hashes.unlink()
-        self._folder.rmdir()
+        shutil.rmtree(self._folder)
         return pairs

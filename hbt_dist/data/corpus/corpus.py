@@ -186,17 +186,17 @@ class Corpus:
 
     @property
     def num_examples(self) -> int:
-        """E: rows, one question in several languages with its passage."""
+        """Return E: rows, one question in several languages with its passage."""
         return len(self.example_passage)
 
     @property
     def num_passages(self) -> int:
-        """P."""
+        """Return P."""
         return len(self.passage_group)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the conversion recorded: rows and skipped rows per source, files and their digests.
+        """Return what the conversion recorded: rows and skipped rows per source, files and their digests.
 
         Empty for a corpus made by `from_arrays`.
         """
@@ -205,46 +205,44 @@ class Corpus:
     def passage_has(
         self, rows: NDArray[np.integer], language: NDArray[np.integer] | int
     ) -> NDArray[np.bool_]:
-        """Whether each passage row has a text in the language index; both broadcast."""
+        """Return whether each passage row has a text in the language index; both broadcast."""
         return self.set_languages[self.passage_set[rows], language]
 
     def language_index(self, language: int | str) -> int:
-        """The index of a language given by code or index.
+        """Return the index of a language given by code or index.
 
         Raises:
             KeyError: the corpus doesn't have the language.
         """
-        if isinstance(language, str):
-            if language not in self.languages:
-                raise KeyError(language)
-            return self.languages.index(language)
-        return int(language)
+        if isinstance(language, str) and language not in self.languages:
+            raise KeyError(language)
+        return self.languages.index(language) if isinstance(language, str) else int(language)
 
     def example_id(self, row: int) -> str:
-        """The example's id in its source; unique there."""
+        """Return the id of an example, unique in its source."""
         return self._questions.id(row)
 
     def passage_id(self, row: int) -> str:
-        """The passage's id in its source; unique there."""
+        """Return the id of a passage, unique in its source."""
         return self._passages.id(row)
 
     def question_text(self, row: int, language: int | str) -> str:
-        """The question of an example in a language, which the example must have (`cell_questions`)."""
+        """Return the question of an example in a language, which the example must have (`cell_questions`)."""
         return _present(self.question_texts(language, row, row + 1), row, language)
 
     def passage_text(self, row: int, language: int | str) -> str:
-        """The text of a passage in a language, which the passage must have (`passage_has`)."""
+        """Return the text of a passage in a language, which the passage must have (`passage_has`)."""
         return _present(self.passage_texts(language, row, row + 1), row, language)
 
     def question_texts(
         self, language: int | str, start: int = 0, stop: int | None = None
     ) -> list[str | None]:
-        """The questions of examples start..stop-1 in a language; None where the language is absent."""
+        """Return the questions of examples start..stop-1 in a language; None where the language is absent."""
         code = self.languages[self.language_index(language)]
         return self._questions.texts(code, start, self.num_examples if stop is None else stop)
 
     def passage_texts(self, language: int | str, start: int = 0, stop: int | None = None) -> list[str | None]:
-        """The texts of passages start..stop-1 in a language; None where the language is absent."""
+        """Return the texts of passages start..stop-1 in a language; None where the language is absent."""
         code = self.languages[self.language_index(language)]
         return self._passages.texts(code, start, self.num_passages if stop is None else stop)
 

@@ -149,7 +149,7 @@ class SourceSettings(Settings):
         if strange:
             raise ValueError(
                 f"format {self.format} has no option {', '.join(strange)}; it has "
-                f"{', '.join(sorted(options))} besides {', '.join(sorted(_EVERYWHERE))}"
+                f"{', '.join(sorted(options))} and {', '.join(sorted(_EVERYWHERE))}"
             )
         if "path" in options and not self.path and not is_user_function(self.format):
             raise ValueError(f"format {self.format} needs a path")
@@ -201,21 +201,20 @@ class DataSettings(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two sources are named {', '.join(twice)}; names must differ")
-        if self.languages is not None:
-            for source in self.sources:
-                outside = sorted(set(source.languages or ()) - set(self.languages))
-                if outside:
-                    raise ValueError(
-                        f"source {source.name} asks for {', '.join(outside)}, not listed in data.languages"
-                    )
+        for source in self.sources if self.languages is not None else ():
+            outside = sorted(set(source.languages or ()) - set(self.languages or ()))
+            if outside:
+                raise ValueError(
+                    f"source {source.name} asks for {', '.join(outside)}, not listed in data.languages"
+                )
         return self
 
     def languages_of(self, source: SourceSettings) -> tuple[str, ...] | None:
-        """The languages asked of a source; None: all that it has."""
+        """Return the requested languages of a source; None for all that it has."""
         return source.languages if source.languages is not None else self.languages
 
     def missing_of(self, source: SourceSettings) -> Missing:
-        """What to do about missing languages in a source."""
+        """Return what to do about missing languages in a source."""
         if source.format in RAGGED:
             return "skip"
         return source.missing or self.missing

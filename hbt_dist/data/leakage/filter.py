@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import benchmark_folder, load_benchmark
@@ -24,6 +24,8 @@ from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.leakage.index import BATCH, RULES, Kind, OverlapIndex
 
 __all__ = ["BATCH", "OverlapCounts", "OverlapFilter", "identity_of"]
+
+_Key = TypeVar("_Key")
 
 #: Part of the fingerprint of a filtered corpus; raise it when other records would be dropped.
 VERSION = 1
@@ -97,48 +99,40 @@ class OverlapFilter:
 
     def keep(self, records: Sequence[TrainingRecord], counts: OverlapCounts) -> list[TrainingRecord]:
         """Return the records that stay, without the negatives that don't; add to `counts`."""
-        texts: list[tuple[int, str, dict[str, str]]] = []
+        texts: list[tuple[int, Kind, dict[str, str]]] = []
         for number, record in enumerate(records):
             texts += [(number, "question", record.question), (number, "passage", record.passage)]
         hits = self._find(texts)
-        for benchmarks in hits.values():
-            for benchmark in benchmarks:
-                label = self._index.labels[benchmark]
-                counts.by_benchmark[label] = counts.by_benchmark.get(label, 0) + 1
+        for benchmark in (benchmark for matched in hits.values() for benchmark in matched):
+            label = self._index.labels[benchmark]
+            counts.by_benchmark[label] = counts.by_benchmark.get(label, 0) + 1
         counts.examples += len(hits)
         kept = [record for number, record in enumerate(records) if number not in hits]
-        negatives = [
-            (number, position, negative.passage)
-            for number, record in enumerate(kept)
-            for position, negative in enumerate(record.negatives)
-        ]
-        bad = self._find([(key, "passage", passage) for key, (_, _, passage) in enumerate(negatives)])
-        counts.negatives += len(bad)
-        out: dict[int, set[int]] = {}
-        for key in bad:
-            number, position, _ = negatives[key]
-            out.setdefault(number, set()).add(position)
-        for number, positions in out.items():
-            record = kept[number]
-            kept[number] = replace(
-                record,
-                negatives=tuple(
-                    negative
-                    for position, negative in enumerate(record.negatives)
-                    if position not in positions
-                ),
+        leaking = self._find(
+            [
+                ((number, position), "passage", negative.passage)
+                for number, record in enumerate(kept)
+                for position, negative in enumerate(record.negatives)
+            ]
+        )
+        counts.negatives += len(leaking)
+        for number in {number for number, _ in leaking}:
+            negatives = tuple(
+                negative
+                for position, negative in enumerate(kept[number].negatives)
+                if (number, position) not in leaking
             )
+            kept[number] = replace(kept[number], negatives=negatives)
         return kept
 
-    def _find(self, texts: Sequence[tuple[int, str, dict[str, str]]]) -> dict[int, set[int]]:
-        """Return key -> benchmarks that one of its texts matches; texts are (key, kind, text by language)."""
-        hits: dict[int, set[int]] = {}
-        groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    def _find(self, texts: Sequence[tuple[_Key, Kind, dict[str, str]]]) -> dict[_Key, set[int]]:
+        """Return key -> benchmarks that a text matches; texts are (key, kind, text by language)."""
+        hits: dict[_Key, set[int]] = {}
+        groups: dict[tuple[str, Kind], list[tuple[_Key, str]]] = {}
         for key, kind, by_language in texts:
             for language, text in by_language.items():
                 groups.setdefault((language, kind), []).append((key, text))
         for (language, kind), members in groups.items():
-            name: Kind = "question" if kind == "question" else "passage"
-            for match in self._index.find([text for _, text in members], language, name):
+            for match in self._index.find([text for _, text in members], language, kind):
                 hits.setdefault(members[match.text][0], set()).add(match.benchmark)
         return hits

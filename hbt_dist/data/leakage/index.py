@@ -50,7 +50,7 @@ SHOWN_CHARACTERS = 160
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A text and the benchmark text that it is most like, of one benchmark."""
+    """A text and the closest text of a benchmark."""
 
     text: int  # position among the given texts
     benchmark: int  # position among the benchmarks

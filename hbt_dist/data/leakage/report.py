@@ -32,7 +32,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What of a corpus was found in benchmarks.
+    """The texts of a corpus that match benchmarks.
 
     Attributes:
         leaks: every match, passages first, by language and row.

@@ -80,8 +80,7 @@ def read_beir(folder: Path, variant: str, languages: tuple[str, ...] | None, int
     for language, path in _beir_folders(folder, languages).items():
         prefix, within = (f"{language}:", language) if variant == "separate" else ("", None)
         qrels = find_file(path / "qrels", "test.tsv")
-        judged = list(read_qrels(qrels))
-        _check_judged(judged, qrels, language)
+        judged = _judged(qrels, language)
         for location, row in read_json_lines(find_file(path, "corpus.jsonl")):
             into.add_candidate(id_field(row, "_id", location), language, titled_text(row, location), location)
         in_split = {query for _, query, *_ in judged}  # BEIR's queries.jsonl holds all splits
@@ -105,8 +104,7 @@ def read_miracl(
     for language, (topics, qrels, shards) in _miracl(folder, variant, languages).items():
         for location, query, text in _topics(topics):
             into.add_question(f"{language}:{query}", language, text, location)
-        judged = list(read_qrels(qrels))
-        _check_judged(judged, qrels, language)
+        judged = _judged(qrels, language)
         for location, query, item, grade in judged:
             into.add_relevant(f"{language}:{query}", item, location, language, grade)
         for shard in shards:
@@ -139,11 +137,14 @@ def _miracl(
     return files
 
 
-def _check_judged(judged: list[tuple[str, str, str, float]], path: Path, language: str) -> None:
+def _judged(path: Path, language: str) -> list[tuple[str, str, str, float]]:
+    """Return all judgements of a language's file, which must not be empty."""
+    judged = list(read_qrels(path))
     if not judged:
         raise UserError(
             str(path), f"names no relevant candidate for {language!r}", "drop the language, or check the file"
         )
+    return judged
 
 
 def _topics(path: Path) -> Iterator[tuple[str, str, str]]:
