@@ -121,7 +121,7 @@ class ColumnMapping:
         return content_id(texts), texts
 
     def _by_column(self, name: str) -> Callable[[_Row, str], _Texts] | None:
-        """Return a function from (row, location) to the texts of one column per language; None for one column."""
+        """Return the reader of one column per language, (row, location) -> texts; None for one column."""
         if "{language}" not in name:
             self._must_have(name)
             return None
