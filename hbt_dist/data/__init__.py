@@ -1,1 +1,1 @@
-"""Corpora for training and benchmarks for evaluation, read from public and own formats."""
+"""Read corpora for training and benchmarks for evaluation, from public and user-defined formats."""

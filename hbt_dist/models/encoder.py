@@ -155,7 +155,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def load_backbone(source: str, trust_remote_code: bool = False) -> nn.Module:
-    """`AutoModel` without the pooler that some architectures add: unused weights never get a gradient."""
+    """Load `AutoModel` without the pooler that some architectures add: unused weights never get a gradient."""
     import transformers
 
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": torch.float32}
@@ -166,7 +166,7 @@ def load_backbone(source: str, trust_remote_code: bool = False) -> nn.Module:
 
 
 def _hub_settings(name: str) -> tuple[dict[str, Any], list[DenseLayer]]:
-    """Settings of a model on the hub: fetch its small files (and dense layers) into the hub's cache."""
+    """Return the settings of a model on the hub: fetch its small files (and dense layers) into the hub's cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -211,9 +211,9 @@ def _sentence_transformers_settings(
         kind = module["type"].rsplit(".", 1)[-1]
         path = folder / module["path"]
         if kind == "Transformer":
-            limit = _read_json(path / "sentence_bert_config.json").get("max_seq_length")
-            if limit is None:
-                limit = _tokenizer_limit(path)
+            limit = _read_json(path / "sentence_bert_config.json").get(
+                "max_seq_length", _tokenizer_limit(path)
+            )
             if limit is not None:
                 settings |= {"max_question_tokens": int(limit), "max_passage_tokens": int(limit)}
         elif kind == "Pooling":
@@ -318,16 +318,17 @@ def save_encoder(
     limit = max(encoder.text.max_question_tokens, encoder.text.max_passage_tokens)
     tokenizer.model_max_length = limit
     tokenizer.save_pretrained(folder)
-    settings = {"format": 1, "text": encoder.text.model_dump(), "training": facts or {}}
-    _write_json(folder / SETTINGS_FILE, settings)
-    modules = [("", "Transformer")]
+    _write_json(
+        folder / SETTINGS_FILE,
+        {"format": 1, "text": encoder.text.model_dump(), "training": facts or {}},
+    )
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
     pooling = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}[encoder.text.pooling]
     config = {f"pooling_mode_{mode}": mode == pooling for mode in ("cls_token", "mean_tokens", "lasttoken")}
     (folder / "1_Pooling").mkdir()
-    hidden = int(backbone.config.hidden_size)
-    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden, **config})
-    modules.append(("1_Pooling", "Pooling"))
+    width = int(backbone.config.hidden_size)
+    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **config})
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     for layer in encoder.dense:
         assert isinstance(layer, DenseLayer)
         name = f"{len(modules)}_Dense"

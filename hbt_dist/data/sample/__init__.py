@@ -1,4 +1,4 @@
-"""The embedded sample: questions and passages about countries in 22 languages of 10 families, no download.
+"""Make the embedded sample: questions and passages on countries in 22 languages of 10 families, no download.
 
 CLDR, which the Babel package carries, holds facts such as (country -> currency) and the names of countries,
 currencies, languages, scripts, weekdays, time zones and places in each language (`facts`); this package adds

@@ -1,12 +1,12 @@
-"""The sample's split, training records and benchmark, put together from facts and templates.
+"""Make the sample's split, training records and benchmark from facts and templates.
 
-A passage states one fact and names a place of the country, so a question needs both its country and its
-relation to find its passage. Which of the templates of a language asks or states a fact is drawn by SHA-256.
+A passage states one fact and names a city of the country, so a question needs both its country and its
+relation to find its passage. SHA-256 draws the template that asks or states a fact in a language.
 
 Split by (country, relation) pair, by SHA-256 of the pair: `HELD_OUT` pairs of each of `EVALUATION_COUNTRIES`
-countries form the benchmark, all other pairs are for training. So every country and every relation of the
+countries form the benchmark, the remaining pairs are for training. So every country and every relation of the
 benchmark appears in training in other pairs, and the pool holds `HELD_OUT` passages about each country in
-each language. Every other of these countries, in the order of their hashes, is for `dev`, the others for
+each language. Every second of these countries, in the order of their hashes, is for `dev`, the rest for
 `test`: 20 countries and 60 pairs each. `ZERO_SHOT_LANGUAGES` appear in the benchmark alone; each has
 relatives in training.
 """
@@ -38,7 +38,7 @@ MIN_LEFT = 2  # pairs of each of these countries that stay for training
 
 
 def sample_facts(split: Split) -> tuple[Fact, ...]:
-    """The facts of a split, by country code.
+    """Return the facts of a split, by country code.
 
     Raises:
         UserError: the split does not exist.

@@ -1,4 +1,4 @@
-"""Facts about countries, with their names in every language of the sample, read from CLDR through Babel.
+"""Read facts about countries, with their names in every language of the sample, from CLDR through Babel.
 
 CLDR (the Unicode Common Locale Data Repository) holds data about territories and translated names for it;
 Babel ships both inside its package, so the sample needs no download. A fact is kept only if CLDR names the

@@ -1,4 +1,4 @@
-"""The languages of the sample, with the sentence templates that ask and state its facts in each of them.
+"""Read the languages of the sample, with the sentence templates that ask and state its facts in each.
 
 One JSON file per language in `templates/` (written by hand for this package, no translation of another
 text). Names can't be inflected by a program, so every template keeps them in their citation form: behind a
@@ -23,7 +23,7 @@ class SampleLanguage:
         in_training: False for a language that only the benchmark holds.
         questions, passages: relation -> templates with ``{territory}``, and ``{answer}`` in passages.
         city: template of the passage's second sentence, with ``{place}``.
-        space: what stands between two sentences.
+        space: separator of two sentences.
     """
 
     code: str
