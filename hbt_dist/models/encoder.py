@@ -155,7 +155,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def load_backbone(source: str, trust_remote_code: bool = False) -> nn.Module:
-    """Load `AutoModel` without the pooler that some architectures add: unused weights never get a gradient."""
+    """Load `AutoModel` without the pooler of some architectures: unused weights never get a gradient."""
     import transformers
 
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": torch.float32}
@@ -166,7 +166,7 @@ def load_backbone(source: str, trust_remote_code: bool = False) -> nn.Module:
 
 
 def _hub_settings(name: str) -> tuple[dict[str, Any], list[DenseLayer]]:
-    """Return the settings of a model on the hub: fetch its small files (and dense layers) into the hub's cache."""
+    """Return the settings of a hub model: fetch its small files (and dense layers) into the hub's cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -211,9 +211,9 @@ def _sentence_transformers_settings(
         kind = module["type"].rsplit(".", 1)[-1]
         path = folder / module["path"]
         if kind == "Transformer":
-            limit = _read_json(path / "sentence_bert_config.json").get(
-                "max_seq_length", _tokenizer_limit(path)
-            )
+            limit = _read_json(path / "sentence_bert_config.json").get("max_seq_length")
+            if limit is None:
+                limit = _tokenizer_limit(path)
             if limit is not None:
                 settings |= {"max_question_tokens": int(limit), "max_passage_tokens": int(limit)}
         elif kind == "Pooling":
