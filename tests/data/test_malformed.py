@@ -191,8 +191,8 @@ def test_squad_files_that_do_not_fit_together(tmp_path: Path, build: Build) -> N
 @pytest.mark.parametrize(
     ("name", "rows", "found"),
     [
-        ("passages.jsonl", None, "holds neither passages.jsonl nor passages.jsonl.gz"),
-        ("questions.jsonl", None, "holds neither questions.jsonl nor"),
+        ("passages.jsonl", None, "holds neither passages.jsonl.gz nor passages.jsonl"),
+        ("questions.jsonl", None, "holds neither questions.jsonl.gz nor"),
         (
             "questions.jsonl",
             [{"id": "q", "passage": "x", "text": {"en": "a"}}],

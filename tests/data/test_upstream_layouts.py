@@ -55,7 +55,7 @@ def test_of_a_file_and_its_compressed_copy_the_compressed_is_read(
     for name in names:
         (tmp_path / name).write_text("{}")
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(b"{}"))
-    source = SourceSettings(name="both", format=format, path=str(tmp_path))  # type: ignore[arg-type]
+    source = SourceSettings(name="both", format=format, path=str(tmp_path), split="all")  # type: ignore[arg-type]
     files = open_source(source, None, "skip").files
     assert [path.name for path in files] == [f"{name}.gz" for name in names]
 
