@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -136,12 +135,15 @@ def note_unused_workers(run: RunFile) -> None:
 
 
 def _evaluate(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
-    import torch
-
     from hbt_dist.data.corpus.convert import build_corpus
     from hbt_dist.methods.code_switching.switching import plan_batches
+    from hbt_dist.training.memory import release_memory
+    from hbt_dist.training.preparation import prepare
 
-    model = str(folder.model) if when == "end" else _start_model(run, folder)
+    model = run.model.name_or_path if when == "start" else str(folder.model)
+    if model is None:  # from scratch
+        prepare(run)
+        model = str(folder.start)
     corpus = build_corpus(run.data, Path(run.data.cache_dir))
     languages = plan_batches(corpus, run.batches, run.seed).languages
     for benchmark in run.evaluation.benchmarks:
@@ -164,16 +166,4 @@ def _evaluate(run: RunFile, folder: RunFolder, when: Literal["start", "end"], qu
         )
         if not quiet:
             say(text)
-    if torch.cuda.is_initialized():  # with Ray, a worker trains on the GPU that this process used
-        gc.collect()
-        torch.cuda.empty_cache()
-
-
-def _start_model(run: RunFile, folder: RunFolder) -> str:
-    from hbt_dist.training.preparation import prepare
-
-    if run.model.scratch is None:
-        assert run.model.name_or_path is not None
-        return run.model.name_or_path
-    prepare(run)
-    return str(folder.start)
+    release_memory()  # with Ray, a worker trains on the GPU that this process used

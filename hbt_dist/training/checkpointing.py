@@ -27,7 +27,7 @@ from hbt_dist.training.checkpoints.store import Checkpoint, CheckpointStore
 from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.preparation import model_facts
 from hbt_dist.training.ranks import on_rank_0
-from hbt_dist.training.session import Session
+from hbt_dist.training.start import Session
 
 
 def open_store(session: Session) -> CheckpointStore:

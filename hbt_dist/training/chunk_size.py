@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import torch
 from torch import nn
 
@@ -14,7 +12,7 @@ from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.deepspeed.engine import checkpoint_activations
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
-from hbt_dist.training.memory import added_bytes
+from hbt_dist.training.memory import added_bytes, release_memory
 
 # Linux gives a process more memory than exists and kills it later: no error to catch, so no trial above this.
 CPU_ROWS = 64
@@ -125,7 +123,7 @@ def find_chunk_rows(
     finally:
         encoder.zero_grad(set_to_none=True)
         encoder.train(was_training)
-        _release_memory(world.device)
+        release_memory()  # NCCL takes its buffers from the device
     fitting = world.all_min(fitting)
     if fitting == 0:
         raise UserError(
@@ -136,10 +134,3 @@ def find_chunk_rows(
             "deepspeed.gradient_checkpointing: true, or lower model.text.max_passage_tokens",
         )
     return fitting
-
-
-def _release_memory(device: torch.device) -> None:
-    """Return the memory of the trials to the device, from which NCCL takes its buffers."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

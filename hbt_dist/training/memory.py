@@ -17,6 +17,8 @@ on top. At the start each process holds the model in host memory too, 4 bytes pe
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
@@ -60,6 +62,13 @@ def added_bytes(deepspeed: ResolvedDeepSpeed, parameters: int, workers: int) -> 
     """Return the bytes of training in addition to float32 weights and their gradients: states and buckets."""
     states = state_bytes(deepspeed, parameters, workers) - 8.0 * parameters
     return max(0, int(states)) + bucket_bytes(deepspeed, parameters)
+
+
+def release_memory() -> None:
+    """Return unused memory to the device, from which NCCL and other processes take theirs."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def free_bytes(device: torch.device) -> int:

@@ -6,9 +6,10 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -121,23 +122,19 @@ def on_every_rank(work: Callable[[], Value], world: World) -> Value:
     """
     if world.size == 1:
         return work()
-    task = _Task(work)
-    task.start()
+    future = _run_in_thread(work)
     pause = 0.05
     while True:
-        states = gather_objects(world, task.state())
+        states = gather_objects(world, _state(future))
         failed = [rank for rank, state in enumerate(states) if state not in ("working", "done")]
         if failed:
-            if task.problem is not None:
-                raise task.problem
-            for state in states:
-                if isinstance(state, UserError):
-                    raise state
-            raise RuntimeError(f"rank {failed[0]}: {states[failed[0]]}")
+            if future.done():
+                future.result()  # raises this rank's error, if it has one
+            message = f"rank {failed[0]}: {states[failed[0]]}"
+            raise next((state for state in states if isinstance(state, UserError)), RuntimeError(message))
         if "working" not in states:
-            task.join()
-            return task.result[0]
-        task.join(pause)
+            return future.result()
+        wait([future], pause)
         pause = min(2 * pause, SIGN_OF_LIFE)
 
 
@@ -146,26 +143,28 @@ def wait_for_rank_0(work: Callable[[], None], world: World) -> None:
     on_every_rank(work if world.rank == 0 else lambda: None, world)
 
 
-class _Task(threading.Thread, Generic[Value]):
-    def __init__(self, work: Callable[[], Value]) -> None:
-        super().__init__(name="preparation", daemon=True)  # it does not keep a process that has given up
-        self._work = work
-        self.result: list[Value] = []
-        self.problem: BaseException | None = None
+def _run_in_thread(work: Callable[[], Value]) -> Future[Value]:
+    """Run `work` in a daemon thread, which does not keep a process that has given up."""
+    future: Future[Value] = Future()
 
-    def run(self) -> None:
+    def run() -> None:
         try:
-            self.result.append(self._work())
-        except BaseException as error:  # raised by the other thread
-            self.problem = error
+            future.set_result(work())
+        except BaseException as error:  # raised by the thread that reads the result
+            future.set_exception(error)
 
-    def state(self) -> str | UserError:
-        """Return "working", "done", or why the work failed, for the other ranks."""
-        if self.problem is None:
-            return "done" if self.result else "working"
-        if isinstance(self.problem, UserError):
-            return self.problem
-        return f"{type(self.problem).__name__}: {self.problem}"
+    threading.Thread(target=run, name="preparation", daemon=True).start()
+    return future
+
+
+def _state(future: Future[Any]) -> str | UserError:
+    """Return "working", "done", or why the work failed, for the other ranks."""
+    if not future.done():
+        return "working"
+    problem = future.exception()
+    if problem is None or isinstance(problem, UserError):
+        return problem or "done"
+    return f"{type(problem).__name__}: {problem}"
 
 
 @contextmanager

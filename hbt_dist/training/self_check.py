@@ -30,7 +30,7 @@ from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, Engine, Reductio
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.settings import OptimizerSettings
 
-_ROWS_PER_RANK, _NEGATIVES, _CHUNK_ROWS, _VOCABULARY = 6, 1, 4, 50
+_ROWS_PER_RANK, _NEGATIVES, _CHUNK_ROWS, _VOCABULARY, _WIDTH, _SEED = 6, 1, 4, 50, 8, 100
 _LOSS = LossSettings(temperature=0.2, directions="both", row_chunk=4, mask_false_negatives=False)
 _STEP = StepSettings(mode="cached", chunk_rows=_CHUNK_ROWS)
 
@@ -63,13 +63,13 @@ def self_check(
     """
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        return _check(world, deepspeed, grad_reduction, kernel)
+        return _check(world, deepspeed or ResolvedDeepSpeed(), grad_reduction, kernel)
 
 
 def _check(
-    world: World, deepspeed: ResolvedDeepSpeed | None, grad_reduction: Reduction, kernel: Kernel
+    world: World, deepspeed: ResolvedDeepSpeed, grad_reduction: Reduction, kernel: Kernel
 ) -> SelfCheck:
-    tiny = _for_tiny_model(deepspeed or ResolvedDeepSpeed())
+    tiny = _for_tiny_model(deepspeed)
     tolerance = 0.2 if tiny.low_precision else 1e-4
     encoder = _TinyEncoder()
     reference = copy.deepcopy(encoder).to(world.device)
@@ -83,7 +83,7 @@ def _check(
     )
     engine.train()
     slices = [_slice(rank, world.size) for rank in range(world.size)]
-    torch.manual_seed(_seed(world.rank))
+    torch.manual_seed(_SEED + world.rank)
     loss = _LOSS.model_copy(update={"kernel": kernel})
     result = contrastive_step(engine, slices[world.rank], loss, _STEP, world)
     want_loss = _reference_backward(reference.train(), slices, world.device)
@@ -140,7 +140,7 @@ class _TinyEncoder(nn.Module):
         self.tokens = nn.Embedding(_VOCABULARY, 16)
         self.hidden = nn.Linear(16, 32)
         self.norm = nn.LayerNorm(32)
-        self.out = nn.Linear(32, 8)
+        self.out = nn.Linear(32, _WIDTH)
         with torch.no_grad():
             for parameter in self.parameters():
                 # Wide enough that the rounding of bf16 does not hide an error.
@@ -186,31 +186,24 @@ def _slice(rank: int, world_size: int) -> Any:  # a LocalRows
     )
 
 
-def _seed(rank: int) -> int:
-    return 100 + rank
-
-
 def _reference_backward(encoder: nn.Module, slices: list[Any], device: torch.device) -> float:
     """Run plain autograd over all rows of all ranks; return the loss."""
-    embeddings: dict[str, list[Tensor]] = {"question": [], "passage": []}
+    num_rows = _ROWS_PER_RANK * len(slices)
+    questions = torch.zeros(num_rows, _WIDTH, device=device)
+    passages = torch.zeros(num_rows * (1 + _NEGATIVES), _WIDTH, device=device)
+    embeddings = {"question": questions, "passage": passages}
     for rank, rows in enumerate(slices):
-        torch.manual_seed(_seed(rank))
-        roles = {"question": rows.questions, "passage": rows.passages}
-        local: dict[str, list[Tensor]] = {"question": [], "passage": []}
-        order: dict[str, list[np.ndarray]] = {"question": [], "passage": []}
-        for chunk in plan_chunks(roles, _CHUNK_ROWS, None, World.alone()):
-            ids, mask = roles[chunk.role].pad(chunk.rows)
-            local[chunk.role].append(encoder(ids.to(device), mask.to(device)).float())
-            order[chunk.role].append(chunk.rows)
-        for role, parts in local.items():
-            back = torch.as_tensor(np.argsort(np.concatenate(order[role])), device=device)
-            embeddings[role].append(F.normalize(torch.cat(parts)[back], dim=-1))
-    scores = torch.cat(embeddings["question"]) @ torch.cat(embeddings["passage"]).T / _LOSS.temperature
-    rows_index = torch.arange(scores.shape[0], device=device)
-    target = rows_index + rows_index // _ROWS_PER_RANK * _ROWS_PER_RANK * _NEGATIVES
-    forth = F.cross_entropy(scores, target)
-    back_loss = F.cross_entropy(scores[:, target].T, rows_index)
-    loss = (forth + back_loss) / 2
+        torch.manual_seed(_SEED + rank)
+        texts = {"question": rows.questions, "passage": rows.passages}
+        for chunk in plan_chunks(texts, _CHUNK_ROWS, None, World.alone()):
+            ids, mask = texts[chunk.role].pad(chunk.rows)
+            output = encoder(ids.to(device), mask.to(device)).float()
+            first = rank * len(texts[chunk.role].lengths)
+            embeddings[chunk.role][first + chunk.rows] = F.normalize(output, dim=-1)
+    scores = questions @ passages.T / _LOSS.temperature
+    row = torch.arange(num_rows, device=device)
+    target = row + row // _ROWS_PER_RANK * _ROWS_PER_RANK * _NEGATIVES
+    loss = (F.cross_entropy(scores, target) + F.cross_entropy(scores[:, target].T, row)) / 2
     loss.backward()
     return loss.item()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 
@@ -13,11 +14,12 @@ from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.row_losses import check_kernel
+from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
 from hbt_dist.run_file import RunFile, user_function_facts
 from hbt_dist.training.checkpoints.engine_state import describe
 from hbt_dist.training.chunk_size import choose_chunk_rows
-from hbt_dist.training.deepspeed.engine import build_engine
+from hbt_dist.training.deepspeed.engine import Engine, build_engine
 from hbt_dist.training.deepspeed.partition import move_unless_partitioned
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.deepspeed.setup import check_with_deepspeed, emulated_bf16
@@ -27,7 +29,26 @@ from hbt_dist.training.ranks import gather_objects, on_every_rank, on_rank_0, re
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.runtime import Runtime
 from hbt_dist.training.self_check import require_self_check
-from hbt_dist.training.session import Session
+
+
+@dataclass(frozen=True)
+class Session:
+    """One start of a run on this rank.
+
+    Attributes:
+        step_settings: the run's step settings with `chunk_rows` resolved to a number.
+        start_model: digest of the model folder that the run starts from, on rank 0.
+        notes: messages of the start, printed and logged before the first step.
+    """
+
+    run: RunFile
+    world: World
+    folder: RunFolder
+    prepared: Prepared
+    engine: Engine
+    step_settings: StepSettings
+    start_model: str | None
+    notes: list[str] = field(default_factory=list)
 
 
 def check_settings(run: RunFile, runtime: Runtime, world: World) -> ResolvedDeepSpeed:

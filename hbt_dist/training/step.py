@@ -17,7 +17,7 @@ from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.methods.code_switching.switching import summed_figures
 from hbt_dist.testing import faults
 from hbt_dist.training.prefetch import Prefetcher
-from hbt_dist.training.session import Session
+from hbt_dist.training.start import Session
 
 
 def train_step(

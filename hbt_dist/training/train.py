@@ -19,8 +19,14 @@ from hbt_dist.training.metrics_log import Record
 from hbt_dist.training.prefetch import prefetch_rows
 from hbt_dist.training.ranks import attempt, full_memory_explained, raise_everywhere
 from hbt_dist.training.runtime import Request, Runtime
-from hbt_dist.training.session import Session
-from hbt_dist.training.start import build, check_settings, open_folder, prepare_all_ranks, record_start
+from hbt_dist.training.start import (
+    Session,
+    build,
+    check_settings,
+    open_folder,
+    prepare_all_ranks,
+    record_start,
+)
 from hbt_dist.training.step import train_step
 
 

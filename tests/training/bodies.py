@@ -211,13 +211,13 @@ def run_with_kernel(world: World, kernel: Kernel, cases: list[Case]) -> tuple[Se
 
 
 def group_limits(world: World, store: str, stage: int) -> list[float]:
-    """Seconds after which DeepSpeed's own process group gives up, with 77 for the default group."""
+    """Seconds after which DeepSpeed's own process group gives up, with 3,777 for the default group."""
     from deepspeed.utils import groups
 
     dist.destroy_process_group()
     where = f"file://{store}"
     dist.init_process_group(
-        "gloo", init_method=where, rank=world.rank, world_size=world.size, timeout=timedelta(seconds=77)
+        "gloo", init_method=where, rank=world.rank, world_size=world.size, timeout=timedelta(seconds=3777)
     )
     case = Case(stage=stage)
     build_engine(

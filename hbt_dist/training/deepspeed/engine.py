@@ -19,7 +19,7 @@ Both average over ranks. tests/training/test_engine.py compares them with one pr
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -69,17 +69,21 @@ class TrainedModel(nn.Module):
 class Engine:
     """What the trainer and the contrastive step need of a model in training."""
 
-    model: TrainedModel
-    world: World
-
     def __init__(
-        self, optimizer_settings: OptimizerSettings, total_steps: int, resolved: ResolvedDeepSpeed
+        self,
+        model: TrainedModel,
+        resolved: ResolvedDeepSpeed,
+        *,
+        optimizer: OptimizerSettings,
+        total_steps: int,
+        world: World,
     ) -> None:
-        self._settings = optimizer_settings
-        self._total_steps = total_steps
-        self.resolved = resolved
+        self.model, self.world, self.resolved = model, world, resolved
         self.zero_stage = resolved.zero_stage
         self.scales_loss = resolved.scales_loss  # fp16: an overflow skips a step and is not an error
+        self.optimizer = build_optimizer(model, optimizer)  # while parameters have their shapes
+        self._highest: list[float] = [group["lr"] for group in self.optimizer.param_groups]
+        self._settings, self._total_steps = optimizer, total_steps
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
@@ -110,12 +114,6 @@ class Engine:
         """Largest difference of two forwards of the same rows: different kernels may run without a graph."""
         return 0.05 if self.resolved.low_precision else 1e-3
 
-    def _built(self, model: TrainedModel) -> torch.optim.AdamW:
-        """Build the optimizer; remember the highest learning rate of each of its groups."""
-        optimizer = build_optimizer(model, self._settings)
-        self._highest: list[float] = [group["lr"] for group in optimizer.param_groups]
-        return optimizer
-
     def train(self) -> None:
         """Switch dropout on."""
         self.model.train()
@@ -135,16 +133,14 @@ class PlainEngine(Engine):
     def __init__(
         self,
         model: TrainedModel,
+        resolved: ResolvedDeepSpeed,
         *,
         optimizer: OptimizerSettings,
         total_steps: int,
         world: World,
-        resolved: ResolvedDeepSpeed,
     ) -> None:
-        super().__init__(optimizer, total_steps, resolved)
-        self.model = model.to(world.device)
-        self.world = world
-        self.optimizer = self._built(model)
+        model.to(world.device)
+        super().__init__(model, resolved, optimizer=optimizer, total_steps=total_steps, world=world)
         self._clipping = 1.0 if optimizer.gradient_clipping is None else optimizer.gradient_clipping
         self._autocast = resolved.low_precision
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -201,21 +197,15 @@ class DeepSpeedEngine(Engine):
         world: World,
         reduction: Reduction = "auto",
     ) -> None:
-        super().__init__(optimizer, total_steps, resolved)
         import deepspeed
 
-        self.world = world
-        built = self._built(model)  # while parameters have their shapes
+        super().__init__(model, resolved, optimizer=optimizer, total_steps=total_steps, world=world)
         with groups_time_out_like_the_first(world.device):
             if self.zero_stage == 3:
                 partition(model, resolved, world.device)
             self.deepspeed, *_ = deepspeed.initialize(
-                model=model,
-                optimizer=built,
-                config=resolved.config,
-                dist_init_required=False,
+                model=model, optimizer=self.optimizer, config=resolved.config, dist_init_required=False
             )
-        self.model = model
         self.reduction = self._choose(reduction)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -225,37 +215,31 @@ class DeepSpeedEngine(Engine):
     def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
         """Backpropagate each; reduce once at the end, or after each."""
         coalesce = self.reduction == "coalesce" and len(surrogates) > 1
-        with self.deepspeed.coalesce_grad_reduction() if coalesce else self._boundaries():
+        mark_boundary = self.deepspeed.set_gradient_accumulation_boundary
+        with contextlib.ExitStack() as stack:
+            if coalesce:
+                stack.enter_context(self.deepspeed.coalesce_grad_reduction())
+            else:
+                stack.callback(mark_boundary, True)  # also after an error: DeepSpeed keeps its last value
             for number, surrogate in enumerate(surrogates, start=1):
                 if not coalesce:
-                    # Before the forward, which already reads it.
-                    self.deepspeed.set_gradient_accumulation_boundary(number == len(surrogates))
+                    mark_boundary(number == len(surrogates))  # before the forward, which already reads it
                 self.deepspeed.backward(surrogate())
-
-    @contextlib.contextmanager
-    def _boundaries(self) -> Iterator[None]:
-        """Reset the flag at the end, also after an error: DeepSpeed keeps its last value."""
-        try:
-            yield
-        finally:
-            self.deepspeed.set_gradient_accumulation_boundary(True)
 
     def step(self, index: int) -> float:
         """Set the learning rate of step ``index`` and update; return DeepSpeed's gradient norm."""
         self._set_learning_rate(self.deepspeed.optimizer, index)
-        plain_norm = self._norm_without_zero() if self.zero_stage == 0 else None
-        if plain_norm is not None and not plain_norm < float("inf"):
-            self.deepspeed.optimizer.zero_grad(set_to_none=True)
-            return plain_norm
+        plain_norm = None
+        if self.zero_stage == 0:  # in float32 it reports no norm, and would apply a NaN
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            plain_norm = float(nn.utils.get_total_norm(gradients))
+            if not plain_norm < float("inf"):
+                self.deepspeed.optimizer.zero_grad(set_to_none=True)
+                return plain_norm
         self.deepspeed.step()
         norm = self.deepspeed.get_global_grad_norm() if plain_norm is None else plain_norm
         # DeepSpeed returns -1 for a norm that is not finite, and None for a gradient that it has dropped.
         return float("inf") if norm is None or float(norm) < 0 else float(norm)
-
-    def _norm_without_zero(self) -> float:
-        """Return the norm that ZeRO stage 0 in float32 does not report; it would apply a NaN."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return float(nn.utils.get_total_norm(gradients))
 
     def train(self) -> None:
         """Switch dropout on."""
@@ -273,24 +257,20 @@ class DeepSpeedEngine(Engine):
             )
         if reduction != "auto":
             return reduction
-        if not possible or self._accumulates_above_parameters():
+        # bf16 parameters that accumulate in float32: coalescing would add up in bf16 and ignore it.
+        dtype = (self.resolved.config or {}).get("data_types", {}).get("grad_accum_dtype")
+        if not possible or (dtype == "fp32" and self.resolved.enables("bf16", "fp16")):
             return "boundary"
         if self.zero_stage == 1:
             return "coalesce"  # full gradients are held anyway
         return "coalesce" if self._full_gradients_fit() else "boundary"
 
-    def _accumulates_above_parameters(self) -> bool:
-        """Whether bf16 parameters accumulate in float32: coalescing would add up in bf16 and ignore it."""
-        dtype = (self.resolved.config or {}).get("data_types", {}).get("grad_accum_dtype")
-        return self.resolved.enables("bf16", "fp16") and bool(dtype == "fp32")
-
     def _full_gradients_fit(self) -> bool:
         """Whether full gradients take at most a quarter of the free device memory on every rank."""
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         size = sum(int(getattr(p, "ds_numel", p.numel())) * p.element_size() for p in trainable)
-        fits = True
-        if self.world.device.type == "cuda":
-            fits = size <= free_bytes(self.world.device) / 4
+        device = self.world.device
+        fits = device.type != "cuda" or size <= free_bytes(device) / 4
         return bool(self.world.all_min(int(fits)))
 
 
@@ -324,9 +304,7 @@ def build_engine(
         checkpoint_activations(encoder)
     model = TrainedModel(encoder, loss)
     if resolved.config is None:
-        return PlainEngine(
-            model, optimizer=optimizer, total_steps=total_steps, world=world, resolved=resolved
-        )
+        return PlainEngine(model, resolved, optimizer=optimizer, total_steps=total_steps, world=world)
     prepare_deepspeed(world)
     return DeepSpeedEngine(
         model, resolved, optimizer=optimizer, total_steps=total_steps, world=world, reduction=grad_reduction

@@ -19,8 +19,8 @@ from pydantic import Field
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.settings import Settings
 
-# Removed from DeepSpeed 0.19, github.com/deepspeedai/DeepSpeed/issues/8489.
-_REMOVED = {
+_REFUSED = {
+    # Removed from DeepSpeed 0.19, github.com/deepspeedai/DeepSpeed/issues/8489.
     "elasticity": "elastic training has been removed; a resumed run may have another number of processes",
     "nebula": "Nebula has been removed; the run file's checkpoint block decides",
     "compression_training": "the compression library has been removed",
@@ -32,8 +32,7 @@ _REMOVED = {
     "graph_harvesting": "it has been removed",
     "curriculum_learning": "it has been removed; the run file's batch plan decides the order",
     "progressive_layer_drop": "it has been removed",
-}
-_OURS = {
+    # Decided elsewhere.
     "optimizer": "the run file's optimizer block decides; remove it here",
     "scheduler": "the run file's optimizer block holds the schedule; remove it here",
     "train_batch_size": "the run file's global_batch_size decides; remove it here",
@@ -133,9 +132,8 @@ def resolve_deepspeed(
     Raises:
         UserError: naming the file and the key.
     """
-    config = None
-    if settings.config is not None:
-        config = _resolve_config(settings.config, gradient_clipping, device_type)
+    source = settings.config
+    config = None if source is None else _resolve_config(source, gradient_clipping, device_type)
     return ResolvedDeepSpeed(config, settings.precision, settings.gradient_checkpointing)
 
 
@@ -155,38 +153,40 @@ def _resolve_config(
     if gradient_clipping is not None:
         config["gradient_clipping"] = gradient_clipping
     _check(config, location)
-    config.setdefault("gradient_accumulation_steps", 1)
-    # DeepSpeed wants a number here; it reaches nothing but its throughput log.
-    config.setdefault("train_micro_batch_size_per_gpu", 1)
-    config.setdefault("zero_allow_untested_optimizer", True)
-    config.setdefault("steps_per_print", 1_000_000_000)
-    zero = config.setdefault("zero_optimization", {"stage": 0})
-    if "offload_optimizer" in zero:
+    defaults: dict[str, Any] = {
+        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants a number; only its throughput log reads it
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1_000_000_000,
+        "zero_optimization": {"stage": 0},
+    }
+    if "offload_optimizer" in config.get("zero_optimization", {}):
         # Our AdamW is torch's; DeepSpeed's own would be compiled on the machine at the start.
-        config.setdefault("zero_force_ds_cpu_optimizer", False)
-    return config
+        defaults["zero_force_ds_cpu_optimizer"] = False
+    return defaults | config
 
 
 def _read_shipped(name: str) -> tuple[str, dict[str, Any]]:
-    file = _shipped_folder() / f"{name}.json"
-    if not file.is_file():
+    if name not in shipped_configs():
         raise UserError(
             f"DeepSpeed configuration {name!r}",
             "does not exist",
             f"one of {', '.join(shipped_configs())}, a ZeRO stage 0 to 3, or the path of a JSON file",
         )
+    file = _shipped_folder() / f"{name}.json"
     return f"deepspeed_configs/{name}.json", json.loads(file.read_text(encoding="utf-8"))
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        problem = None if isinstance(content, dict) else "is not a JSON object"
     except OSError as error:
-        raise UserError(str(path), f"cannot be read ({error.strerror})", "a DeepSpeed JSON file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(str(path), f"is not JSON ({error})", "a DeepSpeed JSON file") from error
-    if not isinstance(content, dict):
-        raise UserError(str(path), "is not a JSON object", "a DeepSpeed JSON file")
+        problem = f"cannot be read ({error.strerror})"
+    except ValueError as error:  # not JSON, or not UTF-8
+        problem = f"is not JSON ({error})"
+    if problem is not None:
+        raise UserError(str(path), problem, "a DeepSpeed JSON file")
     return str(path), content
 
 
@@ -194,59 +194,70 @@ def _check(config: dict[str, Any], location: str) -> None:
     for key in ("zero_optimization", "bf16", "fp16", "torch_autocast", "data_types"):
         if not isinstance(config.get(key, {}), dict):
             raise UserError(f"{location}, {key}", f"is {config[key]!r}", "an object, {...}")
-    for key, reason in (_REMOVED | _OURS).items():
-        if key in config:
-            raise UserError(f"{location}, {key}", "cannot be set", reason)
-    for key in _auto_keys(config):
-        raise UserError(
-            f"{location}, {key}", '"auto" is filled in by the Hugging Face Trainer only', "write the value"
-        )
-    zero = config.get("zero_optimization", {})
-    for key in zero:
-        if key.startswith("mics_") or key == "zeropp_loco_param":
-            raise UserError(f"{location}, zero_optimization.{key}", "cannot be set", "it has been removed")
-    if config.get("zero_force_ds_cpu_optimizer"):
-        raise UserError(
-            f"{location}, zero_force_ds_cpu_optimizer",
+    for is_wrong, key, problem, remedy in _rules(config):
+        if is_wrong:
+            raise UserError(f"{location}, {key}", problem, remedy)
+
+
+def _rules(config: dict[str, Any]) -> list[tuple[bool, str, str, str]]:
+    """Return whether a rule is broken, its key, the problem and the remedy, for all rules."""
+    zero, autocast = config.get("zero_optimization", {}), config.get("torch_autocast", {})
+    stage, dtype = zero.get("stage", 0), autocast.get("dtype")
+    steps = config.get("gradient_accumulation_steps", 1)
+    enabled = {key for key in ("bf16", "fp16", "torch_autocast") if config.get(key, {}).get("enabled")}
+    only_trainer = '"auto" is filled in by the Hugging Face Trainer only'
+    not_stage_0 = "use stage 1 or higher, or torch_autocast with dtype bfloat16"
+    return [
+        *((key in config, key, "cannot be set", reason) for key, reason in _REFUSED.items()),
+        *((True, key, only_trainer, "write the value") for key in _auto_keys(config)),
+        *(
+            (
+                key.startswith("mics_") or key == "zeropp_loco_param",
+                f"zero_optimization.{key}",
+                "cannot be set",
+                "it has been removed",
+            )
+            for key in zero
+        ),
+        (
+            bool(config.get("zero_force_ds_cpu_optimizer")),
+            "zero_force_ds_cpu_optimizer",
             "is true",
             "remove it: the optimizer is torch's, fused",
-        )
-    steps = config.get("gradient_accumulation_steps", 1)
-    if steps != 1:
-        raise UserError(
-            f"{location}, gradient_accumulation_steps",
+        ),
+        (
+            steps != 1,
+            "gradient_accumulation_steps",
             f"is {steps}",
             "it must be 1: the step calls backward once per chunk, and DeepSpeed would divide each by this\n"
             "number. For more rows per step raise batches.global_batch_size: a chunk takes the same memory",
-        )
-    if "gradient_clipping" not in config:
-        raise UserError(
-            f"{location}, gradient_clipping",
+        ),
+        (
+            "gradient_clipping" not in config,
+            "gradient_clipping",
             "is missing",
             "write it, 0 for no clipping: DeepSpeed would silently clip at 1.0",
-        )
-    stage = zero.get("stage", 0)
-    if stage not in (0, 1, 2, 3):
-        raise UserError(f"{location}, zero_optimization.stage", f"is {stage!r}", "0, 1, 2 or 3")
-    _check_precision(config, location, stage)
-
-
-def _check_precision(config: dict[str, Any], location: str, stage: int) -> None:
-    why = {
-        "bf16": "with ZeRO stage 0 DeepSpeed takes its fp16 optimizer",
-        "fp16": "with ZeRO stage 0 DeepSpeed divides gradients by a loss scale that it never multiplied by",
-    }
-    for key, reason in why.items():
-        if config.get(key, {}).get("enabled") and stage == 0:
-            raise UserError(
-                f"{location}, {key}", reason, "use stage 1 or higher, or torch_autocast with dtype bfloat16"
-            )
-    autocast = config.get("torch_autocast", {})
-    dtype = autocast.get("dtype")
-    if autocast.get("enabled") and dtype not in _BFLOAT16:
-        problem = "is missing" if dtype is None else f"is {dtype!r}"
-        reason = "float16 overflows without a loss scale"
-        raise UserError(f"{location}, torch_autocast.dtype", problem, f"write bfloat16; {reason}")
+        ),
+        (stage not in (0, 1, 2, 3), "zero_optimization.stage", f"is {stage!r}", "0, 1, 2 or 3"),
+        (
+            "bf16" in enabled and stage == 0,
+            "bf16",
+            "with ZeRO stage 0 DeepSpeed takes its fp16 optimizer",
+            not_stage_0,
+        ),
+        (
+            "fp16" in enabled and stage == 0,
+            "fp16",
+            "with ZeRO stage 0 DeepSpeed divides gradients by a loss scale that it never multiplied by",
+            not_stage_0,
+        ),
+        (
+            "torch_autocast" in enabled and dtype not in _BFLOAT16,
+            "torch_autocast.dtype",
+            "is missing" if dtype is None else f"is {dtype!r}",
+            "write bfloat16; float16 overflows without a loss scale",
+        ),
+    ]
 
 
 def _auto_keys(node: Any, prefix: str = "") -> list[str]:
