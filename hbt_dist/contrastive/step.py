@@ -127,7 +127,7 @@ def contrastive_step(
         NonFiniteError: on all ranks.
         UserError: on all ranks, see `replay_tolerance`.
     """
-    before = world.traffic.snapshot()
+    before = dict(world.traffic)
     roles = _tokens_by_role(local, loss, world)
     max_rows = _max_rows(step, roles)
     direct = max_rows is None
@@ -187,7 +187,7 @@ def contrastive_step(
         num_tokens=round(figures["tokens"] * world.size),
         num_padded_tokens=round(figures["padded"] * world.size),
         num_chunks=len(chunks),
-        traffic=world.traffic.since(before),
+        traffic=world.traffic_since(before),
     )
 
 

@@ -8,7 +8,6 @@ Letters: W processes, n rows per process, D embedding width.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,39 +23,19 @@ _reduce_scatter: Callable[..., Any] = (
 )
 
 
-@dataclass
-class Traffic:
-    """Collectives issued through a `World`: how many, and the bytes of the full (all-rank) tensor."""
-
-    calls: Counter[str] = field(default_factory=Counter)
-    num_bytes: Counter[str] = field(default_factory=Counter)
-
-    def add(self, name: str, tensor: Tensor) -> None:
-        """Count one collective whose full tensor is `tensor`."""
-        self.calls[name] += 1
-        self.num_bytes[name] += tensor.numel() * tensor.element_size()
-
-    def snapshot(self) -> dict[str, tuple[int, int]]:
-        """Return (calls, bytes) per collective so far."""
-        return {name: (self.calls[name], self.num_bytes[name]) for name in self.calls}
-
-    def since(self, before: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-        """Return (calls, bytes) per collective after a snapshot."""
-        return {
-            name: (calls - before.get(name, (0, 0))[0], size - before.get(name, (0, 0))[1])
-            for name, (calls, size) in self.snapshot().items()
-        }
-
-
 @dataclass(frozen=True)
 class World:
-    """Rank, size, process group (None: the default group) and device of this process."""
+    """Rank, size, process group (None: the default group) and device of this process.
+
+    Attributes:
+        traffic: collectives issued so far: name -> calls, and bytes of the full (all-rank) tensors.
+    """
 
     rank: int
     size: int
     device: torch.device
     group: dist.ProcessGroup | None = None
-    traffic: Traffic = field(default_factory=Traffic, compare=False, repr=False)
+    traffic: dict[str, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def alone(cls, device: str | torch.device = "cpu") -> World:
@@ -77,7 +56,7 @@ class World:
             return local
         gathered = local.new_empty(self.size * local.shape[0], *local.shape[1:])
         _all_gather(gathered, local.contiguous(), group=self.group)
-        self.traffic.add("all_gather", gathered)
+        self._count("all_gather", gathered)
         return gathered
 
     def reduce_scatter(self, every: Tensor) -> Tensor:
@@ -86,14 +65,14 @@ class World:
             return every
         local = every.new_empty(every.shape[0] // self.size, *every.shape[1:])
         _reduce_scatter(local, every.contiguous(), group=self.group)
-        self.traffic.add("reduce_scatter", every)
+        self._count("reduce_scatter", every)
         return local
 
     def all_reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
         """Reduce in place over the processes and return the tensor."""
         if self.size > 1:
             dist.all_reduce(tensor, op=op, group=self.group)
-            self.traffic.add("all_reduce", tensor)
+            self._count("all_reduce", tensor)
         return tensor
 
     def all_max(self, value: int) -> int:
@@ -105,3 +84,14 @@ class World:
     def all_min(self, value: int) -> int:
         """Return the smallest of the processes' integers."""
         return -self.all_max(-value)
+
+    def _count(self, name: str, full: Tensor) -> None:
+        calls, num_bytes = self.traffic.get(name, (0, 0))
+        self.traffic[name] = calls + 1, num_bytes + full.numel() * full.element_size()
+
+    def traffic_since(self, before: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+        """Return (calls, bytes) per collective after `before`, a copy of `traffic`."""
+        return {
+            name: (calls - before.get(name, (0, 0))[0], num_bytes - before.get(name, (0, 0))[1])
+            for name, (calls, num_bytes) in self.traffic.items()
+        }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hbt_dist.common.console import Progress, counted, duration
-from hbt_dist.common.files import atomic_write
+from hbt_dist.common.files import atomic_write, read_json_lines
 from hbt_dist.training.run_folder import RunFolder
 
 #: Records the figures of a finished step, counted from 1.
@@ -44,7 +44,8 @@ class Tracker:
     ) -> None:
         self.folder = folder
         self.log_every = log_every
-        cut_back(folder.metrics, start)
+        kept = [row for row in read_json_lines(folder.metrics) if row["step"] <= start]
+        atomic_write(folder.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = folder.metrics.open("a", encoding="utf-8", buffering=1)  # readers follow line by line
         self._log = folder.log.open("a", encoding="utf-8")
         self._board: Any = None
@@ -115,7 +116,7 @@ def outcome(folder: RunFolder, of_steps: int) -> Outcome:
         folder: of the run.
         of_steps: `training.steps` of the run file.
     """
-    rows = _rows(folder.metrics)
+    rows = read_json_lines(folder.metrics)
     last = rows[-1] if rows else {"step": 0}
     finished = last["step"] >= of_steps and folder.model.is_dir()
     return Outcome(
@@ -132,20 +133,3 @@ def outcome(folder: RunFolder, of_steps: int) -> Outcome:
 def _shown(path: Path) -> str:
     """Return the path relative to the current folder, if it is inside."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _rows(metrics: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in metrics.read_text("utf-8", errors="replace").splitlines() if metrics.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # half-written by a crash
-            continue
-    return rows
-
-
-def cut_back(metrics: Path, step: int) -> None:
-    """Drop the lines of steps after `step`, and a last line that a crash left half-written."""
-    if metrics.is_file():
-        kept = [row for row in _rows(metrics) if row["step"] <= step]
-        atomic_write(metrics, "".join(json.dumps(row) + "\n" for row in kept))

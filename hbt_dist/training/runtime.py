@@ -95,20 +95,21 @@ def refuse_shared_gpus(local: tuple[str, str], world_size: int) -> None:
 
 def _explain_meeting(error: Exception, timeout: timedelta) -> UserError:
     """Return why the processes did not find each other."""
-    location = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
     text = " ".join(str(error).split())
-    if "EADDRINUSE" in text:
-        remedy = "choose another port, the same for all processes (deepspeed and accelerate: --master_port,\n"
-        return UserError(
-            location, "the port is taken", remedy + "--main_process_port; torchrun: --rdzv-endpoint)"
-        )
     minutes = timeout.total_seconds() / 60
-    return UserError(
-        location,
-        f"the processes did not meet: {text[:200]}",
+    problem = f"the processes did not meet: {text[:200]}"
+    remedy = (
         f"all WORLD_SIZE processes must start within {minutes:.0f} minutes, and every host must reach that\n"
-        "address: check the hostfile, the firewall, and that the name does not resolve to 127.0.1.1",
+        "address: check the hostfile, the firewall, and that the name does not resolve to 127.0.1.1"
     )
+    if "EADDRINUSE" in text:
+        problem = "the port is taken"
+        remedy = (
+            "choose another port, the same for all processes (deepspeed and accelerate: --master_port,\n"
+            "--main_process_port; torchrun: --rdzv-endpoint)"
+        )
+    location = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
+    return UserError(location, problem, remedy)
 
 
 _SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
@@ -158,7 +159,7 @@ class EnvironmentRuntime:
         # NCCL waits for the peers before it lets a group go, and they wait for this rank in a collective: the
         # process must end, so that its error is read and its launcher ends the others.
         alone = error is not None and (not isinstance(error, UserError) or isinstance(error, OneRankError))
-        self._restore(leave=not alone or self.world_size == 1)
+        self.close(leave=not alone or self.world_size == 1)
 
     def _on_sigterm(self, *_: object) -> None:
         self._stop = True
@@ -175,11 +176,8 @@ class EnvironmentRuntime:
         self._has_begun = True
         return Request.STOP if self._stop else Request.NONE
 
-    def close(self) -> None:
+    def close(self, *, leave: bool = True) -> None:
         """Leave the process group; restore signal handlers, remove variables that were added."""
-        self._restore(leave=True)
-
-    def _restore(self, *, leave: bool) -> None:
         if leave and dist.is_initialized():
             dist.destroy_process_group()
         for name in self._added_variables:

@@ -27,7 +27,7 @@ def gather_and_scatter(world: World) -> dict[str, Any]:
     local = torch.full((2, 3), float(world.rank))
     gathered = gather_embeddings(local, world)
     back = scatter_gradients(gathered * 0 + torch.arange(len(gathered))[:, None] + 100.0 * world.rank, world)
-    return {"gathered": gathered, "back": back, "traffic": world.traffic.snapshot()}
+    return {"gathered": gathered, "back": back, "traffic": world.traffic}
 
 
 def unequal_slices(world: World) -> str:

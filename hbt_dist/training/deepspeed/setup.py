@@ -83,19 +83,12 @@ def groups_time_out_like_the_first(device: torch.device) -> Iterator[None]:
     wait that long for a worker that died or hangs between two collectives of DeepSpeed.
     """
     first = dist.group.WORLD
-    if first is None:
+    with contextlib.ExitStack() as stack:
+        for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
+            if first is not None and hasattr(c10d, name):
+                stack.callback(setattr, c10d, name, getattr(c10d, name))
+                setattr(c10d, name, first._get_backend(device).options._timeout)
         yield
-        return
-    limit = first._get_backend(device).options._timeout
-    names = [name for name in ("default_pg_timeout", "default_pg_nccl_timeout") if hasattr(c10d, name)]
-    before = {name: getattr(c10d, name) for name in names}
-    for name in names:
-        setattr(c10d, name, limit)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(c10d, name, value)
 
 
 def emulated_bf16(deepspeed: ResolvedDeepSpeed, device: torch.device) -> tuple[str, str] | None:
