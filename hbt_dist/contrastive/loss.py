@@ -26,6 +26,9 @@ from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.row_losses import UNMASKED, Exclude, infonce_rows
 from hbt_dist.contrastive.settings import LossSettings
 
+# Rows or columns of a sub-batch: indices, or a full slice, which copies nothing.
+Index = Tensor | slice
+
 
 @dataclass
 class Contrast:
@@ -142,10 +145,10 @@ def inner_product(a_bD: Tensor, b_bD: Tensor, rows: int = 256) -> Tensor:
 
 def _segments(
     row_labels_B: Tensor | None, column_labels: Tensor | None, local: slice
-) -> Iterator[tuple[Tensor | None, Tensor | None]]:
-    """Yield (local row indices, column indices) of each sub-batch; (None, None) selects all."""
+) -> Iterator[tuple[Index, Index]]:
+    """Yield (local row indices, column indices) of each sub-batch; without sub-batches, two full slices."""
     if row_labels_B is None or column_labels is None:
-        yield None, None
+        yield slice(None), slice(None)
         return
     local_labels = row_labels_B[local]
     for label in local_labels.unique():
@@ -158,7 +161,7 @@ def _over_segments(
     columns_grad_MD: Tensor,
     *,
     target_b: Tensor,
-    segments: Iterator[tuple[Tensor | None, Tensor | None]],
+    segments: Iterator[tuple[Index, Index]],
     groups: tuple[Tensor, Tensor] | None,
     positives_B: Tensor | None,
     scale: float,
@@ -173,28 +176,25 @@ def _over_segments(
     total = torch.zeros((), dtype=torch.float64, device=rows_bD.device)
     rows_grad = torch.empty(0)
     for rows, columns in segments:
-        if rows is None or columns is None:
-            part, target, grad = rows_bD, target_b, columns_grad_MD
-            subset, row_groups, column_positive = columns_MD, groups, is_positive
-        else:
-            part, subset = rows_bD[rows], columns_MD[columns]
-            target = torch.searchsorted(columns, target_b[rows])
-            grad = torch.zeros_like(subset)
-            row_groups = None if groups is None else (groups[0][rows], groups[1][columns])
-            column_positive = None if is_positive is None else is_positive[columns]
-        exclude = _exclusion(target, row_groups, column_positive)
+        subset = columns_MD[columns]
+        grad = columns_grad_MD if isinstance(columns, slice) else torch.zeros_like(subset)
+        target = target_b if isinstance(columns, slice) else torch.searchsorted(columns, target_b[rows])
+        exclude = _exclusion(
+            target,
+            None if groups is None else (groups[0][rows], groups[1][columns]),
+            None if is_positive is None else is_positive[columns],
+        )
         kernel = UNMASKED[settings.kernel] if exclude is None else partial(infonce_rows, exclude=exclude)
         loss, part_grad = kernel(
-            part, subset, grad, target, scale=scale, weight=weight, row_chunk=settings.row_chunk
+            rows_bD[rows], subset, grad, target, scale=scale, weight=weight, row_chunk=settings.row_chunk
         )
+        if isinstance(columns, slice):
+            return loss, part_grad
         total += loss
-        if rows is None or columns is None:
-            rows_grad = part_grad
-        else:
-            if not rows_grad.numel():
-                rows_grad = torch.empty_like(rows_bD)
-            rows_grad[rows] = part_grad
-            columns_grad_MD.index_add_(0, columns, grad)
+        if not rows_grad.numel():
+            rows_grad = torch.empty_like(rows_bD)
+        rows_grad[rows] = part_grad
+        columns_grad_MD.index_add_(0, columns, grad)
     return total, rows_grad
 
 
@@ -220,7 +220,7 @@ def _exclusion(
 def _kl_rows(
     rows: tuple[Tensor, Tensor, Tensor, Tensor],
     columns: tuple[Tensor, Tensor],
-    segment: tuple[Tensor | None, Tensor | None],
+    segment: tuple[Index, Index],
     *,
     scale: float,
     weight: float,
@@ -233,19 +233,16 @@ def _kl_rows(
     Args:
         rows: questions, their gradient, questions in the second language, their gradient, each (b, D).
         columns: passages and their gradient, (N, D).
-        segment: row and column indices of a sub-batch, or None for all.
+        segment: rows and columns of a sub-batch.
     """
     questions, questions_grad, aligned, aligned_grad = rows
     passages, passages_grad = columns
-    row_index, column_index = segment
-    if row_index is None or column_index is None:
-        row_index = torch.arange(questions.shape[0], device=questions.device)
-        subset, subset_grad = passages, passages_grad
-    else:
-        subset = passages[column_index]
-        subset_grad = torch.zeros_like(subset)
+    row_indices, column_indices = segment
+    subset = passages[column_indices]
+    subset_grad = passages_grad if isinstance(column_indices, slice) else torch.zeros_like(subset)
+    rows_of_segment = torch.arange(questions.shape[0], device=questions.device)[row_indices]
     total = torch.zeros((), dtype=torch.float64, device=questions.device)
-    for index in row_index.split(row_chunk):
+    for index in rows_of_segment.split(row_chunk):
         question_rD, aligned_rD = questions[index] * scale, aligned[index] * scale
         log_p_rM = torch.log_softmax(question_rD @ subset.T, 1)
         log_aligned_rM = torch.log_softmax(aligned_rD @ subset.T, 1)
@@ -258,6 +255,6 @@ def _kl_rows(
         questions_grad[index] += (question_gradient_rM @ subset).mul_(scale)
         aligned_grad[index] += (aligned_gradient_rM @ subset).mul_(scale)
         subset_grad.addmm_(question_gradient_rM.T, question_rD).addmm_(aligned_gradient_rM.T, aligned_rD)
-    if column_index is not None:
-        passages_grad.index_add_(0, column_index, subset_grad)
+    if not isinstance(column_indices, slice):
+        passages_grad.index_add_(0, column_indices, subset_grad)
     return total
