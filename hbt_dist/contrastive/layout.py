@@ -43,9 +43,9 @@ class Layout:
         world_size: int,
         num_rows: int,
         num_negatives: int,
-        group_N: np.ndarray | None,
-        sub_batch_B: np.ndarray | None,
-        sub_batch_N: np.ndarray | None,
+        group_N: np.ndarray,
+        sub_batch_B: np.ndarray,
+        sub_batch_N: np.ndarray,
         settings: LossSettings,
         device: torch.device,
     ) -> Layout:
@@ -55,13 +55,10 @@ class Layout:
             return torch.as_tensor(np.ascontiguousarray(array, dtype=np.int64), device=device)
 
         group = sub_B = sub_N = None
-        if settings.mask_false_negatives and group_N is not None and len(np.unique(group_N)) < len(group_N):
+        if settings.mask_false_negatives and len(np.unique(group_N)) < len(group_N):
             group = move(group_N)
-        if settings.negatives == "sub_batch":
-            assert sub_batch_B is not None
-            assert sub_batch_N is not None
-            if len(np.unique(sub_batch_B)) > 1:
-                sub_B, sub_N = move(sub_batch_B), move(sub_batch_N)
+        if settings.negatives == "sub_batch" and len(np.unique(sub_batch_B)) > 1:
+            sub_B, sub_N = move(sub_batch_B), move(sub_batch_N)
         return cls(rank, world_size, num_rows, num_negatives, group, sub_B, sub_N)
 
     @property
