@@ -270,7 +270,7 @@ def test_full_gradients_may_take_what_torch_has_reserved(monkeypatch: pytest.Mon
 
 def test_coalesce_is_refused_where_deepspeed_has_none() -> None:
     engine = DeepSpeedEngine.__new__(DeepSpeedEngine)
-    engine.zero_stage, engine.world, engine.config = 0, World.alone(), {}
+    engine.zero_stage, engine.world, engine.resolved = 0, World.alone(), ResolvedDeepSpeed()
     engine.deepspeed = type("Fake", (), {"optimizer": None})()
     with pytest.raises(UserError, match="coalesce does not work with ZeRO stage 0"):
         engine._choose("coalesce")
