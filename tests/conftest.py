@@ -5,10 +5,13 @@ from __future__ import annotations
 import collections
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -42,20 +45,48 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _over_budget[report.nodeid] = _seconds[report.nodeid]
 
 
+#: In the environment of every process that a test run starts, Ray's daemons included.
+_SESSION = "HBT_DIST_TEST_SESSION"
+os.environ.setdefault(_SESSION, uuid.uuid4().hex)
+_leftovers: list[str] = []
+
+
+def left_processes(seconds: float) -> list[str]:
+    """Return the command lines of processes of this run that still live after a grace, but its own."""
+    deadline = time.monotonic() + seconds
+    while True:
+        lines = []
+        for process in psutil.process_iter():
+            try:
+                line = " ".join(process.cmdline())
+                if process.environ().get(_SESSION) != os.environ[_SESSION] or not line:
+                    continue
+            except psutil.Error:
+                continue
+            if process.pid != os.getpid() and "from multiprocessing." not in line:
+                lines.append(line)
+        if not lines or time.monotonic() > deadline:
+            return lines
+        time.sleep(0.5)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run whose default tests take too long; in a worker of xdist there is nothing to decide."""
-    if _over_budget and not hasattr(session.config, "workerinput"):
+    """Fail a run whose default tests take too long, or that leaves processes behind."""
+    if hasattr(session.config, "workerinput"):
+        return  # a worker of xdist: its controller decides
+    _leftovers.extend(left_processes(seconds=30))
+    if _over_budget or _leftovers:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the tests that need the mark `slow`, or less time."""
     for name, seconds in sorted(_over_budget.items(), key=lambda item: -item[1]):
-        terminalreporter.write_line(
-            f"OVER BUDGET {seconds:.1f} s, a default test has {SECONDS_OF_A_DEFAULT_TEST:g} s: {name}",
-            red=True,
-        )
+        line = f"OVER BUDGET {seconds:.1f} s of {SECONDS_OF_A_DEFAULT_TEST:g} s: {name}"
+        terminalreporter.write_line(line, red=True)
+    for line in _leftovers:
+        terminalreporter.write_line(f"LEFT BEHIND: {line[:200]}", red=True)
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
