@@ -302,6 +302,7 @@ def digest(plan: BatchPlan, steps: int) -> str:
     return content.hexdigest()[:16]
 
 
+@pytest.mark.slow
 def test_the_batches_of_known_plans(tmp_path: Path) -> None:
     """Digests of the first 200 steps: a change of them needs a new PLAN_VERSION."""
     run = load_run("quickstart")

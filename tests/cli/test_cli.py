@@ -58,6 +58,7 @@ def test_help_of_train_names_every_run_file_and_options_of_evaluate_are_in_panel
     assert len(set(places)) == 5
 
 
+@pytest.mark.slow
 def test_a_training_ends_with_one_line_and_quiet_means_quiet(tmp_path: Path) -> None:
     file = write_run(tmp_path / "run.yaml", tiny_run(tmp_path / "out", tmp_path / "cache"))
     command = ["train", file, "--launcher", "local"]

@@ -80,6 +80,7 @@ def test_evaluate_and_export_in_processes_of_their_own(trained: Path, tmp_path: 
     assert json.loads(out) == {"step": 2, "model": "c"}
 
 
+@pytest.mark.slow
 def test_evaluate_and_export_refuse(command: Any, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine", "utf-8")
     for option in ("--json", "--quiet"):
@@ -105,6 +106,7 @@ def test_compare(command: Any, evaluations: tuple[Path, Path], tmp_path: Path) -
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.slow
 def test_report(command: Any, evaluations: tuple[Path, Path], tmp_path: Path) -> None:
     write_search(tmp_path / "search")
     written = tmp_path / "search" / "report"
@@ -151,6 +153,7 @@ def test_doctor(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such run file" in refused(command, "doctor", "--run", "absent.yaml", "--json")
 
 
+@pytest.mark.slow
 def test_train(command: Any, trained: Path) -> None:
     """Of a run that has ended: tests/cli/test_cli.py trains one."""
     file = trained.parent / "run.yaml"

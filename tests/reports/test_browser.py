@@ -18,6 +18,7 @@ import pytest
 from hbt_dist.reports.pages.document import Document
 from hbt_dist.reports.pages.matrix import Matrix
 
+pytestmark = pytest.mark.slow  # a browser, and pages of every kind
 PAPER = 718  # pixels
 KINDS = ("evaluation", "change", "search", "study")
 AXE = Path(

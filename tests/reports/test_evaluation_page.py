@@ -135,6 +135,7 @@ def test_change_against_a_baseline(new: Path, old: Path, results: dict[str, Any]
     assert (tmp_path / "out" / "figures" / "difference.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_first_sentence_says_what_changed(new: Path, old: Path, tmp_path: Path) -> None:
     found = compare([[new]], [old])
     row = next(one for one in found["tests"] if (one["setting"], one["metric"]) == ("crosslingual", "map"))
