@@ -10,6 +10,7 @@ import pytest
 
 from tests.reports.made_pages import Page
 
+pytestmark = pytest.mark.slow  # pages of every kind
 KINDS = ("evaluation", "change", "search", "study")
 
 
@@ -48,7 +49,6 @@ def test_headings_and_landmarks_are_in_order(page: Page) -> None:
     assert set(targets) <= set(ids)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["evaluation", "change"])
 def test_results_come_first_and_settings_last(pages: dict[str, Path], kind: str) -> None:
     text = pages[kind].read_text("utf-8")
@@ -82,7 +82,6 @@ def test_figures_and_tables_can_be_read_without_seeing_them(page: Page) -> None:
     assert len(set(names)) == len(frames)
 
 
-@pytest.mark.slow
 def test_what_is_folded_has_a_title_of_its_own(pages: dict[str, Path]) -> None:
     page = Page(pages["study"])
     titles = re.findall("<details><summary>([^<]+)</summary>", page.text)
@@ -98,7 +97,6 @@ def test_what_is_folded_has_a_title_of_its_own(pages: dict[str, Path]) -> None:
         assert not re.search(r"\bnan\b|lowers by 0\.0000|None", re.sub('base64,[^"]+', "", text))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_markdown_holds_the_same(pages: dict[str, Path], kind: str) -> None:
     path = pages[kind].with_suffix(".md")
