@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from hbt_dist.common.errors import UserError
 
 Float64 = NDArray[np.float64]
+_SIGNS = {"max": -1.0, "min": 1.0}
 
 
 def pareto_front(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
@@ -69,7 +70,7 @@ def hypervolume(
         missing = [name for name in objectives if name not in reference]
         if missing:
             raise UserError("reference", f"lacks {missing[0]!r}", "give a value for every objective")
-        corner = np.array([_sign(objectives[name]) * reference[name] for name in objectives], np.float64)
+        corner = np.array([_SIGNS[objectives[name]] * reference[name] for name in objectives], np.float64)
     inside = losses[(losses < corner).all(axis=1)]
     return _volume(inside[_non_dominated(inside)], corner)
 
@@ -111,18 +112,14 @@ def best_points(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFr
         UserError: as `pareto_front`.
     """
     losses = _losses(frame, objectives)
-    rows, names = [], []
-    for j, name in enumerate(objectives):
-        if not np.isnan(losses[:, j]).all():
-            rows.append(int(np.nanargmin(losses[:, j])))
-            names.append(name)
-    best = frame.iloc[rows].copy()
-    best.insert(0, "objective", names)
+    rows = {
+        name: int(np.nanargmin(column))
+        for name, column in zip(objectives, losses.T, strict=True)
+        if not np.isnan(column).all()
+    }
+    best = frame.iloc[list(rows.values())].copy()
+    best.insert(0, "objective", list(rows))
     return best
-
-
-def _sign(direction: str) -> float:
-    return -1.0 if direction == "max" else 1.0
 
 
 def _losses(frame: pd.DataFrame, objectives: Mapping[str, str]) -> Float64:
@@ -130,13 +127,13 @@ def _losses(frame: pd.DataFrame, objectives: Mapping[str, str]) -> Float64:
     if not objectives:
         raise UserError("objectives", "expected at least one, got none", "name an objective")
     for name, direction in objectives.items():
-        if direction not in ("max", "min"):
+        if direction not in _SIGNS:
             raise UserError(f"objective {name!r}", f"expected max or min, got {direction!r}")
         if name not in frame:
             known = ", ".join(str(column) for column in frame.columns)
             raise UserError(f"objective {name!r}", "is not a column of the table", f"columns: {known}")
     columns = [
-        _sign(direction) * frame[name].to_numpy(np.float64, na_value=np.nan)
+        _SIGNS[direction] * frame[name].to_numpy(np.float64, na_value=np.nan)
         for name, direction in objectives.items()
     ]
     losses = np.column_stack(columns)

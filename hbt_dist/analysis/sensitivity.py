@@ -92,22 +92,18 @@ def curve(results: SearchResults, parameter: str) -> pd.DataFrame:
     rows = []
     for objective in results.objectives:
         for value, group in runs.dropna(subset=objective).groupby("value", sort=True):
-            values = group[objective]
             within = group.groupby("point")[objective].agg(["var", "count"])
             within = within[within["count"] > 1]
-            freedom = float((within["count"] - 1).sum())
-            pooled = float((within["var"] * (within["count"] - 1)).sum())
+            freedom = within["count"] - 1
+            variance = (within["var"] * freedom).sum() / freedom.sum() if len(within) else math.nan
             rows.append(
                 {
                     "objective": objective,
                     "value": value,
-                    "mean": float(values.mean()),
-                    "std": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
-                    "min": float(values.min()),
-                    "max": float(values.max()),
-                    "count": len(values),
+                    **group[objective].agg(["mean", "std", "min", "max"]).to_dict(),
+                    "count": len(group),
                     "num_points": int(group["point"].nunique()),
-                    "seed_std": math.sqrt(pooled / freedom) if freedom else math.nan,
+                    "seed_std": math.sqrt(variance),
                 }
             )
     names = ["objective", "value", "mean", "std", "min", "max", "count", "num_points", "seed_std"]

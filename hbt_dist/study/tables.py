@@ -18,21 +18,14 @@ from hbt_dist.search.settings import OBJECTIVES
 PLANNING_CONFIDENCE = 0.8
 
 
-def objectives(folder: Path) -> dict[str, float]:
-    """Return the four headline figures of an evaluation; NaN if the benchmark lacks a figure."""
-    figures = headline_figures(read_results(folder))
-    return {name: math.nan if value is None else float(value) for name, value in figures.items()}
-
-
 def seed_values(folders: dict[str, list[Path]]) -> pd.DataFrame:
-    """Return one row per method and seed, in the order of the study's seeds."""
-    return pd.DataFrame(
-        [
-            {"method": method, "folder": str(folder), **objectives(folder)}
-            for method, seed_folders in folders.items()
-            for folder in seed_folders
-        ]
-    )
+    """Return one row per method and seed, in the order of the study's seeds; NaN for a missing figure."""
+    rows = [
+        {"method": method, "folder": str(folder), **headline_figures(read_results(folder))}
+        for method, seed_folders in folders.items()
+        for folder in seed_folders
+    ]
+    return pd.DataFrame(rows).astype(dict.fromkeys(OBJECTIVES, float))
 
 
 def summary_table(values: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from hbt_dist.study.settings import StudyFile
 Contrast = tuple[str, str, str]  # method, reference, setting
 Holds = Literal["holds", "questions only", "no"]
 
+_TEST = ("system", "baseline", "setting", "metric")
 MARKS: dict[Holds, str] = {"holds": "*", "questions only": "°", "no": ""}
 
 
@@ -85,14 +86,14 @@ def judge(study: StudyFile, comparisons: dict[str, dict[str, dict[str, Any]]]) -
         comparisons: label of a benchmark -> reference -> document of `compare`; the corrected p values
             replace `p_holm` in their tests.
     """
-    primaries = study.primaries()
-    findings = []
-    for label, documents in comparisons.items():
-        for document in documents.values():
-            for row in document["tests"]:
-                contrast = row["system"], row["baseline"], row["setting"]
-                primary = row["metric"] == "map" and contrast in primaries and not row["trivial"]
-                findings.append(Finding(label, row, primary))
+    # Method, reference, setting and metric of each test that answers the question.
+    decisive = {(*contrast, "map") for contrast in study.primaries()}
+    findings = [
+        Finding(label, row, not row["trivial"] and tuple(row[key] for key in _TEST) in decisive)
+        for label, documents in comparisons.items()
+        for document in documents.values()
+        for row in document["tests"]
+    ]
     _correct([finding.row for finding in findings if finding.primary])
     for label in comparisons:
         _correct([finding.row for finding in findings if finding.label == label and not finding.primary])

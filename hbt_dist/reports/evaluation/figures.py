@@ -21,7 +21,6 @@ from hbt_dist.reports.pages.figures import (
     ORANGE,
     SERIES,
     VERMILLION,
-    few_ticks,
     new_figure,
     png,
     single_axes,
@@ -78,7 +77,7 @@ def draw_bias(
         axes.set_title(title, fontsize=9)
         axes.set_yticks(rows, languages, fontsize=7.5, parse_math=False)
         axes.tick_params(axis="x", labelsize=7.5)
-        few_ticks(axes, 4)
+        axes.locator_params(axis="x", nbins=4)  # long numbers must not touch
         axes.set_ylim(len(languages) - 0.5, -0.5)
     for axes in figure.axes[len(panels) :]:
         axes.set_visible(False)
@@ -138,7 +137,8 @@ def draw_distances(values: NDArray[np.float64], languages: Sequence[str], label:
         axes.set_xlabel(f"{source} distance", fontsize=8.5)
         axes.set_ylabel(label, fontsize=8.5)
         axes.tick_params(labelsize=7.5)
-        few_ticks(axes, 8, 5)
+        axes.locator_params(axis="x", nbins=8)
+        axes.locator_params(axis="y", nbins=5)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=7.5, frameon=False)
     return png(figure)
@@ -174,7 +174,7 @@ def draw_gains(gains: Mapping[str, pd.DataFrame], title: str) -> bytes:
     axes.set_yticks(range(len(groups)), groups, fontsize=8, parse_math=False)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.tick_params(axis="x", labelsize=8)
-    few_ticks(axes, 6)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("gain in cross-lingual mAP, 95 % interval over questions", fontsize=8)
     if several:
         axes.grid(visible=False, axis="y")

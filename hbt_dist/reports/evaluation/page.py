@@ -22,7 +22,6 @@ from hbt_dist.evaluation.metrics import METRICS, near_chance
 from hbt_dist.evaluation.read_results import rank_distance_of, read_evaluation, read_results
 from hbt_dist.evaluation.results import LANGUAGE_MEASURES
 from hbt_dist.reports.evaluation.change import SETTING_PHRASES, Change, add_changes, change_sentence
-from hbt_dist.reports.evaluation.facts import provenance_facts, settings_facts
 from hbt_dist.reports.evaluation.figures import (
     PLOTTED_DISTANCES,
     bias_finding,
@@ -57,6 +56,10 @@ _BIAS_MEANING = {
     "mrc": "rank correlation between a question's language versions, whole ranking",
     "mrc@100": "the same over the first 100",
 }
+
+#: Provenance of an evaluation; everything else that it recorded is a setting.
+_MADE = ("command", "time", "hbt_dist", "python", "platform", "cpus")
+_NO_SETTING = (*_MADE, "host", "versions", "training")
 
 
 def write_report(
@@ -119,9 +122,9 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
     _bias(document, results, change)
     _distances(document, results, change)
     document.heading("Settings")
-    document.facts(settings_facts(results))
+    document.facts(_settings_facts(results))
     document.heading("Provenance")
-    facts = provenance_facts(results)
+    facts = _provenance_facts(results)
     if change is not None:
         facts["baseline"] = change.comparison["folders"][change.name][0]
         facts["baseline.model"] = change.baseline["provenance"].get("model", "not recorded")
@@ -347,3 +350,49 @@ def _distance_line(effect: dict[str, Any], what: str = "mAP") -> str:
         f"{plain(abs(effect['slope']), 3)} per unit of distance{chance} ({p_clause(effect['p_holm'])}, "
         f"{len(effect['languages'])} languages, means of the languages removed)"
     )
+
+
+def _settings_facts(results: dict[str, Any]) -> dict[str, object]:
+    """Return benchmark, model and settings, nested settings with dotted names as in a run file."""
+    benchmark = results["benchmark"]
+    recorded = {key: value for key, value in results["provenance"].items() if key not in _NO_SETTING}
+    return {
+        "benchmark": benchmark["name"],
+        "variant": benchmark["variant"],
+        "languages": ", ".join(benchmark["languages"]),
+        "relevant candidates per question": "{min} to {max}, mean {mean:.2f}".format(
+            **benchmark["relevant_per_question"]
+        ),
+        **_flat(recorded),
+    }
+
+
+def _provenance_facts(results: dict[str, Any]) -> dict[str, object]:
+    """Return the command, versions, fingerprint of the benchmark, training data, ties."""
+    recorded, ties = results["provenance"], results["ties"]
+    facts: dict[str, object] = {key: recorded[key] for key in _MADE if recorded.get(key) is not None}
+    facts |= {
+        "versions": ", ".join(f"{name} {version}" for name, version in recorded.get("versions", {}).items()),
+        "benchmark.fingerprint": results["benchmark"]["fingerprint"],
+        **_flat({"training": recorded.get("training") or {}}),
+        "ties": f"{ties['num_relevant_pairs_tied']:,} relevant candidates; {ties['rule']}",
+    }
+    return {key: value for key, value in facts.items() if value != ""}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": _text(value)}
+        )
+    return flat
+
+
+def _text(value: Any) -> str:
+    """Format a setting as in a run file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "not set"
+    return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "(empty)"

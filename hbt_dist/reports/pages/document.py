@@ -58,7 +58,8 @@ class Document:
     def facts(self, items: Mapping[str, object]) -> None:
         """Add names and values."""
         lines = _markdown_table(["", ""], [[key, str(value)] for key, value in items.items()], aligned=False)
-        self._both(lines, html.facts(items))
+        pairs = (f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>" for key, value in items.items())
+        self._both(lines, f'<dl class="facts">{"".join(pairs)}</dl>')
 
     def code(self, title: str, text: str) -> None:
         """Add a file's text; `title` names the block for screen readers."""
@@ -138,20 +139,19 @@ class Document:
 
     def page(self) -> str:
         """Return the report as one self-contained HTML file."""
-        names = [re.sub("[^a-z0-9]+", "-", name.lower()) for name, _ in self._sections]
-        keys = [f"{i}-{name}" for i, name in enumerate(names, 1)]
-        links = "".join(
-            f'<li><a href="#h-{key}">{escape(name)}</a></li>'
-            for key, (name, _) in zip(keys, self._sections, strict=True)
-        )
+        sections = [
+            (f"h-{i}-{re.sub('[^a-z0-9]+', '-', title.lower())}", escape(title), "\n".join(blocks))
+            for i, (title, blocks) in enumerate(self._sections, 1)
+        ]
+        links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in sections)
         about = f"<p>{escape(self.about)}</p>\n" if self.about else ""
         header = (
             f'<p class="lead">{escape(self.summary)}</p>\n{about}'
             f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
         )
         main = "".join(
-            html.section(key, name, "\n".join(blocks))
-            for key, (name, blocks) in zip(keys, self._sections, strict=True)
+            f'<section aria-labelledby="{key}"><h2 id="{key}">{title}</h2>\n{content}\n</section>\n'
+            for key, title, content in sections
         )
         return html.page(self.title, main, kind=self.kind, header=header)
 

@@ -10,7 +10,6 @@ from io import BytesIO
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
@@ -22,9 +21,7 @@ DPI = 150
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, sizes in inches; up to a width of 5 it is readable on a phone."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -39,13 +36,6 @@ def tidy(axes: Axes) -> None:
     """Draw a faint grid and no frame."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-
-
-def few_ticks(axes: Axes, across: int, up: int | None = None) -> None:
-    """Limit the steps along the axes, so that long numbers do not touch; None keeps an axis."""
-    axes.locator_params(axis="x", nbins=across)
-    if up is not None:
-        axes.locator_params(axis="y", nbins=up)
 
 
 def svg(figure: Figure, name: str) -> bytes:

@@ -5,7 +5,7 @@ A content security policy forbids every request and every script.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -34,19 +34,6 @@ def page(title: str, main: str, *, kind: str, header: str = "") -> str:
         f"<header>\n<h1>{escape(title)}</h1>\n{header}\n</header>\n"
         f'<main id="main">\n{main}\n</main>\n</body>\n</html>\n'
     )
-
-
-def section(key: str, title: str, content: str) -> str:
-    """Return a part of the page with a heading of level 2; `content` is HTML."""
-    return (
-        f'<section aria-labelledby="h-{key}"><h2 id="h-{key}">{escape(title)}</h2>\n{content}\n</section>\n'
-    )
-
-
-def facts(items: Mapping[str, object]) -> str:
-    """Return names and values, which may be long."""
-    pairs = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>" for key, value in items.items())
-    return f'<dl class="facts">{pairs}</dl>'
 
 
 def table(

@@ -12,15 +12,27 @@ Replaces an older report. Takes seconds, most of them for the figures.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import yaml
 
-from hbt_dist.analysis.best_run import try_best_run
-from hbt_dist.analysis.overview import Analysis, analyse, summary, summary_text
-from hbt_dist.analysis.results import load_search
+from hbt_dist.analysis.overview import (
+    Analysis,
+    analyse,
+    objective_text,
+    summary,
+    summary_text,
+    value_text,
+)
+from hbt_dist.analysis.results import SearchResults, load_search
+from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.writing import check_target, replaced_folder
 from hbt_dist.reports.search.page import search_document
+from hbt_dist.run_file import RunFile
+from hbt_dist.search.space import Base
 
 STEM = "report"
 PAGE = f"{STEM}.html"
@@ -49,9 +61,14 @@ def write_search_report(
     check_target(target, PAGE, KIND)
     analysis = analyse(results, compare)
     findings = summary(analysis)
-    best_run, problem = try_best_run(results, findings["knee"])
-    if problem is not None:
-        findings["problems"] = [*findings["problems"], problem]
+    best_run, problem = None, "no checkpoint has all objectives"
+    if findings["knee"] is not None:
+        try:
+            best_run = _best_run_text(results, findings["knee"])
+        except UserError as error:
+            problem = f"{error.location}: {error.problem}"
+    if best_run is None:
+        findings["problems"] = [*findings["problems"], f"best.yaml is not written: {problem}"]
     document = search_document(analysis, findings, best_run)
     findings["best_run"] = None if best_run is None else "best.yaml"
     findings["figures"] = sorted(name for name in document.files if name.startswith("figures/"))
@@ -83,3 +100,35 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     if analysis.difference is not None:
         by_name["difference"] = analysis.difference.reset_index().rename_axis(columns=None)
     return by_name
+
+
+def _best_run_text(results: SearchResults, candidate: dict[str, Any]) -> str:
+    """Return the text of best.yaml: the search's base run with the values of one candidate.
+
+    Its output folder is runs/NAME-best, apart from the search's runs. The number of steps stays that of the
+    search, because a schedule of the learning rate depends on it; a comment names the candidate's step.
+
+    Args:
+        candidate: from `hbt_dist.analysis.overview.describe_candidate`.
+
+    Raises:
+        UserError: the search's base.yaml is missing, is not a run file of this version, or does not accept
+            the values.
+    """
+    file = str(results.folder / "base.yaml")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", results.name).strip("-.") or "search"
+    run = Base.load(file, ()).run(candidate["parameters"], location=file, name=f"{name}-best")
+    data = run.model_dump(mode="json", exclude_unset=True) | {"output_dir": f"runs/{name}-best"}
+    RunFile.model_validate(data)
+    lines = [
+        f"Knee point of the search {results.name}: point {candidate['point']}, checkpoint after step "
+        f"{candidate['step']}, mean of {candidate['num_seeds']} seed(s):",
+        ", ".join(
+            f"{name} {objective_text(name, value['mean'])}" for name, value in candidate["objectives"].items()
+        ),
+        *(f"{key}: {value_text(value)}" for key, value in candidate["parameters"].items()),
+    ]
+    if candidate["step"] != run.training.steps:
+        lines.append(f"The run continues to step {run.training.steps}; the knee is one of its checkpoints.")
+    comment = "".join(f"# {part}\n" for line in lines for part in line.splitlines())
+    return comment + yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

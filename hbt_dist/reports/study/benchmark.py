@@ -9,6 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hbt_dist.common.numbers import digits_of, p_value, plain, signed, span
@@ -17,7 +18,7 @@ from hbt_dist.evaluation.read_results import SETTINGS, read_results
 from hbt_dist.reports.evaluation.figures import draw_gains, gains_finding
 from hbt_dist.reports.evaluation.sections import SETTING_TITLES, add_cell_changes, add_distances, add_tests
 from hbt_dist.reports.pages.document import Document
-from hbt_dist.reports.study.figures import draw_summary
+from hbt_dist.reports.pages.figures import SERIES, new_figure, png
 from hbt_dist.search.settings import OBJECTIVES
 from hbt_dist.study.settings import StudyFile
 from hbt_dist.study.tables import seed_values, summary_table
@@ -179,6 +180,23 @@ class BenchmarkPart:
             f"Gain by families on {self.label}",
             f"Gain by families on {self.label}: {gains_finding(named)}",
         )
+
+
+def draw_summary(table: pd.DataFrame, title: str) -> bytes:
+    """Return a PNG: mean mAP of each method in three settings, standard deviation over seeds."""
+    figure = new_figure(6, 0.3 * len(table) + 1.0)
+    rows = np.arange(len(table))
+    panels = figure.subplots(1, len(SETTINGS), sharey=True)
+    for colour, setting, axes in zip(SERIES, SETTINGS, panels, strict=False):
+        axes.barh(rows, table[setting], xerr=table[f"{setting}_sd"].fillna(0), color=colour, capsize=2)
+        axes.set_title(f"{SETTING_TITLES[setting]} mAP", fontsize=9)
+        axes.set_yticks(rows, table["method"], fontsize=8, parse_math=False)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.locator_params(axis="x", nbins=3)
+    panels[0].set_ylim(len(table) - 0.4, -0.6)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    return png(figure)
 
 
 def _verdict_frame(findings: list[Finding]) -> pd.DataFrame:
