@@ -60,11 +60,12 @@ def describe_study(study: Study, tflops: float = REACHED_TFLOPS) -> str:
     ]
     estimates = {name: estimate(run, tflops) for name, run in study.runs.items()}
     lines += [_training_line(name, run, estimates[name]) for name, run in study.runs.items()]
-    for name, method in file.methods.items():
-        if method.trained_as is not None:
-            lines.append(f"  {name}: the models of {method.trained_as}, evaluated differently")
-    for benchmark in file.all_benchmarks():
-        lines.append(f"  benchmark {benchmark.label}: {_benchmark_size(benchmark)}")
+    lines += [
+        f"  {name}: the models of {method.trained_as}, evaluated differently"
+        for name, method in file.methods.items()
+        if method.trained_as is not None
+    ]
+    lines += [f"  benchmark {b.label}: {_benchmark_size(b)}" for b in file.all_benchmarks()]
     lines.append(f"{_sum_line(study, estimates, tflops)}; evaluation not counted; folder {file.output_dir}")
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -80,23 +81,17 @@ class OptunaSampler:
         self._trials: dict[int, Any] = {}
         # A fresh stream for each start: draws of an earlier start must not repeat.
         seed = settings.seed + 1_000_003 * len(known)
-        sampler: Any
-        if settings.kind == "random":
-            sampler = optuna.samplers.RandomSampler(seed=seed)
-        else:
-            import warnings
-
+        sampler: Any = optuna.samplers.RandomSampler(seed=seed)
+        if settings.kind != "random":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 sampler = optuna.samplers.TPESampler(
                     n_startup_trials=settings.startup_points, multivariate=True, constant_liar=True, seed=seed
                 )
-        if settings.weights is not None:
-            directions: Any = ["maximize"]
-        else:
-            directions = [
-                {"max": "maximize", "min": "minimize"}[OBJECTIVES[name]] for name in self._objectives
-            ]
+        names = self._objectives
+        directions: Any = (
+            ["maximize"] if settings.weights is not None else [f"{OBJECTIVES[name]}imize" for name in names]
+        )
         self._study = optuna.create_study(directions=directions, sampler=sampler)
         for point, objectives in known:
             if objectives is not None:

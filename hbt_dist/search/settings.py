@@ -208,19 +208,41 @@ class SearchFile(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchFile:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: expected each seed once, got {self.seeds}")
-        if len(set(self.objectives)) < len(self.objectives):
-            raise ValueError(f"objectives: expected each once, got {self.objectives}")
-        if self.warm_start and self.sampler.kind != "optuna":
-            raise ValueError("warm_start: only optuna learns from earlier searches")
-        if self.early_stopping is not None and not self.evaluate_checkpoints:
-            raise ValueError("early_stopping needs evaluate_checkpoints: true")
-        if self.early_stopping is not None and self.early_stopping.metric not in self.objectives:
-            raise ValueError(f"early_stopping: {self.early_stopping.metric} is none of the objectives")
         check_labels(benchmark=self.benchmark, test_benchmarks=self.test_benchmarks)
-        if any(resource <= 0 for resource in self.trial_resources.values()) or not self.trial_resources:
-            raise ValueError("trial_resources: expected a positive amount of at least one resource")
+        stopping, space = self.early_stopping, set(self.space)
+        for holds, error in (
+            (len(set(self.seeds)) < len(self.seeds), f"seeds: expected each seed once, got {self.seeds}"),
+            (
+                len(set(self.objectives)) < len(self.objectives),
+                f"objectives: expected each once, got {self.objectives}",
+            ),
+            (
+                self.warm_start and self.sampler.kind != "optuna",
+                "warm_start: only optuna learns from earlier searches",
+            ),
+            (
+                stopping and not self.evaluate_checkpoints,
+                "early_stopping needs evaluate_checkpoints: true",
+            ),
+            (
+                stopping and stopping.metric not in self.objectives,
+                f"early_stopping: {stopping and stopping.metric} is none of the objectives",
+            ),
+            (
+                min(self.trial_resources.values(), default=0) <= 0,
+                "trial_resources: expected a positive amount of at least one resource",
+            ),
+            (
+                {"batches.alpha", "batches.mixture"} <= space,
+                "space: batches.alpha and batches.mixture exclude each other",
+            ),
+            (
+                {"seed", "output_dir"} & space,
+                "space: list seeds in `seeds`; the search sets output_dir",
+            ),
+        ):
+            if holds:
+                raise ValueError(error)
         return self
 
     @model_validator(mode="after")
@@ -230,20 +252,14 @@ class SearchFile(Settings):
                 raise ValueError(
                     f"space: {key} cannot be {dimension.describe()}; simplex is for batches.mixture"
                 )
-        if {"batches.alpha", "batches.mixture"} <= set(self.space):
-            raise ValueError("space: batches.alpha and batches.mixture exclude each other")
-        if "seed" in self.space or "output_dir" in self.space:
-            raise ValueError("space: list seeds in `seeds`; the search sets output_dir")
-        if self.sampler.kind == "grid":
-            listed = {key: dimension.values() for key, dimension in self.space.items()}
-            continuous = [key for key, values in listed.items() if values is None]
-            if continuous:
+            if self.sampler.kind == "grid" and dimension.values() is None:
                 raise ValueError(
-                    f"sampler: a grid needs listed values, {continuous[0]} is continuous; use range or choice"
+                    f"sampler: a grid needs listed values, {key} is continuous; use range or choice"
                 )
-            count = self.num_points()
-            if count > _MOST_GRID_POINTS:
-                raise ValueError(f"sampler: the grid has {count:,} points, more than {_MOST_GRID_POINTS:,}")
+        if self.sampler.kind == "grid" and self.num_points() > _MOST_GRID_POINTS:
+            raise ValueError(
+                f"sampler: the grid has {self.num_points():,} points, more than {_MOST_GRID_POINTS:,}"
+            )
         return self
 
     def num_points(self) -> int:

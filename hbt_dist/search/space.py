@@ -105,22 +105,23 @@ def check_benchmark(search: SearchFile, base: RunFile, location: str) -> None:
     from hbt_dist.data.benchmarks.load import load
 
     data = load(search.benchmark)
-    across = [name for name in search.objectives if name != "monolingual"]
-    if len(data.languages) < 2 and across:
-        raise UserError(
-            location,
-            f"benchmark {search.benchmark.label!r} has one language and gives no {across[0]}",
-            "use a benchmark of two or more languages, or set objectives: [monolingual]",
-        )
     pairs = data.pair_counts()
-    lacking = [name for name in search.objectives if name in ("crosslingual", "rank_distance")]
-    if lacking and pairs.sum() == pairs.trace():
-        raise UserError(
-            location,
-            f"benchmark {search.benchmark.label!r} has relevant candidates in the question's language only "
-            f"and gives no {lacking[0]}",
-            "use another benchmark, or set objectives: [monolingual, multilingual]",
-        )
+    for holds, finding, benchmark, possible in (
+        (len(data.languages) < 2, "one language", "a benchmark of two or more languages", ["monolingual"]),
+        (
+            pairs.sum() == pairs.trace(),
+            "relevant candidates in the question's language only",
+            "another benchmark",
+            ["monolingual", "multilingual"],
+        ),
+    ):
+        lacking = [name for name in search.objectives if name not in possible]
+        if holds and lacking:
+            raise UserError(
+                location,
+                f"benchmark {search.benchmark.label!r} has {finding} and gives no {lacking[0]}",
+                f"use {benchmark}, or set objectives: [{', '.join(possible)}]",
+            )
     development = _questions(data)
     for test in [*search.test_benchmarks, *base.evaluation.benchmarks]:
         shared = [(key, name) for key, name in _questions(load(test)).items() if key in development]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import combinations
 from typing import Any
 
@@ -140,13 +141,14 @@ def _parameters(document: Document, analysis: Analysis) -> None:
 def _curve_finding(analysis: Analysis, parameter: str) -> str:
     """Return the best mean of every objective along a parameter in words."""
     rows = analysis.curves[analysis.curves["parameter"] == parameter]
-    best = []
-    for name, direction in analysis.results.objectives.items():
-        part = rows[rows["objective"] == name].sort_values("mean").to_dict("records")
-        if part:
-            row = part[-1 if direction == "max" else 0]
-            mean = objective_text(name, row["mean"])
-            best.append(f"{objective_title(name)} {mean} at {value_text(row['value'])}")
+    best = [
+        f"{objective_title(name)} {objective_text(name, row['mean'])} at {value_text(row['value'])}"
+        for name, direction in analysis.results.objectives.items()
+        for row in rows[rows["objective"] == name]
+        .sort_values("mean")
+        .iloc[:: -1 if direction == "max" else 1][:1]
+        .to_dict("records")
+    ]
     return f"Best means along {parameter}: {', '.join(best)}"
 
 
@@ -209,11 +211,8 @@ def _figure(
     document: Document, figure: Figure, stem: str, description: str, caption: str, *, folded: bool = False
 ) -> None:
     """Add a figure as PNG, and as SVG next to it."""
-    if folded:
-        with document.details(caption):
-            _figure(document, figure, stem, description, caption)
-        return
-    document.figure(f"figures/{stem}.png", png(figure), caption, description)
+    with document.details(caption) if folded else nullcontext():
+        document.figure(f"figures/{stem}.png", png(figure), caption, description)
     document.files[f"figures/{stem}.svg"] = svg(figure, stem)
 
 
