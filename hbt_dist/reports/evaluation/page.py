@@ -101,7 +101,7 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
         change: the comparison with a baseline, if there is one.
     """
     benchmark = results["benchmark"]
-    model = _model_name(results)
+    model = "/".join(Path(str(results["provenance"].get("model", ""))).parts[-2:])
     on = f"{results['provenance'].get('label') or benchmark['name']} ({benchmark['variant']})"
     title = f"{model} on {on}" if model else on
     summary, about = _levels(results), _about(results)
@@ -130,11 +130,6 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
         facts["baseline.model"] = change.baseline["provenance"].get("model", "not recorded")
     document.facts(facts)
     return document
-
-
-def _model_name(results: dict[str, Any]) -> str:
-    """Return the last two parts of a folder or hub name; "" if it was not recorded."""
-    return "/".join(Path(str(results["provenance"].get("model", ""))).parts[-2:])
 
 
 def _levels(results: dict[str, Any]) -> str:

@@ -160,14 +160,17 @@ def add_distances(document: Document, comparison: dict[str, Any], about: str = "
     """Add whether the cross-lingual gain grows with the distance of the languages: a row for each system."""
     parts = comparison["typology"]
     sources = [effect["source"] for effect in next(iter(parts.values()))["distances"]] if parts else []
-    rows, notes = [], []
-    for name, part in parts.items():
-        tested = [effect for effect in part["distances"] if effect["p_holm"] is not None]
-        for effect in part["distances"]:
-            if effect not in tested:
-                notes.append(f"{effect['source']}: {effect['verdict']}")
-        if tested:
-            rows.append([name, *(_distance_cell(effect) for effect in part["distances"])])
+    rows = [
+        [name, *(_distance_cell(effect) for effect in part["distances"])]
+        for name, part in parts.items()
+        if any(effect["p_holm"] is not None for effect in part["distances"])
+    ]
+    notes = [
+        f"{effect['source']}: {effect['verdict']}"
+        for part in parts.values()
+        for effect in part["distances"]
+        if effect["p_holm"] is None
+    ]
     baseline = next(iter(comparison["folders"]))
     if rows:
         document.table(

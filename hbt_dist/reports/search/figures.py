@@ -5,10 +5,7 @@ Shapes repeat what colours show, so the figures also work in grey.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from hbt_dist.analysis.overview import Analysis
@@ -29,13 +26,6 @@ _BETTER = {"max": "higher is better", "min": "lower is better"}
 def objective_title(name: str) -> str:
     """Return an objective's name for people."""
     return name.replace("_", " ")
-
-
-def axis_scale(values: pd.Series[Any], logarithm: bool) -> str:
-    """Return the scale of a parameter's axis: "linear", "log" or "choice"."""
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return "choice"
-    return "log" if logarithm else "linear"
 
 
 def draw_front(analysis: Analysis, x: str, y: str) -> Figure:
@@ -77,9 +67,9 @@ def draw_curve(analysis: Analysis, parameter: str) -> Figure:
     objectives = list(analysis.results.objectives)
     figure = new_figure(5.4, 1.7 * len(objectives) + 0.6)
     panels = figure.subplots(len(objectives), 1, sharex=True, squeeze=False)[:, 0]
-    values = pd.Series(sorted(rows["value"].unique().tolist()), dtype=object)
-    scale = axis_scale(values, parameter in analysis.results.log_parameters)
-    positions = {value: i if scale == "choice" else float(value) for i, value in enumerate(values)}
+    values = sorted(rows["value"].unique().tolist())
+    choices = not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    positions = {value: i if choices else float(value) for i, value in enumerate(values)}
     for axes, name, color, marker in zip(panels, objectives, SERIES, MARKERS, strict=False):
         part = rows[rows["objective"] == name]
         x = np.array([positions[value] for value in part["value"]], np.float64)
@@ -88,7 +78,7 @@ def draw_curve(analysis: Analysis, parameter: str) -> Figure:
             x,
             part["mean"],
             yerr=part["seed_std"].fillna(0.0),
-            fmt=marker + ("" if scale == "choice" else "-"),
+            fmt=marker + ("" if choices else "-"),
             color=color,
             capsize=3,
             markersize=5,
@@ -96,10 +86,10 @@ def draw_curve(analysis: Analysis, parameter: str) -> Figure:
         axes.set_ylabel(objective_title(name))
         tidy(axes)
     last = panels[-1]
-    if scale == "log":
-        last.set_xscale("log")
-    elif scale == "choice":
+    if choices:
         last.set_xticks(range(len(values)), [str(value) for value in values], rotation=20, parse_math=False)
+    elif parameter in analysis.results.log_parameters:
+        last.set_xscale("log")
     last.set_xlabel(parameter, parse_math=False)
     return figure
 

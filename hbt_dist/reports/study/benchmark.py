@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +128,11 @@ class BenchmarkPart:
 
     def _best(self) -> str:
         """Return the method with the highest mAP of each setting in words."""
-        highest = []
-        for name in SETTINGS:
-            known = self.summary[self.summary[name].notna()].to_dict("records")
-            if known:
-                best = max(known, key=itemgetter(name))
-                highest.append(f"{SETTING_TITLES[name]} {best['method']} ({plain(best[name])})")
+        columns = self.summary.set_index("method")[list(SETTINGS)].dropna(axis=1, how="all").items()
+        highest = [
+            f"{SETTING_TITLES[str(name)]} {column.idxmax()} ({plain(column.max())})"
+            for name, column in columns
+        ]
         return f"Highest: {', '.join(highest)}."
 
     def _family_rows(self) -> list[tuple[str, dict[str, Any]]]:
@@ -167,13 +165,12 @@ class BenchmarkPart:
             ["methods: families", "pairs", "questions", "level", "gain", "over questions", "over seeds", "p"],
             rows,
         )
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for name, row in self._family_rows():
-            groups.setdefault(name, []).append({**row, "group": row["pair"]})
+        frame = pd.DataFrame(
+            [{**row, "group": row["pair"], "methods": name} for name, row in self._family_rows()]
+        )
         # Comparisons have None for NaN, which makes a column of objects if no row has an interval.
-        named = {
-            name: pd.DataFrame(rows).astype({"low": float, "high": float}) for name, rows in groups.items()
-        }
+        frame = frame.astype({"low": float, "high": float})
+        named = {str(name): part for name, part in frame.groupby("methods", sort=False)}
         document.figure(
             f"figures/{self.label}_families.png",
             draw_gains(named, self.label),

@@ -47,12 +47,12 @@ def write_study_report(
         UserError: the baseline has no results on any benchmark, or the report cannot be written.
     """
     out = output or folder.root / "report"
-    parts: list[BenchmarkPart] = []
-    for benchmark in study.all_benchmarks():
-        folders = evaluations_of(study, folder, benchmark.label)
-        if folders[study.baseline]:
-            evaluated = {name: paths for name, paths in folders.items() if paths}
-            parts.append(BenchmarkPart(study, benchmark.label, evaluated))
+    labels = [benchmark.label for benchmark in study.all_benchmarks()]
+    parts = [
+        BenchmarkPart(study, label, {name: paths for name, paths in folders.items() if paths})
+        for label in labels
+        if (folders := evaluations_of(study, folder, label))[study.baseline]
+    ]
     if not parts:
         raise UserError(
             str(folder.root),
@@ -120,18 +120,19 @@ def _all_methods(
 def _setting(document: Document, study: StudyFile, folder: SearchFolder) -> None:
     document.heading("Setting")
     by_method = trials_of(study, folder)
-    rows = []
-    for name, method in study.methods.items():
-        changes = [f"{key} = {value}" for key, value in {**method.overrides, **method.scoring}.items()]
-        changes += _switched(by_method.get(name, []))
-        what = f"models of {method.trained_as}; " if method.trained_as else ""
-        rows.append(
-            [
-                name + (" (baseline)" if name == study.baseline else ""),
-                what + ", ".join(changes),
-                method.about,
-            ]
-        )
+    changes = {
+        name: [f"{key} = {value}" for key, value in {**method.overrides, **method.scoring}.items()]
+        + _switched(by_method.get(name, []))
+        for name, method in study.methods.items()
+    }
+    rows = [
+        [
+            name + (" (baseline)" if name == study.baseline else ""),
+            (f"models of {method.trained_as}; " if method.trained_as else "") + ", ".join(changes[name]),
+            method.about,
+        ]
+        for name, method in study.methods.items()
+    ]
     document.table("Methods", ["method", "differs in", "what it is"], rows)
     trials = [trial for group in by_method.values() for trial in group]
     records = [trial.record() or {} for trial in trials]
@@ -173,11 +174,12 @@ def _switched(trials: Sequence[Trial]) -> list[str]:
 def _overlap_lines(study: StudyFile, folder: SearchFolder) -> list[str]:
     file = folder.root / OVERLAPS
     counted = json.loads(file.read_text("utf-8"))["counts"] if file.is_file() else {}
-    lines = []
-    for benchmark in study.later_benchmarks:
-        counts = counted.get(benchmark.label)
-        if counts is not None:
-            repeats = ", ".join(f"{count:,} examples of {name}" for name, count in counts.items() if count)
-            text = repeats or "no training text"
-            lines.append(f"{benchmark.label} was added after the training: {text} repeats it")
-    return lines
+    repeats = {
+        label: ", ".join(f"{count:,} examples of {name}" for name, count in counts.items() if count)
+        for label, counts in counted.items()
+    }
+    return [
+        f"{label} was added after the training: {repeats[label] or 'no training text'} repeats it"
+        for label in (benchmark.label for benchmark in study.later_benchmarks)
+        if label in repeats
+    ]
