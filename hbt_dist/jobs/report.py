@@ -80,16 +80,14 @@ def _kind(folder: Path) -> str:
     for kind, file in _FILES.items():
         if (folder / file).is_file():
             return kind
+    remedy = "name the folder of an evaluation, a search or a study"
     if not folder.is_dir():
-        remedy = "name the folder of an evaluation, a search or a study"
         raise UserError(str(folder), "no such folder", remedy)
     evaluations = sorted(path.parent for path in folder.glob("evaluation/*/*/results.json"))
     raise UserError(
         str(folder),
         "is not an evaluation (results.json), a search (search.json) or a study (study.yaml)",
-        f"the run's evaluations: {', '.join(map(str, evaluations[:4]))}"
-        if evaluations
-        else "name the folder of an evaluation, a search or a study",
+        f"the run's evaluations: {', '.join(map(str, evaluations[:4]))}" if evaluations else remedy,
     )
 
 
