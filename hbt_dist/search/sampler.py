@@ -88,10 +88,9 @@ class OptunaSampler:
                 sampler = optuna.samplers.TPESampler(
                     n_startup_trials=settings.startup_points, multivariate=True, constant_liar=True, seed=seed
                 )
-        names = self._objectives
-        directions: Any = (
-            ["maximize"] if settings.weights is not None else [f"{OBJECTIVES[name]}imize" for name in names]
-        )
+        directions: Any = ["maximize"]  # of one weighted sum
+        if settings.weights is None:
+            directions = [f"{OBJECTIVES[name]}imize" for name in self._objectives]
         self._study = optuna.create_study(directions=directions, sampler=sampler)
         for point, objectives in known:
             if objectives is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.settings import load_settings
@@ -60,15 +59,13 @@ class Study:
         """Return the run of a method: it does not evaluate, and its data has no text of a benchmark."""
         method = self.file.methods[name]
         location = f"{self.location}, methods.{name}"
-        fixed: dict[str, Any] = {"seed": seed, "name": name}
-        if output_dir is not None:
-            fixed["output_dir"] = output_dir
+        folder = {} if output_dir is None else {"output_dir": output_dir}
         point = dict(method.overrides)
         if self.file.check_leaks:
             point["data.exclude_overlap_with"] = [
                 benchmark.model_dump(mode="json") for benchmark in self.file.benchmarks
             ]
-        run = self.bases[name].run(point, location=location, **fixed)
+        run = self.bases[name].run(point, location=location, seed=seed, name=name, **folder)
         evaluation = run.evaluation.model_copy(
             update={"benchmarks": (), "scoring": scoring_of(run, method, f"{location}.scoring")}
         )
