@@ -31,10 +31,10 @@ import numpy as np
 
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import atomic_write, write_json
-from hbt_dist.comparison.families import family_differences, family_gains
+from hbt_dist.comparison.families import family_differences, family_gains, seed_test
 from hbt_dist.comparison.gains import PairedRows
 from hbt_dist.comparison.published import NOT_STATED, published_means
-from hbt_dist.comparison.significance import compare_seeds, compare_units, holm, step_down_by_column
+from hbt_dist.comparison.significance import compare_units, holm, step_down_by_column
 from hbt_dist.comparison.typology import FAMILIES, distance_effects
 from hbt_dist.evaluation.matrix_rows import Float64
 from hbt_dist.evaluation.metrics import chance_average_precision
@@ -106,13 +106,18 @@ def compare(
     for name, (before, after) in zip(names[1:], pairs, strict=True):
         a, b = [old[folder] for folder in before], [read_evaluation(folder, metrics) for folder in after]
         _check_same_benchmark(first, b)
-        rows = _tests(a, b, measures, cluster, confidence)
-        tests += [{"system": name, "baseline": names[0], **row} for row in rows]
+        tests += [
+            {"system": name, "baseline": names[0], **row}
+            for row in _tests(a, b, measures, cluster, confidence)
+        ]
         gain = _mean_cells(b) - _mean_cells(a)
         by_system["cell_gain"][name] = json_values(gain.tolist())
         by_system["cell_p"][name] = json_values(_cell_p(a, b, first.languages, cluster).tolist())
         by_system["typology"][name] = json_values(_typology(a, b, gain, cluster, confidence))
-    _correct(tests)
+    real = [row for row in tests if not row["trivial"]]
+    for rows, key in ((real, "p_randomisation"), ([row["seeds"] for row in real if row["seeds"]], "p")):
+        for row, p in zip(rows, holm([row[key] for row in rows]), strict=True):
+            row["p_holm"] = p
     keys = ("name", "variant", "fingerprint", "languages", "own_text_relevant")
     published = published_means(benchmark["name"], benchmark["variant"], benchmark["languages"])
     in_use = published.metric.isin(sorted({metric for _, metric in measures}))
@@ -185,6 +190,7 @@ def _tests(
             continue
         gain = rows.gain(rows.even())
         units = compare_units(gain.shares, gain.old, gain.new, flipped=gain.flipped, confidence=confidence)
+        seeds = seed_test(gain.per_seed, confidence)
         row: dict[str, Any] = {
             "setting": setting,
             "metric": metric,
@@ -194,22 +200,10 @@ def _tests(
             "chance": _chance(rows, setting, benchmark["num_candidates"]) if metric == "map" else None,
             **asdict(units),
             "p_holm": None,
-            "seeds": None,
+            "seeds": seeds and {**seeds, "p_holm": None},
         }
-        if len(gain.per_seed) > 1:
-            row["seeds"] = {**asdict(compare_seeds(gain.per_seed.tolist(), confidence)), "p_holm": None}
         tests.append(row)
     return tests
-
-
-def _correct(tests: list[dict[str, Any]]) -> None:
-    """Holm's correction over the tests that are not trivial: over questions, and over seeds."""
-    real = [row for row in tests if not row["trivial"]]
-    for row, p in zip(real, holm([row["p_randomisation"] for row in real]), strict=True):
-        row["p_holm"] = p
-    seeds = [row["seeds"] for row in real if row["seeds"]]
-    for seed, p in zip(seeds, holm([seed["p"] for seed in seeds]), strict=True):
-        seed["p_holm"] = p
 
 
 def _chance(rows: PairedRows, setting: str, candidates: dict[str, int]) -> float:

@@ -90,10 +90,7 @@ def language_weights(
         languages: only cells of two of these; default: all.
     """
     taken = [languages is None or (a in languages and b in languages) for a, b in cells]
-    roles = [
-        tuple(sorted({cell[k] for cell, included in zip(cells, taken, strict=True) if included}))
-        for k in (0, 1)
-    ]
+    roles = [{cell[k] for cell, included in zip(cells, taken, strict=True) if included} for k in (0, 1)]
     varying = [k for k in (0, 1) if len(roles[k]) > 1] or [1]
     weights: dict[str, Float64] = {}
     for code in sorted({code for k in varying for code in roles[k]}):
@@ -132,8 +129,6 @@ def family_differences(
         if np.allclose(both, 0.0):
             continue  # two languages: every cell is of both
         gain = rows.gain(np.asarray(both))
-        low, high = interval_of(gain, confidence)
-        seeds = asdict(compare_seeds(gain.per_seed.tolist(), confidence)) if len(gain.per_seed) > 1 else None
         differences.append(
             FamilyDifference(
                 name,
@@ -144,9 +139,8 @@ def family_differences(
                 gain.gain,
                 gain.num_units,
                 gain.fewest_units,
-                low,
-                high,
-                seeds,
+                *interval_of(gain, confidence),
+                seed_test(gain.per_seed, confidence),
                 contrast.p_permutation,
                 contrast.smallest_p,
                 contrast.verdict,
@@ -155,11 +149,15 @@ def family_differences(
     return differences
 
 
+def seed_test(per_seed: Float64, confidence: float) -> dict[str, Any] | None:
+    """Return the fields of `SeedTest`; None for a single seed."""
+    return asdict(compare_seeds(per_seed.tolist(), confidence)) if len(per_seed) > 1 else None
+
+
 def family_gains(rows: PairedRows, confidence: float = 0.95) -> list[dict[str, Any]]:
     """Return pair, the columns of `group_gains`, and seeds (`SeedTest`) of each pair of families."""
     gains = group_gains(rows, family_pair, confidence).rename(columns={"group": "pair"})
     records = [{str(key): value for key, value in row.items()} for row in gains.to_dict(orient="records")]
     for row in records:
-        per_seed = row.pop("per_seed")
-        row["seeds"] = asdict(compare_seeds(per_seed.tolist(), confidence)) if len(per_seed) > 1 else None
+        row["seeds"] = seed_test(row.pop("per_seed"), confidence)
     return records

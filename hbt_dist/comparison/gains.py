@@ -70,8 +70,7 @@ class PairedRows:
             frames = [_seed_means(group, setting, metric) for group in (old, new)]
         else:
             frames = [evaluation.values(setting, metric) for evaluation in (*old, *new)]
-        same = all(_same_rows(frames[0], frame) for frame in frames[1:])
-        if not same:
+        if not all(_same_rows(frames[0], frame) for frame in frames[1:]):
             common = pd.MultiIndex.from_frame(frames[0][KEY])
             for frame in frames[1:]:
                 common = common.intersection(pd.MultiIndex.from_frame(frame[KEY]), sort=False)
@@ -108,7 +107,9 @@ class PairedRows:
         is made good; a cell of one unit is set against the whole gain.
         """
         taken = np.flatnonzero(weights[self.cell])
-        cell, (unit, num_units) = self.cell[taken], _dense(self.unit[taken])
+        cell = self.cell[taken]
+        labels, unit = np.unique(self.unit[taken], return_inverse=True)
+        num_units = len(labels)
         rows = np.bincount(cell, minlength=len(weights))
         old, new = (
             np.array([weights[rows > 0] @ self.cell_means(values)[rows > 0] for values in side])
@@ -135,11 +136,6 @@ class PairedRows:
             shares - shares.mean() + gain,
             np.asarray(np.bincount(unit, share[cell] * difference), np.float64),
         )
-
-
-def _dense(labels: Int64) -> tuple[Int64, int]:
-    values, index = np.unique(labels, return_inverse=True)
-    return index.astype(np.int64), len(values)
 
 
 def _same_rows(a: pd.DataFrame, b: pd.DataFrame) -> bool:

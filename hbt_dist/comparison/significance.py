@@ -225,8 +225,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     steps = values[order] * np.arange(len(values), 0, -1)
     adjusted = np.empty(len(values))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    result: list[float] = adjusted.tolist()
-    return result
+    return list(adjusted.tolist())
 
 
 def _mean(x: Float64, axis: int = -1) -> Float64:

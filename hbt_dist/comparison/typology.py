@@ -248,8 +248,6 @@ def mixed_model(gain: Float64, distance: Float64) -> tuple[float, float, float]:
 class GroupContrast:
     """Mean gain of one family's languages against another's."""
 
-    group_a: str
-    group_b: str
     languages_a: tuple[str, ...]
     languages_b: tuple[str, ...]
     mean_a: float = math.nan
@@ -261,10 +259,7 @@ class GroupContrast:
 
 
 def group_contrast(
-    gain_by_language: Float64,
-    languages: Sequence[str],
-    group_a: str = FAMILIES[0],
-    group_b: str = FAMILIES[1],
+    gain_by_language: Float64, languages: Sequence[str], groups: tuple[str, str] = FAMILIES
 ) -> GroupContrast:
     """Test whether the languages of two families gain differently: an exact permutation test.
 
@@ -277,13 +272,12 @@ def group_contrast(
     """
     family = np.array([describe(code).family for code in languages])
     known = ~np.isnan(gain_by_language)
-    in_a, in_b = (np.flatnonzero((family == group) & known) for group in (group_a, group_b))
+    in_a, in_b = (np.flatnonzero((family == group) & known) for group in groups)
     names_a, names_b = (tuple(languages[i] for i in group.tolist()) for group in (in_a, in_b))
     a, b = gain_by_language[in_a], gain_by_language[in_b]
     if not len(a) or not len(b):
-        absent = group_a if not len(a) else group_b
-        return GroupContrast(group_a, group_b, names_a, names_b, verdict=f"no language of {absent} here")
-    difference = float(b.mean() - a.mean())
+        absent = groups[0] if not len(a) else groups[1]
+        return GroupContrast(names_a, names_b, verdict=f"no language of {absent} here")
     smallest = min(1.0, 2.0 / math.comb(len(a) + len(b), len(b)))
     p = math.nan
     if min(len(a), len(b)) > 1:
@@ -302,13 +296,11 @@ def group_contrast(
     else:
         verdict = ("a difference" if p < 0.05 else "no evidence of a difference") + f" (p = {p:.3f})"
     return GroupContrast(
-        group_a,
-        group_b,
         names_a,
         names_b,
         float(a.mean()),
         float(b.mean()),
-        difference,
+        float(b.mean() - a.mean()),
         p,
         smallest,
         verdict,

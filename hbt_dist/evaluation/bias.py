@@ -150,14 +150,9 @@ def ranking_consistency(
         keys = pool_keys(plan, questions, candidates, np.concatenate(groups))
         for rows in groups:
             keys_of_id, keys = keys[: len(rows)], keys[len(rows) :]
-            full, top = _correlations(keys_of_id)
-            num_comparisons = len(rows) - 1.0
-            for row, at_full, at_top in zip(rows, full.sum(axis=1), top.sum(axis=1), strict=True):
-                sums[:, question_language[row]] += (
-                    (at_full - 1.0) / num_comparisons,
-                    (at_top - 1.0) / num_comparisons,
-                )
-                counts[question_language[row]] += 1
+            for depth, rho in enumerate(_correlations(keys_of_id)):
+                np.add.at(sums[depth], question_language[rows], (rho.sum(axis=1) - 1.0) / (len(rows) - 1.0))
+            np.add.at(counts, question_language[rows], 1)
     means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     return {
         "mrc": mean_or_nan(means[0]),

@@ -12,7 +12,7 @@ L languages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,19 +44,12 @@ def torch_device(device: str) -> torch.device:
         ) from error
 
 
-def score_product(candidates_CD: Tensor, questions_BD: Tensor, out_CB: Tensor) -> None:
-    """Write inner products in float32 to `out_CB`.
-
-    Equal shapes give equal bits inside `exact_products` only: TF32 off, one thread per product.
-    """
-    torch.mm(candidates_CD, questions_BD.T, out=out_CB)
-
-
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Run matrix products inside the block on one thread each and in full float32.
 
-    Parallelism comes from several blocks at a time: a product split over threads may sum in another order.
+    Products of equal shapes then have equal bits. Parallelism comes from several blocks at a time: a product
+    split over threads may sum in another order, and TF32 rounds.
     """
     threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
     torch.set_num_threads(1)
@@ -211,5 +204,10 @@ def merge_top(
         new[question, np.arange(len(question)) - starts[question]] = ranking_keys(
             scores_CB[candidate, question], id_order_C[candidate]
         )
-    together = np.concatenate([top_Bk, new], axis=1)
-    return np.partition(together, together.shape[1] - k, axis=1)[:, -k:]
+    return best_keys([top_Bk, new], k)
+
+
+def best_keys(parts: Sequence[NDArray[np.uint64]], k: int) -> NDArray[np.uint64]:
+    """Return the k largest keys of each row over all parts, unordered; all keys if there are fewer."""
+    keys = np.concatenate(parts, axis=1)
+    return keys if keys.shape[1] <= k else np.partition(keys, keys.shape[1] - k, axis=1)[:, -k:]

@@ -50,9 +50,8 @@ class EmbeddingFiles:
         for number in np.unique(numbers).tolist():
             positions = np.flatnonzero(numbers == number)
             file = np.load(self.file(number), mmap_mode="r")
-            first, last = int(inside[positions[0]]), int(inside[positions[-1]])
-            run = last - first == len(positions) - 1 and bool(np.all(np.diff(positions) == 1))
-            if run and bool(np.all(np.diff(inside[positions]) == 1)):
+            if np.all(np.diff(positions) == 1) and np.all(np.diff(inside[positions]) == 1):
+                first, last = inside[positions[[0, -1]]]
                 out[positions[0] : positions[-1] + 1] = file[first : last + 1]
             else:
                 out[positions] = file[inside[positions]]
@@ -61,11 +60,6 @@ class EmbeddingFiles:
     def file(self, number: int) -> Path:
         """Return the path of file ``number``."""
         return self.folder / f"rows-{number:06d}.npy"
-
-    @property
-    def num_files(self) -> int:
-        """Number of files."""
-        return -(-self.num_rows // self.rows_per_file)
 
     def rows_of_file(self, number: int) -> range:
         """Return the rows of file ``number``."""
@@ -78,7 +72,8 @@ class EmbeddingFiles:
         Raises:
             UserError: a file does not hold its rows.
         """
-        return [number for number in range(self.num_files) if not self._is_complete(number)]
+        num_files = -(-self.num_rows // self.rows_per_file)
+        return [number for number in range(num_files) if not self._is_complete(number)]
 
     def _is_complete(self, number: int) -> bool:
         path, expected = self.file(number), (len(self.rows_of_file(number)), self.width)
@@ -86,12 +81,10 @@ class EmbeddingFiles:
             return False
         try:
             shape = np.load(path, mmap_mode="r").shape
+            problem = "" if shape == expected else f"expected values of shape {expected}, got {shape}"
         except (OSError, ValueError, EOFError):
-            shape = None
-        if shape != expected:
-            problem = (
-                "cannot be read" if shape is None else f"expected values of shape {expected}, got {shape}"
-            )
+            problem = "cannot be read"
+        if problem:
             raise UserError(str(path), problem, "remove the file: its texts are then encoded again")
         return True
 
@@ -156,23 +149,16 @@ def open_embedding_files(
 
 def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: Role, dtype: str) -> str:
     """Return the SHA-256 of all that decides the embeddings. Takes a second per GB of weights or texts."""
-    text_settings = loaded.text
-    facts = [
-        text_settings.pooling,
-        text_settings.normalize,
-        text_settings.prefix(role),
-        text_settings.max_tokens(role),
-    ]
+    text = loaded.text
+    facts = [text.pooling, text.normalize, text.prefix(role), text.max_tokens(role)]
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, role, dtype, facts]).encode())
-    digest.update(weights_fingerprint(loaded).encode())
-    for text in texts:
-        data = text.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
+    digest.update(_weights_fingerprint(loaded).encode())
+    for data in (words.encode("utf-8", "surrogatepass") for words in texts):
+        digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 
 
-def weights_fingerprint(loaded: LoadedEncoder) -> str:
+def _weights_fingerprint(loaded: LoadedEncoder) -> str:
     """Return the SHA-256 of parameters, buffers and tokenizer of an encoder."""
     digest = hashlib.sha256()
     for name, value in loaded.encoder.state_dict().items():

@@ -130,29 +130,18 @@ def encode_rows(
                 torch.from_numpy(ids_nT).to(device), torch.from_numpy(mask_nT.astype(np.int64)).to(device)
             )
             values = embedded.float().cpu().numpy()
-            _check_vectors(loaded, values, texts, rows, role, first_row)
+            if values.shape != (len(rows), encoder.width):
+                raise UserError(
+                    f"model {loaded.source}",
+                    f"expected vectors of width {encoder.width} as in its configuration, "
+                    f"got shape {values.shape[1:]}",
+                    "check the model folder",
+                )
+            check_rows(values, lambda i, rows=rows: f"row {first_row + rows[i]}: {texts[rows[i]][:60]}", role)  # type: ignore[misc]
             out[rows] = values
             if on_rows is not None:
                 on_rows(len(rows))
     return out
-
-
-def _check_vectors(
-    loaded: LoadedEncoder,
-    values: Float32,
-    texts: list[str],
-    rows: Int64,
-    role: Role,
-    first_row: int,
-) -> None:
-    width = loaded.encoder.width
-    if values.shape != (len(rows), width):
-        raise UserError(
-            f"model {loaded.source}",
-            f"expected vectors of width {width} as in its configuration, got shape {values.shape[1:]}",
-            "check the model folder",
-        )
-    check_rows(values, lambda i: f"row {first_row + rows[i]}: {texts[rows[i]][:60]}", role)
 
 
 def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[NDArray[np.int32]]:

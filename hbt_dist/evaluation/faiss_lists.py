@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.evaluation.block_scores import ranking_keys
+from hbt_dist.evaluation.block_scores import best_keys, ranking_keys
 from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, read_rows
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import TopLists, lists_of_keys
@@ -104,7 +104,7 @@ def part_keys(
             )
             keys = _block_keys(search, block_questions, block, order, k)
             kept = best[start_question : start_question + _QUESTIONS]
-            kept[:] = _best(np.concatenate([kept, keys], axis=1), k)
+            kept[:] = best_keys([kept, keys], k)
     return best
 
 
@@ -119,7 +119,7 @@ def _block_keys(search: Search, questions: Float32, block: Float32, id_order: ND
         # Sorted by faiss, best first. Safe if the list ends before the last score that was found.
         safe = np.full(len(todo), True) if depth == len(block) else scores[:, kept - 1] > scores[:, -1]
         best = ranking_keys(np.ascontiguousarray(scores[safe]), id_order[rows[safe]].astype(np.uint32))
-        keys[todo[safe]] = _best(best, kept)
+        keys[todo[safe]] = best_keys([best], kept)
         todo = todo[~safe]
         depth = min(len(block), 4 * depth)
     return keys
@@ -133,10 +133,10 @@ def _searcher(faiss: Any, device: torch.device) -> Search:
     def search(questions: Float32, block: Float32, depth: int) -> tuple[Float32, Int64]:
         metric = faiss.METRIC_INNER_PRODUCT
         if gpu < visible and depth <= GPU_LIMIT:
-            result = faiss.knn_gpu(_gpu_resources(faiss), questions, block, depth, metric=metric, device=gpu)
+            resources = _gpu_resources(faiss)
+            scores, rows = faiss.knn_gpu(resources, questions, block, depth, metric=metric, device=gpu)
         else:
-            result = faiss.knn(questions, block, depth, metric=metric)
-        scores, rows = result
+            scores, rows = faiss.knn(questions, block, depth, metric=metric)
         return np.asarray(scores, np.float32), np.asarray(rows, np.int64)
 
     return search
@@ -150,15 +150,9 @@ def _gpu_resources(faiss: Any) -> Any:
     return resources
 
 
-def _best(keys: Keys, k: int) -> Keys:
-    if keys.shape[1] <= k:
-        return keys
-    return np.partition(keys, keys.shape[1] - k, axis=1)[:, -k:]
-
-
 def merge_parts(plan: ScoringPlan, parts: Sequence[Keys]) -> TopLists:
     """Merge the keys of all parts into the lists of the whole pool, best first."""
-    return lists_of_keys(plan, _best(np.concatenate(list(parts), axis=1), parts[0].shape[1]))
+    return lists_of_keys(plan, best_keys(parts, parts[0].shape[1]))
 
 
 def faiss_top_lists(

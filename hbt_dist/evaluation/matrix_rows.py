@@ -89,14 +89,13 @@ def check_rows(block_CD: Float32, name_of: Callable[[int], str], role: str) -> N
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         vector = block_CD[row]
-        if np.isnan(vector).any():
-            defect = "is not a number (NaN)"
-        elif not np.isfinite(vector).all():
-            defect = "is infinite"
-        elif not vector.any():
-            defect = "is all zeros"
-        else:
-            defect = f"has length {np.sqrt(square[row]):.3g}"
+        defects = (
+            (np.isnan(vector).any(), "is not a number (NaN)"),
+            (not np.isfinite(vector).all(), "is infinite"),
+            (not vector.any(), "is all zeros"),
+            (True, f"has length {np.sqrt(square[row]):.3g}"),
+        )
+        defect = next(text for applies, text in defects if applies)
         raise UserError(
             f"{role} embedding of '{name_of(row)}'",
             f"the vector {defect}",

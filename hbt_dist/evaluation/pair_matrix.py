@@ -15,9 +15,9 @@ for each cell). A cell without questions is NaN.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -129,28 +129,23 @@ def setting_means(
     languages), as in the hybrid batch training paper; micro averages questions, as in LAReQA. They differ
     where languages have different numbers of questions (MLQA-R).
     """
-    matrix = pair_matrix(benchmark, tables["pair"])
-    one_target = pair_matrix(benchmark, tables["one_target"])
+    pair, one_target, pooled = (tables[name] for name in SETTINGS)
     diagonal = np.eye(len(benchmark.languages), dtype=bool)
-    question_language = np.asarray(benchmark.question_language, np.int64)
-    same = question_language[tables["pair"].question] == tables["pair"].candidate_language
-    result: dict[str, dict[str, dict[str, float]]] = {}
-    for setting, mask, rows in (("monolingual", diagonal, same), ("crosslingual", ~diagonal, ~same)):
-        result[setting] = {
-            "macro": {m: mean_or_nan(matrix.values[m][mask]) for m in matrix.values},
-            "micro": {m: mean_or_nan(tables["pair"].values[m][rows]) for m in matrix.values},
+    same = np.asarray(benchmark.question_language)[pair.question] == pair.candidate_language
+    cells, everything = pair_matrix(benchmark, pair).values, slice(None)
+    parts: dict[str, tuple[dict[str, Float64], Any, QuestionTable, Any]] = {
+        "monolingual": (cells, diagonal, pair, same),
+        "crosslingual": (cells, ~diagonal, pair, ~same),
+        "multilingual": (language_means(benchmark, pooled), everything, pooled, everything),
+        "one_target": (pair_matrix(benchmark, one_target).values, everything, one_target, everything),
+    }
+    return {
+        setting: {
+            "macro": {m: mean_or_nan(means[m][mask]) for m in means},
+            "micro": {m: mean_or_nan(table.values[m][rows]) for m in means},
         }
-    pooled = tables["multilingual"]
-    by_language = language_means(benchmark, pooled)
-    result["multilingual"] = {
-        "macro": {m: mean_or_nan(by_language[m]) for m in by_language},
-        "micro": {m: mean_or_nan(pooled.values[m]) for m in pooled.values},
+        for setting, (means, mask, table, rows) in parts.items()
     }
-    result["one_target"] = {
-        "macro": {m: mean_or_nan(one_target.values[m].ravel()) for m in one_target.values},
-        "micro": {m: mean_or_nan(tables["one_target"].values[m]) for m in one_target.values},
-    }
-    return result
 
 
 def language_means(benchmark: Benchmark, table: QuestionTable) -> dict[str, Float64]:
@@ -162,30 +157,17 @@ def language_means(benchmark: Benchmark, table: QuestionTable) -> dict[str, Floa
 
 def chance_means(benchmark: Benchmark, tables: dict[str, QuestionTable]) -> dict[str, float]:
     """mAP of a random order of the candidates, setting by setting: the macro means of its expected values."""
-    size = len(benchmark.languages)
-    pools = np.bincount(benchmark.candidate_language, minlength=size)
-    question_language = np.asarray(benchmark.question_language, np.int64)
+    pools = np.bincount(benchmark.candidate_language, minlength=len(benchmark.languages))
     pair, one_target, pooled = (tables[name] for name in SETTINGS)
-    offsets = np.asarray(benchmark.relevant_offsets, np.int64)
-    all_relevant = (offsets[1:] - offsets[:-1])[one_target.question]
     total = len(benchmark.candidate_ids)
-
-    def means(table: QuestionTable, cell: Int64, pool: Int64, cells: int) -> Float64:
-        expected = chance_average_precision(table.num_relevant, pool)
-        return cell_means(expected, cell, np.bincount(cell, minlength=cells))
-
-    def pairs(table: QuestionTable, pool: Int64) -> Float64:
-        cell = question_language[table.question] * size + table.candidate_language
-        return means(table, cell, pool, size * size).reshape(size, size)
-
-    searched = pairs(pair, pools[pair.candidate_language])
-    left = total - all_relevant + one_target.num_relevant  # other translations are taken out
-    diagonal = np.eye(size, dtype=bool)
-    return {
-        "monolingual": mean_or_nan(searched[diagonal]),
-        "crosslingual": mean_or_nan(searched[~diagonal]),
-        "multilingual": mean_or_nan(
-            means(pooled, question_language[pooled.question], np.full(len(pooled.question), total), size)
-        ),
-        "one_target": mean_or_nan(pairs(one_target, left).ravel()),
+    removed = np.diff(benchmark.relevant_offsets)[one_target.question] - one_target.num_relevant
+    pool_sizes = {  # a one_target ranking lacks the other translations
+        "pair": pools[pair.candidate_language],
+        "one_target": total - removed,
+        "multilingual": np.full(len(pooled.question), total),
     }
+    expected = {
+        name: replace(tables[name], values={"map": chance_average_precision(tables[name].num_relevant, pool)})
+        for name, pool in pool_sizes.items()
+    }
+    return {setting: means["macro"]["map"] for setting, means in setting_means(benchmark, expected).items()}

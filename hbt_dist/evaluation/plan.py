@@ -108,16 +108,12 @@ class ScoringPlan:
     def pieces(self, block: int) -> list[tuple[int, int, int]]:
         """(start, stop, language) of a block's rows, cut at languages."""
         positions = self.candidate_positions(block)
-        first = int(np.searchsorted(self.language_starts, positions.start, side="right")) - 1
-        result: list[tuple[int, int, int]] = []
-        start, language = positions.start, first
-        while start < positions.stop:
-            while int(self.language_starts[language + 1]) <= start:
-                language += 1
-            stop = min(positions.stop, int(self.language_starts[language + 1]))
-            result.append((start - positions.start, stop - positions.start, language))
-            start = stop
-        return result
+        edges = np.clip(self.language_starts, positions.start, positions.stop) - positions.start
+        return [
+            (start, stop, language)
+            for language, (start, stop) in enumerate(pairwise(edges.tolist()))
+            if start < stop
+        ]
 
 
 def plan_scoring(
@@ -125,14 +121,12 @@ def plan_scoring(
 ) -> ScoringPlan:
     """Lay out a benchmark. Costs one sort of the candidate ids."""
     languages = np.asarray(benchmark.candidate_language, np.int64)
-    num_candidates = len(languages)
-    grouped = bool(np.all(languages[1:] >= languages[:-1]))
-    order = None if grouped else np.argsort(languages, kind="stable")
+    order = None if np.all(languages[1:] >= languages[:-1]) else np.argsort(languages, kind="stable")
     id_order = _string_order(benchmark.candidate_ids)
-    position_of_row = np.arange(num_candidates, dtype=np.int64)
+    position_of_row = np.arange(len(languages))
     if order is not None:
         id_order = id_order[order]
-        position_of_row[order] = np.arange(num_candidates)
+        position_of_row[order] = np.arange(len(languages))
     counts = np.bincount(languages, minlength=len(benchmark.languages))
 
     offsets = np.asarray(benchmark.relevant_offsets, np.int64)
@@ -141,8 +135,8 @@ def plan_scoring(
     first = np.minimum.reduceat(position, offsets[:-1]) if len(lengths) else lengths
     question_order = np.argsort(first, kind="stable")
     new_offsets = np.concatenate(([0], np.cumsum(lengths[question_order]))).astype(np.int64)
-    source = np.repeat(offsets[:-1][question_order] - new_offsets[:-1], lengths[question_order])
-    source = source + np.arange(len(position))
+    shift = np.repeat(offsets[:-1][question_order] - new_offsets[:-1], lengths[question_order])
+    source = shift + np.arange(len(position))
     return ScoringPlan(
         num_languages=len(benchmark.languages),
         candidate_order=order,
@@ -174,15 +168,13 @@ def _string_order(ids: Sequence[str]) -> NDArray[np.uint32]:
                 break
         lasts[-1] = candidate_id
     by_first = sorted(range(len(starts)), key=firsts.__getitem__)
-    order = np.empty(len(ids), np.uint32)
     if len(starts) <= _MOST_RUNS and all(lasts[a] < firsts[b] for a, b in pairwise(by_first)):
-        before = 0
         stops = [*starts[1:], len(ids)]
-        for run in by_first:
-            size = stops[run] - starts[run]
-            order[starts[run] : stops[run]] = np.arange(before, before + size)
-            before += size
+        rows = [np.arange(starts[run], stops[run]) for run in by_first]
+        ascending = np.concatenate(rows) if rows else np.zeros(0, np.int64)
     else:
         loaded = list(ids)
-        order[np.array(sorted(range(len(ids)), key=loaded.__getitem__), dtype=np.int64)] = np.arange(len(ids))
+        ascending = np.array(sorted(range(len(ids)), key=loaded.__getitem__), dtype=np.int64)
+    order = np.empty(len(ids), np.uint32)
+    order[ascending] = np.arange(len(ids))
     return order

@@ -103,13 +103,19 @@ def rank_relevant(
     pair, pooled = 1 + higher_in_language, 1 + higher
     one_target = pooled - _foreign_relevant_above(plan, scores)
 
-    def as_given(values: Any) -> Any:
-        result = np.empty_like(values)
-        result[plan.relevant_source] = values
-        return result
+    ranks = RelevantRanks(
+        *(_reordered(x, plan.relevant_source) for x in (pair, one_target, pooled, tied, scores))
+    )
+    if not tops:
+        return ranks, None
+    return ranks, lists_of_keys(plan, _reordered(np.concatenate(tops), plan.question_order))
 
-    ranks = RelevantRanks(*(as_given(x) for x in (pair, one_target, pooled, tied, scores)))
-    return ranks, _top_lists(plan, tops)
+
+def _reordered(values: Any, index: Int64) -> Any:
+    """Return the values with row i moved to `index[i]`."""
+    result = np.empty_like(values)
+    result[index] = values
+    return result
 
 
 def _foreign_relevant_above(plan: ScoringPlan, scores: Float32) -> Int64:
@@ -127,15 +133,6 @@ def _foreign_relevant_above(plan: ScoringPlan, scores: Float32) -> Int64:
             ahead |= (s[:, None, :] == s[:, :, None]) & (o[:, None, :] > o[:, :, None])
             above[index] = (ahead & (v[:, None, :] != v[:, :, None])).sum(axis=2)
     return above
-
-
-def _top_lists(plan: ScoringPlan, tops: list[NDArray[np.uint64]]) -> TopLists | None:
-    if not tops:
-        return None
-    keys = np.concatenate(tops)  # questions in the plan's order
-    in_place = np.empty_like(keys)
-    in_place[plan.question_order] = keys
-    return lists_of_keys(plan, in_place)
 
 
 def lists_of_keys(plan: ScoringPlan, keys: NDArray[np.uint64]) -> TopLists:

@@ -50,6 +50,7 @@ from hbt_dist.evaluation.read_results import (
     read_results,
 )
 
+_SEEN_MEASURES = (("mono", "monolingual"), ("cross", "crosslingual_asking"), ("multi", "multilingual"))
 TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
 
 
@@ -120,13 +121,9 @@ def by_language(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     result = {}
     for i, code in enumerate(benchmark.languages):
         language = describe(code)
-        seen = None if evaluation.seen_languages is None else code in evaluation.seen_languages
         result[code] = {
-            "name": language.name,
-            "family": language.family,
-            "script": language.script,
-            "iso639_3": language.iso639_3,
-            "seen": seen,
+            **{key: getattr(language, key) for key in ("name", "family", "script", "iso639_3")},
+            "seen": None if evaluation.seen_languages is None else code in evaluation.seen_languages,
             "num_questions": int(num_questions[i]),
             "num_candidates": int(num_candidates[i]),
             "monolingual": float(cells[i, i]),
@@ -219,7 +216,10 @@ def summary(evaluation: Evaluation) -> str:
         neutral = evaluation.bias["language_preference_neutral"]["macro"]
         lines.append(f"same language first {preference['macro']:6.1%}  (neutral {neutral:.1%})")
     if evaluation.seen_languages is not None:
-        lines += _seen_lines(groups(evaluation)["seen"])
+        for label, row in groups(evaluation)["seen"].items():
+            name = "seen in training" if label == "seen" else "not seen"
+            parts = [f"{title} {row[m]:.4f}" for title, m in _SEEN_MEASURES if not math.isnan(row[m])]
+            lines.append(f"{name} ({', '.join(row['languages'])}): {', '.join(parts)}")
     removed = evaluation.provenance.get("language_removal")
     if removed is not None:
         texts = "the candidates (transductive)" if removed["transductive"] else "other texts"
@@ -229,32 +229,12 @@ def summary(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _seen_lines(seen: dict[str, Any]) -> list[str]:
-    lines = []
-    for label, row in seen.items():
-        name = "seen in training" if label == "seen" else "not seen"
-        parts = [
-            f"{title} {row[key]:.4f}"
-            for title, key in (
-                ("mono", "monolingual"),
-                ("cross", "crosslingual_asking"),
-                ("multi", "multilingual"),
-            )
-            if not math.isnan(row[key])
-        ]
-        lines.append(f"{name} ({', '.join(row['languages'])}): {', '.join(parts)}")
-    return lines
-
-
 def before_and_after(before: Path, after: Path) -> str:
     """Format the comparison of one benchmark before and after training."""
     old, new = (headline_figures(read_results(folder)) for folder in (before, after))
-    rows = [
-        (name.replace("_", " ") if name == "rank_distance" else f"{name} mAP", old[name], new[name])
-        for name in old
-    ]
     lines = [f"{after.name}: before -> after training"]
-    for title, *values in rows:
-        shown = ["-" if v is None else f"{v:.1f}" if title == "rank distance" else f"{v:.4f}" for v in values]
+    for name in old:
+        title, digits = ("rank distance", 1) if name == "rank_distance" else (f"{name} mAP", 4)
+        shown = ["-" if value is None else f"{value:.{digits}f}" for value in (old[name], new[name])]
         lines.append(f"  {title:<18} {shown[0]:>8} -> {shown[1]:>8}")
     return "\n".join(lines)

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from hbt_dist.evaluation.block_scores import (
     Columns,
     Targets,
+    best_keys,
     count_better,
     count_better_on_device,
     exact_products,
     merge_top,
-    score_product,
 )
 from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, check_rows, read_rows
 from hbt_dist.evaluation.plan import ScoringPlan
@@ -47,8 +47,7 @@ class Counts:
         """Add the counts of two sets of candidates and keep the best of both heads."""
         top = self.top
         if top is not None and more.top is not None:
-            both = np.concatenate([top, more.top], axis=1)
-            top = np.partition(both, both.shape[1] - top.shape[1], axis=1)[:, -top.shape[1] :]
+            top = best_keys([top, more.top], top.shape[1])
         higher_in_language = self.higher_in_language + more.higher_in_language
         return Counts(self.higher + more.higher, higher_in_language, self.tied + more.tied, top)
 
@@ -197,8 +196,7 @@ class Shard:
             id_order=spread(plan.id_order[pair_positions], 0, np.int64),
             in_block=spread(in_block, False, np.bool_),
         )
-        pieces = plan.pieces(candidate_block)
-        columns = Columns(plan.id_order[positions], pieces)
+        columns = Columns(plan.id_order[positions], plan.pieces(candidate_block))
         if self.device.type == "cpu":
             valid = valid.numpy()
             higher, tied = count_better(valid, targets, columns)
@@ -235,8 +233,8 @@ class Shard:
                     block_CD.append(load(candidate_block))
                 start = question_block * plan.block_questions
                 out = local.out if reuse_buffer else self._new_scores()
-                score_product(block_CD[0], self._questions[start : start + plan.block_questions], out)
-                return out
+                questions = self._questions[start : start + plan.block_questions]
+                return torch.mm(block_CD[0], questions.T, out=out)
 
             visit(candidate_block, product)
 

@@ -122,8 +122,7 @@ def write_matrix(matrix: PairMatrix, path: Path, metric: str = "map") -> None:
 def per_question(evaluation: Evaluation) -> pa.Table:
     """One row per ranking: setting, question, cluster, languages, metrics; bias in the multilingual rows."""
     return pa.concat_tables(
-        [_table_rows(evaluation, evaluation.tables[name]) for name in evaluation.tables],
-        promote_options="default",
+        [_table_rows(evaluation, table) for table in evaluation.tables.values()], promote_options="default"
     )
 
 

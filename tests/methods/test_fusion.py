@@ -196,7 +196,7 @@ def test_refuses_vectors_that_cannot_be_ranked(make_benchmark: Callable[..., Ben
     benchmark = make_benchmark(num_ids=3, per_language=5)
     size = benchmark.num_questions
     runs, candidates = np.ones((size, 4), np.float32), np.ones((benchmark.num_candidates, 4), np.float32)
-    with pytest.raises(UserError, match="questions have 4 columns, candidates 3"):
+    with pytest.raises(UserError, match="expected equal widths, got questions 4, candidates 3"):
         fuse_rankings(benchmark, runs, np.arange(size), candidates[:, :3])
     broken = runs.copy()
     broken[1] = np.nan

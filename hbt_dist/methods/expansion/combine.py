@@ -76,7 +76,6 @@ def evaluate_expanded(
         UserError: a vector that cannot be ranked, a language with too few vectors to remove components.
     """
     settings = settings or EvaluationSettings()
-    num_empty = sum(not text for texts in expansions.texts for text in texts)
     facts = {
         **(provenance or {}),
         "expansions": {
@@ -84,7 +83,7 @@ def evaluate_expanded(
             "file": expansions.path.name,
             "fingerprint": expansions.fingerprint,
             "num_expansions": sum(map(len, expansions.texts)),
-            "num_empty": num_empty,
+            "num_empty": sum(not text for texts in expansions.texts for text in texts),
             "made_with": expansions.header,
         },
     }
@@ -96,11 +95,8 @@ def evaluate_expanded(
         loaded, benchmark.candidate_texts, "passage", settings=settings, progress=progress
     )
     if how.combine == "concatenate":
-        texts = [
-            concatenated(question, texts_of_question, how.repeat)
-            for question, texts_of_question in zip(benchmark.question_texts, expansions.texts, strict=True)
-        ]
-        questions = encode(texts, "question")
+        texts_by_question = zip(benchmark.question_texts, expansions.texts, strict=True)
+        questions = encode([concatenated(*texts, how.repeat) for texts in texts_by_question], "question")
     else:
         questions = encode(benchmark.question_texts, "question")
         flat = [

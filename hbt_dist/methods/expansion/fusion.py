@@ -29,10 +29,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.bias import pool_keys
-from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, check_rows
+from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, check_rows, check_shapes
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists
 from hbt_dist.evaluation.settings import EvaluationSettings
@@ -110,14 +109,7 @@ def fuse_rankings(
 
 def _check(benchmark: Benchmark, runs: Rows, question_of_run: Int64, candidates: Rows) -> None:
     """Check that all vectors can be ranked."""
-    if runs.shape[0] != len(question_of_run) or candidates.shape[0] != benchmark.num_candidates:
-        raise ValueError("a matrix doesn't fit the benchmark")
-    if runs.shape[1] != candidates.shape[1]:
-        raise UserError(
-            f"embeddings for {benchmark.name}",
-            f"questions have {runs.shape[1]} columns, candidates {candidates.shape[1]}",
-            "encode both with one model",
-        )
+    check_shapes(runs, candidates, len(question_of_run), benchmark.num_candidates, benchmark.name)
     names = [f"a run of {benchmark.question_ids[row]}" for row in question_of_run.tolist()]
     check_rows(np.asarray(runs[:], np.float32), names.__getitem__, "question")
     for first in range(0, benchmark.num_candidates, 65536):
@@ -167,10 +159,7 @@ class _Fuser:
 
     def _scores(self, ranks_VN: Int64) -> Float32:
         """(N,) fused scores."""
-        total = self._gain[ranks_VN[0]]
-        for ranks_N in ranks_VN[1:]:
-            total = total + self._gain[ranks_N]
-        return (total / UNIT).astype(np.float32)
+        return (self._gain[ranks_VN].sum(axis=0) / UNIT).astype(np.float32)
 
     def _within_languages(self, order: Int64) -> Int64:
         """(V, N) ranks among the candidates of the same language."""

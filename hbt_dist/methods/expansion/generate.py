@@ -36,11 +36,9 @@ class LoadedGenerator:
     def identity(self) -> dict[str, Any]:
         """Name, size and a digest over configuration and a sample of every weight (milliseconds per GB)."""
         digest = hashlib.sha256()
-        config = self.model.config.to_diff_dict()
-        # Where it lies, and which library wrote it, don't change what it says.
-        config = {
+        config = {  # without the folder and the library that wrote it
             key: value
-            for key, value in config.items()
+            for key, value in self.model.config.to_diff_dict().items()
             if key not in ("_name_or_path", "transformers_version")
         }
         digest.update(json.dumps(config, sort_keys=True, default=str).encode())
