@@ -143,8 +143,7 @@ def mean_interval(
     """Return the bootstrap interval (BCa) of the mean of (U,) values of units."""
     if np.ptp(values) == 0.0:
         return float(values[0]), float(values[0])
-    low, high, _ = _bootstrap(values, _mean, confidence, resamples, np.random.default_rng(seed))
-    return low, high
+    return _bootstrap(values, _mean, confidence, resamples, np.random.default_rng(seed))[:2]
 
 
 def step_down_by_column(differences: Float64, *, resamples: int = RESAMPLES, seed: int = 0) -> Float64:

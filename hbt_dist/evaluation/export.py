@@ -6,6 +6,7 @@ A question's id in the TREC files is `id:language`, because one id is asked in s
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.evaluation import Evaluation
 
 _QUESTIONS_AT_ONCE = 1024
+_MTEB_NAMES = {
+    "map": "map_at_full",
+    "map@20": "map_at_20",
+    "mrr": "mrr_at_full",
+    "recall@1": "recall_at_1",
+    "recall@10": "recall_at_10",
+    "recall@100": "recall_at_100",
+    "ndcg@10": "ndcg_at_10",
+}
 
 
 def trec_question_ids(evaluation: Evaluation) -> list[str]:
@@ -67,34 +77,28 @@ def mteb_document(evaluation: Evaluation) -> dict[str, Any]:
     Keys follow MTEB (`map_at_full` is ours: MTEB has no full-depth mAP); `main_score` is the full-depth mAP.
     """
     benchmark, matrix = evaluation.benchmark, evaluation.pair_matrix
-    names = {
-        "map": "map_at_full",
-        "map@20": "map_at_20",
-        "mrr": "mrr_at_full",
-        "recall@1": "recall_at_1",
-        "recall@10": "recall_at_10",
-        "recall@100": "recall_at_100",
-        "ndcg@10": "ndcg_at_10",
-        "accuracy": "accuracy",
-    }
     codes = [f"{describe(code).iso639_3}-{describe(code).script}" for code in benchmark.languages]
-    entries = []
-    for i, question_language in enumerate(benchmark.languages):
-        for j, candidate_language in enumerate(benchmark.languages):
-            if matrix.num_questions[i, j]:
-                scores = {names.get(m, m): float(matrix.values[m][i, j]) for m in matrix.values}
-                entries.append(
-                    {
-                        "hf_subset": f"{question_language}-{candidate_language}",
-                        "languages": [codes[i], codes[j]],
-                        **scores,
-                        "main_score": scores["map_at_full"],
-                    }
-                )
-    pooled = {names.get(m, m): value for m, value in evaluation.means["multilingual"]["macro"].items()}
-    entries.append(
-        {"hf_subset": "multilingual", "languages": codes, **pooled, "main_score": pooled["map_at_full"]}
-    )
+
+    def entry(subset: str, languages: list[str], values: Mapping[str, float]) -> dict[str, Any]:
+        scores = {_MTEB_NAMES.get(name, name): value for name, value in values.items()}
+        return {
+            "hf_subset": subset,
+            "languages": languages,
+            **scores,
+            "main_score": scores["map_at_full"],
+        }
+
+    entries = [
+        entry(
+            f"{question_language}-{candidate_language}",
+            [codes[i], codes[j]],
+            {m: float(matrix.values[m][i, j]) for m in matrix.values},
+        )
+        for i, question_language in enumerate(benchmark.languages)
+        for j, candidate_language in enumerate(benchmark.languages)
+        if matrix.num_questions[i, j]
+    ]
+    entries.append(entry("multilingual", codes, evaluation.means["multilingual"]["macro"]))
     return {
         "task_name": f"{benchmark.name}-{benchmark.variant}",
         "dataset_revision": benchmark.fingerprint,

@@ -146,6 +146,8 @@ def _table_rows(evaluation: Evaluation, table: QuestionTable) -> pa.Table:
         **table.values,
     }
     if table.setting == "multilingual":
-        for name, values in evaluation.question_bias.items():
-            columns[name] = pa.array(values[table.question], from_pandas=True)
+        columns |= {
+            name: pa.array(values[table.question], from_pandas=True)
+            for name, values in evaluation.question_bias.items()
+        }
     return pa.table(columns)
