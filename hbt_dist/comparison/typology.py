@@ -128,8 +128,7 @@ def distance_effect(
     """
     pairs = ~np.eye(len(languages), dtype=bool) & ~np.isnan(gain)
     distance = language_distances(languages, source)
-    known = ~np.all(np.isnan(distance) | np.eye(len(languages), dtype=bool), axis=1)
-    keep = np.flatnonzero(known)
+    keep = np.flatnonzero(~np.all(np.isnan(distance) | np.eye(len(languages), dtype=bool), axis=1))
     gain, distance = gain[np.ix_(keep, keep)], distance[np.ix_(keep, keep)]
     names = tuple(languages[i] for i in keep.tolist())
     mask = ~np.eye(len(keep), dtype=bool) & ~np.isnan(gain) & ~np.isnan(distance)
@@ -146,12 +145,18 @@ def distance_effect(
     if verdict:
         return effect
     slope, correlation, p, count = permutation_test(gain, distance, num_permutations, seed)
+    mixed_slope, low, high = mixed_model(gain, distance) if mixed else (math.nan,) * 3
     effect = replace(
-        effect, slope=slope, correlation=correlation, p_permutation=p, num_permutations=count, p_holm=p
+        effect,
+        slope=slope,
+        correlation=correlation,
+        p_permutation=p,
+        num_permutations=count,
+        mixed_slope=mixed_slope,
+        mixed_low=low,
+        mixed_high=high,
+        p_holm=p,
     )
-    if mixed:
-        mixed_slope, low, high = mixed_model(gain, distance)
-        effect = replace(effect, mixed_slope=mixed_slope, mixed_low=low, mixed_high=high)
     return replace(effect, verdict=_verdict(effect))
 
 

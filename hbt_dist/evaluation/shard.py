@@ -161,11 +161,10 @@ class Shard:
                     for i, language in enumerate(languages):
                         totals.higher_in_language[local] += higher[i] * (pair_language[local] == language)
                     totals.tied[local] += tied
-                if totals.top is not None:
-                    questions = plan.question_places(block)
-                    kept = totals.top[questions.start - first_place : questions.stop - first_place]
-                    id_order = plan.id_order[plan.candidate_positions(candidate_block)]
-                    with lock:
+                    if totals.top is not None:
+                        questions = plan.question_places(block)
+                        kept = totals.top[questions.start - first_place : questions.stop - first_place]
+                        id_order = plan.id_order[plan.candidate_positions(candidate_block)]
                         kept[:] = merge_top(kept, _as_numpy(valid), id_order)
 
         self._visit(self.blocks, visit, reuse_buffer=True)
@@ -239,8 +238,7 @@ class Shard:
             visit(candidate_block, product)
 
         with exact_products(), ThreadPoolExecutor(self.num_threads) as pool:
-            for _ in pool.map(work, candidate_blocks):
-                pass
+            list(pool.map(work, candidate_blocks))  # raises what a block raised
 
     def _new_scores(self) -> torch.Tensor:
         return torch.empty((self.plan.block_candidates, self.plan.block_questions), device=self.device)
