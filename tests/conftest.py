@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ SECONDS_OF_A_DEFAULT_TEST = 5.0
 _NOT_DEFAULT = {"slow", "ray", "cluster"}
 _seconds: dict[str, float] = collections.defaultdict(float)
 _over_budget: dict[str, float] = {}
+
+
+def pytest_collection_finish() -> None:
+    """Load the fork server if a collected test uses it: no test pays for its imports."""
+    if (helper := sys.modules.get("tests.helpers.forkserver")) is not None:
+        helper.await_loaded()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

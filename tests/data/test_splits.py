@@ -47,6 +47,7 @@ def question_ids(benchmark: Benchmark) -> set[str]:
     return set(benchmark.question_ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "folder", "counts"), SETS)
 def test_benchmark_parts(
     shared_data: Path, name: str, folder: str, counts: tuple[int | None, int | None, int | None]

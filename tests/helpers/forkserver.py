@@ -16,3 +16,10 @@ def forkserver() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.helpers.preload"])
     return context
+
+
+def await_loaded() -> None:
+    """Start the server and wait until it has loaded, so that no single test pays for it."""
+    process = forkserver().Process(target=int)
+    process.start()
+    process.join()

@@ -55,6 +55,7 @@ def test_export_of_every_engine(
     assert not [path for path in folder.rglob("*") if path.suffix in (".pt", ".bin", ".pickle", ".py")]
 
 
+@pytest.mark.slow
 def test_embeddings_through_both_libraries(
     launch: Launch, finished: Callable[..., Path], tmp_path: Path
 ) -> None:
