@@ -39,7 +39,7 @@ for name, model in {"before": folder.start, "after": folder.model}.items():
     questions = hbt.encode_texts(encoder, benchmark.question_texts, "question", progress=False)
     candidates = hbt.encode_texts(encoder, benchmark.candidate_texts, "passage", progress=False)
     evaluation = hbt.evaluate(benchmark, questions, candidates, seen_languages=plan.languages)
-    hbt.write_evaluation(evaluation, Path("results") / name)
+    hbt.write_evaluation(evaluation, Path("results") / name, add_files=hbt.write_report)
     print(name, {setting: round(means["macro"]["map"], 3) for setting, means in evaluation.means.items()})
 
 # %% Is the change more than chance?

@@ -11,7 +11,7 @@ import yaml
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.load import load_benchmark
-from hbt_dist.run_file import RunFile, load_run
+from hbt_dist.run_file import load_run
 from hbt_dist.training.checkpoints.export import export_checkpoint
 from hbt_dist.training.checkpoints.retention import validation_lines
 from hbt_dist.training.run_folder import RunFolder
@@ -95,13 +95,12 @@ def test_two_results_in_one_place_are_refused(launch: Launch, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_what_an_older_version_accepted_stays_readable(launch: Launch, tmp_path: Path) -> None:
-    """A run whose file would be refused today is exported all the same."""
+def test_a_recorded_run_that_is_refused_today_is_refused_by_its_key(launch: Launch, tmp_path: Path) -> None:
     file, output = launch.file(tmp_path / "run", training__steps=2)
     launch.finish(file, 1)
     recorded = yaml.safe_load((output / "run.yaml").read_text("utf-8"))
     recorded["evaluation"]["benchmarks"] = [{"name": "jsonl", "data_dir": name} for name in ("a", "b")]
     (output / "run.yaml").write_text(yaml.safe_dump(recorded), "utf-8")
-    with pytest.raises(ValueError, match="one label"):
-        RunFile.model_validate(recorded)
-    assert export_checkpoint(output, tmp_path / "model").step == 2
+    with pytest.raises(UserError, match="one label") as refused:
+        export_checkpoint(output, tmp_path / "model")
+    assert refused.value.location.startswith(f"{output / 'run.yaml'} line ")

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
-from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_folder
+from hbt_dist.config.settings import read_yaml, validate
 from hbt_dist.models.encoder import LoadedEncoder, load_encoder, save_encoder
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.checkpoints.engine_state import PLAIN_FILE, TAG, weights_below
@@ -50,13 +50,14 @@ def export_checkpoint(source: Path, target: Path) -> Checkpoint:
     checkpoint = _find(source.absolute())
     root = RunFolder(checkpoint.folder.parent.parent)
     try:
-        run = RunFile.model_validate(yaml.safe_load(root.run_file.read_text("utf-8")))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        recorded, lines = read_yaml(root.run_file)
+    except UserError as error:
         raise UserError(
             str(root.run_file),
-            f"is not the run file of the checkpoint: {first_line(error)}",
+            f"is not the run file of the checkpoint: {error.problem}",
             "export a checkpoint from its run's folder: RUN_FOLDER/checkpoints/step-...",
         ) from error
+    run = validate(RunFile, recorded, str(root.run_file), lines)
     start = str(root.start) if run.model.scratch is not None else str(run.model.name_or_path)
     model = load_encoder(start, trust_remote_code=run.model.trust_remote_code, text=run.model.text)
     write_model_folder(model, read_weights(checkpoint), target, **checkpoint.manifest["model"])
