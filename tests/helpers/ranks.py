@@ -125,9 +125,14 @@ def _run(folder: str, rank: int) -> None:
     from hbt_dist.contrastive.world import World
 
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=job["world_size"]
-    )
+    for attempt in range(3):  # on a busy machine gloo's first connection may be closed by its peer
+        method = f"file://{folder}/store-{attempt}"
+        try:
+            dist.init_process_group("gloo", init_method=method, rank=rank, world_size=job["world_size"])
+            break
+        except RuntimeError as error:
+            if "connectFullMesh" not in str(error) or attempt == 2:
+                raise
     result = load_target(job["target"])(World.of_process_group(), **job["kwargs"])
     Path(folder, f"result-{rank}.pickle").write_bytes(pickle.dumps(result))
     dist.barrier()
