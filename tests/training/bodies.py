@@ -256,3 +256,22 @@ def whole_when_deepspeed_starts(world: World, case: Case) -> dict[str, Any]:
         deepspeed=deepspeed_settings(case),
     )
     return seen
+
+
+def waits_of_the_throughput_clock(world: World, timers: list[dict[str, Any]]) -> list[int]:
+    """How often DeepSpeed waits for the device in 4 steps of several chunks, with each block `timers`."""
+    from deepspeed.accelerator import get_accelerator
+
+    waits = 0
+
+    def wait(*_: Any) -> None:
+        nonlocal waits
+        waits += 1
+
+    get_accelerator().synchronize = wait
+    counts = []
+    for block in timers:
+        waits = 0
+        run_case(world, Case(stage=1, steps=4, deepspeed=block))
+        counts.append(waits)
+    return counts

@@ -311,3 +311,11 @@ def test_deepspeed_waits_for_a_lost_worker_no_longer_than_we_do(stage: int, tmp_
     """It makes a process group of its own; groups that others make afterwards keep torch's 30 minutes."""
     limits = run_ranks(2, "tests.training.bodies:group_limits", store=str(tmp_path / "store"), stage=stage)
     assert limits == [[3777.0, 1800.0]] * 2
+
+
+def test_deepspeed_does_not_wait_for_the_gpu_to_measure_itself() -> None:
+    """Its throughput clock would, from the third step on: in every forward, and once per step."""
+    clock = {"timers": {"throughput": {"enabled": True, "synchronized": True}}}
+    (waits,) = run_ranks(1, "tests.training.bodies:waits_of_the_throughput_clock", timers=[{}, clock])
+    assert waits[0] == 0
+    assert waits[1] > 10, "the user's file decides"
