@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.precision import products
 from hbt_dist.evaluation.matrix_rows import Float32, Int64
 
 PIECE_ROWS = 128  # rows compared at once: 256 KB of scores stay in the core's cache, sums fit 8 bits
@@ -51,14 +52,13 @@ def exact_products() -> Iterator[None]:
     Products of equal shapes then have equal bits. Parallelism comes from several blocks at a time: a product
     split over threads may sum in another order, and TF32 rounds.
     """
-    threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        yield
+        with products("ieee"):
+            yield
     finally:
         torch.set_num_threads(threads)
-        torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 @dataclass(frozen=True)
