@@ -30,7 +30,7 @@ def products(precision: Precision) -> Iterator[None]:
     CPUs always multiply in full float32 inside the block, also where the process allows less.
 
     Args:
-        precision: of products on GPUs. ieee: full float32; tf32: factors rounded to 10 bits, on GPUs that can.
+        precision: of products on GPUs. ieee: full float32; tf32: factors of 10 bits, on GPUs that can.
     """
     if precision == "ieee":
         _warn_of_override()
