@@ -34,10 +34,11 @@ def products(precision: Precision) -> Iterator[None]:
     """
     if precision == "ieee":
         _warn_of_override()
+    backends: Any = torch.backends  # mypy does not know `mkldnn.matmul`
     with ExitStack() as stack:
-        if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-            stack.enter_context(_setting(torch.backends.cuda.matmul, precision))
-            stack.enter_context(_setting(torch.backends.mkldnn.matmul, "ieee"))
+        if hasattr(backends.cuda.matmul, "fp32_precision"):
+            stack.enter_context(_setting(backends.cuda.matmul, precision))
+            stack.enter_context(_setting(backends.mkldnn.matmul, "ieee"))
         else:
             stack.enter_context(_old_setting("highest" if precision == "ieee" else "high"))
         yield
