@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from hbt_dist.common.device_memory import is_out_of_memory
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
@@ -16,6 +17,9 @@ from hbt_dist.training.memory import added_bytes, release_memory
 
 # Linux gives a process more memory than exists and kills it later: no error to catch, so no trial above this.
 CPU_ROWS = 64
+# Attention kernels start a block per row in a dimension of the grid that holds 65,535 (pytorch issue 142228).
+GPU_ROWS = 32_768
+_GRID_TOO_SMALL = "invalid configuration argument"
 
 
 def check_auto_chunks(run: RunFile, stage: int) -> None:
@@ -76,9 +80,9 @@ def find_chunk_rows(
 ) -> int:
     """Return the most rows of `max_tokens` each that fit on every rank: all or a power of two.
 
-    Runs forward and backward, and halves the rows when memory is full (accelerate's
-    `find_executable_batch_size`). Call it before the engine is built: no collective runs inside a trial, and
-    gradients are dropped. On a CPU it tries at most 64 rows.
+    Runs forward and backward, and halves the rows while memory is full or a kernel's grid too small. Call it
+    before the engine is built: no collective runs inside a trial, and gradients are dropped. It tries at most
+    32,768 rows on a GPU and 64 on a CPU.
 
     Args:
         encoder: on `world.device`, with gradient checkpointing if training has it; tried with dropout.
@@ -92,39 +96,34 @@ def find_chunk_rows(
     Raises:
         UserError: on all ranks: not even one row fits on one of them.
     """
-    from accelerate.utils import find_executable_batch_size
+    rows = min(most_rows, GPU_ROWS if world.device.type == "cuda" else CPU_ROWS)
 
-    rows = most_rows if world.device.type == "cuda" else min(most_rows, CPU_ROWS)
+    def fits(num_rows: int) -> bool:
+        try:
+            ballast = torch.empty(reserve_bytes, dtype=torch.uint8, device=world.device)
+            input_ids = torch.full((num_rows, max_tokens), 5, device=world.device)
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=autocast):
+                embeddings = encoder(input_ids, torch.ones_like(input_ids))
+            embeddings.float().sum().backward()
+            del ballast
+        except RuntimeError as error:
+            if not (is_out_of_memory(error) or _GRID_TOO_SMALL in str(error)):
+                raise
+            return False
+        return True
 
-    def halve() -> int:
-        nonlocal rows
-        rows = (1 << (rows - 1).bit_length()) >> 1  # the next power of two below, 0 below 1
-        encoder.zero_grad(set_to_none=True)
-        return rows
-
-    def trial(num_rows: int) -> int:
-        ballast = torch.empty(reserve_bytes, dtype=torch.uint8, device=world.device)
-        input_ids = torch.full((num_rows, max_tokens), 5, device=world.device)
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=autocast):
-            embeddings = encoder(input_ids, torch.ones_like(input_ids))
-        embeddings.float().sum().backward()
-        del ballast
-        return num_rows
-
-    search = find_executable_batch_size(trial, starting_batch_size=rows, reduce_batch_size_fn=halve)
     was_training = encoder.training
     encoder.train()
     try:
-        fitting = int(search())
-    except RuntimeError:
-        if rows > 0:
-            raise
-        fitting = 0
+        while rows > 0 and not fits(rows):
+            encoder.zero_grad(set_to_none=True)
+            release_memory()
+            rows = (1 << (rows - 1).bit_length()) >> 1  # the next power of two below, 0 below 1
     finally:
         encoder.zero_grad(set_to_none=True)
         encoder.train(was_training)
         release_memory()  # NCCL takes its buffers from the device
-    fitting = world.all_min(fitting)
+    fitting = world.all_min(rows)
     if fitting == 0:
         raise UserError(
             "step.chunk_rows",

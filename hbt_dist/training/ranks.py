@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from hbt_dist.common.errors import OneRankError, UserError
+from hbt_dist.common.device_memory import is_out_of_memory
+from hbt_dist.common.errors import OneRankError, UserError, last_line
 from hbt_dist.common.files import LATE_SECONDS, explain_failed_write, wait_for
 from hbt_dist.contrastive.world import World
 
@@ -169,7 +170,9 @@ def _state(future: Future[Any]) -> str | UserError:
 
 @contextmanager
 def full_memory_explained(world: World, chunk_rows: int | str) -> Iterator[None]:
-    """Turn torch's error of a full GPU into an error that names the settings to change.
+    """Turn an error of full memory into an error that names the settings to change.
+
+    Ray does not restart a run after it: the next start would meet the same wall.
 
     Args:
         world: this rank and its device.
@@ -180,8 +183,11 @@ def full_memory_explained(world: World, chunk_rows: int | str) -> Iterator[None]
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        text = " ".join(str(error).split())
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        # NCCL quotes the driver in its last line.
+        text = " ".join((last_line(error) if isinstance(error, dist.DistError) else str(error)).split())
         reason = ". ".join(text.split(". ")[:2]).rstrip(".") or type(error).__name__
         raise OneRankError(
             f"rank {world.rank} on {socket.gethostname()}",

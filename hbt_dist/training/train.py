@@ -55,30 +55,32 @@ def train(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult
     began = time.monotonic()
     world = World(runtime.rank, runtime.world_size, runtime.device)
     deepspeed = check_settings(run, runtime, world)
-    with open_folder(run, runtime, world) as folder:
+    with (
+        full_memory_explained(world, run.step.chunk_rows),
+        open_folder(run, runtime, world) as folder,
+    ):
         prepared, start_model = prepare_all_ranks(run, deepspeed, world)
-        with full_memory_explained(world, run.step.chunk_rows):
-            session = build(run, world, folder, deepspeed, prepared, start_model)
-            store = open_store(session)
-            first, total = load_newest(session, store), run.training.steps
-            loss = None
-            with (
-                record_start(session, runtime.launcher, first, quiet=quiet) as record,
-                prefetch_rows(run, world, prepared) as rows,
-            ):
-                session.engine.train()
-                for step in range(first, total):
-                    figures = train_step(session, step, rows, check_replay=step == first)
-                    loss = float(figures["loss"])
-                    request = _record(session, runtime, record, step + 1, figures)
-                    is_due = (step + 1) % run.training.checkpoint_every == 0 or step + 1 == total
-                    if is_due or request is not Request.NONE:
-                        save_checkpoint(session, store, step + 1)
-                        faults.at("between_save_and_report", step + 1, world)
-                        runtime.report({"step": step + 1.0, "loss": loss})
-                    if request is Request.STOP and step + 1 < total:
-                        return TrainResult(step + 1, False, loss, time.monotonic() - began)
-                export_model(session)
+        session = build(run, world, folder, deepspeed, prepared, start_model)
+        store = open_store(session)
+        first, total = load_newest(session, store), run.training.steps
+        loss = None
+        with (
+            record_start(session, runtime.launcher, first, quiet=quiet) as record,
+            prefetch_rows(run, world, prepared) as rows,
+        ):
+            session.engine.train()
+            for step in range(first, total):
+                figures = train_step(session, step, rows, check_replay=step == first)
+                loss = float(figures["loss"])
+                request = _record(session, runtime, record, step + 1, figures)
+                is_due = (step + 1) % run.training.checkpoint_every == 0 or step + 1 == total
+                if is_due or request is not Request.NONE:
+                    save_checkpoint(session, store, step + 1)
+                    faults.at("between_save_and_report", step + 1, world)
+                    runtime.report({"step": step + 1.0, "loss": loss})
+                if request is Request.STOP and step + 1 < total:
+                    return TrainResult(step + 1, False, loss, time.monotonic() - began)
+            export_model(session)
     return TrainResult(total, True, loss, time.monotonic() - began)
 
 

@@ -15,7 +15,6 @@ from hbt_dist.contrastive.chunks import RandomState
 from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.chunk_size import find_chunk_rows
 from hbt_dist.training.deepspeed.engine import build_engine
 from tests.contrastive.tiny import Case, Texts, build_encoder, locals_of
 from tests.training.bodies import OPTIMIZER, reference, run_case
@@ -221,51 +220,3 @@ def test_a_model_whose_noise_no_seed_repeats_is_refused() -> None:
     with pytest.raises(UserError, match="expected equal embeddings in both forwards of a chunk"):
         step({"mode": "cached"})
     step({"mode": "direct"})
-
-
-class _Limited(torch.nn.Module):
-    """An encoder that runs out of memory above so many rows."""
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.rows = rows
-        self.weight = torch.nn.Parameter(torch.ones(1))
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        self.seen = (self.training, torch.is_autocast_enabled("cpu"))
-        if len(input_ids) > self.rows:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate.")
-        return input_ids * self.weight
-
-
-@pytest.mark.parametrize(
-    ("rows", "most", "want"), [(10, 64, 8), (64, 64, 64), (1, 64, 1), (100, 24, 24), (23, 24, 16)]
-)
-def test_the_largest_chunk_that_fits(rows: int, most: int, want: int) -> None:
-    encoder = _Limited(rows)
-    assert find_chunk_rows(encoder, max_tokens=4, most_rows=most, world=ALONE, reserve_bytes=10) == want
-    assert encoder.weight.grad is None
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-def test_chunks_are_tried_as_they_are_trained(autocast: bool) -> None:
-    encoder = _Limited(8).eval()
-    find_chunk_rows(encoder, max_tokens=4, most_rows=8, world=ALONE, autocast=autocast)
-    assert encoder.seen == (True, autocast)
-    assert not encoder.training
-
-
-def test_no_room_for_one_row_is_a_refusal() -> None:
-    with pytest.raises(UserError, match="auto does not fit one text of 4 tokens"):
-        find_chunk_rows(_Limited(0), max_tokens=4, most_rows=8, world=ALONE)
-
-
-def test_trials_leave_no_memory_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NCCL would find none: it asks the device, not torch."""
-    emptied: list[int] = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
-    find_chunk_rows(_Limited(8), max_tokens=4, most_rows=8, world=ALONE)
-    assert not emptied
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    find_chunk_rows(_Limited(8), max_tokens=4, most_rows=8, world=ALONE)
-    assert emptied

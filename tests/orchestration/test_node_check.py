@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive.world import World
 from hbt_dist.orchestration import ray_runtime, train
 from hbt_dist.orchestration.nodes import check_node, driver_marker
 from hbt_dist.run_file import RunFile
+from hbt_dist.training.ranks import full_memory_explained
 from hbt_dist.training.run_folder import RunFolder
 from tests.helpers.ray_head import Head, running_head
 from tests.helpers.runs import PYTHON, run_command, tiny_run, write_run
@@ -73,6 +75,26 @@ def test_a_worker_without_the_drivers_folder_trains_nothing(
     failures = {1: construct_user_exception_with_traceback(refused.value)}
     explained: Any = SimpleNamespace(worker_failures=failures)
     assert train._explain(explained, RunFolder(tmp_path / "here"), "1") is refused.value
+
+
+def test_a_full_gpu_is_not_met_again_by_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS has its own words for it; Ray starts the workers again after every error of one."""
+    starts: list[int] = []
+
+    def fill_memory(*_: Any, **__: Any) -> None:
+        starts.append(1)
+        with full_memory_explained(World.alone(), 64):
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(ray_runtime, "train", fill_memory)
+    monkeypatch.setattr(ray_runtime, "RayRuntime", lambda *_: None)
+    monkeypatch.setattr(ray_runtime, "check_node", lambda *_: None)
+    run = tiny_run(tmp_path / "out", tmp_path / "cache")
+    config = {"run": run, "start": "1", "quiet": True, "stop_file": "", "driver": None}
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"memory of cpu is full: CUDA error: CUBLAS_STATUS_ALLOC_FAILED"):
+            ray_runtime.train_worker(config)
+    assert starts == [1], "the second start reads why the first has ended"
 
 
 def test_workers_that_find_no_room_are_told_from_those_that_fail(tmp_path: Path) -> None:
