@@ -21,28 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.precision import products
 from hbt_dist.evaluation.matrix_rows import Float32, Int64
 
 PIECE_ROWS = 128  # rows compared at once: 256 KB of scores stay in the core's cache, sums fit 8 bits
 SIGN_BIT = np.uint32(0x80000000)
-
-
-def torch_device(device: str) -> torch.device:
-    """Return the torch device of a name; `auto` is the GPU if this process has one, else the CPU.
-
-    Raises:
-        UserError: torch has no such device on this machine.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device '{device}'", first_line(error), "set evaluation.device to auto, cpu or cuda"
-        ) from error
 
 
 @contextmanager

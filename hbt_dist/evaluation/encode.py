@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from hbt_dist.common.console import Progress
+from hbt_dist.common.devices import token_width, torch_device
 from hbt_dist.common.errors import UserError
-from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.embedding_files import (
     EmbeddingFiles,
     Role,
@@ -121,7 +121,7 @@ def encode_rows(
     low = settings.dtype == "bfloat16"
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
         for rows in length_batches(lengths, limit):
-            longest = int(lengths[rows].max())
+            longest = token_width(int(lengths[rows].max()), loaded.text.max_tokens(role), device)
             ids_nT = np.full((len(rows), longest), padding, np.int64)
             for i, row in enumerate(rows.tolist()):
                 ids_nT[i, : lengths[row]] = tokens[row]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
+from hbt_dist.common.devices import torch_device
 from hbt_dist.config.user_functions import user_digests
 from hbt_dist.evaluation.bias import (
     question_bias,
@@ -24,7 +25,6 @@ from hbt_dist.evaluation.bias import (
     same_language_share,
     summarise_bias,
 )
-from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.faiss_lists import faiss_top_lists
 from hbt_dist.evaluation.matrix_rows import Float64, Int64, Rows, check_shapes
 from hbt_dist.evaluation.metrics import user_metrics

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from ray import ObjectRef
 
 from hbt_dist.common.console import Progress, say
+from hbt_dist.common.devices import torch_device
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
-from hbt_dist.evaluation.block_scores import torch_device
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, Role, texts_of
 from hbt_dist.evaluation.encode import embedding_files, encode_rows
 from hbt_dist.evaluation.evaluation import (

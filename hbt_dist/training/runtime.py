@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 import torch
 import torch.distributed as dist
 
+from hbt_dist.common.devices import prepare_device
 from hbt_dist.common.errors import OneRankError, UserError
 from hbt_dist.common.signals import FirstInterrupt
 
@@ -60,10 +61,11 @@ def find_device(local_rank: int, *, use_gpu: bool = True) -> torch.device:
 
 
 def name_accelerator(device: torch.device) -> torch.device:
-    """Set ``DS_ACCELERATOR``, which DeepSpeed reads when it is imported, and return `device`.
+    """Set ``DS_ACCELERATOR``, which DeepSpeed reads when it is imported, prepare and return `device`.
 
     An earlier value may be meant for another machine, such as a driver without a GPU.
     """
+    prepare_device(device)
     os.environ["DS_ACCELERATOR"] = device.type
     return device
 

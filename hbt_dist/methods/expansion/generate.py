@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hbt_dist.common.devices import torch_device
 from hbt_dist.common.errors import UserError, first_line
-from hbt_dist.evaluation.block_scores import torch_device
 
 
 @dataclass(frozen=True)
