@@ -115,20 +115,24 @@ def count_all(world: World, cases: list[dict[str, Any]]) -> list[dict[str, Any]]
     return [count(world, case) for case in cases]
 
 
+def ways() -> list[dict[str, Any]]:
+    """Return every ZeRO stage and way of reduction, with few and many chunks, in one direction and in both."""
+    engines: list[tuple[Any, str]] = [(None, "auto"), (0, "boundary")]
+    engines += [(stage, reduction) for stage in (1, 2, 3) for reduction in ("coalesce", "boundary")]
+    return [
+        {"stage": stage, "reduction": reduction, "directions": directions, "chunk_rows": chunk_rows}
+        for stage, reduction in engines
+        for directions, chunk_rows in (("question_to_passage", 16), ("question_to_passage", 4), ("both", 4))
+    ]
+
+
 def main() -> None:
     """Count all cases for 2 and 4 ranks."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--ranks", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    ways: list[tuple[Any, str]] = [(None, "auto"), (0, "boundary")]
-    ways += [(stage, reduction) for stage in (1, 2, 3) for reduction in ("coalesce", "boundary")]
-    cases = [
-        {"stage": stage, "reduction": reduction, "directions": directions, "chunk_rows": chunk_rows}
-        for stage, reduction in ways
-        for directions, chunk_rows in (("question_to_passage", 16), ("question_to_passage", 4), ("both", 4))
-    ]
-    found = [result for world_size in chosen.ranks for result in run(world_size, count_all, cases)[0]]
+    found = [result for world_size in chosen.ranks for result in run(world_size, count_all, ways())[0]]
     for result in found:
         print(json.dumps(result))
     if chosen.out:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from benchmarks.scale import model, report
+from benchmarks.contrastive import collectives
+from benchmarks.scale import many_ranks, model, report
 from benchmarks.scale.model import Assumptions, Cluster, Encoder, Traffic, Workload
-from tests.helpers.ranks import ROOT
+from tests.helpers.ranks import ROOT, run_ranks
 
 RESULTS = ROOT / "benchmarks" / "results"
 COUNTED: list[dict[str, Any]] = json.loads((RESULTS / "collectives.json").read_text("utf-8"))
@@ -23,28 +23,31 @@ ROUND = Cluster("round", 1e12, 1e12, 1e10, 1e12, 1e9, 1e9)
 PERFECT = Assumptions(utilisation=1.0, loss_utilisation=1.0, link=1.0)
 
 
-def summed(traffic: list[Traffic]) -> dict[str, list[float]]:
-    counts: Counter[str] = Counter()
-    num_bytes: Counter[str] = Counter()
-    for one in traffic:
-        counts[one.kind.replace("_", "")] += one.count
-        num_bytes[one.kind.replace("_", "")] += int(one.num_bytes)
-    return {kind: [counts[kind], num_bytes[kind]] for kind in counts}
-
-
 @pytest.mark.parametrize("case", COUNTED, ids=lambda case: "-".join(str(v) for v in list(case.values())[:6]))
 def test_the_traffic_is_what_was_counted(case: dict[str, Any]) -> None:
-    load = Workload(
-        rows=16,
-        negatives=1,
-        stage=case["stage"],
-        reduction=case["reduction"],
-        both_directions=case["directions"] == "both",
-    )
-    # 4 gathers per chunk, three passes over a model of two modules
-    found = model.step_traffic(load, 32, case["parameters"], case["world_size"], 4, case["num_chunks"])
-    assert summed(found) == case["contrastive_step"]
-    assert summed(model.optimizer_traffic(case["stage"], case["parameters"])) == case["optimizer_step"]
+    assert many_ranks.differences(case) == []
+
+
+@pytest.mark.parametrize("stage", [None, 0, 1, 2, 3])
+def test_a_step_of_8_ranks_moves_what_the_model_gives(stage: int | None) -> None:
+    """The real step as rank 0 of torch's fake process group, with and without reductions per chunk."""
+    cases = [case for case in collectives.ways() if case["stage"] == stage and case["chunk_rows"] == 4]
+    [counted] = run_ranks(1, "tests.benchmarks.fake_group:counted", num_ranks=8, cases=cases)
+    assert [case["world_size"] for case in counted] == [8] * len(cases)
+    assert [line for case in counted for line in many_ranks.differences(case)] == []
+
+
+def test_a_wrong_number_of_bytes_is_seen() -> None:
+    case = json.loads(json.dumps(COUNTED[0]))
+    case["contrastive_step"]["allgather"][1] += 4
+    assert "allgather" in many_ranks.differences(case)[0]
+
+
+def test_what_many_ranks_move_was_counted() -> None:
+    counted = json.loads((RESULTS / "collectives_many_ranks.json").read_text("utf-8"))
+    assert {case["world_size"] for case in counted} == {8, 64, 512}
+    assert len(counted) == 3 * len(collectives.ways())
+    assert [line for case in counted for line in many_ranks.differences(case)] == []
 
 
 def test_every_stage_and_way_was_counted() -> None:
