@@ -116,7 +116,7 @@ def count_all(world: World, cases: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def ways() -> list[dict[str, Any]]:
-    """Return every ZeRO stage and way of reduction, with few and many chunks, in one direction and in both."""
+    """Return every ZeRO stage and way of reduction, with few and many chunks, one direction and both."""
     engines: list[tuple[Any, str]] = [(None, "auto"), (0, "boundary")]
     engines += [(stage, reduction) for stage in (1, 2, 3) for reduction in ("coalesce", "boundary")]
     return [
