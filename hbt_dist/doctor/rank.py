@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from hbt_dist.common.precision import products
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
 from hbt_dist.training.runtime import EnvironmentRuntime
 from hbt_dist.training.self_check import self_check
 
 
+@products("ieee")  # as in training
 def main(folder: Path) -> None:
     """Run the check on this rank.
 

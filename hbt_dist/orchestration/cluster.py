@@ -185,8 +185,13 @@ def _connection_error(address: str, seconds: float) -> str | None:
 
 #: Variables of the driver that workers inherit: names, and prefixes of names.
 #: Not DS_ACCELERATOR: the driver may run on a head without a GPU.
-_INHERITED = ("DS_LOG_LEVEL", "LOG_LEVEL", "TORCH_EXTENSIONS_DIR", "PYTHONWARNINGS", "HBT_DIST_FAULT")
-_INHERITED_PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "FI_", "UCX_", "HF_", "TRANSFORMERS_")
+_INHERITED = ("DS_LOG_LEVEL", "LOG_LEVEL", "NVIDIA_TF32_OVERRIDE", "PYTHONWARNINGS", "HBT_DIST_FAULT")
+_INHERITED_PREFIXES = (
+    *("NCCL_", "GLOO_", "FI_", "UCX_", "HF_", "TRANSFORMERS_"),
+    *("TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "CUDA_", "CUBLAS_", "TRITON_"),
+)
+#: Never inherited: devices, folders and services of the driver's machine.
+_OF_THE_MACHINE = ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "CUDA_PATH", "CUDA_MPS_")
 #: Never inherited: Ray's dashboard shows the variables to all its users.
 _SECRET = ("_TOKEN", "_SECRET", "_PASSWORD", "_KEY")
 
@@ -195,7 +200,11 @@ def _inherited_variables() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name in _INHERITED or (name.startswith(_INHERITED_PREFIXES) and not name.endswith(_SECRET))
+        if name in _INHERITED
+        or (
+            (name.startswith(_INHERITED_PREFIXES) and not name.startswith(_OF_THE_MACHINE))
+            and not name.endswith(_SECRET)
+        )
     }
 
 

@@ -36,6 +36,7 @@ from hbt_dist.training.checkpoints.measure import Measure, measure_checkpoint
 from hbt_dist.training.metrics_log import StepProgress
 from hbt_dist.training.preparation import prepare
 from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.runtime import allocator_defaults
 
 Result = TypeVar("Result")
 
@@ -173,7 +174,8 @@ def _fit(
         name=f"{run.name}-{start}",  # new each time: the checkpoints of the run folder carry the state
         storage_path=str(folder.root / "ray"),
         failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=2),
-        worker_runtime_env=hidden_gpus(use_gpu),
+        # Ray sets the worker's device, and torch reads its variables, before our code runs.
+        worker_runtime_env={"env_vars": allocator_defaults()} if use_gpu else hidden_gpus(use_gpu),
     )
     with driver_marker(folder.root / "ray" / f"driver-{start}.json") as driver:
         trainer = TorchTrainer(

@@ -7,6 +7,7 @@ the protocol.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -16,9 +17,12 @@ from typing import Any, Protocol, Self
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d as c10d
+from torch.distributed.rendezvous import rendezvous
 
+from hbt_dist.common.device_memory import is_out_of_memory
 from hbt_dist.common.devices import prepare_device
-from hbt_dist.common.errors import OneRankError, UserError
+from hbt_dist.common.errors import OneRankError, UserError, last_line
 from hbt_dist.common.signals import FirstInterrupt
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=10)
@@ -52,12 +56,13 @@ class Runtime(Protocol):
 
 def find_device(local_rank: int, *, use_gpu: bool = True) -> torch.device:
     """Return the accelerator of this process if it has one and `use_gpu` is true, else the CPU."""
-    device = torch.device("cpu")
-    if use_gpu and torch.cuda.is_available():
-        # Slurm can show each task a single GPU, with the same number for all tasks.
-        device = torch.device("cuda", local_rank % torch.cuda.device_count())
-        torch.cuda.set_device(device)
-    return name_accelerator(device)
+    if not use_gpu or not torch.cuda.is_available():
+        return name_accelerator(torch.device("cpu"))
+    # Slurm can show each task a single GPU, with the same number for all tasks.
+    device = name_accelerator(torch.device("cuda", local_rank % torch.cuda.device_count()))
+    os.environ.update(allocator_defaults())  # torch reads it when the device is first set
+    torch.cuda.set_device(device)
+    return device
 
 
 def name_accelerator(device: torch.device) -> torch.device:
@@ -70,29 +75,45 @@ def name_accelerator(device: torch.device) -> torch.device:
     return device
 
 
-def refuse_shared_gpus(local: tuple[str, str], world_size: int) -> None:
-    """Refuse two ranks on one GPU; NCCL would end without naming them. Collective.
+def allocator_defaults() -> dict[str, str]:
+    """Return the variables that configure torch's GPU memory for training, none if the user has set one.
+
+    Chunks differ in shape: segments that grow leave fewer gaps between them than segments of fixed size.
+    """
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # torch below 2.9 reads the second
+    user_decides = any(name in os.environ for name in names)
+    return {} if user_decides else dict.fromkeys(names, "expandable_segments:True")
+
+
+def refuse_shared_gpus(local: tuple[str, str], rank: int, world_size: int, store: c10d.Store) -> None:
+    """Refuse two ranks on one GPU; NCCL would end without naming them. Every rank calls it.
 
     Args:
         local: this rank's host and the name and UUID of its GPU.
+        rank: of this process.
         world_size: number of ranks.
+        store: through which the ranks meet; no process group exists yet, NCCL would fail to make one.
 
     Raises:
         UserError: on all ranks.
     """
-    group = dist.new_group(backend="gloo")
-    used: list[Any] = [None] * world_size  # host and GPU of every rank
-    dist.all_gather_object(used, local, group=group)
-    dist.destroy_process_group(group)
-    for rank, (host, gpu) in enumerate(used):
-        if (first := used.index((host, gpu))) < rank:
-            gpus = [name for its_host, name in used if its_host == host]
-            raise UserError(
-                "processes",
-                f"ranks {first} and {rank} were given the same GPU {gpu} of {host}",
-                f"start as many processes on a host as it has GPUs ({len(set(gpus))} seen, "
-                f"{len(gpus)} processes), or set workers.use_gpu: false",
-            )
+    store.set(f"gpu-{rank}", json.dumps(local))
+    used = [json.loads(gpu) for gpu in store.multi_get([f"gpu-{rank}" for rank in range(world_size)])]
+    shared = [(used.index(gpu), last) for last, gpu in enumerate(used) if used.index(gpu) < last]
+    if not shared:
+        return
+    store.set(f"refused-{rank}", "")
+    if rank == 0:  # the store ends with this process
+        store.wait([f"refused-{rank}" for rank in range(world_size)])
+    first, last = shared[0]
+    host, gpu = used[first]
+    gpus = [name for its_host, name in used if its_host == host]
+    raise UserError(
+        "processes",
+        f"ranks {first} and {last} were given the same GPU {gpu} of {host}",
+        f"start as many processes on a host as it has GPUs ({len(set(gpus))} seen, "
+        f"{len(gpus)} processes), or set workers.use_gpu: false",
+    )
 
 
 def _explain_meeting(error: Exception, timeout: timedelta) -> UserError:
@@ -110,6 +131,9 @@ def _explain_meeting(error: Exception, timeout: timedelta) -> UserError:
             "choose another port, the same for all processes (deepspeed and accelerate: --master_port,\n"
             "--main_process_port; torchrun: --rdzv-endpoint)"
         )
+    elif is_out_of_memory(error):
+        problem = f"no memory of the GPU is left for NCCL: {last_line(error)}"
+        remedy = "end the other processes on the GPU (nvidia-smi lists them)"
     location = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, MASTER_PORT {os.environ['MASTER_PORT']}"
     return UserError(location, problem, remedy)
 
@@ -145,16 +169,25 @@ class EnvironmentRuntime:
         self._old_handler: Any = signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def __enter__(self) -> Self:
-        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        on_gpu = self.device.type == "cuda"
         try:
+            meeting = rendezvous("env://", self.rank, self.world_size, timeout=self._timeout)
+            store, _, _ = next(meeting)
+            store.set_timeout(self._timeout)
+            if on_gpu and self.world_size > 1:
+                gpu = torch.cuda.get_device_properties(self.device)
+                local = (socket.gethostname(), f"{gpu.name} {gpu.uuid}")
+                refuse_shared_gpus(local, self.rank, self.world_size, store)
             dist.init_process_group(
-                backend, rank=self.rank, world_size=self.world_size, timeout=self._timeout
+                "nccl" if on_gpu else "gloo",
+                store=c10d.PrefixStore("ranks", store),
+                rank=self.rank,
+                world_size=self.world_size,
+                timeout=self._timeout,
+                device_id=self.device if on_gpu else None,
             )
         except dist.DistError as error:
             raise _explain_meeting(error, self._timeout) from error
-        if self.device.type == "cuda" and self.world_size > 1:
-            gpu = torch.cuda.get_device_properties(self.device)
-            refuse_shared_gpus((socket.gethostname(), f"{gpu.name} {gpu.uuid}"), self.world_size)
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:

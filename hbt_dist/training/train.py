@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from hbt_dist.common.precision import products
 from hbt_dist.contrastive.world import World
 from hbt_dist.run_file import RunFile
 from hbt_dist.testing import faults
@@ -40,6 +41,7 @@ class TrainResult:
     seconds: float
 
 
+@products("ieee")  # whatever the process or its environment allows: the self-check and the loss count on it
 def train(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult:
     """Train to the last step, or until the runtime requests a stop. Every rank calls it.
 

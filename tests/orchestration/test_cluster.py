@@ -75,8 +75,16 @@ def test_an_address_without_a_cluster_is_refused_at_once(address: str, found: st
 def test_what_the_network_and_the_hub_need_reaches_the_workers_but_no_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    passed = ("NCCL_IB_HCA", "FI_PROVIDER", "UCX_TLS", "TORCH_NCCL_TRACE_BUFFER_SIZE", "HF_DATASETS_CACHE")
-    kept = ("HF_TOKEN", "HF_OTHER_TOKEN", "WANDB_API_KEY", "PATH")
+    passed = (
+        *("NCCL_IB_HCA", "FI_PROVIDER", "UCX_TLS", "TORCH_NCCL_TRACE_BUFFER_SIZE", "HF_DATASETS_CACHE"),
+        *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "TORCH_CUDNN_SDPA_DEPRIORITIZED"),
+        *("CUDA_DEVICE_MAX_CONNECTIONS", "CUBLAS_WORKSPACE_CONFIG", "TRITON_CACHE_DIR"),
+        *("TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR", "NVIDIA_TF32_OVERRIDE"),
+    )
+    kept = (
+        *("HF_TOKEN", "HF_OTHER_TOKEN", "WANDB_API_KEY", "PATH"),
+        *("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "CUDA_MPS_PIPE_DIRECTORY", "NVIDIA_VISIBLE_DEVICES"),
+    )
     for name in (*passed, *kept):
         monkeypatch.setenv(name, "x")
     found = module._runtime_environment()["env_vars"]

@@ -18,6 +18,7 @@ from hbt_dist.models.initial import check_positions
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training import chunk_size
+from hbt_dist.training import train as train_module
 from hbt_dist.training.deepspeed.settings import resolve_deepspeed
 from hbt_dist.training.preparation import check_similarity, describe_data
 from tests.helpers.runs import tiny_run
@@ -123,3 +124,27 @@ def test_chunks_are_measured_with_checkpointing_and_never_under_zero_3(
     chunk_size.check_auto_chunks(run, 2)
     with pytest.raises(UserError, match="auto is measured on a whole model"):
         chunk_size.check_auto_chunks(run, 3)
+
+
+@pytest.mark.parametrize("allowed", ["highest", "high", "medium"])
+def test_ranks_multiply_in_full_float32(
+    allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1, which makes a process start with "high"."""
+    matmul, seen = torch.backends.cuda.matmul, list[str]()
+
+    def look(*_: Any) -> None:
+        ieee = not matmul.allow_tf32 if (new := getattr(matmul, "fp32_precision", None)) is None else new
+        seen.append("ieee" if ieee in (True, "ieee") else "tf32")
+        raise UserError("a run", "ends here")
+
+    monkeypatch.setattr(train_module, "check_settings", look)
+    runtime: Any = SimpleNamespace(rank=0, world_size=1, device=torch.device("cpu"))
+    torch.set_float32_matmul_precision(allowed)
+    try:
+        with pytest.raises(UserError, match="ends here"):
+            train_module.train(run_with(tmp_path), runtime)
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == ["ieee"]

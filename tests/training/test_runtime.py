@@ -6,14 +6,22 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import MagicMock
 
 import pytest
+import torch
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.orchestration.cluster import _runtime_environment
 from hbt_dist.orchestration.ray_runtime import RayRuntime
-from hbt_dist.training.runtime import EnvironmentRuntime, Request, find_device
+from hbt_dist.training.runtime import (
+    EnvironmentRuntime,
+    Request,
+    allocator_defaults,
+    find_device,
+    refuse_shared_gpus,
+)
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -117,7 +125,6 @@ def test_the_stronger_request_is_the_larger() -> None:
 def test_a_ray_worker_takes_no_gpu_that_it_has_not_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray hides no GPU from it: torch sees all eight of the node, Ray says CPU."""
     import ray.train.torch
-    import torch
 
     monkeypatch.setenv("DS_ACCELERATOR", "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -132,7 +139,6 @@ def test_a_ray_worker_takes_no_gpu_that_it_has_not_reserved(monkeypatch: pytest.
 def test_a_worker_on_a_gpu_says_so_whatever_its_driver_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver runs on a head without a GPU; what it told its own DeepSpeed must not reach the workers."""
     import ray.train.torch
-    import torch
 
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setattr(ray.train, "get_context", MagicMock)
@@ -150,18 +156,43 @@ def test_a_worker_on_a_gpu_says_so_whatever_its_driver_has(monkeypatch: pytest.M
     assert os.environ["DS_ACCELERATOR"] == "cpu"
 
 
+def test_memory_of_a_gpu_grows_in_segments_unless_the_user_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that what the process sets is undone as well
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DS_ACCELERATOR", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    read: list[str | None] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: read.extend(map(os.environ.get, names)))
+    find_device(0, use_gpu=False)
+    assert not any(name in os.environ for name in names)
+    find_device(0)
+    assert read == ["expandable_segments:True"] * 2, "before torch starts the device"
+    monkeypatch.delenv(names[0])
+    monkeypatch.setenv(names[1], "max_split_size_mb:64")
+    assert allocator_defaults() == {}
+    find_device(0)
+    assert read[2:] == [None, "max_split_size_mb:64"]
+
+
 RANK = """
 import sys, time
+from types import SimpleNamespace
+import torch
 import torch.distributed as dist
 from hbt_dist.common.errors import OneRankError, UserError
-from hbt_dist.training.runtime import EnvironmentRuntime, refuse_shared_gpus
+from hbt_dist.training import runtime as module
+from hbt_dist.training.runtime import EnvironmentRuntime
 
 rank = int(sys.argv[1])
+if sys.argv[2] == "gpus":  # NCCL, which this machine has not, is never reached
+    module.find_device = lambda *_, **__: torch.device("cuda", 0)
+    torch.cuda.get_device_properties = lambda _: SimpleNamespace(name="GPU", uuid=rank // 2)
 leave, wait = dist.destroy_process_group, sys.argv[2] != "gpus"  # as NCCL waits for the peers
 dist.destroy_process_group = lambda group=None: (time.sleep(100 if rank == 1 and wait else 0), leave(group))
 with EnvironmentRuntime() as runtime:
-    if sys.argv[2] == "gpus":
-        refuse_shared_gpus(("host-a", f"GPU {rank // 2}"), 3)
     if rank == 1:
         raise LookupError("no such row") if sys.argv[2] == "error" else OneRankError("rank 1", "has no row")
     dist.barrier()
@@ -198,11 +229,31 @@ def test_a_rank_that_fails_alone_does_not_wait_for_its_peers(what: str) -> None:
     assert "no such row" in error or "has no row" in error
 
 
+def test_gpus_are_compared_before_a_process_group_exists() -> None:
+    """Rank 0 keeps the store until all ranks have read why they end."""
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+
+    def compare(gpus: list[str]) -> list[str]:
+        def ask(rank: int) -> str:
+            try:
+                own = torch.distributed.PrefixStore(" ".join(gpus), store)  # type: ignore[attr-defined]
+                refuse_shared_gpus(("host-a", gpus[rank]), rank, len(gpus), own)
+            except UserError as error:
+                return error.problem
+            return ""
+
+        with ThreadPoolExecutor(len(gpus)) as threads:
+            return list(threads.map(ask, range(len(gpus))))
+
+    assert compare(["A", "B", "C"]) == [""] * 3
+    assert compare(["A", "B", "C", "B"]) == ["ranks 1 and 3 were given the same GPU B of host-a"] * 4
+
+
 @pytest.mark.slow
 def test_two_ranks_on_one_gpu_are_refused_by_all() -> None:
     for rank in start_ranks(3, "gpus"):
         _, text = rank.communicate(timeout=100)
-        assert "ranks 0 and 1 were given the same GPU GPU 0 of host-a" in text
+        assert f"ranks 0 and 1 were given the same GPU GPU 0 of {socket.gethostname()}" in text
         assert "as many processes on a host as it has GPUs (2 seen, 3 processes)" in text
 
 
