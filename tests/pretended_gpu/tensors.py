@@ -74,6 +74,9 @@ class PretendedTensor(torch.Tensor):
             "memory first."
         )
 
+    def record_stream(self, stream: Any) -> None:
+        """Nothing: memory is free when Python says so."""
+
     def tolist(self) -> Any:
         """One download; torch refuses it to subclasses."""
         RECORDER.add("tolist", num_bytes=num_bytes(self))
@@ -264,7 +267,6 @@ _TAKES_SCALARS = {
     "aten::masked_fill",
     "aten::masked_fill_",
     "aten::_fused_adamw_",
-    "aten::record_stream",
 }
 
 
@@ -390,5 +392,4 @@ _SPECIAL: dict[str, Callable[[Any, Any, dict[str, Any]], Any]] = {
     "aten::copy_": _copy_in_place,
     "aten::is_pinned": lambda func, args, kwargs: is_pinned(args[0]),
     "aten::_pin_memory": _pin_memory,
-    "aten::record_stream": lambda func, args, kwargs: None,
 }

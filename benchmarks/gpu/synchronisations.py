@@ -1,0 +1,89 @@
+"""Count how often the host waits for the GPU in one training step, by line of code; needs no GPU.
+
+    python benchmarks/gpu/synchronisations.py             # ZeRO-1, 8 chunks
+    python benchmarks/gpu/synchronisations.py --config zero3 --chunks 16
+
+A pretended GPU (`tests/pretended_gpu`) runs the real step with real DeepSpeed on one rank: a tiny XLM-R, chunks
+of 4 texts, the third step. It records each download, each upload from pageable memory, and each operation whose
+result has a size that the device knows. The count does not depend on the size of the model or of a chunk.
+
+While the host waits the GPU gets no new kernels, so a wait per chunk costs the time in which a chunk's first
+kernels are launched. The last line is `N per step, M per chunk`: N with the given number of chunks, M from twice
+as many. Needs the CPU build of torch and a C++ compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+CHUNK_ROWS = 4
+
+
+def measure(config: str = "zero1", chunks: int = 8, **loss: Any) -> dict[str, Any]:
+    """Return synchronisations per step and per chunk, and a line for each of their causes.
+
+    Args:
+        config: name from deepspeed_configs/.
+        chunks: of the step, an even number.
+        loss: settings of the loss.
+    """
+    counts, lines = _count(config, chunks, loss)
+    more, _ = _count(config, 2 * chunks, loss)
+    return {"per_step": counts, "per_chunk": (more - counts) / chunks, "lines": lines}
+
+
+def _count(config: str, chunks: int, loss: dict[str, Any]) -> tuple[int, list[str]]:
+    """Make three steps; return the synchronisations of the last."""
+    import torch
+
+    from hbt_dist.contrastive.step import contrastive_step
+    from hbt_dist.contrastive.world import World
+    from hbt_dist.training.deepspeed.engine import build_engine
+    from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
+    from hbt_dist.training.settings import OptimizerSettings
+    from tests.contrastive.tiny import Case, build_encoder, locals_of
+    from tests.pretended_gpu.tensors import RECORDER
+
+    case = Case(model="xlmr", num_rows=chunks // 2 * CHUNK_ROWS, step={"chunk_rows": CHUNK_ROWS}, loss=loss)
+    world = World.alone("cuda:0")
+    engine = build_engine(
+        build_encoder(case).to(world.device),
+        optimizer=OptimizerSettings(),
+        total_steps=10,
+        world=world,
+        deepspeed=resolve_deepspeed(DeepSpeedSettings(config=config)),
+        loss=case.loss_settings,
+    )
+    engine.train()
+    for step in range(3):
+        local = locals_of(case, 1, step)[0]
+        torch.manual_seed(step)
+        RECORDER.clear()
+        result = contrastive_step(engine, local, case.loss_settings, case.step_settings, world)
+        engine.step(step)
+    if result.num_chunks != chunks:
+        raise ValueError(f"expected {chunks} chunks, got {result.num_chunks}")
+    return len(RECORDER.synchronisations), RECORDER.lines()
+
+
+def main() -> None:
+    """Print the causes, then the two numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", default="zero1", help="name from deepspeed_configs/")
+    parser.add_argument("--chunks", type=int, default=8, help="of a step, an even number")
+    chosen = parser.parse_args()
+    from tests.pretended_gpu import install
+
+    install()
+    result = measure(chosen.config, chosen.chunks)
+    print(*result["lines"], sep="\n")
+    print(f"{result['per_step']} per step, {result['per_chunk']:g} per chunk")
+
+
+if __name__ == "__main__":
+    main()
