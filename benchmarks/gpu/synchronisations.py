@@ -3,13 +3,13 @@
     python benchmarks/gpu/synchronisations.py             # ZeRO-1, 8 chunks
     python benchmarks/gpu/synchronisations.py --config zero3 --chunks 16
 
-A pretended GPU (`tests/pretended_gpu`) runs the real step with real DeepSpeed on one rank: a tiny XLM-R, chunks
-of 4 texts, the third step. It records each download, each upload from pageable memory, and each operation whose
-result has a size that the device knows. The count does not depend on the size of the model or of a chunk.
+A pretended GPU (`tests/pretended_gpu`) runs the real step with real DeepSpeed on one rank: a tiny XLM-R in
+chunks of 4 texts. It records each download, each upload from pageable memory, and each operation whose result
+has a size that only the device knows. The count does not depend on the size of the model or of a chunk.
 
-While the host waits the GPU gets no new kernels, so a wait per chunk costs the time in which a chunk's first
-kernels are launched. The last line is `N per step, M per chunk`: N with the given number of chunks, M from twice
-as many. Needs the CPU build of torch and a C++ compiler.
+While the host waits, the GPU gets no new kernels: a wait per chunk leaves it idle until the next kernels are
+launched. The last line is `N per step, M per chunk`: N with the given number of chunks, M from a step with
+twice as many. Needs the CPU build of torch and a C++ compiler.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hbt_dist.training.deepspeed.engine import Engine
+    from tests.contrastive.tiny import Case
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -32,43 +36,47 @@ def measure(config: str = "zero1", chunks: int = 8, **loss: Any) -> dict[str, An
         chunks: of the step, an even number.
         loss: settings of the loss.
     """
-    counts, lines = _count(config, chunks, loss)
-    more, _ = _count(config, 2 * chunks, loss)
-    return {"per_step": counts, "per_chunk": (more - counts) / chunks, "lines": lines}
-
-
-def _count(config: str, chunks: int, loss: dict[str, Any]) -> tuple[int, list[str]]:
-    """Make three steps; return the synchronisations of the last."""
-    import torch
-
-    from hbt_dist.contrastive.step import contrastive_step
     from hbt_dist.contrastive.world import World
     from hbt_dist.training.deepspeed.engine import build_engine
     from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
     from hbt_dist.training.settings import OptimizerSettings
-    from tests.contrastive.tiny import Case, build_encoder, locals_of
+    from tests.contrastive.tiny import Case, build_encoder
     from tests.pretended_gpu.tensors import RECORDER
 
-    case = Case(model="xlmr", num_rows=chunks // 2 * CHUNK_ROWS, step={"chunk_rows": CHUNK_ROWS}, loss=loss)
-    world = World.alone("cuda:0")
+    case = Case(model="xlmr", step={"chunk_rows": CHUNK_ROWS}, loss=loss)
     engine = build_engine(
-        build_encoder(case).to(world.device),
+        build_encoder(case).to("cuda:0"),
         optimizer=OptimizerSettings(),
         total_steps=10,
-        world=world,
+        world=World.alone("cuda:0"),
         deepspeed=resolve_deepspeed(DeepSpeedSettings(config=config)),
         loss=case.loss_settings,
     )
     engine.train()
-    for step in range(3):
-        local = locals_of(case, 1, step)[0]
-        torch.manual_seed(step)
-        RECORDER.clear()
-        result = contrastive_step(engine, local, case.loss_settings, case.step_settings, world)
-        engine.step(step)
+    for step in range(2):  # DeepSpeed's clock starts with the third
+        _make_step(engine, case, step, 2)
+    _make_step(engine, case, 2, chunks)
+    lines, per_step = RECORDER.lines(), len(RECORDER.synchronisations)
+    _make_step(engine, case, 3, 2 * chunks)
+    per_chunk = (len(RECORDER.synchronisations) - per_step) / chunks
+    return {"per_step": per_step, "per_chunk": per_chunk, "lines": lines}
+
+
+def _make_step(engine: Engine, case: Case, step: int, chunks: int) -> None:
+    """Make a step of a number of chunks, and record its events alone."""
+    import torch
+
+    from hbt_dist.contrastive.step import contrastive_step
+    from tests.contrastive.tiny import locals_of
+    from tests.pretended_gpu.tensors import RECORDER
+
+    local = locals_of(case.but(num_rows=chunks // 2 * CHUNK_ROWS), 1, step)[0]
+    torch.manual_seed(step)
+    RECORDER.clear()
+    result = contrastive_step(engine, local, case.loss_settings, case.step_settings, engine.world)
+    engine.step(step)
     if result.num_chunks != chunks:
         raise ValueError(f"expected {chunks} chunks, got {result.num_chunks}")
-    return len(RECORDER.synchronisations), RECORDER.lines()
 
 
 def main() -> None:
