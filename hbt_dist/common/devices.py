@@ -1,8 +1,9 @@
-"""Find the torch device of a name and prepare GPUs for encoders."""
+"""Find the torch device of a name, prepare GPUs for encoders, and move tensors without waiting."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from hbt_dist.common.errors import UserError, first_line
 
@@ -49,3 +50,10 @@ def token_width(longest: int, limit: int, device: torch.device) -> int:
     if device.type == "cpu":
         return longest
     return max(longest, min(limit, -(-longest // WIDTH_STEP) * WIDTH_STEP))
+
+
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device without waiting; a copy from pageable memory would wait for all earlier work."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hbt_dist.common.precision import products
 from hbt_dist.evaluation.matrix_rows import Float32, Int64
@@ -122,28 +121,6 @@ def _break_ties(
             equal = scores_CB[start:stop, questions] == targets.scores[r, questions]
             equal &= order_C1[start:stop] > targets.id_order[r, questions]
             higher[slot[language], r, questions] += equal.sum(axis=0, dtype=np.int32)
-
-
-def count_better_on_device(
-    scores_CB: Tensor, targets: Targets, columns: Columns
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """`count_better` in torch, for scores on an accelerator."""
-    device = scores_CB.device
-    thresholds_RB, id_order_RB, in_block_RB = (
-        torch.from_numpy(x).to(device) for x in (targets.scores, targets.id_order, targets.in_block)
-    )
-    order_C = torch.from_numpy(columns.id_order.astype(np.int64)).to(device)
-    slot = {language: i for i, language in enumerate(columns.languages)}
-    higher = torch.zeros((len(slot), *thresholds_RB.shape), dtype=torch.int32, device=device)
-    tied = -in_block_RB.to(torch.int32)
-    for r in range(len(thresholds_RB)):
-        for start, stop, language in columns.pieces:
-            part = scores_CB[start:stop]
-            equal = part == thresholds_RB[r]
-            tied[r] += equal.sum(dim=0, dtype=torch.int32)
-            ahead = (part > thresholds_RB[r]) | (equal & (order_C[start:stop, None] > id_order_RB[r]))
-            higher[slot[language], r] += ahead.sum(dim=0, dtype=torch.int32)
-    return higher.cpu().numpy(), tied.cpu().numpy()
 
 
 def ranking_keys(scores: Float32, id_order: NDArray[np.uint32]) -> NDArray[np.uint64]:

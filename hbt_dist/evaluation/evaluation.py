@@ -25,6 +25,7 @@ from hbt_dist.evaluation.bias import (
     same_language_share,
     summarise_bias,
 )
+from hbt_dist.evaluation.device_shard import open_shard
 from hbt_dist.evaluation.faiss_lists import faiss_top_lists
 from hbt_dist.evaluation.matrix_rows import Float64, Int64, Rows, check_shapes
 from hbt_dist.evaluation.metrics import user_metrics
@@ -35,10 +36,10 @@ from hbt_dist.evaluation.pair_matrix import (
     question_tables,
     setting_means,
 )
-from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
+from hbt_dist.evaluation.plan import ScoringPlan, block_sizes, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.evaluation.shard import CACHE_BYTES, Shard, arrange_questions
+from hbt_dist.evaluation.shard import arrange_questions
 
 if TYPE_CHECKING:
     from hbt_dist.data.benchmarks.benchmark import Benchmark
@@ -97,6 +98,7 @@ def evaluate(
     provenance: dict[str, Any] | None = None,
     transform: EmbeddingTransform | None = None,
     rank: Rank | None = None,
+    on_gpu: bool | None = None,
 ) -> Evaluation:
     """Rank every relevant candidate exactly and derive all tables.
 
@@ -110,6 +112,7 @@ def evaluate(
         provenance: what to record about the model and its making.
         transform: changes the embeddings first, such as `hbt_dist.methods.language_removal.LanguageRemoval`.
         rank: computes the ranks, such as Ray actors do; default: this process.
+        on_gpu: whether `rank` has GPUs, which get larger blocks; default: whether this process has one.
 
     Raises:
         ValueError: the settings name a language removal, but the transform is missing.
@@ -123,7 +126,9 @@ def evaluate(
     if transform is not None:
         questions, candidates, changes = transform(benchmark, questions, candidates)
         facts |= changes
-    plan = plan_scoring(benchmark)
+    if on_gpu is None:
+        on_gpu = torch_device(settings.device).type != "cpu"
+    plan = plan_scoring(benchmark, *block_sizes(benchmark, on_gpu))
     ranks, top = (rank or rank_in_process)(benchmark, plan, questions, candidates, settings)
     consistency = None
     if settings.consistency_questions != 0:
@@ -149,7 +154,6 @@ def rank_in_process(
     settings: EvaluationSettings,
     *,
     progress: Callable[[int], None] | None = None,
-    cache_bytes: int = CACHE_BYTES,
 ) -> Ranked:
     """Rank with all shards in this process.
 
@@ -162,16 +166,16 @@ def rank_in_process(
     searched = settings.ranked_lists == "faiss" and top_k > 0
     threads = settings.num_threads or torch.get_num_threads()
     shards = [
-        Shard(
+        open_shard(
             plan,
             part,
             arranged,
             candidates,
+            device=torch_device(settings.device),
             candidate_ids=benchmark.candidate_ids,
             top_k=0 if searched else top_k,
             num_threads=threads,
-            cache_bytes=cache_bytes // len(blocks),
-            device=torch_device(settings.device),
+            num_shards=len(blocks),
         )
         for part in blocks
     ]

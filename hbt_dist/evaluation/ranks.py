@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.block_scores import decode_keys
 from hbt_dist.evaluation.matrix_rows import Float32, Int64
 from hbt_dist.evaluation.plan import ScoringPlan
@@ -76,6 +77,9 @@ def rank_relevant(
         blocks_at_once: question blocks per round; 0 does all in one round, which reads the pool twice.
         map_shards: how to call a function on every shard (a Ray driver calls them all at once).
         progress: called with the number of questions done after each round.
+
+    Raises:
+        UserError: a device gives other bits when it repeats a product, or a vector cannot be ranked.
     """
     over = map_shards or (lambda call, parts: [call(part) for part in parts])
     scores = np.full(plan.num_relevant, np.nan, np.float32)
@@ -96,6 +100,13 @@ def rank_relevant(
             total.higher_in_language,
             total.tied,
         )
+        if (total.tied < 0).any():
+            raise UserError(
+                "evaluation.scoring.device",
+                "expected a product to repeat bit by bit, got a second score for "
+                f"{int((total.tied < 0).sum())} relevant candidates, whose ranks would be wrong",
+                "set it to cpu",
+            )
         if total.top is not None:
             tops.append(total.top)
         if progress is not None:

@@ -1,10 +1,10 @@
-"""Score one part of the candidate pool: its relevant pairs, and how many of its candidates rank above.
+"""Score one part of the candidate pool on a CPU: its relevant pairs, and how many candidates rank above.
 
 A shard holds all questions and reads its candidates block by block, on the grid that plan.py lays. It can
 keep a few question blocks' scores between the two calls (`cache_bytes`) and then multiplies once; otherwise
 the blocks that hold relevant pairs are multiplied twice (with one relevant candidate per question and 5
 million candidates a few per cent of all). Memory: the questions, two blocks per thread, the cache, the counts
-(relevant pairs x languages).
+(relevant pairs x languages). On GPUs a `DeviceShard` does the same (device_shard.py).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from hbt_dist.evaluation.block_scores import (
     Targets,
     best_keys,
     count_better,
-    count_better_on_device,
     exact_products,
     merge_top,
 )
+from hbt_dist.evaluation.candidate_blocks import CandidateBlocks
 from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, check_rows, read_rows
 from hbt_dist.evaluation.plan import ScoringPlan
 
@@ -66,7 +66,6 @@ class Shard:
         top_k: int = 0,
         num_threads: int = 1,
         cache_bytes: int = CACHE_BYTES,
-        device: torch.device | str = "cpu",
     ) -> None:
         """
         Args:
@@ -78,13 +77,11 @@ class Shard:
             top_k: length of the ranked lists to keep, 0 for none.
             num_threads: blocks worked on at a time.
             cache_bytes: scores to keep between `relevant_scores` and `count`.
-            device: torch device of the products.
         """
         self.plan, self.blocks = plan, candidate_blocks
-        self.top_k, self.num_threads, self.device = top_k, num_threads, torch.device(device)
-        self._questions = torch.from_numpy(questions).to(self.device)
-        self._candidates, self._ids = candidates, candidate_ids
-        self._checked: set[int] = set()
+        self.top_k, self.num_threads = top_k, num_threads
+        self._questions = torch.from_numpy(questions)
+        self._candidates = CandidateBlocks(plan, candidates, candidate_ids)
         self._cache: dict[tuple[int, int], Any] = {}
         row_bytes = 4 * plan.block_questions * plan.block_candidates * max(1, len(candidate_blocks))
         self.blocks_at_once = cache_bytes // row_bytes  # question blocks whose scores fit the cache
@@ -100,12 +97,9 @@ class Shard:
             UserError: a candidate vector that cannot be ranked.
         """
         plan, keep = self.plan, len(blocks) <= self.blocks_at_once
-        pairs = range(plan.relevant_range(blocks[0]).start, plan.relevant_range(blocks[-1]).stop)
-        position = plan.relevant_position[pairs.start : pairs.stop]
+        pairs, question = plan.pairs_of(blocks)
+        position = plan.relevant_position[pairs]
         block_of_pair = position // plan.block_candidates
-        question = (
-            np.searchsorted(plan.relevant_offsets, np.arange(pairs.start, pairs.stop), side="right") - 1
-        )
         question_block = question // plan.block_questions
         owned = np.flatnonzero((block_of_pair >= self.blocks.start) & (block_of_pair < self.blocks.stop))
         scores = np.empty(len(owned), np.float32)
@@ -121,7 +115,7 @@ class Shard:
                 chosen = pairs_in_block[blocks_of_pairs == block]
                 rows = position[owned[chosen]] % plan.block_candidates
                 columns = question[owned[chosen]] % plan.block_questions
-                scores[chosen] = _as_numpy(result[rows, columns])
+                scores[chosen] = result[rows, columns]
 
         wanted_blocks = self.blocks if keep else np.unique(block_of_pair[owned]).tolist()
         self._visit(wanted_blocks, visit, reuse_buffer=not keep)
@@ -165,7 +159,7 @@ class Shard:
                         questions = plan.question_places(block)
                         kept = totals.top[questions.start - first_place : questions.stop - first_place]
                         id_order = plan.id_order[plan.candidate_positions(candidate_block)]
-                        kept[:] = merge_top(kept, _as_numpy(valid), id_order)
+                        kept[:] = merge_top(kept, valid, id_order)
 
         self._visit(self.blocks, visit, reuse_buffer=True)
         return totals
@@ -196,11 +190,7 @@ class Shard:
             in_block=spread(in_block, False, np.bool_),
         )
         columns = Columns(plan.id_order[positions], plan.pieces(candidate_block))
-        if self.device.type == "cpu":
-            valid = valid.numpy()
-            higher, tied = count_better(valid, targets, columns)
-        else:
-            higher, tied = count_better_on_device(valid, targets, columns)
+        higher, tied = count_better(valid, targets, columns)
         return higher[:, slot, column], tied[slot, column], columns.languages, valid
 
     def _visit(
@@ -217,12 +207,8 @@ class Shard:
             if not hasattr(local, "rows"):
                 local.rows = torch.empty((plan.block_candidates, width))
                 local.out = self._new_scores()
-            host = local.rows.numpy()
-            rows = plan.candidate_rows(candidate_block)
-            read_rows(self._candidates, rows, host)
-            if candidate_block not in self._checked:
-                self._check(candidate_block, rows, host)
-            return local.rows.to(self.device)
+            self._candidates.read(candidate_block, local.rows.numpy())
+            return local.rows
 
         def work(candidate_block: int) -> None:
             block_CD: list[torch.Tensor] = []
@@ -233,7 +219,7 @@ class Shard:
                 start = question_block * plan.block_questions
                 out = local.out if reuse_buffer else self._new_scores()
                 questions = self._questions[start : start + plan.block_questions]
-                return torch.mm(block_CD[0], questions.T, out=out)
+                return torch.mm(block_CD[0], questions.T, out=out).numpy()
 
             visit(candidate_block, product)
 
@@ -241,25 +227,7 @@ class Shard:
             list(pool.map(work, candidate_blocks))  # raises what a block raised
 
     def _new_scores(self) -> torch.Tensor:
-        return torch.empty((self.plan.block_candidates, self.plan.block_questions), device=self.device)
-
-    def _check(self, candidate_block: int, rows: slice | Int64, host: Float32) -> None:
-        positions = self.plan.candidate_positions(candidate_block)
-        row_of = np.arange(positions.start, positions.stop) if isinstance(rows, slice) else rows
-
-        def name(i: int) -> str:
-            row = int(row_of[i])
-            try:
-                return f"row {row}" if self._ids is None else self._ids[row]
-            except OSError:  # the ids of a large pool are in a file, which may be absent on this machine
-                return f"row {row}"
-
-        check_rows(host[: positions.stop - positions.start], name, "candidate")
-        self._checked.add(candidate_block)
-
-
-def _as_numpy(values: Any) -> Any:
-    return values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+        return torch.empty((self.plan.block_candidates, self.plan.block_questions))
 
 
 def arrange_questions(plan: ScoringPlan, questions: Rows, question_names: Sequence[str]) -> Float32:

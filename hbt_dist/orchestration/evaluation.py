@@ -28,6 +28,7 @@ from hbt_dist.common.console import Progress, say
 from hbt_dist.common.devices import torch_device
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.evaluation.device_shard import open_shard
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, Role, texts_of
 from hbt_dist.evaluation.encode import embedding_files, encode_rows
 from hbt_dist.evaluation.evaluation import (
@@ -39,9 +40,9 @@ from hbt_dist.evaluation.evaluation import (
 from hbt_dist.evaluation.faiss_lists import merge_parts, part_keys
 from hbt_dist.evaluation.matrix_rows import Rows
 from hbt_dist.evaluation.plan import ScoringPlan
-from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
+from hbt_dist.evaluation.ranks import RelevantRanks, ScoringShard, TopLists, rank_relevant
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.evaluation.shard import Counts, Shard, arrange_questions
+from hbt_dist.evaluation.shard import Counts, arrange_questions
 from hbt_dist.models.encoder import LoadedEncoder, load_encoder
 from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, hidden_gpus
 
@@ -72,7 +73,7 @@ class _Actor:
 
     def __init__(self) -> None:
         self._encoders: dict[str, LoadedEncoder] = {}
-        self._shards: dict[str, Shard] = {}
+        self._shards: dict[str, ScoringShard] = {}
 
     def encode(
         self,
@@ -112,18 +113,18 @@ class _Actor:
             num_threads=task.num_threads,
         )
 
-    def _shard(self, task: _Task) -> Shard:
+    def _shard(self, task: _Task) -> ScoringShard:
         """Return the shard of a task; a restarted actor builds it again."""
         if task.key not in self._shards:
-            shard = Shard(
+            shard = open_shard(
                 ray.get(task.plan),
                 task.blocks,
                 ray.get(task.questions),
                 task.fetch_candidates(),
+                device=torch_device(task.device),
                 candidate_ids=ray.get(task.candidate_ids),
                 top_k=task.top_k,
                 num_threads=task.num_threads,
-                device=torch_device(task.device),
             )
             self._shards = {task.key: shard}
         return self._shards[task.key]

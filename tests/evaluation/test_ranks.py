@@ -9,13 +9,7 @@ import pytest
 import torch
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.evaluation.block_scores import (
-    Columns,
-    Targets,
-    count_better,
-    count_better_on_device,
-    ranking_keys,
-)
+from hbt_dist.evaluation.block_scores import ranking_keys
 from hbt_dist.evaluation.evaluation import question_names, rank_in_process
 from hbt_dist.evaluation.plan import plan_scoring
 from hbt_dist.evaluation.ranks import rank_relevant
@@ -26,22 +20,22 @@ SHARDS = (1, 2, 3, 7)
 
 
 def rank(
-    benchmark, questions, candidates, *, shards=1, blocks=(16, 8), threads=1, cache=0, top_k=10, device="cpu"
+    benchmark,
+    questions,
+    candidates,
+    *,
+    shards=1,
+    blocks=(16, 8),
+    threads=1,
+    cache=0,
+    top_k=10,
+    make_shard=Shard,
 ):
     """Ranks and top lists through `shards` shards on a grid of small blocks."""
     plan = plan_scoring(benchmark, *blocks)
     arranged = arrange_questions(plan, questions, question_names(benchmark))
     parts = [
-        Shard(
-            plan,
-            part,
-            arranged,
-            candidates,
-            top_k=top_k,
-            num_threads=threads,
-            cache_bytes=cache,
-            device=device,
-        )
+        make_shard(plan, part, arranged, candidates, top_k=top_k, num_threads=threads, cache_bytes=cache)
         for part in plan.shard_blocks(shards)
     ]
     return rank_relevant(plan, parts, blocks_at_once=min(part.blocks_at_once for part in parts))
@@ -160,26 +154,6 @@ def test_memory_map_and_other_float_types(make_benchmark, make_embeddings, tmp_p
     assert_same(plain, rank(benchmark, questions.astype(np.float64), mapped, shards=3))
     with pytest.raises(AssertionError):  # the comparison can fail
         assert_same(plain, rank(benchmark, questions[::-1], mapped))
-
-
-def test_counting_on_a_device_equals_counting_on_the_cpu():
-    rng = np.random.default_rng(0)
-    scores = rng.integers(0, 6, (90, 33)).astype(np.float32)
-    order = rng.permutation(90).astype(np.uint32)
-    num = rng.integers(0, 4, 33)
-    rows = np.stack([rng.choice(90, 3, replace=False) for _ in range(33)], axis=1)
-    used = np.arange(3)[:, None] < num
-    targets = Targets(
-        scores=np.where(used, scores[rows, np.arange(33)], np.inf).astype(np.float32),
-        num_relevant=num,
-        id_order=order[rows].astype(np.int64),
-        in_block=used,
-    )
-    columns = Columns(order, [(0, 40, 2), (40, 90, 5)])
-    on_cpu = count_better(scores, targets, columns)
-    on_device = count_better_on_device(torch.from_numpy(scores), targets, columns)
-    for one, other in zip(on_cpu, on_device, strict=True):
-        np.testing.assert_array_equal(np.where(used, one, 0), np.where(used, other, 0))
 
 
 def test_ranking_keys_order_like_scores_and_ids():
