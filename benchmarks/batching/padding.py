@@ -23,7 +23,7 @@ from hbt_dist.batching.collate import collate
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenStore
-from hbt_dist.contrastive.chunks import chunk_plan, padding_waste
+from hbt_dist.contrastive.chunks import Limits, chunk_plan, padding_waste
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.settings import DataSettings
@@ -57,6 +57,11 @@ def wrap(backend: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
 
 
+def chunks_by_length(lengths: Any, rows: int) -> list[Any]:
+    """Chunks of similar length, ended by the number of rows alone."""
+    return chunk_plan(lengths, Limits(rows))
+
+
 def chunks_in_order(lengths: Any, rows: int) -> list[Any]:
     """Chunks of the rows as they come."""
     return [np.arange(start, min(start + rows, len(lengths))) for start in range(0, len(lengths), rows)]
@@ -69,7 +74,7 @@ def measure(
     waste: dict[str, list[float]] = {}
     for step in range(STEPS):
         local = collate(plan.batch(step), corpus, store, 0, world_size)
-        for name, cut in (("sorted", chunk_plan), ("random", chunks_in_order)):
+        for name, cut in (("sorted", chunks_by_length), ("random", chunks_in_order)):
             held = computed = 0
             for role, rows in (("question", local.questions), ("passage", local.passages)):
                 chunks = cut(rows.lengths, chunk)

@@ -40,7 +40,11 @@ def plain_gradients(engine: PlainEngine, batch: Any, loss: LossSettings) -> tupl
     found = []
     for tokens in (batch.questions, batch.passages):
         ids, mask = tokens.pad(np.arange(len(tokens.lengths)))
-        found.append(F.normalize(engine.encode(ids.to(device), mask.to(device))[0].float(), dim=-1))
+        found.append(
+            F.normalize(
+                engine.encode(ids.to(device), mask.to(device), mask.sum(1).tolist())[0].float(), dim=-1
+            )
+        )
     scores = found[0] @ found[1].T / loss.temperature
     rows = torch.arange(len(scores), device=device)
     value = F.cross_entropy(scores, rows)

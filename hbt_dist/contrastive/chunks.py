@@ -1,13 +1,13 @@
 """Cut a rank's rows into chunks of similar length, and restore row order and random numbers afterwards.
 
-Only the order inside a rank's slice changes; which rows are in the batch does not. On SQuAD in Finnish
-and back-translated English, 256 rows in chunks of 32, sorting by length reduces the padding of passages from
-32 % of the tokens to 6 %, with 1,024 rows to 2 % (benchmarks/results/batching_padding.md).
+Only the order inside a rank's slice changes; which rows are in the batch does not. Where rows of a chunk are
+padded to its longest, a chunk ends before padding takes more than a tenth of it, and more than one more
+chunk would cost.
 
 Every rank gets the same number of chunks. Under ZeRO-3 every forward gathers parameters, and in boundary mode
 every backward reduces gradients: with different numbers the ranks would wait for each other forever. A limit
-of rows gives equal numbers; with a limit of tokens the ranks agree on the largest number (one integer per
-role and step), and ranks with fewer chunks halve their largest.
+of rows gives equal numbers; with one of tokens or padding the ranks agree on the largest number (one integer
+per role and step), and ranks with fewer chunks halve their largest.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hbt_dist.common.devices import move
+from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
 
 
@@ -45,27 +47,77 @@ class Chunk:
     rows: NDArray[np.int64]
 
 
-def chunk_plan(
-    lengths: NDArray[np.integer], max_rows: int, max_tokens: int | None = None
-) -> list[NDArray[np.int64]]:
+@dataclass(frozen=True)
+class Limits:
+    """What ends a chunk.
+
+    Attributes:
+        rows: most rows of a chunk.
+        tokens: most tokens, padding included; a longer row is a chunk alone. None: no such limit.
+        padding: largest share of padding among the tokens of a chunk; None: rows are not padded.
+        free_padding: tokens of padding that end no chunk: what one more chunk costs.
+    """
+
+    rows: int
+    tokens: int | None = None
+    padding: float | None = None
+    free_padding: int = 0
+
+    @classmethod
+    def of(cls, step: StepSettings, device: torch.device, packs: bool) -> Limits:
+        """Return the limits of a step on a device, with the defaults of its kind.
+
+        Raises:
+            ValueError: `chunk_rows: auto`, which is resolved when a run starts.
+        """
+        if step.chunk_rows == "auto":
+            raise ValueError("chunk_rows: auto is resolved at the start (training.chunk_size)")
+        on_gpu = device.type == "cuda"
+        tokens = step.chunk_tokens
+        if tokens is None and step.chunk_rows is None and on_gpu:
+            memory = torch.cuda.get_device_properties(device).total_memory
+            tokens = max(4096, min(65_536, 4096 * (memory // (5 * 1000**3))))
+        default_rows = 32_768 if on_gpu else 64  # SDPA's kernels have a limit of their grid
+        return cls(
+            rows=step.chunk_rows or default_rows,
+            tokens=tokens,
+            padding=None if packs else 0.1,
+            # To launch the kernels of a chunk takes the host as long as an H200 computes 4,096 tokens of a
+            # base model (predicted: benchmarks/gpu/roofline.py).
+            free_padding=4096 if on_gpu else 64,
+        )
+
+    @property
+    def depend_on_lengths(self) -> bool:
+        """Whether ranks with as many rows may get different numbers of chunks."""
+        return self.tokens is not None or self.padding is not None
+
+
+def chunk_plan(lengths: NDArray[np.integer], limits: Limits) -> list[NDArray[np.int64]]:
     """Return the rows of each chunk, longest rows first, every row in exactly one chunk.
 
-    A chunk is padded to its longest row; it holds at most `max_rows` rows and, if given, at most
-    `max_tokens` padded tokens (a longer row is a chunk alone). The first chunk is the widest: if memory does
-    not suffice, the first chunk fails.
+    The first chunk is the widest: if memory does not suffice, the first chunk fails.
 
     Args:
         lengths: (n,) tokens per row.
+        limits: what ends a chunk.
     """
-    if max_rows < 1 or (max_tokens is not None and max_tokens < 1):
-        raise ValueError(f"expected limits of at least 1, got max_rows {max_rows}, max_tokens {max_tokens}")
-    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    if limits.rows < 1 or (limits.tokens is not None and limits.tokens < 1):
+        raise ValueError(f"expected limits of at least 1, got {limits.rows} rows, {limits.tokens} tokens")
+    lengths = np.asarray(lengths, np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    descending = lengths[order]
     chunks: list[NDArray[np.int64]] = []
     start = 0
     while start < len(order):
-        rows = max_rows
-        if max_tokens is not None:
-            rows = max(1, min(max_rows, max_tokens // max(int(lengths[order[start]]), 1)))
+        rows = limits.rows
+        if limits.tokens is not None:
+            rows = max(1, min(rows, limits.tokens // max(int(descending[start]), 1)))
+        if limits.padding is not None:
+            part = descending[start : start + rows]
+            padded = part[0] * np.arange(1, len(part) + 1)
+            padding = padded - np.cumsum(part)
+            rows = int(np.sum((padding <= limits.padding * padded) | (padding <= limits.free_padding)))
         chunks.append(order[start : start + rows])
         start += rows
     return chunks
@@ -77,40 +129,40 @@ def padding_waste(lengths: NDArray[np.integer], chunks: Sequence[NDArray[np.inte
     return 1.0 - float(np.sum(lengths)) / padded if padded else 0.0
 
 
-def plan_chunks(
-    roles: Mapping[str, Tokens], max_rows: int | None, max_tokens: int | None, world: World
-) -> list[Chunk]:
+def plan_chunks(roles: Mapping[str, Tokens], limits: Limits, world: World) -> list[Chunk]:
     """Return the chunks of every role, the same number per role on every rank.
 
     Args:
         roles: the tokens of each role, in the order in which they are encoded.
-        max_rows: most rows of a chunk; None: one chunk per role, `max_tokens` is not read.
-        max_tokens: most tokens of a chunk, padding included; None: no such limit.
+        limits: what ends a chunk; the same on every rank.
+        world: the ranks; collective if the limits depend on lengths.
     """
-    if max_rows is None:
-        return [Chunk(role, np.arange(len(tokens.lengths))) for role, tokens in roles.items()]
-    planned = {role: chunk_plan(tokens.lengths, max_rows, max_tokens) for role, tokens in roles.items()}
-    if max_tokens is not None and world.size > 1:
-        counts = torch.tensor([len(chunks) for chunks in planned.values()], device=world.device)
-        most = world.all_reduce(counts, op=dist.ReduceOp.MAX).tolist()
-        for chunks, count in zip(planned.values(), most, strict=True):
-            _halve_largest(chunks, count)
-    return [Chunk(role, rows) for role, chunks in planned.items() for rows in chunks]
+    plans = _chunk_plans(roles, limits)
+    counts = [len(chunks) for chunks in plans.values()]
+    if limits.depend_on_lengths and world.size > 1:
+        counts = world.all_reduce(move(torch.tensor(counts), world.device), op=dist.ReduceOp.MAX).tolist()
+    return _with_counts(plans, counts)
 
 
-def _halve_largest(chunks: list[NDArray[np.int64]], count: int) -> None:
-    """Split chunks until there are `count`; there are at least as many rows, as ranks hold equal slices."""
-    while len(chunks) < count:
-        largest = max(range(len(chunks)), key=lambda i: len(chunks[i]))
-        rows = chunks[largest]
-        chunks[largest : largest + 1] = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+def plan_chunks_of_ranks(ranks: Sequence[Mapping[str, Tokens]], limits: Limits) -> list[list[Chunk]]:
+    """Return what `plan_chunks` gives each rank, in one process that holds the tokens of all."""
+    plans = [_chunk_plans(roles, limits) for roles in ranks]
+    counts = [max(len(plan[role]) for plan in plans) for role in ranks[0]]
+    return [_with_counts(plan, counts) for plan in plans]
 
 
-def move(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to a device without waiting; a copy from pageable memory would wait for all earlier work."""
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+def _chunk_plans(roles: Mapping[str, Tokens], limits: Limits) -> dict[str, list[NDArray[np.int64]]]:
+    return {role: chunk_plan(tokens.lengths, limits) for role, tokens in roles.items()}
+
+
+def _with_counts(plans: Mapping[str, list[NDArray[np.int64]]], counts: Sequence[int]) -> list[Chunk]:
+    """Split the largest chunks of each role until it has its count; ranks hold equally many rows."""
+    for chunks, count in zip(plans.values(), counts, strict=True):
+        while len(chunks) < count:
+            largest = max(range(len(chunks)), key=lambda i: len(chunks[i]))
+            rows = chunks[largest]
+            chunks[largest : largest + 1] = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+    return [Chunk(role, rows) for role, chunks in plans.items() for rows in chunks]
 
 
 class ChunkOrder:

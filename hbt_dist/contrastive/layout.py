@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbt_dist.common.devices import move
 from hbt_dist.contrastive.settings import LossSettings
 
 
@@ -51,14 +52,14 @@ class Layout:
     ) -> Layout:
         """Keep only the arrays that change anything under `settings`."""
 
-        def move(array: np.ndarray) -> Tensor:
-            return torch.as_tensor(np.ascontiguousarray(array, dtype=np.int64), device=device)
+        def on_device(array: np.ndarray) -> Tensor:
+            return move(torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)), device)
 
         group = sub_B = sub_N = None
         if settings.mask_false_negatives and len(np.unique(group_N)) < len(group_N):
-            group = move(group_N)
+            group = on_device(group_N)
         if settings.negatives == "sub_batch" and len(np.unique(sub_batch_B)) > 1:
-            sub_B, sub_N = move(sub_batch_B), move(sub_batch_N)
+            sub_B, sub_N = on_device(sub_batch_B), on_device(sub_batch_N)
         return cls(rank, world_size, num_rows, num_negatives, group, sub_B, sub_N)
 
     @property

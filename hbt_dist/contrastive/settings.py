@@ -84,20 +84,25 @@ class StepSettings(Settings):
 
     mode: Literal["auto", "direct", "cached"] = Field(
         "auto",
-        description="direct: one forward and backward, all activations kept; cached (GradCache): chunk by "
-        "chunk with a second forward, activations of one chunk; auto: direct if all texts of a worker, "
-        "questions and passages together, are at most chunk_rows",
+        description="rows are encoded in chunks of similar length. direct: the activations of all chunks are "
+        "kept for the backward pass; cached (GradCache): of one chunk, each is encoded twice; auto: those of "
+        "as many chunks as kept_tokens allows",
     )
-    chunk_rows: int | Literal["auto"] = Field(
-        64,
-        description="most rows whose activations are held at once, at least 1; auto finds the largest that "
-        "fits the device at the start",
+    chunk_rows: int | Literal["auto"] | None = Field(
+        None,
+        description="most rows of a chunk, at least 1; auto finds the largest that fits the device at the "
+        "start; default: 64 on CPUs, on GPUs chunk_tokens decides",
     )
     chunk_tokens: int | None = Field(
         None,
         ge=1,
-        description="most tokens, padding included, encoded at once; chunks of short texts get more rows; "
-        "default: chunk_rows alone decides",
+        description="most tokens of a chunk, padding included; chunks of short texts get more rows; default: "
+        "no limit on CPUs or if chunk_rows is set, else 65,536 on GPUs of 80 GB and less on smaller ones",
+    )
+    kept_tokens: int | Literal["auto"] = Field(
+        "auto",
+        description="most tokens whose activations mode auto keeps, in whole chunks of chunk_tokens; auto: "
+        "measured on GPUs at the start; elsewhere all, if a worker's texts are at most chunk_rows, or none",
     )
     grad_reduction: Literal["auto", "coalesce", "boundary"] = Field(
         "auto",
@@ -114,4 +119,9 @@ class StepSettings(Settings):
     def _check(self) -> StepSettings:
         if isinstance(self.chunk_rows, int) and self.chunk_rows < 1:
             raise ValueError("chunk_rows must be at least 1")
+        if isinstance(self.kept_tokens, int):
+            if self.kept_tokens < 0:
+                raise ValueError("kept_tokens must be at least 0")
+            if self.chunk_tokens is None:
+                raise ValueError("kept_tokens counts chunks of chunk_tokens: set chunk_tokens too")
         return self

@@ -1,17 +1,14 @@
 """Compute the gradient of one contrastive step over a global batch.
 
-Two ways to the same gradient:
-
-* direct: one forward with graph, the loss, one backward. All activations of the rank's rows are held, of all
-  roles together; with `mode: auto` only where these are at most `chunk_rows`.
-* cached (GradCache, arXiv 2101.06983): every chunk is encoded without graph, the loss gives the gradient of
-  every embedding, every chunk is encoded again with the same random numbers and pushes its embeddings'
-  gradient into the model. Activations of one chunk are held; costs one more forward (a third of a step).
+Rows are encoded in chunks of similar length; the loss gives the gradient of every embedding. Chunks whose
+graphs were kept push it into the model at once. The others are encoded without graph first, and again with
+the same random numbers afterwards (GradCache, arXiv 2101.06983): activations of one chunk are held, for one
+more forward, a third of a step. How many graphs are kept changes memory and time, never the gradient.
 
 Collectives of a step do not depend on the number of chunks: one all-gather and one reduce-scatter of the
-passages (the same of the questions if both directions are trained), one all-reduce of a few scalars, with
-`chunk_tokens` one of three integers, with `replay_tolerance` one of a number. The engine reduces the model's
-gradient.
+passages (the same of the questions if both directions are trained), one all-reduce of a few scalars, one of
+an integer per role where chunks depend on lengths, with `replay_tolerance` one of a number. The engine
+reduces the model's gradient.
 
 The scale is that of `hbt_dist.contrastive.gather`: losses are means over local rows, gathered gradients are
 summed, the engine averages over ranks.
@@ -34,8 +31,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hbt_dist.common.devices import move
 from hbt_dist.common.errors import UserError
-from hbt_dist.contrastive.chunks import ChunkOrder, RandomState, Tokens, move, plan_chunks
+from hbt_dist.contrastive.chunks import ChunkOrder, Limits, RandomState, Tokens, plan_chunks
 from hbt_dist.contrastive.finite import BatchFacts, NonFiniteError, broken_rows
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.layout import Layout
@@ -43,14 +41,24 @@ from hbt_dist.contrastive.loss import Contrast, contrast, inner_product
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.world import World
 
+Inputs = tuple[Tensor, Tensor, list[int]]  # (r, T) token ids and mask of a chunk, tokens of each row
 _SCALARS = ("loss", "info_nce", "alignment", "log_scale", "positive", "mean", "tokens", "padded", "bad")
 
 
 class ContrastiveEngine(Protocol):
     """What the step needs of the model; `hbt_dist.training.deepspeed.engine` has two implementations."""
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(n, T) token ids and mask -> (n, D) embeddings and log(1 / temperature), (1,), if it is learned."""
+    @property
+    def packs(self) -> bool:
+        """Whether nothing is computed for padding; the same on every rank."""
+
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor, lengths: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (n, D) embeddings of (n, T) token ids, and log(1 / temperature), (1,), if it is learned.
+
+        Rows are padded on the right; `lengths` are their tokens, on the host.
+        """
 
     def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
         """Call each, backpropagate what it returns, and average the summed gradient over ranks."""
@@ -98,9 +106,10 @@ class StepResult:
     temperature: float
     positive_score: float  # mean score of questions with their passages
     negative_score: float  # mean score over all other gathered passages, masked passages included
-    num_tokens: int  # real tokens encoded (once; the cached step encodes them twice)
-    num_padded_tokens: int  # the same with padding
+    num_tokens: int  # real tokens (a chunk whose graph is not kept encodes them twice)
+    num_padded_tokens: int  # the same with the padding that was computed
     num_chunks: int  # of one rank
+    num_kept_chunks: int  # of one rank: those whose graphs were kept
     traffic: dict[str, tuple[int, int]]  # collective -> (calls, bytes of the full tensor), this step
 
 
@@ -118,7 +127,7 @@ def contrastive_step(
         engine: encodes and backpropagates; its optimizer step is the caller's next call.
         local: this rank's rows.
         loss: the objective.
-        step: direct or cached, chunk sizes.
+        step: chunk sizes, and which graphs are kept.
         world: the ranks that share the global batch; all call this together.
         replay_tolerance: if given, refuse second forwards whose embeddings differ from those of the first
             by more than this, relative to their length: the model draws noise that no seed repeats.
@@ -129,28 +138,29 @@ def contrastive_step(
     """
     before = dict(world.traffic)
     roles = _tokens_by_role(local, loss, world)
-    max_rows = _max_rows(step, roles)
-    direct = max_rows is None
-    chunks = plan_chunks(roles, max_rows, step.chunk_tokens, world)
+    limits = Limits.of(step, world.device, engine.packs)
+    chunks = plan_chunks(roles, limits, world)
+    num_replayed = len(chunks) - _num_kept(step, limits, len(chunks), roles)
 
-    # 1. Embed every chunk without graph, and remember its random state. Direct: once, with graph.
-    inputs: list[tuple[Tensor, Tensor]] = []
+    # 1. Embed the first chunks without graph, and remember their random states; the others with graph.
+    inputs: list[Inputs] = []
     states: list[RandomState] = []
     embeddings: list[Tensor] = []
     log_scale: Tensor | None = None
-    with torch.set_grad_enabled(direct):
-        for chunk in chunks:
-            input_ids, attention_mask = roles[chunk.role].pad(chunk.rows)
-            inputs.append((move(input_ids, world.device), move(attention_mask, world.device)))
-            states.append(RandomState(world.device))
+    for number, chunk in enumerate(chunks):
+        input_ids, attention_mask = roles[chunk.role].pad(chunk.rows)
+        lengths = np.asarray(roles[chunk.role].lengths)[chunk.rows].tolist()
+        inputs.append((move(input_ids, world.device), move(attention_mask, world.device), lengths))
+        states.append(RandomState(world.device))
+        with torch.set_grad_enabled(number >= num_replayed):
             chunk_embeddings, log_scale = _encode(engine, inputs[-1], loss)
-            embeddings.append(chunk_embeddings)
+        embeddings.append(chunk_embeddings)
 
     # 2. Compute the loss of the global batch, and its gradient at every embedding.
     current = None if log_scale is None else float(log_scale.item())
     scale = _scale(current, loss)
     num_tokens = sum(int(np.asarray(tokens.lengths).sum()) for tokens in roles.values())
-    num_padded = sum(input_ids.numel() for input_ids, _ in inputs)
+    num_padded = num_tokens if engine.packs else sum(input_ids.numel() for input_ids, *_ in inputs)
     order = ChunkOrder(chunks, world.device)
     rows = order.of_rows([part.detach() for part in embeddings])
     figures, row_gradients = _global_loss(rows, local, loss, scale, (num_tokens, num_padded), world)
@@ -158,22 +168,25 @@ def contrastive_step(
     slope = _slope_within_bounds(figures["log_scale"], current, loss)
     del rows, row_gradients  # memory for the second forwards
 
-    # 3. Replay: encode each chunk again with its random numbers, now with graph, and push its gradient into
-    # the model. Direct: the first forward has the graph.
+    # 3. Push the gradients into the model: those of kept graphs in one backward, which frees their memory;
+    # then encode each of the first chunks again with its random numbers, now with graph.
     replay_errors: list[Tensor] = []
+    kept = slice(num_replayed, None)
 
     def replay(number: int) -> Tensor:
         with states[number].replay():
             second, log_scale = _encode(engine, inputs[number], loss)
         if number == 0:
             replay_errors.append((second.detach() - embeddings[0]).norm() / embeddings[0].norm())
-        # Zero in later chunks: every chunk gives every parameter a gradient, as ZeRO expects.
-        return _surrogate([second], [gradients[number]], log_scale, slope if number == 0 else 0.0)
+        # The slope once, else zero: every backward gives every parameter a gradient, as ZeRO expects.
+        is_first = number == 0 and num_replayed == len(chunks)
+        return _surrogate([second], [gradients[number]], log_scale, slope if is_first else 0.0)
 
-    if direct:
-        engine.accumulate([partial(_surrogate, embeddings, gradients, log_scale, slope)])
-    else:
-        engine.accumulate([partial(replay, number) for number in range(len(chunks))])
+    surrogates: list[Callable[[], Tensor]] = [partial(replay, number) for number in range(num_replayed)]
+    if num_replayed < len(chunks):
+        surrogates.insert(0, partial(_surrogate, embeddings[kept], gradients[kept], log_scale, slope))
+        del embeddings[kept]  # the partial holds the last reference
+    engine.accumulate(surrogates)
     if replay_tolerance is not None:
         _check_replay(replay_errors, replay_tolerance, world)
     num_columns = len(local.passage_group_N)
@@ -187,6 +200,7 @@ def contrastive_step(
         num_tokens=round(figures["tokens"] * world.size),
         num_padded_tokens=round(figures["padded"] * world.size),
         num_chunks=len(chunks),
+        num_kept_chunks=len(chunks) - num_replayed,
         traffic=world.traffic_since(before),
     )
 
@@ -213,25 +227,21 @@ def _tokens_by_role(local: LocalRows, loss: LossSettings, world: World) -> dict[
     return roles
 
 
-def _max_rows(step: StepSettings, roles: Mapping[str, Tokens]) -> int | None:
-    """Return the most rows of a chunk, or None for the direct step; the same on every rank."""
-    if step.mode == "direct":
-        return None
-    if step.chunk_rows == "auto":
-        raise ValueError("chunk_rows: auto is resolved at the start (training.chunk_size.choose_chunk_rows)")
-    num_rows = sum(len(tokens.lengths) for tokens in roles.values())
-    if step.mode == "auto" and num_rows <= step.chunk_rows and step.chunk_tokens is None:
-        return None
-    return step.chunk_rows
+def _num_kept(step: StepSettings, limits: Limits, num_chunks: int, roles: Mapping[str, Tokens]) -> int:
+    """Return how many graphs are kept; the same on every rank, as it asks for no lengths."""
+    if step.mode != "auto":
+        return num_chunks if step.mode == "direct" else 0
+    if step.kept_tokens == "auto" or limits.tokens is None:
+        num_rows = sum(len(tokens.lengths) for tokens in roles.values())
+        return num_chunks if num_rows <= limits.rows and limits.tokens is None else 0
+    return min(num_chunks, step.kept_tokens // limits.tokens)
 
 
-def _encode(
-    engine: ContrastiveEngine, inputs: tuple[Tensor, Tensor], loss: LossSettings
-) -> tuple[Tensor, Tensor | None]:
+def _encode(engine: ContrastiveEngine, inputs: Inputs, loss: LossSettings) -> tuple[Tensor, Tensor | None]:
     """Return embeddings, (r, D) in float32 (float64 stays), scaled to length 1 for cosine."""
-    input_ids, attention_mask = inputs
+    input_ids, attention_mask, lengths = inputs
     # A copy: some models change their mask in place, and the second forward must see what the first saw.
-    embeddings, log_scale = engine.encode(input_ids, attention_mask.clone())
+    embeddings, log_scale = engine.encode(input_ids, attention_mask.clone(), lengths)
     if embeddings.dtype != torch.float64:
         embeddings = embeddings.float()
     return F.normalize(embeddings, dim=-1) if loss.similarity == "cosine" else embeddings, log_scale
@@ -313,7 +323,7 @@ def _mean_figures(
         bad = broken_rows(rows[role])
         bad_b |= bad[:b] | bad[b:].view(b, -1).any(1)
     values = [parts.loss, parts.info_nce, parts.alignment, parts.log_scale, positive, mean.double()]
-    counts = torch.tensor(token_counts, dtype=torch.float64, device=questions_bD.device)
+    counts = move(torch.tensor(token_counts, dtype=torch.float64), world.device)
     vector = torch.cat([torch.stack(values), counts, bad_b.any().double()[None]])
     vector = world.all_reduce(vector / world.size)
     figures: dict[str, float] = dict(zip(_SCALARS, vector.tolist(), strict=True))

@@ -12,35 +12,33 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hbt_dist.common.devices import move
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import write_json
+from hbt_dist.models.attention import (
+    Rows,
+    can_pack,
+    first_position,
+    has_row_attention,
+    positions,
+    use_row_attention,
+)
+from hbt_dist.models.head import DenseLayer, load_dense, pool, pool_packed, save_dense
 from hbt_dist.models.locations import check_hub_reachable, no_model_folder
-from hbt_dist.models.settings import TextSettings
+from hbt_dist.models.settings import Attention, TextSettings
 
 SETTINGS_FILE = "hbt_dist.json"
 _write_json = partial(write_json, indent=2)
-
-
-class DenseLayer(nn.Module):
-    """A projection after pooling, as LaBSE has one: activation(W x + b)."""
-
-    def __init__(self, linear: nn.Linear, activation: nn.Module) -> None:
-        super().__init__()
-        self.linear = linear
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, in) -> (n, out)."""
-        return self.activation(self.linear(x))
 
 
 class Encoder(nn.Module):
@@ -63,35 +61,71 @@ class Encoder(nn.Module):
             return last.linear.out_features
         return int(self.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, lengths: Sequence[int] | None = None
+    ) -> Tensor:
         """Encode texts.
+
+        Where `hbt_dist.models.attention` covers the backbone, and the lengths are known without asking an
+        accelerator for them, rows are packed (`can_pack`) or get a ready mask.
 
         Args:
             input_ids: (n, T) int64, padded on either side.
             attention_mask: (n, T), 1 for tokens and 0 for padding.
+            lengths: (n,) tokens of each row, which is padded on the right; default: counted, on a CPU.
 
         Returns:
             (n, D) embeddings, of length 1 if `text.normalize`.
         """
-        hidden_nTH = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        pooled = pool(hidden_nTH, attention_mask, self.text.pooling)
+        if lengths is None and input_ids.device.type == "cpu":
+            lengths = attention_mask.sum(1).tolist()
+        if lengths is None or not has_row_attention(self.backbone):
+            hidden_nTH = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            pooled = pool(hidden_nTH, attention_mask, self.text.pooling)
+        elif min(lengths) > 0 and self.packs(input_ids.device):
+            pooled = self._pooled_packed(input_ids, attention_mask, lengths)
+        else:
+            is_padded = min(lengths) < input_ids.shape[1]
+            rows = Rows(lengths, attention_mask[:, None, None, :].bool() if is_padded else None)
+            hidden_nTH = self.backbone(input_ids=input_ids, rows=rows).last_hidden_state
+            pooled = pool(hidden_nTH, attention_mask, self.text.pooling)
         for layer in self.dense:
             pooled = layer(pooled)
         return nn.functional.normalize(pooled, dim=-1) if self.text.normalize else pooled
 
+    def packs(self, device: torch.device, dtype: torch.dtype | None = None) -> bool:
+        """Return whether rows are encoded without padding on a device.
 
-def pool(hidden_nTH: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
-    """Reduce token embeddings (n, T, H) to (n, H); padding never counts."""
-    if pooling == "mean":
-        mask_nT1 = attention_mask.unsqueeze(-1).to(hidden_nTH.dtype)
-        return (hidden_nTH * mask_nT1).sum(1) / mask_nT1.sum(1).clamp(min=1e-9)
-    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    if pooling == "cls":
-        index = torch.where(attention_mask > 0, positions, attention_mask.shape[1]).amin(1)
-        index = index.clamp(max=attention_mask.shape[1] - 1)
-    else:
-        index = torch.where(attention_mask > 0, positions, 0).amax(1)
-    return hidden_nTH[torch.arange(hidden_nTH.shape[0], device=hidden_nTH.device), index]
+        Args:
+            device: of the inputs.
+            dtype: of the products; default: that of autocast if it is on, else of the weights.
+        """
+        if dtype is None:
+            autocast = torch.is_autocast_enabled(device.type)
+            dtype = torch.get_autocast_dtype(device.type) if autocast else self.dtype
+        return can_pack(self.backbone, device, dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of the backbone's weights."""
+        return next(self.backbone.parameters()).dtype
+
+    def _pooled_packed(self, input_ids: Tensor, mask: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return the pooled embeddings (n, H) of rows that the backbone reads as one row of S tokens."""
+        device, width = input_ids.device, input_ids.shape[1]
+        in_row = positions(lengths)
+        if device.type == "cpu":
+            tokens_S = input_ids[mask.bool()]
+        else:  # without asking the device where its ones are
+            index = np.repeat(np.arange(len(lengths)) * width, lengths) + in_row
+            tokens_S = input_ids.flatten()[move(torch.from_numpy(index), device)]
+        ends = np.cumsum(lengths)
+        starts = move(torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)), device)
+        rows = Rows(lengths, starts=None if device.type == "cpu" else starts, packed=True)
+        position_ids = move(torch.from_numpy(in_row + first_position(self.backbone)), device)
+        output = self.backbone(input_ids=tokens_S[None], position_ids=position_ids[None], rows=rows)
+        hidden_SH = output.last_hidden_state[0]
+        return pool_packed(hidden_SH, starts, self.text.pooling)
 
 
 @dataclass(frozen=True)
@@ -110,7 +144,11 @@ class LoadedEncoder:
 
 
 def load_encoder(
-    name_or_path: str | Path, *, trust_remote_code: bool = False, text: dict[str, Any] | None = None
+    name_or_path: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    text: dict[str, Any] | None = None,
+    attention: Attention = "auto",
 ) -> LoadedEncoder:
     """Load an encoder from a folder or from the model hub.
 
@@ -121,6 +159,7 @@ def load_encoder(
         name_or_path: folder of this project, of sentence-transformers or of transformers; or a hub name.
         trust_remote_code: run Python code of the model folder. Off by default.
         text: settings that replace what the folder records.
+        attention: see `ModelSettings`.
 
     Raises:
         UserError: the folder holds no model, or an unsupported sentence-transformers module.
@@ -137,7 +176,7 @@ def load_encoder(
     if not folder.exists():
         check_hub_reachable(source)
     try:
-        backbone = load_backbone(source, trust_remote_code)
+        backbone = load_backbone(source, trust_remote_code, attention)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         raise UserError(
@@ -154,15 +193,20 @@ def _facts(folder: Path) -> dict[str, Any]:
     return dict(_read_json(folder / SETTINGS_FILE).get("training", {}))
 
 
-def load_backbone(source: str, trust_remote_code: bool = False) -> nn.Module:
+def load_backbone(source: str, trust_remote_code: bool = False, attention: Attention = "auto") -> nn.Module:
     """Load `AutoModel` without the pooler of some architectures: unused weights never get a gradient."""
     import transformers
 
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": torch.float32}
+    if attention != "auto":
+        options["attn_implementation"] = attention
     try:
-        return transformers.AutoModel.from_pretrained(source, add_pooling_layer=False, **options)
+        backbone = transformers.AutoModel.from_pretrained(source, add_pooling_layer=False, **options)
     except TypeError:
-        return transformers.AutoModel.from_pretrained(source, **options)
+        backbone = transformers.AutoModel.from_pretrained(source, **options)
+    if attention == "auto":
+        use_row_attention(backbone)
+    return backbone
 
 
 def _hub_settings(name: str) -> tuple[dict[str, Any], list[DenseLayer]]:
@@ -219,7 +263,7 @@ def _sentence_transformers_settings(
         elif kind == "Pooling":
             settings["pooling"] = _pooling_of(path / "config.json")
         elif kind == "Dense":
-            dense.append(_load_dense(path))
+            dense.append(load_dense(path))
         elif kind == "Normalize":
             normalized = True
         else:
@@ -267,26 +311,6 @@ def _pooling_of(file: Path) -> str:
     return _POOLING[modes[0]]
 
 
-_ACTIVATIONS = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU": nn.GELU}
-
-
-def _load_dense(folder: Path) -> DenseLayer:
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    name = config["activation_function"].rsplit(".", 1)[-1]
-    weights_file = folder / "model.safetensors"
-    if name not in _ACTIVATIONS or not weights_file.is_file():
-        what = f"activation {name}" if name not in _ACTIVATIONS else "a dense layer without model.safetensors"
-        raise UserError(
-            str(folder),
-            f"{what} is not supported",
-            f"activations: {', '.join(_ACTIVATIONS)}; safetensors only",
-        )
-    linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-    weights = load_file(weights_file)
-    linear.load_state_dict({key.rsplit(".", 1)[-1]: value for key, value in weights.items()})
-    return DenseLayer(linear, _ACTIVATIONS[name]())
-
-
 def save_encoder(
     encoder: Encoder,
     tokenizer: Any,
@@ -332,7 +356,7 @@ def save_encoder(
     for layer in encoder.dense:
         assert isinstance(layer, DenseLayer)
         name = f"{len(modules)}_Dense"
-        _save_dense(layer, folder / name)
+        save_dense(layer, folder / name)
         modules.append((name, "Dense"))
     if encoder.text.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
@@ -357,21 +381,3 @@ def save_encoder(
     )
     if card:
         (folder / "README.md").write_text(card, "utf-8")
-
-
-def _save_dense(layer: DenseLayer, folder: Path) -> None:
-    folder.mkdir()
-    activation = next(name for name, kind in _ACTIVATIONS.items() if isinstance(layer.activation, kind))
-    module = "linear.Identity" if activation == "Identity" else f"activation.{activation}"
-    _write_json(
-        folder / "config.json",
-        {
-            "in_features": layer.linear.in_features,
-            "out_features": layer.linear.out_features,
-            "bias": layer.linear.bias is not None,
-            "activation_function": f"torch.nn.modules.{module}",
-        },
-    )
-    weights = layer.linear.state_dict().items()
-    state = {f"linear.{name}": value.detach().cpu().contiguous() for name, value in weights}
-    save_file(state, folder / "model.safetensors")

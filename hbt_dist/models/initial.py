@@ -60,11 +60,14 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
     if settings.scratch is None:
         assert settings.name_or_path is not None
         loaded = load_encoder(
-            settings.name_or_path, trust_remote_code=settings.trust_remote_code, text=settings.text
+            settings.name_or_path,
+            trust_remote_code=settings.trust_remote_code,
+            text=settings.text,
+            attention=settings.attention,
         )
     else:
         _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
-        loaded = load_encoder(folder)
+        loaded = load_encoder(folder, attention=settings.attention)
     check_positions(loaded)
     return loaded
 

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from hbt_dist.config.settings import Settings
 
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+
 
 class TextSettings(Settings):
     """How a text becomes one vector; recorded in the model folder so that evaluation repeats it."""
@@ -75,6 +77,12 @@ class ModelSettings(Settings):
         default_factory=dict,
         description="pooling, normalize, question_prefix, passage_prefix, max_question_tokens, "
         "max_passage_tokens; what is not given is taken from the model folder, else the default",
+    )
+    attention: Attention = Field(
+        "auto",
+        description="auto: without padding where model and device allow it (BERT, ELECTRA, DistilBERT, "
+        "RoBERTa, XLM-R; on GPUs in bf16 and without attention dropout), else transformers' default; or one "
+        "of transformers' own, over padded rows",
     )
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the model; off unless you trust it"

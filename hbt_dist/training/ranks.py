@@ -169,7 +169,7 @@ def _state(future: Future[Any]) -> str | UserError:
 
 
 @contextmanager
-def full_memory_explained(world: World, chunk_rows: int | str) -> Iterator[None]:
+def full_memory_explained(world: World, chunk_rows: int | str | None) -> Iterator[None]:
     """Turn an error of full memory into an error that names the settings to change.
 
     Ray does not restart a run after it: the next start would meet the same wall.
@@ -192,7 +192,8 @@ def full_memory_explained(world: World, chunk_rows: int | str) -> Iterator[None]
         raise OneRankError(
             f"rank {world.rank} on {socket.gethostname()}",
             f"the memory of {world.device} is full{_peak(world.device)}: {reason}",
-            f"lower step.chunk_rows ({chunk_rows} now; auto: the largest that fits) or step.chunk_tokens;\n"
+            f"lower step.chunk_rows ({chunk_rows or 'by device'} now; auto: the largest that fits) or\n"
+            "step.chunk_tokens, set step.mode: cached;\n"
             "deepspeed.gradient_checkpointing: true, a higher ZeRO stage, shorter texts (model.text),\n"
             "and more workers need less, too. The same command continues from the last checkpoint",
         ) from error

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hbt_dist.batching.tokens import TokenRows
 from hbt_dist.common.errors import UserError
-from hbt_dist.contrastive.chunks import plan_chunks
+from hbt_dist.contrastive.chunks import Limits, plan_chunks_of_ranks
 from hbt_dist.contrastive.settings import Kernel, LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
@@ -30,9 +30,9 @@ from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, Engine, Reductio
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.settings import OptimizerSettings
 
-_ROWS_PER_RANK, _NEGATIVES, _CHUNK_ROWS, _VOCABULARY, _WIDTH, _SEED = 6, 1, 4, 50, 8, 100
+_ROWS_PER_RANK, _NEGATIVES, _VOCABULARY, _WIDTH, _SEED = 6, 1, 50, 8, 100
 _LOSS = LossSettings(temperature=0.2, directions="both", row_chunk=4, mask_false_negatives=False)
-_STEP = StepSettings(mode="cached", chunk_rows=_CHUNK_ROWS)
+_STEP = StepSettings(mode="cached", chunk_rows=4)
 
 
 @dataclass(frozen=True)
@@ -192,10 +192,11 @@ def _reference_backward(encoder: nn.Module, slices: list[Any], device: torch.dev
     questions = torch.zeros(num_rows, _WIDTH, device=device)
     passages = torch.zeros(num_rows * (1 + _NEGATIVES), _WIDTH, device=device)
     embeddings = {"question": questions, "passage": passages}
-    for rank, rows in enumerate(slices):
+    texts_of_ranks = [{"question": rows.questions, "passage": rows.passages} for rows in slices]
+    plans = plan_chunks_of_ranks(texts_of_ranks, Limits.of(_STEP, device, packs=False))
+    for rank, (texts, chunks) in enumerate(zip(texts_of_ranks, plans, strict=True)):
         torch.manual_seed(_SEED + rank)
-        texts = {"question": rows.questions, "passage": rows.passages}
-        for chunk in plan_chunks(texts, _CHUNK_ROWS, None, World.alone()):
+        for chunk in chunks:
             ids, mask = texts[chunk.role].pad(chunk.rows)
             output = encoder(ids.to(device), mask.to(device)).float()
             first = rank * len(texts[chunk.role].lengths)

@@ -19,7 +19,7 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenRows, TokenStore, store_fingerprint
 from hbt_dist.common.errors import UserError
-from hbt_dist.contrastive.chunks import chunk_plan, padding_waste
+from hbt_dist.contrastive.chunks import Limits, chunk_plan, padding_waste
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.settings import DataSettings
@@ -219,18 +219,21 @@ def test_collate_gives_each_rank_its_rows_in_gathered_order(
     st.lists(st.integers(1, 300), min_size=1, max_size=80),
     st.integers(1, 20),
     st.integers(1, 2000) | st.none(),
+    st.sampled_from([None, 0.0, 0.1, 0.5]),
 )
 def test_chunks_hold_every_row_once_within_their_bounds(
-    lengths: list[int], max_rows: int, max_tokens: int | None
+    lengths: list[int], max_rows: int, max_tokens: int | None, max_padding: float | None
 ) -> None:
     sizes = np.array(lengths)
-    chunks = chunk_plan(sizes, max_rows, max_tokens)
+    chunks = chunk_plan(sizes, Limits(max_rows, max_tokens, max_padding))
     assert sorted(np.concatenate(chunks).tolist()) == list(range(len(lengths)))
     for chunk in chunks:
         assert 1 <= len(chunk) <= max_rows
         if max_tokens is not None and len(chunk) > 1:
             assert len(chunk) * sizes[chunk].max() <= max_tokens
     assert sizes[chunks[0]].max() == sizes.max()
+    if max_padding is not None:
+        assert all(padding_waste(sizes, [chunk]) <= max_padding for chunk in chunks)
     if max_tokens is None and len(sizes) % max_rows == 0:  # else a short last chunk may suit
         in_order = np.split(np.arange(len(sizes)), len(sizes) // max_rows)
         assert padding_waste(sizes, chunks) <= padding_waste(sizes, in_order) + 1e-12
@@ -239,5 +242,11 @@ def test_chunks_hold_every_row_once_within_their_bounds(
 def test_padding_waste() -> None:
     assert padding_waste(np.array([4, 4, 4]), [np.array([0, 1, 2])]) == 0
     assert padding_waste(np.array([4, 1]), [np.array([0, 1])]) == pytest.approx(3 / 8)
-    with pytest.raises(ValueError, match="max_rows 0"):
-        chunk_plan(np.array([1]), 0)
+    with pytest.raises(ValueError, match="got 0 rows"):
+        chunk_plan(np.array([1]), Limits(0))
+
+
+def test_padding_that_costs_less_than_a_chunk_ends_none() -> None:
+    lengths = np.array([8, 7, 2, 1])
+    assert [len(c) for c in chunk_plan(lengths, Limits(4, padding=0.1))] == [2, 1, 1]
+    assert [len(c) for c in chunk_plan(lengths, Limits(4, padding=0.1, free_padding=7))] == [3, 1]

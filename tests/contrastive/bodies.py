@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive import row_losses as kernels
-from hbt_dist.contrastive.chunks import plan_chunks
+from hbt_dist.contrastive.chunks import Limits, plan_chunks
 from hbt_dist.contrastive.finite import NonFiniteError
 from hbt_dist.contrastive.gather import check_equal_slices, gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.settings import Kernel
@@ -45,7 +45,7 @@ def chunk_counts(world: World) -> list[int]:
     generator = np.random.default_rng(world.rank)
     most = 3 if world.rank == 0 else 30
     texts = Texts([np.ones(length, dtype=int) for length in generator.integers(1, most, 20)])
-    chunks = plan_chunks({"question": texts, "passage": texts}, 8, 40, world)
+    chunks = plan_chunks({"question": texts, "passage": texts}, Limits(8, 40, 0.1), world)
     for role in ("question", "passage"):
         rows = np.concatenate([chunk.rows for chunk in chunks if chunk.role == role])
         assert sorted(rows) == list(range(20))
@@ -82,8 +82,8 @@ def poisoned(world: World, case: Case, where: str) -> dict[str, Any]:
     encode = engine.encode
     poison = 119
 
-    def bad(input_ids: torch.Tensor, mask: torch.Tensor) -> Any:
-        found, log_scale = encode(input_ids, mask)
+    def bad(input_ids: torch.Tensor, mask: torch.Tensor, lengths: list[int]) -> Any:
+        found, log_scale = encode(input_ids, mask, lengths)
         return torch.where((input_ids == poison).any(1)[:, None], float(where), found), log_scale
 
     engine.encode = bad  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive import step as step_module
 from hbt_dist.contrastive.chunks import RandomState
 from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
 from hbt_dist.contrastive.step import contrastive_step
@@ -43,6 +44,9 @@ def assert_like_reference(case: Case, tolerance: float = 1e-5) -> dict[str, Any]
         {"chunk_rows": 100},
         {"chunk_rows": 8, "chunk_tokens": 30},
         {"mode": "direct"},
+        {"mode": "direct", "chunk_rows": 100},
+        {"mode": "auto", "chunk_tokens": 30, "kept_tokens": 100},
+        {"mode": "auto", "chunk_tokens": 30, "kept_tokens": 10_000},
     ],
 )
 @pytest.mark.parametrize("directions", ["question_to_passage", "both"])
@@ -114,20 +118,46 @@ def test_a_learned_temperature_stays_within_its_bounds_and_comes_back(bounds: tu
         assert gradient == pytest.approx(0 if leads_further_out else free, rel=1e-5)
 
 
-def test_auto_is_direct_for_a_small_slice_and_cached_for_a_large_one() -> None:
-    """Small: questions, passages and aligned questions together, for the direct step holds them all."""
+def test_auto_keeps_all_graphs_of_a_small_slice_and_none_of_a_large_one() -> None:
+    """Small: questions, passages and aligned questions together, for all of them are held."""
     aligned = {"alignment_weight": 0.5}
-    cases = [(24, 2, "direct", {}), (23, 2, "cached", {}), (12, 2, "cached", {}), (5, 6, "cached", {})]
-    cases += [(36, 3, "direct", aligned), (35, 3, "cached", aligned)]
-    for rows, chunks, mode, loss in cases:
+    cases = [(24, "direct", {}), (23, "cached", {}), (12, "cached", {}), (5, "cached", {})]
+    cases += [(36, "direct", aligned), (35, "cached", aligned)]
+    for rows, mode, loss in cases:
         case = Case(stage=None, step={"mode": "auto", "chunk_rows": rows}, loss=loss, steps=1)
         got = run_case(ALONE, case)
-        assert got["results"][0].num_chunks == chunks
+        result = got["results"][0]
+        assert result.num_kept_chunks == (result.num_chunks if mode == "direct" else 0)
         want = run_case(ALONE, case.but(step={"mode": mode, "chunk_rows": rows}))
         assert got["loss"] == want["loss"]
         assert all(torch.equal(got["gradients"][name], g) for name, g in want["gradients"].items())
         encoded = _encoded(case)
         assert max(encoded) <= rows if mode == "cached" else sum(encoded) <= rows
+
+
+@pytest.mark.parametrize("kept_tokens", [0, 29, 30, 99, 10_000])
+def test_kept_graphs_are_whole_chunks_and_change_no_digit(kept_tokens: int) -> None:
+    """Kept or encoded again: the same products in the same chunks; only the order of the sum differs."""
+    case = Case(stage=None, step={"chunk_rows": 8, "chunk_tokens": 30}, loss={"learn_temperature": True})
+    want = run_case(ALONE, case)
+    got = run_case(ALONE, case.but(step={**case.step, "mode": "auto", "kept_tokens": kept_tokens}))
+    (num_chunks, num_kept) = got["results"][0].num_chunks, got["results"][0].num_kept_chunks
+    assert num_kept == min(num_chunks, kept_tokens // 30)
+    assert got["loss"] == pytest.approx(want["loss"], rel=1e-6)
+    for name, gradient in want["gradients"].items():
+        assert float((got["gradients"][name] - gradient).norm()) <= 2e-5 * float(gradient.norm()), name
+
+
+def test_a_kept_graph_whose_gradient_is_scaled_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    surrogate = step_module._surrogate
+
+    def scaled(embeddings: Any, gradients: Any, *rest: Any) -> torch.Tensor:
+        return surrogate(embeddings, [g * (2 if len(gradients) > 1 else 1) for g in gradients], *rest)
+
+    monkeypatch.setattr(step_module, "_surrogate", scaled)
+    step = {"mode": "auto", "chunk_tokens": 30, "kept_tokens": 100}
+    with pytest.raises(AssertionError):
+        assert_like_reference(Case(stage=None, step=step))
 
 
 def _encoded(case: Case) -> list[int]:
@@ -143,8 +173,8 @@ def test_the_two_forwards_of_a_chunk_share_its_tokens(monkeypatch: pytest.Monkey
     padded: list[int] = []
     pad = Texts.pad
     monkeypatch.setattr(Texts, "pad", lambda texts, rows: (padded.append(len(rows)), pad(texts, rows))[1])
-    found = run_case(ALONE, Case(stage=None, step={"chunk_rows": 5}, steps=1))
-    assert len(padded) == found["results"][0].num_chunks == 6
+    result = run_case(ALONE, Case(stage=None, step={"chunk_rows": 5}, steps=1))["results"][0]
+    assert len(padded) == result.num_chunks == 6
 
 
 def test_figures_of_a_step() -> None:

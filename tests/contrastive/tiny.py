@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hbt_dist.contrastive.chunks import plan_chunks
+from hbt_dist.contrastive.chunks import Chunk, Limits, plan_chunks_of_ranks
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
-from hbt_dist.contrastive.world import World
 
 VOCABULARY = 120
 
@@ -210,23 +209,29 @@ def reference_loss(
 ) -> Tensor:
     """Mean loss over the global batch with a graph, every rank's dropout drawn as that rank draws it."""
     slices: list[dict[str, Tensor]] = []
-    for rank, local in enumerate(ranks):
+    roles_of_ranks = [roles_of(case, local) for local in ranks]
+    limits = Limits.of(case.step_settings, torch.device("cpu"), packs=False)
+    plans = plan_chunks_of_ranks(roles_of_ranks, limits)
+    for rank, (tokens, chunks) in enumerate(zip(roles_of_ranks, plans, strict=True)):
         torch.manual_seed(seed_of(step, rank))
-        slices.append(encode_slice(encode, case, local))
+        slices.append(encode_slice(encode, case, tokens, chunks))
     roles = {role: torch.cat([part[role] for part in slices]) for role in slices[0]}
     return plain_loss(roles, ranks[0], case.loss_settings, log_scale)
 
 
-def encode_slice(encode: Any, case: Case, local: Local) -> dict[str, Tensor]:
-    """Embeddings of a rank's rows, chunk by chunk in the order of the step."""
-    settings = case.step_settings
+def roles_of(case: Case, local: Local) -> dict[str, Texts]:
+    """The texts of a rank's slice by role."""
     roles = {"question": local.questions, "passage": local.passages}
     if case.loss_settings.alignment_weight > 0:
         assert local.aligned_questions is not None
         roles["aligned"] = local.aligned_questions
-    rows = None if settings.mode == "direct" else settings.chunk_rows
+    return roles
+
+
+def encode_slice(encode: Any, case: Case, roles: dict[str, Texts], chunks: list[Chunk]) -> dict[str, Tensor]:
+    """Embeddings of a rank's rows, chunk by chunk in the order of the step."""
     result: dict[str, Tensor] = {}
-    for chunk in plan_chunks(roles, rows, settings.chunk_tokens, World.alone()):
+    for chunk in chunks:
         embeddings = encode(*roles[chunk.role].pad(chunk.rows))
         embeddings = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
         if case.loss_settings.similarity == "cosine":

@@ -11,7 +11,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.models.encoder import DenseLayer, Encoder, load_encoder, pool, save_encoder
+from hbt_dist.models.encoder import Encoder, load_encoder, save_encoder
+from hbt_dist.models.head import DenseLayer, pool
 from hbt_dist.models.settings import TextSettings
 
 TEXTS = ["what is the capital of finland", "helsinki", "mikä on suomen pääkaupunki ja missä se on"]

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.settings import LossSettings
 from hbt_dist.contrastive.world import World
+from hbt_dist.models.encoder import Encoder
 from hbt_dist.training.deepspeed.partition import partition
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.deepspeed.setup import groups_time_out_like_the_first, prepare_deepspeed
@@ -60,9 +61,12 @@ class TrainedModel(nn.Module):
         learned = loss is not None and loss.learn_temperature
         self.temperature = LearnedTemperature(loss.temperature) if loss is not None and learned else None
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
-        embeddings = self.encoder(input_ids, attention_mask)
+        known = (lengths,) if isinstance(self.encoder, Encoder) else ()
+        embeddings = self.encoder(input_ids, attention_mask, *known)
         return embeddings, None if self.temperature is None else self.temperature()
 
 
@@ -85,7 +89,17 @@ class Engine:
         self._highest: list[float] = [group["lr"] for group in self.optimizer.param_groups]
         self._settings, self._total_steps = optimizer, total_steps
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    @property
+    def packs(self) -> bool:
+        """Whether the encoder computes nothing for padding."""
+        encoder = self.model.encoder
+        if not isinstance(encoder, Encoder):
+            return False
+        return encoder.packs(self.world.device, torch.bfloat16 if self.resolved.computes_in_bf16 else None)
+
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor, lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
         raise NotImplementedError
 
@@ -148,10 +162,12 @@ class PlainEngine(Engine):
             for tensor in [*model.parameters(), *model.buffers()]:
                 dist.broadcast(tensor.detach(), group_src=0, group=world.group)
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor, lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return (n, D) embeddings of (n, T) token ids, and the learned log(1 / temperature), if any."""
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self._autocast):
-            return cast("tuple[Tensor, Tensor | None]", self.model(input_ids, attention_mask))
+            return cast("tuple[Tensor, Tensor | None]", self.model(input_ids, attention_mask, lengths))
 
     def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
         """Backpropagate each, then average the sum over ranks in one all-reduce."""
@@ -208,9 +224,11 @@ class DeepSpeedEngine(Engine):
             )
         self.reduction = self._choose(reduction)
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor, lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return (n, D) embeddings of (n, T) token ids, and the learned log(1 / temperature), if any."""
-        return cast("tuple[Tensor, Tensor | None]", self.deepspeed(input_ids, attention_mask))
+        return cast("tuple[Tensor, Tensor | None]", self.deepspeed(input_ids, attention_mask, lengths))
 
     def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
         """Backpropagate each; reduce once at the end, or after each."""

@@ -1,0 +1,101 @@
+"""Turn token embeddings into one vector per text: pooling, and sentence-transformers' dense layers.
+
+Shapes: n texts, T tokens of the longest, S tokens of all, H hidden width.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import write_json
+
+_write_json = partial(write_json, indent=2)
+
+
+def pool(hidden_nTH: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
+    """Reduce token embeddings (n, T, H) to (n, H); padding never counts."""
+    if pooling == "mean":
+        mask_nT1 = attention_mask.unsqueeze(-1).to(hidden_nTH.dtype)
+        sums_nH = (hidden_nTH * mask_nT1).sum(1, dtype=_sum_dtype(hidden_nTH))
+        return sums_nH / mask_nT1.sum(1, dtype=sums_nH.dtype).clamp(min=1e-9)
+    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    if pooling == "cls":
+        index = torch.where(attention_mask > 0, positions, attention_mask.shape[1]).amin(1)
+        index = index.clamp(max=attention_mask.shape[1] - 1)
+    else:
+        index = torch.where(attention_mask > 0, positions, 0).amax(1)
+    return hidden_nTH[torch.arange(hidden_nTH.shape[0], device=hidden_nTH.device), index]
+
+
+def pool_packed(hidden_SH: Tensor, starts: Tensor, pooling: str) -> Tensor:
+    """Do what `pool` does for rows that lie one after another, the i-th from starts[i] to starts[i + 1]."""
+    if pooling == "mean":
+        hidden_SH = hidden_SH.to(_sum_dtype(hidden_SH))
+        # "unsafe" leaves out the check that the rows end with the tokens, for which the host would wait.
+        return torch.segment_reduce(hidden_SH, "mean", offsets=starts.long(), unsafe=True)
+    return hidden_SH[starts[:-1] if pooling == "cls" else starts[1:] - 1]
+
+
+def _sum_dtype(hidden: Tensor) -> torch.dtype:
+    """Sum over tokens in float32 at least: in bfloat16 the result alone would lose 2e-3 of its length."""
+    return torch.promote_types(hidden.dtype, torch.float32)
+
+
+class DenseLayer(nn.Module):
+    """A projection after pooling, as LaBSE has one: activation(W x + b)."""
+
+    def __init__(self, linear: nn.Linear, activation: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in) -> (n, out)."""
+        return self.activation(self.linear(x))
+
+
+_ACTIVATIONS = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU": nn.GELU}
+
+
+def load_dense(folder: Path) -> DenseLayer:
+    """Read a dense layer from its folder; `UserError` if its activation or file is not supported."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    name = config["activation_function"].rsplit(".", 1)[-1]
+    weights_file = folder / "model.safetensors"
+    if name not in _ACTIVATIONS or not weights_file.is_file():
+        what = f"activation {name}" if name not in _ACTIVATIONS else "a dense layer without model.safetensors"
+        raise UserError(
+            str(folder),
+            f"{what} is not supported",
+            f"activations: {', '.join(_ACTIVATIONS)}; safetensors only",
+        )
+    linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
+    weights = load_file(weights_file)
+    linear.load_state_dict({key.rsplit(".", 1)[-1]: value for key, value in weights.items()})
+    return DenseLayer(linear, _ACTIVATIONS[name]())
+
+
+def save_dense(layer: DenseLayer, folder: Path) -> None:
+    """Write a dense layer as sentence-transformers reads it; the folder must not exist."""
+    folder.mkdir()
+    activation = next(name for name, kind in _ACTIVATIONS.items() if isinstance(layer.activation, kind))
+    module = "linear.Identity" if activation == "Identity" else f"activation.{activation}"
+    _write_json(
+        folder / "config.json",
+        {
+            "in_features": layer.linear.in_features,
+            "out_features": layer.linear.out_features,
+            "bias": layer.linear.bias is not None,
+            "activation_function": f"torch.nn.modules.{module}",
+        },
+    )
+    weights = layer.linear.state_dict().items()
+    state = {f"linear.{name}": value.detach().cpu().contiguous() for name, value in weights}
+    save_file(state, folder / "model.safetensors")
