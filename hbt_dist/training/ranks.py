@@ -192,8 +192,8 @@ def full_memory_explained(world: World, chunk_rows: int | str | None) -> Iterato
         raise OneRankError(
             f"rank {world.rank} on {socket.gethostname()}",
             f"the memory of {world.device} is full{_peak(world.device)}: {reason}",
-            f"lower step.chunk_rows ({chunk_rows or 'by device'} now; auto: the largest that fits) or\n"
-            "step.chunk_tokens, set step.mode: cached;\n"
+            f"lower step.chunk_rows ({chunk_rows or 'by device'} now; auto: the largest that fits) or "
+            "step.chunk_tokens;\nstep.mode: cached, "
             "deepspeed.gradient_checkpointing: true, a higher ZeRO stage, shorter texts (model.text),\n"
             "and more workers need less, too. The same command continues from the last checkpoint",
         ) from error
