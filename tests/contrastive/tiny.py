@@ -67,8 +67,9 @@ class Case:
     num_rows: int = 12
     duplicates: bool = False
     deepspeed: dict[str, Any] = field(default_factory=dict)
-    model: str = "small"  # or xlmr, lora: a real XLM-R, without and with adapters
+    model: str = "small"  # or xlmr, packed, lora: a real XLM-R, over padded or packed rows, with adapters
     checkpointing: bool = False
+    precision: str = "fp32"
     steps: int = 3
     dropout: float = 0.1
     layers: int = 1
@@ -164,6 +165,7 @@ def build_encoder(case: Case) -> nn.Module:
         return SmallEncoder(case).train()
     from transformers import XLMRobertaConfig, XLMRobertaModel
 
+    from hbt_dist.models.attention import use_row_attention
     from hbt_dist.models.encoder import Encoder
     from hbt_dist.models.settings import TextSettings
 
@@ -196,6 +198,8 @@ def build_encoder(case: Case) -> nn.Module:
             for name, parameter in backbone.named_parameters():
                 if "lora_B" in name:
                     parameter.copy_(torch.randn_like(parameter) * 0.1)
+    if case.model == "packed":
+        use_row_attention(backbone)
     encoder = Encoder(backbone, TextSettings(normalize=False))
     return encoder.train()
 
@@ -210,7 +214,7 @@ def reference_loss(
     """Mean loss over the global batch with a graph, every rank's dropout drawn as that rank draws it."""
     slices: list[dict[str, Tensor]] = []
     roles_of_ranks = [roles_of(case, local) for local in ranks]
-    limits = Limits.of(case.step_settings, torch.device("cpu"), packs=False)
+    limits = Limits.of(case.step_settings, torch.device("cpu"), packs=case.model == "packed")
     plans = plan_chunks_of_ranks(roles_of_ranks, limits)
     for rank, (tokens, chunks) in enumerate(zip(roles_of_ranks, plans, strict=True)):
         torch.manual_seed(seed_of(step, rank))

@@ -35,13 +35,15 @@ TOTAL_STEPS = 5
 
 def deepspeed_settings(case: Case) -> ResolvedDeepSpeed:
     if case.stage is None:
-        return ResolvedDeepSpeed(config=None, gradient_checkpointing=case.checkpointing)
+        return ResolvedDeepSpeed(None, case.precision, case.checkpointing)  # type: ignore[arg-type]
     config: Any = {
         "gradient_clipping": 1.0,
         "zero_optimization": {"stage": case.stage, **case.deepspeed.get("zero", {})},
         **{key: value for key, value in case.deepspeed.items() if key != "zero"},
     }
-    settings = DeepSpeedSettings(config=config, gradient_checkpointing=case.checkpointing)
+    settings = DeepSpeedSettings(
+        config=config, precision=case.precision, gradient_checkpointing=case.checkpointing
+    )
     return resolve_deepspeed(settings, gradient_clipping=OPTIMIZER.gradient_clipping, device_type="cpu")
 
 
@@ -126,7 +128,8 @@ def _reference(key: bytes, world_size: int) -> dict[str, Any]:
 
 def reference(case: Case, world_size: int) -> dict[str, Any]:
     """The same on one process; what only an engine knows is left out, so that engines share a reference."""
-    return _reference(pickle.dumps(case.but(stage=None, deepspeed={}, checkpointing=False)), world_size)
+    plain = case.but(stage=None, deepspeed={}, checkpointing=False, precision="fp32")
+    return _reference(pickle.dumps(plain), world_size)
 
 
 def _plain_optimizer(model: TrainedModel) -> torch.optim.AdamW:

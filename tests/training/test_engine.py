@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.func import functional_call
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.settings import LossSettings
@@ -23,9 +24,9 @@ from hbt_dist.training.deepspeed.partition import move_unless_partitioned
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.optimizer import learning_rate, parameter_groups
 from hbt_dist.training.settings import OptimizerSettings
-from tests.contrastive.tiny import Case, build_encoder
+from tests.contrastive.tiny import Case, build_encoder, locals_of, reference_loss
 from tests.helpers.ranks import run_ranks
-from tests.training.bodies import reference
+from tests.training.bodies import reference, run_case
 
 TOLERANCE = 1e-5
 STAGES: list[int | None] = [None, 0, 1, 2, 3]
@@ -57,6 +58,12 @@ VARIANTS = {
     **{f"chunk{rows}": BASE.but(stage=2, step={"chunk_rows": rows}) for rows in (1, 3, 4, 100)},
     **{f"boundary-zero{s}": BASE.but(stage=s, step={"grad_reduction": "boundary"}) for s in (1, 2, 3)},
     "direct-zero2": BASE.but(stage=2, step={"mode": "direct"}),
+    **{
+        f"kept-zero{s}": BASE.but(
+            stage=s, step={"mode": "auto", "chunk_tokens": 20, "kept_tokens": 40, "grad_reduction": reduction}
+        )
+        for s, reduction in ((1, "auto"), (2, "boundary"), (3, "auto"))
+    },
     "temperature-plain": BASE.but(stage=None, loss={"learn_temperature": True}),
     "temperature-zero0": BASE.but(stage=0, loss={"learn_temperature": True}),
     "temperature-zero1": BASE.but(stage=1, loss={"learn_temperature": True, "directions": "both"}),
@@ -67,6 +74,8 @@ VARIANTS = {
     "offload-zero2": BASE.but(stage=2, deepspeed={"zero": OFFLOAD}),
     "offload-zero3": BASE.but(stage=3, deepspeed={"zero": {**OFFLOAD, "offload_param": {"device": "cpu"}}}),
     "xlmr-zero2": BASE.but(stage=2, model="xlmr", layers=2),
+    "packed-zero2": BASE.but(stage=2, model="packed", layers=2),
+    "packed-checkpointing-zero1": BASE.but(stage=1, model="packed", layers=2, checkpointing=True),
     "checkpointing-zero2": BASE.but(stage=2, model="xlmr", layers=2, checkpointing=True),
     "checkpointing-zero3": BASE.but(stage=3, model="xlmr", layers=2, checkpointing=True),
     "lora-zero1": BASE.but(stage=1, model="lora"),
@@ -85,6 +94,10 @@ LOW = {f"{name}-zero{s}": BASE.but(stage=s, deepspeed=BF16[name]) for name in BF
 FP16 = {"fp16": {"enabled": True, "initial_scale_power": 8}}
 LOW |= {f"fp16-zero{s}": BASE.but(stage=s, deepspeed=FP16) for s in (1, 2, 3)}
 _SHIPPED: Any = resolve_deepspeed(DeepSpeedSettings(config="zero1_fp16")).config
+LOW |= {
+    f"copy-{name}".replace("None", "plain"): BASE.but(stage=stage, precision="bf16_copy", model="xlmr")
+    for name, stage in ((f"zero{s}", s) for s in (None, 0, 1, 2))
+}
 LOW["fp16-shipped"] = BASE.but(
     stage=1,
     deepspeed={
@@ -98,8 +111,15 @@ LOW["fp16-shipped"] = BASE.but(
     },
 )
 
-DEFAULT_VARIANTS = ["chunk3", "temperature-zero1", "offload-zero2", "lora-zero1"]
-DEFAULT_LOW = ["bf16-zero1", "fp16-zero2"]
+DEFAULT_VARIANTS = [
+    "chunk3",
+    "kept-zero3",
+    "packed-zero2",
+    "temperature-zero1",
+    "offload-zero2",
+    "lora-zero1",
+]
+DEFAULT_LOW = ["bf16-zero1", "copy-zero2", "fp16-zero2"]
 _results: dict[str, dict[str, list[dict[str, Any]]]] = {}
 
 
@@ -192,6 +212,47 @@ def test_half_precision_is_close_to_float32_on_one_process(name: str) -> None:
     assert max(error["loss"], error["norm"], error["parameter"]) <= 0.05, error
     assert error["gradient"] <= 0.3, error
     assert_exported(got)
+
+
+def test_a_bf16_copy_equals_a_model_in_bf16_whose_gradients_are_added_in_float32() -> None:
+    case = BASE.but(stage=None, precision="bf16_copy", model="xlmr", dropout=0.0, steps=1)
+    got = run_case(World.alone(), case)["gradients"]
+    encoder = build_encoder(case)
+    halves = {name: p.to(torch.bfloat16) for name, p in encoder.named_parameters()}
+    want = _naive_gradients(encoder, case, lambda *inputs: functional_call(encoder, halves, inputs))
+    exact = _naive_gradients(encoder, case, encoder)
+
+    def error(gradients: dict[str, Any], reference: dict[str, Any]) -> float:
+        pairs = [(gradients[f"encoder.{name}"], g) for name, g in reference.items()]
+        return math.sqrt(
+            sum(float((a - b).square().sum()) for a, b in pairs)
+            / sum(float(b.square().sum()) for _, b in pairs)
+        )
+
+    rounding = error({f"encoder.{name}": g for name, g in want.items()}, exact)
+    assert 1e-3 < rounding < 0.05  # what bf16 costs
+    assert error(got, want) < rounding  # chunks add less than that
+    assert error({name: 1.1 * g for name, g in got.items()}, want) > rounding  # and a wrong scale more
+
+
+def _naive_gradients(encoder: torch.nn.Module, case: Case, encode: Any) -> dict[str, torch.Tensor]:
+    encoder.zero_grad()
+    reference_loss(encode, case, locals_of(case, 1, 0), 0, None).backward()
+    return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"config": 3}, "got 3, which never holds all weights at once"),
+        ({"config": "zero2_bf16"}, "expected a DeepSpeed file in float32 with bf16_copy"),
+        ({"config": None, "gradient_checkpointing": True}, "cannot compute activations again"),
+    ],
+)
+def test_where_a_bf16_copy_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve_deepspeed(DeepSpeedSettings(**settings, precision="bf16_copy"))
+    assert resolve_deepspeed(DeepSpeedSettings(config=1, precision="bf16_copy")).computes_in_bf16
 
 
 def assert_exported(got: list[dict[str, Any]]) -> None:

@@ -36,38 +36,9 @@ from hbt_dist.training.deepspeed.setup import groups_time_out_like_the_first, pr
 from hbt_dist.training.memory import free_bytes
 from hbt_dist.training.optimizer import build_optimizer, learning_rate
 from hbt_dist.training.settings import OptimizerSettings
+from hbt_dist.training.trained_model import TrainedModel
 
 Reduction = Literal["auto", "coalesce", "boundary"]
-
-
-class LearnedTemperature(nn.Module):
-    """log(1 / temperature), a parameter of one element: DeepSpeed fails on parameters without dimensions."""
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.log_scale = nn.Parameter(-torch.log(torch.tensor([temperature])))
-
-    def forward(self) -> Tensor:
-        """Return (1,), a copy: under ZeRO-3 the parameter exists during this call only."""
-        return self.log_scale.clone()
-
-
-class TrainedModel(nn.Module):
-    """The encoder and the learned temperature; the module that an engine wraps."""
-
-    def __init__(self, encoder: nn.Module, loss: LossSettings | None = None) -> None:
-        super().__init__()
-        self.encoder = encoder
-        learned = loss is not None and loss.learn_temperature
-        self.temperature = LearnedTemperature(loss.temperature) if loss is not None and learned else None
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, lengths: Sequence[int] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return embeddings (n, D), and log(1 / temperature) (1,) if it is learned."""
-        known = (lengths,) if isinstance(self.encoder, Encoder) else ()
-        embeddings = self.encoder(input_ids, attention_mask, *known)
-        return embeddings, None if self.temperature is None else self.temperature()
 
 
 class Engine:
@@ -156,7 +127,7 @@ class PlainEngine(Engine):
         model.to(world.device)
         super().__init__(model, resolved, optimizer=optimizer, total_steps=total_steps, world=world)
         self._clipping = 1.0 if optimizer.gradient_clipping is None else optimizer.gradient_clipping
-        self._autocast = resolved.low_precision
+        self._autocast = resolved.precision == "bf16_autocast"
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if world.size > 1:
             for tensor in [*model.parameters(), *model.buffers()]:
@@ -173,6 +144,7 @@ class PlainEngine(Engine):
         """Backpropagate each, then average the sum over ranks in one all-reduce."""
         for surrogate in surrogates:
             surrogate().backward()
+        self.model.drop_copies()
         if self.world.size == 1:
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
@@ -243,6 +215,7 @@ class DeepSpeedEngine(Engine):
                 if not coalesce:
                     mark_boundary(number == len(surrogates))  # before the forward, which already reads it
                 self.deepspeed.backward(surrogate())
+        self.model.drop_copies()
 
     def step(self, index: int) -> float:
         """Set the learning rate of step ``index`` and update; return DeepSpeed's gradient norm."""
@@ -320,7 +293,7 @@ def build_engine(
     resolved = deepspeed or ResolvedDeepSpeed()
     if resolved.gradient_checkpointing:
         checkpoint_activations(encoder)
-    model = TrainedModel(encoder, loss)
+    model = TrainedModel(encoder, loss, copies_weights=resolved.precision == "bf16_copy")
     if resolved.config is None:
         return PlainEngine(model, resolved, optimizer=optimizer, total_steps=total_steps, world=world)
     prepare_deepspeed(world)

@@ -44,6 +44,9 @@ _REFUSED = {
 _BFLOAT16 = ("bfloat16", "bf16", "torch.bfloat16")  # as DeepSpeed reads it
 
 
+Precision = Literal["fp32", "bf16_autocast", "bf16_copy"]
+
+
 class DeepSpeedSettings(Settings):
     """Which engine trains."""
 
@@ -52,8 +55,11 @@ class DeepSpeedSettings(Settings):
         description="ZeRO stage (0 to 3), a name from deepspeed_configs/ (such as zero2), the path of a "
         "DeepSpeed JSON file, or its content; null: plain PyTorch without DeepSpeed",
     )
-    precision: Literal["fp32", "bf16_autocast"] = Field(
-        "fp32", description="precision of plain PyTorch; with DeepSpeed its file decides"
+    precision: Precision = Field(
+        "fp32",
+        description="precision of plain PyTorch; with DeepSpeed its file decides. bf16_copy, also with ZeRO "
+        "0 to 2 in float32: weights and gradients in float32, computed with a copy of the weights in bf16, "
+        "which is made once per step",
     )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: about a third more time, less memory"
@@ -77,12 +83,12 @@ class ResolvedDeepSpeed:
 
     Attributes:
         config: DeepSpeed's configuration, checked and complete; None: plain PyTorch.
-        precision: of plain PyTorch.
+        precision: of plain PyTorch; bf16_copy: of DeepSpeed too.
         gradient_checkpointing: recompute activations in the backward pass.
     """
 
     config: dict[str, Any] | None = None
-    precision: Literal["fp32", "bf16_autocast"] = "fp32"
+    precision: Precision = "fp32"
     gradient_checkpointing: bool = False
 
     @property
@@ -107,11 +113,9 @@ class ResolvedDeepSpeed:
     @property
     def computes_in_bf16(self) -> bool:
         """Whether weights or activations are in bf16."""
-        return (
-            self.precision == "bf16_autocast"
-            if self.config is None
-            else self.enables("bf16", "torch_autocast")
-        )
+        if self.config is None:
+            return self.precision != "fp32"
+        return self.precision == "bf16_copy" or self.enables("bf16", "torch_autocast")
 
     @property
     def low_precision(self) -> bool:
@@ -134,7 +138,34 @@ def resolve_deepspeed(
     """
     source = settings.config
     config = None if source is None else _resolve_config(source, gradient_clipping, device_type)
-    return ResolvedDeepSpeed(config, settings.precision, settings.gradient_checkpointing)
+    resolved = ResolvedDeepSpeed(config, settings.precision, settings.gradient_checkpointing)
+    if settings.precision == "bf16_copy":
+        if isinstance(source, int) and config is not None:
+            config.pop("torch_autocast", None)
+        _check_copy(resolved)
+    return resolved
+
+
+def _check_copy(resolved: ResolvedDeepSpeed) -> None:
+    location = "deepspeed.precision"
+    if resolved.zero_stage == 3:
+        raise UserError(
+            location,
+            "expected ZeRO stage 0 to 2 with bf16_copy, got 3, which never holds all weights at once",
+            "set it to fp32, and use a DeepSpeed file with bf16",
+        )
+    if resolved.enables("bf16", "fp16", "torch_autocast"):
+        raise UserError(
+            location,
+            "expected a DeepSpeed file in float32 with bf16_copy, got one with bf16, fp16 or torch_autocast",
+            "set it to fp32, or deepspeed.config to 0, 1 or 2",
+        )
+    if resolved.gradient_checkpointing:
+        raise UserError(
+            location,
+            "bf16_copy cannot compute activations again, as deepspeed.gradient_checkpointing does",
+            "set one of the two; chunks bound the activations already (step.chunk_tokens)",
+        )
 
 
 def _resolve_config(
