@@ -43,7 +43,7 @@ def measure(config: str = "zero1", chunks: int = 8, **loss: Any) -> dict[str, An
     from tests.contrastive.tiny import Case, build_encoder
     from tests.pretended_gpu.tensors import RECORDER
 
-    case = Case(model="xlmr", step={"chunk_rows": CHUNK_ROWS}, loss=loss)
+    case = Case(model="packed", step={"chunk_rows": CHUNK_ROWS}, loss=loss)
     engine = build_engine(
         build_encoder(case).to("cuda:0"),
         optimizer=OptimizerSettings(),

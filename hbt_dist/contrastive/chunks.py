@@ -47,6 +47,11 @@ class Chunk:
     rows: NDArray[np.int64]
 
 
+#: Tokens of padding that cost less than one more chunk. To launch a chunk's kernels takes the host as long as
+#: an H200 computes 4,096 tokens of a base model (predicted: benchmarks/gpu/roofline.py).
+FREE_PADDING = {"cpu": 64, "cuda": 4096}
+
+
 @dataclass(frozen=True)
 class Limits:
     """What ends a chunk.
@@ -82,9 +87,7 @@ class Limits:
             rows=step.chunk_rows or default_rows,
             tokens=tokens,
             padding=None if packs else 0.1,
-            # To launch the kernels of a chunk takes the host as long as an H200 computes 4,096 tokens of a
-            # base model (predicted: benchmarks/gpu/roofline.py).
-            free_padding=4096 if on_gpu else 64,
+            free_padding=FREE_PADDING["cuda" if on_gpu else "cpu"],
         )
 
     @property

@@ -30,6 +30,9 @@ VARIANTS = {
     "XLM-R, cached": _BASE.but(model="xlmr"),
     "XLM-R, direct": _BASE.but(model="xlmr", step={"mode": "direct"}),
     "XLM-R, checkpointing": _BASE.but(model="xlmr", checkpointing=True),
+    "XLM-R, some graphs kept": _BASE.but(
+        model="xlmr", step={"mode": "auto", "chunk_tokens": 40, "kept_tokens": 80}
+    ),
     "XLM-R, chunks by tokens": _BASE.but(model="xlmr", step={"chunk_tokens": 40, "chunk_rows": 16}),
 }
 
