@@ -6,19 +6,25 @@ time left are realistic from the start.
 
 The batches of a file depend only on that file's texts. An encode that was interrupted, or whose actor died,
 therefore gives the same numbers.
+
+On a GPU a thread tokenises the next file meanwhile, batches leave from pinned memory, and vectors come back
+for eight batches at a time while the GPU has the next eight: it never waits for the host to read or to check.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hbt_dist.common.console import Progress
-from hbt_dist.common.devices import token_width, torch_device
+from hbt_dist.common.devices import move, token_width, torch_device
 from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.embedding_files import (
     EmbeddingFiles,
@@ -33,6 +39,9 @@ from hbt_dist.models.encoder import LoadedEncoder
 
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
 TEXTS_PER_CALL = 1024
+BATCHES_PER_DOWNLOAD = 8
+
+Tokens = list[NDArray[np.int32]]
 
 
 def encode_texts(
@@ -56,34 +65,69 @@ def encode_texts(
         (n, D) float32: an array, or with `settings.cache_dir` a matrix over files, which is filled where an
         earlier encode of the same texts with the same model left off.
     """
-    settings = settings or EvaluationSettings()
-    label = f"encode {role}s"
+    settings = with_arithmetic(settings or EvaluationSettings())
+    label, size = f"encode {role}s", settings.rows_per_file
     if settings.cache_dir is None:
         out = np.empty((len(texts), loaded.encoder.width), np.float32)
+        parts = [range(first, min(first + size, len(texts))) for first in range(0, len(texts), size)]
         with Progress(total=len(texts), desc=label, unit="row", disable=not progress) as bar:
-            for first in range(0, len(texts), settings.rows_per_file):
-                rows = range(first, min(first + settings.rows_per_file, len(texts)))
+            for rows, part, tokens in _tokenised(loaded, texts, role, parts, settings):
                 out[rows.start : rows.stop] = encode_rows(
-                    loaded, texts_of(texts, rows), role, settings, bar.update, first
+                    loaded, part, role, settings, bar.update, rows.start, tokens
                 )
         return out
     files = embedding_files(loaded, texts, role, settings)
     missing = files.missing()
-    done = len(texts) - sum(len(files.rows_of_file(number)) for number in missing)
+    parts = [files.rows_of_file(number) for number in missing]
+    done = len(texts) - sum(map(len, parts))
     with Progress(total=len(texts), initial=done, desc=label, unit="row", disable=not progress) as bar:
-        for number in missing:
-            rows = files.rows_of_file(number)
-            part = texts_of(texts, rows)
-            files.write_file(number, encode_rows(loaded, part, role, settings, bar.update, rows.start))
+        tokenised = _tokenised(loaded, texts, role, parts, settings)
+        for number, (rows, part, tokens) in zip(missing, tokenised, strict=True):
+            values = encode_rows(loaded, part, role, settings, bar.update, rows.start, tokens)
+            files.write_file(number, values)
     return files
+
+
+def with_arithmetic(settings: EvaluationSettings) -> EvaluationSettings:
+    """Return the settings with the arithmetic that `dtype: auto` means on the device of this process."""
+    if settings.dtype != "auto":
+        return settings
+    device = torch_device(settings.device)
+    low = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return settings.model_copy(update={"dtype": "bfloat16" if low else "float32"})
+
+
+def _tokenised(
+    loaded: LoadedEncoder,
+    texts: Sequence[str],
+    role: Role,
+    parts: Sequence[range],
+    settings: EvaluationSettings,
+) -> Iterator[tuple[range, list[str], Tokens]]:
+    """Yield the rows, texts and tokens of each part; a thread works on the next part if a GPU encodes."""
+
+    def tokenised(rows: range) -> tuple[range, list[str], Tokens]:
+        part = texts_of(texts, rows)
+        return rows, part, tokenise(loaded, part, role)
+
+    if torch_device(settings.device).type == "cpu":  # its cores are busy
+        yield from map(tokenised, parts)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[tuple[range, list[str], Tokens]]] = deque()
+        for rows in parts:
+            waiting.append(pool.submit(tokenised, rows))
+            if len(waiting) == 2:
+                yield waiting.popleft().result()
+        yield from (last.result() for last in waiting)
 
 
 def embedding_files(
     loaded: LoadedEncoder, texts: Sequence[str], role: Role, settings: EvaluationSettings
 ) -> EmbeddingFiles:
     """Open the cache folder for these texts, with the files that are already complete."""
-    if settings.cache_dir is None:
-        raise ValueError("no cache folder is set")
+    if settings.cache_dir is None or settings.dtype == "auto":
+        raise ValueError("the settings need a cache folder and an arithmetic, see `with_arithmetic`")
     return open_embedding_files(
         settings.cache_dir,
         encoding_fingerprint(loaded, texts, role, settings.dtype),
@@ -101,53 +145,106 @@ def encode_rows(
     settings: EvaluationSettings,
     on_rows: Callable[[int], Any] | None = None,
     first_row: int = 0,
+    tokens: Tokens | None = None,
 ) -> Float32:
     """Encode texts that fit in memory: (n, D) float32, in the order given.
 
     Args:
         on_rows: called with the number of rows of each finished batch.
         first_row: number of the first text in the whole, for messages.
+        tokens: of the texts, from `tokenise`; default: tokenised here.
 
     Raises:
-        UserError: a vector that cannot be ranked, or of another width; known with the first such batch.
+        UserError: a vector that cannot be ranked, or of another width; known with the first such batch on a
+            CPU, a few batches later on a GPU.
     """
+    settings = with_arithmetic(settings)
     device = torch_device(settings.device)
     encoder = loaded.encoder.to(device).eval()
-    tokens = tokenise(loaded, texts, role)
+    tokens = tokens if tokens is not None else tokenise(loaded, texts, role)
     lengths = np.array([len(ids) for ids in tokens], np.int64)
     limit = settings.max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
     out = np.empty((len(texts), encoder.width), np.float32)
     padding = loaded.tokenizer.pad_token_id or 0
     low = settings.dtype == "bfloat16"
+
+    def keep(rows: Int64, values: Float32) -> None:
+        if values.shape != (len(rows), encoder.width):
+            raise UserError(
+                f"model {loaded.source}",
+                f"expected vectors of width {encoder.width} as in its configuration, "
+                f"got shape {values.shape[1:]}",
+                "check the model folder",
+            )
+        check_rows(values, lambda i: f"row {first_row + rows[i]}: {texts[rows[i]][:60]}", role)
+        out[rows] = values
+        if on_rows is not None:
+            on_rows(len(rows))
+
+    vectors = _Vectors(keep, device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
         for rows in length_batches(lengths, limit):
-            longest = token_width(int(lengths[rows].max()), loaded.text.max_tokens(role), device)
-            ids_nT = np.full((len(rows), longest), padding, np.int64)
+            width = token_width(int(lengths[rows].max()), loaded.text.max_tokens(role), device)
+            ids_nT = np.full((len(rows), width), padding, np.int64)
             for i, row in enumerate(rows.tolist()):
                 ids_nT[i, : lengths[row]] = tokens[row]
-            mask_nT = np.arange(longest)[None, :] < lengths[rows][:, None]
+            mask_nT = (np.arange(width)[None, :] < lengths[rows][:, None]).astype(np.int64)
             embedded = encoder(
-                torch.from_numpy(ids_nT).to(device), torch.from_numpy(mask_nT.astype(np.int64)).to(device)
+                move(torch.from_numpy(ids_nT), device), move(torch.from_numpy(mask_nT), device)
             )
-            values = embedded.float().cpu().numpy()
-            if values.shape != (len(rows), encoder.width):
-                raise UserError(
-                    f"model {loaded.source}",
-                    f"expected vectors of width {encoder.width} as in its configuration, "
-                    f"got shape {values.shape[1:]}",
-                    "check the model folder",
-                )
-            check_rows(values, lambda i, rows=rows: f"row {first_row + rows[i]}: {texts[rows[i]][:60]}", role)  # type: ignore[misc]
-            out[rows] = values
-            if on_rows is not None:
-                on_rows(len(rows))
+            vectors.add(rows, embedded.float())
+        vectors.flush()
     return out
 
 
-def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> list[NDArray[np.int32]]:
+class _Vectors:
+    """Bring vectors to the host: at once from a CPU, several batches together and later from a GPU.
+
+    Args:
+        keep: receives the rows (n,) and vectors (n, D) of finished batches.
+        device: of the vectors.
+    """
+
+    def __init__(self, keep: Callable[[Int64, Float32], None], device: torch.device) -> None:
+        self._keep, self._device = keep, device
+        self._batches: list[tuple[Int64, Tensor]] = []
+        self._coming: tuple[Int64, Tensor, torch.cuda.Event] | None = None
+
+    def add(self, rows: Int64, vectors: Tensor) -> None:
+        """Take the vectors of a batch, on the device."""
+        if self._device.type != "cuda":
+            self._keep(rows, vectors.cpu().numpy())
+            return
+        self._batches.append((rows, vectors))
+        if len(self._batches) == BATCHES_PER_DOWNLOAD:
+            self._download()
+
+    def flush(self) -> None:
+        """Hand over all vectors; waits for the device."""
+        self._download()
+        self._download()
+
+    def _download(self) -> None:
+        """Queue the copy of all batches, then wait for the copy before that one, which is older work."""
+        coming, self._coming = self._coming, None
+        if self._batches:
+            rows = np.concatenate([rows for rows, _ in self._batches])
+            vectors = torch.cat([vectors for _, vectors in self._batches])
+            host = torch.empty(vectors.shape, pin_memory=True)
+            host.copy_(vectors, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+            self._batches, self._coming = [], (rows, host, copied)
+        if coming is not None:
+            rows, host, copied = coming
+            copied.synchronize()
+            self._keep(rows, host.numpy())
+
+
+def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> Tokens:
     """Return the token ids of each text with its role's prefix, cut at the role's limit."""
     prefix, longest = loaded.text.prefix(role), loaded.text.max_tokens(role)
-    result: list[NDArray[np.int32]] = []  # 4 bytes per token: a file's tokens are held together
+    result: Tokens = []  # 4 bytes per token: a file's tokens are held together
     for first in range(0, len(texts), TEXTS_PER_CALL):
         token_ids = loaded.tokenizer(
             [prefix + text for text in texts[first : first + TEXTS_PER_CALL]],

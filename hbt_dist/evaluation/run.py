@@ -16,7 +16,7 @@ from hbt_dist.config.user_functions import is_user_function, user_digests
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.evaluation.encode import encode_texts
+from hbt_dist.evaluation.encode import encode_texts, with_arithmetic
 from hbt_dist.evaluation.evaluation import EmbeddingTransform, Evaluation, evaluate
 from hbt_dist.evaluation.metrics import user_metrics
 from hbt_dist.evaluation.results import summary
@@ -63,7 +63,7 @@ def score_model(
     scoring = scoring or EvaluationSettings()
     check_before_encoding(out, scoring)
     data = load(benchmark, scoring.cache_dir)
-    scoring = with_cache(scoring, needed=data.on_disk)
+    scoring = with_arithmetic(with_cache(scoring, needed=data.on_disk))
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
     evaluation = score_encoder(
         loaded,

@@ -13,6 +13,7 @@ from typing import Any
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.evaluation.encode import with_arithmetic
 from hbt_dist.evaluation.results import summary
 from hbt_dist.evaluation.run import (
     check_before_encoding,
@@ -87,22 +88,8 @@ def evaluate_job(
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
     if expansions is not None and "max_question_tokens" not in (text or {}):
         make_room(loaded, combine)
-    facts = scoring_facts(model, loaded, benchmark, scoring)
     seen = languages_seen(loaded, training_languages)
-    transform = build_removal(loaded, data, scoring, not quiet)
-    if expansions is not None:
-        evaluation = evaluate_expanded(
-            loaded,
-            data,
-            read_expansions(expansions, data, combine.expansion_languages),
-            combine,
-            settings=scoring,
-            transform=transform,
-            seen_languages=seen,
-            provenance=facts,
-            progress=not quiet,
-        )
-    elif actors is not None:
+    if actors is not None:
         from hbt_dist.orchestration.evaluation import EvaluationActors, evaluate_with_actors
 
         location = str(Path(model).absolute()) if Path(model).is_dir() else model
@@ -110,26 +97,31 @@ def evaluate_job(
             connect(WorkerSettings(num_workers=actors, address=address)) as cluster,
             EvaluationActors(cluster, actors) as pool,
         ):
+            scoring = pool.with_arithmetic(scoring)
             evaluation = evaluate_with_actors(
                 pool,
                 {"name_or_path": location, "trust_remote_code": trust_remote_code, "text": text},
                 data,
                 scoring,
-                transform=transform,
+                transform=build_removal(loaded, data, scoring, not quiet),
                 seen_languages=seen,
-                provenance=facts,
+                provenance=scoring_facts(model, loaded, benchmark, scoring),
                 progress=not quiet,
             )
     else:
-        evaluation = score_encoder(
-            loaded,
-            data,
-            settings=scoring,
-            transform=transform,
-            seen_languages=seen,
-            provenance=facts,
-            progress=not quiet,
-        )
+        scoring = with_arithmetic(scoring)
+        options: dict[str, Any] = {
+            "settings": scoring,
+            "transform": build_removal(loaded, data, scoring, not quiet),
+            "seen_languages": seen,
+            "provenance": scoring_facts(model, loaded, benchmark, scoring),
+            "progress": not quiet,
+        }
+        if expansions is None:
+            evaluation = score_encoder(loaded, data, **options)
+        else:
+            texts = read_expansions(expansions, data, combine.expansion_languages)
+            evaluation = evaluate_expanded(loaded, data, texts, combine, **options)
     write_evaluation(evaluation, out, trec=trec, add_files=write_report if report else None)
     return summary(evaluation)
 

@@ -30,7 +30,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.device_shard import open_shard
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, Role, texts_of
-from hbt_dist.evaluation.encode import embedding_files, encode_rows
+from hbt_dist.evaluation.encode import embedding_files, encode_rows, with_arithmetic
 from hbt_dist.evaluation.evaluation import (
     EmbeddingTransform,
     Evaluation,
@@ -132,6 +132,10 @@ class _Actor:
     def process_id(self) -> int:
         return os.getpid()
 
+    def with_arithmetic(self, settings: EvaluationSettings) -> tuple[EvaluationSettings, bool]:
+        """Return the settings with the arithmetic of this actor's device, and whether that is a GPU."""
+        return with_arithmetic(settings), torch_device(settings.device).type != "cpu"
+
 
 class _RemoteShard:
     """Give `rank_relevant` the shard of an actor."""
@@ -188,6 +192,7 @@ class EvaluationActors:
             runtime_env=hidden_gpus(gpus) or None,
         )
         self._address, self._cpus, self._timeout = cluster.address, cpus, start_timeout_seconds
+        self.on_gpu = False  # known from `with_arithmetic` on
         self.handles: list[Any] = [actor.remote() for _ in range(num_actors)]
         self._started: list[Any] = []
         self._starting = {handle.process_id.remote(): handle for handle in self.handles}
@@ -199,6 +204,21 @@ class EvaluationActors:
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
             ray.kill(handle)
+
+    def with_arithmetic(self, settings: EvaluationSettings) -> EvaluationSettings:
+        """Return the settings with the arithmetic that `dtype: auto` means for the first actor that starts.
+
+        Raises:
+            UserError: no actor has started, or it has no such device.
+        """
+        if not self._started:
+            left = max(0.0, self._deadline - time.monotonic())
+            ready, _ = ray.wait(list(self._starting), num_returns=1, timeout=left)
+            if not ready:
+                raise self._no_start()
+            self._note_start(ready[0])
+        resolved, self.on_gpu = _get(self._started[0].with_arithmetic.remote(settings))
+        return resolved
 
     def _note_start(self, ping: Any) -> Any:
         """Record that an actor has answered and return its handle."""
@@ -352,6 +372,7 @@ def evaluate_with_actors(
         settings: `cache_dir` must be set; `num_shards` is the number of actors here.
         transform: see `evaluate`.
     """
+    settings = actors.with_arithmetic(settings)
     questions: Rows = actors.encode(model, benchmark.question_texts, "question", settings, progress=progress)
     candidates: Rows = actors.encode(model, benchmark.candidate_texts, "passage", settings, progress=progress)
     return evaluate(
@@ -359,6 +380,7 @@ def evaluate_with_actors(
         questions,
         candidates,
         rank=actors.rank,
+        on_gpu=actors.on_gpu,
         settings=settings,
         seen_languages=seen_languages,
         provenance=provenance,

@@ -115,7 +115,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with random weights that takes milliseconds to run."""
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def save_tiny_model(folder: Path) -> Path:
+    """Write a model folder with random weights that takes milliseconds to run."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -133,7 +137,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     text = TextSettings(question_prefix="question: ", max_question_tokens=12, max_passage_tokens=24)
     encoder = Encoder(transformers.BertModel(config, add_pooling_layer=False), text).eval()
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     folder.mkdir()
     save_encoder(encoder, fast, folder, card="# tiny\n")
     return folder

@@ -11,7 +11,7 @@ import torch
 from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation import encode
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles
-from hbt_dist.evaluation.encode import encode_texts, length_batches
+from hbt_dist.evaluation.encode import embedding_files, encode_texts, length_batches, with_arithmetic
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.encoder import load_encoder
 
@@ -60,6 +60,15 @@ def test_bfloat16_is_close(loaded):
     assert 0 < np.abs(found - want).max() < 0.05
 
 
+def test_the_arithmetic_is_resolved_before_a_cache_gets_its_name(loaded, tmp_path):
+    settings = EvaluationSettings(device="cpu", cache_dir=str(tmp_path))
+    assert (settings.dtype, with_arithmetic(settings).dtype) == ("auto", "float32")
+    low = settings.model_copy(update={"dtype": "bfloat16"})
+    assert with_arithmetic(low) is low
+    with pytest.raises(ValueError, match="arithmetic"):
+        embedding_files(loaded, TEXTS, "passage", settings)
+
+
 def test_batches_keep_their_budget():
     lengths = np.array([5, 90, 7, 7, 30, 200, 1, 31])
     batches = length_batches(lengths, 96)
@@ -77,6 +86,7 @@ def test_files_are_resumed_and_reused(loaded, tmp_path, monkeypatch):
     np.testing.assert_array_equal(plain[5:21], first[5:21])
     manifest = json.loads((plain.folder / "manifest.json").read_text())
     assert (manifest["num_rows"], manifest["width"], manifest["rows_per_file"]) == (50, 16, 8)
+    assert manifest["made_from"]["dtype"] == "float32"  # what auto means on a CPU
 
     made = []
     real = encode.encode_rows
