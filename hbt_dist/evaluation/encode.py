@@ -190,7 +190,9 @@ def encode_rows(
                 ids_nT[i, : lengths[row]] = tokens[row]
             mask_nT = (np.arange(width)[None, :] < lengths[rows][:, None]).astype(np.int64)
             embedded = encoder(
-                move(torch.from_numpy(ids_nT), device), move(torch.from_numpy(mask_nT), device)
+                move(torch.from_numpy(ids_nT), device),
+                move(torch.from_numpy(mask_nT), device),
+                lengths[rows].tolist(),
             )
             vectors.add(rows, embedded.float())
         vectors.flush()

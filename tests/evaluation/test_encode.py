@@ -158,8 +158,8 @@ def test_bad_vectors_are_known_with_their_batch(tiny_model, tmp_path, monkeypatc
     loaded = load_encoder(tiny_model)
     forward, calls = type(loaded.encoder).forward, []
 
-    def damaged(self, input_ids, attention_mask):
-        good = forward(self, input_ids, attention_mask)
+    def damaged(self, input_ids, attention_mask, lengths):
+        good = forward(self, input_ids, attention_mask, lengths)
         calls.append(len(good))
         if len(calls) < 2:  # the second batch of 20 or so
             return good
