@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.data.corpus.corpus import Corpus
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.batching.corpora import corpus_from_arrays
+
 LANGUAGES = 14
 ROWS = 1024
 SIZES = (1_000_000, 10_000_000)
@@ -32,7 +37,7 @@ def make_corpus(num_passages: int) -> Corpus:
     """Passages of 14 languages, in random order."""
     monolingual = np.eye(LANGUAGES, dtype=bool)
     language = np.random.default_rng(1).integers(0, LANGUAGES, num_passages).astype(np.int32)
-    return Corpus.from_arrays(
+    return corpus_from_arrays(
         languages=[f"l{number}" for number in range(LANGUAGES)],
         example_passage=np.arange(num_passages),
         example_cell=language,

@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import statistics
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -30,6 +31,10 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenStore
 from hbt_dist.data.corpus.corpus import Corpus
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.batching.corpora import corpus_from_arrays
 
 CODES = ("en", "fi", "ar", "es", "ja", "km", "ko", "ms", "ru", "sv", "tr", "zh")
 ROWS = 8192
@@ -45,7 +50,7 @@ def make_corpus(num_examples: int) -> Corpus:
         [np.arange(num_passages), random.integers(0, num_passages, num_examples - num_passages)]
     )
     everything = np.ones((1, len(CODES)), bool)
-    return Corpus.from_arrays(
+    return corpus_from_arrays(
         languages=CODES,
         example_passage=np.sort(passage),
         example_cell=np.zeros(num_examples, np.int32),

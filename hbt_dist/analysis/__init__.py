@@ -6,7 +6,7 @@ importance(results), curve(results, "batches.alpha"), cost(results)
 """
 
 from hbt_dist.analysis.overview import Analysis, analyse
-from hbt_dist.analysis.pareto import best_points, hypervolume, knee_point, pareto_front
+from hbt_dist.analysis.pareto import best_points, knee_point, pareto_front
 from hbt_dist.analysis.results import SearchResults, candidates, load_search, seed_means
 from hbt_dist.analysis.sensitivity import curve, importance
 from hbt_dist.analysis.trials import cost, pair_difference
@@ -19,7 +19,6 @@ __all__ = [
     "candidates",
     "cost",
     "curve",
-    "hypervolume",
     "importance",
     "knee_point",
     "load_search",

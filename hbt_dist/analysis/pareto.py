@@ -1,12 +1,11 @@
-"""Compute the trade-off between objectives: Pareto front, hypervolume, knee point.
+"""Compute the trade-off between objectives: Pareto front, knee point, best rows.
 
     front = pareto_front(candidates(results), results.objectives)
     knee = knee_point(front, results.objectives)
 
 Every function takes and returns plain DataFrames; `objectives` maps column names to "max" or "min". Rows
-without a value of an objective (NaN) are never on the front. The methods are exact: the front takes
-O(n * front) comparisons, the hypervolume O(n ** (m - 1)) for m objectives (a front of 100 rows and 4
-objectives: seconds).
+without a value of an objective (NaN) are never on the front. The front is exact and takes O(n * front)
+comparisons.
 """
 
 from __future__ import annotations
@@ -41,38 +40,6 @@ def pareto_front(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataF
     complete = np.flatnonzero(~np.isnan(losses).any(axis=1))
     front = complete[_non_dominated(losses[complete])]
     return frame.iloc[np.sort(front)]
-
-
-def hypervolume(
-    frame: pd.DataFrame, objectives: Mapping[str, str], reference: Mapping[str, float] | None = None
-) -> float:
-    """Compute the volume that the rows dominate, up to a reference point; larger is better.
-
-    The indicator of Zitzler and Thiele (PPSN 1998), in the product of the objectives' units; computed by
-    slicing objectives (While et al., IEEE Trans. Evol. Comp. 2006).
-
-    Args:
-        frame: rows with a column per objective; dominated rows change nothing.
-        objectives: name -> "max" or "min".
-        reference: the worst value that counts, per objective; rows beyond it add nothing. Default: the
-            worst value of each objective in `frame`. Give the same reference to compare two fronts.
-
-    Raises:
-        UserError: as `pareto_front`, or a reference that lacks an objective.
-    """
-    losses = _losses(frame, objectives)
-    losses = losses[~np.isnan(losses).any(axis=1)]
-    if len(losses) == 0:
-        return 0.0
-    if reference is None:
-        corner = losses.max(axis=0)
-    else:
-        missing = [name for name in objectives if name not in reference]
-        if missing:
-            raise UserError("reference", f"lacks {missing[0]!r}", "give a value for every objective")
-        corner = np.array([_SIGNS[objectives[name]] * reference[name] for name in objectives], np.float64)
-    inside = losses[(losses < corner).all(axis=1)]
-    return _volume(inside[_non_dominated(inside)], corner)
 
 
 def knee_point(frame: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series[Any]:
@@ -150,22 +117,3 @@ def _non_dominated(losses: Float64) -> NDArray[np.int64]:
         if not dominated.any():
             front.append(int(i))
     return np.array(front, np.int64)
-
-
-def _volume(front: Float64, corner: Float64) -> float:
-    """Return the volume between a front and the corner, by slices along the last objective."""
-    if len(front) == 0:
-        return 0.0
-    if front.shape[1] == 1:
-        return float(corner[0] - front[:, 0].min())
-    front = front[np.argsort(front[:, -1], kind="stable")]
-    if front.shape[1] == 2:
-        right = np.minimum.accumulate(np.append(corner[0], front[:-1, 0]))
-        return float(np.sum((corner[1] - front[:, 1]) * np.maximum(right - front[:, 0], 0.0)))
-    heights = np.diff(np.append(front[:, -1], corner[-1]))
-    total = 0.0
-    for k, height in enumerate(heights, start=1):
-        if height > 0:
-            slab = front[:k, :-1]
-            total += height * _volume(slab[_non_dominated(slab)], corner[:-1])
-    return total

@@ -208,7 +208,12 @@ def _plan_tables(plan: BatchPlan, total_steps: int) -> list[Table]:
         "Pairs (question-passage)",
         ("pair", *columns),
         [(f"{names[q]}-{names[p]}", *pairs[:, q, p].tolist()) for q, p in used[:_PAIRS_SHOWN]],
-        sample + (f"; {left_out} more pairs, each at most as likely" if left_out > 0 else ""),
+        "\n".join(
+            [
+                sample + (f"; {left_out} more pairs, each at most as likely" if left_out > 0 else ""),
+                *shares_missed(plan, total_steps),
+            ]
+        ),
     )
     by_dataset = Table(
         "Datasets",
@@ -217,6 +222,31 @@ def _plan_tables(plan: BatchPlan, total_steps: int) -> list[Table]:
         sample,
     )
     return [kinds, languages, by_pair, by_dataset, _epochs(plan, stream_share, total_steps)]
+
+
+def shares_missed(plan: BatchPlan, total_steps: int) -> list[str]:
+    """Return one line if a pair gets clearly fewer rows than its share: too few of its groups may meet.
+
+    Counted in at most 64 steps, against the shares of the streams that these steps draw.
+    """
+    names = plan.corpus.languages
+    expected, drawn = np.zeros((2, len(names), len(names)))
+    steps = evenly_spaced_steps(total_steps, 64)
+    for step, streams in zip(steps, plan.mixture.streams(np.array(steps)), strict=True):
+        for rows, number in zip(plan.mixture.rows_of_slots(step), streams, strict=True):
+            joint = plan.streams[number].shares.joint
+            np.add.at(expected, (joint.question, joint.passage), rows * joint.share.sum(axis=0))
+        batch = plan.batch(step)
+        np.add.at(drawn, (batch.question_language, batch.passage_language), 1)
+    missing = expected - drawn
+    q, p = np.unravel_index(int(missing.argmax()), missing.shape)
+    if missing[q, p] <= max(0.1 * expected[q, p], 4 * np.sqrt(expected[q, p])):
+        return []
+    return [
+        f"{names[q]}-{names[p]} gets {drawn[q, p] / len(steps):.1f} rows per batch instead of "
+        f"{expected[q, p] / len(steps):.1f}: too few of its passages may meet in a batch; "
+        "lower batches.global_batch_size, or weigh pairs by size"
+    ]
 
 
 def _drawn_kinds(plan: BatchPlan, steps: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from hbt_dist.batching.corpus_view import PlanCorpus, Role, TextCorpus
 from hbt_dist.batching.counter_random import Int32s, Int64s, derive_key, hash64
-from hbt_dist.batching.feasibility import Feasibility, check_feasible
+from hbt_dist.batching.feasibility import StreamGroups, check_feasible
 from hbt_dist.batching.kinds import all_kinds
 from hbt_dist.batching.mixture import Mixture
 from hbt_dist.batching.negatives import HardNegatives
@@ -149,14 +149,14 @@ class BatchPlan:
         self.kinds = all_kinds([entry.kind for entry in settings.entries()])
         self.cells = Cells.of(corpus)
         streams = Streams.of(corpus, self.cells, settings, seed)
-        feasibility = Feasibility(corpus, self.cells, settings, streams)
-        check_feasible(feasibility)
+        groups = StreamGroups(corpus, self.cells, settings, streams)
+        check_feasible(groups)
         self.streams, self._pool = streams.each, streams.pool
         self.mixture = Mixture(
             settings, [np.array([part.weight for part in group]) for group in streams.shares], seed
         )
         group = np.asarray(corpus.example_group)
-        self._repeats = Repeats(self.streams, feasibility.fewest_first, self.cells, self._pool, group)
+        self._repeats = Repeats(self.streams, groups.fewest_first, self.cells, self._pool, group)
         passage_languages = np.concatenate([stream.shares.joint.passage for stream in self.streams])
         self._negatives = HardNegatives(corpus, settings.hard_negatives, np.unique(passage_languages), seed)
 

@@ -2,12 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.corpus import COLUMNS, Corpus
 
 CODES = ("en", "fi", "ar", "es", "ja", "km", "ko", "ms", "ru", "sv", "tr", "zh")
+
+
+def corpus_from_arrays(
+    *,
+    languages: Sequence[str],
+    example_passage: NDArray[np.int64],
+    example_cell: NDArray[np.int32],
+    cell_questions: NDArray[np.bool_],
+    cell_passages: NDArray[np.bool_],
+    example_group: NDArray[np.int64] | None = None,
+    example_dataset: NDArray[np.int32] | None = None,
+    datasets: Sequence[str] = ("arrays",),
+    alignment: Sequence[bool] | None = None,
+    passage_group: NDArray[np.int64] | None = None,
+    passage_languages: NDArray[np.bool_] | None = None,
+    negative_offsets: NDArray[np.int64] | None = None,
+    negatives: NDArray[np.int64] | None = None,
+    fingerprint: str = "arrays",
+) -> Corpus:
+    """Make a corpus of integer columns without texts, for planning at any size.
+
+    The defaults of `example_group` and `passage_group` follow the shared passage alone (one group per passage
+    with examples, densely numbered by passage row; passages without examples behind them),
+    `passage_languages` (P, L) is that of the cell of the passage's first example (all languages for a
+    passage without examples), the corpus has one dataset and lacks negatives.
+    """
+    num_examples = len(example_passage)
+    num_passages = 1 + int(
+        max(example_passage.max(initial=-1), -1 if negatives is None else negatives.max(initial=-1))
+    )
+    if passage_languages is not None:
+        num_passages = len(passage_languages)
+    used = np.zeros(num_passages, bool)
+    used[example_passage] = True
+    if passage_group is None:
+        passage_group = np.where(used, np.cumsum(used) - 1, used.sum() + np.cumsum(~used) - 1)
+    if passage_languages is None:
+        cells, set_of_cell = np.unique(
+            np.vstack([cell_passages, np.ones((1, len(languages)), bool)]), axis=0, return_inverse=True
+        )
+        passage_set = np.full(num_passages, set_of_cell[-1])
+        passage_set[example_passage[::-1]] = set_of_cell[example_cell[::-1]]
+    else:
+        cells, passage_set = np.unique(passage_languages, axis=0, return_inverse=True)
+    columns: dict[str, Any] = {
+        "example_passage": example_passage,
+        "example_group": passage_group[example_passage] if example_group is None else example_group,
+        "example_dataset": np.zeros(num_examples) if example_dataset is None else example_dataset,
+        "example_cell": example_cell,
+        "passage_group": passage_group,
+        "passage_set": passage_set,
+        "negative_offsets": np.zeros(num_examples + 1) if negative_offsets is None else negative_offsets,
+        "negatives": np.zeros(0) if negatives is None else negatives,
+    }
+    return Corpus(
+        languages=tuple(languages),
+        datasets=tuple(datasets),
+        alignment=tuple([False] * len(datasets) if alignment is None else alignment),
+        fingerprint=fingerprint,
+        folder=Path("without texts"),
+        cell_questions=cell_questions,
+        cell_passages=cell_passages,
+        set_languages=cells,
+        **{name: columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()},
+    )
 
 
 def parallel_corpus(
@@ -26,7 +96,7 @@ def parallel_corpus(
     bounds = np.cumsum(dataset_sizes) / sum(dataset_sizes)
     dataset_of_passage = np.searchsorted(bounds, (np.arange(num_passages) + 0.5) / num_passages)
     negatives = random.integers(0, most_negatives + 1, len(passage))
-    return Corpus.from_arrays(
+    return corpus_from_arrays(
         languages=CODES[:num_languages],
         example_passage=passage,
         example_cell=np.zeros(len(passage), np.int32),
@@ -61,7 +131,7 @@ def ragged_corpus(
     cell = random.integers(0, num_cells, len(passage))
     passage_languages = np.zeros((num_passages, num_languages), bool)
     np.logical_or.at(passage_languages, passage, cell_passages[cell])
-    return Corpus.from_arrays(
+    return corpus_from_arrays(
         languages=CODES[:num_languages],
         example_passage=passage,
         example_cell=cell.astype(np.int32),

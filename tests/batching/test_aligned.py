@@ -8,10 +8,11 @@ from hbt_dist.batching.collate import aligned_languages
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.data.corpus.corpus import Corpus
+from tests.batching.corpora import corpus_from_arrays
 
 
 def corpus_of(cells: np.ndarray, examples: int) -> Corpus:
-    return Corpus.from_arrays(
+    return corpus_from_arrays(
         languages=["a", "b", "c", "d"],
         example_passage=np.arange(examples),
         example_cell=(np.arange(examples) % len(cells)).astype(np.int32),

@@ -15,7 +15,7 @@ from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
-from tests.batching.corpora import parallel_corpus, ragged_corpus
+from tests.batching.corpora import corpus_from_arrays, parallel_corpus, ragged_corpus
 
 
 def plan_of(corpus: Corpus, count: int, language: str = "passage", **block: object) -> BatchPlan:
@@ -74,7 +74,7 @@ def test_negatives_in_a_language_that_few_passages_have() -> None:
     rare[:, 0] = True
     rare[4990:, 1] = True
     passage = np.arange(4990, 5000)
-    corpus = Corpus.from_arrays(
+    corpus = corpus_from_arrays(
         languages=["en", "fi"],
         example_passage=passage,
         example_cell=np.zeros(10, np.int32),
@@ -94,7 +94,7 @@ def test_all_negatives_of_an_example_are_used_over_time() -> None:
     num = 40
     held = np.stack([(np.arange(num) + shift) % num for shift in range(1, 13)], axis=1)
     everything = np.ones((1, 2), bool)
-    corpus = Corpus.from_arrays(
+    corpus = corpus_from_arrays(
         languages=["en", "fi"],
         example_passage=np.arange(num),
         example_cell=np.zeros(num, np.int32),
@@ -124,7 +124,7 @@ def test_ragged_data() -> None:
 def test_numbers_of_the_passages_of_a_language(seed: int, num_languages: int, holds: float) -> None:
     has = np.random.default_rng(seed).random((500, num_languages)) < holds
     everything = np.ones((1, num_languages), bool)
-    corpus = Corpus.from_arrays(
+    corpus = corpus_from_arrays(
         languages=[f"l{number}" for number in range(num_languages)],
         example_passage=np.arange(500),
         example_cell=np.zeros(500, np.int32),
@@ -160,7 +160,7 @@ def test_filled_negatives_come_evenly_from_the_language() -> None:
     """Twelve languages with passages of their own: every passage of a language is as likely."""
     languages = np.eye(12, dtype=bool)
     own = np.repeat(np.arange(12), 40)
-    corpus = Corpus.from_arrays(
+    corpus = corpus_from_arrays(
         languages=[f"l{number}" for number in range(12)],
         example_passage=np.arange(480),
         example_cell=own.astype(np.int32),
@@ -181,7 +181,7 @@ def test_filled_negatives_come_evenly_from_the_language() -> None:
 def test_a_row_whose_group_holds_nearly_the_whole_language() -> None:
     everything = np.ones((1, 2), bool)
     group = np.concatenate([np.zeros(9000, np.int64), np.arange(1, 9)])
-    corpus = Corpus.from_arrays(
+    corpus = corpus_from_arrays(
         languages=["en", "fi"],
         example_passage=np.arange(len(group)),
         example_cell=np.zeros(len(group), np.int32),

@@ -12,7 +12,7 @@ from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
-from tests.batching.corpora import MIXTURES, corpora, parallel_corpus, ragged_corpus
+from tests.batching.corpora import MIXTURES, corpora, corpus_from_arrays, parallel_corpus, ragged_corpus
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BATCH = 24
@@ -159,7 +159,7 @@ def test_each_example_once_per_epoch(most: int, num_passages: int, kind: str, se
 def test_groups_that_are_too_large_take_turns_over_epochs() -> None:
     passage = np.concatenate([np.zeros(100, np.int64), np.arange(1, 31)])  # one passage with 100 questions
     everything = np.ones((1, 2), bool)
-    corpus = Corpus.from_arrays(
+    corpus = corpus_from_arrays(
         languages=["en", "fi"],
         example_passage=passage,
         example_cell=np.zeros(len(passage), np.int32),
@@ -230,7 +230,7 @@ def test_other_seeds_give_other_batches() -> None:
 
 def test_alignment_data_never_give_rows_in_one_language() -> None:
     everything = np.ones((1, 3), bool)
-    corpus = Corpus.from_arrays(
+    corpus = corpus_from_arrays(
         languages=["en", "fi", "sv"],
         example_passage=np.arange(200),
         example_cell=np.zeros(200, np.int32),

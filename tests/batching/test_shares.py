@@ -12,7 +12,7 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings, DatasetSettings
 from hbt_dist.batching.shares import Cells, dataset_shares, joint_share
 from hbt_dist.data.corpus.corpus import Corpus
-from tests.batching.corpora import parallel_corpus, ragged_corpus
+from tests.batching.corpora import corpus_from_arrays, parallel_corpus, ragged_corpus
 
 BATCH = 32
 IMPROBABLE = 1e-5  # per comparison; the draws are fixed by the seed, so a passing test always passes
@@ -127,7 +127,7 @@ def test_the_paper_s_contradiction_is_a_setting(order: str) -> None:
     """A large dataset without Finnish, a small one with it."""
     cells = np.array([[True, True, False], [True, True, True]])
     cell = np.repeat([0, 1], [9000, 1000]).astype(np.int32)
-    corpus = Corpus.from_arrays(
+    corpus = corpus_from_arrays(
         languages=["en", "ar", "fi"],
         example_passage=np.arange(10_000),
         example_cell=cell,

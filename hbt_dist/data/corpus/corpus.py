@@ -16,11 +16,10 @@ holds no accidental false negative.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, SupportsIndex
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +83,7 @@ class Corpus:
     set_languages: NDArray[np.bool_]
     negative_offsets: NDArray[np.int64]
     negatives: NDArray[np.int64]
-    folder: Path | None = None
+    folder: Path
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -113,76 +112,8 @@ class Corpus:
                 "delete the folder; the next run makes it once more",
             ) from None
 
-    @classmethod
-    def from_arrays(
-        cls,
-        *,
-        languages: Sequence[str],
-        example_passage: NDArray[np.int64],
-        example_cell: NDArray[np.int32],
-        cell_questions: NDArray[np.bool_],
-        cell_passages: NDArray[np.bool_],
-        example_group: NDArray[np.int64] | None = None,
-        example_dataset: NDArray[np.int32] | None = None,
-        datasets: Sequence[str] = ("arrays",),
-        alignment: Sequence[bool] | None = None,
-        passage_group: NDArray[np.int64] | None = None,
-        passage_languages: NDArray[np.bool_] | None = None,
-        negative_offsets: NDArray[np.int64] | None = None,
-        negatives: NDArray[np.int64] | None = None,
-        fingerprint: str = "arrays",
-    ) -> Self:
-        """Make a corpus of integer columns without texts, for planning at any size.
-
-        Left out: `example_group` and `passage_group` follow the shared passage alone (one group per passage
-        with examples, densely numbered by passage row; passages without examples behind them),
-        `passage_languages` (P, L) is that of the cell of the passage's first example (all languages for a
-        passage without examples), the corpus has one dataset and lacks negatives.
-        """
-        num_examples = len(example_passage)
-        num_passages = 1 + int(
-            max(example_passage.max(initial=-1), -1 if negatives is None else negatives.max(initial=-1))
-        )
-        if passage_languages is not None:
-            num_passages = len(passage_languages)
-        used = np.zeros(num_passages, bool)
-        used[example_passage] = True
-        if passage_group is None:
-            passage_group = np.where(used, np.cumsum(used) - 1, used.sum() + np.cumsum(~used) - 1)
-        if passage_languages is None:
-            cells, set_of_cell = np.unique(
-                np.vstack([cell_passages, np.ones((1, len(languages)), bool)]), axis=0, return_inverse=True
-            )
-            passage_set = np.full(num_passages, set_of_cell[-1])
-            passage_set[example_passage[::-1]] = set_of_cell[example_cell[::-1]]
-        else:
-            cells, passage_set = np.unique(passage_languages, axis=0, return_inverse=True)
-        columns: dict[str, Any] = {
-            "example_passage": example_passage,
-            "example_group": passage_group[example_passage] if example_group is None else example_group,
-            "example_dataset": np.zeros(num_examples) if example_dataset is None else example_dataset,
-            "example_cell": example_cell,
-            "passage_group": passage_group,
-            "passage_set": passage_set,
-            "negative_offsets": np.zeros(num_examples + 1) if negative_offsets is None else negative_offsets,
-            "negatives": np.zeros(0) if negatives is None else negatives,
-        }
-        return cls(
-            languages=tuple(languages),
-            datasets=tuple(datasets),
-            alignment=tuple([False] * len(datasets) if alignment is None else alignment),
-            fingerprint=fingerprint,
-            cell_questions=cell_questions,
-            cell_passages=cell_passages,
-            set_languages=cells,
-            **{name: columns[name].astype(kind, copy=False) for name, kind in COLUMNS.items()},
-        )
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        # Sent to another process as its folder, which that process maps; never as the arrays.
-        if self.folder is None:
-            return super().__reduce_ex__(protocol)
-        return (type(self).open, (self.folder,))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self).open, (self.folder,))  # another process maps the files itself
 
     @property
     def num_examples(self) -> int:
@@ -196,11 +127,8 @@ class Corpus:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Return what the conversion recorded: rows and skipped rows per source, files and their digests.
-
-        Empty for a corpus made by `from_arrays`.
-        """
-        return {} if self.folder is None else read_manifest(self.folder)
+        """Return what the conversion recorded: rows and skipped rows per source, files and their digests."""
+        return read_manifest(self.folder)
 
     def passage_has(
         self, rows: NDArray[np.integer], language: NDArray[np.integer] | int
@@ -248,16 +176,11 @@ class Corpus:
 
     @cached_property
     def _questions(self) -> TextTable:
-        return TextTable(self._need_folder() / "questions", self.num_examples)
+        return TextTable(self.folder / "questions", self.num_examples)
 
     @cached_property
     def _passages(self) -> TextTable:
-        return TextTable(self._need_folder() / "passages", self.num_passages)
-
-    def _need_folder(self) -> Path:
-        if self.folder is None:
-            raise LookupError("a corpus made from arrays has no texts")
-        return self.folder
+        return TextTable(self.folder / "passages", self.num_passages)
 
 
 def _present(texts: list[str | None], row: int, language: int | str) -> str:

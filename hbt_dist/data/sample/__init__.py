@@ -1,12 +1,9 @@
 """Make the embedded sample: questions and passages on countries in 22 languages of 10 families, no download.
 
-CLDR, which the Babel package carries, holds facts such as (country -> currency) and the names of countries,
-currencies, languages, scripts, weekdays, time zones and places in each language (`facts`); this package adds
-two question templates and two passage templates per relation and language (`languages`) and makes training
-records and a benchmark of them (`build`).
-
-The same bytes on every machine for one version of Babel; another version may carry newer facts or names.
-About two seconds for everything.
+facts.json holds facts such as (country -> currency) and the names of countries, currencies, languages,
+scripts, weekdays, time zones and places in each language (`facts`). Two question templates and two passage
+templates per relation and language (`languages`) make training records and a benchmark of them (`build`).
+The same bytes on every machine.
 """
 
 from hbt_dist.data.sample.build import (

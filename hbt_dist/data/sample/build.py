@@ -24,7 +24,7 @@ import numpy as np
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
-from hbt_dist.data.sample.facts import Fact, collect_facts
+from hbt_dist.data.sample.facts import Fact, read_facts
 from hbt_dist.data.sample.languages import SampleLanguage, sample_languages
 from hbt_dist.data.splits import Split
 
@@ -52,7 +52,7 @@ def sample_facts(split: Split) -> tuple[Fact, ...]:
 
 @cache
 def _splits() -> dict[Split, tuple[Fact, ...]]:
-    facts = collect_facts(tuple(LANGUAGES))
+    facts = read_facts()
     pairs: dict[str, list[str]] = defaultdict(list)
     for fact in facts:
         pairs[fact.territory].append(fact.id)
