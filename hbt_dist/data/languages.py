@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Annotated
 
 from babel.core import get_global
+from pydantic import AfterValidator
 
 _CODE = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?")
 
@@ -42,10 +44,17 @@ def language_codes(written: Iterable[str]) -> tuple[str, ...]:
     """Return `language_code` of each, in order.
 
     Raises:
-        ValueError: an entry isn't a language code, or two name the same language.
+        ValueError: no entry, an entry isn't a language code, or two name the same language.
     """
     codes = tuple(language_code(code) for code in written)
+    if not codes:
+        raise ValueError("the list of languages is empty; leave it out to take all")
     twice = sorted({code for code in codes if codes.count(code) > 1})
     if twice:
         raise ValueError(f"{', '.join(twice)} is named more than once")
     return codes
+
+
+#: Types of settings: languages in any spelling, held as this package spells them.
+LanguageCode = Annotated[str, AfterValidator(language_code)]
+LanguageCodes = Annotated[tuple[str, ...], AfterValidator(language_codes)]

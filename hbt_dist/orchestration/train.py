@@ -10,12 +10,11 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.console import say
@@ -35,10 +34,9 @@ from hbt_dist.training.background import watch_checkpoints
 from hbt_dist.training.checkpoints.measure import Measure, measure_checkpoint
 from hbt_dist.training.metrics_log import StepProgress
 from hbt_dist.training.preparation import prepare
+from hbt_dist.training.ranks import run_in_thread
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.runtime import allocator_defaults
-
-Result = TypeVar("Result")
 
 
 class WorkersNotStartedError(UserError):
@@ -203,20 +201,6 @@ def _fit(
             run_in_thread(trainer.fit, "fit").result()
         except ray.train.TrainingFailedError as error:
             raise _explain(error, folder, start) from error
-
-
-def run_in_thread(work: Callable[[], Result], name: str) -> Future[Result]:
-    """Run `work` in a daemon thread, which does not keep the process alive."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # the waiting thread raises it
-            future.set_exception(error)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return future
 
 
 def _explain(error: Exception, folder: RunFolder, start: str) -> UserError:

@@ -147,7 +147,7 @@ class _TrialRun:
         # transformers replaces its entry of `sys.modules` during its import: a thread that waits for the
         # import of a different thread gets the first, empty module. So it is imported before the thread.
         importlib.import_module("transformers")
-        from hbt_dist.orchestration.train import run_in_thread
+        from hbt_dist.training.ranks import run_in_thread
 
         last = self.run.training.steps
         if not self.folder.model.is_dir():

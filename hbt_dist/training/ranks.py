@@ -123,7 +123,7 @@ def on_every_rank(work: Callable[[], Value], world: World) -> Value:
     """
     if world.size == 1:
         return work()
-    future = _run_in_thread(work)
+    future = run_in_thread(work, "preparation")
     pause = 0.05
     while True:
         states = gather_objects(world, _state(future))
@@ -144,7 +144,7 @@ def wait_for_rank_0(work: Callable[[], None], world: World) -> None:
     on_every_rank(work if world.rank == 0 else lambda: None, world)
 
 
-def _run_in_thread(work: Callable[[], Value]) -> Future[Value]:
+def run_in_thread(work: Callable[[], Value], name: str) -> Future[Value]:
     """Run `work` in a daemon thread, which does not keep a process that has given up."""
     future: Future[Value] = Future()
 
@@ -154,7 +154,7 @@ def _run_in_thread(work: Callable[[], Value]) -> Future[Value]:
         except BaseException as error:  # raised by the thread that reads the result
             future.set_exception(error)
 
-    threading.Thread(target=run, name="preparation", daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
     return future
 
 

@@ -274,7 +274,7 @@ def test_grades(own: Callable[..., Benchmark]) -> None:
         ({"languages": ["en", "de"]}, "neither question nor candidate in 'de'"),
         ({"languages": ["et"]}, "0 questions"),
         ({"languages": ["xx1"]}, "not a language code"),
-        ({"languages": []}, "the list is empty"),
+        ({"languages": []}, "list of languages is empty"),
     ],
 )
 def test_bad_own_jsonl(own: Callable[..., Benchmark], changes: dict[str, Any], found: str) -> None:

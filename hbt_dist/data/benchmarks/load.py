@@ -63,8 +63,6 @@ def load_benchmark(
         raise UserError(
             "languages", str(error), "use ISO 639-1 codes, or ISO 639-3 where there is none"
         ) from None
-    if codes == ():
-        raise UserError("languages", "the list is empty", "leave it out to take all languages")
     if is_user_function(name):
         return _user_benchmark(name, data_dir, variant, codes)
     entry = BENCHMARKS[name]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import UserFunction, is_user_function
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.data.languages import language_codes
+from hbt_dist.data.languages import LanguageCode, LanguageCodes
 from hbt_dist.data.splits import Split
 
 Format = Literal["jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "hub", "sample"]
@@ -65,21 +65,16 @@ class ColumnSettings(Settings):
         "negatives",
         description="Column of the hard negatives, written like passage: a list or a single negative.",
     )
-    language: str | None = Field(
+    language: LanguageCode | None = Field(
         None,
         description="Language of question and passage, where they are plain text columns; default: "
         "the columns hold several languages.",
     )
-    passage_language: str | None = Field(
+    passage_language: LanguageCode | None = Field(
         None,
         description="Language of plain passages and negatives, where it is not the "
         "question's; default: language.",
     )
-
-    @field_validator("language", "passage_language")
-    @classmethod
-    def _code(cls, value: str | None) -> str | None:
-        return None if value is None else language_codes([value])[0]
 
 
 class SourceSettings(Settings):
@@ -101,7 +96,7 @@ class SourceSettings(Settings):
         description="File or folder of the source; for hub the data set's name; default: the format needs no "
         "file (sample).",
     )
-    languages: tuple[str, ...] | None = Field(
+    languages: LanguageCodes | None = Field(
         None, description="Languages to take from this source; default: those of the data block."
     )
     missing: Missing | None = Field(
@@ -134,11 +129,6 @@ class SourceSettings(Settings):
     limit: int | None = Field(None, ge=1, description="Take only the first N examples; default: all.")
     options: dict[str, Any] = Field({}, description="Options of a user-defined reader, any keys.")
 
-    @field_validator("languages")
-    @classmethod
-    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return _checked_languages(value)
-
     @model_validator(mode="after")
     def _only_what_applies(self) -> SourceSettings:
         options = options_of(self.format)
@@ -167,7 +157,7 @@ class DataSettings(Settings):
     sources: tuple[SourceSettings, ...] = Field(
         min_length=1, description="The sources; their examples are kept apart by the source's name."
     )
-    languages: tuple[str, ...] | None = Field(
+    languages: LanguageCodes | None = Field(
         None,
         description="Languages to train on, in the order of their indices; default: all of the sources.",
     )
@@ -189,11 +179,6 @@ class DataSettings(Settings):
         min_length=1,
         description="Folder for converted corpora; may be deleted at any time when no run uses it.",
     )
-
-    @field_validator("languages")
-    @classmethod
-    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return _checked_languages(value)
 
     @model_validator(mode="after")
     def _unique_names(self) -> DataSettings:
@@ -218,11 +203,3 @@ class DataSettings(Settings):
         if source.format in RAGGED:
             return "skip"
         return source.missing or self.missing
-
-
-def _checked_languages(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if not value:
-        raise ValueError("the list of languages is empty; leave it out to take all")
-    return language_codes(value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.corpus.corpus import Corpus
@@ -70,71 +73,44 @@ class LeakReport:
 
 
 def find_leaks(
-    corpus: Corpus,
-    benchmarks: Sequence[Benchmark],
-    labels: Sequence[str] | None = None,
-    progress: Callable[[int], None] | None = None,
+    corpus: Corpus, benchmarks: Sequence[Benchmark], labels: Sequence[str] | None = None
 ) -> LeakReport:
     """Compare all questions and passages of a corpus with benchmarks, language by language.
 
     Args:
-        corpus: with texts, that is, made by `build_corpus`.
         benchmarks: in as many languages as possible: a translation of a leaked text is found only where
             the benchmark has that language.
         labels: names of the benchmarks in the report.
-        progress: called with the number of texts of each finished batch.
     """
     index = OverlapIndex(benchmarks, labels)
+    languages = [language for language in index.languages if language in corpus.languages]
     leaks: list[Leak] = []
-    passage_hits: set[tuple[int, int]] = set()  # (row, benchmark)
-    question_hits: set[tuple[int, int]] = set()
-    for kind, hits in (("passage", passage_hits), ("question", question_hits)):
-        for language, first, texts in _batches(corpus, kind, index.languages):  # type: ignore[arg-type]
-            rows = [row for row, text in enumerate(texts, start=first) if text is not None]
-            present = [text for text in texts if text is not None]
-            for match in index.find(present, language, kind):  # type: ignore[arg-type]
-                hits.add((rows[match.text], match.benchmark))
-                leaks.append(_leak(index, match, kind, rows[match.text], language, present[match.text]))  # type: ignore[arg-type]
-            if progress is not None:
-                progress(len(present))
-    passages = np.unique([row for row, _ in passage_hits]).astype(np.int64)
-    by_example = np.zeros((corpus.num_examples, len(index.benchmarks)), bool)
-    for number in range(len(index.benchmarks)):
-        rows_of = [row for row, benchmark in passage_hits if benchmark == number]
-        by_example[:, number] = np.isin(corpus.example_passage, np.array(rows_of, np.int64))
-        by_example[[row for row, benchmark in question_hits if benchmark == number], number] = True
-    counts = {
-        source: {
-            label: int(by_example[np.asarray(corpus.example_dataset) == dataset, number].sum())
-            for number, label in enumerate(index.labels)
-        }
-        for dataset, source in enumerate(corpus.datasets)
-    }
+    passages = np.zeros((corpus.num_passages, len(index.benchmarks)), bool)
+    examples = np.zeros((corpus.num_examples, len(index.benchmarks)), bool)  # by their questions
+    kinds: tuple[tuple[Kind, Any, NDArray[np.bool_]], ...] = (
+        ("passage", corpus.passage_texts, passages),
+        ("question", corpus.question_texts, examples),
+    )
+    for kind, read, hits in kinds:
+        for language, first in product(languages, range(0, len(hits), BATCH)):
+            texts = read(language, first, min(first + BATCH, len(hits)))
+            present = [(row, text) for row, text in enumerate(texts, start=first) if text is not None]
+            for match in index.find([text for _, text in present], language, kind):
+                row, text = present[match.text]
+                hits[row, match.benchmark] = True
+                leaks.append(_leak(index, match, kind, row, language, text))
+    examples |= passages[corpus.example_passage]
+    counts = {}
+    for dataset, source in enumerate(corpus.datasets):
+        numbers = examples[np.asarray(corpus.example_dataset) == dataset].sum(axis=0).tolist()
+        counts[source] = {label: n for label, n in zip(index.labels, numbers, strict=True) if n}
     return LeakReport(
         leaks=tuple(leaks),
-        passages=passages,
-        examples=np.flatnonzero(by_example.any(axis=1)),
-        counts={
-            source: {label: number for label, number in by_label.items() if number}
-            for source, by_label in counts.items()
-        },
+        passages=np.flatnonzero(passages.any(axis=1)),
+        examples=np.flatnonzero(examples.any(axis=1)),
+        counts=counts,
         num_examples=corpus.num_examples,
     )
-
-
-def _batches(
-    corpus: Corpus, kind: Kind, languages: Sequence[str]
-) -> Iterator[tuple[str, int, list[str | None]]]:
-    """Yield (language, first row, texts) of all texts of a kind in the languages that matter."""
-    read, size = (
-        (corpus.passage_texts, corpus.num_passages)
-        if kind == "passage"
-        else (corpus.question_texts, corpus.num_examples)
-    )
-    for language in languages:
-        if language in corpus.languages:
-            for first in range(0, size, BATCH):
-                yield language, first, read(language, first, min(first + BATCH, size))
 
 
 def _leak(index: OverlapIndex, match: Match, kind: Kind, row: int, language: str, text: str) -> Leak:

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from hbt_dist.batching.kinds import Kind
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import UserFunction
-from hbt_dist.data.languages import language_code, language_codes
+from hbt_dist.data.languages import LanguageCodes, language_code, language_codes
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -48,13 +48,13 @@ class CodeSwitchingSettings(Settings):
     cache_dir: str = Field(
         ".cache/hbt_dist/neighbours", description="Folder for the nearest neighbours, found once."
     )
-    source_languages: tuple[str, ...] | None = Field(
+    source_languages: LanguageCodes | None = Field(
         None,
         min_length=1,
         description="Only texts in these languages are switched; default: every language of the corpus that "
         "has a dictionary. The paper: English.",
     )
-    target_languages: tuple[str, ...] | None = Field(
+    target_languages: LanguageCodes | None = Field(
         None,
         min_length=1,
         description="Only into these languages; default: all that the dictionaries have (the embedded "
@@ -75,11 +75,6 @@ class CodeSwitchingSettings(Settings):
     kinds: tuple[Kind | UserFunction, ...] | None = Field(
         None, min_length=1, description="Only rows of these kinds; default: all of the mixture."
     )
-
-    @field_validator("source_languages", "target_languages")
-    @classmethod
-    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if value is None else language_codes(value)
 
     @field_validator("vectors")
     @classmethod

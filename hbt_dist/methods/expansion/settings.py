@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from hbt_dist.config.settings import Settings
-from hbt_dist.data.languages import language_codes
+from hbt_dist.data.languages import LanguageCodes
 
 Strategy = Literal["zero-shot", "few-shot", "chain-of-thought", "rephrase-and-respond"]
 Combine = Literal["concatenate", "mean", "rrf"]
@@ -32,15 +32,10 @@ class ExpansionSettings(Settings):
     )
     max_new_tokens: int = Field(128, ge=1, description="longest expansion, in the model's tokens")
     batch_size: int = Field(16, ge=1, description="prompts generated at once")
-    languages: tuple[str, ...] | None = Field(
+    languages: LanguageCodes | None = Field(
         None, description="languages of the questions to expand; default: all of the benchmark"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the language model")
-
-    @field_validator("languages")
-    @classmethod
-    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if value is None else language_codes(value)
 
     @model_validator(mode="after")
     def _several_differ(self) -> ExpansionSettings:
@@ -75,11 +70,6 @@ class CombineSettings(Settings):
     rrf_k: int = Field(
         60, ge=0, description="rrf: score 1 / (k + rank), summed; 60 is that of Cormack et al. 2009"
     )
-    expansion_languages: tuple[str, ...] | None = Field(
+    expansion_languages: LanguageCodes | None = Field(
         None, description="use only expansions in these languages; default: all in the file"
     )
-
-    @field_validator("expansion_languages")
-    @classmethod
-    def _codes(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if value is None else language_codes(value)
