@@ -4,9 +4,9 @@
     results.points            # one row per point: parameters, mean, std and count over seeds
     results.history           # one row per evaluated checkpoint of a trial
 
-Also reads a search that still runs, and files that end in half a line because their writer was killed;
-`problems` lists what was skipped. Only JSON is read, so neither Ray nor the models are needed: a hundred
-trials with twenty evaluations each load in well under a second.
+Also reads a search that still runs, and files that end in half a line because their writer was killed. Only
+JSON is read, so neither Ray nor the models are needed: a hundred trials with twenty evaluations each load in
+well under a second.
 
 Columns of objectives carry the objective's name. In tables over seeds that is the mean, next to `NAME_std`
 (sample standard deviation, NaN for one seed) and `NAME_count`. Parameters carry their dotted key; shares of a
@@ -18,17 +18,15 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.search.folder import FORMAT, Status
+from hbt_dist.search.folder import FORMAT, SearchFolder, read_object
 
-STATUSES: tuple[Status, ...] = get_args(Status)
 #: Listed choices of a number that span at least this ratio are plotted over the logarithm.
 LOG_RATIO = 100.0
 
@@ -45,7 +43,6 @@ class SearchResults:
     history: pd.DataFrame  # one row per trial and evaluated step
     points: pd.DataFrame  # one row per evaluated point, at the step described in `load_search`
     point_values: dict[int, dict[str, Any]]  # point -> parameters as a run file takes them
-    problems: list[str] = field(default_factory=list)  # what was skipped, one sentence each
     log_parameters: frozenset[str] = frozenset()  # numbers to plot over the logarithm
 
     @property
@@ -64,15 +61,16 @@ def load_search(folder: str | Path) -> SearchResults:
     step twice, the later line holds.
 
     Raises:
-        UserError: the folder is not a search, or of another format; no trial has been evaluated; an
-            evaluation does not report an objective of the search.
+        UserError: the folder is not a search, or of another format; a file is damaged; no trial has been
+            evaluated; an evaluation does not report an objective of the search.
     """
     folder = Path(folder)
     search = _read_search(folder)
     objectives: dict[str, str] = search["objectives"]
-    problems: list[str] = []
-    values, sources = _read_points(folder / "points.jsonl", problems)
-    trials, history = _read_trials(folder, list(objectives), problems)
+    drawn = SearchFolder(folder).points()
+    values = {line["point"]: line["parameters"] for line in drawn}
+    sources = {line["point"]: line.get("source") for line in drawn}
+    trials, history = _read_trials(SearchFolder(folder), list(objectives))
     if not history:
         counts = Counter(trial["status"] for trial in trials)
         statuses = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none started"
@@ -81,7 +79,7 @@ def load_search(folder: str | Path) -> SearchResults:
             f"holds no evaluated trial yet ({statuses})",
             "wait for the first evaluation; if a trial failed, its trial.json holds the error",
         )
-    values = {int(trial["point"]): trial["parameters"] for trial in trials} | values
+    values = {trial["point"]: trial["parameters"] for trial in trials} | values
     parameter_table = _parameter_table(values, sources)
     history_table = pd.DataFrame(history)
     trial_table = _trial_table(trials, history_table, objectives)
@@ -95,7 +93,6 @@ def load_search(folder: str | Path) -> SearchResults:
         history=history_table,
         points=point_table.merge(parameter_table, on="point", how="left"),
         point_values=values,
-        problems=problems,
         log_parameters=_log_parameters(parameter_table, search.get("space")),
     )
 
@@ -135,119 +132,45 @@ def candidates(results: SearchResults) -> pd.DataFrame:
 
 def _read_search(folder: Path) -> dict[str, Any]:
     path = folder / "search.json"
-    try:
-        search = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    search = read_object(path, "the file is damaged; start the search again in another output_dir")
+    if search is None:
         raise UserError(
             str(folder),
             "expected a search folder, found no search.json in it",
             "name a folder of `hbt-dist search`",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            str(path), f"cannot be read: {error}", "it is half-written or damaged; start the search again"
-        ) from None
-    head = search if isinstance(search, dict) else {}
-    if head.get("format") != FORMAT:
+        )
+    if search.get("format") != FORMAT:
         raise UserError(
             str(path),
-            f"expected format {FORMAT}, got {head.get('format')!r}, "
-            f"written by hbt-dist {head.get('hbt_dist', 'unknown')}",
+            f"expected format {FORMAT}, got {search.get('format')!r}, "
+            f"written by hbt-dist {search.get('hbt_dist', 'unknown')}",
             "use the version that wrote the folder",
         )
-    objectives = head.get("objectives")
-    directions = list(objectives.values()) if isinstance(objectives, dict) else []
-    if not directions or any(direction not in ("max", "min") for direction in directions):
-        raise UserError(
-            str(path),
-            f"expected objectives with 'max' or 'min', got {objectives!r}",
-            "the file is damaged; restore it, or start the search again in another output_dir",
-        )
-    return head
-
-
-def _lines(path: Path, label: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of a file of JSON lines; report every other line in `problems`."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        problems.append(f"{label} cannot be read: {error.strerror}")
-        return
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            kind = "half a line" if number == len(lines) else "not a JSON object"
-            problems.append(f"{label} line {number}: {kind}, skipped")
-
-
-def _read_points(path: Path, problems: list[str]) -> tuple[dict[int, dict[str, Any]], dict[int, str | None]]:
-    """Return point -> parameters, and point -> source."""
-    values, sources = {}, {}
-    for number, row in _lines(path, path.name, problems):
-        if isinstance(row.get("point"), int) and isinstance(row.get("parameters"), dict):
-            values[row["point"]], sources[row["point"]] = row["parameters"], row.get("source")
-        else:
-            problems.append(f"{path.name} line {number}: no point with parameters, skipped")
-    return values, sources
+    if not isinstance(search.get("objectives"), dict):
+        raise UserError(str(path), "has no objectives", "name a folder of `hbt-dist search`")
+    return search
 
 
 def _read_trials(
-    folder: Path, objectives: list[str], problems: list[str]
+    folder: SearchFolder, objectives: list[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the records of the trials, and the lines of their histories by trial and step."""
     trials, history = [], []
-    for path in sorted((folder / "trials").glob("[!.]*/")):
-        label = f"trials/{path.name}"
-        trial = _read_trial(path, label, problems)
-        if trial is None:
-            continue
-        rows: dict[int, dict[str, Any]] = {}
-        for number, line in _lines(path / "history.jsonl", f"{label}/history.jsonl", problems):
-            if not isinstance(line.get("step"), int):
-                problems.append(f"{label}/history.jsonl line {number}: no step, skipped")
-                continue
-            rows[line["step"]] = {
-                **{key: trial[key] for key in ("trial", "point", "seed")},
+    for trial in folder.trials():
+        record = {**(trial.record() or {}), "trial": trial.name}
+        rows = {
+            line["step"]: {
+                **{key: record[key] for key in ("trial", "point", "seed")},
                 "step": line["step"],
                 **{key: _number(line.get(key)) for key in ("seconds", "worker_seconds", "loss")},
-                **_objectives(line, objectives, f"{path / 'history.jsonl'} line {number}"),
+                **_objectives(line, objectives, f"{trial.folder / 'history.jsonl'} line {number}"),
                 "evaluation": line.get("evaluation"),
             }
-        trials.append(trial)
+            for number, line in enumerate(trial.history(), start=1)
+        }
+        trials.append(record)
         history += [rows[step] for step in sorted(rows)]
     return trials, history
-
-
-def _read_trial(path: Path, label: str, problems: list[str]) -> dict[str, Any] | None:
-    try:
-        trial = json.loads((path / "trial.json").read_text("utf-8"))
-    except FileNotFoundError:
-        problems.append(f"{label}: no trial.json yet, skipped")
-        return None
-    except (OSError, ValueError):
-        problems.append(f"{label}/trial.json: half-written or damaged, trial skipped")
-        return None
-    types = {"point": int, "seed": int, "parameters": dict}
-    complete = (
-        isinstance(trial, dict)
-        and all(isinstance(trial.get(key), kind) for key, kind in types.items())
-        and trial.get("status") in STATUSES
-    )
-    if not complete:
-        problems.append(
-            f"{label}/trial.json: without point, seed, parameters or a known status, trial skipped"
-        )
-        return None
-    return {**trial, "trial": path.name}
 
 
 def _objectives(line: dict[str, Any], objectives: list[str], location: str) -> dict[str, float]:

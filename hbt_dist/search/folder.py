@@ -60,7 +60,7 @@ class Trial:
 
     def record(self) -> dict[str, Any] | None:
         """Return `trial.json`; None before the first start."""
-        return _read(self.folder / "trial.json", f"remove {self.folder}: the trial runs again")
+        return read_object(self.folder / "trial.json", f"remove {self.folder}: the trial runs again")
 
     def status(self) -> Status | None:
         """Return the status in `trial.json`; None before the first start."""
@@ -133,7 +133,7 @@ class SearchFolder:
             ) from None
         fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         file = self.root / "search.json"
-        before = _read(file, "repair the file, or choose another output_dir")
+        before = read_object(file, "repair the file, or choose another output_dir")
         if before is not None:
             self._check(before, identity, fingerprint, may_grow)
         elif any(self.root.glob("trials/*")):
@@ -209,7 +209,7 @@ class SearchFolder:
     def trials(self) -> Iterator[Trial]:
         """Yield every started trial."""
         for path in sorted(self.root.glob("trials/p*-s*/trial.json")):
-            record = json.loads(path.read_text("utf-8"))
+            record = read_object(path, f"remove {path.parent}: the trial runs again") or {}
             yield Trial(path.parent, record["point"], record["seed"], record["parameters"])
 
     def outcome(self, trials: list[Trial], objectives: list[str]) -> dict[str, float] | None:
@@ -222,7 +222,7 @@ class SearchFolder:
         return {name: sum(line[name] for line in lines) / len(lines) for name in objectives}
 
 
-def _read(path: Path, remedy: str) -> dict[str, Any] | None:
+def read_object(path: Path, remedy: str) -> dict[str, Any] | None:
     """Return the object of a JSON file; None without the file."""
     try:
         content = json.loads(path.read_text("utf-8"))
