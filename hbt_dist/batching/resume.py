@@ -14,7 +14,6 @@ from typing import Any
 from hbt_dist.common.errors import UserError
 
 PLAN_VERSION = 1  # to be raised whenever the same settings give different batches than before
-_SAME_BATCHES = {2: PLAN_VERSION}  # plans with filled negatives or few groups once recorded 2
 
 
 def state_fingerprint(state: Mapping[str, Any]) -> str:
@@ -32,7 +31,6 @@ def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the differences.
     """
-    saved = {**saved, "version": _SAME_BATCHES.get(saved["version"], saved["version"])}
     if state_fingerprint(saved) == state_fingerprint(current):
         return
     before, now = dict(_flat(saved)), dict(_flat(current))

@@ -87,23 +87,18 @@ def _training_line(name: str, run: RunFile, cost: Estimate) -> str:
 
 
 def _sum_line(study: Study, estimates: dict[str, Estimate], tflops: float) -> str:
-    """Sum all trainings: GPU hours, and tokens if a CPU trains."""
+    """Sum all trainings: GPU hours, or tokens if a CPU trains."""
     seeds = len(study.file.seeds)
-    on_cpu = [name for name, run in study.runs.items() if _on_cpu(run)]
-    on_gpu = [name for name in study.runs if name not in on_cpu]
-    parts = []
-    if on_gpu:
-        hours = sum(
-            (estimates[name].hours or 0.0) * study.runs[name].workers.num_workers * seeds for name in on_gpu
-        )
-        parts.append(f"{_hours(hours, 'GPU hours')} of training at {tflops:.0f} TFLOP/s per GPU")
-    if on_cpu:
-        tokens = sum(estimates[name].tokens for name in on_cpu) * seeds
-        parts.append(
+    if any(_on_cpu(run) for run in study.runs.values()):
+        tokens = sum(cost.tokens for cost in estimates.values()) * seeds
+        return (
             f"at most {_millions(tokens)} tokens of training on a CPU, whose time is not estimated: "
             "run one training of few steps and multiply"
         )
-    return "; ".join(parts)
+    hours = sum(
+        (cost.hours or 0.0) * study.runs[name].workers.num_workers for name, cost in estimates.items()
+    )
+    return f"{_hours(hours * seeds, 'GPU hours')} of training at {tflops:.0f} TFLOP/s per GPU"
 
 
 def _on_cpu(run: RunFile) -> bool:

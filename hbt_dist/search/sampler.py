@@ -12,26 +12,13 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from hbt_dist.search.settings import OBJECTIVES, Dimension, SearchFile
 from hbt_dist.search.space import Point
 
 #: Bounds of the uniform draws behind a simplex.
 _SIMPLEX_DRAWS = (1e-6, 1.0)
-
-
-class Sampler(Protocol):
-    """Draws points and learns from their results."""
-
-    def draw(self) -> Point | None:
-        """Return the next point, or None after the last."""
-
-    def record(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
-        """Record the result of the point that `draw` returned as number `number`; no result is None."""
-
-    def learn(self, point: Point, objectives: Mapping[str, float]) -> bool:
-        """Record a point of an earlier search; return whether this space contains it."""
 
 
 class GridSampler:
@@ -43,7 +30,7 @@ class GridSampler:
         self._keys = list(space)
 
     def draw(self) -> Point | None:
-        """Return the next combination."""
+        """Return the next combination, or None after the last."""
         values = next(self._points, None)
         return None if values is None else dict(zip(self._keys, values, strict=True))
 
@@ -107,7 +94,10 @@ class OptunaSampler:
         return {key: _value(key, dimension, trial.params) for key, dimension in self._space.items()}
 
     def record(self, number: int, point: Point, objectives: Mapping[str, float] | None) -> None:
-        """Record the result of a point; a point of an earlier start enters as finished."""
+        """Record the result of the point that `draw` returned as number `number`; no result is None.
+
+        A point of an earlier start enters as finished.
+        """
         trial = self._trials.pop(number, None)
         if trial is not None and objectives is not None:
             self._study.tell(trial, self._values(objectives))
@@ -187,6 +177,9 @@ def _parameters(key: str, dimension: Dimension, value: Any) -> dict[str, Any] | 
     if dimension.choice is not None:
         return {key: dimension.choice.index(value)} if value in dimension.choice else None
     return {key: value} if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+Sampler = GridSampler | OptunaSampler
 
 
 def make_sampler(search: SearchFile, known: list[tuple[Point, Mapping[str, float] | None]]) -> Sampler:

@@ -302,7 +302,6 @@ def test_the_batches_of_known_plans(tmp_path: Path) -> None:
 def test_a_version_with_different_batches_is_not_resumed() -> None:
     state = plan_of(corpus_of([("ab", 900), ("bc", 900), ("abc", 2)]), 16, pairs=OVER_B).state
     check_resume({**state}, state)
-    check_resume({**state, "version": 2}, state)  # recorded so before; the batches are the same
     with pytest.raises(UserError, match="this version of hbt_dist draws different batches"):
         check_resume({**state, "version": 3}, state)
 

@@ -11,9 +11,9 @@ import pytest
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
-from hbt_dist.data.benchmarks.language_subset import select_languages
 from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
+from tests.helpers.language_subset import select_languages
 
 Write = Callable[[str, Iterable[object]], Path]
 

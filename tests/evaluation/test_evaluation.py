@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from hbt_dist.data.benchmarks.language_subset import select_languages
 from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.data.language_facts import LANGUAGES
 from hbt_dist.evaluation.bias import ranking_consistency
@@ -15,6 +14,7 @@ from hbt_dist.evaluation.pair_matrix import chance_means
 from hbt_dist.evaluation.plan import plan_scoring
 from hbt_dist.evaluation.results import groups, results_document, summary
 from hbt_dist.evaluation.settings import EvaluationSettings
+from tests.helpers.language_subset import select_languages
 
 SETTINGS = EvaluationSettings(device="cpu", consistency_questions=5)
 MADE = ("fingerprint", "grades")  # of the other fields, where they are left out

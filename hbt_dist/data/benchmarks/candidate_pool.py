@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,36 +52,8 @@ class ArrangedCandidates:
     rows: dict[tuple[str, str], int]
 
 
-class CandidatePool(Protocol):
-    """Takes candidates in any order."""
-
-    @property
-    def languages(self) -> set[str]:
-        """Languages that have a candidate."""
-
-    def add(self, language: str, item: str, text: str, location: str) -> None:
-        """Add an item's text in a language; a repeated item is refused now or later."""
-
-    def leave_out(self, item: str) -> None:
-        """Note an item in a language that is left out."""
-
-    def left_out(self, items: set[str]) -> set[str]:
-        """Return those of `items` that were noted."""
-
-    def arrange(self, languages: tuple[str, ...], requested: set[str]) -> ArrangedCandidates:
-        """Return all candidates, by language and item.
-
-        Args:
-            languages: all that occur, in the order of the result.
-            requested: items whose rows the result has.
-
-        Raises:
-            UserError: an item occurs twice in a language.
-        """
-
-
 class MemoryPool:
-    """A pool that holds its texts."""
+    """Take candidates in any order and hold their texts."""
 
     def __init__(self) -> None:
         self._texts: dict[tuple[str, str], str] = {}  # by language and item
@@ -111,7 +83,12 @@ class MemoryPool:
         return items & self._left_out
 
     def arrange(self, languages: tuple[str, ...], requested: set[str]) -> ArrangedCandidates:
-        """Return all candidates by language and id, and the rows of the requested items."""
+        """Return all candidates by language and id, and the rows of the requested items.
+
+        Args:
+            languages: all that occur, in the order of the result.
+            requested: items whose rows the result has.
+        """
         index = {language: number for number, language in enumerate(languages)}
         keys = sorted(self._texts, key=lambda key: (index[key[0]], key[1]))
         return ArrangedCandidates(
@@ -123,7 +100,7 @@ class MemoryPool:
 
 
 class DiskPool:
-    """A pool below `folder`; `arrange` leaves one file there, `CANDIDATES`."""
+    """Take candidates as `MemoryPool`, below `folder`; `arrange` leaves one file there, `CANDIDATES`."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
@@ -272,3 +249,6 @@ def _sorted_items(language: str, spool: _Spool) -> tuple[Any, NDArray[np.int64]]
 
 def _repeated(language: str, item: str, location: str) -> UserError:
     return UserError(location, f"candidate {item!r} occurs twice in {language!r}", "ids must be unique")
+
+
+CandidatePool = MemoryPool | DiskPool

@@ -11,7 +11,6 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import is_user_function, load_user_function
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
-from hbt_dist.data.benchmarks.language_subset import select_languages
 from hbt_dist.data.benchmarks.on_disk import stored_benchmark
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
@@ -72,7 +71,9 @@ def load_benchmark(
             f"benchmark {name}", f"there is no variant {chosen!r}", f"choose from {', '.join(entry.variants)}"
         )
     if name == "sample":
-        return _sample(chosen, codes)
+        from hbt_dist.data.sample import LANGUAGES, sample_benchmark
+
+        return sample_benchmark(cast(Split, chosen), codes or tuple(LANGUAGES))
     module = importlib.import_module(f"hbt_dist.data.benchmarks.readers.{entry.module}")
     folder = benchmark_folder(name, data_dir, codes)
 
@@ -130,13 +131,6 @@ def benchmark_folder(
     if entry.folder and (folder / entry.folder).is_dir():
         return folder / entry.folder
     return existing_folder(folder, f"name the folder of benchmark {name}")
-
-
-def _sample(variant: str, languages: tuple[str, ...] | None) -> Benchmark:
-    from hbt_dist.data.sample import sample_benchmark
-
-    whole = sample_benchmark(cast(Split, variant))
-    return whole if languages is None else select_languages(whole, languages)
 
 
 def load(benchmark: BenchmarkSettings, cache_dir: str | None = None) -> Benchmark:

@@ -30,7 +30,6 @@ from hbt_dist.methods.expansion.files import (
     Key,
     Translation,
     check_header,
-    parse_line,
     read_translations,
 )
 from hbt_dist.methods.expansion.generate import LoadedGenerator, generate, prompt_tokens
@@ -265,33 +264,17 @@ def _resume(partial: Path, header: dict[str, Any], batches: list[list[Task]]) ->
     """(whole batches in the unfinished file, bytes up to their end); (0, 0) if there is nothing to keep.
 
     Raises:
-        UserError: the file was made with different settings, or its lines differ from the plan.
+        UserError: the file was made with different settings.
     """
-    if not partial.exists():
-        return 0, 0
-    content = partial.read_bytes()
-    end = content.find(b"\n") + 1
-    if not end:
+    lines = partial.read_bytes().splitlines(keepends=True) if partial.exists() else []
+    complete = [len(line) for line in lines if line.endswith(b"\n")]
+    if not complete:
         return 0, 0  # not even the head was written
     _check_same(partial, header)
-    done, kept, number = 0, end, 1
+    done, kept = 0, 1
     for batch in batches:
-        for key in (key for task in batch for key in task.keys):
-            number += 1
-            stop = content.find(b"\n", end) + 1
-            if not stop:
-                return done, kept
-            location = f"{partial} line {number}"
-            try:
-                line = json.loads(content[end:stop])
-            except ValueError:
-                raise UserError(location, "is damaged", "delete the file and start again") from None
-            if not isinstance(line, dict) or parse_line(line, location)[0] != key:
-                raise UserError(
-                    location,
-                    "expected the next line of the plan, got another",
-                    "delete the file and start again",
-                )
-            end = stop
+        end = kept + sum(len(task.keys) for task in batch)
+        if end > len(complete):
+            break
         done, kept = done + 1, end
-    return done, kept
+    return done, sum(complete[:kept])
