@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hbt_dist.common.environment import environment_facts
 from hbt_dist.run_file import RunFile
-from hbt_dist.testing.faults import MOMENTS
 from hbt_dist.training.preparation import prepare
+from tests.helpers.faults import MOMENTS, fault
 from tests.helpers.runs import losses, tiny_run, weights_digest, write_run
 from tests.helpers.workers import Workers, run_workers
 
@@ -103,8 +103,8 @@ class Bench:
         """Start the run and end one of its workers; exit codes of all of them."""
         environment = {}
         if "where" in death:
-            environment["HBT_DIST_FAULT"] = ",".join(
-                f"{key}={death[key]}" for key in ("rank", "step", "where")
+            environment["HBT_DIST_FAULT"] = fault(
+                ",".join(f"{key}={death[key]}" for key in ("rank", "step", "where"))
             )
         group = Workers(WORKERS, command(file), file.parent, **environment)
         if "share_of_run" in death:

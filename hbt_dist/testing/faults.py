@@ -1,110 +1,35 @@
-"""Kill or stop a worker at a chosen moment, for the crash tests.
+"""Let a crash test act inside a training, for example kill a worker at a chosen moment.
 
-    HBT_DIST_FAULT="rank=1,step=4,where=during_save,once=/tmp/mark"
+    HBT_DIST_FAULT="FILE,rank=1,step=4,where=during_save"
 
-makes rank 1 send itself SIGKILL in step 4 (counted from 1): nothing is caught, flushed or cleaned up, as
-when a machine goes away. Without the variable nothing happens.
-
-where    before_forward            the batch is there, nothing is computed
-         between_chunks            one chunk is backpropagated, the next is not
-         in_collective             inside an all-reduce that the other ranks have not reached yet
-         during_save               this rank's files are written, the checkpoint has no manifest
-         out_of_memory             does not die: raises torch's error of a full GPU where before_forward dies
-         hang                      does not die: sleeps for 10 minutes where before_forward dies
-         between_save_and_report   the checkpoint is complete, the launcher has not heard of it
-once     a file; the fault happens only if it can be created: workers that start again live on
+FILE is a Python file with a function `at(moment, step, world, model)`, such as tests/helpers/faults.py.
+Without the variable nothing happens.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
-from pathlib import Path
+import runpy
+from functools import cache
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import nn
 
-from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
 
-VARIABLE = "HBT_DIST_FAULT"
-IN_STEP = ("hang", "out_of_memory", "before_forward", "between_chunks", "in_collective")
-MOMENTS = (*IN_STEP, "during_save", "between_save_and_report")
+
+def at(moment: str, step: int, world: World, model: nn.Module | None = None) -> None:
+    """Call `at` of the file that `HBT_DIST_FAULT` names, if it is set.
+
+    Args:
+        moment: in_step, during_save or between_save_and_report.
+        step: counted from 1.
+        model: in a step, the engine's model.
+    """
+    if text := os.environ.get("HBT_DIST_FAULT"):
+        _load(text.partition(",")[0])["at"](moment, step, world, model)
 
 
-def in_step(step: int, world: World, model: nn.Module) -> None:
-    """Arrange the requested fault before the computation of a step."""
-    for where in IN_STEP:
-        fault = _requested(where, step)
-        if fault is None:
-            continue
-        is_rank = fault["rank"] == world.rank
-        if is_rank and where == "hang":
-            time.sleep(600)
-        elif is_rank and where == "out_of_memory":
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full.")
-        elif is_rank and where == "before_forward":
-            _die(fault)
-        elif is_rank and where == "between_chunks":
-            _die_at_second_forward(fault, model)
-        elif where == "in_collective":
-            _die_in_collective(fault, is_rank=is_rank)
-
-
-def at(where: str, step: int, world: World) -> None:
-    """Die at this moment if `HBT_DIST_FAULT` names it."""
-    fault = _requested(where, step)
-    if fault is not None and fault["rank"] == world.rank:
-        _die(fault)
-
-
-def _requested(where: str, step: int) -> dict[str, Any] | None:
-    text = os.environ.get(VARIABLE)
-    if not text:
-        return None
-    try:
-        given = dict(part.split("=", 1) for part in text.split(","))
-        fault = {"rank": int(given["rank"]), "step": int(given["step"]), "where": given["where"]}
-    except (ValueError, KeyError):
-        fault = {}
-    if fault.get("where") not in MOMENTS:
-        expected = f"rank=R,step=S,where=W[,once=FILE]; W one of {', '.join(MOMENTS)}"
-        raise UserError(VARIABLE, f"is {text!r}", expected)
-    fault["once"] = given.get("once")
-    return fault if fault["where"] == where and fault["step"] == step else None
-
-
-def _die(fault: dict[str, Any]) -> None:
-    if fault["once"] is not None:
-        try:
-            os.close(os.open(fault["once"], os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _die_at_second_forward(fault: dict[str, Any], model: nn.Module) -> None:
-    """Only forwards with a graph count: in a cached step those are the chunks of the second pass."""
-    seen = []
-
-    def count(*_: object) -> None:
-        if torch.is_grad_enabled():
-            seen.append(1)
-        if len(seen) == 2:
-            _die(fault)
-
-    model.register_forward_pre_hook(count)
-
-
-def _die_in_collective(fault: dict[str, Any], *, is_rank: bool) -> None:
-    if fault["once"] is not None and Path(fault["once"]).exists():
-        return
-    if is_rank:
-        threading.Timer(0.3, _die, [fault]).start()
-        dist.all_reduce(torch.zeros(1 << 20))
-        time.sleep(60)  # alone in the world the all-reduce has already ended
-    time.sleep(1)
+@cache
+def _load(file: str) -> dict[str, Any]:
+    return runpy.run_path(file)

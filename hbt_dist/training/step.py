@@ -41,7 +41,7 @@ def train_step(
     torch.manual_seed(
         int(np.random.SeedSequence((run.seed, step, world.rank)).generate_state(1, np.uint64)[0] >> 1)
     )
-    faults.in_step(step + 1, world, engine.model)
+    faults.at("in_step", step + 1, world, engine.model)
     try:
         tolerance = engine.replay_tolerance if check_replay else None
         result = contrastive_step(engine, local, run.loss, session.step_settings, world, tolerance)

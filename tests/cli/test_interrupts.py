@@ -16,6 +16,7 @@ import pytest
 from hbt_dist.cli import main as cli
 from hbt_dist.common.signals import SECONDS_OF_ONE_INTERRUPT
 from hbt_dist.training.checkpoints.manifest import verify
+from tests.helpers.faults import fault
 from tests.helpers.runs import BIN, finish, left_behind, losses, session_of, start, tiny_run, write_run
 
 RAY_SECONDS = 400  # a start takes 20 seconds on two quiet cores, minutes on busy ones
@@ -120,7 +121,7 @@ def test_ctrl_c_saves_under_ray(launch: Callable[..., Any], tmp_path: Path, whol
 def test_a_second_ctrl_c_ends_at_once_under_ray(launch: Callable[..., Any], tmp_path: Path) -> None:
     """One of the workers hangs, so that the first one asks in vain."""
     output, command = ray_run(tmp_path)
-    process = launch(command, tmp_path, HBT_DIST_FAULT="rank=1,step=4,where=hang")
+    process = launch(command, tmp_path, HBT_DIST_FAULT=fault("rank=1,step=4,where=hang"))
     wait_for_steps(output, 3, process)
     process.send_signal(signal.SIGINT)
     time.sleep(SECONDS_OF_ONE_INTERRUPT + 2)

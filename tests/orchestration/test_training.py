@@ -15,6 +15,7 @@ import pytest
 
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.training.checkpoints.manifest import verify
+from tests.helpers.faults import fault
 from tests.helpers.ray_head import Head, cut_off, running_head
 from tests.helpers.runs import (
     BIN,
@@ -112,8 +113,11 @@ def test_a_lost_node_leaves_fewer_workers(head: Head, tmp_path: Path) -> None:
     workers["address"] = f"127.0.0.1:{head.port}"
     file = write_run(tmp_path / "run.yaml", tiny_run(output, cache, workers=workers, **changes))
     once = tmp_path / "held"
-    fault = f"rank=1,step=5,where=hang,once={once}"
-    process = start([BIN / "hbt-dist", "train", file], tmp_path, HBT_DIST_FAULT=fault)
+    process = start(
+        [BIN / "hbt-dist", "train", file],
+        tmp_path,
+        HBT_DIST_FAULT=fault(f"rank=1,step=5,where=hang,once={once}"),
+    )
     wait_for_steps(output, 4, process)
     cut_off(node)
     code, out, err = finish(process, SECONDS)

@@ -20,6 +20,7 @@ from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.models.encoder import load_encoder
 from hbt_dist.run_file import load_run
 from hbt_dist.training.checkpoints.manifest import verify
+from tests.helpers.faults import fault
 from tests.helpers.runs import BIN, finish, losses, session_of, start, weights_digest
 from tests.helpers.workers import Workers
 from tests.training.conftest import Launch
@@ -151,7 +152,7 @@ def test_what_rank_0_cannot_write_ends_all(place: str, launch: Launch, tmp_path:
 
 def test_malformed_fault_is_refused(launch: Launch, tmp_path: Path) -> None:
     file, _ = launch.file(tmp_path, deepspeed__config=None)
-    group = launch.start(file, 1, HBT_DIST_FAULT="rank=0,where=lunch")
+    group = launch.start(file, 1, HBT_DIST_FAULT=fault("rank=0,where=lunch"))
     assert group.wait() == [2]
     assert message(group).startswith("error: HBT_DIST_FAULT: is 'rank=0,where=lunch'")
 
@@ -177,7 +178,7 @@ def test_ray_worker_killed(launch: Launch, finished: Finished, tmp_path: Path) -
     """Ray starts the workers again; one command, no hands."""
     file, output = launch.file(tmp_path, deepspeed__config=2, **PATIENT)
     mark = tmp_path / "died"
-    process = on_ray(file, HBT_DIST_FAULT=f"rank=1,step=4,where=in_collective,once={mark}")
+    process = on_ray(file, HBT_DIST_FAULT=fault(f"rank=1,step=4,where=in_collective,once={mark}"))
     code, _, err = finish(process, RAY_SECONDS)
     assert code == 0, err[-3000:]
     assert mark.exists()
@@ -195,7 +196,7 @@ def test_ray_process_killed(victim: str, launch: Launch, finished: Finished, tmp
     reference = finished(1)
     file, output = launch.file(tmp_path, deepspeed__config=1, **PATIENT)
     # Rank 0 is held at step 5 for as long as the test needs to find and kill its victim.
-    process = on_ray(file, HBT_DIST_FAULT="rank=0,step=5,where=hang")
+    process = on_ray(file, HBT_DIST_FAULT=fault("rank=0,step=5,where=hang"))
     deadline = time.monotonic() + RAY_SECONDS
     while steps_done(output) < 4:
         assert time.monotonic() < deadline

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.faults import fault
 from tests.training.conftest import Launch
 
 
@@ -16,7 +17,7 @@ def test_a_hanging_worker_ends_the_run(launch: Launch, tmp_path: Path) -> None:
     """The fault sleeps for 10 minutes; the other worker waits 5 seconds and ends; the run can go on."""
     changes = {"deepspeed__config": 1, "training__hang_timeout_seconds": 5}
     file, output = launch.file(tmp_path, **changes)
-    group = launch.start(file, 2, HBT_DIST_FAULT="rank=1,step=4,where=hang")
+    group = launch.start(file, 2, HBT_DIST_FAULT=fault("rank=1,step=4,where=hang"))
     deadline = time.monotonic() + 200
     while group.processes[0].is_alive():
         assert time.monotonic() < deadline, "the limit did not count"
@@ -35,7 +36,7 @@ def test_a_hanging_worker_ends_the_run(launch: Launch, tmp_path: Path) -> None:
 def test_a_full_gpu_is_explained_and_keeps_nobody_waiting(launch: Launch, tmp_path: Path) -> None:
     """One rank alone meets it: the other waits in a collective, without a limit that would end it soon."""
     file, output = launch.file(tmp_path, deepspeed__config=1)
-    group = launch.start(file, 2, HBT_DIST_FAULT="rank=1,step=4,where=out_of_memory")
+    group = launch.start(file, 2, HBT_DIST_FAULT=fault("rank=1,step=4,where=out_of_memory"))
     group.processes[1].join(100)
     assert group.processes[1].exitcode != 0
     group.signal(0)

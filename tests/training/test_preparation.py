@@ -11,6 +11,7 @@ import torch
 import transformers
 from pydantic import ValidationError
 
+from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
@@ -21,6 +22,7 @@ from hbt_dist.training import chunk_size
 from hbt_dist.training import train as train_module
 from hbt_dist.training.deepspeed.settings import resolve_deepspeed
 from hbt_dist.training.preparation import check_similarity, describe_data
+from tests.batching.corpora import parallel_corpus
 from tests.helpers.runs import tiny_run
 
 
@@ -42,7 +44,8 @@ def test_a_batch_without_anything_to_contrast_with_is_refused(tmp_path: Path) ->
 def test_a_start_tells_that_hard_negatives_are_not_used(count: int, tmp_path: Path) -> None:
     run = run_with(tmp_path, batches={"global_batch_size": 4, "hard_negatives": {"count": count}})
     corpus = SimpleNamespace(manifest={}, negative_offsets=[0, 2, 5])
-    prepared: Any = SimpleNamespace(corpus=corpus, tokens=SimpleNamespace(reports=[]))
+    plan = BatchPlan(parallel_corpus(), run.batches, 0)
+    prepared: Any = SimpleNamespace(corpus=corpus, tokens=SimpleNamespace(reports=[]), plan=plan)
     told = ["5 hard negatives are not used: batches.hard_negatives.count is 0"]
     assert describe_data(run, prepared) == (told if count == 0 else [])
 

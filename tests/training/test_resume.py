@@ -19,6 +19,7 @@ from hbt_dist.run_file import RunFile
 from hbt_dist.training.checkpointing import check_steps
 from hbt_dist.training.checkpoints.manifest import read_manifest, verify
 from hbt_dist.training.checkpoints.store import Checkpoint
+from tests.helpers.faults import fault
 from tests.helpers.runs import BIN, finish, losses, session_of, start, tiny_run, weights_digest
 from tests.helpers.workers import Workers
 from tests.training.conftest import Launch
@@ -59,7 +60,7 @@ def test_killed_worker(
     stage: int | None, where: str, step: int, rank: int, launch: Launch, finished: Finished, tmp_path: Path
 ) -> None:
     file, output = launch.file(tmp_path, deepspeed__config=stage)
-    group = launch.start(file, 2, HBT_DIST_FAULT=f"rank={rank},step={step},where={where}")
+    group = launch.start(file, 2, HBT_DIST_FAULT=fault(f"rank={rank},step={step},where={where}"))
     codes = group.wait()
     assert codes[rank] == -signal.SIGKILL
     assert codes[1 - rank] != 0
@@ -98,7 +99,7 @@ def test_sigterm_saves_and_ends_cleanly(launch: Launch, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_damaged_checkpoint_is_passed_over(launch: Launch, finished: Finished, tmp_path: Path) -> None:
     file, output = launch.file(tmp_path, deepspeed__config=3)
-    group = launch.start(file, 2, HBT_DIST_FAULT="rank=0,step=5,where=before_forward")
+    group = launch.start(file, 2, HBT_DIST_FAULT=fault("rank=0,step=5,where=before_forward"))
     assert group.wait()[0] == -signal.SIGKILL
     shard = next((output / "checkpoints" / "step-0000000004" / "state").glob("*rank_1*optim_states.pt"))
     content = bytearray(shard.read_bytes())
@@ -138,7 +139,7 @@ def test_other_numbers_of_workers(stage: int, learned: bool, launch: Launch, tmp
     file, output = own.file(tmp_path / "changing", **changes)
     for step, world_size in enumerate((2, 1, 2, 3, 2), start=1):
         group = own.start(
-            file, world_size, HBT_DIST_FAULT=f"rank=0,step={step},where=between_save_and_report"
+            file, world_size, HBT_DIST_FAULT=fault(f"rank=0,step={step},where=between_save_and_report")
         )
         assert group.wait()[0] == -signal.SIGKILL, group.error()
         assert not (output / "universal").exists()
@@ -160,7 +161,7 @@ def test_plain_checkpoints_fit_any_number_of_workers(launch: Launch, tmp_path: P
     file, output = own.file(tmp_path / "changing", deepspeed__config=None)
     for world_size, step in ((3, 2), (1, 4)):
         group = own.start(
-            file, world_size, HBT_DIST_FAULT=f"rank=0,step={step},where=between_save_and_report"
+            file, world_size, HBT_DIST_FAULT=fault(f"rank=0,step={step},where=between_save_and_report")
         )
         assert group.wait()[0] == -signal.SIGKILL, group.error()
     own.finish(file, 2)

@@ -21,6 +21,7 @@ from hbt_dist.training.background import use_storage
 from hbt_dist.training.checkpoints.manifest import verify
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.storage import RunStorage
+from tests.helpers.faults import fault
 from tests.helpers.runs import losses, weights_digest
 from tests.training.conftest import Launch
 from tests.training.test_watcher import save
@@ -306,7 +307,7 @@ def test_a_lost_machine_is_continued_elsewhere(
     storage = tmp_path / "storage"
     changes = {"deepspeed__config": 1, "training__storage": str(storage)}
     file, output = launch.file(tmp_path / "run", **changes)
-    group = launch.start(file, 2, HBT_DIST_FAULT="rank=1,step=5,where=hang")
+    group = launch.start(file, 2, HBT_DIST_FAULT=fault("rank=1,step=5,where=hang"))
     steps = RunStorage(str(storage), load_run(str(file)).name, RunFolder(output)).steps
     deadline = threading.Event()
     for _ in range(1200):
