@@ -19,7 +19,7 @@ import numpy as np
 from hbt_dist.comparison.gains import PairedRows, group_gains, interval_of
 from hbt_dist.comparison.significance import compare_seeds
 from hbt_dist.comparison.typology import FAMILIES, group_contrast
-from hbt_dist.data.language_facts import LANGUAGES, describe
+from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.matrix_rows import Float64
 
 
@@ -49,25 +49,6 @@ def claim_possible(first: int, second: int) -> bool:
     A family needs two languages, and the smallest p of the permutation, 2 / C(n, k), must not exceed 0.05.
     """
     return min(first, second) > 1 and 2 / comb(first + second, second) <= 0.05
-
-
-def languages_needed(first: int, second: int) -> list[tuple[int, int]]:
-    """Return the smallest numbers of languages that would allow a claim.
-
-    Args:
-        first, second: languages of either family in the evaluation.
-
-    Returns:
-        (of the first, of the second), most of the first family at first. Limited to the languages that the
-        package knows.
-    """
-    known = [sum(language.family == family for language in LANGUAGES.values()) for family in FAMILIES]
-    numbers: list[tuple[int, int]] = []
-    for b in range(second, max(second, known[1]) + 1):
-        a = next((a for a in range(first, max(first, known[0]) + 1) if claim_possible(a, b)), None)
-        if a is not None and (not numbers or a < numbers[-1][0]):
-            numbers.append((a, b))
-    return numbers
 
 
 def family_pair(question: str, candidate: str) -> str | None:

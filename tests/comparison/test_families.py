@@ -13,7 +13,6 @@ from hbt_dist.comparison.families import (
     family_gains,
     family_pair,
     language_weights,
-    languages_needed,
 )
 from hbt_dist.comparison.gains import PairedRows
 from hbt_dist.comparison.typology import FAMILIES, group_contrast
@@ -123,11 +122,7 @@ def test_a_claim_is_possible_where_the_contrast_makes_one() -> None:
 
 def test_the_languages_that_a_claim_takes() -> None:
     """One language is no family, however many stand against it; three Uralic ones are known."""
-    assert languages_needed(1, 2) == [(8, 2), (5, 3)]
-    assert languages_needed(4, 1) == [(8, 2), (5, 3)]
-    assert languages_needed(4, 3) == [(5, 3)]
-    assert languages_needed(9, 1) == [(9, 2)]
-    for a, b in languages_needed(1, 1):
+    for a, b in ((8, 2), (5, 3)):  # the numbers that reports name
         assert claim_possible(a, b)
         assert not claim_possible(a - 1, b)
         assert not claim_possible(a, b - 1)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hbt_dist.common.numbers import p_value, signed, span
-from hbt_dist.comparison.families import claim_possible, languages_needed
+from hbt_dist.comparison.families import claim_possible
 from hbt_dist.comparison.gains import MIN_UNITS
 from hbt_dist.comparison.significance import SIGNIFICANT, holm
 from hbt_dist.comparison.typology import FAMILIES
@@ -122,28 +122,19 @@ def add_family_table(document: Document, families: Sequence[Row], contrast: Cont
 
 def needed_lines(families: Iterable[Row]) -> list[str]:
     """Return what a claim about families needs if languages or questions are too few."""
-    languages: dict[str, dict[str, None]] = {}  # sufficient numbers -> benchmarks, each once
-    questions: dict[str, str] = {}
+    languages: dict[str, None] = {}  # each benchmark once
+    questions: dict[str, None] = {}
     for label, row in families:
         name, (first, second) = _name(label, row), _num_languages(row)
         if not claim_possible(first, second):
-            ways = ", or ".join(f"{a} and {b}" for a, b in languages_needed(first, second))
-            languages.setdefault(ways, {})[f"{name} (has {first} and {second})"] = None
+            languages[f"{name} has {first} and {second}"] = None
         if row["low"] is None:
-            questions[name] = f"{name} has {row['fewest_questions']}"
-    lines = []
-    if languages:
-        needs = "; ".join(f"{ways} for {', '.join(names)}" for ways, names in languages.items())
-        lines.append(
-            "A claim about families needs at least two languages of each, and more of one if the other has "
-            f"few. Sufficient numbers of {_FIRST} and {_SECOND} languages: {needs}."
-        )
-    if questions:
-        lines.append(
-            f"An interval of the difference needs {MIN_UNITS} questions of each family, for any number of "
-            f"seeds: {'; '.join(questions.values())}."
-        )
-    return lines
+            questions[f"{name} has {row['fewest_questions']}"] = None
+    needs = (
+        (f"A claim needs 8 and 2, or 5 and 3 languages of {_FIRST} and {_SECOND}", languages),
+        (f"An interval of the difference needs {MIN_UNITS} questions of each family", questions),
+    )
+    return [f"{need}, for any number of seeds: {'; '.join(names)}." for need, names in needs if names]
 
 
 def _num_languages(row: Mapping[str, Any]) -> tuple[int, int]:

@@ -1,10 +1,11 @@
-"""Read query and corpus collections: BEIR/MTEB folders, MIRACL, Mewsli-X.
+"""Read query and corpus collections (BEIR/MTEB folders, MIRACL, Mewsli-X) and relevance judgements.
 
 Each reader has a function that lists its files: large collections are converted once and stay on disk.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
-from hbt_dist.data.benchmarks.readers.qrels import read_qrels
 from hbt_dist.data.corpus.readers.base import chosen_languages
 from hbt_dist.data.fields import (
     check_text,
@@ -216,3 +216,33 @@ def _marked(mention: tuple[int, int], sentences: list[tuple[int, int]], text: st
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def read_qrels(path: Path) -> Iterator[tuple[str, str, str, float]]:
+    """Yield (location, question id, candidate id, grade) of each relevant pair.
+
+    Lines are `question, candidate, grade`, or `question, iteration, candidate, grade`, separated by tabs or
+    spaces. A grade of 0 or less is not relevant, a grade above 0 is the candidate's gain in nDCG. A first
+    line whose last column is not a number is a header.
+
+    Raises:
+        UserError: another number of columns, or a grade that is not a finite number.
+    """
+    for location, line in read_filled_lines(path):
+        columns = line.split("\t") if "\t" in line else line.split()
+        if len(columns) not in (3, 4):
+            raise UserError(
+                location,
+                f"has {len(columns)} columns",
+                "expected question, candidate, grade (or TREC's four columns)",
+            )
+        try:
+            grade = float(columns[-1])
+        except ValueError:
+            if location == f"{path} line 1":
+                continue
+            grade = math.nan
+        if not math.isfinite(grade):
+            raise UserError(location, f"the grade {columns[-1]!r} is not a number", "expected 0, 1, 2, ...")
+        if grade > 0:
+            yield location, columns[0].strip(), columns[-2].strip(), grade
