@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.corpus_view import PlanCorpus, Role, TextCorpus
 from hbt_dist.batching.counter_random import Int64s, derive_key, hash64
 from hbt_dist.batching.plan import GlobalBatch, RowTransform
 from hbt_dist.batching.tokens import TokenRows, TokenStore, encode_texts, replace_rows
+from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.models.settings import TextSettings
 
 Value = TypeVar("Value", np.int32, np.int64)
@@ -52,7 +52,7 @@ class TokenTransform:
     """
 
     transform: RowTransform
-    corpus: TextCorpus
+    corpus: Corpus
     tokenizer: Any
     text: TextSettings
 
@@ -68,7 +68,7 @@ class TokenTransform:
 
 def collate(
     batch: GlobalBatch,
-    corpus: PlanCorpus,
+    corpus: Corpus,
     tokens: TokenStore,
     rank: int = 0,
     world_size: int = 1,
@@ -131,7 +131,7 @@ def gathered_order(
     return np.concatenate([part.ravel() for rank in by_rank for part in rank])
 
 
-def aligned_languages(batch: GlobalBatch, corpus: PlanCorpus, seed: int) -> Int64s:
+def aligned_languages(batch: GlobalBatch, corpus: Corpus, seed: int) -> Int64s:
     """Return a second question language for each row, to align question languages (LaKDA, arXiv 2509.06195).
 
     The loss compares how a question and its translation score the same passages. The second language is

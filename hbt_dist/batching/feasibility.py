@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 
-from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.counter_random import Int64s
 from hbt_dist.batching.mixture import slots_of
 from hbt_dist.batching.settings import BatchSettings
@@ -21,6 +20,7 @@ from hbt_dist.batching.shares import Cells
 from hbt_dist.batching.streams import Stream, Streams
 from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.corpus import Corpus
 
 _NAMED = 6
 
@@ -29,7 +29,7 @@ _NAMED = 6
 class StreamGroups:
     """The groups of each stream, against the rows that batches take from it."""
 
-    corpus: PlanCorpus
+    corpus: Corpus
     cells: Cells
     settings: BatchSettings
     streams: Streams

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from hbt_dist.batching.corpus_view import PlanCorpus, Role, TextCorpus
 from hbt_dist.batching.counter_random import Floats
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.tokens import TokenStore
+from hbt_dist.data.corpus.corpus import Corpus, Role
 
 _SAMPLED_ROWS = 1 << 17
 _SAMPLED_TEXTS = 2000
@@ -58,7 +58,7 @@ def inspect(
     *,
     step: int | None = None,
     tokens: TokenStore | None = None,
-    texts: TextCorpus | None = None,
+    texts: Corpus | None = None,
     rows: int = 20,
 ) -> Inspection:
     """Return the report.
@@ -132,7 +132,7 @@ def _corpus_tables(plan: BatchPlan) -> list[Table]:
     return [overview, by_language, by_pair, by_dataset]
 
 
-def _token_lengths(corpus: PlanCorpus, tokens: TokenStore) -> Table:
+def _token_lengths(corpus: Corpus, tokens: TokenStore) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for report in tokens.reports:
         lengths = tokens.lengths(report.role, corpus.languages.index(report.language))
@@ -145,7 +145,7 @@ def _token_lengths(corpus: PlanCorpus, tokens: TokenStore) -> Table:
     return Table("Lengths in tokens, after cutting at the limit", columns, rows)
 
 
-def _character_lengths(corpus: TextCorpus) -> Table:
+def _character_lengths(corpus: Corpus) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for role, total, read in (
         ("question", corpus.num_examples, corpus.question_texts),
@@ -282,7 +282,7 @@ def _epochs(plan: BatchPlan, stream_share: Floats, total_steps: int) -> Table:
     )
 
 
-def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: TextCorpus | None, rows: int) -> Table:
+def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: Corpus | None, rows: int) -> Table:
     names, corpus = plan.corpus.languages, plan.corpus
     sub_batches = bool((batch.sub_batch != batch.sub_batch[0]).any())
     changed: dict[Role, dict[int, str]] = {"question": {}, "passage": {}}  # by row; positives come first

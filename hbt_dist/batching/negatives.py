@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.corpus_view import PlanCorpus, PlanPassages
 from hbt_dist.batching.counter_random import Int32s, Int64s, below, derive_key
 from hbt_dist.batching.settings import HardNegativeSettings
 from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.corpus import Corpus
 
 _LOOK_AHEAD = 16  # candidates of an example that are checked at once
 _RANDOM_ROUNDS = 24
@@ -30,7 +30,7 @@ _AT_ONCE = 1 << 22  # passages that are counted or sorted at once: bounds the me
 Bools = NDArray[np.bool_]
 
 
-def unused_negatives(corpus: PlanCorpus, count: int) -> str:
+def unused_negatives(corpus: Corpus, count: int) -> str:
     """Return one line if the corpus has hard negatives and the batches use none (`count` 0); else ""."""
     available = int(corpus.negative_offsets[-1])
     line = f"{available:,} hard negatives are not used: batches.hard_negatives.count is 0"
@@ -47,9 +47,7 @@ class HardNegatives:
         seed: of the run.
     """
 
-    def __init__(
-        self, corpus: PlanCorpus, settings: HardNegativeSettings, languages: Int32s, seed: int
-    ) -> None:
+    def __init__(self, corpus: Corpus, settings: HardNegativeSettings, languages: Int32s, seed: int) -> None:
         self._corpus, self._settings, self._seed = corpus, settings, seed
         self._languages = languages.astype(np.int32)
 
@@ -173,7 +171,7 @@ class PassagesByLanguage:
     at 10 million). A draw costs a search among the sets, for every number of passages.
     """
 
-    def __init__(self, corpus: PlanPassages) -> None:
+    def __init__(self, corpus: Corpus) -> None:
         self._set_of = corpus.passage_set
         self._has = np.asarray(corpus.set_languages)  # (S, L)
         self._num_passages = corpus.num_passages

@@ -22,7 +22,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.corpus_view import PlanCorpus, Role, TextCorpus
 from hbt_dist.batching.counter_random import Int32s, Int64s, derive_key, hash64
 from hbt_dist.batching.feasibility import StreamGroups, check_feasible
 from hbt_dist.batching.kinds import all_kinds
@@ -34,6 +33,7 @@ from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import Cells, user_kinds_state
 from hbt_dist.batching.streams import Streams
 from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.corpus import Corpus, Role
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class RowTransform(Protocol):
     def state(self) -> Mapping[str, Any]:
         """Everything that decides the changed texts, as plain data."""
 
-    def change(self, role: Role, corpus: TextCorpus, batch: GlobalBatch, first_row: int = 0) -> ChangedTexts:
+    def change(self, role: Role, corpus: Corpus, batch: GlobalBatch, first_row: int = 0) -> ChangedTexts:
         """Return the changed texts of a slice of a global batch, equal for every number of ranks.
 
         Args:
@@ -133,7 +133,7 @@ class BatchPlan:
     """
 
     def __init__(
-        self, corpus: PlanCorpus, settings: BatchSettings, seed: int, transform: RowTransform | None = None
+        self, corpus: Corpus, settings: BatchSettings, seed: int, transform: RowTransform | None = None
     ) -> None:
         if settings.code_switching is not None and transform is None:
             raise UserError(

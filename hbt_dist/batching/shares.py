@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.counter_random import Floats, Int64s
 from hbt_dist.batching.kinds import RowPairs, user_pairs
 from hbt_dist.batching.settings import BatchSettings, DatasetSettings, MixtureEntry, Temperature, Weights
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import is_user_function
+from hbt_dist.data.corpus.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Cells:
     same_text: NDArray[np.bool_]  # (C,) the dataset's question and passage are one text in one language
 
     @classmethod
-    def of(cls, corpus: PlanCorpus) -> Cells:
+    def of(cls, corpus: Corpus) -> Cells:
         """Return the cells of a corpus; empty ones are left out."""
         num_datasets = len(corpus.datasets)
         code = np.asarray(corpus.example_cell)
@@ -64,7 +64,7 @@ class Joint:
     share: Floats  # (C, P)
 
 
-def joint_share(corpus: PlanCorpus, cells: Cells, settings: BatchSettings, index: int) -> Joint:
+def joint_share(corpus: Corpus, cells: Cells, settings: BatchSettings, index: int) -> Joint:
     """Return the joint share of entry `index` of the mixture.
 
     Raises:
@@ -119,7 +119,7 @@ _ALPHA_WITHOUT = {
 }
 
 
-def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, location: str) -> tuple[Int64s, Int64s]:
+def _pairs_of(entry: MixtureEntry, corpus: Corpus, location: str) -> tuple[Int64s, Int64s]:
     names = list(corpus.languages)
     if is_user_function(entry.kind):
         pairs = pairs_of_user_kind(entry, corpus, location).pairs
@@ -133,7 +133,7 @@ def _pairs_of(entry: MixtureEntry, corpus: PlanCorpus, location: str) -> tuple[I
     return question[keep], passage[keep]
 
 
-def pairs_of_user_kind(entry: MixtureEntry, corpus: PlanCorpus, location: str) -> RowPairs:
+def pairs_of_user_kind(entry: MixtureEntry, corpus: Corpus, location: str) -> RowPairs:
     """Return the pairs of an entry whose kind is user-defined.
 
     Raises:
@@ -142,14 +142,14 @@ def pairs_of_user_kind(entry: MixtureEntry, corpus: PlanCorpus, location: str) -
     return user_pairs(entry.kind, _languages_of(entry, corpus, location))
 
 
-def one_pair_per_batch(entry: MixtureEntry, corpus: PlanCorpus) -> bool:
+def one_pair_per_batch(entry: MixtureEntry, corpus: Corpus) -> bool:
     """Whether all rows of a batch of this entry have one question language and one passage language."""
     user_defined = is_user_function(entry.kind)
     pairs = pairs_of_user_kind(entry, corpus, "batches.mixture") if user_defined else None
     return entry.kind == "monolingual" if pairs is None else pairs.one_per_batch
 
 
-def user_kinds_state(corpus: PlanCorpus, settings: BatchSettings) -> dict[str, Any]:
+def user_kinds_state(corpus: Corpus, settings: BatchSettings) -> dict[str, Any]:
     """Return the pairs of user-defined kinds for a plan's fingerprint; empty for a mixture without them."""
     allowed = {
         f"mixture {index}": pairs_of_user_kind(entry, corpus, f"batches.mixture[{index}]")
@@ -163,7 +163,7 @@ def user_kinds_state(corpus: PlanCorpus, settings: BatchSettings) -> dict[str, A
     return {"own_kinds": state} if state else {}
 
 
-def _languages_of(entry: MixtureEntry, corpus: PlanCorpus, location: str) -> tuple[str, ...]:
+def _languages_of(entry: MixtureEntry, corpus: Corpus, location: str) -> tuple[str, ...]:
     """Return the languages of an entry in the order of the corpus."""
     names = list(corpus.languages)
     chosen = names if entry.languages is None else entry.languages
@@ -182,7 +182,7 @@ def _languages_of(entry: MixtureEntry, corpus: PlanCorpus, location: str) -> tup
 def _pair_weights(
     entry: MixtureEntry,
     settings: BatchSettings,
-    corpus: PlanCorpus,
+    corpus: Corpus,
     cells: Cells,
     pairs: tuple[Int64s, Int64s, Int64s],
     location: str,
@@ -224,7 +224,7 @@ def _tempered(sizes: Int64s, temperature: float) -> Floats:
     return np.where(sizes > 0, sizes.astype(np.float64) ** temperature, 0.0)
 
 
-def _weigh(rule: Weights, labels: list[str], sizes: Int64s, location: str, corpus: PlanCorpus) -> Floats:
+def _weigh(rule: Weights, labels: list[str], sizes: Int64s, location: str, corpus: Corpus) -> Floats:
     """Return unnormalised weights of the labelled choices."""
     if not isinstance(rule, dict):
         return _tempered(sizes, rule.temperature if isinstance(rule, Temperature) else _TEMPERATURES[rule])

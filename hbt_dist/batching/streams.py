@@ -27,12 +27,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.counter_random import Floats, Int64s, derive_key, floor_sum, uniform
 from hbt_dist.batching.epoch_order import Order, Stratum, build_strata
 from hbt_dist.batching.mixture import slots_of
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import Cells, Joint, joint_share, one_pair_per_batch
+from hbt_dist.data.corpus.corpus import Corpus
 
 _ROTATION_BITS = 32
 _MODULUS = 1 << _ROTATION_BITS
@@ -65,7 +65,7 @@ class StreamShares:
 
 
 def split_joint(
-    entry: int, joint: Joint, corpus: PlanCorpus, cells: Cells, settings: BatchSettings
+    entry: int, joint: Joint, corpus: Corpus, cells: Cells, settings: BatchSettings
 ) -> list[StreamShares]:
     """Return the streams of an entry: split by language if monolingual, by dataset if every batch has one."""
     each_pair = one_pair_per_batch(settings.entries()[entry], corpus)
@@ -201,7 +201,7 @@ class Streams:
     pool: NDArray[np.integer]  # examples of all strata
 
     @classmethod
-    def of(cls, corpus: PlanCorpus, cells: Cells, settings: BatchSettings, seed: int) -> Streams:
+    def of(cls, corpus: Corpus, cells: Cells, settings: BatchSettings, seed: int) -> Streams:
         """Return the streams that a mixture draws from.
 
         Raises:

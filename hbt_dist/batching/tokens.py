@@ -22,10 +22,10 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from hbt_dist.batching.corpus_view import Role, TextCorpus
 from hbt_dist.common.console import Progress
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
+from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.models.settings import TextSettings
 
 ROLES: tuple[Role, ...] = ("question", "passage")
@@ -105,7 +105,7 @@ class TokenStore:
 
     @classmethod
     def of(
-        cls, corpus: TextCorpus, tokenizer: Any, text: TextSettings, cache_dir: Path, *, progress: bool = True
+        cls, corpus: Corpus, tokenizer: Any, text: TextSettings, cache_dir: Path, *, progress: bool = True
     ) -> TokenStore:
         """Return the token store of a corpus; tokenise it first if `cache_dir` has no finished store.
 
@@ -163,7 +163,7 @@ class TokenStore:
         return TokenRows(ids, np.concatenate([[0], np.cumsum(lengths)]), self.pad_id)
 
 
-def store_fingerprint(corpus: TextCorpus, tokenizer: Any, text: TextSettings) -> str:
+def store_fingerprint(corpus: Corpus, tokenizer: Any, text: TextSettings) -> str:
     """Return the sha256 of everything that decides the token ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # truncation and padding are the state of the last call, not of the tokenizer
@@ -191,7 +191,7 @@ def _paths(folder: Path, role: Role, language: str) -> tuple[Path, Path]:
 
 
 def _tokenise(
-    corpus: TextCorpus, tokenizer: Any, settings: TextSettings, folder: Path, fingerprint: str, progress: bool
+    corpus: Corpus, tokenizer: Any, settings: TextSettings, folder: Path, fingerprint: str, progress: bool
 ) -> None:
     units = _units(corpus.languages)
     totals = {"question": corpus.num_examples, "passage": corpus.num_passages}
@@ -213,7 +213,7 @@ def _tokenise(
 
 
 def _tokenise_unit(
-    corpus: TextCorpus,
+    corpus: Corpus,
     tokenizer: Any,
     settings: TextSettings,
     folder: Path,
@@ -290,7 +290,7 @@ def encode_texts(tokenizer: Any, texts: list[str], limit: int | None) -> list[li
 
 
 def _reject_empty(
-    corpus: TextCorpus, role: Role, language: str, texts: dict[int, str], counts: NDArray[np.int64]
+    corpus: Corpus, role: Role, language: str, texts: dict[int, str], counts: NDArray[np.int64]
 ) -> None:
     for (row, text), count in zip(texts.items(), counts.tolist(), strict=True):
         if count == 0 or not text.strip():

@@ -10,15 +10,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hbt_dist.batching.corpus_view import PlanCorpus
 from hbt_dist.batching.kinds import KINDS, user_pairs
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch, RowTransform
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import pairs_of_user_kind
+from hbt_dist.data.corpus.corpus import Corpus
 
 
 def check_plan(
-    corpus: PlanCorpus,
+    corpus: Corpus,
     settings: BatchSettings,
     seed: int = 0,
     steps: Iterable[int] = range(20),
@@ -54,7 +54,7 @@ def check_plan(
         _require(same, step, "the batch depends on more than seed and step")
 
 
-def _check_rows(corpus: PlanCorpus, batch: GlobalBatch) -> None:
+def _check_rows(corpus: Corpus, batch: GlobalBatch) -> None:
     groups = np.asarray(corpus.example_group)[batch.example]
     _require(len(np.unique(groups)) == len(batch), batch.step, "a passage or a translation comes twice")
     cell = np.asarray(corpus.example_cell)[batch.example]

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.arrow_texts import TextTable
 from hbt_dist.data.cache import read_manifest
 
+#: A side of an example.
+Role = Literal["question", "passage"]
 #: name -> dtype of the integer columns, one `.npy` file each.
 COLUMNS: dict[str, type] = {
     "example_passage": np.int64,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import get_args
 
-from hbt_dist.batching.corpus_view import Role, TextCorpus
 from hbt_dist.batching.inspection import Cell, Table, evenly_spaced_steps
 from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.methods.code_switching.switching import CodeSwitching, SwitchCounts
 
 _SAMPLED_ROWS = 4096
 
 
-def switching_tables(plan: BatchPlan, total_steps: int, corpus: TextCorpus) -> list[Table]:
+def switching_tables(plan: BatchPlan, total_steps: int, corpus: Corpus) -> list[Table]:
     """Return a table of the realised ratios, or an empty list for a plan without code-switching."""
     switching = plan.transform
     if not isinstance(switching, CodeSwitching):

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hbt_dist.batching.corpus_view import PlanCorpus, Role, TextCorpus
 from hbt_dist.batching.counter_random import Int64s, below, derive_key, uniform
 from hbt_dist.batching.kinds import KINDS, all_kinds
 from hbt_dist.batching.plan import BatchPlan, ChangedTexts, GlobalBatch
 from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.methods.code_switching.dictionaries import Lexicon, Translations, load_lexicon
 from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings
 from hbt_dist.methods.code_switching.words import split_words, with_case_of
@@ -82,7 +82,7 @@ class CodeSwitching:
         settings = self.settings
         return settings.question_probability if role == "question" else settings.passage_probability
 
-    def change(self, role: Role, corpus: TextCorpus, batch: GlobalBatch, first_row: int = 0) -> ChangedTexts:
+    def change(self, role: Role, corpus: Corpus, batch: GlobalBatch, first_row: int = 0) -> ChangedTexts:
         """Return the texts of a slice of a global batch in which a word is replaced (RowTransform)."""
         size, negatives = batch.negative.shape
         row = np.arange(size)
@@ -216,7 +216,7 @@ def summed_figures(counts: Mapping[Role, SwitchCounts], world: Summing) -> dict[
     return {**ratios, "code_switching": {role: asdict(total) for role, total in by_role.items()}}
 
 
-def plan_batches(corpus: PlanCorpus, settings: BatchSettings, seed: int) -> BatchPlan:
+def plan_batches(corpus: Corpus, settings: BatchSettings, seed: int) -> BatchPlan:
     """Return the batch plan of a run, with code-switching where its settings have it.
 
     Raises:
