@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, astuple
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from hbt_dist.batching.collate import LocalBatch
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
 from hbt_dist.contrastive.step import contrastive_step
-from hbt_dist.data.corpus.corpus import Corpus
-from hbt_dist.methods.code_switching.switching import summed_figures
+from hbt_dist.contrastive.world import World
+from hbt_dist.data.corpus.corpus import Corpus, Role
+from hbt_dist.methods.code_switching.switching import SwitchCounts
 from hbt_dist.testing import faults
 from hbt_dist.training.prefetch import Prefetcher
 from hbt_dist.training.start import Session
@@ -67,6 +69,18 @@ def train_step(
         "seconds_planning": round(planned - began, 4),
         "tokens_per_second": round(result.num_tokens / seconds),
     }
+
+
+def summed_figures(counts: Mapping[Role, SwitchCounts], world: World) -> dict[str, Any]:
+    """Return the figures of code-switching in a step: the realised ratios, and the counts behind them.
+
+    Collective: one sum of eight integers.
+    """
+    local = [astuple(part) for part in counts.values()]
+    summed = world.all_reduce(torch.tensor(local, dtype=torch.int64, device=world.device)).tolist()
+    by_role = {role: SwitchCounts(*row) for role, row in zip(counts, summed, strict=True)}
+    ratios = {f"switched_{role}_words": round(total.ratio, 6) for role, total in by_role.items()}
+    return {**ratios, "code_switching": {role: asdict(total) for role, total in by_role.items()}}
 
 
 def explain_divergence(error: NonFiniteError, corpus: Corpus) -> UserError:

@@ -41,7 +41,6 @@ from hbt_dist.methods.code_switching.switching import (
     CodeSwitching,
     SwitchCounts,
     plan_batches,
-    summed_figures,
 )
 from hbt_dist.methods.code_switching.vectors import nearest, nearest_words, read_vectors
 from hbt_dist.methods.code_switching.words import split_words, with_case_of
@@ -49,6 +48,7 @@ from hbt_dist.models.initial import train_tokenizer
 from hbt_dist.models.settings import ScratchSettings, TextSettings
 from hbt_dist.run_file import RunFile, find_run_file, load_run, resolve_paths
 from hbt_dist.testing.check_plan import check_plan
+from hbt_dist.training.step import summed_figures
 from tests.helpers.runs import tiny_run
 from tests.helpers.tokenizers import word_tokenizer
 

@@ -10,13 +10,11 @@ Letters: n texts, W words of all of them together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hbt_dist.batching.counter_random import Int64s, below, derive_key, uniform
@@ -191,29 +189,6 @@ class CodeSwitching:
             [self._tables[code][target] for target in of_word[end - size : end]]
             for code, size, end in zip(language.tolist(), sizes.tolist(), ends, strict=True)
         ]
-
-
-class Summing(Protocol):
-    """Processes that can add up integers: `hbt_dist.contrastive.world.World`."""
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the counts that are added."""
-
-    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum over all processes."""
-
-
-def summed_figures(counts: Mapping[Role, SwitchCounts], world: Summing) -> dict[str, Any]:
-    """Return the figures of a step over all processes: the realised ratios, and the counts behind them.
-
-    Collective: one sum of eight integers.
-    """
-    local = [astuple(part) for part in counts.values()]
-    summed = world.all_reduce(torch.tensor(local, dtype=torch.int64, device=world.device)).tolist()
-    by_role = {role: SwitchCounts(*row) for role, row in zip(counts, summed, strict=True)}
-    ratios = {f"switched_{role}_words": round(total.ratio, 6) for role, total in by_role.items()}
-    return {**ratios, "code_switching": {role: asdict(total) for role, total in by_role.items()}}
 
 
 def plan_batches(corpus: Corpus, settings: BatchSettings, seed: int) -> BatchPlan:
