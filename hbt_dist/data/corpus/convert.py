@@ -24,7 +24,7 @@ from hbt_dist.common.files import write_json
 from hbt_dist.data.cache import MANIFEST, built_once, make_cache, remembered_digest
 from hbt_dist.data.corpus.builder import CorpusBuilder
 from hbt_dist.data.corpus.corpus import COLUMNS, Corpus
-from hbt_dist.data.corpus.duplicate_groups import hash64
+from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64
 from hbt_dist.data.corpus.readers import SourceReader, open_source
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import RAGGED, DataSettings, SourceSettings
@@ -204,13 +204,9 @@ def _records(source: SourceSettings, reader: SourceReader) -> Iterator[TrainingR
 
 def _refuse_repeated_ids(source: SourceSettings, reader: SourceReader, hashes: NDArray[np.uint64]) -> None:
     """Raise if an example id comes twice. Equal hashes are looked up in the source itself."""
-    order = np.argsort(hashes, kind="stable")
-    repeated = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    if not len(repeated):
-        return
-    suspects = set(order[repeated].tolist()) | set(order[repeated + 1].tolist())
+    suspects = set(equal_pairs(np.arange(len(hashes)), hashes).ravel().tolist())
     seen: dict[str, str] = {}
-    for number, record in enumerate(_records(source, reader)):
+    for number, record in enumerate(_records(source, reader)) if suspects else ():
         if number not in suspects:
             continue
         if record.example_id in seen:
