@@ -25,7 +25,7 @@ ROOMS = {
     "evaluation": "common config models data",
     "comparison": "common data evaluation",
     "methods": "common config models data batching evaluation",
-    "testing": "common config batching contrastive",
+    "testing": "common config data batching contrastive",
     "training": "common config models data batching contrastive evaluation methods testing",
     "search": "common config data batching",
     "study": "common config data evaluation comparison search",

@@ -31,7 +31,6 @@ LANGUAGES: Mapping[str, frozenset[str]] = MappingProxyType({
     ),
 })  # fmt: skip
 _CANDIDATE_TEXTS = ("sentence", "sentence+context")  # variants that are candidate texts
-SUMMARIES = ("mean", "median", "all")
 KEYS = ["model", "benchmark", "setting", "metric", "sampling"]
 
 
