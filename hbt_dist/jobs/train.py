@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal
 
 from hbt_dist.common.console import note, say
 from hbt_dist.common.signals import interrupted
 from hbt_dist.data.benchmarks.load import check_benchmarks
-from hbt_dist.jobs.evaluate import evaluate_job
+from hbt_dist.jobs.evaluate_run import evaluate_run, evaluate_start_apart
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.background import use_storage, watch_checkpoints
@@ -69,7 +68,7 @@ def _train_and_evaluate(
     if launcher == "ray":
         _open(run, folder, quiet, resources)
         if "start" in evaluated:
-            _evaluate(run, folder, "start", quiet)
+            evaluate_start_apart(run, quiet=quiet)
         from hbt_dist.orchestration.train import train_on_ray
 
         finished = train_on_ray(run, quiet=quiet)
@@ -80,9 +79,9 @@ def _train_and_evaluate(
     if not finished or interrupted():
         return finished
     if launcher == "local" and "start" in evaluated:
-        _evaluate(run, folder, "start", quiet)
+        evaluate_run(run, "start", quiet=quiet)
     if "end" in evaluated:
-        _evaluate(run, folder, "end", quiet)
+        evaluate_run(run, "end", quiet=quiet)
     if {"start", "end"} <= evaluated:
         from hbt_dist.evaluation.results import before_and_after
         from hbt_dist.reports.evaluation.page import write_report
@@ -132,38 +131,3 @@ def note_unused_workers(run: RunFile) -> None:
     if requested not in (processes, WorkerSettings.model_fields["num_workers"].default):
         number = "1 process" if processes == 1 else f"{processes} processes"
         note(f"workers.num_workers={requested} is not used by --launcher local: {number}")
-
-
-def _evaluate(run: RunFile, folder: RunFolder, when: Literal["start", "end"], quiet: bool) -> None:
-    from hbt_dist.data.corpus.convert import build_corpus
-    from hbt_dist.methods.code_switching.switching import plan_batches
-    from hbt_dist.training.memory import release_memory
-    from hbt_dist.training.preparation import prepare
-
-    model = run.model.name_or_path if when == "start" else str(folder.model)
-    if model is None:  # from scratch
-        prepare(run)
-        model = str(folder.start)
-    corpus = build_corpus(run.data, Path(run.data.cache_dir))
-    languages = plan_batches(corpus, run.batches, run.seed).languages
-    for benchmark in run.evaluation.benchmarks:
-        out = folder.evaluation / when / benchmark.label
-        if when == "start" and (out / "results.json").is_file():
-            continue  # a resumed run: the start model has not changed
-        title = "before training" if when == "start" else "after training"
-        if not quiet:
-            say(f"evaluate {title}: {benchmark.label}")
-        text = evaluate_job(
-            model,
-            benchmark,
-            out,
-            text=run.model.text,
-            scoring=run.evaluation.scoring,
-            trust_remote_code=run.model.trust_remote_code,
-            training_languages=languages,
-            quiet=quiet,
-            report=True,
-        )
-        if not quiet:
-            say(text)
-    release_memory()  # with Ray, a worker trains on the GPU that this process used

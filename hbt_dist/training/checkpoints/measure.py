@@ -184,7 +184,7 @@ def measure_in_a_process(run: RunFile) -> Measure:
     return measure
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process soon after its parent has ended, and remove temporary folders first."""
     while os.getppid() == parent:
         time.sleep(1.0)
@@ -194,7 +194,7 @@ def _end_with(parent: int) -> None:
 
 
 def _main() -> None:
-    threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    threading.Thread(target=end_with, args=(int(sys.argv[1]),), daemon=True).start()
     os.nice(10)
     request = json.load(sys.stdin)
     run = RunFile.model_validate(request["run"])
