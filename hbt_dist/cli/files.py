@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import explained_write
 
 #: Folder of the package -> its content.
 FOLDERS = {
@@ -46,8 +47,6 @@ def copy_files(package: Path, to: Path) -> None:
     """
     if existing := [to / name for name in FOLDERS if (to / name).exists()]:
         raise UserError(str(existing[0]), "exists already", "name a different folder, or move it away")
-    try:
+    with explained_write(to, "name a different folder"):
         for name in FOLDERS:
             shutil.copytree(package / name, to / name)
-    except OSError as error:
-        raise UserError(str(to), f"cannot be written: {error.strerror}", "name a different folder") from error

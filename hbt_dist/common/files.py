@@ -128,6 +128,17 @@ def wait_for(path: Path, seconds: float | None = None) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def explained_write(path: Path, remedy: str) -> Iterator[None]:
+    """Raise a `UserError` with a remedy if the block cannot write to `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            str(path), f"cannot be written: {error.strerror or first_line(error)}", remedy
+        ) from error
+
+
 def explain_failed_write(error: Exception, folder: Path) -> str:
     """Return one line on why a write below `folder` failed; torch and safetensors hide a full disk."""
     if isinstance(error, OSError):

@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from hbt_dist.common.errors import UserError, first_line
-from hbt_dist.common.files import atomic_write, write_json
+from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import atomic_write, explained_write, write_json
 from hbt_dist.comparison.families import family_differences, family_gains, seed_test
 from hbt_dist.comparison.gains import PairedRows
 from hbt_dist.comparison.published import NOT_STATED, published_means
@@ -334,7 +334,7 @@ def write_comparison(document: dict[str, Any], out_dir: str | Path) -> Path:
         for row in document["tests"]
     ]
     columns = [key for key in dict.fromkeys(key for row in tests for key in row) if key != "seeds"]
-    try:
+    with explained_write(out, "name a folder you can write"):
         out.mkdir(parents=True, exist_ok=True)
         atomic_write(out / "comparison.txt", comparison_text(document) + "\n")
         rows = io.StringIO()
@@ -343,10 +343,6 @@ def write_comparison(document: dict[str, Any], out_dir: str | Path) -> Path:
         writer.writerows(tests)
         atomic_write(out / "comparison.csv", rows.getvalue())
         write_json(out / "comparison.json", json_values(document))
-    except OSError as error:
-        raise UserError(
-            str(out), f"cannot be written: {first_line(error)}", "name a folder you can write"
-        ) from error
     return out
 
 

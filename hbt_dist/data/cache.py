@@ -14,8 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from hbt_dist.common.errors import UserError
-from hbt_dist.common.files import atomic_folder, write_json
+from hbt_dist.common.files import atomic_folder, explained_write, write_json
 from hbt_dist.data.files import digest_of_file
 
 MANIFEST = "manifest.json"
@@ -32,12 +31,8 @@ def make_cache(cache_dir: Path, setting: str) -> None:
     Raises:
         UserError: it cannot be made.
     """
-    try:
+    with explained_write(cache_dir, f"choose another {setting}"):
         cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            str(cache_dir), f"cannot be made ({error.strerror})", f"choose another {setting}"
-        ) from None
 
 
 def built_once(folder: Path, build: Callable[[Path], None]) -> Path:

@@ -200,7 +200,7 @@ def test_an_interrupted_conversion_leaves_nothing(collections: Path, monkeypatch
 
 def test_the_cache_must_be_writable(collections: Path) -> None:
     (collections / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be written"):
         load_benchmark("miracl", collections / "miracl", cache_dir=collections / "file/x", memory_bytes=0)
 
 

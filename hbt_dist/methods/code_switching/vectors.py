@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_write
+from hbt_dist.data.cache import make_cache
 from hbt_dist.data.files import digest_of_file, read_lines
 
 Float32s = NDArray[np.float32]
@@ -39,12 +40,7 @@ def nearest_words(
     """
     sources = f"{digest_of_file(source)} {max_source_words}"
     content = f"{_FORMAT} {sources} {digest_of_file(target)} {max_target_words}"
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            str(cache_dir), f"cannot be written: {error.strerror}", "name another folder as cache_dir"
-        ) from error
+    make_cache(cache_dir, "batches.code_switching.cache_dir")
     kept = cache_dir / f"neighbours-{hashlib.sha256(content.encode()).hexdigest()[:24]}.tsv"
     with FileLock(f"{kept}.lock"):
         if not kept.is_file():

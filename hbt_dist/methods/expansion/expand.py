@@ -22,6 +22,7 @@ import numpy as np
 from hbt_dist import __version__
 from hbt_dist.common.console import Progress
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import explained_write
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.files import digest_of_file
 from hbt_dist.methods.expansion.files import (
@@ -87,7 +88,7 @@ def expand_benchmark(
     tokens = prompt_tokens(loaded, [task.prompt for task in tasks], settings.max_new_tokens)
     batches = plan_batches([len(ids) for ids in tokens], settings.batch_size)
     partial = output.with_name(output.name + ".partial")
-    try:
+    with explained_write(output, "name another file"):
         output.parent.mkdir(parents=True, exist_ok=True)
         done, size = _resume(partial, header, [[tasks[row] for row in batch] for batch in batches])
         with partial.open("r+b" if partial.exists() else "w+b") as stream:
@@ -112,8 +113,6 @@ def expand_benchmark(
                     stream.flush()
                     bar.update(len(batch))
         os.replace(partial, output)
-    except OSError as error:
-        raise UserError(str(output), f"cannot be written: {error.strerror}", "name another file") from error
     return output
 
 

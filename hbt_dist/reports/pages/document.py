@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 
-from hbt_dist.common.errors import UserError
-from hbt_dist.common.files import atomic_write
+from hbt_dist.common.files import atomic_write, explained_write
 from hbt_dist.reports.pages import html
 from hbt_dist.reports.pages.figures import DPI
 from hbt_dist.reports.pages.matrix import Matrix
@@ -162,15 +161,11 @@ class Document:
             UserError: the folder cannot be written.
         """
         texts = {f"{stem}.md": self.markdown().encode(), f"{stem}.html": self.page().encode()}
-        try:
+        with explained_write(folder, "choose a writable folder"):
             for name, content in {**self.files, **texts}.items():
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write(path, content)
-        except OSError as error:
-            raise UserError(
-                str(folder), f"cannot be written: {error.strerror}", "choose a writable folder"
-            ) from error
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, aligned: bool = True) -> str:

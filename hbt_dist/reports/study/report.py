@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hbt_dist.common.environment import environment_facts
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.files import read_json_lines
+from hbt_dist.common.files import explained_write, read_json_lines
 from hbt_dist.evaluation.read_results import SETTINGS
 from hbt_dist.reports.pages.document import Document
 from hbt_dist.reports.study.answer import add_answer
@@ -60,14 +60,10 @@ def write_study_report(
             "wait for one of its trainings; error.txt in a trial's folder explains a failure",
         )
     findings = judge(study, {part.label: part.comparisons for part in parts})
-    try:
+    with explained_write(out, "name a folder you can write"):
         (out / "tables").mkdir(parents=True, exist_ok=True)
         for part in parts:
             part.write_tables(out, folder.root, [item for item in findings if item.label == part.label])
-    except OSError as error:
-        raise UserError(
-            str(out), f"cannot be written: {error.strerror}", "name a folder you can write"
-        ) from error
     document = Document(f"Study {study.name}", study.question, "study report")
     add_answer(document, study, parts, findings)
     _all_methods(document, study, parts, findings)
