@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "common": "",
     "config": "common",
-    "models": "common config",
-    "data": "common config models",
+    "data": "common config",
+    "models": "common config data",
     "batching": "common config models data",
     "contrastive": "common batching",
     "evaluation": "common config models data",

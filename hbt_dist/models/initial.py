@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -19,32 +19,12 @@ from filelock import FileLock
 from hbt_dist.common.console import note
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import atomic_folder
+from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.models.encoder import Encoder, LoadedEncoder, load_encoder, save_encoder
 from hbt_dist.models.settings import ModelSettings, ScratchSettings, TextSettings
 
 _POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
-
-
-class Corpus(Protocol):
-    """The texts of a training corpus: E examples, P passages (`hbt_dist.data.corpus.corpus.Corpus`)."""
-
-    fingerprint: str
-    languages: tuple[str, ...]
-
-    @property
-    def num_examples(self) -> int:
-        """E."""
-
-    @property
-    def num_passages(self) -> int:
-        """P."""
-
-    def question_texts(self, language: str, start: int, stop: int) -> list[str | None]:
-        """Questions of examples start..stop-1; None where the language is absent."""
-
-    def passage_texts(self, language: str, start: int, stop: int) -> list[str | None]:
-        """Passages start..stop-1; None where the language is absent."""
 
 
 def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Path) -> LoadedEncoder:
