@@ -29,6 +29,10 @@ CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 FLAVOURS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cuvs")
 LOW_DISK_GIB, NO_DISK_GIB = 10.0, 1.0
 COLLECTIVE_SECONDS = 240.0
+# The oldest driver on Linux for each CUDA, in NVIDIA's notes on compatibility of minor versions.
+_LEAST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
+_BUILDS = "https://pytorch.org/get-started/locally"
+_VISIBLE = "correct CUDA_VISIBLE_DEVICES; in a container pass the GPUs on (docker run --gpus all)"
 _DRIVER_ONLY = "fine if this machine only drives a cluster with GPUs"
 
 
@@ -79,12 +83,35 @@ def check_accelerator(run: RunFile | None) -> Iterator[Verdict]:
         gpus = f"{torch.cuda.device_count()} x {', '.join(sorted(names))}"
         yield Verdict("ok", f"{build}, {gpus}, driver {driver}")
     elif driver is not None:
-        remedy = "install the CUDA build of torch for this driver, or correct CUDA_VISIBLE_DEVICES"
-        yield Verdict("problem", f"{build} sees no GPU, but there is an NVIDIA driver ({driver})", remedy)
+        finding = f"{build} sees no GPU, but there is an NVIDIA driver ({driver})"
+        yield Verdict("problem", *(driver_problem(torch.version.cuda, driver) or (finding, _VISIBLE)))
     elif run is not None and run.workers.use_gpu is True:
         yield Verdict("warning", f"{build}, no GPU here, but workers.use_gpu is true", _DRIVER_ONLY)
     else:
         yield Verdict("ok", f"{build}, no GPU: training runs on {os.cpu_count()} CPU cores")
+
+
+def driver_problem(cuda: str | None, driver: str) -> tuple[str, str] | None:
+    """Return problem and remedy if this driver cannot run torch's build, else None.
+
+    Args:
+        cuda: `torch.version.cuda`; None in a build without CUDA.
+        driver: version of the NVIDIA driver.
+    """
+    if cuda is None:
+        return f"torch is built without CUDA, but there is an NVIDIA driver ({driver})", (
+            f"install torch's CUDA build: {_BUILDS}"
+        )
+    least = _LEAST_DRIVER.get(Version(cuda).major)
+    if least is None or Version(driver) >= Version(least):
+        return None
+    fitting = [major for major, needed in _LEAST_DRIVER.items() if Version(driver) >= Version(needed)]
+    build = f", or torch's build for CUDA {max(fitting)}: {_BUILDS}" if fitting else ""
+    return (
+        f"torch is built for CUDA {cuda}, which needs an NVIDIA driver of {least} or newer; "
+        f"this machine has {driver}",
+        f"install a newer driver{build}",
+    )
 
 
 def _nvidia_driver() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from transformers.utils import enable_tf32
 from hbt_dist.common import precision
 from hbt_dist.common.precision import products
 
-cuda, mkldnn = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+cuda: Any = torch.backends.cuda.matmul
+mkldnn: Any = getattr(torch.backends.mkldnn, "matmul", None)
 NEW = pytest.mark.skipif(not hasattr(cuda, "fp32_precision"), reason="torch < 2.9 has one flag only")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,34 @@ def test_a_gpu_that_emulates_bf16_is_told(
     assert "precision: fp32" in (emulated_bf16(plain, torch.device("cuda")) or ("", ""))[1]
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert verdicts_of(doctor.check_precision, run) == []
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "finding", "remedy"),
+    [
+        (
+            "13.0",
+            "550.90.07",
+            "CUDA 13.0, which needs an NVIDIA driver of 580.65.06 or newer; .* 550.90",
+            "CUDA 12",
+        ),
+        ("12.8", "470.57.02", "needs an NVIDIA driver of 525.60.13 or newer", "CUDA 11"),
+        ("12.8", "440.10", "needs an NVIDIA driver of 525.60.13", "install a newer driver$"),
+        (None, "580.95.05", "torch is built without CUDA", "CUDA build"),
+        ("13.0", "580.95.05", "sees no GPU, but there is an NVIDIA driver", "CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_a_driver_too_old_for_torch_is_named(
+    cuda: str | None, driver: str, finding: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(doctor, "_nvidia_driver", lambda: driver)
+    (verdict,) = verdicts_of(doctor.check_accelerator)
+    assert verdict.level == "problem"
+    assert re.search(finding, verdict.finding)
+    assert re.search(remedy, verdict.remedy)
+    assert "\n" not in verdict.finding
 
 
 def test_two_flavours_of_faiss_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

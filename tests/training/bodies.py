@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from hbt_dist.contrastive.settings import Kernel
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
+from hbt_dist.training.averaging import average_gradients
 from hbt_dist.training.checkpoints.engine_state import gather_weights
 from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, Engine, TrainedModel, build_engine
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, ResolvedDeepSpeed, resolve_deepspeed
@@ -278,3 +280,35 @@ def waits_of_the_throughput_clock(world: World, timers: list[dict[str, Any]]) ->
         run_case(world, Case(stage=1, steps=4, deepspeed=block))
         counts.append(waits)
     return counts
+
+
+def gradient_means(world: World, bucket_elements: list[int], wrong_size: int = 0) -> list[dict[str, Any]]:
+    """Mean gradients of a model with a missing gradient and a transposed one, and how they travelled."""
+    messages: list[int] = []
+    all_reduce = dist.all_reduce
+
+    def count(tensor: Tensor, *given: Any, **named: Any) -> Any:
+        messages.append(tensor.numel())
+        return all_reduce(tensor, *given, **named)
+
+    dist.all_reduce = count
+    world = replace(world, size=wrong_size or world.size)
+    results = []
+    for most in bucket_elements:
+        messages.clear()
+        shapes = [(3, 4), (7,), (50, 2), (1,), (2, 2), (9,)]
+        parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
+        generator = torch.Generator().manual_seed(world.rank)
+        for parameter in parameters[:-1]:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        parameters[2].grad = torch.randn(2, 50, generator=generator).T
+        if world.rank == 0:
+            parameters[-1].grad = torch.ones(9)  # which the other ranks do not have
+        before = [None if p.grad is None else p.grad.clone() for p in parameters]
+        storages = [None if p.grad is None else p.grad.data_ptr() for p in parameters]
+        average_gradients(parameters, world, most)
+        after = [p.grad.clone() for p in parameters if p.grad is not None]
+        kept = [p.grad.data_ptr() for p in parameters if p.grad is not None]
+        in_place = all(old in (None, new) for old, new in zip(storages, kept, strict=True))
+        results.append({"before": before, "after": after, "messages": [*messages], "in_place": in_place})
+    return results

@@ -380,3 +380,26 @@ def test_deepspeed_does_not_wait_for_the_gpu_to_measure_itself() -> None:
     (waits,) = run_ranks(1, "tests.training.bodies:waits_of_the_throughput_clock", timers=[{}, clock])
     assert waits[0] == 0
     assert waits[1] > 10, "the user's file decides"
+
+
+def error_of_means(results: list[dict[str, Any]]) -> float:
+    """Largest difference to the naive mean over all ranks; a missing gradient counts as zero."""
+    errors = []
+    for at in range(len(results[0]["after"])):
+        parts = [result["before"][at] for result in results if result["before"][at] is not None]
+        mean = torch.stack(parts).double().sum(0) / len(results)
+        errors += [float((result["after"][at].double() - mean).abs().max()) for result in results]
+    return max(errors)
+
+
+def test_gradients_are_averaged_in_place_bucket_by_bucket() -> None:
+    """A large gradient travels alone and is not copied; a wrong number of ranks would show."""
+    messages = {1: [12, 7, 100, 1, 4, 9], 20: [19, 100, 14], 200: [133]}
+    ranks = run_ranks(3, "tests.training.bodies:gradient_means", bucket_elements=list(messages))
+    for number, expected in enumerate(messages.values()):
+        results = [rank[number] for rank in ranks]
+        assert error_of_means(results) <= 1e-6
+        assert [result["messages"] for result in results] == [expected] * 3
+        assert all(result["in_place"] for result in results)
+    wrong = run_ranks(3, "tests.training.bodies:gradient_means", bucket_elements=[20], wrong_size=2)
+    assert error_of_means([rank[0] for rank in wrong]) > 0.1

@@ -30,6 +30,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.settings import LossSettings
 from hbt_dist.contrastive.world import World
 from hbt_dist.models.encoder import Encoder
+from hbt_dist.training.averaging import average_gradients
 from hbt_dist.training.deepspeed.partition import partition
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.deepspeed.setup import groups_time_out_like_the_first, prepare_deepspeed
@@ -110,7 +111,7 @@ class Engine:
 
 
 class PlainEngine(Engine):
-    """Train with PyTorch alone: every rank holds everything; one all-reduce after the last chunk.
+    """Train with PyTorch alone: every rank holds everything; gradients are averaged after the last chunk.
 
     The reference for the DeepSpeed engine, and the engine where DeepSpeed is absent.
     """
@@ -141,20 +142,11 @@ class PlainEngine(Engine):
             return cast("tuple[Tensor, Tensor | None]", self.model(input_ids, attention_mask, lengths))
 
     def accumulate(self, surrogates: Sequence[Callable[[], Tensor]]) -> None:
-        """Backpropagate each, then average the sum over ranks in one all-reduce."""
+        """Backpropagate each, then average the sum over ranks, in place."""
         for surrogate in surrogates:
             surrogate().backward()
         self.model.drop_copies()
-        if self.world.size == 1:
-            return
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat, group=self.world.group)
-        flat /= self.world.size
-        start = 0
-        for parameter in self._parameters:
-            parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
-            start += parameter.numel()
+        average_gradients(self._parameters, self.world)
 
     def step(self, index: int) -> float:
         """Clip, set the learning rate of step ``index``, update; return the norm, infinite if skipped."""
