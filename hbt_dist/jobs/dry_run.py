@@ -172,6 +172,8 @@ def _counted(name: str) -> tuple[int, int] | None:
 
 
 def _count(config: Any) -> tuple[int, int]:
+    import torch._dynamo  # transformers' models import it, and torch 2.8 cannot on the device meta
+
     with torch.device("meta"):
         model = AutoModel.from_config(config)
     whole = sum(parameter.numel() for parameter in model.parameters())
