@@ -131,8 +131,8 @@ class DeviceShard:
                     scores_BC = self._product(block, block_CD)[:, : len(id_order_C)]
                     targets.count(block, scores_BC, id_order_C, pieces)
                     if self.top_k:
-                        places = plan.question_places(block)
-                        kept = top[places.start - first_place : places.stop - first_place]
+                        questions = plan.question_places(block)
+                        kept = top[questions.start - first_place : questions.stop - first_place]
                         kept.copy_(_merge_top(kept, scores_BC[: len(kept)], id_order_C))
         self._kept.clear()
         result = torch.cat([targets.counts.flatten(), top.flatten()]).cpu().numpy()  # the only wait

@@ -2,7 +2,7 @@
 
 Ranks are counted, not searched (`shard.py`); where lists are wanted as well (TREC runs, same-language share)
 they can come from faiss's flat inner-product search, on the GPU of the settings' device where faiss was
-built for GPUs (`knn_gpu`), else on the CPU. Each part of the pool (a shard in this process, or an actor with
+built for GPUs, else on the CPU, with a note. Each part of the pool (a shard in this process, or an actor with
 its own GPU) searches its own candidates; parts are merged by 64-bit keys of score and id, the evaluator's
 order. Lists are exact: flat search leaves nothing out, and where scores are equal at the end of a list,
 which faiss cuts as it likes, the question is searched again deeper, if need be through the whole part. faiss
@@ -16,13 +16,14 @@ cost of the counting pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hbt_dist.common.console import counted, note
 from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.block_scores import best_keys, ranking_keys
 from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, read_rows
@@ -37,8 +38,8 @@ _QUESTIONS = 4096
 _MARGIN = 16  # searched beyond k, to see whether the list ends in a tie
 
 Keys = NDArray[np.uint64]
-#: (n, D) questions, (rows, D) block, k -> scores and rows of the block, (n, k), best first.
-Search = Callable[[Float32, Float32, int], tuple[Float32, Int64]]
+#: (n, D) questions, k -> scores and rows of a block, (n, k), best first.
+Search = Callable[[Float32, int], tuple[Float32, Int64]]
 
 
 def load_faiss() -> Any:
@@ -76,7 +77,7 @@ def part_keys(
         questions: (Q, D) in the benchmark's order.
         candidates: (N, D) in the benchmark's order; only the part's rows are read.
         k: length of the lists.
-        device: where to search; on the CPU, too, where it is a GPU that this build of faiss cannot use.
+        device: where to search; on the CPU, with a note, if it is a GPU that this build of faiss cannot use.
         num_threads: of faiss on the CPU; 0 leaves its own.
 
     Returns:
@@ -88,7 +89,7 @@ def part_keys(
     faiss = load_faiss()
     if num_threads:
         faiss.omp_set_num_threads(num_threads)
-    search = _searcher(faiss, device)
+    searcher = _searcher(faiss, device)
     start = blocks.start * plan.block_candidates
     stop = min(blocks.stop * plan.block_candidates, plan.num_candidates)
     best = np.zeros((questions.shape[0], k), np.uint64)
@@ -98,51 +99,72 @@ def part_keys(
         block = np.empty((last - first, candidates.shape[1]), np.float32)
         read_rows(candidates, rows, block)
         order = plan.id_order[first:last]
+        search = searcher(block)
         for start_question in range(0, len(best), _QUESTIONS):
             block_questions = np.ascontiguousarray(
                 questions[start_question : start_question + _QUESTIONS], np.float32
             )
-            keys = _block_keys(search, block_questions, block, order, k)
+            keys = _block_keys(search, block_questions, order, k)
             kept = best[start_question : start_question + _QUESTIONS]
             kept[:] = best_keys([kept, keys], k)
     return best
 
 
-def _block_keys(search: Search, questions: Float32, block: Float32, id_order: NDArray[Any], k: int) -> Keys:
+def _block_keys(search: Search, questions: Float32, id_order: NDArray[Any], k: int) -> Keys:
     """The k best keys of each question in one block; (n, min(k, rows))."""
-    kept = min(k, len(block))
+    num_rows = len(id_order)
+    kept = min(k, num_rows)
     keys = np.empty((len(questions), kept), np.uint64)
     todo = np.arange(len(questions))
-    depth = min(len(block), k + _MARGIN)
+    depth = min(num_rows, k + _MARGIN)
     while len(todo):
-        scores, rows = search(questions[todo], block, depth)
+        scores, rows = search(questions[todo], depth)
         # Sorted by faiss, best first. Safe if the list ends before the last score that was found.
-        safe = np.full(len(todo), True) if depth == len(block) else scores[:, kept - 1] > scores[:, -1]
+        safe = np.full(len(todo), True) if depth == num_rows else scores[:, kept - 1] > scores[:, -1]
         best = ranking_keys(np.ascontiguousarray(scores[safe]), id_order[rows[safe]].astype(np.uint32))
         keys[todo[safe]] = best_keys([best], kept)
         todo = todo[~safe]
-        depth = min(len(block), 4 * depth)
+        depth = min(num_rows, 4 * depth)
     return keys
 
 
-def _searcher(faiss: Any, device: torch.device) -> Search:
-    """Return an exact search on a device."""
-    gpu = 0 if device.index is None else device.index
-    visible = faiss.get_num_gpus() if device.type == "cuda" and hasattr(faiss, "knn_gpu") else 0
+def _searcher(faiss: Any, device: torch.device) -> Callable[[Float32], Search]:
+    """Return what makes an exact search on a device from the (rows, D) vectors of a block."""
+    gpu = device.index or 0
+    visible = faiss.get_num_gpus() if device.type == "cuda" and hasattr(faiss, "GpuIndexFlatIP") else 0
+    if device.type != "cpu" and gpu >= visible:
+        _note_cpu(f"this build of faiss sees {counted(visible, 'GPU')}, not {device}")
 
-    def search(questions: Float32, block: Float32, depth: int) -> tuple[Float32, Int64]:
-        metric = faiss.METRIC_INNER_PRODUCT
-        if gpu < visible and depth <= GPU_LIMIT:
-            resources = _gpu_resources(faiss)
-            scores, rows = faiss.knn_gpu(resources, questions, block, depth, metric=metric, device=gpu)
-        else:
-            scores, rows = faiss.knn(questions, block, depth, metric=metric)
-        return np.asarray(scores, np.float32), np.asarray(rows, np.int64)
+    def open_block(block: Float32) -> Search:
+        @cache
+        def on_gpu() -> Any:  # copies the block once, for all its questions
+            config = faiss.GpuIndexFlatConfig()
+            config.device = gpu
+            index = faiss.GpuIndexFlatIP(_gpu_resources(faiss), block.shape[1], config)
+            index.add(block)
+            return index
 
-    return search
+        def search(questions: Float32, depth: int) -> tuple[Float32, Int64]:
+            if gpu < visible and depth <= GPU_LIMIT:
+                scores, rows = on_gpu().search(questions, depth)
+            else:
+                if gpu < visible:
+                    _note_cpu(f"lists of {depth:,}; it finds at most {GPU_LIMIT:,} on a GPU")
+                scores, rows = faiss.knn(questions, block, depth, metric=faiss.METRIC_INNER_PRODUCT)
+            return np.asarray(scores, np.float32), np.asarray(rows, np.int64)
+
+        return search
+
+    return open_block
 
 
-@lru_cache(maxsize=1)
+@cache
+def _note_cpu(reason: str) -> None:
+    """Print once per process why faiss searches on the CPU."""
+    note(f"ranked lists: faiss searches on the CPU: {reason}")
+
+
+@cache
 def _gpu_resources(faiss: Any) -> Any:
     """Streams and work memory of the GPUs in use, once in a process: allocating them waits for the GPU."""
     resources = faiss.StandardGpuResources()

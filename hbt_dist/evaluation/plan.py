@@ -112,8 +112,8 @@ class ScoringPlan:
         """Relevant pairs of some question blocks, and the place of the question of each."""
         start = self.relevant_range(blocks[0]).start
         stop = self.relevant_range(blocks[-1]).stop
-        places = np.searchsorted(self.relevant_offsets, np.arange(start, stop), side="right") - 1
-        return slice(start, stop), places
+        questions = np.searchsorted(self.relevant_offsets, np.arange(start, stop), side="right") - 1
+        return slice(start, stop), questions
 
     def pieces(self, block: int) -> list[tuple[int, int, int]]:
         """(start, stop, language) of a block's rows, cut at languages."""

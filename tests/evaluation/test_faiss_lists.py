@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import faiss
 import numpy as np
 import pytest
 import torch
 
+from hbt_dist.common.console import hush
 from hbt_dist.evaluation import faiss_lists
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.plan import plan_scoring
@@ -49,8 +52,11 @@ def test_a_tie_at_the_end_of_a_list_is_searched_deeper(make_benchmark, make_embe
     searcher = faiss_lists._searcher
 
     def watched(faiss, device):
-        search = searcher(faiss, device)
-        return lambda questions, block, wanted: depths.append(wanted) or search(questions, block, wanted)
+        def open_block(block):
+            search = searcher(faiss, device)(block)
+            return lambda questions, wanted: depths.append(wanted) or search(questions, wanted)
+
+        return open_block
 
     monkeypatch.setattr(faiss_lists, "_searcher", watched)
     questions = make_embeddings("constant", benchmark.num_questions, 1)
@@ -68,7 +74,7 @@ class GpuBuild:
     METRIC_INNER_PRODUCT = faiss.METRIC_INNER_PRODUCT
 
     def __init__(self):
-        self.asked, self.temporary = [], []
+        self.asked, self.temporary, self.uploads = [], [], 0
 
     def omp_set_num_threads(self, number):
         faiss.omp_set_num_threads(number)
@@ -82,10 +88,22 @@ class GpuBuild:
     def setTempMemory(self, size):
         self.temporary.append(size)
 
-    def knn_gpu(self, resources, questions, block, k, *, metric, device):
+    def GpuIndexFlatConfig(self):
+        return SimpleNamespace(device=0)
+
+    def GpuIndexFlatIP(self, resources, width, config):
         assert resources is self
-        self.asked.append(device)
-        return faiss.knn(questions, block, k, metric=metric)
+        index = faiss.IndexFlatIP(width)
+
+        def add(block):
+            self.uploads += 1
+            index.add(block)
+
+        def search(questions, k):
+            self.asked.append(config.device)
+            return index.search(questions, k)
+
+        return SimpleNamespace(add=add, search=search)
 
     def knn(self, questions, block, k, *, metric):
         self.asked.append("cpu")
@@ -93,28 +111,38 @@ class GpuBuild:
 
 
 @pytest.mark.parametrize(
-    ("device", "k", "searched_on"),
+    ("device", "k", "searched_on", "words"),
     [
-        ("cpu", 5, {"cpu"}),  # GPUs in sight are not taken
-        ("cuda", 5, {0}),
-        ("cuda:1", 5, {1}),
-        ("cuda:2", 5, {"cpu"}),  # torch sees more than faiss does
-        ("cuda:1", 2040, {"cpu"}),  # with the margin more than a GPU finds
+        ("cpu", 5, {"cpu"}, ""),  # GPUs in sight are not taken
+        ("cuda", 5, {0}, ""),
+        ("cuda:1", 5, {1}, ""),
+        ("cuda:2", 5, {"cpu"}, "faiss searches on the CPU: this build of faiss sees 2 GPUs, not cuda:2"),
+        ("cuda:1", 2040, {"cpu"}, "faiss searches on the CPU: lists of 2,056; it finds at most 2,048"),
     ],
 )
 def test_searches_on_the_device_of_the_settings(
-    make_benchmark, make_embeddings, monkeypatch, device, k, searched_on
+    make_benchmark, make_embeddings, monkeypatch, capsys, device, k, searched_on, words
 ):
     benchmark = make_benchmark(per_language=700)
     questions = make_embeddings("random", benchmark.num_questions, 1)
     candidates = make_embeddings("random", benchmark.num_candidates, 2)
     build = GpuBuild()
     monkeypatch.setattr(faiss_lists, "load_faiss", lambda: build)
+    if k == 5:
+        monkeypatch.setattr(faiss_lists, "_BLOCK_ROWS", 1060)
+    monkeypatch.setattr(faiss_lists, "_QUESTIONS", 11)
+    faiss_lists._note_cpu.cache_clear()
+    hush(False)
     plan = plan_scoring(benchmark)
     for _ in range(2):
         found = faiss_lists.faiss_top_lists(plan, questions, candidates, k, device=torch.device(device))
     assert set(build.asked) == searched_on
-    assert build.temporary == ([] if searched_on == {"cpu"} else [faiss_lists.GPU_BYTES])  # once in a process
+    on_gpu = searched_on != {"cpu"}
+    assert build.uploads == (4 if on_gpu else 0)  # two blocks, twice, whatever the number of questions
+    assert build.temporary == ([faiss_lists.GPU_BYTES] if on_gpu else [])  # once in a process
+    notes = capsys.readouterr().err
+    assert notes.count("faiss searches") == bool(words)
+    assert words in notes
     settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=k)
     want = evaluate(benchmark, questions, candidates, settings=settings).top
     np.testing.assert_allclose(found.scores, want.scores, rtol=1e-5, atol=1e-5)
