@@ -56,7 +56,8 @@ class RunEvaluation(Settings):
         0,
         ge=0,
         description="GPUs that Ray reserves for measuring checkpoints in addition to the workers'; a "
-        "fraction shares a GPU with other jobs; 0: CPU, where a model of base size takes minutes per checkpoint",
+        "fraction shares a GPU with other jobs; 0: CPU, where a model of base size takes minutes per "
+        "checkpoint",
     )
     scoring: EvaluationSettings = Field(
         default_factory=EvaluationSettings, description="precision, batches and metrics of the scoring"
