@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hbt_dist.common.devices import move
@@ -25,7 +26,8 @@ class Layout:
         num_rows: b.
         num_negatives: n.
         group_N: passage group of every gathered column, None if no two columns share one.
-        sub_batch_B, sub_batch_N: sub-batch of every global row and column, None if there is only one.
+        sub_batch_B, sub_batch_N: sub-batch of every global row and column, on the host; None if there is
+            only one.
     """
 
     rank: int
@@ -33,8 +35,8 @@ class Layout:
     num_rows: int
     num_negatives: int
     group_N: Tensor | None = None
-    sub_batch_B: Tensor | None = None
-    sub_batch_N: Tensor | None = None
+    sub_batch_B: NDArray[np.int64] | None = None
+    sub_batch_N: NDArray[np.int64] | None = None
 
     @classmethod
     def of_arrays(
@@ -52,14 +54,11 @@ class Layout:
     ) -> Layout:
         """Keep only the arrays that change anything under `settings`."""
 
-        def on_device(array: np.ndarray) -> Tensor:
-            return move(torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)), device)
-
         group = sub_B = sub_N = None
         if settings.mask_false_negatives and len(np.unique(group_N)) < len(group_N):
-            group = on_device(group_N)
+            group = move(torch.from_numpy(np.ascontiguousarray(group_N, dtype=np.int64)), device)
         if settings.negatives == "sub_batch" and len(np.unique(sub_batch_B)) > 1:
-            sub_B, sub_N = on_device(sub_batch_B), on_device(sub_batch_N)
+            sub_B, sub_N = np.asarray(sub_batch_B), np.asarray(sub_batch_N)
         return cls(rank, world_size, num_rows, num_negatives, group, sub_B, sub_N)
 
     @property

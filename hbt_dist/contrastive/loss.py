@@ -19,9 +19,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hbt_dist.common.devices import move
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.row_losses import UNMASKED, Exclude, infonce_rows
 from hbt_dist.contrastive.settings import LossSettings
@@ -79,7 +82,7 @@ def contrast(
         passages_ND,
         passages_grad,
         target_b=positives_B[local],
-        segments=_segments(layout.sub_batch_B, layout.sub_batch_N, local),
+        segments=_segments(layout.sub_batch_B, layout.sub_batch_N, local, device),
         groups=None if layout.group_N is None else (layout.group_N[positives_B[local]], layout.group_N),
         positives_B=positives_B if settings.equation == "paper_eq1" else None,
         scale=scale,
@@ -98,7 +101,7 @@ def contrast(
             questions_BD,
             every_question_grad,
             target_b=torch.arange(local.start, local.stop, device=device),
-            segments=_segments(layout.sub_batch_B, layout.sub_batch_B, local),
+            segments=_segments(layout.sub_batch_B, layout.sub_batch_B, local, device),
             groups=None if group_B is None else (group_B[local], group_B),
             positives_B=None,
             scale=scale,
@@ -114,7 +117,7 @@ def contrast(
     if settings.alignment_weight > 0:
         assert aligned_bD is not None
         aligned_grad = torch.zeros_like(aligned_bD)
-        for rows, columns in _segments(layout.sub_batch_B, layout.sub_batch_N, local):
+        for rows, columns in _segments(layout.sub_batch_B, layout.sub_batch_N, local, device):
             alignment += _kl_rows(
                 (questions_bD, questions_grad, aligned_bD, aligned_grad),
                 (passages_ND, passages_grad),
@@ -137,22 +140,27 @@ def contrast(
     )
 
 
-def inner_product(a_bD: Tensor, b_bD: Tensor, rows: int = 256) -> Tensor:
-    """Return the sum of the products of all entries, () float64, `rows` rows at a time."""
+def inner_product(a_bD: Tensor, b_bD: Tensor) -> Tensor:
+    """Return the sum of the products of all entries, () float64, in parts that fit a CPU's cache."""
+    rows = 65_536 if a_bD.device.type == "cuda" else 256
     parts = zip(a_bD.split(rows), b_bD.split(rows), strict=True)
     return torch.stack([(a * b).sum(dtype=torch.float64) for a, b in parts]).sum()
 
 
 def _segments(
-    row_labels_B: Tensor | None, column_labels: Tensor | None, local: slice
+    row_labels_B: NDArray[np.int64] | None,
+    column_labels: NDArray[np.int64] | None,
+    local: slice,
+    device: torch.device,
 ) -> Iterator[tuple[Index, Index]]:
     """Yield (local row indices, column indices) of each sub-batch; without sub-batches, two full slices."""
     if row_labels_B is None or column_labels is None:
         yield slice(None), slice(None)
         return
-    local_labels = row_labels_B[local]
-    for label in local_labels.unique():
-        yield (local_labels == label).nonzero()[:, 0], (column_labels == label).nonzero()[:, 0]
+    labels = row_labels_B[local]
+    for label in np.unique(labels):  # on the host, which would wait for sizes that the device finds
+        rows, columns = np.flatnonzero(labels == label), np.flatnonzero(column_labels == label)
+        yield move(torch.from_numpy(rows), device), move(torch.from_numpy(columns), device)
 
 
 def _over_segments(

@@ -66,6 +66,12 @@ class LossSettings(Settings):
         "(CUDA, hbt-dist[fused]; use row_chunk 1024 or more). Masked columns always take rows. auto: rows",
     )
 
+    products: Literal["auto", "ieee", "tf32"] = Field(
+        "auto",
+        description="float32 products of embeddings on GPUs. tf32: factors of 10 bits, faster; auto: tf32 "
+        "if the encoder computes in bf16 or fp16, whose rounding is ten times that of tf32, else ieee",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> LossSettings:
         if self.equation == "paper_eq1" and self.directions == "both":

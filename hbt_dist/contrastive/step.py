@@ -33,6 +33,7 @@ from torch import Tensor
 
 from hbt_dist.common.devices import move
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.precision import products
 from hbt_dist.contrastive.chunks import ChunkOrder, Limits, RandomState, Tokens, plan_chunks
 from hbt_dist.contrastive.finite import BatchFacts, NonFiniteError, broken_rows
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
@@ -163,7 +164,8 @@ def contrastive_step(
     num_padded = num_tokens if engine.packs else sum(input_ids.numel() for input_ids, *_ in inputs)
     order = ChunkOrder(chunks, world.device)
     rows = order.of_rows([part.detach() for part in embeddings])
-    figures, row_gradients = _global_loss(rows, local, loss, scale, (num_tokens, num_padded), world)
+    with products("tf32" if loss.products == "tf32" else "ieee"):
+        figures, row_gradients = _global_loss(rows, local, loss, scale, (num_tokens, num_padded), world)
     gradients = order.of_chunks(row_gradients)
     slope = _slope_within_bounds(figures["log_scale"], current, loss)
     del rows, row_gradients  # memory for the second forwards

@@ -84,6 +84,10 @@ class ModelSettings(Settings):
         "RoBERTa, XLM-R; on GPUs in bf16 and without attention dropout), else transformers' default; or one "
         "of transformers' own, over padded rows",
     )
+    compile: bool = Field(
+        False,
+        description="compile the model's layers with torch.compile, for GPUs; takes a minute at the start",
+    )
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the model; off unless you trust it"
     )

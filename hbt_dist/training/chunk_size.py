@@ -1,4 +1,7 @@
-"""Find the largest chunk that a device holds, for `step.chunk_rows: auto`, before training starts."""
+"""Measure before training starts what a device holds: the largest chunk, and how many graphs.
+
+These are `step.chunk_rows: auto` and `step.kept_tokens: auto`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from torch import nn
 
 from hbt_dist.common.device_memory import is_out_of_memory
 from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive.chunks import Limits
 from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.world import World
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.deepspeed.engine import checkpoint_activations
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
-from hbt_dist.training.memory import added_bytes, release_memory
+from hbt_dist.training.memory import added_bytes, free_bytes, release_memory
 
 # Linux gives a process more memory than exists and kills it later: no error to catch, so no trial above this.
 CPU_ROWS = 64
@@ -36,10 +40,12 @@ def check_auto_chunks(run: RunFile, stage: int) -> None:
         )
 
 
-def choose_chunk_rows(
+def choose_chunks(
     run: RunFile, deepspeed: ResolvedDeepSpeed, encoder: nn.Module, text: TextSettings, world: World
 ) -> StepSettings:
-    """Return the run's step settings with a number for `chunk_rows: auto`. Collective.
+    """Return the run's step settings with numbers for `auto`. Collective.
+
+    `kept_tokens: auto` gets a number on GPUs, with mode auto, and where each rank holds the whole model.
 
     Args:
         deepspeed: of this start.
@@ -49,7 +55,12 @@ def choose_chunk_rows(
     Raises:
         UserError: not even one row fits.
     """
-    if run.step.chunk_rows != "auto":
+    measures_graphs = (
+        world.device.type == "cuda"
+        and (run.step.mode, run.step.kept_tokens) == ("auto", "auto")
+        and deepspeed.zero_stage < 3
+    )
+    if run.step.chunk_rows != "auto" and not measures_graphs:
         return run.step
     if deepspeed.gradient_checkpointing:
         checkpoint_activations(encoder)
@@ -57,16 +68,67 @@ def choose_chunk_rows(
     embeddings = run.batches.global_batch_size * (1 + passages) * int(getattr(encoder, "width", 0))
     texts = 1 + passages + (1 if run.loss.alignment_weight > 0 else 0)  # of a row: the direct step holds all
     parameters = sum(p.numel() for p in encoder.parameters())
-    rows = find_chunk_rows(
-        encoder,
-        max_tokens=max(text.max_question_tokens, text.max_passage_tokens),
-        most_rows=run.batches.global_batch_size // world.size * texts,
-        world=world,
-        # Embeddings and their gradients in float32, and what the engine will add to the encoder.
-        reserve_bytes=2 * 4 * embeddings + added_bytes(deepspeed, parameters, world.size),
-        autocast=deepspeed.low_precision,
-    )
-    return run.step.model_copy(update={"chunk_rows": rows})
+    most_rows = run.batches.global_batch_size // world.size * texts
+    max_tokens = max(text.max_question_tokens, text.max_passage_tokens)
+    # Embeddings and their gradients in float32, and what the engine will add to the encoder.
+    reserve_bytes = 2 * 4 * embeddings + added_bytes(deepspeed, parameters, world.size)
+    autocast = deepspeed.low_precision
+    step = run.step
+    if step.chunk_rows == "auto":
+        rows = find_chunk_rows(
+            encoder,
+            max_tokens=max_tokens,
+            most_rows=most_rows,
+            world=world,
+            reserve_bytes=reserve_bytes,
+            autocast=autocast,
+        )
+        step = step.model_copy(update={"chunk_rows": rows})
+    if measures_graphs:
+        limits = Limits.of(step, world.device, packs=False)
+        chunk_tokens = limits.tokens or limits.rows * max_tokens
+        bytes_per_token = graph_bytes(encoder, max_tokens, world.device, autocast=autocast)
+        # Gradients, and the loss beside the graphs: scores of row_chunk rows, at most three tensors of them.
+        loss_bytes = 3 * 4 * run.loss.row_chunk * run.batches.global_batch_size * passages
+        free = free_bytes(world.device) - reserve_bytes - 4 * parameters - loss_bytes
+        kept = kept_tokens(free, bytes_per_token, chunk_tokens)
+        update = {"chunk_tokens": chunk_tokens, "kept_tokens": world.all_min(kept)}
+        step = step.model_copy(update=update)
+    return step
+
+
+def graph_bytes(encoder: nn.Module, num_tokens: int, device: torch.device, *, autocast: bool) -> float:
+    """Return the bytes that a graph holds for each token, measured on one text of `num_tokens` tokens.
+
+    The memory of 16 such texts less that of 8, so that buffers of a fixed size do not count.
+    """
+
+    def held(num_rows: int) -> int:
+        input_ids = torch.full((num_rows, num_tokens), 5, device=device)
+        mask = torch.ones_like(input_ids)
+        before = torch.cuda.memory_allocated(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            embeddings = encoder(input_ids, mask)
+        after = torch.cuda.memory_allocated(device)
+        del embeddings
+        return after - before
+
+    was_training = encoder.training
+    encoder.train()
+    try:
+        held(1)  # the first forward makes workspaces that stay
+        difference = held(16) - held(8)
+    finally:
+        encoder.train(was_training)
+        release_memory()
+    return difference / (8 * num_tokens)
+
+
+def kept_tokens(free: float, bytes_per_token: float, chunk_tokens: int) -> int:
+    """Return how many tokens' graphs fit into nine tenths of `free` bytes beside one chunk in work."""
+    if bytes_per_token <= 0:
+        return 0
+    return max(0, int(0.9 * free / bytes_per_token) - chunk_tokens)
 
 
 def find_chunk_rows(

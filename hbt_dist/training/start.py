@@ -14,11 +14,12 @@ from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.row_losses import check_kernel
-from hbt_dist.contrastive.settings import StepSettings
+from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.world import World
+from hbt_dist.models.compilation import compile_layers
 from hbt_dist.run_file import RunFile, user_function_facts
 from hbt_dist.training.checkpoints.engine_state import describe
-from hbt_dist.training.chunk_size import choose_chunk_rows
+from hbt_dist.training.chunk_size import choose_chunks
 from hbt_dist.training.deepspeed.engine import Engine, build_engine
 from hbt_dist.training.deepspeed.partition import move_unless_partitioned
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
@@ -36,7 +37,8 @@ class Session:
     """One start of a run on this rank.
 
     Attributes:
-        step_settings: the run's step settings with `chunk_rows` resolved to a number.
+        loss: the run's loss settings with `products` resolved.
+        step_settings: the run's step settings with `chunk_rows` and `kept_tokens` resolved to numbers.
         start_model: digest of the model folder that the run starts from, on rank 0.
         notes: messages of the start, printed and logged before the first step.
     """
@@ -46,6 +48,7 @@ class Session:
     folder: RunFolder
     prepared: Prepared
     engine: Engine
+    loss: LossSettings
     step_settings: StepSettings
     start_model: str | None
     notes: list[str] = field(default_factory=list)
@@ -134,7 +137,10 @@ def build(
     if run.step.self_check:
         require_self_check(world, deepspeed, run.step.grad_reduction, run.loss.kernel)
     encoder = move_unless_partitioned(prepared.model.encoder, deepspeed, world.device)
-    step_settings = choose_chunk_rows(run, deepspeed, encoder, prepared.model.text, world)
+    step_settings = choose_chunks(run, deepspeed, encoder, prepared.model.text, world)
+    if run.model.compile:
+        _check_compile(deepspeed)
+        compile_layers(prepared.model.encoder.backbone, world.device)
     torch.manual_seed(run.seed)
     engine = build_engine(
         encoder,
@@ -147,7 +153,19 @@ def build(
     )
     emulated = emulated_bf16(deepspeed, world.device)
     notes = [": ".join(emulated)] if emulated else []
-    return Session(run, world, folder, prepared, engine, step_settings, start_model, notes)
+    auto = "tf32" if deepspeed.low_precision else "ieee"
+    products = auto if run.loss.products == "auto" else run.loss.products
+    loss = run.loss.model_copy(update={"products": products})
+    return Session(run, world, folder, prepared, engine, loss, step_settings, start_model, notes)
+
+
+def _check_compile(deepspeed: ResolvedDeepSpeed) -> None:
+    if deepspeed.zero_stage == 3:
+        raise UserError(
+            "model.compile",
+            "expected ZeRO stage 0 to 2, got 3, which gathers weights inside each layer",
+            "set it to false",
+        )
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def train_step(
     faults.at("in_step", step + 1, world, engine.model)
     try:
         tolerance = engine.replay_tolerance if check_replay else None
-        result = contrastive_step(engine, local, run.loss, session.step_settings, world, tolerance)
+        result = contrastive_step(engine, local, session.loss, session.step_settings, world, tolerance)
         norm = engine.step(step)
         if not engine.scales_loss:
             check_gradient_norm(norm, local.batch)

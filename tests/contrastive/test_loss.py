@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hbt_dist.contrastive import step as step_module
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import Contrast, contrast
 from hbt_dist.contrastive.settings import LossSettings
+from hbt_dist.contrastive.world import World
 from tests.contrastive.tiny import Case, locals_of, plain_loss
+from tests.training.bodies import run_case
 
 
 def embeddings(case: Case, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -166,3 +169,19 @@ def test_no_mask_is_kept_where_no_two_columns_share_a_group() -> None:
 def test_settings_that_contradict_each_other_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"paper_eq1|temperature|alignment_weight"):
         LossSettings(**wrong)
+
+
+@pytest.mark.parametrize(("products", "inside"), [("auto", "ieee"), ("ieee", "ieee"), ("tf32", "tf32")])
+def test_the_products_of_the_loss_have_the_precision_of_its_settings(
+    products: Any, inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU would read while the loss is computed; afterwards the setting is what it was."""
+    matmul = torch.backends.cuda.matmul
+    seen = []
+    monkeypatch.setattr(
+        step_module, "contrast", lambda *a, **k: (seen.append(matmul.fp32_precision), contrast(*a, **k))[1]
+    )
+    before = matmul.fp32_precision
+    run_case(World.alone(), Case(stage=None, loss={"products": products}, steps=1))
+    assert seen == [inside]
+    assert matmul.fp32_precision == before

@@ -121,7 +121,7 @@ def test_chunks_are_measured_with_checkpointing_and_never_under_zero_3(
     monkeypatch.setattr(chunk_size, "find_chunk_rows", find)
     run = run_with(tmp_path, step__chunk_rows="auto", deepspeed={"gradient_checkpointing": True, "config": 1})
     deepspeed = resolve_deepspeed(run.deepspeed, gradient_clipping=1.0, device_type="cpu")
-    found = chunk_size.choose_chunk_rows(run, deepspeed, encoder, text, World.alone())
+    found = chunk_size.choose_chunks(run, deepspeed, encoder, text, World.alone())
     assert found.chunk_rows == 24  # all texts of a worker: 12 questions and 12 passages
     assert checkpointed == [True]
     chunk_size.check_auto_chunks(run, 2)
