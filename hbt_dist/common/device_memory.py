@@ -1,4 +1,4 @@
-"""Tell full memory from other errors; libraries report it in words of their own."""
+"""Tell full memory from other errors; libraries report it in different words."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def average_gradients(
     Args:
         parameters: the same on every rank, in the same order; a missing gradient counts as zero.
         world: the ranks. With one rank nothing happens.
-        bucket_elements: gradients of together at most so many elements travel in one message.
+        bucket_elements: most elements of gradients that travel together in one message.
     """
     if world.size == 1:
         return

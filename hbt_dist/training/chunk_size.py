@@ -88,7 +88,7 @@ def choose_chunks(
         limits = Limits.of(step, world.device, packs=False)
         chunk_tokens = limits.tokens or limits.rows * max_tokens
         bytes_per_token = graph_bytes(encoder, max_tokens, world.device, autocast=autocast)
-        # Gradients, and the loss beside the graphs: scores of row_chunk rows, at most three tensors of them.
+        # Gradients, and the loss: scores of row_chunk rows, at most three tensors of them.
         loss_bytes = 3 * 4 * run.loss.row_chunk * run.batches.global_batch_size * passages
         free = free_bytes(world.device) - reserve_bytes - 4 * parameters - loss_bytes
         kept = kept_tokens(free, bytes_per_token, chunk_tokens)
@@ -125,7 +125,7 @@ def graph_bytes(encoder: nn.Module, num_tokens: int, device: torch.device, *, au
 
 
 def kept_tokens(free: float, bytes_per_token: float, chunk_tokens: int) -> int:
-    """Return how many tokens' graphs fit into nine tenths of `free` bytes beside one chunk in work."""
+    """Return how many tokens' graphs fit into nine tenths of `free` bytes next to a chunk that is encoded."""
     if bytes_per_token <= 0:
         return 0
     return max(0, int(0.9 * free / bytes_per_token) - chunk_tokens)

@@ -41,7 +41,7 @@ class TrainResult:
     seconds: float
 
 
-@products("ieee")  # whatever the process or its environment allows: the self-check and the loss count on it
+@products("ieee")  # the process or its environment may allow less; self-check and loss count on it
 def train(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult:
     """Train to the last step, or until the runtime requests a stop. Every rank calls it.
 

@@ -1,4 +1,4 @@
-"""Put the encoder and what is learned beside it into one module, which an engine trains."""
+"""Put the encoder and a learned temperature into one module, which an engine trains."""
 
 from __future__ import annotations
 

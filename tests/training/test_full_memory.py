@@ -11,7 +11,7 @@ import torch.distributed as dist
 from hbt_dist.common.device_memory import is_out_of_memory
 from hbt_dist.common.errors import OneRankError, UserError
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.chunk_size import find_chunk_rows
+from hbt_dist.training.chunk_size import find_chunk_rows, kept_tokens
 from hbt_dist.training.ranks import full_memory_explained
 
 ALONE = World.alone()
@@ -130,3 +130,13 @@ def test_trials_leave_no_memory_reserved(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     find_chunk_rows(encoder, max_tokens=4, most_rows=8, world=ALONE)
     assert emptied
+
+
+@pytest.mark.parametrize(
+    ("free", "bytes_per_token", "want"),
+    [(100e9, 1e6, 24_464), (1e9, 1e6, 0), (-5.0, 1e6, 0), (100e9, 0.0, 0)],
+)
+def test_graphs_are_kept_in_what_is_free_beside_a_chunk(
+    free: float, bytes_per_token: float, want: int
+) -> None:
+    assert kept_tokens(free, bytes_per_token, chunk_tokens=65_536) == want
