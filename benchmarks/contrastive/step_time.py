@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.contrastive.loss_memory import resident
 from benchmarks.contrastive.ranks import run
-from benchmarks.gpu.model import MeanEncoder, batch_of
+from benchmarks.gpu.model import batch_of, encoder_of
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
@@ -80,7 +80,7 @@ def steps_of(
 ) -> tuple[dict[str, Callable[[], None]], Any, Any]:
     """A function per method that leaves its gradient, our model and theirs."""
     torch.manual_seed(0)
-    encoder = MeanEncoder(dropout=0.0, **SIZE)
+    encoder = encoder_of(SIZE, 0.0, "cpu")
     engine = PlainEngine(
         TrainedModel(encoder).train(),
         optimizer=OptimizerSettings(),

@@ -1,9 +1,7 @@
-"""Build an encoder with random weights, random texts, an engine and their device."""
+"""Build an encoder with random weights, random texts, and an engine around them."""
 
 from __future__ import annotations
 
-import gc
-import platform
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,37 +13,32 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.gpu.sizes import Size
 from hbt_dist.contrastive.world import World
-from hbt_dist.training.deepspeed.engine import PlainEngine, TrainedModel
+from hbt_dist.models.encoder import Encoder
+from hbt_dist.models.settings import TextSettings
+from hbt_dist.training.deepspeed.engine import Engine, build_engine
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.settings import OptimizerSettings
 
 Precision = Literal["fp32", "bf16_autocast"]
-Size = dict[str, int]  # of the architecture, in the names of its configuration
 
 
-class MeanEncoder(nn.Module):
-    """XLM-R architecture with random weights and mean pooling."""
+def encoder_of(size: Size, dropout: float, device: torch.device | str) -> Encoder:
+    """Return the package's encoder around an XLM-R of this size with random weights, made on the device."""
+    from transformers import XLMRobertaConfig, XLMRobertaModel
 
-    def __init__(self, dropout: float = 0.1, **size: int) -> None:
-        super().__init__()
-        from transformers import XLMRobertaConfig, XLMRobertaModel
-
-        config = XLMRobertaConfig(
-            **size,
-            intermediate_size=4 * size["hidden_size"],
-            max_position_embeddings=514,
-            type_vocab_size=1,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        )
-        self.backbone = XLMRobertaModel(config, add_pooling_layer=False)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(n, T) -> (n, D)."""
-        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weight).sum(1) / weight.sum(1)
+    config = XLMRobertaConfig(
+        **size,
+        intermediate_size=4 * size["hidden_size"],
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    with torch.device(device):  # half a billion random numbers take the CPU many seconds
+        backbone = XLMRobertaModel(config, add_pooling_layer=False)
+    return Encoder(backbone, TextSettings(normalize=False)).train()
 
 
 class Tokens:
@@ -84,53 +77,21 @@ def batch_of(
     )
 
 
-class Device:
-    """Memory and time on a GPU, or on the CPU where memory is not measured."""
-
-    def __init__(self, name: str) -> None:
-        self.torch = torch.device(name)
-        self.cuda = name.startswith("cuda")
-
-    def sync(self) -> None:
-        """Wait for the device."""
-        if self.cuda:
-            torch.cuda.synchronize()
-
-    def reset(self) -> int:
-        """Forget the peak; returns the bytes in use."""
-        gc.collect()
-        if not self.cuda:
-            return 0
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-
-    def peak(self) -> int | None:
-        """Highest bytes in use since `reset`."""
-        return torch.cuda.max_memory_allocated() if self.cuda else None
-
-    def facts(self) -> dict[str, Any]:
-        """What was measured on."""
-        facts: dict[str, Any] = {"torch": torch.__version__, "python": platform.python_version()}
-        if self.cuda:
-            properties = torch.cuda.get_device_properties(self.torch)
-            facts |= {"device": properties.name, "memory_gb": round(properties.total_memory / 1e9, 1)}
-        return facts | {"device_type": self.torch.type}
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error reports full memory; the matrix library uses a different message."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in str(error) for words in ("out of memory", "ALLOC_FAILED")
-    )
-
-
-def engine_of(device: Device, precision: Precision, size: Size, dropout: float) -> PlainEngine:
-    """A plain engine around a fresh encoder with the same weights every time."""
+def engine_of(
+    device: torch.device,
+    size: Size,
+    dropout: float,
+    deepspeed: ResolvedDeepSpeed,
+    encoder: nn.Module | None = None,
+) -> Engine:
+    """Return the package's engine around a fresh encoder with the same weights every time."""
     torch.manual_seed(0)
-    with device.torch:  # half a billion random numbers take the CPU many seconds
-        model = TrainedModel(MeanEncoder(dropout, **size)).train()
-    world = World.alone(device.torch)
-    settings = OptimizerSettings()
-    resolved = ResolvedDeepSpeed(precision=precision)
-    return PlainEngine(model, optimizer=settings, total_steps=100, world=world, resolved=resolved)
+    engine = build_engine(
+        encoder or encoder_of(size, dropout, device),
+        optimizer=OptimizerSettings(gradient_clipping=1.0),
+        total_steps=100,
+        world=World.alone(device),
+        deepspeed=deepspeed,
+    )
+    engine.train()
+    return engine

@@ -1,0 +1,1 @@
+"""The parts of benchmarks/gpu/check.py; each module has a function `run(context)` that yields its figures."""

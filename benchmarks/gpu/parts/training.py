@@ -1,0 +1,191 @@
+"""Measure whole cached steps: tokens per second, model FLOP utilisation and peak memory, by engine and chunk.
+
+Encoders of XLM-R's size with random weights, questions of 64 and passages of 192 tokens, AdamW included. The
+first global batch is measured with every engine and chunk; larger ones with the best of them and with what
+else may be faster. A step of 2,048 rows runs first and does not count. Chunks that do not fit are halved.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.device import Context
+from benchmarks.gpu.model import batch_of, engine_of
+from benchmarks.gpu.rates import peak_flops_of
+from benchmarks.gpu.report import Figures
+from benchmarks.gpu.sizes import SIZES, TINY, Size, model_flops
+from hbt_dist.common.device_memory import is_out_of_memory
+from hbt_dist.contrastive.settings import LossSettings, StepSettings
+from hbt_dist.contrastive.step import contrastive_step
+from hbt_dist.training.deepspeed.engine import Engine
+from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, ResolvedDeepSpeed, resolve_deepspeed
+
+PREDICTED = "python benchmarks/gpu/roofline.py"
+TIMERS = {"timers": {"throughput": {"enabled": True, "synchronized": True}}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to compute the step."""
+
+    engine: str
+    chunk_tokens: int
+    chunk_rows: int
+    padded: bool
+    lengths: tuple[int, int] = (64, 192)
+
+    @property
+    def name(self) -> str:
+        """Return the case as text."""
+        chunk = f"rows {self.chunk_rows}" if self.chunk_rows <= 4096 else f"{self.chunk_tokens:,} tokens"
+        return f"{self.engine}, {chunk}, {'padded' if self.padded else 'equal lengths'}"
+
+
+def engines_of(context: Context) -> dict[str, Callable[[], ResolvedDeepSpeed]]:
+    """Return the engines to measure by name."""
+    kind = context.device.torch.type
+
+    def shipped(name: str | int, more: dict[str, Any] | None = None) -> ResolvedDeepSpeed:
+        resolved = resolve_deepspeed(DeepSpeedSettings(config=name), gradient_clipping=1.0, device_type=kind)
+        return replace(resolved, config={**(resolved.config or {}), **(more or {})})
+
+    plain = ResolvedDeepSpeed(precision="fp32" if context.tiny else "bf16_autocast")
+    engines: dict[str, Callable[[], ResolvedDeepSpeed]] = {"plain": lambda: plain}
+    if importlib.util.find_spec("deepspeed") is not None:
+        engines["ZeRO-1"] = lambda: shipped(1)
+        engines["ZeRO-1, timers on"] = lambda: shipped(1, TIMERS)
+    if context.engine == "plain":
+        return {"plain": engines["plain"]}
+    if context.engine == "deepspeed":
+        engines.pop("plain")
+    return engines
+
+
+def cases_of(context: Context, engine: str) -> list[Case]:
+    """Return every chunk size, with rows of equal length and with padded rows."""
+    tokens, rows = (128, (4,)) if context.tiny else (65_536, context.chunk_rows or (64,))
+    lengths = (6, 12) if context.tiny else (64, 192)
+    chunks = [(tokens, 1 << 20), *((1 << 30, limit) for limit in rows)]
+    padded = (False, True) if context.padded is None else (context.padded,)
+    return [Case(engine, *chunk, is_padded, lengths) for is_padded in padded for chunk in chunks]
+
+
+def run(context: Context) -> Iterator[tuple[str, Figures]]:
+    """Yield the steps of every model, from small batches to large ones, then a profile of a chunk."""
+    sizes = {"tiny": TINY} if context.tiny else {name: SIZES[name] for name in context.models}
+    batches = (64, 96) if context.tiny else tuple(sorted(context.global_batches))
+    for model, size in sizes.items():
+        best: tuple[float, Case] | None = None
+        seconds_per_row = 0.0
+        for rows in batches:
+            engines = engines_of(context)
+            if best is not None:
+                engines = {best[1].engine: engines[best[1].engine]}
+            for name, resolved in engines.items():
+                engine = engine_of(context.device.torch, size, 0.1, resolved())
+                for case in cases_of(context, name) if best is None or rows == batches[0] else [best[1]]:
+                    label = f"{model}, {rows:,} pairs, {case.name}"
+                    expected = seconds_per_row * rows * context.steps * 1.5
+                    if (reason := context.clock.too_long(expected)) is not None:
+                        yield label, {"skipped": reason}
+                        continue
+                    figures = step_that_fits(context, engine, size, rows, case)
+                    yield label, {"predicted": f"MFU by {PREDICTED}", **figures}
+                    if "seconds" in figures:
+                        seconds_per_row = max(seconds_per_row, figures["seconds"] / rows)
+                        rate = figures["pairs_per_second"]
+                        if best is None or rate > best[0]:
+                            best = rate, case
+                del engine
+                context.device.reset()
+        if best is not None and context.clock.too_long(5) is None:
+            yield f"{model}, profile", profile(context, size, best[1])
+
+
+def step_that_fits(context: Context, engine: Engine, size: Size, rows: int, case: Case) -> Figures:
+    """Measure a step, with chunks of half the tokens as long as memory does not suffice."""
+    tokens = case.chunk_tokens
+    while tokens >= max(case.lengths):
+        try:
+            figures = measure_steps(context, engine, size, rows, replace(case, chunk_tokens=tokens))
+            return {"chunk_tokens": tokens, **figures}
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Here the error is gone, and with it the tensors of the frames that it held.
+        engine.optimizer.zero_grad(set_to_none=True)
+        context.device.reset()
+        tokens //= 2
+    return {"skipped": "out of memory", "chunk_tokens": case.chunk_tokens}
+
+
+def measure_steps(context: Context, engine: Engine, size: Size, rows: int, case: Case) -> Figures:
+    """Return seconds, utilisation and memory of the contrastive step and AdamW."""
+    device = context.device
+    before = device.reset()
+    step = StepSettings(mode="cached", chunk_rows=case.chunk_rows, chunk_tokens=case.chunk_tokens)
+    seconds = []
+    for index, num_rows in enumerate([min(rows, 2048), *[rows] * context.steps]):
+        batch = batch_of(num_rows, size["vocab_size"], case.lengths, fixed=not case.padded)
+        device.sync()
+        began = time.perf_counter()
+        figures = contrastive_step(engine, batch, LossSettings(row_chunk=1024), step, engine.world)
+        norm = engine.step(index)
+        device.sync()
+        seconds.append(time.perf_counter() - began)
+    median = sorted(seconds[1:])[len(seconds[1:]) // 2]
+    parameters = sum(p.numel() for p in engine.model.parameters())
+    flops = model_flops(size, parameters, rows, case.lengths)
+    flops *= figures.num_tokens / (rows * sum(case.lengths))
+    peak, memory = peak_flops_of(str(device.facts().get("device"))), device.peak()
+    return {
+        "seconds": round(median, 4),
+        "pairs_per_second": round(rows / median, 1),
+        "tokens_per_second": round(figures.num_tokens / median),
+        "padding": round(1 - figures.num_tokens / figures.num_padded_tokens, 3),
+        "chunks": figures.num_chunks,
+        "model_tflops_per_second": round(flops / median / 1e12, 3),
+        "mfu": None if peak is None else round(flops / median / peak, 4),
+        "peak_gb": None if memory is None else round((memory - before) / 1e9, 2),
+        "loss": figures.loss,
+        "gradient_norm": norm,
+    }
+
+
+def profile(context: Context, size: Size, case: Case) -> Figures:
+    """Return the 12 kernels that take most of the time of a chunk's forward and backward."""
+    device = context.device
+    engine = engine_of(device.torch, size, 0.1, engines_of(context)[case.engine]())
+    rows = max(1, min(case.chunk_rows, case.chunk_tokens // case.lengths[1]))
+    batch = batch_of(rows, size["vocab_size"], case.lengths, fixed=not case.padded)
+    step = StepSettings(mode="direct")
+
+    def once() -> None:
+        contrastive_step(engine, batch, LossSettings(row_chunk=1024), step, engine.world)
+        engine.optimizer.zero_grad(set_to_none=True)
+
+    once()
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    activities += [torch.profiler.ProfilerActivity.CUDA] if device.cuda else []
+    with torch.profiler.profile(activities=activities) as recorded:
+        once()
+        device.sync()
+    events = recorded.key_averages()
+
+    def seconds(event: Any) -> float:
+        return float(event.self_device_time_total if device.cuda else event.self_cpu_time_total) / 1e6
+
+    largest = sorted(events, key=seconds, reverse=True)[:12]
+    total = sum(seconds(event) for event in events)
+    return {
+        "rows": rows,
+        "seconds": round(total, 5),
+        "largest": {event.key[:100]: [round(seconds(event), 6), event.count] for event in largest},
+    }
+
