@@ -16,7 +16,7 @@ SIZES: dict[str, Size] = {
     },
     "560M": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "vocab_size": 250002},
 }
-TINY: Size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300}
+TINY: Size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 300}
 #: Heads of 64, as the real models have: the choice of an attention kernel, and its dropout, depend on it.
 SMALL: Size = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 300}
 

@@ -6,6 +6,7 @@ The quickstart's sample and tiny model, ZeRO-1, 20 steps, one process that is th
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +81,7 @@ def evaluations(context: Context, folder: Path, model: Path) -> Figures:
 
 def shared_gpu(context: Context, folder: Path) -> Figures:
     """Start two ranks on one GPU: the package must name them instead of letting NCCL fail."""
-    arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments += [*CLI, *options(folder, "shared"), "--launcher", "local"]
-    done = python(context.python, *arguments, cwd=folder, seconds=max(context.clock.left, 1))
+    ranks = [*(context.python or (sys.executable,)), *CLI, *options(folder, "shared"), "--launcher", "local"]
+    arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python", *ranks]
+    done = python((), *arguments, cwd=folder, seconds=max(context.clock.left, 1))
     return done.figures(passed=done.code != 0 and SHARED_GPU in done.output)

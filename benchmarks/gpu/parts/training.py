@@ -27,6 +27,8 @@ from hbt_dist.training.deepspeed.engine import Engine
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, ResolvedDeepSpeed, resolve_deepspeed
 
 PREDICTED = "python benchmarks/gpu/roofline.py"
+#: Engines that a larger batch is measured with, in addition to the best of the smaller one.
+FASTER = ("ZeRO-2, bf16 weights",)
 TIMERS = {"timers": {"throughput": {"enabled": True, "synchronized": True}}}
 
 
@@ -60,6 +62,7 @@ def engines_of(context: Context) -> dict[str, Callable[[], ResolvedDeepSpeed]]:
     if importlib.util.find_spec("deepspeed") is not None:
         engines["ZeRO-1"] = lambda: shipped(1)
         engines["ZeRO-1, timers on"] = lambda: shipped(1, TIMERS)
+        engines["ZeRO-2, bf16 weights"] = lambda: shipped("zero2_bf16")
     if context.engine == "plain":
         return {"plain": engines["plain"]}
     if context.engine == "deepspeed":
@@ -69,43 +72,61 @@ def engines_of(context: Context) -> dict[str, Callable[[], ResolvedDeepSpeed]]:
 
 def cases_of(context: Context, engine: str) -> list[Case]:
     """Return every chunk size, with rows of equal length and with padded rows."""
-    tokens, rows = (128, (4,)) if context.tiny else (65_536, context.chunk_rows or (64,))
+    tokens, rows = (48, (4,)) if context.tiny else (65_536, context.chunk_rows or (64,))
     lengths = (6, 12) if context.tiny else (64, 192)
     chunks = [(tokens, 1 << 20), *((1 << 30, limit) for limit in rows)]
     padded = (False, True) if context.padded is None else (context.padded,)
     return [Case(engine, *chunk, is_padded, lengths) for is_padded in padded for chunk in chunks]
 
 
+@dataclass
+class Best:
+    """The fastest case so far, and how long its slowest peer took."""
+
+    case: Case | None = None
+    pairs_per_second: float = 0.0
+    seconds_per_row: float = 0.0
+
+    def note(self, case: Case, rows: int, figures: Figures) -> None:
+        """Take in what was measured; a case that was skipped changes nothing."""
+        if "seconds" not in figures:
+            return
+        self.seconds_per_row = max(self.seconds_per_row, figures["seconds"] / rows)
+        if figures["pairs_per_second"] > self.pairs_per_second:
+            self.case, self.pairs_per_second = case, figures["pairs_per_second"]
+
+
 def run(context: Context) -> Iterator[tuple[str, Figures]]:
     """Yield the steps of every model, from small batches to large ones, then a profile of a chunk."""
     sizes = {"tiny": TINY} if context.tiny else {name: SIZES[name] for name in context.models}
-    batches = (64, 96) if context.tiny else tuple(sorted(context.global_batches))
+    batches = (8, 12) if context.tiny else tuple(sorted(context.global_batches))
+    engines = engines_of(context)
     for model, size in sizes.items():
-        best: tuple[float, Case] | None = None
-        seconds_per_row = 0.0
+        best = Best()
         for rows in batches:
-            engines = engines_of(context)
-            if best is not None:
-                engines = {best[1].engine: engines[best[1].engine]}
-            for name, resolved in engines.items():
-                engine = engine_of(context.device.torch, size, 0.1, resolved())
-                for case in cases_of(context, name) if best is None or rows == batches[0] else [best[1]]:
-                    label = f"{model}, {rows:,} pairs, {case.name}"
-                    expected = seconds_per_row * rows * context.steps * 1.5
-                    if (reason := context.clock.too_long(expected)) is not None:
-                        yield label, {"skipped": reason}
-                        continue
-                    figures = step_that_fits(context, engine, size, rows, case)
-                    yield label, {"predicted": f"MFU by {PREDICTED}", **figures}
-                    if "seconds" in figures:
-                        seconds_per_row = max(seconds_per_row, figures["seconds"] / rows)
-                        rate = figures["pairs_per_second"]
-                        if best is None or rate > best[0]:
-                            best = rate, case
+            first = best.case is None
+            names = [name for name in engines if first or name in {best.case.engine, *FASTER}]  # type: ignore[union-attr]
+            for name in names:
+                cases = cases_of(context, name)
+                if best.case is not None and not first:
+                    cases = [replace(best.case, engine=name)]
+                engine = engine_of(context.device.torch, size, 0.1, engines[name]())
+                for case in cases:
+                    yield f"{model}, {rows:,} pairs, {case.name}", measured(context, engine, size, rows, case, best)
                 del engine
                 context.device.reset()
-        if best is not None and context.clock.too_long(5) is None:
-            yield f"{model}, profile", profile(context, size, best[1])
+        if best.case is not None and context.clock.too_long(5) is None:
+            yield f"{model}, profile", profile(context, size, best.case)
+
+
+def measured(context: Context, engine: Engine, size: Size, rows: int, case: Case, best: Best) -> Figures:
+    """Return the figures of a case, or that it would take too long."""
+    reason = context.clock.too_long(best.seconds_per_row * rows * context.steps * 1.5)
+    if reason is not None:
+        return {"skipped": reason}
+    figures = step_that_fits(context, engine, size, rows, case)
+    best.note(case, rows, figures)
+    return {"predicted": f"MFU of {PREDICTED}", **figures}
 
 
 def step_that_fits(context: Context, engine: Engine, size: Size, rows: int, case: Case) -> Figures:
