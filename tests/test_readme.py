@@ -75,7 +75,7 @@ COVERED = {
     "hbt-dist train squad_en_fi": REAL_DATA,
     "python -m mkdocs serve": "tests/test_docs.py::test_docs_build_strictly_and_list_every_key",
     "python benchmarks/gpu/check.py": (
-        "tests/contrastive/test_gpu_script.py::test_without_deepspeed_it_says_what_it_skipped"
+        "tests/benchmarks/test_gpu_check.py::test_probe_and_products_need_torch_alone"
     ),
 }
 #: Instead of XLM-R base and 2,000 steps of 256 rows.

@@ -4,9 +4,9 @@
         step = predict(SIZES["xlmr-base"], CODES[0], Workload(), Rates())
 
 Every chunk shape of the step is encoded once without and once with graph through the package's engine, on
-tensors without data (`benchmarks.gpu.tally`); the loss is the package's `contrast` at full size. Every kernel
-takes the time that its FLOPs or its bytes need at the given rates. The host launches kernels ahead of the GPU:
-the slower of the two counts. Only `compiled` is an estimate of code that does not run here, see `tally.fused`.
+tensors without data (`benchmarks.gpu.tally`); the loss is the package's `contrast` at full size. A kernel
+takes the time that its FLOPs or its bytes need at the given rates. The host launches kernels ahead of the
+GPU: the slower of the two counts. Only `compiled` is an estimate of code that does not run here, see `tally.fused`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Code:
     kept: float = 0.0  # share of the chunks whose graph is kept instead of encoding them again
 
 
-_FIRST = Code("first wave: float32 weights, autocast, masks, 64 rows", chunk_rows=64, masked=True, tf32_loss=False)
+_FIRST = Code(
+    "first wave: float32 weights, autocast, masks, 64 rows", chunk_rows=64, masked=True, tf32_loss=False
+)
 _BF16 = Code("bf16 weights, masks", masked=True, bf16_weights=True)
 _COMPILED = Code("compiled layers", bf16_weights=True, compiled=True)
 CODES = (
@@ -234,9 +236,7 @@ class Predictor:
             peak_flops=self._rates.peak_flops,
         )
 
-    def _count(
-        self, size: Size, code: Code, rows: int, length: int, engine: Callable[[], Engine]
-    ) -> Passes:
+    def _count(self, size: Size, code: Code, rows: int, length: int, engine: Callable[[], Engine]) -> Passes:
         key = (tuple(size.values()), code.bf16_weights, code.masked, code.dropout, rows, length)
         if key not in self._passes:
             self._passes[key] = passes_of(engine(), rows, length, masked=code.masked)

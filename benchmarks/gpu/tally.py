@@ -36,7 +36,15 @@ aten = torch.ops.aten
 _LOOKUPS = {"embedding", "gather", "index_select", "index"}
 _PRODUCTS = {"mm", "addmm", "addmm_", "bmm", "baddbmm"}
 #: Operators that make no kernel although their schema names no alias.
-_NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "device", "_unsafe_view"}
+_NO_KERNEL = {
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_strided",
+    "new_empty_strided",
+    "device",
+    "_unsafe_view",
+}
 _NO_KERNEL |= {"is_same_size", "lift_fresh", "is_pinned", "_pin_memory", "_local_scalar_dense", "sym_size"}
 
 
@@ -215,7 +223,7 @@ def _rebuilt(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
 
 @contextmanager
 def pretended_h200() -> Iterator[None]:
-    """Make ``cuda:0`` a device for tensors without data; `tests.pretended_gpu.load_guard` ran before torch."""
+    """Make ``cuda:0`` a device for tensors without data; `load_guard` ran before torch was imported."""
     with ExitStack() as stack:
         cuda = {"is_available": lambda: True, "is_bf16_supported": lambda *_, **__: True}
         cuda |= {"get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8), "_lazy_init": lambda: None}

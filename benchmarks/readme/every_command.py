@@ -33,7 +33,7 @@ LEFT_OUT = {
     "ray submit": "needs hosts with sshd: tests/multihost",
     "ray job submit": "needs a running cluster: tests/orchestration/test_jobs.py",
     "hbt-dist evaluate --model sentence-transformers/LaBSE": "needs the Hugging Face hub",
-    "python benchmarks/gpu/check.py": "needs a GPU: tests/contrastive/test_gpu_script.py",
+    "python benchmarks/gpu/check.py": "needs a GPU: tests/benchmarks/test_gpu_check.py",
     "hbt-dist study ray_configs/studies/methods.yaml": "18 trainings: tests/study/test_study.py",
 }
 PROGRAM = re.compile(

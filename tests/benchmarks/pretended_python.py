@@ -1,6 +1,6 @@
 """Run a module on the pretended GPU, as `python -m MODULE ARGUMENTS` would.
 
-    python -m tests.benchmarks.pretended_python -m hbt_dist.cli.main train quickstart
+python -m tests.benchmarks.pretended_python -m hbt_dist.cli.main train quickstart
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""benchmarks/gpu/check.py runs the same code on the CPU with tiny sizes, and without DeepSpeed."""
+"""benchmarks/gpu/check.py: every part runs on the pretended GPU at toy size; it reports what it must skip."""
 
 from __future__ import annotations
 
@@ -7,118 +7,205 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.gpu import check
+from benchmarks.gpu.device import Context, Device
+from benchmarks.gpu.parts import training
+from benchmarks.gpu.parts.training import Best, Case
+from benchmarks.gpu.rates import Rates
+from benchmarks.gpu.report import Clock, Report, compared
 from tests.helpers.ranks import ROOT
+from tests.pretended_gpu import call, why_not
 
-SCRIPT = ROOT / "benchmarks" / "gpu" / "check.py"
-# What the script must not need. A module that is None in sys.modules cannot be imported.
-HIDE = "import sys; sys.modules.update(dict.fromkeys(['deepspeed', 'ray', 'faiss', 'datasets']));"
+on_pretended_gpu = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+PYTHON = f"{sys.executable} -m tests.benchmarks.pretended_python"
+#: What an image with torch may lack, and the package needs.
+BARE = ["pydantic", "deepspeed", "ray", "faiss", "datasets", "typer"]
 
 
-def run_script(tmp_path: Path, *more: str, prefix: str = "", code: int = 0) -> dict[str, Any]:
-    """The report; Liger's kernel runs in Triton's interpreter."""
+def run(*parts: str, hidden: tuple[str, ...] = (), more: tuple[str, ...] = ()) -> dict[str, Any]:
+    arguments = [word for part in parts for word in ("--only", part)]
+    report = call(
+        "tests.benchmarks.gpu_check:run", arguments=[*arguments, *more], hidden=list(hidden), timeout=500
+    )
+    assert report["device"]["device_type"] == "cuda"
+    assert report["code"] == len(report["failed"]) == 0, report
+    return report  # type: ignore[no-any-return]
+
+
+@on_pretended_gpu
+def test_probe_and_products_need_torch_alone() -> None:
+    report = run("probe", "loss", "training", "command", hidden=tuple(BARE))
+    rates = report["probe"]["rates"]["all"]
+    assert Rates.of_measured(rates).measured == tuple(sorted(rates))
+    assert "none, dropout 0.1, graph" in report["probe"]["attention"]["chosen"]
+    assert {name.split(",")[0] for name in report["loss"] if "x" in name} == {
+        f"products {precision}" for precision in ("tf32", "ieee", "bf16")
+    }
+    assert "pip install pydantic" in report["loss"]["loss"]["skipped"]
+    assert report["training"]["skipped"] == {"skipped": "needs pydantic: pip install pydantic"}
+    assert "deepspeed" in report["command"]["skipped"]["skipped"]
+
+
+@on_pretended_gpu
+def test_ranks_are_the_cpus() -> None:
+    figures = run("evaluate")["evaluate"]["40 x 90"]
+    assert figures["ranks_unlike_the_cpus"] == figures["ranks_wrong_in_float64"] == 0
+
+
+@on_pretended_gpu
+@pytest.mark.slow
+def test_losses_of_every_precision_are_equal() -> None:
+    losses = {name: value for name, value in run("loss")["loss"].items() if name.startswith("rows")}
+    for size in ("64 x 64", "32 x 256"):
+        values = [value["loss"] for name, value in losses.items() if size in name]
+        assert len(values) >= 2
+        assert values == pytest.approx(values[:1] * len(values), rel=1e-5)
+
+
+@on_pretended_gpu
+@pytest.mark.slow
+def test_equalities_hold() -> None:
+    report = run("equalities")["equalities"]
+    passed = {name for name, value in report.items() if value.get("passed")}
+    for precision in ("fp32", "bf16_autocast"):
+        for rows in ("rows of equal length", "padded rows"):
+            assert f"{precision}, dropout replayed, {rows}: second forward = first" in passed
+            assert f"{precision}, cuDNN, dropout replayed, {rows}: second forward = first" in passed
+        for way in ("direct", "cached", "cached by tokens"):
+            assert f"{precision}, both, {way} = plain" in passed
+
+
+@on_pretended_gpu
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed")
+def test_every_shipped_deepspeed_file_passes() -> None:
+    report = run("deepspeed", more=("--seconds", "400"))["deepspeed"]
+    assert {name for name, value in report.items() if value.get("passed")} >= {"zero1", "zero2", "zero3"}
+
+
+@on_pretended_gpu
+@pytest.mark.slow
+def test_steps_of_every_engine_and_chunk_are_measured() -> None:
+    report = run("training", more=("--seconds", "400", "--chunk-rows", "4"))["training"]
+    names = [name for name in report if "pairs" in name]
+    for part in ("plain, rows", "plain, 48 tokens", "padded", "equal lengths", "12 pairs"):
+        assert any(part in name for name in names), part
+    assert all(report[name]["seconds"] > 0 for name in names)
+    assert len(report["tiny, profile"]["largest"]) == 12
+
+
+@on_pretended_gpu
+@pytest.mark.slow
+def test_texts_are_encoded_in_every_precision() -> None:
+    report = run("encode")["encode"]
+    assert report["float32"]["difference"] == 0.0
+    assert report["bfloat16"]["difference"] > 0
+
+
+@on_pretended_gpu
+@pytest.mark.slow
+def test_commands_end_as_predicted() -> None:
+    report = run("command", more=("--seconds", "450", "--python", PYTHON))["command"]
+    assert report["evaluate on device and CPU"]["devices"] == ["cuda", "cpu"]
+    assert report["torchrun, two ranks on one GPU"]["passed"]
+
+
+@pytest.mark.ray
+def test_the_parts_with_ray(tmp_path: Path) -> None:
+    report = run_on_cpu(tmp_path, "--only", "cluster")["cluster"]
+    assert len(report) == 5
+
+
+@pytest.mark.slow
+def test_the_command_without_a_gpu(tmp_path: Path) -> None:
+    report = run_on_cpu(tmp_path, "--only", "evaluate", "--only", "probe")
+    assert report["device"]["device_type"] == "cpu"
+    assert report["evaluate"]["40 x 90"]["passed"]
+
+
+def run_on_cpu(tmp_path: Path, *more: str) -> dict[str, Any]:
     out = tmp_path / "gpu.json"
-    arguments = ["check.py", "--device", "cpu", "--tiny", "--out", str(out), *more]
-    run = f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    command = [sys.executable, str(ROOT / "benchmarks/gpu/check.py"), "--device", "cpu", "--tiny"]
     done = subprocess.run(
-        [sys.executable, "-c", f"{prefix}import runpy, sys; sys.argv = {arguments!r}; {run}"],
+        [*command, "--out", str(out), *more],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=500,
         check=False,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == code, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
     report: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return report
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_without_deepspeed_it_says_what_it_skipped(tmp_path: Path) -> None:
-    report = run_script(tmp_path, prefix=HIDE)
-    assert report["failed"] == 0
-    assert report["deepspeed"] == {"skipped": "DeepSpeed is not installed"}
-    kernels = {"rows"}
-    equal = report["equalities"]
-    if importlib.util.find_spec("liger_kernel") is None:
-        assert "needs liger-kernel" in equal.pop("loss kernel liger = float64")["skipped"]
-    else:
-        kernels.add("liger")
-    assert all(check["passed"] for check in equal.values())
-    for precision in ("fp32", "bf16_autocast"):
-        assert f"{precision}, dropout replayed: second forward = first" in equal
-        for directions in ("question_to_passage", "both"):
-            ways = {
-                "direct",
-                "cached",
-                "cached by tokens",
-                *(f"cached, kernel {k}" for k in kernels - {"rows"}),
-            }
-            assert {f"{precision}, {directions}, {way} = plain" for way in ways} <= set(equal)
-    assert {f"loss kernel {kernel} = float64" for kernel in kernels} <= set(equal)
-    assert {(one["rows"], one["kernel"]) for one in report["loss"]} == {
-        (rows, kernel) for rows in (64, 256) for kernel in kernels
-    }
-    for rows in (64, 256):
-        losses = [one["loss"] for one in report["loss"] if one["rows"] == rows]
-        assert losses == pytest.approx(losses[:1] * len(losses), rel=1e-5)
-    assert [figures["global_batch_size"] for figures in report["training"]] == [64]
-    assert report["training"][0]["tokens_per_second"] > 0
+def context(seconds: float) -> Context:
+    return Context(device=Device("cpu"), clock=Clock(seconds), tiny=True)
 
 
-def load_script() -> Any:
-    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+CASE = Case("plain", chunk_tokens=800, chunk_rows=100, padded=False, lengths=(32, 100))
 
 
 def test_memory_that_does_not_suffice_halves_the_chunks_or_skips(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = load_script()
     tried: list[tuple[int, int]] = []
 
-    def measure(device: Any, size: Any, rows: int, plan: dict[str, Any]) -> dict[str, Any]:
-        tried.append((rows, plan["chunk_tokens"]))
+    def measure(context: Context, engine: Any, size: Any, rows: int, case: Case) -> dict[str, Any]:
+        tried.append((rows, case.chunk_tokens))
         if rows == 999:
             raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
-        if plan["chunk_tokens"] > 200:
+        if case.chunk_tokens > 200:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return {"seconds_per_step": rows / 10}
+        return {"seconds": rows / 10}
 
-    monkeypatch.setattr(script, "measure_steps", measure)
-    plan = {"lengths": (32, 100), "chunk_tokens": 800, "steps": 2}
-    arguments = (script.Device("cpu"), {"one": {}}, [40, 20, 999, 9000], plan)
-    found = list(script.measure_training(*arguments, script.Clock(500)))
-    assert tried == [(20, 800), (20, 400), (20, 200), (40, 200), (999, 200), (999, 100)]
-    assert [one.get("seconds_per_step") for one in found] == [2.0, 4.0, None, None]
-    assert [one["chunk_tokens"] for one in found[:2]] == [200, 200]
-    assert [one.get("skipped") for one in found[2:]] == ["out of memory", "out of memory with fewer rows"]
+    monkeypatch.setattr(training, "measure_steps", measure)
+    engine: Any = type("Engine", (), {"optimizer": torch.optim.SGD([torch.zeros(1)])})
+    assert training.step_that_fits(context(9), engine, {}, 20, CASE) == {"chunk_tokens": 200, "seconds": 2.0}
+    assert training.step_that_fits(context(9), engine, {}, 999, CASE)["skipped"] == "out of memory"
+    assert tried == [(20, 800), (20, 400), (20, 200), *((999, tokens) for tokens in (800, 400, 200, 100))]
 
 
 def test_what_takes_too_long_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = load_script()
-    monkeypatch.setattr(script, "measure_steps", lambda device, size, rows, plan: {"seconds_per_step": rows})
-    plan = {"lengths": (32, 100), "chunk_tokens": 800, "steps": 2}
-    arguments = (script.Device("cpu"), {"one": {}, "two": {}}, [10, 100, 20], plan)
-    found = list(script.measure_training(*arguments, script.Clock(100)))
-    assert [(one["model"], one["global_batch_size"], "skipped" in one) for one in found] == [
-        (model, rows, rows == 100) for model in ("one", "two") for rows in (10, 20, 100)
-    ]
-    assert "would take about 220 s" in found[2]["skipped"]
+    monkeypatch.setattr(training, "measure_steps", lambda *_: {"seconds": 10.0, "pairs_per_second": 1.0})
+    engine: Any = None
+    best = Best()
+    assert "seconds" in training.measured(context(100), engine, {}, 10, CASE, best)
+    skipped = training.measured(context(100), engine, {}, 100, CASE, best)
+    assert "would take about 150 s" in skipped["skipped"]
+    assert best.case == CASE
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed")
-def test_with_deepspeed_every_shipped_configuration_is_checked(tmp_path: Path) -> None:
-    report = run_script(tmp_path, "--only", "deepspeed")
-    assert report["failed"] == 0
-    assert {"zero1", "zero2", "zero3"} <= set(report["deepspeed"])
+def test_the_fastest_case_is_the_best() -> None:
+    best, slow = Best(), replace(CASE, engine="slow")
+    best.note(slow, 10, {"seconds": 5.0, "pairs_per_second": 2.0})
+    best.note(CASE, 10, {"seconds": 1.0, "pairs_per_second": 10.0})
+    best.note(slow, 10, {"skipped": "out of memory"})
+    assert (best.case, best.seconds_per_row) == (CASE, 0.5)
+
+
+def test_the_report_is_written_after_every_figure(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    report = Report(out, {"device": "none"})
+    seen = []
+
+    def figures() -> Any:
+        yield "first", compared(0.5, 1.0)
+        seen.append(json.loads(out.read_text("utf-8"))["part"]["first"]["passed"])
+        yield "second", compared(float("nan"), 1.0)
+        seen.append(json.loads(out.read_text("utf-8"))["failed"])
+
+    report.extend("part", figures())
+    assert seen == [True, ["part: second"]]
+
+
+def test_an_error_ends_its_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check.importlib, "import_module", lambda _: 1 / 0)
+    [(name, figures)] = check.figures_of("probe", context(1))
+    assert (name, figures["passed"]) == ("error", False)
+    assert "ZeroDivisionError" in figures["error_message"]

@@ -26,10 +26,15 @@ def run(context: Context) -> Iterator[tuple[str, Figures]]:
         folder = Path(name)
         stop = f"rank=0,step={STOP},where=before_forward,once={folder / 'stopped'}"
         first = train(context, folder, "run", fault=stop)
-        yield "train, killed in a step", first.figures(passed=first.code != 0 and (folder / "stopped").exists())
+        yield (
+            "train, killed in a step",
+            first.figures(passed=first.code != 0 and (folder / "stopped").exists()),
+        )
         second = train(context, folder, "run")
         model = folder / "run" / "model"
-        steps = [json.loads(line)["step"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        steps = [
+            json.loads(line)["step"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()
+        ]
         resumed = second.code == 0 and (model / "config.json").is_file() and steps[-1:] == [STEPS]
         yield "train, resumed and exported", {**second.figures(passed=resumed), "steps": len(steps)}
         yield "evaluate on device and CPU", evaluations(context, folder, model)
@@ -55,10 +60,10 @@ def options(folder: Path, output: str) -> list[str]:
     return ["train", "quickstart", *(f"{key}={value}" for key, value in values.items())]
 
 
-def train(context: Context, folder: Path, output: str, fault: str = "") -> Done:
+def train(context: Context, folder: Path, output: str, *, fault: str = "", launcher: str = "local") -> Done:
     """Train in one process, with a planted fault if one is named."""
     use_gpu = [] if context.device.cuda else ["workers.use_gpu=false"]
-    arguments = [*CLI, *options(folder, output), *use_gpu, "--launcher", "local"]
+    arguments = [*CLI, *options(folder, output), *use_gpu, "--launcher", launcher]
     env = {"HBT_DIST_FAULT": fault} if fault else {}
     return python(context.python, *arguments, cwd=folder, seconds=max(context.clock.left, 1), env=env)
 
@@ -68,8 +73,9 @@ def evaluations(context: Context, folder: Path, model: Path) -> Figures:
     outputs = {}
     seconds = 0.0
     for device in dict.fromkeys((context.device.torch.type, "cpu")):
-        arguments = ["evaluate", "--model", str(model), "--benchmark", "sample", "--device", device]
-        arguments += ["--output", str(folder / device), "--dtype", "float32", "--json", "--quiet"]
+        arguments = ["evaluate", "--model", str(model), "--benchmark", "sample"]
+        arguments += ["--output", str(folder / device), "--json", "--quiet"]
+        arguments += ["--set", f"device={device}", "--set", "dtype=float32"]
         done = python(context.python, *CLI, *arguments, cwd=folder, seconds=max(context.clock.left, 1))
         seconds += done.seconds
         if done.code != 0:
@@ -82,6 +88,14 @@ def evaluations(context: Context, folder: Path, model: Path) -> Figures:
 def shared_gpu(context: Context, folder: Path) -> Figures:
     """Start two ranks on one GPU: the package must name them instead of letting NCCL fail."""
     ranks = [*(context.python or (sys.executable,)), *CLI, *options(folder, "shared"), "--launcher", "local"]
-    arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python", *ranks]
+    arguments = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--no-python",
+        *ranks,
+    ]
     done = python((), *arguments, cwd=folder, seconds=max(context.clock.left, 1))
     return done.figures(passed=done.code != 0 and SHARED_GPU in done.output)

@@ -13,7 +13,7 @@ from hbt_dist.training.self_check import self_check
 
 
 def run(context: Context) -> Iterator[tuple[str, Figures]]:
-    """Yield the error of every configuration; all are predicted to pass, the first after an import of 10 s."""
+    """Yield the error of every configuration; all are predicted to pass; the import takes 10 s."""
     for config in shipped_configs():
         began = time.monotonic()
         if (reason := context.clock.too_long(2)) is not None:

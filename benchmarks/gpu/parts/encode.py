@@ -1,6 +1,7 @@
 """Measure encoding for evaluation: texts per second in float32, TF32 and bf16, and how far they differ.
 
-An encoder of XLM-R base's size with random weights, texts of about 130 tokens. The first pass meets new shapes.
+An encoder of XLM-R base's size with random weights, texts of about 130 tokens.
+The first pass meets new shapes.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ def run(context: Context) -> Iterator[tuple[str, Figures]]:
     loaded = LoadedEncoder(encoder, tokenizer, "random weights")
     few, many = (40, 80) if context.tiny else (8192, 65_536)
     reference: Any = None
-    for name, count, dtype in (("float32", few, "float32"), ("TF32", few, "float32"), ("bfloat16", many, "bfloat16")):
+    for name, count, dtype in (
+        ("float32", few, "float32"),
+        ("TF32", few, "float32"),
+        ("bfloat16", many, "bfloat16"),
+    ):
         texts = [str(number) for number in range(count)]
         settings = EvaluationSettings(device=context.device.torch.type, dtype=dtype)
         seconds = []
@@ -65,15 +70,20 @@ def run(context: Context) -> Iterator[tuple[str, Figures]]:
                 break
             began = time.perf_counter()
             with products("tf32" if name == "TF32" else "ieee"):
-                vectors = np.asarray(encode_texts(loaded, texts, "passage", settings=settings, progress=False))
+                vectors = np.asarray(
+                    encode_texts(loaded, texts, "passage", settings=settings, progress=False)
+                )
             seconds.append(time.perf_counter() - began)
         reference = vectors if reference is None else reference
         error = float(np.abs(vectors[:few] - reference).max())
-        yield name, {
-            "texts": count,
-            "seconds": [round(value, 3) for value in seconds],
-            "texts_per_second": round(count / seconds[-1], 1),
-            "predicted": PREDICTED[name],
-            "difference": error,
-            "passed": error <= LIMITS[name] * float(np.abs(reference).max()),
-        }
+        yield (
+            name,
+            {
+                "texts": count,
+                "seconds": [round(value, 3) for value in seconds],
+                "texts_per_second": round(count / seconds[-1], 1),
+                "predicted": PREDICTED[name],
+                "difference": error,
+                "passed": error <= LIMITS[name] * float(np.abs(reference).max()),
+            },
+        )

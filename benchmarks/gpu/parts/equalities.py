@@ -1,4 +1,4 @@
-"""Compare gradients of whole steps, dropout that repeats, and kernels of the loss, each with its reference."""
+"""Compare gradients of steps, dropout that repeats, and kernels of the loss, each with its reference."""
 
 from __future__ import annotations
 

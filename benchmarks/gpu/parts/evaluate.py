@@ -83,8 +83,8 @@ def made_up(pool: Pool) -> tuple[Benchmark, NDArray[np.float32], NDArray[np.floa
     relevant = generator.integers(0, pool.candidates, pool.questions)
     noise = generator.standard_normal((pool.questions, pool.width), np.float32)
     questions = candidates[relevant] + 3 * noise
-    for vectors in (questions, candidates):
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    questions /= np.linalg.norm(questions, axis=1, keepdims=True)
+    candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
     count = len(LANGUAGES)
     benchmark = Benchmark(
         name="made-up",

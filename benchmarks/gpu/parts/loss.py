@@ -1,7 +1,7 @@
 """Measure the loss: its matrix products alone, then loss and gradients by kernel, precision and row_chunk.
 
-The products need torch alone. Sizes are b questions of this rank x N gathered passages: 32,768^2 and 131,072^2
-are the whole batch on one GPU, 16,384 x 1,048,576 the share of one of 64.
+The products need torch alone. Sizes are b questions of this rank x N gathered passages: 32,768^2 and
+131,072^2 are the whole batch on one GPU, 16,384 x 1,048,576 is the share of one of 64.
 """
 
 from __future__ import annotations

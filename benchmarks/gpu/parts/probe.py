@@ -74,10 +74,15 @@ def attention_kernels(device: Device, tiny: bool) -> Figures:
             mask = torch.ones(rows, 1, 1, tokens, dtype=torch.bool, device=device.torch) if masked else None
             mask = None if mask is None else mask.expand(rows, 12, tokens, tokens)
             for dropout in (0.0, 0.1):
-                label = f"{'mask' if masked else 'none'}, dropout {dropout}, {'graph' if graph else 'no graph'}"
+                label = (
+                    f"{'mask' if masked else 'none'}, dropout {dropout}, {'graph' if graph else 'no graph'}"
+                )
                 number = int(torch._fused_sdp_choice(query, key, value, mask, dropout))
                 chosen[label] = names.get(number, str(number))
-    return {"chosen": chosen, "predicted": "cuDNN first on Hopper from torch 2.11 on, memory-efficient with masks"}
+    return {
+        "chosen": chosen,
+        "predicted": "cuDNN first on Hopper from torch 2.11 on, memory-efficient with masks",
+    }
 
 
 def first_calls(device: Device, tiny: bool, backend: SDPBackend) -> Figures:

@@ -112,7 +112,10 @@ def run(context: Context) -> Iterator[tuple[str, Figures]]:
                     cases = [replace(best.case, engine=name)]
                 engine = engine_of(context.device.torch, size, 0.1, engines[name]())
                 for case in cases:
-                    yield f"{model}, {rows:,} pairs, {case.name}", measured(context, engine, size, rows, case, best)
+                    yield (
+                        f"{model}, {rows:,} pairs, {case.name}",
+                        measured(context, engine, size, rows, case, best),
+                    )
                 del engine
                 context.device.reset()
         if best.case is not None and context.clock.too_long(5) is None:
@@ -192,15 +195,15 @@ def profile(context: Context, size: Size, case: Case) -> Figures:
         engine.optimizer.zero_grad(set_to_none=True)
 
     once()
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    activities += [torch.profiler.ProfilerActivity.CUDA] if device.cuda else []
+    activities = torch.profiler.supported_activities()
+    on_gpu = torch.profiler.ProfilerActivity.CUDA in activities
     with torch.profiler.profile(activities=activities) as recorded:
         once()
         device.sync()
     events = recorded.key_averages()
 
     def seconds(event: Any) -> float:
-        return float(event.self_device_time_total if device.cuda else event.self_cpu_time_total) / 1e6
+        return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
 
     largest = sorted(events, key=seconds, reverse=True)[:12]
     total = sum(seconds(event) for event in events)
@@ -209,4 +212,3 @@ def profile(context: Context, size: Size, case: Case) -> Figures:
         "seconds": round(total, 5),
         "largest": {event.key[:100]: [round(seconds(event), 6), event.count] for event in largest},
     }
-
