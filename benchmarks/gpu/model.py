@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.gpu.sizes import Size
 from hbt_dist.contrastive.world import World
+from hbt_dist.models.attention import use_row_attention
 from hbt_dist.models.encoder import Encoder
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.training.deepspeed.engine import Engine, build_engine
@@ -24,8 +25,17 @@ from hbt_dist.training.settings import OptimizerSettings
 Precision = Literal["fp32", "bf16_autocast"]
 
 
-def encoder_of(size: Size, dropout: float, device: torch.device | str) -> Encoder:
-    """Return the package's encoder around an XLM-R of this size with random weights, made on the device."""
+def encoder_of(
+    size: Size, dropout: float, device: torch.device | str, *, attention_dropout: float | None = None
+) -> Encoder:
+    """Return the package's encoder around an XLM-R of this size with random weights, made on the device.
+
+    Args:
+        size: of the architecture.
+        dropout: of hidden states, and of attention unless that is given.
+        device: where the weights are drawn; half a billion random numbers take a CPU many seconds.
+        attention_dropout: of the attention weights; without it, rows are packed on GPUs.
+    """
     from transformers import XLMRobertaConfig, XLMRobertaModel
 
     config = XLMRobertaConfig(
@@ -34,10 +44,11 @@ def encoder_of(size: Size, dropout: float, device: torch.device | str) -> Encode
         max_position_embeddings=514,
         type_vocab_size=1,
         hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout if attention_dropout is None else attention_dropout,
     )
-    with torch.device(device):  # half a billion random numbers take the CPU many seconds
+    with torch.device(device):
         backbone = XLMRobertaModel(config, add_pooling_layer=False)
+    use_row_attention(backbone)
     return Encoder(backbone, TextSettings(normalize=False)).train()
 
 

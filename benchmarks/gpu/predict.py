@@ -15,11 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.gpu.model import encoder_of
 from benchmarks.gpu.rates import Rates
 from benchmarks.gpu.sizes import Size, model_flops
 from benchmarks.gpu.tally import Kernel, Tally, fused, kernel_seconds
@@ -27,10 +28,8 @@ from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import contrast
 from hbt_dist.contrastive.settings import LossSettings
 from hbt_dist.contrastive.world import World
-from hbt_dist.models.encoder import Encoder
-from hbt_dist.models.settings import TextSettings
 from hbt_dist.training.deepspeed.engine import Engine, build_engine
-from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
+from hbt_dist.training.deepspeed.settings import Precision, ResolvedDeepSpeed
 from hbt_dist.training.settings import OptimizerSettings
 
 DEVICE = "cuda:0"
@@ -48,29 +47,43 @@ class Workload:
 
 @dataclass(frozen=True)
 class Code:
-    """A way to compute the step."""
+    """A way to compute the step; the default is the package's on a GPU.
+
+    Attributes:
+        name: of the line in the table.
+        chunk_tokens, chunk_rows: what ends a chunk.
+        precision: `deepspeed.precision` of the plain engine.
+        masks: transformers: made by transformers, as in the first wave; ready: of padded rows; none: rows
+            have one length; packed: without attention dropout, rows are packed.
+        tf32_loss: `loss.products`.
+        compiled: layers are compiled (an estimate).
+        kept: share of the chunks whose graph is kept instead of encoding them again.
+    """
 
     name: str
     chunk_tokens: int = 65_536
-    chunk_rows: int = 65_536
-    bf16_weights: bool = False
-    masked: bool = False  # rows are padded, so that attention takes a mask
-    dropout: float = 0.1
+    chunk_rows: int = 32_768
+    precision: Precision = "bf16_copy"
+    masks: Literal["transformers", "ready", "none", "packed"] = "none"
     tf32_loss: bool = True
     compiled: bool = False
-    kept: float = 0.0  # share of the chunks whose graph is kept instead of encoding them again
+    kept: float = 0.0
 
 
 _FIRST = Code(
-    "first wave: float32 weights, autocast, masks, 64 rows", chunk_rows=64, masked=True, tf32_loss=False
+    "first wave: float32 weights, autocast, masks, 64 rows",
+    chunk_rows=64,
+    precision="bf16_autocast",
+    masks="transformers",
+    tf32_loss=False,
 )
-_BF16 = Code("bf16 weights, masks", masked=True, bf16_weights=True)
-_COMPILED = Code("compiled layers", bf16_weights=True, compiled=True)
+_COMPILED = Code("compiled layers", compiled=True)
 CODES = (
     _FIRST,
-    replace(_FIRST, name="the same, 65,536 tokens", chunk_rows=65_536),
-    _BF16,
-    replace(_BF16, name="no masks", masked=False),
+    replace(_FIRST, name="the same, 65,536 tokens", chunk_rows=32_768),
+    Code("bf16 copy of the weights, ready masks", masks="ready"),
+    Code("no masks"),
+    Code("packed rows, no attention dropout", masks="packed"),
     _COMPILED,
     replace(_COMPILED, name="half of the graphs kept", kept=0.5),
     replace(_COMPILED, name="all graphs kept", kept=1.0),
@@ -121,53 +134,44 @@ class Prediction:
         return self.flops / self.seconds / self.peak_flops
 
 
-def encoder_of(size: Size, dropout: float) -> Encoder:
-    """Return the package's encoder around an XLM-R of this size, on the pretended GPU, without data."""
-    from transformers import XLMRobertaConfig, XLMRobertaModel
-
-    config = XLMRobertaConfig(
-        **size,
-        intermediate_size=4 * size["hidden_size"],
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-    )
-    with torch.device("meta"):
-        backbone = XLMRobertaModel(config, add_pooling_layer=False)
-    return Encoder(backbone, TextSettings()).to(DEVICE).train()
-
-
 def engine_of(size: Size, code: Code) -> Engine:
-    """Return the package's plain engine around this encoder."""
-    encoder: nn.Module = encoder_of(size, code.dropout)
-    if code.bf16_weights:
-        encoder = encoder.to(torch.bfloat16)
-    return build_engine(
-        encoder,
+    """Return the package's plain engine around its encoder, on the pretended GPU, without data."""
+    attention_dropout = 0.0 if code.masks == "packed" else None
+    encoder = encoder_of(size, 0.1, "meta", attention_dropout=attention_dropout)
+    if code.masks == "transformers":
+        encoder.backbone.set_attn_implementation("sdpa")  # type: ignore[union-attr, operator]
+    engine = build_engine(
+        encoder.to(DEVICE),
         optimizer=OptimizerSettings(),
         total_steps=10,
         world=World.alone(DEVICE),
-        deepspeed=ResolvedDeepSpeed(precision="fp32" if code.bf16_weights else "bf16_autocast"),
+        deepspeed=ResolvedDeepSpeed(precision=code.precision),
     )
+    engine.train()
+    return engine
 
 
-def passes_of(engine: Engine, rows: int, length: int, *, masked: bool) -> Passes:
-    """Count the kernels of one chunk of `rows` texts of `length` tokens."""
+def passes_of(engine: Engine, rows: int, length: int, *, padded: bool) -> Passes:
+    """Count the kernels of one chunk of `rows` texts of `length` tokens, one of them shorter if `padded`."""
+    lengths = [length] * (rows - 1) + [length - 1 if padded else length]
     input_ids = torch.full((rows, length), 5, device=DEVICE)
     mask = torch.ones((rows, length), dtype=torch.int64, device=DEVICE)
-    with torch.no_grad(), Tally() as first:
-        width = engine.encode(input_ids, mask)[0].shape[1]
+    with torch.no_grad():
+        width = engine.encode(input_ids, mask, lengths)[0].shape[1]  # the copy of the weights exists now
+        with Tally() as first:
+            engine.encode(input_ids, mask, lengths)
     gradient = torch.zeros((rows, width), device=DEVICE)
-    graph = 0
 
     def surrogate() -> Tensor:
-        return (engine.encode(input_ids, mask)[0].float() * gradient).sum()
+        return (engine.encode(input_ids, mask, lengths)[0].float() * gradient).sum()
 
     if any(parameter.grad is None for parameter in engine.model.parameters()):
         engine.accumulate([surrogate])  # later chunks add to gradients that exist
+    with torch.no_grad():
+        engine.encode(input_ids, mask, lengths)  # the copy again, which `accumulate` frees
     saved: dict[int, int] = {}
-    parameters = {p.untyped_storage()._cdata for p in engine.model.parameters()}
+    copies = engine.model._copies.values()
+    parameters = {p.untyped_storage()._cdata for p in [*engine.model.parameters(), *copies]}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -177,8 +181,7 @@ def passes_of(engine: Engine, rows: int, length: int, *, masked: bool) -> Passes
 
     with Tally() as second, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         engine.accumulate([surrogate])
-    graph = sum(saved.values())
-    return Passes(tuple(first.kernels), tuple(second.kernels), graph)
+    return Passes(tuple(first.kernels), tuple(second.kernels), sum(saved.values()))
 
 
 def loss_kernels(pairs: int, width: int, row_chunk: int = 1024) -> tuple[Kernel, ...]:
@@ -220,7 +223,7 @@ class Predictor:
         loss = self._loss[width]
         seconds["loss"] = sum(kernel_seconds(k, self._rates, tf32=code.tf32_loss) for k in loss)
         parameters = parameters_of(size)
-        per_parameter = OPTIMIZER_BYTES + (COPY_BYTES if code.bf16_weights else 0)
+        per_parameter = OPTIMIZER_BYTES + (COPY_BYTES if code.precision == "bf16_copy" else 0)
         seconds["optimizer"] = per_parameter * parameters / self._rates.bytes_per_second
         tokens = self._work.pairs * sum(self._work.lengths)
         return Prediction(
@@ -237,9 +240,9 @@ class Predictor:
         )
 
     def _count(self, size: Size, code: Code, rows: int, length: int, engine: Callable[[], Engine]) -> Passes:
-        key = (tuple(size.values()), code.bf16_weights, code.masked, code.dropout, rows, length)
+        key = (tuple(size.values()), code.precision, code.masks, rows, length)
         if key not in self._passes:
-            self._passes[key] = passes_of(engine(), rows, length, masked=code.masked)
+            self._passes[key] = passes_of(engine(), rows, length, padded=code.masks == "ready")
         return self._passes[key].compiled() if code.compiled else self._passes[key]
 
     def _add(self, seconds: Counter[str], kernels: Iterable[Kernel], times: float) -> None:
@@ -250,7 +253,7 @@ class Predictor:
 @cache
 def parameters_of_shape(shape: tuple[tuple[str, int], ...]) -> int:
     """Return the parameters of an XLM-R of this shape."""
-    return sum(parameter.numel() for parameter in encoder_of(dict(shape), 0.0).parameters())
+    return sum(parameter.numel() for parameter in encoder_of(dict(shape), 0.0, "meta").parameters())
 
 
 def parameters_of(size: Size) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     predictions = predict_all(given.models, given.pairs, tuple(given.lengths), rates)
     if given.out is not None:
         document = {"rates": asdict(rates), "pairs": given.pairs, "lengths": given.lengths, **predictions}
-        given.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print("; ".join(summary(name, rows) for name, rows in predictions.items()))
 
 
@@ -104,8 +105,10 @@ def summary(model: str, rows: list[dict[str, Any]]) -> str:
     """Return the utilisation of the best cached step and of the best step whose graphs are kept."""
     cached = max(row["mfu"] for row in rows if row["code"]["kept"] == 0)
     kept = max(row["mfu"] for row in rows)
-    return f"{model}: predicted MFU {cached:.2f} cached, {kept:.2f} with kept graphs"
+    return f"{model}: predicted MFU {cached:.3f} cached, {kept:.3f} with kept graphs"
 
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    os._exit(0)  # autograd's thread of the pretended device does not end

@@ -10,8 +10,8 @@ views count as none. Each kernel reads and writes whole storages once; a lookup 
 returns.
 
 `fused` estimates what a compiler makes of it: matrix products, attention, lookups and sums of gradients stay;
-a run of other operators between them becomes one kernel that reads what the run did not make and writes what
-is read later. That is the least traffic a compiler reaches without recomputing, and no measurement.
+other operators that can run between them become one kernel, which reads what it did not make and writes what
+is read later. That is the least traffic that a compiler reaches without recomputing, and no measurement.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NO_KERNEL = {
     "device",
     "_unsafe_view",
 }
-_NO_KERNEL |= {"is_same_size", "lift_fresh", "is_pinned", "_pin_memory", "_local_scalar_dense", "sym_size"}
+_NO_KERNEL |= {"is_same_size", "lift_fresh", "_local_scalar_dense", "sym_size"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Kernel:
     @property
     def kind(self) -> str:
         """A group for tables."""
-        groups = {"attention": "attention", "layer_norm": "LayerNorm", "dropout": "dropout", "gelu": "GELU"}
+        groups = {"attention": "attention", "attn": "attention", "layer_norm": "LayerNorm", "dropout": "dropout", "gelu": "GELU"}
         groups |= {"embedding": "embedding", "_to_copy": "casts", "fused": "fused elementwise"}
         groups |= {"add_": "gradient sums"}  # autograd's; no layer adds in place
         if self.name in _PRODUCTS:
@@ -109,9 +109,7 @@ class Tally(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func._schema.name.split("::")[1]
         if name == "_local_scalar_dense":  # a value that no fake tensor has
-            return 1.0 if args[0].is_floating_point() else 1
-        if name in {"_pin_memory", "is_pinned"}:
-            return args[0] if name == "_pin_memory" else False
+            return 0.0 if args[0].is_floating_point() else 0
         result = func(*args, **kwargs)
         if name not in _NO_KERNEL and not _is_view(func):
             self._count(func, name, args, kwargs, result)
@@ -155,33 +153,46 @@ def _num_bytes(tensor: Tensor) -> int:
 
 
 def fused(kernels: Sequence[Kernel]) -> list[Kernel]:
-    """Return the kernels with each run of elementwise work as one kernel."""
-    last_read: dict[int, int] = {}
-    for position, kernel in enumerate(kernels):
-        last_read |= dict.fromkeys(kernel.reads, position)
-    result: list[Kernel] = []
-    run: list[Kernel] = []
-    for position, kernel in enumerate([*kernels, None]):
-        if kernel is not None and not kernel.stays:
-            run.append(kernel)
-            continue
-        if run:
-            result.append(_fused_run(run, position, last_read))
-            run = []
-        if kernel is not None:
-            result.append(kernel)
+    """Return the kernels with all elementwise work that can run after the same kernel as one.
+
+    An operator belongs to the last of the kernels that stay on which it depends, however late it was called:
+    the sum of a gradient over rows, for example, joins the work that made the gradient.
+    """
+    level: dict[int, int] = {}  # storage -> number of staying kernels that must have run before it exists
+    groups: dict[int, list[Kernel]] = {}
+    readers: dict[int, set[int | None]] = {}  # storage -> groups that read it, None: a kernel that stays
+    staying: list[Kernel] = []
+    for kernel in kernels:
+        group = None if kernel.stays else max((level.get(number, 0) for number in kernel.reads), default=0)
+        for number in kernel.reads:
+            readers.setdefault(number, set()).add(group)
+        if group is None:
+            staying.append(kernel)
+        else:
+            groups.setdefault(group, []).append(kernel)
+        level |= dict.fromkeys(kernel.writes, len(staying) if group is None else group)
+    result = []
+    for number in range(len(staying) + 1):
+        result += staying[number - 1 : number] if number else []
+        if number in groups:
+            result.append(_fused_group(groups[number], number, readers))
     return result
 
 
-def _fused_run(run: Sequence[Kernel], end: int, last_read: dict[int, int]) -> Kernel:
+def _fused_group(group: Sequence[Kernel], number: int, readers: dict[int, set[int | None]]) -> Kernel:
+    """Return one kernel that reads what the group did not make, and writes what is read outside of it."""
     made: set[int] = set()
     reads: dict[int, int] = {}
     writes: dict[int, int] = {}
-    for kernel in run:
-        reads |= {number: size for number, size in kernel.reads.items() if number not in made}
+    for kernel in group:
+        reads |= {storage: size for storage, size in kernel.reads.items() if storage not in made}
         made |= kernel.writes.keys()
-        writes |= {number: size for number, size in kernel.writes.items() if last_read.get(number, -1) >= end}
-    return Kernel("fused", 0.0, None, reads, writes or run[-1].writes)
+        writes |= {
+            storage: size
+            for storage, size in kernel.writes.items()
+            if readers.get(storage, {None}) != {number}
+        }
+    return Kernel("fused", 0.0, None, reads, writes)
 
 
 class HopperAttention(TorchFunctionMode):
@@ -194,7 +205,9 @@ class HopperAttention(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is not torch.nn.functional.scaled_dot_product_attention or args[0].device.type != "cuda":
             return func(*args, **kwargs)
-        query, key, value = args[:3]
+        names = ("query", "key", "value", "attn_mask", "dropout_p")
+        kwargs |= dict(zip(names, args, strict=False))
+        query, key, value = (kwargs[name] for name in names[:3])
         mask, dropout, scale = kwargs.get("attn_mask"), kwargs.get("dropout_p", 0.0), kwargs.get("scale")
         if mask is None:
             return aten._scaled_dot_product_flash_attention(query, key, value, dropout, scale=scale)[0]
@@ -231,6 +244,7 @@ def pretended_h200() -> Iterator[None]:
         for name, function in cuda.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, function))
         stack.enter_context(mock.patch.object(nn.Module, "to", _rebuilt))
+        stack.enter_context(mock.patch.object(Tensor, "pin_memory", lambda tensor, *_: tensor))
         before = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)
         stack.callback(torch._C._set_only_lift_cpu_tensors, before)

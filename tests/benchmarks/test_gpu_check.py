@@ -35,7 +35,8 @@ def run(*parts: str, hidden: tuple[str, ...] = (), more: tuple[str, ...] = ()) -
         "tests.benchmarks.gpu_check:run", arguments=[*arguments, *more], hidden=list(hidden), timeout=500
     )
     assert report["device"]["device_type"] == "cuda"
-    assert report["code"] == len(report["failed"]) == 0, report
+    assert not report["failed"], report
+    assert report["code"] == 0
     return report  # type: ignore[no-any-return]
 
 
