@@ -66,7 +66,13 @@ class Kernel:
     @property
     def kind(self) -> str:
         """A group for tables."""
-        groups = {"attention": "attention", "attn": "attention", "layer_norm": "LayerNorm", "dropout": "dropout", "gelu": "GELU"}
+        groups = {
+            "attention": "attention",
+            "attn": "attention",
+            "layer_norm": "LayerNorm",
+            "dropout": "dropout",
+            "gelu": "GELU",
+        }
         groups |= {"embedding": "embedding", "_to_copy": "casts", "fused": "fused elementwise"}
         groups |= {"add_": "gradient sums"}  # autograd's; no layer adds in place
         if self.name in _PRODUCTS:
