@@ -6,7 +6,8 @@
 Every chunk shape of the step is encoded once without and once with graph through the package's engine, on
 tensors without data (`benchmarks.gpu.tally`); the loss is the package's `contrast` at full size. A kernel
 takes the time that its FLOPs or its bytes need at the given rates. The host launches kernels ahead of the
-GPU: the slower of the two counts. Only `compiled` is an estimate of code that does not run here, see `tally.fused`.
+GPU: the slower of the two counts. Only `compiled` is an estimate of code that does not run here, see
+`tally.fused`.
 """
 
 from __future__ import annotations

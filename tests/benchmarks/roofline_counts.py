@@ -10,7 +10,7 @@ from tests.pretended_gpu import load_guard
 
 
 def chunk() -> dict[str, list[int]]:
-    """Kernels of a chunk of XLM-R base, by precision: its 12 layers have equal kernels, so 1 and 2 suffice."""
+    """Kernels of a chunk of XLM-R base, by precision: its 12 layers are equal, so 1 and 2 suffice."""
     first, second = _chunk(1), _chunk(2)
     return {
         name: [a + 11 * (b - a) for a, b in zip(first[name], second[name], strict=True)] for name in first

@@ -1,4 +1,4 @@
-"""The roofline: kernels of a chunk have a budget, the real step has as many, estimates agree with hand work."""
+"""The roofline: kernels of a chunk have a budget, the real step has as many; estimates by hand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def counts(what: str) -> Any:
 
 @on_pretended_gpu
 def test_kernels_of_a_chunk_of_xlmr_base() -> None:
-    """At most as many as when the predictions were made; fewer kernels are an improvement: lower the number."""
+    """At most as many as when the predictions were made; with fewer, lower the numbers."""
     found = counts("chunk")
     assert found["copy"][0] <= 190
     assert found["copy"][1] <= 932
