@@ -95,9 +95,10 @@ def kernel_seconds(kernel: Kernel, rates: Rates, *, tf32: bool = False) -> float
     """
     rate = rates.tf32_products if tf32 else rates.fp32_products
     if kernel.kind == "attention":
-        masked = "efficient" in kernel.name
-        name = ("masked_" if masked else "") + "attention_"
-        rate = getattr(rates, name + ("backward" if "backward" in kernel.name else "forward"))
+        forward, backward = rates.attention_forward, rates.attention_backward
+        if "efficient" in kernel.name:
+            forward, backward = rates.masked_attention_forward, rates.masked_attention_backward
+        rate = backward if "backward" in kernel.name else forward
     elif kernel.dtype in {torch.bfloat16, torch.float16}:
         rate = rates.bf16_products
     return max(kernel.flops / rate, kernel.num_bytes / rates.bytes_per_second, rates.kernel_seconds)
