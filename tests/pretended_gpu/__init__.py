@@ -14,7 +14,7 @@ A test has torch imported already, so it calls a function in a new process (2 to
 much in one call) and gets what the function returns, through JSON:
 
     pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-    result = call("tests.pretended_gpu.scenarios:encode", dtype="float32")      # ranks=2: a list of two
+    result = call("tests.pretended_gpu.steps:variants", names=["cached"])     # with ranks=2: a list of two
 
 Inside, `tests.pretended_gpu.tensors.RECORDER` is the recorder. Code under FakeTensorMode needs `load_guard()`
 alone.
@@ -30,6 +30,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +54,11 @@ def install() -> Recorder:
     return RECORDER
 
 
-def call(target: str, *, ranks: int = 1, timeout: float = 200, **kwargs: Any) -> Any:
-    """Call "package.module:function" on the pretended GPU, in new processes.
+def call(target: str | Callable[..., Any], *, ranks: int = 1, timeout: float = 200, **kwargs: Any) -> Any:
+    """Call a function on the pretended GPU, in new processes.
 
     Args:
+        target: the function, or "package.module:function" if its module cannot be imported here.
         ranks: processes that form a process group; each has a GPU of its own, called "cuda:0".
         timeout: seconds.
         kwargs: of the function, as JSON.
@@ -67,6 +69,8 @@ def call(target: str, *, ranks: int = 1, timeout: float = 200, **kwargs: Any) ->
     Raises:
         RuntimeError: a process failed, with its last output, or the time is over.
     """
+    if not isinstance(target, str):
+        target = f"{target.__module__}:{target.__qualname__}"
     with tempfile.TemporaryDirectory(prefix="pretended-gpu-") as folder:
         command = [sys.executable, "-m", "tests.pretended_gpu.run", target, json.dumps(kwargs)]
         command += [str(Path(folder, "store"))] if ranks > 1 else []
@@ -75,7 +79,7 @@ def call(target: str, *, ranks: int = 1, timeout: float = 200, **kwargs: Any) ->
         environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), environment.get("PYTHONPATH", "")])
         processes = []
         for rank in range(ranks):
-            names = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks)}
+            names = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks)} if ranks > 1 else {}
             with Path(folder, f"log-{rank}").open("wb") as log:
                 process = subprocess.Popen(
                     command, cwd=_ROOT, env=environment | names, stdout=subprocess.PIPE, stderr=log

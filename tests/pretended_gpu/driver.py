@@ -15,6 +15,7 @@ from tests.pretended_gpu.tensors import (
     GPU,
     RANDOMNESS,
     RECORDER,
+    Groups,
     PretendedCuda,
     PretendedGenerator,
     read_data,
@@ -140,14 +141,15 @@ def _gloo_for_nccl() -> None:
     init, new_group = dist.init_process_group, dist.new_group
 
     def replaced(backend: str | None) -> str | None:
-        return "cpu:gloo,cuda:gloo" if backend is not None and "nccl" in backend else backend
+        return "cpu:gloo,cuda:gloo" if backend is None or "nccl" in backend else backend
 
     def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> None:
         kwargs.pop("device_id", None)
+        Groups.nccl = backend is None or "nccl" in backend
         init(replaced(backend), *args, **kwargs)
 
     def make_group(*args: Any, backend: str | None = None, **kwargs: Any) -> Any:
-        return new_group(*args, backend=replaced(backend), **kwargs)
+        return new_group(*args, backend=None if backend is None else replaced(backend), **kwargs)
 
     dist.init_process_group, dist.new_group = init_process_group, make_group
 

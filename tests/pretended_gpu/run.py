@@ -1,6 +1,6 @@
 """Call a function on the pretended GPU in this fresh process, and print its result as JSON.
 
-    python -m tests.pretended_gpu.run tests.pretended_gpu.scenarios:encode '{"dtype": "float32"}'
+    python -m tests.pretended_gpu.run tests.pretended_gpu.training:chunk_rows '{"messages": [null]}'
 
 `tests.pretended_gpu.call` starts this. The function's output goes to stderr. With RANK and WORLD_SIZE set and
 a third argument, a file that all ranks share, the ranks first form a process group, with gloo for NCCL.

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, ClassVar
 
 import torch
@@ -172,10 +174,14 @@ class PretendedCuda(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if _is_composite(func):  # only inference mode hands them over whole
-            with self:
+        if not torch.is_inference_mode_enabled():
+            return run(func, args, kwargs or {})
+        # Inference mode has other tensors, which no wrapper of a plain tensor can be: it becomes no_grad.
+        with torch.inference_mode(False), torch.no_grad():
+            if not _is_composite(func):
+                return run(func, args, kwargs or {})
+            with self:  # and it hands some operations over whole
                 return func.decompose(*args, **(kwargs or {}))
-        return run(func, args, kwargs or {})
 
 
 @functools.cache
@@ -371,19 +377,32 @@ def _pin_memory(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
     return _pinned(args[0].clone())
 
 
+class Groups:
+    """What the process groups of this process stand for."""
+
+    nccl = False  # asked for: no collective on tensors of the host
+
+
 def _collective(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run a collective of a process group on the numbers of the host; gloo is where NCCL would be."""
+    """Run a collective on the numbers of the host, where gloo is in the place of NCCL."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    on_gpu = [tensor for tensor in tensors if isinstance(tensor, PretendedTensor)]
-    if func._schema.name == "c10d::barrier" and on_gpu:
+    given = {id(tensor.inner): tensor for tensor in tensors if isinstance(tensor, PretendedTensor)}
+    if func._schema.name == "c10d::barrier":
         RECORDER.add("barrier")
+    elif Groups.nccl and len(given) < len(tensors) and not _of_objects():
+        raise RuntimeError("No backend type associated with device type cpu")
     result = func(*tree_map(_unwrap, args), **tree_map(_unwrap, kwargs))
-    return _wrap_known(result, on_gpu)
-
-
-def _wrap_known(result: Any, on_gpu: list[PretendedTensor]) -> Any:
-    given = {id(tensor.inner): tensor for tensor in on_gpu}
     return tree_map(lambda value: given.get(id(value), value), result)
+
+
+def _of_objects() -> bool:
+    """Whether torch runs a collective of Python objects; with NCCL it would take them over the GPU."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if "object" in frame.f_code.co_name and frame.f_code.co_filename.endswith("distributed_c10d.py"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 _SPECIAL: dict[str, Callable[[Any, Any, dict[str, Any]], Any]] = {

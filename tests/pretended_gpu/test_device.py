@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.pretended_gpu import call, load_guard, why_not
+from tests.pretended_gpu import call, load_guard, rules, steps, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 
 def test_rules() -> None:
-    result: dict[str, Any] = call("tests.pretended_gpu.scenarios:rules")
+    result: dict[str, Any] = call(rules.rules)
     assert result["refused"] == {
         "sum of both devices": "RuntimeError",
         "cat of both devices": "RuntimeError",
@@ -59,7 +59,7 @@ def test_rules() -> None:
 
 def test_an_error_comes_with_the_output_of_its_process() -> None:
     with pytest.raises(RuntimeError, match="KeyError: 'no such variant'"):
-        call("tests.pretended_gpu.scenarios:variants", names=["no such variant"])
+        call(steps.variants, names=["no such variant"])
 
 
 def test_the_guard_must_come_before_torch() -> None:

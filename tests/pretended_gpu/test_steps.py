@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pretended_gpu import call, why_not
+from tests.pretended_gpu import call, steps, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 EQUAL = {"loss": 0.0, "norm": 0.0, "parameters": 0.0, "chunks": 0}
-#: The names of scenarios.VARIANTS, in processes of at most 5 seconds.
+#: The names of steps.VARIANTS, in processes of at most 5 seconds.
 PROCESSES = [
     ["cached", "direct", "masks, negatives, both directions", "Eq. 1 of the paper", "learned temperature"],
     ["sub-batches, alignment", "sub-batches, masks, negatives", "dot products"],
@@ -19,17 +19,15 @@ PROCESSES = [
 
 @pytest.mark.parametrize("names", PROCESSES, ids=lambda names: names[0])
 def test_every_variant_of_the_step_equals_the_cpus(names: list[str]) -> None:
-    assert call("tests.pretended_gpu.scenarios:variants", names=names) == dict.fromkeys(names, EQUAL)
+    assert call(steps.variants, names=names) == dict.fromkeys(names, EQUAL)
 
 
 def test_no_variant_is_left_out() -> None:
-    from tests.pretended_gpu.scenarios import VARIANTS
-
-    assert sorted(name for names in PROCESSES for name in names) == sorted(VARIANTS)
+    assert sorted(name for names in PROCESSES for name in names) == sorted(steps.VARIANTS)
 
 
 def test_faults_that_only_a_gpu_has_are_seen() -> None:
-    seen = call("tests.pretended_gpu.scenarios:planted_faults")
+    seen = call(steps.planted_faults)
     assert seen.pop("none") == "equal"
     assert seen.pop("the GPU's generator is not replayed") == "different"
     assert seen.pop("a wrong scale on the GPU") == "different"

@@ -1,4 +1,4 @@
-"""What tests run on the pretended GPU, each in a process of its own: see `run.py`."""
+"""What the pretended GPU refuses, waits for, moves and draws."""
 
 from __future__ import annotations
 
@@ -9,70 +9,7 @@ from typing import Any
 
 import torch
 
-from tests.contrastive.tiny import Case
-from tests.pretended_gpu.parity import differences
 from tests.pretended_gpu.tensors import RECORDER
-
-_BASE = Case(stage=None, loss={"mask_false_negatives": False}, steps=2)
-_BOTH = {"directions": "both", "mask_false_negatives": True}
-#: Every variant of the contrastive step.
-VARIANTS = {
-    "cached": _BASE,
-    "direct": _BASE.but(step={"mode": "direct"}),
-    "masks, negatives, both directions": _BASE.but(duplicates=True, num_negatives=2, loss=_BOTH),
-    "sub-batches, alignment": _BASE.but(loss={"negatives": "sub_batch", "alignment_weight": 0.5}),
-    "sub-batches, masks, negatives": _BASE.but(
-        duplicates=True, num_negatives=2, loss={"negatives": "sub_batch", **_BOTH}
-    ),
-    "Eq. 1 of the paper": _BASE.but(num_negatives=1, loss={"equation": "paper_eq1"}),
-    "learned temperature": _BASE.but(loss={"learn_temperature": True}),
-    "dot products": _BASE.but(loss={"similarity": "dot", "temperature": 1.0}),
-    "XLM-R, cached": _BASE.but(model="xlmr"),
-    "XLM-R, direct": _BASE.but(model="xlmr", step={"mode": "direct"}),
-    "XLM-R, checkpointing": _BASE.but(model="xlmr", checkpointing=True),
-    "XLM-R, some graphs kept": _BASE.but(
-        model="xlmr", step={"mode": "auto", "chunk_tokens": 40, "kept_tokens": 80}
-    ),
-    "XLM-R, chunks by tokens": _BASE.but(model="xlmr", step={"chunk_tokens": 40, "chunk_rows": 16}),
-}
-
-
-def variants(names: list[str]) -> dict[str, Any]:
-    """Compare each variant on the CPU and on the GPU."""
-    return {name: differences(VARIANTS[name]) for name in names}
-
-
-def planted_faults() -> dict[str, str]:
-    """Return what each fault shows that only a GPU has; "equal" if it shows nothing."""
-    from hbt_dist.contrastive.world import World
-
-    gather, scatter = World.all_gather, World.reduce_scatter
-    faults: dict[str, tuple[Any, str, Any]] = {
-        "none": (World, "all_gather", gather),
-        "the GPU's generator is not replayed": (torch.cuda, "set_rng_state", lambda *_: None),
-        "a tensor stays on the CPU": (World, "all_gather", lambda world, rows: gather(world, rows).cpu()),
-        "numpy() of a GPU's tensor": (
-            World,
-            "all_gather",
-            lambda world, rows: torch.from_numpy(gather(world, rows).numpy()).to(world.device),
-        ),
-        "a wrong scale on the GPU": (
-            World,
-            "reduce_scatter",
-            lambda world, rows: scatter(world, rows) * (1.001 if world.device.type == "cuda" else 1.0),
-        ),
-    }
-    shown = {}
-    for fault, (owner, name, replacement) in faults.items():
-        before = getattr(owner, name)
-        setattr(owner, name, replacement)
-        try:
-            result = differences(_BASE)
-            shown[fault] = "equal" if not any(result.values()) else "different"
-        except (RuntimeError, TypeError) as error:
-            shown[fault] = str(error)
-        setattr(owner, name, before)
-    return shown
 
 
 def rules() -> dict[str, Any]:
