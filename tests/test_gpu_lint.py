@@ -32,6 +32,7 @@ ALLOWED = {
     "contrastive/world.py:all_max": "once, at the start",
     "training/deepspeed/engine.py:step": "the norm of the gradient: once per step",
     "training/deepspeed/engine.py:_full_gradients_fit": "once, at the start",
+    "training/step.py:summed_figures": "code-switched batches: once per step",
 }
 
 
