@@ -13,7 +13,6 @@ from io import StringIO
 from typing import Any
 
 import numpy as np
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -28,7 +27,6 @@ _SAMPLED_ROWS = 1 << 17
 _SAMPLED_TEXTS = 2000
 _PAIRS_SHOWN = 30
 _TEXTS = ("question", "passage", "hard negatives")  # columns of a step's table that can be cut
-_LEAST_TEXT = 12
 
 Cell = str | int | float
 
@@ -339,38 +337,21 @@ def render(inspection: Inspection, width: int | None = None) -> str:
         drawn = RichTable(box=None, pad_edge=False)
         for number, name in enumerate(table.columns):
             numeric = all(not isinstance(row[number], str) for row in table.rows)
+            # Only columns that may wrap become narrower; their cells end in an ellipsis instead.
             drawn.add_column(
-                Text(name), justify="right" if numeric else "left", overflow="ellipsis", no_wrap=True
+                Text(name),
+                justify="right" if numeric else "left",
+                overflow="ellipsis",
+                no_wrap=name not in _TEXTS,
             )
-        widths = _text_widths(table, width)
         for row in table.rows:
-            cells = [Text(_shown(cell, name)) for cell, name in zip(row, table.columns, strict=True)]
-            for cell, name in zip(cells, table.columns, strict=True):
-                if name in widths:
-                    cell.truncate(widths[name], overflow="ellipsis")
-            drawn.add_row(*cells)
+            shown = [_shown(cell, name) for cell, name in zip(row, table.columns, strict=True)]
+            drawn.add_row(*(Text(text, no_wrap=True, overflow="ellipsis") for text in shown))
         console.print(drawn)
         if table.note:
             console.print(Text(table.note))
         console.print()
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
-
-
-def _text_widths(table: Table, width: int) -> dict[str, int]:
-    """Return the terminal columns of each column of texts: what the remaining columns leave, shown whole."""
-    if not table.title.startswith("Step "):
-        return {}
-    needs = {
-        name: max(cell_len(_shown(row[number], name)) for row in [table.columns, *table.rows])
-        for number, name in enumerate(table.columns)
-    }
-    texts = sorted((name for name in table.columns if name in _TEXTS), key=needs.__getitem__)
-    left = width - sum(needs[name] for name in needs if name not in texts) - 2 * (len(needs) - 1)
-    widths = {}
-    for number, name in enumerate(texts):  # the shortest first: it leaves its unused columns to the rest
-        widths[name] = max(_LEAST_TEXT, min(needs[name], left // (len(texts) - number)))
-        left -= widths[name]
-    return widths
 
 
 def _shown(cell: Cell, column: str) -> str:

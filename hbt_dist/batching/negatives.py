@@ -25,7 +25,6 @@ from hbt_dist.data.corpus.corpus import Corpus
 _LOOK_AHEAD = 16  # candidates of an example that are checked at once
 _RANDOM_ROUNDS = 24
 _WALK = 4096  # passages that are checked at once
-_AT_ONCE = 1 << 22  # passages that are counted or sorted at once: bounds the memory
 
 Bools = NDArray[np.bool_]
 
@@ -167,8 +166,8 @@ class PassagesByLanguage:
     """Numbers the passages of a language: 0 <= number < `count` of the language.
 
     Passages are listed by their set of languages, so that one list serves all languages: 4 bytes per passage
-    (8 above 2**32). It is made in one pass at the first draw in a language that not all passages have (0.25 s
-    at 10 million). A draw costs a search among the sets, for every number of passages.
+    (8 above 2**32), and 8 more while it is made: at the first draw in a language that not all passages have
+    (0.25 s at 10 million). A draw costs a search among the sets, for every number of passages.
     """
 
     def __init__(self, corpus: Corpus) -> None:
@@ -197,10 +196,7 @@ class PassagesByLanguage:
 
     @cached_property
     def _per_set(self) -> Int64s:
-        counts = np.zeros(len(self._has), np.int64)
-        for start in range(0, self._num_passages, _AT_ONCE):
-            counts += np.bincount(self._set_of[start : start + _AT_ONCE], minlength=len(counts))
-        return counts
+        return np.bincount(self._set_of, minlength=len(self._has)).astype(np.int64)
 
     @cached_property
     def _first(self) -> Int64s:
@@ -208,16 +204,7 @@ class PassagesByLanguage:
 
     @cached_property
     def _by_set(self) -> NDArray[Any]:
-        """Passage rows sorted by (set, row): a counting sort, part by part."""
-        dtype = np.uint32 if self._num_passages <= 2**32 else np.int64
-        passages: NDArray[Any] = np.empty(self._num_passages, dtype)
+        """Passage rows sorted by (set, row)."""
         short = np.uint16 if len(self._has) <= 2**16 else np.int64  # numpy sorts 16 bits in linear time
-        following = self._first.copy()
-        for start in range(0, self._num_passages, _AT_ONCE):
-            part = np.asarray(self._set_of[start : start + _AT_ONCE]).astype(short)
-            order = np.argsort(part, kind="stable")
-            counts = np.bincount(part, minlength=len(following))
-            shift = following - (np.cumsum(counts) - counts)
-            passages[np.arange(len(part)) + np.repeat(shift, counts)] = order + start
-            following += counts
-        return passages
+        order = np.argsort(np.asarray(self._set_of).astype(short), kind="stable")
+        return order.astype(np.uint32 if self._num_passages <= 2**32 else np.int64)

@@ -39,7 +39,6 @@ class Node:
     node_id: str
     host: str
     address: str
-    resources: dict[str, float]
 
     def __str__(self) -> str:
         return f"{self.host} ({self.address})"
@@ -51,7 +50,7 @@ def living_nodes() -> list[Node]:
 
     driver = ray.get_runtime_context().get_node_id()
     nodes = [
-        Node(node["NodeID"], node["NodeManagerHostname"], node["NodeManagerAddress"], dict(node["Resources"]))
+        Node(node["NodeID"], node["NodeManagerHostname"], node["NodeManagerAddress"])
         for node in ray.nodes()
         if node["Alive"]
     ]

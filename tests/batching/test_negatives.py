@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -132,12 +130,11 @@ def test_numbers_of_the_passages_of_a_language(seed: int, num_languages: int, ho
         cell_passages=everything,
         passage_languages=has,
     )
-    with patch.object(negatives, "_AT_ONCE", 64):
-        made = negatives.PassagesByLanguage(corpus)
-        assert made.count.tolist() == has.sum(axis=0).tolist()
-        numbers = np.concatenate([np.arange(count) for count in made.count])
-        languages = np.repeat(np.arange(num_languages), made.count)
-        found = made.passages(numbers, languages)
+    made = negatives.PassagesByLanguage(corpus)
+    assert made.count.tolist() == has.sum(axis=0).tolist()
+    numbers = np.concatenate([np.arange(count) for count in made.count])
+    languages = np.repeat(np.arange(num_languages), made.count)
+    found = made.passages(numbers, languages)
     for language in range(num_languages):
         own = found[languages == language]
         assert sorted(own.tolist()) == np.flatnonzero(has[:, language]).tolist()

@@ -15,7 +15,6 @@ import numpy as np
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.candidate_pool import ArrangedCandidates, CandidatePool, MemoryPool
-from hbt_dist.data.union_find import Connected
 
 
 class BenchmarkBuilder:
@@ -175,11 +174,14 @@ class BenchmarkBuilder:
 
     def _clusters(self) -> dict[str, int]:
         """Return question id -> number of its cluster: the connected parts of questions and cluster keys."""
-        parts: Connected[Hashable] = Connected()
+        from scipy.cluster.hierarchy import DisjointSet
+
+        parts = DisjointSet(("question", question_id) for question_id in self._cluster_of)
         for question_id, keys in self._cluster_of.items():
             for key in keys:
-                parts.join(("question", question_id), ("key", key))
-        roots = {question_id: parts.root(("question", question_id)) for question_id in self._cluster_of}
+                parts.add(("key", key))
+                parts.merge(("question", question_id), ("key", key))
+        roots = {question_id: parts["question", question_id] for question_id in self._cluster_of}
         number = {root: position for position, root in enumerate(dict.fromkeys(roots.values()))}
         return {question_id: number[root] for question_id, root in roots.items()}
 

@@ -42,7 +42,6 @@ from hbt_dist.data.fields import (
 )
 from hbt_dist.data.files import find_any, kind_of, read_json_lines
 from hbt_dist.data.splits import Split, in_split
-from hbt_dist.data.union_find import Connected
 
 _PARTS = ("train", "dev")
 _ENDINGS = (".jsonl.tar.gz", ".jsonl.gz", ".jsonl")
@@ -208,7 +207,9 @@ def _clusters(parallel: Path, language_of: Mapping[str, str]) -> dict[str, str]:
     Versions are joined through further versions, including those of upstream's test part. Two versions in one
     language would be two answers to one question: the version with the smaller id stays.
     """
-    versions: Connected[str] = Connected()
+    from scipy.cluster.hierarchy import DisjointSet
+
+    versions = DisjointSet(language_of)
     for location, row in read_json_lines(parallel):
         for question_id, version_ids in row.items():
             if not isinstance(version_ids, list) or not all(isinstance(item, str) for item in version_ids):
@@ -216,9 +217,11 @@ def _clusters(parallel: Path, language_of: Mapping[str, str]) -> dict[str, str]:
                     location, f"{question_id!r} has {kind_of(version_ids)}", "expected a list of ids"
                 )
             for version_id in version_ids:
-                versions.join(question_id, version_id)
+                versions.add(question_id)
+                versions.add(version_id)
+                versions.merge(question_id, version_id)
     members: dict[str, dict[str, str]] = {}
     for question_id in sorted(language_of):
-        members.setdefault(versions.root(question_id), {}).setdefault(language_of[question_id], question_id)
+        members.setdefault(versions[question_id], {}).setdefault(language_of[question_id], question_id)
     clusters = sorted(sorted(ids.values()) for ids in members.values() if len(ids) > 1)
     return {question_id: f"c{number:04d}" for number, ids in enumerate(clusters) for question_id in ids}
