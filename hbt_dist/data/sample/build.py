@@ -139,7 +139,7 @@ def _known(languages: Sequence[str]) -> list[SampleLanguage]:
     missing = [code for code in languages if code not in LANGUAGES]
     if missing:
         problem = f"it has no language {', '.join(missing)}"
-        raise UserError("embedded sample", problem, f"choose of {', '.join(LANGUAGES)}")
+        raise UserError("embedded sample", problem, f"choose from {', '.join(LANGUAGES)}")
     return [LANGUAGES[code] for code in languages]
 
 
