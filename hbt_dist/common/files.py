@@ -80,12 +80,11 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         UserError: a complete line is not JSON.
     """
     try:
-        text = path.read_text("utf-8")
+        content = path.read_bytes()  # a killed writer may leave half a character
     except FileNotFoundError:
         return []
-    complete = text[: text.rfind("\n") + 1]
     lines = []
-    for number, line in enumerate(complete.split("\n")[:-1], 1):
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
             lines.append(json.loads(line))
         except ValueError:
