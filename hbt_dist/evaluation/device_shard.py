@@ -7,7 +7,7 @@ compared with, so the product of a block that holds relevant pairs is made twice
 
 Predicted for an H200, width 768, one relevant candidate per question (benchmarks/gpu/check.py will measure):
 product of a block of 8,192 x 8,192 2 ms, counts 0.3 ms, ranked list of 100 3 to 5 ms. Memory: questions,
-`cache_bytes` of candidates, 0.8 GB per block, with ranked lists 1.6 GB.
+`cache_bytes` of candidates, 0.8 GB per block, with ranked lists 1.1 GB.
 
 Shapes: B questions and C candidates of a block, P relevant pairs compared at once, m pairs of a call, D
 embedding width, k length of the ranked lists.
@@ -301,7 +301,7 @@ def device_keys(scores_BC: Tensor, id_order_C: Tensor) -> Tensor:
     """Return int64 keys with the order of `ranking_keys`, which has uint64: torch sorts no uint64."""
     bits = (scores_BC + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
     bits ^= (bits >> 31) & 0x7FFFFFFF  # negative floats grow towards zero
-    return (bits.to(torch.int64) << 32).bitwise_or_(id_order_C)
+    return bits.to(torch.int64).bitwise_left_shift_(32).bitwise_or_(id_order_C)
 
 
 def keys_from_device(keys: Int64) -> NDArray[np.uint64]:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -30,7 +31,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.device_shard import open_shard
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, Role, texts_of
-from hbt_dist.evaluation.encode import embedding_files, encode_rows, with_arithmetic
+from hbt_dist.evaluation.encode import embedding_files, encode_rows, tokenise, with_arithmetic
 from hbt_dist.evaluation.evaluation import (
     EmbeddingTransform,
     Evaluation,
@@ -47,6 +48,7 @@ from hbt_dist.models.encoder import LoadedEncoder, load_encoder
 from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, hidden_gpus
 
 Result = TypeVar("Result")
+_FILES_PER_GPU = 2
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ class _Task:
 
 
 class _Actor:
-    """Encode, score and search in one process."""
+    """Encode, score and search in one process; one file is tokenised while a GPU encodes another."""
 
     def __init__(self) -> None:
+        self._tokenising, self._encoding = Lock(), Lock()
         self._encoders: dict[str, LoadedEncoder] = {}
         self._shards: dict[str, ScoringShard] = {}
 
@@ -88,10 +91,14 @@ class _Actor:
         if files.file(number).is_file():
             return number
         key = repr(sorted(model.items(), key=str))
-        if key not in self._encoders:
-            self._encoders = {key: load_encoder(**model)}
+        with self._tokenising:
+            if key not in self._encoders:
+                self._encoders = {key: load_encoder(**model)}
+            loaded = self._encoders[key]
+            tokens = tokenise(loaded, texts, role)
         first = files.rows_of_file(number).start
-        rows = encode_rows(self._encoders[key], texts, role, settings, first_row=first)
+        with self._encoding:
+            rows = encode_rows(loaded, texts, role, settings, first_row=first, tokens=tokens)
         files.write_file(number, rows)
         return number
 
@@ -187,6 +194,7 @@ class EvaluationActors:
         actor = actor.options(
             num_cpus=cpus,
             num_gpus=gpus,
+            max_concurrency=_FILES_PER_GPU,
             max_restarts=max_restarts,
             max_task_retries=max_restarts,
             runtime_env=hidden_gpus(gpus) or None,
@@ -277,7 +285,8 @@ class EvaluationActors:
         files = embedding_files(load_encoder(**model), texts, role, settings)
         waiting = files.missing()
         done = len(texts) - sum(len(files.rows_of_file(number)) for number in waiting)
-        idle = list(self._started)
+        at_once = _FILES_PER_GPU if self.on_gpu else 1
+        idle = self._started * at_once
         running: dict[Any, Any] = {}
         with Progress(len(texts), f"encode {role}s", initial=done, disable=not progress) as bar:
             while waiting or running:
@@ -293,7 +302,7 @@ class EvaluationActors:
                     bar.update(len(files.rows_of_file(_get(ready[0]))))
                     idle.append(running.pop(ready[0]))
                 else:
-                    idle.append(self._note_start(ready[0]))
+                    idle += [self._note_start(ready[0])] * at_once
         return files
 
     def rank(

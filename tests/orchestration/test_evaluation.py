@@ -126,12 +126,17 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
         )
         elsewhere = settings.model_copy(update={"cache_dir": str(tmp_path / "other")})
         from_disk = evaluate_with_actors(actors, model, on_disk, elsewhere, progress=False)
+        actors.on_gpu = True  # two files of an actor at a time
+        ahead = settings.model_copy(update={"dtype": "float32", "cache_dir": str(tmp_path / "ahead")})
+        files = actors.encode(model, benchmark.candidate_texts, "passage", ahead, progress=False)
         on_one = evaluate_where_there_is_no_room(cluster, model, benchmark, settings, tmp_path)
         with pytest.raises(UserError, match="cache_dir"):
             evaluate_with_actors(actors, model, benchmark, alone, progress=False)
     for name in ("pair", "one_target", "pooled", "tied", "scores"):
         np.testing.assert_array_equal(getattr(found.ranks, name), getattr(want.ranks, name))
     np.testing.assert_array_equal(found.top.rows, want.top.rows)
+    candidates = encode_texts(loaded, benchmark.candidate_texts, "passage", settings=alone, progress=False)
+    np.testing.assert_array_equal(files[:], candidates)
     np.testing.assert_allclose(searched.top.scores, want.top.scores, atol=1e-6)
     np.testing.assert_array_equal(searched.ranks.pooled, want.ranks.pooled)
     assert results_document(found) == results_document(want)
