@@ -87,6 +87,23 @@ def test_a_fault_in_order_or_threshold_is_seen(make_benchmark, make_embeddings, 
             on_device(benchmark, questions, candidates, blocks=(16, 40))
 
 
+def test_lists_from_groups_of_keys_are_complete(make_benchmark, make_embeddings, monkeypatch):
+    """Enough candidates in a block that most groups of keys are left out, and 5 more than whole groups."""
+    benchmark = make_benchmark(num_ids=10, per_language=335, shuffled=True)
+    questions = make_embeddings("float16", benchmark.num_questions, 1)
+    candidates = make_embeddings("float16", benchmark.num_candidates, 2)
+    want = rank(benchmark, questions, candidates, blocks=(64, 256))
+    for blocks in ((64, 1005), (64, 203)):
+        assert_same(want, on_device(benchmark, questions, candidates, blocks=blocks))
+    real = torch.Tensor.topk
+    monkeypatch.setattr(
+        torch.Tensor, "topk", lambda keys, k, dim, sorted: real(keys, max(1, k - 7), dim, sorted=sorted)
+    )
+    keys = (torch.arange(1000) * 617 % 1000)[None]
+    likely = torch.cat(device_shard._likely_top(keys, 10), dim=1)
+    assert real(likely, 10, 1).values.tolist() != real(keys, 10, 1).values.tolist()
+
+
 @pytest.mark.parametrize("make_shard", [Shard, partial(DeviceShard, device=torch.device("cpu"))])
 def test_a_product_that_does_not_repeat_is_an_error(make_benchmark, make_embeddings, make_shard):
     """The score of each relevant pair comes back one step higher than in the product that counts."""

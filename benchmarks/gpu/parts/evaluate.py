@@ -14,7 +14,7 @@ from benchmarks.gpu.device import Context
 from benchmarks.gpu.report import Figures
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.evaluation import rank_in_process
-from hbt_dist.evaluation.plan import plan_scoring
+from hbt_dist.evaluation.plan import block_sizes, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks
 from hbt_dist.evaluation.settings import EvaluationSettings
 
@@ -110,7 +110,8 @@ def ranked(
     """Return the ranks and the seconds that they took."""
     settings = EvaluationSettings(device=device)
     began = time.perf_counter()
-    ranks, _ = rank_in_process(benchmark, plan_scoring(benchmark), questions, candidates, settings)
+    plan = plan_scoring(benchmark, *block_sizes(benchmark, on_gpu=device != "cpu"))
+    ranks, _ = rank_in_process(benchmark, plan, questions, candidates, settings)
     return ranks, time.perf_counter() - began
 
 
