@@ -95,8 +95,8 @@ def whole_evaluation() -> dict[str, Any]:
 
 
 def _encode(loaded: LoadedEncoder, device: str, **settings: Any) -> Any:
-    chosen = EvaluationSettings(device=device, max_tokens_per_batch=300, rows_per_file=150, **settings)
-    texts = [f"candidate {'fi ' * (i * 7 % 40)}{i}" for i in range(400)]
+    chosen = EvaluationSettings(device=device, max_tokens_per_batch=300, rows_per_file=110, **settings)
+    texts = [f"candidate {'fi ' * (i * 7 % 40)}{i}" for i in range(220)]
     return encode_texts(loaded, texts, "passage", settings=chosen, progress=False)
 
 
@@ -114,7 +114,6 @@ def encoding() -> dict[str, Any]:
         waits, lines = _waits(), RECORDER.lines()
         files = _encode(loaded, "cuda", dtype="float32", cache_dir=str(folder / "cache"))[:]
         low = _encode(loaded, "auto")
-        explicit = _encode(loaded, "cuda", dtype="bfloat16")
         real_move, encode.move = encode.move, lambda tensor, device: tensor
         try:
             fault = str(_encode(loaded, "cuda", dtype="float32").shape)
@@ -126,7 +125,6 @@ def encoding() -> dict[str, Any]:
         "files": bool(np.array_equal(files, got)),
         "waits": waits,
         "lines": lines,
-        "auto": bool(np.array_equal(low, explicit)),
         "bfloat16": [float(np.abs(vectors - want).max()) for vectors in (low, low_on_cpu)],
         "resolved": with_arithmetic(EvaluationSettings()).dtype,
         "cudnn": torch_device("auto").type == "cuda" and torch.backends.cuda.cudnn_sdp_enabled(),
