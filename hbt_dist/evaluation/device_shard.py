@@ -36,6 +36,7 @@ from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.shard import CACHE_BYTES, Counts, Shard
 
 DEVICE_CACHE_BYTES = 2**31  # of candidates: 700,000 of width 768
+MOST_READERS = 4  # each has a buffer of pinned memory: 25 MB at width 768
 GROUP = 8  # keys
 #: The key below all keys of a candidate.
 NO_KEY = torch.iinfo(torch.int64).min
@@ -52,7 +53,7 @@ class DeviceShard:
         device: torch device.
         candidate_ids: of the whole benchmark, for error messages.
         top_k: length of the ranked lists to keep, 0 for none.
-        num_threads: blocks read at a time.
+        num_threads: blocks read at a time, at most four.
         cache_bytes: candidates to keep on the device between `relevant_scores` and `count`.
     """
 
@@ -72,7 +73,7 @@ class DeviceShard:
         cache_bytes: int = DEVICE_CACHE_BYTES,
     ) -> None:
         self.plan, self.blocks, self.device = plan, candidate_blocks, device
-        self.top_k, self.num_threads = top_k, num_threads
+        self.top_k, self.num_readers = top_k, min(num_threads, MOST_READERS)
         self._questions = torch.from_numpy(questions).to(device)
         self._candidates = CandidateBlocks(plan, candidates, candidate_ids)
         self._scores_BC = torch.empty((plan.block_questions, plan.block_candidates), device=device)
@@ -153,10 +154,10 @@ class DeviceShard:
     def _uploaded(self, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Yield each candidate block with its vectors (C, D) on the device; threads read ahead."""
         missing = [block for block in blocks if block not in self._kept]
-        to_read, num_buffers = iter(missing), min(len(missing), self.num_threads + 1)
+        to_read, num_buffers = iter(missing), min(len(missing), self.num_readers + 1)
         reading: deque[tuple[_Buffer, Any]] = deque()
         shape = (self.plan.block_candidates, self._questions.shape[1])
-        with ThreadPoolExecutor(self.num_threads) as pool:
+        with ThreadPoolExecutor(self.num_readers) as pool:
 
             def read_next(buffers: Iterable[_Buffer]) -> None:
                 for buffer, block in zip(buffers, to_read, strict=False):
@@ -230,7 +231,7 @@ class _Buffer:
         """Queue the copy of the block and return it."""
         result = self.rows.to(device, non_blocking=True, copy=True)
         if self.copied is not None:
-            self.copied.record()
+            self.copied.record(torch.cuda.current_stream(device))
         return result
 
 

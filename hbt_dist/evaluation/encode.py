@@ -235,7 +235,7 @@ class _Vectors:
             host = torch.empty(vectors.shape, pin_memory=True)
             host.copy_(vectors, non_blocking=True)
             copied = torch.cuda.Event()
-            copied.record()
+            copied.record(torch.cuda.current_stream(self._device))
             self._batches, self._coming = [], (rows, host, copied)
         if coming is not None:
             rows, host, copied = coming
