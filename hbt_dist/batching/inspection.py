@@ -56,7 +56,6 @@ def inspect(
     *,
     step: int | None = None,
     tokens: TokenStore | None = None,
-    texts: Corpus | None = None,
     rows: int = 20,
 ) -> Inspection:
     """Return the report.
@@ -66,17 +65,14 @@ def inspect(
         total_steps: steps of the run, over which shares are expected.
         step: also show the rows of this step.
         tokens: for lengths in tokens and the share of cut texts; without it, characters of a sample.
-        texts: the plan's corpus, unless it is a corpus of integers without texts.
         rows: rows of the step to show.
     """
-    if tokens is not None:
-        lengths = [_token_lengths(plan.corpus, tokens)]
-    else:
-        lengths = [] if texts is None else [_character_lengths(texts)]
+    corpus = plan.corpus
+    lengths = _character_lengths(corpus) if tokens is None else _token_lengths(corpus, tokens)
     return Inspection(
-        corpus=[*_corpus_tables(plan), *lengths],
+        corpus=[*_corpus_tables(plan), lengths],
         plan=_plan_tables(plan, total_steps),
-        step=[] if step is None else [_step_table(plan, plan.batch(step), texts, rows)],
+        step=[] if step is None else [_step_table(plan, plan.batch(step), rows)],
     )
 
 
@@ -280,13 +276,13 @@ def _epochs(plan: BatchPlan, stream_share: Floats, total_steps: int) -> Table:
     )
 
 
-def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: Corpus | None, rows: int) -> Table:
+def _step_table(plan: BatchPlan, batch: GlobalBatch, rows: int) -> Table:
     names, corpus = plan.corpus.languages, plan.corpus
     sub_batches = bool((batch.sub_batch != batch.sub_batch[0]).any())
     changed: dict[Role, dict[int, str]] = {"question": {}, "passage": {}}  # by row; positives come first
-    if plan.transform is not None and texts is not None:
+    if plan.transform is not None:
         for role in changed:
-            change = plan.transform.change(role, texts, batch)
+            change = plan.transform.change(role, corpus, batch)
             changed[role] = dict(zip(change.index.tolist(), change.texts, strict=True))
     shown: list[tuple[Cell, ...]] = []
     for i in range(min(rows, len(batch))):
@@ -295,24 +291,21 @@ def _step_table(plan: BatchPlan, batch: GlobalBatch, texts: Corpus | None, rows:
         question, passage = names[batch.question_language[i]], names[batch.passage_language[i]]
         cells: list[Cell] = [plan.kinds[batch.kind_of_row[i]]]
         cells += [int(batch.sub_batch[i])] if sub_batches else []
-        cells += [f"{question}->{passage}", corpus.datasets[corpus.example_dataset[example]]]
-        if texts is None:
-            cells += [str(example), str(passage_row)]
-        else:
-            cells += [
-                texts.example_id(example),
-                _one_line(changed["question"].get(i) or texts.question_text(example, question)),
-                _one_line(changed["passage"].get(i) or texts.passage_text(passage_row, passage)),
-            ]
+        cells += [
+            f"{question}->{passage}",
+            corpus.datasets[corpus.example_dataset[example]],
+            corpus.example_id(example),
+            _one_line(changed["question"].get(i) or corpus.question_text(example, question)),
+            _one_line(changed["passage"].get(i) or corpus.passage_text(passage_row, passage)),
+        ]
         drawn = (batch.negative[i], batch.negative_language[i], batch.negative_filled[i])
         negatives = [
-            f"{names[language]}:{row if texts is None else texts.passage_id(row)}{' (random)' * filled}"
+            f"{names[language]}:{corpus.passage_id(row)}{' (random)' * filled}"
             for row, language, filled in zip(*(column.tolist() for column in drawn), strict=True)
         ]
         shown.append((*cells, *([" ".join(negatives)] if negatives else [])))
     columns = ["kind", *(["sub-batch"] if sub_batches else []), "pair", "dataset", "example"]
-    columns += ["passage"] if texts is None else ["question", "passage"]
-    columns += ["hard negatives"] if batch.negative.shape[1] else []
+    columns += ["question", "passage", *(["hard negatives"] if batch.negative.shape[1] else [])]
     left_out = len(batch) - len(shown)
     note = f"{left_out:,} more rows" if left_out > 0 else ""
     return Table(f"Step {batch.step:,}: {batch.kind}, {len(batch):,} rows", tuple(columns), shown, note)

@@ -33,7 +33,7 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
     else:
         corpus = build_corpus(run.data, Path(run.data.cache_dir))
         plan, store = plan_batches(corpus, run.batches, run.seed), None
-    report = inspect(plan, run.training.steps, step=step, tokens=store, texts=corpus, rows=rows)
+    report = inspect(plan, run.training.steps, step=step, tokens=store, rows=rows)
     report.plan.extend(switching_tables(plan, run.training.steps, corpus))
     if as_json:
         return json.dumps(asdict(report), ensure_ascii=False)

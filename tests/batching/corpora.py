@@ -15,6 +15,24 @@ from hbt_dist.data.corpus.corpus import COLUMNS, Corpus
 CODES = ("en", "fi", "ar", "es", "ja", "km", "ko", "ms", "ru", "sv", "tr", "zh")
 
 
+class ArrayCorpus(Corpus):
+    """A corpus of integers; a text is its row and its language."""
+
+    def example_id(self, row: int) -> str:
+        return str(row)
+
+    def passage_id(self, row: int) -> str:
+        return str(row)
+
+    def question_texts(
+        self, language: int | str, start: int = 0, stop: int | None = None
+    ) -> list[str | None]:
+        return [f"question {row} {language}" for row in range(start, stop or self.num_examples)]
+
+    def passage_texts(self, language: int | str, start: int = 0, stop: int | None = None) -> list[str | None]:
+        return [f"passage {row} {language}" for row in range(start, stop or self.num_passages)]
+
+
 def corpus_from_arrays(
     *,
     languages: Sequence[str],
@@ -67,7 +85,7 @@ def corpus_from_arrays(
         "negative_offsets": np.zeros(num_examples + 1) if negative_offsets is None else negative_offsets,
         "negatives": np.zeros(0) if negatives is None else negatives,
     }
-    return Corpus(
+    return ArrayCorpus(
         languages=tuple(languages),
         datasets=tuple(datasets),
         alignment=tuple([False] * len(datasets) if alignment is None else alignment),

@@ -75,7 +75,7 @@ def test_shares_of_the_plan(mixing: str) -> None:
     assert column(shown, "example") == [str(example) for example in batch.example[:4]]
     assert shown.note == "28 more rows"
     without = [name for name in shown.columns if name != "sub-batch"]
-    assert without == ["kind", "pair", "dataset", "example", "passage"]
+    assert without == ["kind", "pair", "dataset", "example", "question", "passage"]
     text = render(report, width=100)
     assert max(map(len, text.splitlines())) <= 100
     assert "en-en" in text
@@ -112,7 +112,7 @@ def test_texts_and_lengths_of_a_real_corpus(tmp_path: Path, monkeypatch: pytest.
     settings = DataSettings.model_validate({"sources": [source], "languages": ["en", "zh"]})
     corpus = build_corpus(settings, tmp_path / "cache")
     block = {"global_batch_size": 8, "alpha": 0.0, "hard_negatives": {"count": 1}}
-    report = inspect(BatchPlan(corpus, BatchSettings.model_validate(block), 0), 10, step=0, texts=corpus)
+    report = inspect(BatchPlan(corpus, BatchSettings.model_validate(block), 0), 10, step=0)
     shown = table(report.step, "Step 0")
     assert shown.columns == ("kind", "pair", "dataset", "example", "question", "passage", "hard negatives")
     for width in (80, 140):

@@ -420,7 +420,7 @@ def test_settings_and_content_of_the_dictionaries_decide_the_plan(
 
 def test_inspection_tells_the_realised_ratio_and_shows_switched_texts(corpus: Corpus, folder: Path) -> None:
     plan = plan_of(corpus, folder, question_probability=1.0, source_languages=["en"])
-    report = inspect(plan, 40, step=1, texts=corpus)
+    report = inspect(plan, 40, step=1)
     (table,) = switching_tables(plan, 40, corpus)
     question, passage = table.rows
     assert question[:1] + passage[:1] == ("question", "passage")
