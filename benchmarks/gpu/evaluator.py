@@ -42,7 +42,7 @@ def main() -> None:
         blocks = [-(-number // block) for number in (questions, candidates)]
         # Small pools have smaller blocks, in steps of 512.
         share = math.prod(min(1.0, -(-number // 512) * 512 / block) for number in (questions, candidates))
-        # Questions lie in the order of their candidates: a block of candidates has the relevant ones of about
+        # Questions have the order of their candidates: a block of candidates has the relevant ones of about
         # one block of questions, and that product is made twice.
         products = blocks[1] * (blocks[0] + 1) * parts[relevant]["product"]
         lists, counts = (math.prod(blocks) * parts[relevant][name] for name in ("lists", "counts"))
