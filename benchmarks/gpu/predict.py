@@ -54,7 +54,7 @@ class Code:
         name: of the line in the table.
         chunk_tokens, chunk_rows: what ends a chunk.
         precision: `deepspeed.precision` of the plain engine.
-        masks: transformers: made by transformers, as in the first wave; ready: of padded rows; none: rows
+        masks: transformers: made by transformers, as in the first wave; ready: of padded rows; "none": rows
             have one length; packed: without attention dropout, rows are packed.
         tf32_loss: `loss.products`.
         compiled: layers are compiled (an estimate).
