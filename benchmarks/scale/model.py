@@ -1,12 +1,14 @@
 """A model of step time and memory for 1 to 512 GPUs. Nothing in it was measured on a GPU.
 
-What is measured is the traffic: which collectives a step issues and their bytes (`collectives.json`, 48
-cases); `step_traffic` and `optimizer_traffic` are those formulas, tested against every case. Time is then
+What is counted is the traffic: which collectives a step issues and their bytes (`collectives.json`, 2 and 4
+ranks; `collectives_many_ranks.json`, 8, 64 and 512). `step_traffic` and `optimizer_traffic` are those
+formulas, tested against every case. Time is then
 
     encoder    operations / (utilisation x peak): a forward is 2 P' T + 4 L h sum(length^2), a backward twice
-               that, and the cached step's second forward makes it 4 forwards instead of 3. P' are the
-               parameters outside the embeddings, T the tokens of one GPU
-    loss       6 b N D in float32: scores, gradient of questions, gradient of passages, for the b = B / W own
+               that. Chunks whose graph is not kept are encoded twice: 4 forwards instead of 3. As many graphs
+               are kept as memory allows (`kept_share`). P' are the parameters outside the embeddings, T the
+               tokens of one GPU
+    loss       6 b N D in TF32: scores, gradient of questions, gradient of passages, for the b = B / W own
                questions against all N = B (1 + n) passages
     optimizer  28 bytes per parameter of the own share through the GPU's memory (4 reads, 3 writes of float32)
     traffic    ring collectives, alpha + beta, as NCCL estimates them itself: start + steps x latency per hop
@@ -23,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 GPUS_PER_NODE = 8
 #: Elements of a DeepSpeed bucket in deepspeed_configs/.
@@ -57,7 +60,7 @@ class Cluster:
 
     name: str
     bf16_flops: float
-    fp32_flops: float
+    tf32_flops: float
     memory: float
     memory_bandwidth: float
     nvlink: float  # per GPU
@@ -72,12 +75,12 @@ class Workload:
     negatives: int = 1
     question_tokens: int = 32
     passage_tokens: int = 128
-    chunk_tokens: int = 16_384
+    chunk_tokens: int = 65_536
     stage: int | None = 1
     reduction: str = "coalesce"
     both_directions: bool = False
     row_chunk: int = 256
-    cached: bool = True
+    kept: float | None = None  # share of the graphs that are kept; None: as many as memory allows
 
     @property
     def tokens(self) -> int:
@@ -95,11 +98,37 @@ class Workload:
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is assumed and not measured."""
+    """What is assumed and not measured.
 
-    utilisation: float = 0.35  # of the bf16 peak, by the encoder's matrix products
-    loss_utilisation: float = 0.5  # of the float32 peak, by the loss
+    The first two are the predictions of benchmarks/gpu/roofline.py for an H200: a bf16 copy of the weights
+    reaches 0.41 of the bf16 peak, compiled layers 0.45, both with the second forward counted.
+    """
+
+    utilisation: float = 0.4  # of the bf16 peak, by everything that the encoder computes
+    loss_utilisation: float = 0.4  # of the TF32 peak, by the loss
     link: float = 0.8  # of a link's published bandwidth; NCCL counts on 235 of an A100's 300 GB/s
+
+    @classmethod
+    def measured(cls, document: dict[str, Any], tf32_peak: float) -> Assumptions:
+        """Return the assumptions with what a JSON of benchmarks/gpu/check.py measured in their place.
+
+        Args:
+            document: the JSON; what it does not hold stays assumed.
+            tf32_peak: of the GPU that it was measured on, FLOP/s.
+        """
+        assumed = cls()
+        steps = [step["mfu"] for step in document.get("training", {}).values() if step.get("mfu")]
+        if steps:  # of cached steps, whose second forward is work too
+            assumed = replace(assumed, utilisation=max(steps) * 4 / 3)
+        rows = 32_768
+        losses = [
+            value["seconds"]
+            for name, value in document.get("loss", {}).items()
+            if name.startswith(f"rows tf32, {rows:,} x {rows:,}") and "seconds" in value
+        ]
+        if losses:
+            assumed = replace(assumed, loss_utilisation=6.0 * rows * rows * 768 / min(losses) / tf32_peak)
+        return assumed
 
 
 @dataclass(frozen=True)
@@ -196,11 +225,28 @@ def ring_seconds(one: Traffic, world: int, cluster: Cluster, assumed: Assumption
     )
 
 
-def encoder_flops(encoder: Encoder, load: Workload) -> float:
-    """Operations of one GPU's encoder in one step, recomputation included."""
+def kept_share(encoder: Encoder, load: Workload, world: int, memory_bytes: float) -> float:
+    """Share of the graphs of a step that one GPU holds next to everything else, in 0.9 of its memory."""
+    if load.kept is not None:
+        return load.kept
+    room = 0.9 * memory_bytes - sum(memory(encoder, load, world).values())
+    return min(1.0, max(0.0, room / (graph_bytes(encoder) * load.tokens)))
+
+
+def graph_bytes(encoder: Encoder) -> float:
+    """Bytes per token that a graph holds from its forward to its backward, with fused attention in 16 bit.
+
+    34 x layers x width (Korthikanti et al. 2022, arXiv 2205.05198, without the attention scores);
+    benchmarks/gpu/roofline.py counts 316 kB for XLM-R base and 841 kB for XLM-R large, 1 % more.
+    """
+    return 34.0 * encoder.layers * encoder.width
+
+
+def encoder_flops(encoder: Encoder, load: Workload, kept: float) -> float:
+    """Operations of one GPU's encoder in one step, if a share of the graphs is kept, the rest recomputed."""
     squares = load.question_tokens**2 + (1 + load.negatives) * load.passage_tokens**2
     forward = 2 * encoder.matrices * load.tokens + 4 * encoder.layers * encoder.width * squares * load.rows
-    return forward * (4 if load.cached else 3)
+    return forward * (4 - kept)
 
 
 def loss_flops(width: int, load: Workload, world: int) -> float:
@@ -235,8 +281,9 @@ def step_time(
 ) -> Step:
     """One step of ``world`` GPUs with ``load.rows`` rows each."""
     assumed = assumed or Assumptions()
-    compute = encoder_flops(encoder, load) / (assumed.utilisation * cluster.bf16_flops)
-    loss = loss_flops(encoder.width, load, world) / (assumed.loss_utilisation * cluster.fp32_flops)
+    kept = kept_share(encoder, load, world, cluster.memory)
+    compute = encoder_flops(encoder, load, kept) / (assumed.utilisation * cluster.bf16_flops)
+    loss = loss_flops(encoder.width, load, world) / (assumed.loss_utilisation * cluster.tf32_flops)
     share = world if load.stage in {1, 2, 3} else 1
     optimizer = 28 * encoder.parameters / share / cluster.memory_bandwidth
     traffic: dict[str, float] = {"embeddings": 0.0, "gradient": 0.0, "weights": 0.0, "scalars": 0.0}
@@ -256,10 +303,9 @@ def memory(encoder: Encoder, load: Workload, world: int) -> dict[str, float]:
 
     States follow deepspeed_configs/README.md: float32 weights (4), full gradients while chunks add up (4),
     two AdamW moments (8) and, for ZeRO-1 and 2, DeepSpeed's own copy of the weights (4), sharded as the
-    stage says. Activations of one chunk: tokens x layers x width x (34 + 5 heads length / width) bytes in 16
-    bit (Korthikanti et al. 2022, arXiv 2205.05198), an upper bound where attention is fused, and the bf16
-    copies of the matrices. The loss holds passages and their gradient, N x D x 4 bytes each, and row_chunk x
-    N scores, twice (measured: 2.1 times the scores with D = 768, loss_memory.json).
+    stage says, and the bf16 copy of the weights. Activations are those of one chunk (`graph_bytes`); kept
+    graphs take what is left. The loss holds passages and their gradient, N x D x 4 bytes each, and
+    row_chunk x N scores, twice (measured: 2.1 times the scores with D = 768, loss_memory.json).
     """
     count = encoder.parameters
     sharded = {None: 16.0, 0: 16.0, 1: 8 + 12 / world, 2: 8 + 12 / world, 3: 4 + 16 / world}[load.stage]
@@ -268,12 +314,11 @@ def memory(encoder: Encoder, load: Workload, world: int) -> dict[str, float]:
         sharded = 4 + 16 / world if load.stage == 2 else 20 / world
     live = 4 * max(encoder.embedding_parameters, encoder.matrices // encoder.layers) if load.stage == 3 else 0
     columns = world * load.rows * (1 + load.negatives)
-    per_token = encoder.width * 34 + 5 * encoder.heads * load.passage_tokens
     tokens = min(load.chunk_tokens, load.rows * (1 + load.negatives) * load.passage_tokens)
     return {
         "states": count * sharded + live,
         "buckets": 0.0 if load.stage is None else 2 * 4.0 * min(BUCKET, count),
-        "activations": tokens * encoder.layers * per_token + 2 * encoder.matrices,
+        "activations": tokens * graph_bytes(encoder) + 2 * count,
         "embeddings": 2 * 4.0 * columns * encoder.width,
         "scores": 2 * 4.0 * min(load.row_chunk, load.rows) * columns,
     }

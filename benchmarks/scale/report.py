@@ -3,7 +3,8 @@
     python benchmarks/scale/report.py --output benchmarks/results
 
 Writes scale.md, scale.json and scale.png; nothing runs on a GPU. To see other hardware, lengths or
-utilisations, change the tables below. scale_notes.md of that folder follows the first table.
+utilisations, change the tables below and in published.py, or give measured ones (`--measured gpu.json`).
+scale_notes.md of that folder follows the first table.
 """
 
 from __future__ import annotations
@@ -29,68 +30,9 @@ from benchmarks.scale.model import (
     step_time,
     step_traffic,
 )
+from benchmarks.scale.published import CLUSTERS, ENCODERS, SOURCES
 
-ENCODERS = (
-    Encoder("XLM-R base", 278_043_648, 192_398_592, layers=12, width=768, heads=12),
-    Encoder("XLM-R large", 559_890_432, 256_531_456, layers=24, width=1024, heads=16),
-)
-#: bf16 peaks without sparsity; NVLink per direction: half of the published sum of both.
-CLUSTERS = (
-    Cluster("H100, NDR", 989e12, 67e12, 80e9, 3.35e12, 450e9, 400e9),
-    Cluster("A100, HDR", 312e12, 19.5e12, 80e9, 2.039e12, 300e9, 200e9),
-    Cluster("A100, p4d EFA", 312e12, 19.5e12, 40e9, 1.555e12, 300e9, 50e9),
-    Cluster("H100, 100 GbE", 989e12, 67e12, 80e9, 3.35e12, 450e9, 12.5e9),
-)
-SOURCES = (
-    (
-        "H100 SXM: 1,979 TFLOP/s bf16 with sparsity (989 without), 67 float32, 80 GB, 3.35 TB/s; NVLink 900",
-        "NVIDIA H100",
-        "https://www.nvidia.com/en-us/data-center/h100/",
-    ),
-    (
-        "A100 SXM: 312 TFLOP/s bf16, 19.5 float32, 80 GB at 2,039 GB/s or 40 GB at 1,555, NVLink 600 GB/s",
-        "NVIDIA A100",
-        "https://www.nvidia.com/en-us/data-center/a100/",
-    ),
-    (
-        "InfiniBand NDR: 400 Gb/s per ConnectX-7 port, one per GPU",
-        "ConnectX-7 manual; DGX H100 user guide",
-        "https://docs.nvidia.com/networking/display/ConnectX7VPI/Introduction",
-    ),
-    (
-        "InfiniBand HDR: 200 Gb/s per ConnectX-6 port, one per GPU",
-        "DGX A100 user guide",
-        "https://docs.nvidia.com/dgx/dgxa100-user-guide/",
-    ),
-    (
-        "p4d.24xlarge: 8 A100 of 40 GB, EFA 400 Gb/s per node",
-        "AWS, P4d deep dive",
-        "https://aws.amazon.com/blogs/compute/amazon-ec2-p4d-instances-deep-dive/",
-    ),
-    (
-        "p5.48xlarge: 8 H100, EFA 3,200 Gb/s per node: 400 GB/s as `H100, NDR`, whose curve it shares",
-        "AWS, P5",
-        "https://aws.amazon.com/ec2/instance-types/p5/",
-    ),
-    (
-        "100 GbE: one port of 100 Gb/s per node",
-        "IEEE 802.3ba",
-        "https://standards.ieee.org/ieee/802.3ba/4336/",
-    ),
-    (
-        "Latency of rings and shares of bandwidth by protocol; 235 of 300 GB/s on A100",
-        "NCCL, src/graph/tuning.cc",
-        "https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc",
-    ),
-    (
-        "Meaning of bus bandwidth",
-        "nccl-tests",
-        "https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md",
-    ),
-    ("Activations of a layer", "Korthikanti et al. 2022", "https://arxiv.org/abs/2205.05198"),
-)
 WORLDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-UTILISATIONS = (0.2, 0.35, 0.5)
 #: name, rows per GPU (weak) or in all (strong), strong
 SCALINGS = (
     ("weak, 1,024 rows per GPU", 1024, False),
@@ -102,21 +44,32 @@ SCALINGS = (
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 
 
-def load_of(rows: int, world: int, *, strong: bool, **others: Any) -> Workload:
-    """The share of one GPU."""
-    return Workload(rows=rows // world if strong else rows, **others)
+def load_of(
+    rows: int, world: int, encoder: Encoder, cluster: Cluster, *, strong: bool, kept: float | None = None
+) -> Workload:
+    """The share of one GPU, in the largest chunks of 65,536, 32,768, ... tokens that fit its memory."""
+    load = Workload(rows=rows // world if strong else rows, kept=kept)
+    while load.chunk_tokens > 4096 and sum(memory(encoder, load, world).values()) > 0.9 * cluster.memory:
+        load = replace(load, chunk_tokens=load.chunk_tokens // 2)
+    return load
 
 
-def curves() -> list[dict[str, Any]]:
+def utilisations_of(assumed: Assumptions) -> tuple[float, float, float]:
+    """The assumed or measured utilisation in the middle, and a tenth of the peak to either side."""
+    middle = round(assumed.utilisation, 3)
+    return round(middle - 0.1, 3), middle, round(middle + 0.1, 3)
+
+
+def curves(assumptions: Assumptions) -> list[dict[str, Any]]:
     """Every encoder, cluster, scaling, utilisation and world size."""
     found = []
     for encoder in ENCODERS:
         for cluster in CLUSTERS:
             for scaling, rows, strong in SCALINGS:
-                for utilisation in UTILISATIONS:
-                    assumed = Assumptions(utilisation=utilisation)
+                for utilisation in utilisations_of(assumptions):
+                    assumed = replace(assumptions, utilisation=utilisation)
                     for world in WORLDS:
-                        load = load_of(rows, world, strong=strong)
+                        load = load_of(rows, world, encoder, cluster, strong=strong)
                         step = step_time(encoder, load, world, cluster, assumed)
                         bytes_used = sum(memory(encoder, load, world).values())
                         found.append(
@@ -140,6 +93,11 @@ def curves() -> list[dict[str, Any]]:
                             }
                         )
     return found
+
+
+def three(rows: list[dict[str, Any]]) -> list[float]:
+    """The utilisations of the curves, ascending."""
+    return sorted({row["utilisation"] for row in rows})
 
 
 def pick(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
@@ -168,7 +126,7 @@ def ends_table(rows: list[dict[str, Any]]) -> str:
             cells = []
             for cluster in CLUSTERS:
                 case = {"encoder": encoder.name, "scaling": scaling, "cluster": cluster.name}
-                ends = [end_of(pick(rows, utilisation=one, **case)) for one in UTILISATIONS]
+                ends = [end_of(pick(rows, utilisation=one, **case)) for one in three(rows)]
                 cells.append(ends[0] if len(set(ends)) == 1 else "; ".join(ends))
             lines.append(f"| {encoder.name} | {scaling} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -184,7 +142,7 @@ def steps_table(rows: list[dict[str, Any]], scaling: str) -> str:
     for encoder in ENCODERS:
         for cluster in CLUSTERS:
             case = pick(
-                rows, encoder=encoder.name, cluster=cluster.name, scaling=scaling, utilisation=UTILISATIONS[1]
+                rows, encoder=encoder.name, cluster=cluster.name, scaling=scaling, utilisation=three(rows)[1]
             )
             cells = [
                 f"{row['seconds']:.3g} s, {100 * row['efficiency']:.0f} %"
@@ -195,7 +153,7 @@ def steps_table(rows: list[dict[str, Any]], scaling: str) -> str:
     return "\n".join(lines)
 
 
-def parts_table(world: int, rows: int) -> str:
+def parts_table(world: int, rows: int, assumed: Assumptions) -> str:
     """Milliseconds of one step by part."""
     lines = [
         "| encoder | cluster | encoder | loss | optimizer | embeddings | gradient | weights | scalars |",
@@ -203,14 +161,14 @@ def parts_table(world: int, rows: int) -> str:
     ]
     for encoder in ENCODERS:
         for cluster in CLUSTERS:
-            step = step_time(encoder, Workload(rows=rows), world, cluster)
+            step = step_time(encoder, Workload(rows=rows), world, cluster, assumed)
             parts = [step.encoder, step.loss, step.optimizer, *step.traffic.values()]
             cells = " | ".join(f"{1000 * part:.1f}" for part in parts)
             lines.append(f"| {encoder.name} | {cluster.name} | {cells} |")
     return "\n".join(lines)
 
 
-def stages_table(world: int, rows: int) -> str:
+def stages_table(world: int, rows: int, assumed: Assumptions) -> str:
     """Step time, gradient and weight traffic, and memory by ZeRO stage."""
     ways = (
         (0, "coalesce"),
@@ -234,7 +192,7 @@ def stages_table(world: int, rows: int) -> str:
             weights = sum(one.num_bytes for one in sent if one.what == "weights") / 1e9
             weights += 4 * encoder.parameters / 1e9 if stage in {1, 2} else 0
             seconds = " | ".join(
-                f"{step_time(encoder, load, world, cluster).seconds:.3g} s" for cluster in CLUSTERS
+                f"{step_time(encoder, load, world, cluster, assumed).seconds:.3g} s" for cluster in CLUSTERS
             )
             used = sum(memory(encoder, load, world).values()) / 1e9
             sizes = f"{gradient:.1f} | {weights:.1f}"
@@ -268,13 +226,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             for cluster, colour in zip(CLUSTERS, COLOURS, strict=True):
                 case = {"encoder": encoder.name, "scaling": scaling, "cluster": cluster.name}
                 low, middle, high = (
-                    [row["efficiency"] for row in pick(rows, utilisation=one, **case)] for one in UTILISATIONS
+                    [row["efficiency"] for row in pick(rows, utilisation=one, **case)] for one in three(rows)
                 )
                 axis.plot(WORLDS, middle, color=colour, marker="o", markersize=3, label=cluster.name)
                 axis.fill_between(WORLDS, high, low, color=colour, alpha=0.15, linewidth=0)
             axis.axhline(0.5, color="#555555", linewidth=0.8, linestyle="--")
             axis.set_xscale("log", base=2)
-            axis.set_ylim(0, 1.05)
+            axis.set_ylim(0, 1.3)
             axis.set_title(f"{encoder.name}\n{scaling}", fontsize=9)
     for axis in axes[-1]:
         axis.set_xlabel("GPUs")
@@ -285,8 +243,16 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def page(rows: list[dict[str, Any]], notes: str) -> str:
+def basis_text(assumed: Assumptions) -> str:
+    """Whether utilisations were measured."""
+    if assumed == Assumptions():
+        return "**Nothing here was measured on a GPU**; `--measured` takes the JSON of `check.py`."
+    return "**Utilisations were measured on one GPU**, with `benchmarks/gpu/check.py`."
+
+
+def page(rows: list[dict[str, Any]], notes: str, assumed: Assumptions) -> str:
     """The whole page as Markdown."""
+    low, middle, high = three(rows)
     sources = "\n".join(f"| {what} | [{name}]({link}) |" for what, name, link in SOURCES)
     steps = "\n\n".join(
         f"### {scaling[0].upper()}{scaling[1:]}\n\n{steps_table(rows, scaling)}" for scaling, _, _ in SCALINGS
@@ -295,45 +261,46 @@ def page(rows: list[dict[str, Any]], notes: str) -> str:
 
     python benchmarks/scale/report.py --output benchmarks/results
 
-**Nothing here was measured on a GPU.** Measured is the traffic of a step: collectives and bytes
-([contrastive](contrastive.md), `collectives.json`), whose formulas the model uses and
-`tests/benchmarks/test_scale.py` checks against every case. The rest is arithmetic on published figures with
-three assumptions: the encoder reaches 0.2 to 0.5 of the bf16 peak, the loss half of the float32 peak, a link
-0.8 of its bandwidth. `benchmarks/gpu/check.py` measures the first two on a real GPU; the formulas are in
-the docstring of [model.py](../scale/model.py).
+{basis_text(assumed)} Counted is the traffic of a step: collectives
+and bytes of 2 and 4 real ranks ([contrastive](contrastive.md), `collectives.json`) and of 8, 64 and 512 ranks
+of a fake process group (`collectives_many_ranks.json`); `tests/benchmarks/test_scale.py` compares the
+formulas with every case. The rest is arithmetic on published figures: the encoder reaches {low:g} to {high:g}
+of the bf16 peak ([roofline](roofline.md)), the loss {assumed.loss_utilisation:.2g} of the TF32 peak, a link
+{assumed.link:g} of its bandwidth. The formulas are in the docstring of [model.py](../scale/model.py).
 
-Questions of 32 tokens, passages of 128, one hard negative, cached step (4 forwards' worth of work instead
-of 3) in chunks of 16,384 tokens, ZeRO-1 with one reduction per step, float32 gradients, 8 GPUs per node.
-Efficiency is the time of one GPU over the time of W, per row and GPU: 100 % is W times as many rows per
-second.
+Questions of 32 tokens, passages of 128, one hard negative, chunks of at most 65,536 tokens that fit, a bf16
+copy of the weights, as many kept graphs as fit, ZeRO-1 with one reduction per step, float32 gradients, 8 GPUs
+per node. Efficiency is the time of one GPU over the time of W, per row and GPU: 100 % is W times as many rows
+per second. It exceeds 100 % where W GPUs keep the graphs that one GPU must recompute.
 
 ![efficiency over the number of GPUs](scale.png)
 
-Lines: utilisation 0.35. Bands: 0.5 (lower edge: the faster the encoder, the more the rest weighs) to 0.2.
+Lines: utilisation {middle:g}. Bands: {high:g} (the faster the encoder, the more the rest weighs) to {low:g}.
 
 ## Where it ends
 
 The first number of GPUs (a power of two) with less than half the efficiency and the largest cost after the
-encoder, or the first with more memory than the GPU has. Three values: utilisation 0.2; 0.35; 0.5.
+encoder, or the first with more memory than the GPU has. Three values: utilisation {low:g}; {middle:g};
+{high:g}.
 
 {ends_table(rows)}
 
 {notes}
 
-## Step time and efficiency, utilisation 0.35
+## Step time and efficiency, utilisation {middle:g}
 
 {steps}
 
 ## One step by part, milliseconds: 512 GPUs x 1,024 rows
 
-{parts_table(512, 1024)}
+{parts_table(512, 1024, assumed)}
 
 ## ZeRO stages: 64 GPUs x 512 rows
 
 Bytes are those of full tensors in one step; with "boundary" ZeRO-2 and 3 reduce after every chunk. ZeRO-3 is
 shown at its best: its gathers of weights run in parallel to the encoder and cost only what exceeds it.
 
-{stages_table(64, 512)}
+{stages_table(64, 512, assumed)}
 
 ## Memory per GPU, GB, ZeRO-1
 
@@ -352,9 +319,8 @@ questions. Both grow with the global batch, for every number of GPUs.
 
 Input pipeline, stragglers, contention and failures in the network; NCCL's trees and in-network reduction,
 which shorten large rings; sockets instead of RDMA, which lengthen them (100 GbE without RoCE is slower than
-shown); overlap of the gradient's reduction with the last backward; the direct step, which saves the second
-forward where all rows fit one chunk; and that a GPU with few tokens is used worse than one with many: at
-512 GPUs and 8,192 rows each has 16 questions and 32 passages. """
+shown); overlap of the gradient's reduction with the last backward; and that a GPU with few tokens is used
+worse than one with many: at 512 GPUs and 8,192 rows each has 16 questions and 32 passages. """
 
 
 def main() -> None:
@@ -363,18 +329,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--measured", type=Path, help="JSON of benchmarks/gpu/check.py")
     given = parser.parse_args()
-    rows = curves()
+    assumed = Assumptions()
+    if given.measured is not None:  # on an H100 or H200, which have one peak
+        document = json.loads(given.measured.read_text("utf-8"))
+        assumed = Assumptions.measured(document, CLUSTERS[0].tf32_flops)
+    rows = curves(assumed)
     notes = given.output / "scale_notes.md"
     document = {
         "encoders": [asdict(one) for one in ENCODERS],
         "clusters": [asdict(one) for one in CLUSTERS],
         "workload": asdict(replace(Workload(rows=1), rows=0)),
-        "assumptions": asdict(Assumptions()),
+        "assumptions": asdict(assumed),
         "sources": [{"figure": what, "source": name, "url": link} for what, name, link in SOURCES],
         "columns": list(rows[0]),
     }
-    text = page(rows, notes.read_text("utf-8").strip() if notes.is_file() else "")
+    text = page(rows, notes.read_text("utf-8").strip() if notes.is_file() else "", assumed)
     (given.output / "scale.md").write_text(text, "utf-8")
     lines = ",\n".join(json.dumps(list(row.values())) for row in rows)
     head = json.dumps(document, indent=1)[:-2]

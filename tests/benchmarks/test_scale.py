@@ -79,17 +79,17 @@ def test_operations_by_hand() -> None:
     load = Workload(rows=3, negatives=1, question_tokens=4, passage_tokens=8)
     # tokens 3 x (4 + 16) = 60; squares 16 + 2 x 64 = 144 per row
     forward = 2 * 600 * 60 + 4 * 2 * 10 * 144 * 3
-    assert model.encoder_flops(encoder, load) == 4 * forward
-    assert model.encoder_flops(encoder, replace(load, cached=False)) == 3 * forward
+    assert model.encoder_flops(encoder, load, kept=0.0) == 4 * forward
+    assert model.encoder_flops(encoder, load, kept=1.0) == 3 * forward
     # 3 questions x (2 ranks x 3 rows x 2 passages) x 10 wide, 3 products of 2 operations
     assert model.loss_flops(10, load, 2) == 6 * 3 * 12 * 10
 
 
 def test_operations_are_those_of_the_gpu_script() -> None:
     """Three forwards are the model FLOPs of benchmarks/gpu/check.py: 6 per parameter and token, attention."""
-    load = Workload(rows=5, negatives=0, cached=False)
+    load = Workload(rows=5, negatives=0)
     attention = sum(12 * BASE.layers * BASE.width * length**2 * 5 for length in (32, 128))
-    assert model.encoder_flops(BASE, load) == 6 * BASE.matrices * load.tokens + attention
+    assert model.encoder_flops(BASE, load, kept=1.0) == 6 * BASE.matrices * load.tokens + attention
 
 
 @pytest.mark.parametrize("encoder", report.ENCODERS, ids=lambda one: one.name)
@@ -128,7 +128,7 @@ def test_more_gpus_never_raise_efficiency(encoder: Encoder, cluster: Cluster) ->
         shares = [
             model.efficiency(
                 encoder,
-                report.load_of(rows, world, strong=strong),
+                report.load_of(rows, world, encoder, cluster, strong=strong, kept=0.0),
                 world,
                 cluster,
                 Assumptions(),
@@ -138,6 +138,14 @@ def test_more_gpus_never_raise_efficiency(encoder: Encoder, cluster: Cluster) ->
         ]
         assert shares[0] == 1.0
         assert all(after <= before + 1e-9 for before, after in pairwise(shares))
+
+
+def test_chunks_are_halved_until_they_fit() -> None:
+    large, p4d = report.ENCODERS[1], report.CLUSTERS[2]
+    load = report.load_of(1024, 8, large, p4d, strong=False)
+    assert 4096 < load.chunk_tokens < 65_536
+    assert sum(model.memory(large, load, 8).values()) <= 0.9 * p4d.memory
+    assert report.load_of(1024, 8, BASE, NDR, strong=False).chunk_tokens == 65_536
 
 
 def test_faster_networks_and_slower_encoders_raise_efficiency() -> None:
@@ -159,9 +167,48 @@ def test_the_loss_shares_out_a_fixed_batch_and_grows_with_a_fixed_share() -> Non
     assert growing == [growing[0], growing[0] * 8, growing[0] * 64]
 
 
+def test_kept_graphs_take_what_memory_is_left() -> None:
+    few, many = Workload(rows=256), Workload(rows=8192)
+    assert model.kept_share(BASE, few, 64, 80e9) == 1.0
+    share = model.kept_share(BASE, many, 1, 80e9)
+    assert 0 < share < 0.2
+    held = sum(model.memory(BASE, many, 1).values()) + share * many.tokens * model.graph_bytes(BASE)
+    assert held == pytest.approx(0.9 * 80e9)
+    assert model.kept_share(BASE, many, 1, 8e9) == 0.0
+    # Kept graphs save the second forward.
+    saved = [model.step_time(BASE, replace(few, kept=kept), 1, NDR).encoder for kept in (0.0, 1.0)]
+    assert saved[0] / saved[1] == pytest.approx(4 / 3)
+
+
+def test_a_graph_holds_what_the_roofline_counts() -> None:
+    document = json.loads((RESULTS / "roofline.json").read_text("utf-8"))
+    for encoder, name in zip(report.ENCODERS, ("xlmr-base", "560M"), strict=True):
+        [row] = [row for row in document[name] if row["code"]["name"] == "no masks"]
+        assert model.graph_bytes(encoder) == pytest.approx(1e3 * row["graph_kb_per_token"], rel=0.02)
+
+
+def test_utilisations_are_those_of_the_roofline() -> None:
+    document = json.loads((RESULTS / "roofline.json").read_text("utf-8"))
+    hfu = {row["code"]["name"]: row["hfu"] for row in document["xlmr-base"]}
+    low, middle, high = report.utilisations_of(Assumptions())
+    assert low < hfu["the same, 65,536 tokens"] < hfu["no masks"] < hfu["compiled layers"] < high
+    assert middle == pytest.approx(hfu["no masks"], abs=0.02)
+
+
+def test_measured_figures_take_the_place_of_assumed_ones() -> None:
+    document = {
+        "training": {"a": {"mfu": 0.24}, "b": {"mfu": 0.3}, "c": {"skipped": "out of memory"}},
+        "loss": {"rows tf32, 32,768 x 32,768, row_chunk 1024": {"seconds": 0.02}},
+    }
+    measured = Assumptions.measured(document, 494e12)
+    assert measured.utilisation == pytest.approx(0.4)
+    assert measured.loss_utilisation == pytest.approx(6 * 32_768**2 * 768 / 0.02 / 494e12)
+    assert Assumptions.measured({}, 494e12) == Assumptions()
+
+
 def test_the_shipped_page_is_what_the_model_says() -> None:
-    rows = report.curves()
+    rows = report.curves(Assumptions())
     notes = (RESULTS / "scale_notes.md").read_text("utf-8").strip()
-    assert (RESULTS / "scale.md").read_text("utf-8") == report.page(rows, notes)
+    assert (RESULTS / "scale.md").read_text("utf-8") == report.page(rows, notes, Assumptions())
     shipped = json.loads((RESULTS / "scale.json").read_text("utf-8"))
     assert shipped["curves"] == [list(row.values()) for row in rows]

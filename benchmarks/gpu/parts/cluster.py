@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.gpu.device import Context
 from benchmarks.gpu.model import encoder_of, engine_of
-from benchmarks.gpu.parts.command import STEPS, STOP, train
+from benchmarks.gpu.parts.command import STEPS, STOP, steps_of, train
 from benchmarks.gpu.parts.evaluate import POOLS, TINY_POOLS, made_up, ranked
 from benchmarks.gpu.parts.training import Case, engines_of, step_that_fits
 from benchmarks.gpu.report import Figures
@@ -38,8 +37,7 @@ def killed_worker(context: Context) -> Figures:
         folder = Path(name)
         fault = f"rank=0,step={STOP},where=before_forward,once={folder / 'died'}"
         done = train(context, folder, "run", fault=fault, launcher="ray")
-        file = folder / "run" / "metrics.jsonl"
-        steps = [json.loads(line)["step"] for line in file.read_text().splitlines()] if file.exists() else []
+        steps = steps_of(folder / "run")
         passed = done.code == 0 and (folder / "died").exists() and steps[-1:] == [STEPS]
         return {
             **done.figures(passed=passed),

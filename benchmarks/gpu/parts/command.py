@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.gpu.device import Context
-from benchmarks.gpu.parts.commands import CLI, Done, python
+from benchmarks.gpu.parts.commands import CLI, ROOT, Done, python
 from benchmarks.gpu.report import Figures
 
 STEPS, STOP = 20, 12
+FAULTS = ROOT / "tests" / "helpers" / "faults.py"
 #: What the two planted faults must print.
 SHARED_GPU, FULL_MEMORY = "were given the same GPU", "chunk_"
 
@@ -32,9 +33,7 @@ def run(context: Context) -> Iterator[tuple[str, Figures]]:
         )
         second = train(context, folder, "run")
         model = folder / "run" / "model"
-        steps = [
-            json.loads(line)["step"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()
-        ]
+        steps = steps_of(folder / "run")
         resumed = second.code == 0 and (model / "config.json").is_file() and steps[-1:] == [STEPS]
         yield "train, resumed and exported", {**second.figures(passed=resumed), "steps": len(steps)}
         yield "evaluate on device and CPU", evaluations(context, folder, model)
@@ -42,6 +41,13 @@ def run(context: Context) -> Iterator[tuple[str, Figures]]:
             yield "torchrun, two ranks on one GPU", shared_gpu(context, folder)
         full = train(context, folder, "full", fault="rank=0,step=3,where=out_of_memory")
         yield "full memory", full.figures(passed=full.code == 2 and FULL_MEMORY in full.output)
+
+
+def steps_of(run: Path) -> list[int]:
+    """Return the steps that a run recorded."""
+    file = run / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [json.loads(line)["step"] for line in lines]
 
 
 def options(folder: Path, output: str) -> list[str]:
@@ -64,7 +70,7 @@ def train(context: Context, folder: Path, output: str, *, fault: str = "", launc
     """Train in one process, with a planted fault if one is named."""
     use_gpu = [] if context.device.cuda else ["workers.use_gpu=false"]
     arguments = [*CLI, *options(folder, output), *use_gpu, "--launcher", launcher]
-    env = {"HBT_DIST_FAULT": fault} if fault else {}
+    env = {"HBT_DIST_FAULT": f"{FAULTS},{fault}"} if fault else {}
     return python(context.python, *arguments, cwd=folder, seconds=max(context.clock.left, 1), env=env)
 
 
