@@ -23,8 +23,6 @@ BUILTINS = {"float", "bool"}
 ALLOWED = {
     "contrastive/chunks.py:plan_chunks": "chunks by tokens on several ranks: once per step",
     "contrastive/gather.py:check_equal_slices": "once, at the start",
-    "contrastive/layout.py:move": "masks: once per step",
-    "contrastive/loss.py:_segments": "sub-batches: once per step and sub-batch",
     "contrastive/row_losses.py:kernel_error": "once, at the start",
     "contrastive/step.py:contrastive_step": "a learned temperature: once per step",
     "contrastive/step.py:_mean_figures": "the figures of the step: once per step",
