@@ -1,6 +1,6 @@
 """A training step makes the host wait for the GPU a fixed number of times, and not once per chunk.
 
-    python benchmarks/gpu/synchronisations.py     # the same count, with its lines
+python benchmarks/gpu/synchronisations.py     # the same count, with its lines
 """
 
 from __future__ import annotations
