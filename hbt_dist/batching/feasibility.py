@@ -115,7 +115,8 @@ def check_feasible(groups: StreamGroups) -> None:
         names[q] if q == p else f"{names[q]}-{names[p]}"
         for q, p in zip(joint.question, joint.passage, strict=True)
     ]
-    remedies.append("add data" if size > 1 else "add data: a batch needs at least two such passages")
+    more_data = "add data, or leave these languages out"
+    remedies.append(more_data if size > 1 else "add data: a batch needs at least two such passages")
     raise UserError(
         "batches.global_batch_size",
         f"a batch can need {lacking[1]:,} {settings.entries()[shares.entry].kind} rows ({_listed(pairs)}), "

@@ -221,11 +221,13 @@ def _plan_tables(plan: BatchPlan, total_steps: int) -> list[Table]:
 def shares_missed(plan: BatchPlan, total_steps: int) -> list[str]:
     """Return one line if a pair gets clearly fewer rows than its share: too few of its groups may meet.
 
-    Counted in at most 64 steps, against the shares of the streams that these steps draw.
+    Counted in 8 to 64 steps, against the shares of the streams that these steps draw.
     """
     names = plan.corpus.languages
     expected, drawn = np.zeros((2, len(names), len(names)))
-    steps = evenly_spaced_steps(total_steps, 64)
+    steps = evenly_spaced_steps(
+        total_steps, int(np.clip(_SAMPLED_ROWS // plan.settings.global_batch_size, 8, 64))
+    )
     for step, streams in zip(steps, plan.mixture.streams(np.array(steps)), strict=True):
         for rows, number in zip(plan.mixture.rows_of_slots(step), streams, strict=True):
             joint = plan.streams[number].shares.joint
