@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.difference import leaf_differences
 
 PLAN_VERSION = 1  # to be raised whenever the same settings give different batches than before
 
@@ -33,26 +34,18 @@ def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """
     if state_fingerprint(saved) == state_fingerprint(current):
         return
-    before, now = dict(_flat(saved)), dict(_flat(current))
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    differences = {key: f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed}
+    before, now = ({"code_switching": {}, **state} for state in (saved, current))
+    changed = {key: (old, new) for key, old, new in leaf_differences(before, now)}
+    differences = {key: f"{key} was {old}, is {new}" for key, (old, new) in sorted(changed.items())}
     if "corpus" in differences:
         differences["corpus"] = "the training data have changed"
     if "version" in differences:
         differences["version"] = "this version of hbt_dist draws different batches"
     dictionaries = "code_switching.dictionaries"
-    if dictionaries in differences and dictionaries in before and dictionaries in now:
+    if None not in changed.get(dictionaries, (None,)):
         differences[dictionaries] = "the dictionaries of code-switching have changed"
     raise UserError(
         "the checkpoint's batch plan",
         f"differs from that of this run: {'; '.join(differences.values())}",
         "give the run the settings and data of the checkpoint, or start a new run from its exported model",
     )
-
-
-def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(value, Mapping | list):
-        return [(prefix, value)]
-    items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    parts = [_flat(part, f"{prefix}.{name}" if prefix else str(name)) for name, part in items]
-    return [pair for part in parts for pair in part] or [(prefix, value)]

@@ -40,7 +40,7 @@ def changed_settings(
         may_change = {*may_change, "optimizer.temperature_learning_rate"}  # no code reads it then
     return [
         f"{key}: {_shown(old)} there, {_shown(new)} now"
-        for key, old, new in _differences(with_paths(before, moved), with_paths(now, moved), "")
+        for key, old, new in leaf_differences(with_paths(before, moved), with_paths(now, moved))
         if not any(f"{key}.".startswith(f"{free}.") for free in may_change)
     ]
 
@@ -50,7 +50,7 @@ def first_of(differences: list[str]) -> str:
     return "; ".join([*differences[:3], *(["..."] if len(differences) > 3 else [])])
 
 
-def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
+def leaf_differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
     """Return (dotted key, old value, new value) of every leaf that differs; None for a missing value."""
     if isinstance(old, list) and isinstance(new, list):
         old, new = dict(enumerate(old)), dict(enumerate(new))
@@ -59,7 +59,7 @@ def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
     return [
         difference
         for name in dict.fromkeys([*old, *new])
-        for difference in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+        for difference in leaf_differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
     ]
 
 

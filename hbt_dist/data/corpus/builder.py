@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.arrow_texts import TextTableWriter
+from hbt_dist.data.corpus.corpus import COLUMNS
 from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64, merge_groups, text_hash
 from hbt_dist.data.corpus.readers.base import content_id
 from hbt_dist.data.corpus.records import TrainingRecord
@@ -40,15 +41,17 @@ class CorpusBuilder:
         self._passages = TextTableWriter(folder / "passages")
         self._question_hashes = _HashFiles(folder / "question_hashes")
         self._passage_hashes = _HashFiles(folder / "passage_hashes")
-        self._example_passage = array("q")
-        self._example_dataset = array("i")
-        self._example_cell = array("i")
+        self._columns: dict[str, array[int]] = {
+            "example_passage": array("q"),
+            "example_dataset": array("i"),
+            "example_cell": array("i"),
+            "passage_set": array("i"),
+            "negative_offsets": array("q", [0]),
+            "negatives": array("q"),
+        }
         self._cells: dict[tuple[int, int], int] = {}
-        self._passage_set = array("i")
         self._sets: dict[int, int] = {}
         self._passage_content = array("Q")
-        self._negative_offsets = array("q", [0])
-        self._negatives = array("q")
         self._passage_rows: dict[int, int] = {}
         self._first_location: dict[tuple[str, int], str] = {}
         self._source = ""
@@ -63,7 +66,7 @@ class CorpusBuilder:
     @property
     def num_examples(self) -> int:
         """Return the number of rows so far."""
-        return len(self._example_passage)
+        return len(self._columns["example_passage"])
 
     def start_source(self, index: int, name: str, languages: tuple[str, ...] | None, *, refuse: bool) -> None:
         """Begin a source.
@@ -95,9 +98,9 @@ class CorpusBuilder:
         for language, text in question.items():
             self._question_hashes.append(language, row, text_hash(text))
         cell = (self._mask(question), self._mask(passage))
-        self._example_passage.append(passage_row)
-        self._example_dataset.append(self._index)
-        self._example_cell.append(self._cells.setdefault(cell, len(self._cells)))
+        self._columns["example_passage"].append(passage_row)
+        self._columns["example_dataset"].append(self._index)
+        self._columns["example_cell"].append(self._cells.setdefault(cell, len(self._cells)))
         for negative in record.negatives:
             texts = self._select(negative.passage, f"negative {negative.passage_id!r}", record.location)
             if not texts:
@@ -112,8 +115,8 @@ class CorpusBuilder:
                     )
                 self._repeating += 1  # mined negatives often hold the positive
                 continue
-            self._negatives.append(negative_row)
-        self._negative_offsets.append(len(self._negatives))
+            self._columns["negatives"].append(negative_row)
+        self._columns["negative_offsets"].append(len(self._columns["negatives"]))
 
     def end_source(self) -> SourceCount:
         """Finish a source: with `refuse` and no languages named, its texts must have all its languages."""
@@ -130,23 +133,15 @@ class CorpusBuilder:
         self, languages: tuple[str, ...]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
         """Return the integer columns of the corpus and its language tables, in the order of `languages`."""
-        example_passage = np.array(self._example_passage, np.int64)
-        example_group, passage_group = merge_groups(
-            example_passage,
+        columns: dict[str, NDArray[Any]] = {
+            name: np.array(values, COLUMNS[name]) for name, values in self._columns.items()
+        }
+        columns["example_group"], columns["passage_group"] = merge_groups(
+            columns["example_passage"],
             self._passages.num_rows,
             self._question_hashes.pairs(),
             self._passage_hashes.pairs(),
         )
-        columns: dict[str, NDArray[Any]] = {
-            "example_passage": example_passage,
-            "example_group": example_group,
-            "example_dataset": np.array(self._example_dataset, np.int32),
-            "example_cell": np.array(self._example_cell, np.int32),
-            "passage_group": passage_group,
-            "passage_set": np.array(self._passage_set, np.int32),
-            "negative_offsets": np.array(self._negative_offsets, np.int64),
-            "negatives": np.array(self._negatives, np.int64),
-        }
         tables = {
             "cell_questions": self._table([question for question, _ in self._cells], languages),
             "cell_passages": self._table([passage for _, passage in self._cells], languages),
@@ -196,7 +191,7 @@ class CorpusBuilder:
         row = self._passages.append(passage_id, texts)
         self._passage_rows[key] = row
         self._passage_content.append(content)
-        self._passage_set.append(self._sets.setdefault(self._mask(texts), len(self._sets)))
+        self._columns["passage_set"].append(self._sets.setdefault(self._mask(texts), len(self._sets)))
         for language, text in texts.items():
             self._passage_hashes.append(language, row, text_hash(text))
         return row
