@@ -20,10 +20,22 @@ find_python() {
     exit 2
 }
 
+# Print the versions to install: those of constraints.txt, with HBT_DIST_VERSIONS=oldest those of
+# constraints-oldest.txt where it names one.
+tested_versions() {
+    if [ "${HBT_DIST_VERSIONS:-tested}" = oldest ]; then
+        grep -v '^#' constraints-oldest.txt
+        grep -vf <(sed -n 's/^\([a-zA-Z].*==\).*/^\1/p' constraints-oldest.txt) constraints.txt
+    else
+        cat constraints.txt
+    fi
+}
+
 # install EXTRAS: install the package with these extras, unless this version of it is installed.
 install() {
-    local extras="$1" digest stamp base
-    digest="$(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)"
+    local extras="$1" versions digest stamp base
+    versions="$(tested_versions)"
+    digest="$(cat pyproject.toml - <<<"$versions" | sha256sum | cut -d' ' -f1)"
     stamp="$venv/.installed-${extras//,/-}"
     if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then
         return
@@ -36,10 +48,11 @@ install() {
             exit 2
         }
     fi
+    echo "$versions" >"$venv/constraints.txt"
     echo "installing (a few minutes and about 3 GB the first time)"
     # torch first: its exact version has a CPU build, which later packages then use. Without wheel, pip builds
     # DeepSpeed by a deprecated method and warns.
-    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy wheel
-    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
+    "$python" -m pip install --quiet --disable-pip-version-check -c "$venv/constraints.txt" torch numpy wheel
+    "$python" -m pip install --quiet --disable-pip-version-check -c "$venv/constraints.txt" -e ".[$extras]"
     echo "$digest" >"$stamp"
 }

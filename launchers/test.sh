@@ -5,6 +5,8 @@
 #   ./launchers/test.sh [PYTEST ARGUMENTS ...]           tests of 5 seconds at most; for example: tests/batching
 #   ./launchers/test.sh --all [PYTEST ARGUMENTS ...]     also Ray, launchers, deaths, wheels, browsers, real data
 #
+# HBT_DIST_VERSIONS=oldest HBT_DIST_VENV=.venv-oldest tests with the oldest versions that pyproject.toml admits, without
+# ruff, mypy and vulture.
 # HBT_DIST_TEST_PROCESSES sets how many tests run at a time (default: 2; with --all 3, because those mostly wait for
 # processes). 0 runs one test after another. Tests marked `cluster` run by name: pytest -m cluster.
 
@@ -19,8 +21,10 @@ if [ "${1:-}" = --all ]; then
     selection=(-m "not cluster")
 fi
 
-"$python" -m ruff check .
-"$python" -m ruff format --check .
-"$python" -m mypy
-"$python" -m vulture
+if [ "${HBT_DIST_VERSIONS:-tested}" = tested ]; then
+    "$python" -m ruff check .
+    "$python" -m ruff format --check .
+    "$python" -m mypy
+    "$python" -m vulture
+fi
 exec "$python" -m pytest -n "${HBT_DIST_TEST_PROCESSES:-$processes}" --dist worksteal "${selection[@]}" "$@"

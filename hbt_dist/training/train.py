@@ -89,7 +89,11 @@ def train(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult
 def _record(
     session: Session, runtime: Runtime, record: Record, step: int, figures: dict[str, Any]
 ) -> Request:
-    """Record a step's figures (rank 0), and return the strongest request of all ranks. Collective."""
+    """Record a step's figures (rank 0), and return the strongest request of all ranks. Collective.
+
+    The collective delays a GPU by little: the GPU has no work then, because the host has just waited for the
+    norm of the gradient. Inside the step, a request would wait for the end of the next step.
+    """
     _, problem = attempt(lambda: record(step, figures), session.folder.root)
     failed = len(Request)  # above all requests, so that a step without a problem needs one collective only
     request = session.world.all_max(failed if problem else runtime.request())

@@ -18,6 +18,7 @@ from hbt_dist.contrastive.loss import Contrast, contrast
 from hbt_dist.contrastive.settings import LossSettings
 from hbt_dist.contrastive.world import World
 from tests.contrastive.tiny import Case, locals_of, plain_loss
+from tests.helpers.products import precision_of_products
 from tests.training.bodies import run_case
 
 
@@ -176,12 +177,11 @@ def test_the_products_of_the_loss_have_the_precision_of_its_settings(
     products: Any, inside: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU would read while the loss is computed; afterwards the setting is what it was."""
-    matmul = torch.backends.cuda.matmul
     seen = []
     monkeypatch.setattr(
-        step_module, "contrast", lambda *a, **k: (seen.append(matmul.fp32_precision), contrast(*a, **k))[1]
+        step_module, "contrast", lambda *a, **k: (seen.append(precision_of_products()), contrast(*a, **k))[1]
     )
-    before = matmul.fp32_precision
+    before = precision_of_products()
     run_case(World.alone(), Case(stage=None, loss={"products": products}, steps=1))
     assert seen == [inside]
-    assert matmul.fp32_precision == before
+    assert precision_of_products() == before

@@ -74,6 +74,11 @@ def test_a_search_of_chunk_rows_ends_at_every_message_of_full_memory() -> None:
     assert call(training.chunk_rows, messages=messages) == [[16, [100, 64, 32, 16]]] * 3
 
 
+def test_a_search_of_chunk_rows_starts_below_the_grid_of_attention() -> None:
+    ((rows, tried),) = call(training.chunk_rows, messages=[None], most_rows=100_000)
+    assert (rows, tried[0], len(tried)) == (16, 32_768, 12)
+
+
 def test_an_error_of_the_gpu_that_is_no_lack_of_memory_ends_the_search() -> None:
     with pytest.raises(RuntimeError, match="device-side assert"):
         call(training.chunk_rows, messages=["CUDA error: device-side assert triggered"])

@@ -99,16 +99,17 @@ def collectives() -> dict[str, Any]:
     }
 
 
-def chunk_rows(messages: list[str | None]) -> list[tuple[int, list[int]]]:
+def chunk_rows(messages: list[str | None], most_rows: int = 100) -> list[tuple[int, list[int]]]:
     """Search the chunk size on a device that fails above 20 rows; return it, and the rows that were tried.
 
     Args:
         messages: of the failure, a search for each; None: torch's own error of full memory.
+        most_rows: of the rank.
     """
-    return [_chunk_rows(message) for message in messages]
+    return [_chunk_rows(message, most_rows) for message in messages]
 
 
-def _chunk_rows(message: str | None) -> tuple[int, list[int]]:
+def _chunk_rows(message: str | None, most_rows: int) -> tuple[int, list[int]]:
     encoder = build_encoder(Case()).to(GPU)
     tried: list[int] = []
     forward = encoder.forward
@@ -121,7 +122,8 @@ def _chunk_rows(message: str | None) -> tuple[int, list[int]]:
 
     encoder.forward = limited  # type: ignore[method-assign]
     world = World.alone(GPU)
-    return find_chunk_rows(encoder, max_tokens=12, most_rows=100, world=world, reserve_bytes=1000), tried
+    rows = find_chunk_rows(encoder, max_tokens=12, most_rows=most_rows, world=world, reserve_bytes=1000)
+    return rows, tried
 
 
 def command(folder: str, settings: list[str]) -> dict[str, Any]:

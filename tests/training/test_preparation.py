@@ -23,6 +23,7 @@ from hbt_dist.training import train as train_module
 from hbt_dist.training.deepspeed.settings import resolve_deepspeed
 from hbt_dist.training.preparation import check_similarity, describe_data
 from tests.batching.corpora import parallel_corpus
+from tests.helpers.products import precision_of_products
 from tests.helpers.runs import tiny_run
 
 
@@ -134,11 +135,10 @@ def test_ranks_multiply_in_full_float32(
     allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also with TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1, which makes a process start with "high"."""
-    matmul, seen = torch.backends.cuda.matmul, list[str]()
+    seen: list[str] = []
 
     def look(*_: Any) -> None:
-        ieee = not matmul.allow_tf32 if (new := getattr(matmul, "fp32_precision", None)) is None else new
-        seen.append("ieee" if ieee in (True, "ieee") else "tf32")
+        seen.append(precision_of_products())
         raise UserError("a run", "ends here")
 
     monkeypatch.setattr(train_module, "check_settings", look)
