@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive import step as step_module
-from hbt_dist.contrastive.chunks import RandomState
+from hbt_dist.contrastive.chunks import Limits, RandomState
 from hbt_dist.contrastive.finite import NonFiniteError, check_gradient_norm
+from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import build_engine
@@ -250,3 +252,22 @@ def test_a_model_whose_noise_no_seed_repeats_is_refused() -> None:
     with pytest.raises(UserError, match="expected equal embeddings in both forwards of a chunk"):
         step({"mode": "cached"})
     step({"mode": "direct"})
+
+
+@pytest.mark.parametrize(
+    ("step", "device", "want"),
+    [
+        ({}, "cpu", Limits(64, None, 0.1, 64)),
+        ({"chunk_rows": 8}, "cpu", Limits(8, None, 0.1, 64)),
+        ({"chunk_tokens": 100}, "cuda", Limits(32_768, 100, 0.1, 4096)),
+        ({"chunk_rows": 8}, "cuda", Limits(8, None, 0.1, 4096)),
+    ],
+)
+def test_what_ends_a_chunk_by_default(step: dict[str, Any], device: str, want: Limits) -> None:
+    assert Limits.of(StepSettings(**step), torch.device(device), packs=False) == want
+    assert Limits.of(StepSettings(**step), torch.device(device), packs=True) == replace(want, padding=None)
+
+
+def test_kept_tokens_need_chunks_of_tokens() -> None:
+    with pytest.raises(ValidationError, match="set chunk_tokens too"):
+        StepSettings(kept_tokens=1000)
