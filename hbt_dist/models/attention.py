@@ -127,20 +127,19 @@ def attend(
         mask = attention_mask if rows is None else rows.mask
         out = scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling)
         return out.transpose(1, 2).contiguous(), None
+    # squeeze and split, whose gradients are views and one copy; those of indices would be filled with zeros.
+    packed = [x.squeeze(0) for x in (query, key, value)]  # (A, S, H)
     if rows.starts is not None:
         kernel, longest = _varlen_kernel(), max(rows.lengths)
         assert kernel is not None
-        tokens = [x[0].transpose(0, 1) for x in (query, key, value)]  # (S, A, H)
+        tokens = [x.transpose(0, 1) for x in packed]
         return kernel(*tokens, rows.starts, rows.starts, longest, longest, scale=scaling)[None], None
+    # Rows of equal length, neighbours in a sorted chunk, attend at once.
+    groups = [(length, len(list(equal))) for length, equal in groupby(rows.lengths)]
+    sizes = [length * count for length, count in groups]
     pieces = []
-    start = 0
-    for length, equal in groupby(rows.lengths):  # rows of equal length, neighbours in a sorted chunk, at once
-        count = len(list(equal))
-        stop = start + count * length
-        parts = [
-            x[0, :, start:stop].unflatten(1, (count, length)).transpose(0, 1) for x in (query, key, value)
-        ]
-        out = scaled_dot_product_attention(parts[0], parts[1], parts[2], dropout_p=dropout, scale=scaling)
+    for (length, count), *parts in zip(groups, *(x.split(sizes, 1) for x in packed), strict=True):
+        q, k, v = (x.unflatten(1, (count, length)).transpose(0, 1) for x in parts)  # (count, A, length, H)
+        out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
         pieces.append(out.transpose(1, 2).flatten(0, 1))
-        start = stop
     return torch.cat(pieces)[None], None
