@@ -111,7 +111,9 @@ class BenchmarkBuilder:
             question_ids=[question_id for _, question_id in questions],
             question_language=np.array([index[language] for language, _ in questions], np.int32),
             question_texts=[self._questions[key] for key in questions],
-            question_cluster=_dense([clusters[question_id] for _, question_id in questions]),
+            question_cluster=np.unique(
+                [clusters[question_id] for _, question_id in questions], return_inverse=True
+            )[1].astype(np.int64),
             candidate_ids=candidates.ids,
             candidate_language=candidates.language,
             candidate_texts=candidates.texts,
@@ -184,10 +186,6 @@ class BenchmarkBuilder:
         roots = {question_id: parts["question", question_id] for question_id in self._cluster_of}
         number = {root: position for position, root in enumerate(dict.fromkeys(roots.values()))}
         return {question_id: number[root] for question_id, root in roots.items()}
-
-
-def _dense(numbers: list[int]) -> np.ndarray:
-    return np.unique(np.array(numbers, np.int64), return_inverse=True)[1].astype(np.int64)
 
 
 def _check_id(identity: str, location: str) -> None:
