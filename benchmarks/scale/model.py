@@ -32,6 +32,8 @@ GPUS_PER_NODE = 8
 BUCKET = 200_000_000
 #: Bytes of the scalars that a step sums over ranks (measured).
 STEP_SCALARS = 72
+#: Bytes of the numbers of chunks on which ranks agree, of questions and of passages, where rows are padded.
+CHUNK_COUNTS = 16
 #: NCCL's own figures for rings, src/graph/tuning.cc (baseLat, hwLat): microseconds to start, per NVLink hop
 #: and per network hop, and the share of bandwidth, for the protocols Simple, LL128 and LL.
 PROTOCOLS = ((8.4, 3.4, 14.0, 1.0), (14.0, 1.9, 4.0, 0.92), (6.6, 0.6, 2.7, 0.25))
@@ -160,7 +162,7 @@ def step_traffic(
     found = [
         Traffic("embeddings", "all_gather", 1, passages),
         Traffic("embeddings", "reduce_scatter", 1, passages),
-        Traffic("scalars", "all_reduce", 1, STEP_SCALARS),
+        Traffic("scalars", "all_reduce", 2, STEP_SCALARS + CHUNK_COUNTS),
     ]
     if load.both_directions:
         found += [
