@@ -96,8 +96,11 @@ def test_every_shipped_deepspeed_file_passes() -> None:
 def test_steps_of_every_engine_and_chunk_are_measured() -> None:
     report = run("training", more=("--seconds", "400", "--chunk-rows", "4"))["training"]
     names = [name for name in report if "pairs" in name]
-    for part in ("plain, rows", "plain, 48 tokens", "padded", "equal lengths", "12 pairs"):
+    for part in ("plain, rows", "plain, 48 tokens", "padded", "equal lengths", "12 pairs", "kept graphs"):
         assert any(part in name for name in names), part
+    kept = {name: report[name]["kept_chunks"] for name in names}
+    assert {count > 0 for name, count in kept.items() if "kept graphs" in name} == {True}
+    assert {count for name, count in kept.items() if "kept graphs" not in name} == {0}
     assert all(report[name]["seconds"] > 0 for name in names)
     assert len(report["tiny, profile"]["largest"]) == 12
 

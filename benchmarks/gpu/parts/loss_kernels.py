@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.parts.equalities import KERNELS
-from hbt_dist.common.precision import Precision, products
+from hbt_dist.common.precision import Precision
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import Contrast, contrast
 from hbt_dist.contrastive.row_losses import why_not
 from hbt_dist.contrastive.settings import LossSettings
+
+PRECISIONS: tuple[Precision, ...] = ("tf32", "ieee")
 
 
 def losses(
@@ -24,17 +26,8 @@ def losses(
     for kernel in KERNELS:
         if why_not(kernel, device) is not None:
             continue
-        settings = LossSettings(row_chunk=row_chunk, kernel=kernel, mask_false_negatives=False)
-        precisions: tuple[Precision, ...] = ("tf32", "ieee")
-        for precision in precisions:
-            yield (
-                f"{kernel} {precision}",
-                partial(_contrast, rows, columns, layout, settings, precision),
+        for precision in PRECISIONS:
+            settings = LossSettings(
+                row_chunk=row_chunk, kernel=kernel, products=precision, mask_false_negatives=False
             )
-
-
-def _contrast(
-    rows: Tensor, columns: Tensor, layout: Layout, settings: LossSettings, precision: Precision
-) -> Contrast:
-    with products(precision):
-        return contrast(rows, columns, layout, settings, scale=20.0)
+            yield f"{kernel} {precision}", partial(contrast, rows, columns, layout, settings, scale=20.0)

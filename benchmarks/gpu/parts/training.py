@@ -1,8 +1,9 @@
 """Measure whole cached steps: tokens per second, model FLOP utilisation and peak memory, by engine and chunk.
 
 Encoders of XLM-R's size with random weights, questions of 64 and passages of 192 tokens, AdamW included. The
-first global batch is measured with every engine and chunk; larger ones with the best of them and with what
-else may be faster. A step of 2,048 rows runs first and does not count. Chunks that do not fit are halved.
+first global batch is measured with every engine and chunk; larger ones with the best of them, with compiled
+layers and with kept graphs. A step of 2,048 rows runs first and does not count. Chunks that do not fit are
+halved.
 """
 
 from __future__ import annotations
@@ -16,19 +17,26 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.device import Context
-from benchmarks.gpu.model import batch_of, engine_of
+from benchmarks.gpu.model import batch_of, encoder_of, engine_of
 from benchmarks.gpu.rates import peak_flops_of
 from benchmarks.gpu.report import Figures
 from benchmarks.gpu.sizes import SIZES, TINY, Size, model_flops
 from hbt_dist.common.device_memory import is_out_of_memory
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
+from hbt_dist.models.compilation import compile_layers
+from hbt_dist.training.chunk_size import graph_bytes, kept_tokens
 from hbt_dist.training.deepspeed.engine import Engine
-from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, ResolvedDeepSpeed, resolve_deepspeed
+from hbt_dist.training.deepspeed.settings import (
+    DeepSpeedSettings,
+    Precision,
+    ResolvedDeepSpeed,
+    resolve_deepspeed,
+)
+from hbt_dist.training.memory import free_bytes
 
 PREDICTED = "python benchmarks/gpu/roofline.py"
-#: Engines that a larger batch is measured with, in addition to the best of the smaller one.
-FASTER = ("ZeRO-2, bf16 weights",)
+LOSS = LossSettings(row_chunk=1024, products="tf32")
 TIMERS = {"timers": {"throughput": {"enabled": True, "synchronized": True}}}
 
 
@@ -41,6 +49,7 @@ class Case:
     chunk_rows: int
     padded: bool
     lengths: tuple[int, int] = (64, 192)
+    kept: bool = False  # keep as many graphs as memory allows
 
     @property
     def name(self) -> str:
@@ -49,25 +58,40 @@ class Case:
         return f"{self.engine}, {chunk}, {'padded' if self.padded else 'equal lengths'}"
 
 
-def engines_of(context: Context) -> dict[str, Callable[[], ResolvedDeepSpeed]]:
+@dataclass(frozen=True)
+class Way:
+    """An engine, and what else may make it faster; `later`: only measured with larger global batches."""
+
+    resolved: Callable[[], ResolvedDeepSpeed]
+    compiled: bool = False
+    kept: bool = False
+    later: bool = False
+
+
+def ways_of(context: Context) -> dict[str, Way]:
     """Return the engines to measure by name."""
     kind = context.device.torch.type
+    copy: Precision = "fp32" if context.tiny else "bf16_copy"
+    low: Precision = "fp32" if context.tiny else "bf16_autocast"
 
-    def shipped(name: str | int, more: dict[str, Any] | None = None) -> ResolvedDeepSpeed:
-        resolved = resolve_deepspeed(DeepSpeedSettings(config=name), gradient_clipping=1.0, device_type=kind)
+    def shipped(precision: Precision = "fp32", more: dict[str, Any] | None = None) -> ResolvedDeepSpeed:
+        settings = DeepSpeedSettings(config=1, precision=precision)
+        resolved = resolve_deepspeed(settings, gradient_clipping=1.0, device_type=kind)
         return replace(resolved, config={**(resolved.config or {}), **(more or {})})
 
-    plain = ResolvedDeepSpeed(precision="fp32" if context.tiny else "bf16_autocast")
-    engines: dict[str, Callable[[], ResolvedDeepSpeed]] = {"plain": lambda: plain}
-    if importlib.util.find_spec("deepspeed") is not None:
-        engines["ZeRO-1"] = lambda: shipped(1)
-        engines["ZeRO-1, timers on"] = lambda: shipped(1, TIMERS)
-        engines["ZeRO-2, bf16 weights"] = lambda: shipped("zero2_bf16")
-    if context.engine == "plain":
-        return {"plain": engines["plain"]}
-    if context.engine == "deepspeed":
-        engines.pop("plain")
-    return engines
+    ways = {
+        "plain": Way(lambda: ResolvedDeepSpeed(precision=low)),
+        "plain, bf16 copy": Way(lambda: ResolvedDeepSpeed(precision=copy)),
+    }
+    copied, name = ways["plain, bf16 copy"], "plain, bf16 copy"
+    if importlib.util.find_spec("deepspeed") is not None and context.engine != "plain":
+        name, copied = "ZeRO-1, bf16 copy", Way(lambda: shipped(copy))
+        ways = {} if context.engine == "deepspeed" else {"plain": ways["plain"]}
+        ways |= {"ZeRO-1": Way(shipped), "ZeRO-1, timers on": Way(lambda: shipped(more=TIMERS)), name: copied}
+    if not context.tiny:  # compiling takes longer than a test may
+        ways[f"{name}, compiled"] = replace(copied, compiled=True, later=True)
+    ways[f"{name}, kept graphs"] = replace(copied, compiled=not context.tiny, kept=True, later=True)
+    return ways
 
 
 def cases_of(context: Context, engine: str) -> list[Case]:
@@ -87,6 +111,11 @@ class Best:
     pairs_per_second: float = 0.0
     seconds_per_row: float = 0.0
 
+    @property
+    def engine(self) -> str:
+        """Name of its engine, empty before anything was measured."""
+        return "" if self.case is None else self.case.engine
+
     def note(self, case: Case, rows: int, figures: Figures) -> None:
         """Take in what was measured; a case that was skipped changes nothing."""
         if "seconds" not in figures:
@@ -100,26 +129,37 @@ def run(context: Context) -> Iterator[tuple[str, Figures]]:
     """Yield the steps of every model, from small batches to large ones, then a profile of a chunk."""
     sizes = {"tiny": TINY} if context.tiny else {name: SIZES[name] for name in context.models}
     batches = (8, 12) if context.tiny else tuple(sorted(context.global_batches))
-    engines = engines_of(context)
+    ways = ways_of(context)
     for model, size in sizes.items():
         best = Best()
         for rows in batches:
             first = best.case is None
-            names = [name for name in engines if first or name in {best.case.engine, *FASTER}]  # type: ignore[union-attr]
-            for name in names:
+            for name, way in ways.items():
+                if way.later if first else not (way.later or name == best.engine):
+                    continue
                 cases = cases_of(context, name)
                 if best.case is not None and not first:
-                    cases = [replace(best.case, engine=name)]
-                engine = engine_of(context.device.torch, size, 0.1, engines[name]())
+                    cases = [replace(best.case, engine=name)] if not way.kept else cases[:1]
+                engine = build(context, size, way)
                 for case in cases:
-                    yield (
-                        f"{model}, {rows:,} pairs, {case.name}",
-                        measured(context, engine, size, rows, case, best),
-                    )
+                    label = f"{model}, {rows:,} pairs, {case.name}"
+                    yield label, measured(context, engine, size, rows, replace(case, kept=way.kept), best)
                 del engine
                 context.device.reset()
         if best.case is not None and context.clock.too_long(5) is None:
-            yield f"{model}, profile", profile(context, size, best.case)
+            yield (
+                f"{model}, profile",
+                profile(context, build(context, size, ways[best.engine]), size, best.case),
+            )
+
+
+def build(context: Context, size: Size, way: Way) -> Engine:
+    """Return the engine of a way, compiled if it says that."""
+    torch.manual_seed(0)
+    encoder = encoder_of(size, 0.1, context.device.torch)
+    if way.compiled:
+        compile_layers(encoder.backbone, context.device.torch)
+    return engine_of(context.device.torch, size, 0.1, way.resolved(), encoder)
 
 
 def measured(context: Context, engine: Engine, size: Size, rows: int, case: Case, best: Best) -> Figures:
@@ -154,12 +194,15 @@ def measure_steps(context: Context, engine: Engine, size: Size, rows: int, case:
     device = context.device
     before = device.reset()
     step = StepSettings(mode="cached", chunk_rows=case.chunk_rows, chunk_tokens=case.chunk_tokens)
+    if case.kept:
+        tokens = tokens_to_keep(context, engine, case)
+        step = step.model_copy(update={"mode": "auto", "kept_tokens": tokens})
     seconds = []
     for index, num_rows in enumerate([min(rows, 2048), *[rows] * context.steps]):
         batch = batch_of(num_rows, size["vocab_size"], case.lengths, fixed=not case.padded)
         device.sync()
         began = time.perf_counter()
-        figures = contrastive_step(engine, batch, LossSettings(row_chunk=1024), step, engine.world)
+        figures = contrastive_step(engine, batch, LOSS, step, engine.world)
         norm = engine.step(index)
         device.sync()
         seconds.append(time.perf_counter() - began)
@@ -174,6 +217,7 @@ def measure_steps(context: Context, engine: Engine, size: Size, rows: int, case:
         "tokens_per_second": round(figures.num_tokens / median),
         "padding": round(1 - figures.num_tokens / figures.num_padded_tokens, 3),
         "chunks": figures.num_chunks,
+        "kept_chunks": figures.num_kept_chunks,
         "model_tflops_per_second": round(flops / median / 1e12, 3),
         "mfu": None if peak is None else round(flops / median / peak, 4),
         "peak_gb": None if memory is None else round((memory - before) / 1e9, 2),
@@ -182,16 +226,25 @@ def measure_steps(context: Context, engine: Engine, size: Size, rows: int, case:
     }
 
 
-def profile(context: Context, size: Size, case: Case) -> Figures:
+def tokens_to_keep(context: Context, engine: Engine, case: Case) -> int:
+    """Return the tokens whose graphs fit, as the package measures them for `kept_tokens: auto`."""
+    if context.tiny:
+        return 2 * case.chunk_tokens
+    device, encoder = context.device.torch, engine.model.encoder
+    per_token = graph_bytes(encoder, case.lengths[1], device, autocast=engine.resolved.low_precision)
+    gradients = 2 * 4 * sum(parameter.numel() for parameter in encoder.parameters())
+    return kept_tokens(free_bytes(device) - gradients, per_token, case.chunk_tokens)
+
+
+def profile(context: Context, engine: Engine, size: Size, case: Case) -> Figures:
     """Return the 12 kernels that take most of the time of a chunk's forward and backward."""
     device = context.device
-    engine = engine_of(device.torch, size, 0.1, engines_of(context)[case.engine]())
     rows = max(1, min(case.chunk_rows, case.chunk_tokens // case.lengths[1]))
     batch = batch_of(rows, size["vocab_size"], case.lengths, fixed=not case.padded)
     step = StepSettings(mode="direct")
 
     def once() -> None:
-        contrastive_step(engine, batch, LossSettings(row_chunk=1024), step, engine.world)
+        contrastive_step(engine, batch, LOSS, step, engine.world)
         engine.optimizer.zero_grad(set_to_none=True)
 
     once()
