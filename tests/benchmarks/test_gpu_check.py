@@ -179,10 +179,23 @@ def test_what_takes_too_long_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(training, "measure_steps", lambda *_: {"seconds": 10.0, "pairs_per_second": 1.0})
     engine: Any = None
     best = Best()
-    assert "seconds" in training.measured(context(100), engine, {}, 10, CASE, best)
-    skipped = training.measured(context(100), engine, {}, 100, CASE, best)
+    assert "seconds" in training.measured(context(100), engine, ("tiny", {}), 10, CASE, best)
+    skipped = training.measured(context(100), engine, ("tiny", {}), 100, CASE, best)
     assert "would take about 150 s" in skipped["skipped"]
     assert best.case == CASE
+
+
+def test_predictions_are_those_of_the_roofline() -> None:
+    cases = {
+        0.21: replace(CASE, chunk_rows=64),
+        0.24: replace(CASE, chunk_rows=1 << 20),
+        0.29: replace(CASE, engine="ZeRO-1, bf16 copy", padded=True),
+        0.31: replace(CASE, engine="ZeRO-1, bf16 copy"),
+        0.335: replace(CASE, engine="ZeRO-1, bf16 copy, compiled"),
+    }
+    for mfu, case in cases.items():
+        assert training.predicted_mfu("xlmr-base", case) == pytest.approx(mfu, abs=0.006)
+    assert training.predicted_mfu("tiny", CASE) is None
 
 
 def test_the_fastest_case_is_the_best() -> None:

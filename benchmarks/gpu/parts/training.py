@@ -9,9 +9,11 @@ halved.
 from __future__ import annotations
 
 import importlib.util
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +37,8 @@ from hbt_dist.training.deepspeed.settings import (
 )
 from hbt_dist.training.memory import free_bytes
 
-PREDICTED = "python benchmarks/gpu/roofline.py"
+#: What roofline.py predicted for 32,768 pairs on one H200.
+PREDICTIONS = Path(__file__).resolve().parents[2] / "results" / "roofline.json"
 LOSS = LossSettings(row_chunk=1024, products="tf32")
 TIMERS = {"timers": {"throughput": {"enabled": True, "synchronized": True}}}
 
@@ -142,8 +145,8 @@ def run(context: Context) -> Iterator[tuple[str, Figures]]:
                     cases = [replace(best.case, engine=name)] if not way.kept else cases[:1]
                 engine = build(context, size, way)
                 for case in cases:
-                    label = f"{model}, {rows:,} pairs, {case.name}"
-                    yield label, measured(context, engine, size, rows, replace(case, kept=way.kept), best)
+                    shape, label = (model, size), f"{model}, {rows:,} pairs, {case.name}"
+                    yield label, measured(context, engine, shape, rows, replace(case, kept=way.kept), best)
                 del engine
                 context.device.reset()
         if best.case is not None and context.clock.too_long(5) is None:
@@ -162,14 +165,30 @@ def build(context: Context, size: Size, way: Way) -> Engine:
     return engine_of(context.device.torch, size, 0.1, way.resolved(), encoder)
 
 
-def measured(context: Context, engine: Engine, size: Size, rows: int, case: Case, best: Best) -> Figures:
+def measured(
+    context: Context, engine: Engine, model: tuple[str, Size], rows: int, case: Case, best: Best
+) -> Figures:
     """Return the figures of a case, or that it would take too long."""
     reason = context.clock.too_long(best.seconds_per_row * rows * context.steps * 1.5)
     if reason is not None:
         return {"skipped": reason}
-    figures = step_that_fits(context, engine, size, rows, case)
+    figures = step_that_fits(context, engine, model[1], rows, case)
     best.note(case, rows, figures)
-    return {"predicted": f"MFU of {PREDICTED}", **figures}
+    return {"predicted_mfu": predicted_mfu(model[0], case), **figures}
+
+
+def predicted_mfu(model: str, case: Case) -> float | None:
+    """Return the predicted utilisation of the nearest code in roofline.json; None for other models."""
+    if "compiled" in case.engine or case.kept:
+        code = "compiled layers"
+    elif "bf16 copy" in case.engine:
+        code = "bf16 copy of the weights, ready masks" if case.padded else "no masks"
+    elif case.chunk_rows <= 64:
+        code = "first wave: float32 weights, autocast, masks, 64 rows"
+    else:
+        code = "the same, 65,536 tokens"
+    rows = json.loads(PREDICTIONS.read_text("utf-8")).get(model, [])
+    return next((row["mfu"] for row in rows if row["code"]["name"] == code), None)
 
 
 def step_that_fits(context: Context, engine: Engine, size: Size, rows: int, case: Case) -> Figures:
