@@ -16,7 +16,6 @@ from hbt_dist.evaluation.device_shard import DeviceShard
 from hbt_dist.evaluation.encode import encode_texts, with_arithmetic
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models import attention
 from hbt_dist.models.encoder import LoadedEncoder, load_encoder
 from tests.evaluation.conftest import embeddings, make, save_tiny_model
 from tests.evaluation.test_ranks import rank
@@ -102,7 +101,6 @@ def _encode(loaded: LoadedEncoder, device: str, **settings: Any) -> Any:
 
 def encoding() -> dict[str, Any]:
     """Encode on both devices, in memory and into files, in both precisions."""
-    attention._varlen_kernel = lambda: None  # packed rows need a kernel that only CUDA has
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         loaded = load_encoder(save_tiny_model(folder / "tiny"))

@@ -15,6 +15,7 @@ from hbt_dist.training.deepspeed.engine import Engine, build_engine
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.settings import OptimizerSettings
 from tests.contrastive.tiny import Case, build_encoder, locals_of, seed_of
+from tests.pretended_gpu.tensors import OPERATIONS
 
 _BASE = Case(stage=None, loss={"mask_false_negatives": False}, steps=2)
 _BOTH = {"directions": "both", "mask_false_negatives": True}
@@ -98,6 +99,33 @@ def differences(case: Case) -> dict[str, float]:
 def variants(names: list[str]) -> dict[str, Any]:
     """Compare each variant on the CPU and on the GPU."""
     return {name: differences(VARIANTS[name]) for name in names}
+
+
+def packed() -> dict[str, float]:
+    """Steps in bfloat16 without dropout: on the GPU rows are packed, on the CPU they need not be.
+
+    Returns:
+        relative differences to the CPU's steps in float32, and how often the kernel of packed rows ran.
+    """
+    case = Case(stage=None, model="packed", dropout=0.0, steps=2)
+    exact = steps_on("cpu", case)
+    calls = 0
+
+    def counted(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        nonlocal calls
+        calls += 1
+        return kernel(func, args, kwargs)
+
+    name = "torch_attn::_varlen_attn"
+    kernel = OPERATIONS[name]
+    OPERATIONS[name] = counted
+    world = World.alone("cuda:0")
+    low = make_steps(case, build(case, world, ResolvedDeepSpeed(precision="bf16_autocast")), world)
+    return {
+        "loss": max(abs(a / b - 1) for a, b in zip(low.losses, exact.losses, strict=True)),
+        "norm": max(abs(a / b - 1) for a, b in zip(low.norms, exact.norms, strict=True)),
+        "calls": calls,
+    }
 
 
 def planted_faults() -> dict[str, str]:

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tests.pretended_gpu import kernels
 from tests.pretended_gpu.recorder import Recorder
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -194,7 +195,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = func._schema.name
     if name.startswith("c10d::"):
         return _collective(func, args, kwargs)
-    special = _SPECIAL.get(name)
+    special = OPERATIONS.get(name)
     if special is not None:
         return special(func, args, kwargs)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -405,10 +406,24 @@ def _of_objects() -> bool:
     return False
 
 
-_SPECIAL: dict[str, Callable[[Any, Any, dict[str, Any]], Any]] = {
+def _kernel(function: Callable[..., Any]) -> Callable[[Any, Any, dict[str, Any]], Any]:
+    """Make a stand-in for a kernel of CUDA an operation of the device."""
+
+    def run_kernel(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        _refuse_mixed(func, func._schema.name, args, tensors)
+        return _wrap(function(*tree_map(_unwrap, args), **tree_map(_unwrap, kwargs)), [])
+
+    return run_kernel
+
+
+#: Operations that `run` does not leave to torch.
+OPERATIONS: dict[str, Callable[[Any, Any, dict[str, Any]], Any]] = {
     "aten::_local_scalar_dense": _item,
     "aten::_to_copy": _to_copy,
     "aten::copy_": _copy_in_place,
     "aten::is_pinned": lambda func, args, kwargs: is_pinned(args[0]),
     "aten::_pin_memory": _pin_memory,
+    "torch_attn::_varlen_attn": _kernel(kernels.varlen_attention),
+    "torch_attn::_varlen_attn_backward": _kernel(kernels.varlen_attention_backward),
 }

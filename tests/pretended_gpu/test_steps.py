@@ -26,6 +26,13 @@ def test_no_variant_is_left_out() -> None:
     assert sorted(name for names in PROCESSES for name in names) == sorted(steps.VARIANTS)
 
 
+def test_packed_rows_give_the_same_steps() -> None:
+    result = call(steps.packed)
+    assert result["calls"] > 0
+    assert 0 < result["loss"] < 0.02, result
+    assert 0 < result["norm"] < 0.05, result
+
+
 def test_faults_that_only_a_gpu_has_are_seen() -> None:
     seen = call(steps.planted_faults)
     assert seen.pop("none") == "equal"
