@@ -9,18 +9,9 @@ from pathlib import Path
 from typing import Any
 
 
-def without_cudas_own() -> None:
-    """Do without what a pretended GPU lacks: CUDA's kernel of packed rows, and views in inference mode."""
-    import torch
-
-    torch.inference_mode = torch.no_grad  # type: ignore[misc]
-
-
 def run(arguments: list[str], hidden: list[str]) -> dict[str, Any]:
     """Return the report, with the exit code; modules in `hidden` cannot be imported."""
     sys.modules.update(dict.fromkeys(hidden))
-    if "pydantic" not in hidden:
-        without_cudas_own()
     from benchmarks.gpu.check import main
 
     with tempfile.TemporaryDirectory() as folder:

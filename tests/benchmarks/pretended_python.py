@@ -9,13 +9,11 @@ import os
 import runpy
 import sys
 
-from tests.benchmarks.gpu_check import without_cudas_own
 from tests.pretended_gpu import install
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     install()
-    without_cudas_own()
     assert sys.argv[1] == "-m"
     del sys.argv[:2]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
