@@ -50,7 +50,7 @@ def varlen_attention_backward(
     longest: int,
     longest_k: int,
     is_causal: bool,
-    rng_state: Tensor,
+    _rng_state: Tensor,
     scale: float | None = None,
     *_: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
