@@ -31,6 +31,8 @@ def test_the_traffic_is_what_was_counted(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("stage", [None, 0, 1, 2, 3])
 def test_a_step_of_8_ranks_moves_what_the_model_gives(stage: int | None) -> None:
     """The real step as rank 0 of torch's fake process group, with and without reductions per chunk."""
+    if stage is not None and many_ranks.fake_options() is None:
+        pytest.skip("DeepSpeed's groups need a fake group with options: torch 2.13")
     cases = [case for case in collectives.ways() if case["stage"] == stage and case["chunk_rows"] == 4]
     [counted] = run_ranks(1, "tests.benchmarks.fake_group:counted", num_ranks=8, cases=cases)
     assert [case["world_size"] for case in counted] == [8] * len(cases)
