@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hbt_dist.training.deepspeed.engine import Engine
+    from hbt_dist.training.deepspeed.settings import Precision
     from tests.contrastive.tiny import Case
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -28,12 +29,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 CHUNK_ROWS = 4
 
 
-def measure(config: str = "zero1", chunks: int = 8, **loss: Any) -> dict[str, Any]:
+def measure(
+    config: str | int | None = "zero1", chunks: int = 8, precision: Precision = "fp32", **loss: Any
+) -> dict[str, Any]:
     """Return synchronisations per step and per chunk, and a line for each of their causes.
 
     Args:
-        config: name from deepspeed_configs/.
+        config: name from deepspeed_configs/, a ZeRO stage, or None for plain PyTorch.
         chunks: of the step, an even number.
+        precision: as in the run file.
         loss: settings of the loss.
     """
     from hbt_dist.contrastive.world import World
@@ -49,7 +53,7 @@ def measure(config: str = "zero1", chunks: int = 8, **loss: Any) -> dict[str, An
         optimizer=OptimizerSettings(),
         total_steps=10,
         world=World.alone("cuda:0"),
-        deepspeed=resolve_deepspeed(DeepSpeedSettings(config=config)),
+        deepspeed=resolve_deepspeed(DeepSpeedSettings(config=config, precision=precision)),
         loss=case.loss_settings,
     )
     engine.train()

@@ -42,6 +42,12 @@ def test_budget_of_the_shipped_files(config: str, per_step: int, per_chunk: int)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16_autocast", "bf16_copy"])
+def test_budget_of_plain_torch(precision: str) -> None:
+    assert_within(2, 0, config=None, precision=precision)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("per_step", "loss"),
     [

@@ -18,7 +18,11 @@ STAGES = [None, 0, 1, 2, 3]
 
 def test_plain_torch_passes_the_self_check() -> None:
     checks = call(training.self_checks)
-    assert {name: check["passed"] for name, check in checks.items()} == {"fp32": True, "bf16_autocast": True}
+    assert {name: check["passed"] for name, check in checks.items()} == {
+        "fp32": True,
+        "bf16_autocast": True,
+        "bf16_copy": True,
+    }
     assert all(check["engine"].endswith("on cuda") for check in checks.values())
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -14,7 +14,12 @@ from hbt_dist.cli.main import main
 from hbt_dist.contrastive.chunks import FREE_PADDING
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.chunk_size import find_chunk_rows
-from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, ResolvedDeepSpeed, resolve_deepspeed
+from hbt_dist.training.deepspeed.settings import (
+    DeepSpeedSettings,
+    Precision,
+    ResolvedDeepSpeed,
+    resolve_deepspeed,
+)
 from hbt_dist.training.self_check import SelfCheck, self_check
 from tests.contrastive.tiny import Case, build_encoder
 from tests.pretended_gpu.steps import build, make_steps, steps_on
@@ -27,7 +32,7 @@ def self_checks() -> dict[str, Any]:
     """The self-check of plain PyTorch."""
     return {
         precision: _facts(self_check(World.alone(GPU), ResolvedDeepSpeed(precision=precision)))
-        for precision in ("fp32", "bf16_autocast")
+        for precision in get_args(Precision)
     }
 
 
