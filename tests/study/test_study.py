@@ -194,7 +194,7 @@ def test_a_study_is_not_continued_over_another_base_run(tmp_path: Path) -> None:
         shutil.rmtree(trial.folder / "run")
     study_job(path, dry_run=True)
     begun(Study.load(path))
-    with pytest.raises(UserError, match=r"evaluation\.scoring\.dtype: bfloat16 there, float32 now"):
+    with pytest.raises(UserError, match=r"evaluation\.scoring\.dtype: bfloat16 there, auto now"):
         again()
 
 
