@@ -102,7 +102,7 @@ def hub_folder(name: str, languages: tuple[str, ...] | None = None) -> Path:
 
 
 def _download(files: HubFiles, languages: tuple[str, ...] | None, location: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     try:
         folder = snapshot_download(
@@ -110,6 +110,7 @@ def _download(files: HubFiles, languages: tuple[str, ...] | None, location: str)
             repo_type="dataset",
             revision=files.revision,
             allow_patterns=files.allowed(languages),
+            local_files_only=constants.HF_HUB_OFFLINE,  # versions 1.x would ask the hub for the list of files
         )
     except Exception as error:  # the library raises a dozen kinds for network, name, permission and disk
         raise UserError(

@@ -165,7 +165,8 @@ def test_the_first_asks_and_the_next_ends() -> None:
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    said = [line for line in done.stdout.splitlines() if not line.startswith("[Gloo]")]  # torch 2.8
+    assert said == [
         "at once before the first step False",
         "NONE",
         "STOP True",

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from hbt_dist.doctor import machine
+
 CONFIGS = Path(__file__).resolve().parents[2] / "ray_configs"
 CLUSTERS = ["aws.yaml", "gcp.yaml", "on_premises.yaml", "single_machine.yaml"]
 MANIFESTS = ["kuberay_train.yaml", "kuberay_evaluate.yaml"]
@@ -68,8 +70,6 @@ def test_files_say_how_to_run_them_and_what_to_change(path: Path) -> None:
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_manifests_have_the_shape_of_a_rayjob(name: str) -> None:
-    import ray
-
     manifest = load(name)
     assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayJob")
     spec = manifest["spec"]
@@ -77,7 +77,7 @@ def test_manifests_have_the_shape_of_a_rayjob(name: str) -> None:
     assert json.loads(spec["entrypointResources"]) == {"TRAIN_DRIVER_RESOURCE": 0.01}
     assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
     cluster = spec["rayClusterSpec"]
-    assert cluster["rayVersion"] == ray.__version__
+    assert cluster["rayVersion"] == machine.tested_versions()["ray"]
     head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
     assert json.loads(json.loads(head["rayStartParams"]["resources"])) == {"TRAIN_DRIVER_RESOURCE": 1}
     for group in (head, *workers):
