@@ -29,7 +29,7 @@ def test_the_traffic_is_what_was_counted(case: dict[str, Any]) -> None:
     assert many_ranks.differences(case) == []
 
 
-@pytest.mark.skipif(torch.__version__ < "2.9", reason="the fake process group of torch 2.8 has no options")
+@pytest.mark.skipif(torch.__version__ < "2.13", reason="older fake process groups skip optimizer steps")
 @pytest.mark.parametrize("stage", [None, 0, 1, 2, 3])
 def test_a_step_of_8_ranks_moves_what_the_model_gives(stage: int | None) -> None:
     """The real step as rank 0 of torch's fake process group, with and without reductions per chunk."""
