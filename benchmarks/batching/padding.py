@@ -4,7 +4,7 @@
 
 Needs the folder squad-en-fi (passages.jsonl.gz, questions.jsonl.gz). The tokenizer is a WordPiece vocabulary
 of 16,000 trained here on the same texts: the lengths of a trained one, without a download. Step times are
-those of an XLM-R of 6 layers and width 384 with random weights on one thread, side by side in each round: one
+those of an XLM-R of 4 layers and width 384 with random weights on one thread, side by side in each round: one
 chunk per role padded to its longest text, chunks as a run cuts them, and packed texts.
 """
 
@@ -88,14 +88,14 @@ def chunks_as_trained(lengths: Any, rows: int) -> list[Any]:
 CUTS = {"as trained": chunks_as_trained, "sorted": chunks_by_length, "random": chunks_in_order}
 
 
-def step_times(local: Any, rounds: int = 6) -> dict[str, Any]:
+def step_times(local: Any, rounds: int = 3) -> dict[str, Any]:
     """Median seconds of a step on one rank's rows, and medians of the ratios within rounds."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = XLMRobertaConfig(
         vocab_size=16_000,
         hidden_size=384,
-        num_hidden_layers=6,
+        num_hidden_layers=4,
         num_attention_heads=12,
         intermediate_size=1536,
     )
