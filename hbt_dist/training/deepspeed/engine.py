@@ -222,7 +222,8 @@ class DeepSpeedEngine(Engine):
         self.deepspeed.step()
         norm = self.deepspeed.get_global_grad_norm() if plain_norm is None else plain_norm
         # DeepSpeed returns -1 for a norm that is not finite, and None for a gradient that it has dropped.
-        return float("inf") if norm is None or float(norm) < 0 else float(norm)
+        value = -1.0 if norm is None else float(norm)  # asked of the device once
+        return float("inf") if value < 0 else value
 
     def train(self) -> None:
         """Switch dropout on."""
