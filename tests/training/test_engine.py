@@ -209,7 +209,9 @@ def test_variants_equal_one_process(name: str) -> None:
 def test_half_precision_is_close_to_float32_on_one_process(name: str) -> None:
     got = results_of_tier("low", name, LOW, DEFAULT_LOW)
     error = error_of(got, reference(LOW[name], 2))
-    assert max(error["loss"], error["norm"], error["parameter"]) <= 0.05, error
+    assert max(error["loss"], error["norm"]) <= 0.05, error
+    # The biases of XLM-R's keys have no gradient but rounding, and AdamW takes steps of it.
+    assert error["parameter"] <= (0.1 if name.startswith("copy") else 0.05), error
     assert error["gradient"] <= 0.3, error
     assert_exported(got)
 
