@@ -41,6 +41,7 @@ def run(*parts: str, hidden: tuple[str, ...] = (), more: tuple[str, ...] = ()) -
 
 
 @on_pretended_gpu
+@pytest.mark.slow
 def test_probe_and_products_need_torch_alone() -> None:
     report = run("probe", "loss", "training", "command", hidden=tuple(BARE))
     rates = report["probe"]["rates"]["all"]

@@ -44,6 +44,6 @@ def test_a_full_gpu_is_explained_and_keeps_nobody_waiting(launch: Launch, tmp_pa
     said = group.error(1)
     assert "rank 1 on " in said
     assert "the memory of cpu is full: CUDA out of memory. Tried to allocate 2.00 GiB" in said
-    assert "lower step.chunk_rows (64 now; auto: the largest that fits)" in said
+    assert "lower step.chunk_rows (by device now; auto: the largest that fits)" in said
     launch.finish(file, 2)
     assert "continuing from the checkpoint of step 2" in (output / "log.txt").read_text("utf-8")
