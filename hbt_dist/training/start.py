@@ -194,6 +194,8 @@ def _open_tracker(session: Session, launcher: str, first: int, quiet: bool) -> T
         "launcher": launcher,
         "first_step": first,
         "device": str(session.world.device),
+        "step": session.step_settings.model_dump(mode="json"),  # what auto became on this device
+        "loss_products": session.loss.products,
         "corpus": prepared.corpus.fingerprint,
         "plan": prepared.plan.fingerprint,
         **user_function_facts(run),
