@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.processors import num_processors
 
 WIDTH_STEP = 16
 
@@ -29,14 +30,16 @@ def torch_device(device: str) -> torch.device:
 
 
 def prepare_device(device: torch.device) -> None:
-    """Switch cuDNN's attention off in a process that uses a GPU.
+    """Limit CPU threads to the processors, or switch cuDNN's attention off for a GPU.
 
-    From torch 2.11 on it comes first on Hopper GPUs and plans for every new shape of a batch: 0.4 s for a
-    forward pass and 0.6 s for a backward pass were reported (FunASR issue 3704). Batches of texts have
-    hundreds of shapes.
+    torch does not know the CPU quota of a container. From torch 2.11 on cuDNN's attention comes first on
+    Hopper GPUs and plans for every new shape of a batch: 0.4 s for a forward pass and 0.6 s for a backward
+    pass were reported (FunASR issue 3704). Batches of texts have hundreds of shapes.
     """
     if device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
+    else:
+        torch.set_num_threads(min(torch.get_num_threads(), num_processors()))
 
 
 def token_width(longest: int, limit: int, device: torch.device) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist import __version__
+from hbt_dist.common.processors import num_processors
 
 PACKAGES = (
     "torch",
@@ -38,7 +38,7 @@ def environment_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": socket.gethostname(),
-        "cpus": os.cpu_count(),
+        "cpus": num_processors(),
         "versions": {name: version for name in PACKAGES if (version := installed_version(name))},
     }
 

@@ -88,7 +88,7 @@ def check_accelerator(run: RunFile | None) -> Iterator[Verdict]:
     elif run is not None and run.workers.use_gpu is True:
         yield Verdict("warning", f"{build}, no GPU here, but workers.use_gpu is true", _DRIVER_ONLY)
     else:
-        yield Verdict("ok", f"{build}, no GPU: training runs on {os.cpu_count()} CPU cores")
+        yield Verdict("ok", f"{build}, no GPU: training runs on CPUs")
 
 
 def driver_problem(cuda: str | None, driver: str) -> tuple[str, str] | None:

@@ -28,6 +28,7 @@ from typing import Any
 import hbt_dist
 from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.processors import DRIVER_THREADS, num_processors, omp_threads
 from hbt_dist.config.user_functions import user_modules
 from hbt_dist.orchestration.cleanup import Cleanup
 from hbt_dist.orchestration.settings import WorkerSettings
@@ -116,7 +117,7 @@ def _private_cluster(folder: str, num_cpus: int) -> dict[str, Any]:
     return {
         "address": "local",
         "log_to_driver": False,
-        "num_cpus": max(os.cpu_count() or 1, num_cpus),
+        "num_cpus": max(num_processors(), num_cpus),
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",
         "dashboard_port": port,
@@ -197,7 +198,7 @@ _SECRET = ("_TOKEN", "_SECRET", "_PASSWORD", "_KEY")
 
 
 def _inherited_variables() -> dict[str, str]:
-    return {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if name in _INHERITED
@@ -206,6 +207,7 @@ def _inherited_variables() -> dict[str, str]:
             and not name.endswith(_SECRET)
         )
     }
+    return {**inherited, DRIVER_THREADS: str(omp_threads(os.environ) or "")}
 
 
 def _runtime_environment() -> dict[str, Any]:

@@ -38,7 +38,6 @@ class RayRuntime:
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.local_rank = context.get_local_rank()
-        self.local_world_size = context.get_local_world_size()
         self._notice: Any = None
         self._stop_file = stop_file if self.rank == 0 else None
         # Torch sees all GPUs of the node even if the worker reserved none; Ray knows the reserved device.

@@ -42,7 +42,6 @@ class Runtime(Protocol):
     rank: int
     world_size: int
     local_rank: int
-    local_world_size: int
     device: torch.device
     launcher: str
     folder_wait_seconds: float  # how long another process may still hold the run's folder
@@ -162,7 +161,6 @@ class EnvironmentRuntime:
         self.rank = int(os.environ["RANK"])
         self.world_size = int(os.environ["WORLD_SIZE"])
         self.local_rank = int(os.environ["LOCAL_RANK"])
-        self.local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
         self.device = find_device(self.local_rank, use_gpu=use_gpu)
         self._stop = self._has_begun = False
         self._interrupts = FirstInterrupt(self._on_interrupt, announce=self.rank == 0)
@@ -230,8 +228,6 @@ def _complete_environment() -> tuple[str, ...]:
     ):
         for ours, theirs in _SLURM.items():
             os.environ[ours] = os.environ[theirs]
-        tasks = os.environ.get("SLURM_NTASKS_PER_NODE", os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
-        os.environ["LOCAL_WORLD_SIZE"] = tasks.split("(")[0]
     elif "RANK" not in os.environ:
         os.environ.update(_PLAIN)
         with socket.socket() as free:

@@ -51,7 +51,8 @@ class TrainingSettings(Settings):
     threads_per_worker: int | None = Field(
         None,
         ge=1,
-        description="CPU threads of one worker; by default the node's cores divided by its workers",
+        description="CPU threads of one worker; default: the node's processors, as affinity and the "
+        "container's CPU quota grant them, divided by its workers; at most OMP_NUM_THREADS",
     )
     tensorboard: bool = Field(True, description="also write the figures for TensorBoard")
 

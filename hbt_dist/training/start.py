@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import torch
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.processors import Processors, divide_threads
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.row_losses import check_kernel
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
@@ -54,15 +54,27 @@ class Session:
     notes: list[str] = field(default_factory=list)
 
 
-def check_settings(run: RunFile, runtime: Runtime, world: World) -> ResolvedDeepSpeed:
+def set_threads(run: RunFile, world: World) -> list[str]:
+    """Set torch's threads, equal on all ranks so that sums agree. Collective.
+
+    Returns:
+        a note if a limit leaves fewer threads than the machine has processors.
+    """
+    if run.training.threads_per_worker is not None:
+        torch.set_num_threads(run.training.threads_per_worker)
+        return []
+    local = Processors.of_this_process()
+    threads = divide_threads(gather_objects(world, local) if world.size > 1 else [local])
+    torch.set_num_threads(threads.number)
+    return [f"{threads}; training.threads_per_worker sets the number"] if threads.limited else []
+
+
+def check_settings(run: RunFile, world: World) -> ResolvedDeepSpeed:
     """Check what needs no data, before anything is written; resolve the DeepSpeed configuration.
 
     Raises:
         UserError: on all ranks.
     """
-    # The node's cores divided by its workers, under every launcher, so that sums agree.
-    threads = run.training.threads_per_worker or (os.cpu_count() or 1) // runtime.local_world_size
-    torch.set_num_threads(max(1, threads))
     check_divisible(run.batches.global_batch_size, world.size)
     check_kernel(run.loss.kernel, world)
     deepspeed = resolve_deepspeed(

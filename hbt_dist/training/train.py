@@ -27,6 +27,7 @@ from hbt_dist.training.start import (
     open_folder,
     prepare_all_ranks,
     record_start,
+    set_threads,
 )
 from hbt_dist.training.step import train_step
 
@@ -56,13 +57,15 @@ def train(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult
     """
     began = time.monotonic()
     world = World(runtime.rank, runtime.world_size, runtime.device)
-    deepspeed = check_settings(run, runtime, world)
+    limits = set_threads(run, world)
+    deepspeed = check_settings(run, world)
     with (
         full_memory_explained(world, run.step.chunk_rows),
         open_folder(run, runtime, world) as folder,
     ):
         prepared, start_model = prepare_all_ranks(run, deepspeed, world)
         session = build(run, world, folder, deepspeed, prepared, start_model)
+        session.notes.extend(limits)
         store = open_store(session)
         first, total = load_newest(session, store), run.training.steps
         loss = None
