@@ -1,22 +1,65 @@
-"""Spell every language with one code, for all spellings that data sets use.
+"""Spell every language with one code, for all spellings that data sets and people use.
 
-Codes are lower-case, ISO 639-1 where it exists, ISO 639-3 otherwise; the macro-language stands for its
-usual member (`arb` -> `ar`, `cmn` -> `zh`, `ekk` -> `et`). A script or region is kept only where CLDR
-doesn't consider it the usual one: `zho-CN`, `zho_Hans` are `zh`, `zho-TW` is `zh-tw`, `arb_Latn` `ar-latn`.
-The tables are CLDR's (`languageAlias`, `likelySubtags`), through Babel.
+A code is lower-case: ISO 639-1 where it exists, else ISO 639-3. `language_code` accepts
+
+    codes            en, eng, EN, iw, cmn; a macrolanguage stands for its usual member (`arb` -> `ar`,
+                     `cmn` -> `zh`, `nob` -> `no`), dialects with a code stay apart (`yue`, `arz`, `nn`)
+    with a script    zho_Hant, kor_Hang, srp-Latn; the usual script is left out (`kor_Hang` -> `ko`)
+    with a region    zh-TW, en_GB; a region that changes the script becomes the script (`zh-TW`, `zh-HK`,
+                     `zho_Hant` -> `zh-hant`), the usual one is left out, any other stays (`en-gb`)
+    of Wikipedia     simple, zh-yue, zh-min-nan, be-tarask
+    English names    Bulgarian, chinese, "Haitian Creole", as CLDR has them (EXAMS, mMARCO, Mr. TyDi)
+    private ones     x-name, for a language without a code
+
+The tables are CLDR's (`languageAlias`, `likelySubtags`, English names), through Babel; exceptions are below.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from babel.core import get_global
+from babel.core import Locale, get_global
 from pydantic import AfterValidator
 
-_CODE = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?")
+_TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?")
+_PRIVATE = re.compile(r"x(-[a-z0-9]{1,8})+")
+
+# CLDR disagrees here: benchmarks hold both of the codes that it merges (ajp and apc in FLORES, dtp and kzj in
+# Tatoeba), or ISO 639-1 has a code that it replaces (tl, tw), or leaves two codes for one language (no, nb).
+_ALIASES = {
+    "ajp": "ajp", "ber": "ber", "fil": "tl", "kzj": "kzj", "nb": "no", "nob": "no", "pbt": "ps", "tgl": "tl",
+    "tl": "tl", "tw": "tw", "twi": "tw",
+}  # fmt: skip
+_WIKIPEDIA = {
+    "bat-smg": "sgs", "be-tarask": "be", "be-x-old": "be", "cbk-zam": "cbk", "fiu-vro": "vro",
+    "roa-rup": "rup", "simple": "en", "zh-classical": "lzh", "zh-cmn": "zh", "zh-min-nan": "nan",
+    "zh-yue": "yue",
+}  # fmt: skip
+_NAMES = {"farsi": "fa", "mandarin": "zh"}
+_SCRIPT_PARTS = {"Kore": ("Hang",), "Jpan": ("Hira", "Kana", "Hrkt"), "Hans": ("Hani",), "Arab": ("Aran",)}
+_NO_LANGUAGE = frozenset({"mis", "mul", "und", "zxx"})
+
+_NAMES_OF_FIELDS = """
+aid ans cls cnt css did dev doc dup end err gid iso key lab len lex lng loc log lon mid msg neg ner new num
+old org par pic pid pos pre raw rel row sec sep seq set sha sid sim src sub sum tag tgt tid tit tmp top tts txt
+uri val ver yes
+"""
+# Codes of languages without a benchmark that are far more often a field's name.
+_FIELD_NAMES = frozenset(_NAMES_OF_FIELDS.split())
+_SUSPECTS = "as cat fil id ind is lat max min mon no nr run tel to ts vec"
+#: Codes of languages in benchmarks that may be a field's name: `question_id` is seldom Indonesian.
+SUSPICIOUS = frozenset(_SUSPECTS.split())
+
+
+class _Usual(NamedTuple):
+    """What CLDR expects of a tag without script and region."""
+
+    script: str
+    region: str
 
 
 @lru_cache(maxsize=4096)
@@ -24,20 +67,34 @@ def language_code(written: str) -> str:
     """Return the code that this package uses for the language `written`.
 
     Raises:
-        ValueError: `written` isn't a language tag of language, optional script, optional region.
+        ValueError: ISO 639 and CLDR don't know the language, its script or its region.
     """
-    match = _CODE.fullmatch(written)
-    if match is None:
-        raise ValueError(f"{written!r} is not a language code such as en, fi or zh")
-    alias = get_global("language_aliases").get(match[1].lower(), match[1].lower())
-    language, _, alias_region = alias.partition("_")
-    script = (match[2] or "").capitalize()
-    region = (match[3] or alias_region).upper()
-    usual = get_global("likely_subtags").get(language, "").split("_")
-    parts = [language]
-    parts += [script.lower()] if script and script not in usual else []
-    parts += [region.lower()] if region and region not in usual else []
-    return "-".join(parts)
+    lowered = written.lower()
+    if _PRIVATE.fullmatch(lowered):
+        return lowered
+    known = _WIKIPEDIA.get(lowered.replace("_", "-"))
+    match = _TAG.fullmatch(written)
+    if known is None and match is not None:
+        known = _code_of_tag(*match.groups())
+    if known is None:
+        known = _codes_by_name().get(re.sub(r"[\s_-]+", " ", lowered))
+    if known is None:
+        raise ValueError(f"{written!r} is not a language code{_advice(written)}")
+    return known
+
+
+def is_language(written: str) -> bool:
+    """Check whether `language_code` knows the language."""
+    try:
+        language_code(written)
+    except ValueError:
+        return False
+    return True
+
+
+def base_language(code: str) -> str:
+    """Return a code without script and region: `zh-hant` -> `zh`."""
+    return code if code.startswith("x-") else code.partition("-")[0]
 
 
 def language_codes(written: Iterable[str]) -> tuple[str, ...]:
@@ -53,6 +110,76 @@ def language_codes(written: Iterable[str]) -> tuple[str, ...]:
     if twice:
         raise ValueError(f"{', '.join(twice)} is named more than once")
     return codes
+
+
+def _code_of_tag(language: str, script: str | None, region: str | None) -> str | None:
+    """Return the code of the parts of a tag; None if CLDR lacks one of them."""
+    name = language.lower()
+    if name in _FIELD_NAMES:
+        return None
+    alias = _ALIASES.get(name) or get_global("language_aliases").get(name, name)
+    name, *implied = alias.split("_")
+    name = _ALIASES.get(name, name)
+    if name not in _languages():
+        return None
+    for part in implied:  # sh is sr_Latn, prs is fa_AF
+        script, region = (script or part, region) if len(part) == 4 else (script, region or part)
+    script, region = (script or "").capitalize(), (region or "").upper()
+    region = get_global("territory_aliases").get(region, [region])[0]
+    if (script and script not in _english().scripts) or (region and region not in _english().territories):
+        return None
+    return "-".join(part.lower() for part in (name, *_unusual(name, script, region)) if part)
+
+
+def _unusual(language: str, script: str, region: str) -> tuple[str, str]:
+    """Return script and region of a tag, each "" where CLDR expects it."""
+    usual = _usual(language)
+    if region and not script:
+        script = _usual(f"{language}_{region}").script
+    if script and script != usual.script and script not in _SCRIPT_PARTS.get(usual.script, ()):
+        return script, ""
+    implied = _usual(f"{language}_{region}").script
+    kept = region != usual.region and implied in ("", usual.script)
+    return "", region if kept else ""
+
+
+def _usual(tag: str) -> _Usual:
+    _, script, region = (*get_global("likely_subtags").get(tag, "").split("_"), "", "")[:3]
+    return _Usual(script, region)
+
+
+@lru_cache(maxsize=1)
+def _languages() -> frozenset[str]:
+    """Return the languages that CLDR knows, and those of the exceptions."""
+    subtags = {tag.partition("_")[0] for tag in get_global("likely_subtags")}
+    named = {tag.partition("_")[0] for tag in _english().languages}
+    return frozenset((subtags | named | set(_ALIASES.values())) - _NO_LANGUAGE)
+
+
+@lru_cache(maxsize=1)
+def _codes_by_name() -> dict[str, str]:
+    """Return lower-case English name -> code."""
+    tags = {name.lower(): _TAG.fullmatch(tag) for tag, name in _english().languages.items()}
+    codes = {name: _code_of_tag(*match.groups()) for name, match in tags.items() if match}
+    return {**{name: code for name, code in codes.items() if code}, **_NAMES}
+
+
+def _english() -> Locale:
+    return Locale("en")
+
+
+def _advice(written: str) -> str:
+    """Return the nearest language, and the way out for a language without a code."""
+    lowered = written.lower()
+    local = get_global("likely_subtags").get(f"und_{written.upper()}", "").partition("_")[0]  # jp -> ja
+    similar = [local] if local else difflib.get_close_matches(lowered, _codes_by_name(), n=1, cutoff=0.8)
+    nearest = language_code(similar[0]) if similar else ""
+    name = _english().languages.get(nearest, "")
+    advice = f"; did you mean {nearest} ({name})?" if name else " such as en, fi or zh"
+    private = f"x-{lowered}"
+    return (
+        f"{advice}; a language without a code is written {private}" if _PRIVATE.fullmatch(private) else advice
+    )
 
 
 #: Types of settings: languages in any spelling, held as this package spells them.

@@ -57,7 +57,7 @@ def bad(**changes: Any) -> dict[str, Any]:
         (bad(question={"en": ""}), "field 'question' in 'en' is empty"),
         (bad(question={"en": " \n"}), "field 'question' in 'en' is empty"),
         (bad(question={"en": 3}), "field 'question' in 'en' is a number"),
-        (bad(question={"english": "x"}), "'english' is not a language code"),
+        (bad(question={"englich": "x"}), "'englich' is not a language code; did you mean en"),
         (bad(question={"fi": "x", "fin": "y"}), "field 'question' has 'fi' twice"),
         (bad(passage=None), "field 'passage' is missing"),
         (bad(passage={"en": {"text": "x"}}), "field 'passage' in 'en' is an object"),

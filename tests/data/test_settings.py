@@ -28,7 +28,7 @@ def source(**options: object) -> dict[str, object]:
         ({"sources": [source(languages=["fi", "fin"])]}, "fi is named more than once"),
         ({"sources": [source(languages=["fi"])], "languages": ["en"]}, "not listed in data.languages"),
         ({"sources": [source()], "languages": []}, "list of languages is empty"),
-        ({"sources": [source()], "languages": ["klingon"]}, "not a language code"),
+        ({"sources": [source()], "languages": ["clingonese"]}, "not a language code"),
         ({"sources": [source()], "missing": "ignore"}, "Input should be"),
         ({"sources": [source()], "unknown": 1}, "Extra inputs"),
         ({"sources": [source(format="mkqa", content="answers")]}, "training part has no answers"),

@@ -65,8 +65,18 @@ def mkqa_rows() -> list[Row]:
         {
             "example_id": number,
             "query": f"who {number}",
-            "queries": {"en": f"who {number}", "fi": f"kuka {number}", "zh_cn": f"谁 {number}"},
-            "answers": {"en": answered(text), "fi": answered(text), "zh_cn": answered(None)},
+            "queries": {
+                "en": f"who {number}",
+                "fi": f"kuka {number}",
+                "zh_cn": f"谁 {number}",
+                "zh_hk": f"邊個 {number}",
+                "zh_tw": f"誰 {number}",
+            },
+            "answers": {
+                "en": answered(text),
+                "fi": answered(text),
+                **dict.fromkeys(("zh_cn", "zh_hk", "zh_tw"), answered(None)),
+            },
         }
         for number, text in ((HELD_OUT, "Ada"), (12, None), (13, "Bob"))
     ]
@@ -80,11 +90,11 @@ def test_mkqa_of_its_authors(name: str, write_lines: Write, tmp_path: Path) -> N
     assert [one.example_id for one in found["train"]] == ["12", "13"]
     assert [one.example_id for one in found["eval"]] == [str(HELD_OUT)]
     assert len(found["all"]) == 3
-    assert found["train"][0].question == {"en": "who 12", "fi": "kuka 12", "zh": "谁 12"}
+    assert found["train"][0].question == {"en": "who 12", "fi": "kuka 12", "zh": "谁 12", "zh-hant": "誰 12"}
     answers = records("mkqa", folder, split="all", content="answers")
     assert [one.passage for one in answers] == [{"en": "Ada", "fi": "Ada"}, {"en": "Bob", "fi": "Bob"}]
     benchmark = load_benchmark("mkqa", folder)
-    assert (benchmark.languages, benchmark.num_questions) == (("en", "fi", "zh"), 3)
+    assert (benchmark.languages, benchmark.num_questions) == (("en", "fi", "zh", "zh-hant"), 4)
 
 
 def test_mkqa_mistakes_are_named(write_lines: Write, tmp_path: Path) -> None:
@@ -194,8 +204,8 @@ def test_exams_mistakes_are_named(write_lines: Write, tmp_path: Path) -> None:
         records("exams", tmp_path)
     folder = exams_folder(write_lines, tmp_path)
     part = folder / "multilingual/dev.jsonl.tar.gz"
-    write_archive(part, [exam(2, "Klingon language")])
-    with pytest.raises(UserError, match="line 1: 'Klingon language' is not a language code"):
+    write_archive(part, [exam(2, "Clingonese")])
+    with pytest.raises(UserError, match="line 1, info: 'Clingonese' is not a language code"):
         records("exams", folder)
     write_archive(part, [exam(2, "Polish", question="who")])
     with pytest.raises(UserError, match="field 'question' is a string"):

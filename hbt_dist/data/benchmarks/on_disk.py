@@ -23,7 +23,7 @@ from hbt_dist.data.benchmarks.candidate_pool import CANDIDATES, DiskPool
 from hbt_dist.data.cache import MANIFEST, built_once, make_cache, read_manifest, remembered_digest
 
 #: Part of every folder's name; raise it when the same files give another benchmark.
-VERSION = 2
+VERSION = 3
 _QUESTIONS = "questions.arrow"
 _COLUMNS = (
     "question_language", "question_cluster", "candidate_language", "relevant_offsets", "relevant", "grades",

@@ -31,7 +31,7 @@ from hbt_dist.data.corpus.settings import RAGGED, DataSettings, SourceSettings
 from hbt_dist.data.leakage.filter import BATCH, OverlapCounts, OverlapFilter, identity_of
 
 #: Part of every fingerprint; raise it when the same sources give another corpus.
-VERSION = 1
+VERSION = 2
 
 
 def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpus:

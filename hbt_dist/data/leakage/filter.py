@@ -28,7 +28,7 @@ __all__ = ["BATCH", "OverlapCounts", "OverlapFilter", "identity_of"]
 _Key = TypeVar("_Key")
 
 #: Part of the fingerprint of a filtered corpus; raise it when other records would be dropped.
-VERSION = 1
+VERSION = 2
 
 
 def identity_of(benchmark: BenchmarkSettings, digest: Callable[[Path], str]) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from hbt_dist.data.fields import (
     check_text,
     id_field,
     id_or_none,
-    language_at,
     language_field,
     list_field,
     object_field,
@@ -46,12 +45,6 @@ from hbt_dist.data.splits import Split, in_split
 _PARTS = ("train", "dev")
 _ENDINGS = (".jsonl.tar.gz", ".jsonl.gz", ".jsonl")
 _PARALLEL = ("parallel_questions.jsonl", "parallel_questions.jsonl.gz")
-# As in upstream's src/examsqa/mappings.py; other names must be language codes.
-_CODES = {
-    "Albanian": "sq", "Arabic": "ar", "Bulgarian": "bg", "Croatian": "hr", "French": "fr", "German": "de",
-    "Hungarian": "hu", "Italian": "it", "Lithuanian": "lt", "Macedonian": "mk", "Polish": "pl",
-    "Portuguese": "pt", "Serbian": "sr", "Spanish": "es", "Turkish": "tr", "Vietnamese": "vi",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +183,10 @@ def _flat(row: Mapping[str, Any], part: str, location: str) -> dict[str, Any] | 
             wrong.append(text)
     if answer is None:
         return None
-    language = text_field(info, "language", f"{location}, info")
     return {
         "id": id_field(row, "id", location),
         "split": part,
-        "language": language_at(_CODES.get(language, language), location),
+        "language": language_field(info, "language", f"{location}, info"),
         "question": text_field(question, "stem", f"{location}, question"),
         "answer": answer,
         "other_choices": wrong,

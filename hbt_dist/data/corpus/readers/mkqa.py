@@ -12,7 +12,8 @@ language. content: answers pairs it with its first answer: weak, as in sv, fi, m
 answers equal the English one, and popular answers ("yes") repeat (the corpus keeps equal ones apart);
 questions without a short answer are left out. `split`: the 1,758 questions of with_answers are eval in both
 layouts (upstream's file does not separate them, mkqa_held_out.txt has their ids), all others are train:
-5,000 of questions_only, 8,242 of upstream's 10,000. dev and test go by question id.
+5,000 of questions_only, 8,242 of upstream's 10,000. dev and test go by question id. Upstream has traditional
+Chinese twice: zh_tw is read as zh-hant, zh_hk is left out.
 """
 
 from __future__ import annotations
@@ -84,9 +85,17 @@ def _read_rows(files: list[Path], split: Split) -> Iterator[tuple[str, str, dict
             identity = id_field(row, "example_id" if upstream else "id", location)
             held_out = identity in _held_out_ids() if upstream else name == _HELD_OUT
             if in_split(split, identity, held_out):
-                if upstream:
-                    required(row, "queries", location)
-                yield location, identity, row
+                yield location, identity, _without_hong_kong(row, location) if upstream else row
+
+
+def _without_hong_kong(row: dict[str, Any], location: str) -> dict[str, Any]:
+    """Return upstream's row without zh_hk where it has zh_tw too: both are traditional Chinese."""
+    versions = {"queries": required(row, "queries", location), "answers": row.get("answers")}
+    return row | {
+        key: {code: value for code, value in texts.items() if code != "zh_hk"}
+        for key, texts in versions.items()
+        if isinstance(texts, dict) and "zh_tw" in texts
+    }
 
 
 @lru_cache(maxsize=1)
