@@ -45,8 +45,8 @@ _NO_LANGUAGE = frozenset({"mis", "mul", "und", "zxx"})
 
 _NAMES_OF_FIELDS = """
 aid ans cls cnt css did dev doc dup end err gid iso key lab len lex lng loc log lon mid msg neg ner new num
-old org par pic pid pos pre raw rel row sec sep seq set sha sid sim src sub sum tag tgt tid tit tmp top tts txt
-uri val ver yes
+old org par pic pid pos pre raw rel row sec sep seq set sha sid sim src sub sum tag tgt tid tit tmp top tts
+txt uri val ver yes
 """
 # Codes of languages without a benchmark that are far more often a field's name.
 _FIELD_NAMES = frozenset(_NAMES_OF_FIELDS.split())
@@ -171,7 +171,7 @@ def _english() -> Locale:
 def _advice(written: str) -> str:
     """Return the nearest language, and the way out for a language without a code."""
     lowered = written.lower()
-    local = get_global("likely_subtags").get(f"und_{written.upper()}", "").partition("_")[0]  # jp -> ja
+    local = str(get_global("likely_subtags").get(f"und_{written.upper()}", "")).partition("_")[0]  # jp -> ja
     similar = [local] if local else difflib.get_close_matches(lowered, _codes_by_name(), n=1, cutoff=0.8)
     nearest = language_code(similar[0]) if similar else ""
     name = _english().languages.get(nearest, "")
