@@ -21,7 +21,8 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
         UserError: the data or the batches cannot be used.
     """
     from hbt_dist.batching.inspection import inspect, render
-    from hbt_dist.data.corpus.convert import build_corpus, negatives_text
+    from hbt_dist.data.corpus.convert import build_corpus
+    from hbt_dist.data.corpus.notes import reading_text
     from hbt_dist.methods.code_switching.inspection import switching_tables
     from hbt_dist.methods.code_switching.switching import plan_batches
 
@@ -37,4 +38,4 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
     report.plan.extend(switching_tables(plan, run.training.steps, corpus))
     if as_json:
         return json.dumps(asdict(report), ensure_ascii=False)
-    return "\n\n".join(part for part in (render(report).rstrip(), negatives_text(corpus)) if part)
+    return "\n\n".join(part for part in (render(report).rstrip(), reading_text(corpus)) if part)

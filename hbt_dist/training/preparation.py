@@ -15,8 +15,9 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import sha256_of
-from hbt_dist.data.corpus.convert import build_corpus, negatives_text, overlap_text
+from hbt_dist.data.corpus.convert import build_corpus, overlap_text
 from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import prepare_model
@@ -107,7 +108,7 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
     unused = unused_negatives(prepared.corpus, run.batches.hard_negatives.count)
     return [
         *overlap_text(prepared.corpus).splitlines(),
-        *negatives_text(prepared.corpus).splitlines(),
+        *reading_text(prepared.corpus).splitlines(),
         *([unused] if unused else []),
         *shares_missed(prepared.plan, run.training.steps),
         *describe_texts(prepared.tokens),

@@ -138,7 +138,7 @@ def test_monolingual_sources_and_one_across_languages_make_hybrid_batches(
     [
         (FLAG_ROWS[0], {}, "line 1: field 'id' is missing.*lines of another form need columns"),
         (FLAG_ROWS[0], FLAG | {"question": "q"}, "line 1: has no column 'q'"),
-        (FLAG_ROWS[0], FLAG | {"negatives": "negs"}, "no line has a field 'negs'"),
+        (FLAG_ROWS[0], FLAG | {"negatives": "negs"}, "line 1: no row has a column 'negs'"),
         (FLAG_ROWS[0], FLAG | {"language": None}, "column 'query' is a plain text.*in columns.language"),
         (FLAG_ROWS[0], FLAG | {"passage_id": "query"}, "'pos' holds 2 passages, 'query' one id"),
         (FLAG_ROWS[0] | {"pos": []}, FLAG, "column 'pos' is an empty list"),
@@ -166,10 +166,3 @@ def test_a_resolved_run_file_reads_what_the_short_one_read(tmp_path: Path) -> No
     assert list(open_source(resolved, None, "refuse").records()) == list(
         open_source(short, None, "refuse").records()
     )
-
-
-def test_a_corpus_keeps_its_fingerprint(write_lines: Write, build: Callable[..., Corpus]) -> None:
-    """A setting that is younger than a corpus does not make another of it."""
-    path = write_lines("train.jsonl", [{"id": "1", "question": {"en": "a"}, "passage": {"en": "b"}}])
-    manifest = build(path).manifest
-    assert "passage_language" not in manifest["sources"][0]["columns"]

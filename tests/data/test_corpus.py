@@ -18,8 +18,9 @@ from numpy.testing import assert_array_equal
 from hbt_dist.common.errors import UserError
 from hbt_dist.data import arrow_texts
 from hbt_dist.data.corpus import convert as conversion
-from hbt_dist.data.corpus.convert import build_corpus, negatives_text
+from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import COLUMNS, Corpus
+from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.jobs.inspect import inspect_job
 from hbt_dist.run_file import RunFile
@@ -42,14 +43,14 @@ def test_a_negative_that_is_the_passage_is_left_out_and_counted(
     corpus = build(write_lines("train.jsonl", rows))
     assert_array_equal(corpus.negative_offsets, [0, 0, 1, 2, 2])
     assert [corpus.passage_text(row, "en") for row in corpus.negatives.tolist()] == ["no", "no"]
-    assert negatives_text(corpus) == "one: left out 2 hard negatives that are the passage itself"
+    assert reading_text(corpus) == "one: left out 2 hard negatives that are the passage itself"
     plain = tiny_run(tmp_path / "out", tmp_path / "cache", batches__global_batch_size=2)
     source = {"name": "one", "format": "jsonl", "path": str(tmp_path / "train.jsonl")}
     run = RunFile.model_validate({**plain, "data": {**plain["data"], "sources": [source]}})
     shown = inspect_job(run, step=None, rows=1, tokens=False, as_json=False)
-    assert shown.endswith(f"\n\n{negatives_text(corpus)}")
+    assert shown.endswith(f"\n\n{reading_text(corpus)}")
     del rows[1]["negatives"], rows[2]["negatives"]
-    assert negatives_text(build(write_lines("without.jsonl", rows))) == ""
+    assert reading_text(build(write_lines("without.jsonl", rows))) == ""
 
 
 def test_what_is_written_is_read(write_lines: Write, build: Build, make_example: Make) -> None:

@@ -77,8 +77,6 @@ def _identity(
     chosen = source.model_dump(mode="json", exclude={"path", "languages", "missing"})
     if not source.options:  # keeps the fingerprint of sources without options
         del chosen["options"]
-    if source.columns.passage_language is None:
-        del chosen["columns"]["passage_language"]
     return {
         **chosen,
         "languages": settings.languages_of(source),
@@ -167,19 +165,10 @@ def _add_source(
         "examples": kept.num_examples,
         "dropped": len(id_hashes) - kept.num_examples - overlap.examples,
         "languages": kept.languages,
+        **reader.notes.recorded(),
         **({"repeating_negatives": kept.repeating_negatives} if kept.repeating_negatives else {}),
         **({} if excluded is None else {"overlap": asdict(overlap)}),
     }
-
-
-def negatives_text(corpus: Corpus) -> str:
-    """Report how many hard negatives of each source were left out as the passage itself, in a line each."""
-    return "\n".join(
-        f"{source['name']}: left out {source['repeating_negatives']:,} hard negatives that "
-        "are the passage itself"
-        for source in corpus.manifest.get("statistics", [])
-        if source.get("repeating_negatives")
-    )
 
 
 def overlap_text(corpus: Corpus) -> str:

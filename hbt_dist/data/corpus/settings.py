@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import UserFunction, is_user_function
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.data.languages import LanguageCode, LanguageCodes
+from hbt_dist.data.languages import LanguageCode, LanguageCodes, language_code
 from hbt_dist.data.splits import Split
 
 Format = Literal["jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "hub", "sample"]
@@ -42,6 +42,20 @@ def options_of(format_name: str) -> frozenset[str]:
     return _USER_DEFINED if is_user_function(format_name) else OPTIONS[format_name]
 
 
+def _no_column_name(written: object) -> object:
+    """Point from a column's name to the setting that reads it."""
+    try:
+        return language_code(written) if isinstance(written, str) else written
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; if it is the column with the language of each row, name it in language_column or "
+            "passage_language_column"
+        ) from None
+
+
+_FixedLanguage = Annotated[LanguageCode, BeforeValidator(_no_column_name)]
+
+
 class ColumnSettings(Settings):
     """Which column of a table, or field of a JSON line, holds what; `{language}` stands for each code."""
 
@@ -63,18 +77,36 @@ class ColumnSettings(Settings):
     )
     negatives: str | None = Field(
         "negatives",
-        description="Column of the hard negatives, written like passage: a list or a single negative.",
+        description="Column of the hard negatives, written like passage: a list or a single negative; or "
+        "the columns negative_{number}.",
     )
-    language: LanguageCode | None = Field(
+    language: _FixedLanguage | None = Field(
         None,
         description="Language of question and passage, where they are plain text columns; default: "
         "the columns hold several languages.",
     )
-    passage_language: LanguageCode | None = Field(
+    passage_language: _FixedLanguage | None = Field(
         None,
         description="Language of plain passages and negatives, where it is not the "
         "question's; default: language.",
     )
+    language_column: str | None = Field(
+        None,
+        description="Column with the language of each row's plain texts, such as lang in lines of "
+        "{..., lang: fi}; default: language names one for all rows.",
+    )
+    passage_language_column: str | None = Field(
+        None,
+        description="Column with the language of each row's plain passages and negatives, where it is not "
+        "the question's; default: language_column.",
+    )
+
+    @model_validator(mode="after")
+    def _one_language_each(self) -> ColumnSettings:
+        for setting in ("language", "passage_language"):
+            if getattr(self, setting) is not None and getattr(self, f"{setting}_column") is not None:
+                raise ValueError(f"{setting} and {setting}_column exclude each other: leave one out")
+        return self
 
 
 class SourceSettings(Settings):

@@ -6,11 +6,30 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
 from hbt_dist.data.files import existing_folder
+
+
+@dataclass
+class ReadingNotes:
+    """What a reader left unused; complete when its records have been read.
+
+    Attributes:
+        unused: columns that give nothing to the records.
+        doubtful: column -> language of those whose suffix could be a language, but is probably none.
+    """
+
+    unused: dict[str, None] = field(default_factory=dict)
+    doubtful: dict[str, str] = field(default_factory=dict)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what is not empty, for a manifest."""
+        content = {"unused": list(self.unused), "doubtful": dict(self.doubtful)}
+        return {key: value for key, value in content.items() if value}
 
 
 @dataclass(frozen=True)
@@ -22,12 +41,14 @@ class SourceReader:
         files: all files that decide the records.
         identity: what else decides them, such as the version of generated data.
         alignment: whether question and passage are the same text in the same language.
+        notes: what the reader left unused; `records` fills them.
     """
 
     records: Callable[[], Iterator[TrainingRecord]]
     files: list[Path] = field(default_factory=list)
     identity: str = ""
     alignment: bool = False
+    notes: ReadingNotes = field(default_factory=ReadingNotes)
 
 
 Opener = Callable[[SourceSettings, "tuple[str, ...] | None", Missing], SourceReader]

@@ -1,18 +1,19 @@
 """Map columns of tables and JSON lines to examples (`hbt_dist.data.corpus.settings.ColumnSettings`).
 
 Questions and passages come as objects by language ({"en": ..., "fi": ...}; null where there is none), in one
-column per language (`question_{language}`), or in columns of plain texts, whose `language` is named (and
-`passage_language`, if it is another).
+column per language (`question_{language}`), or in columns of plain texts. `language` names the language of
+plain texts, `language_column` the column that holds each row's language (and `passage_language`,
+`passage_language_column`, if the passage's is different).
 
 A passage or negative may also be {"docid": ..., "title": ..., "text": ...} (Tevatron): title, a space and
 text, its docid as id. A column of passages may hold lists (FlagEmbedding's `pos`): every passage of a list
 makes an example, the first with the row's id, the next with #2, #3, ... behind it. They share the question,
-so no batch holds two of them. Negatives are a list, or one.
+so no batch holds two of them. Negatives are a list, or one, or the columns `negative_{number}`. Objects of
+lists, as `datasets` stores a sequence of objects, are lists of objects.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import content_id
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.corpus.settings import ColumnSettings
+from hbt_dist.data.corpus.tables.column_names import columns_by_language, is_language, numbered_columns
 from hbt_dist.data.fields import by_language, check_text, check_type, id_field, language_at, titled_text
 
 _Row = Mapping[str, Any]
@@ -33,10 +35,16 @@ class ColumnMapping:
         columns: the mapping.
         names: of the columns.
         location: for messages: the file, or the line.
+        languages: the requested languages; None for all.
         negatives_in_every_row: whether a column of negatives that is named must be there.
 
+    Attributes:
+        has_negatives: whether the rows have a column of negatives.
+        unused: columns that give nothing to the records.
+        doubtful: column -> language of the unused columns whose suffix could be a language.
+
     Raises:
-        UserError: a column that the mapping names isn't there.
+        UserError: a column that the mapping names isn't there, or two columns have one language.
     """
 
     def __init__(
@@ -45,24 +53,25 @@ class ColumnMapping:
         names: Sequence[str],
         location: str,
         *,
+        languages: Sequence[str] | None = None,
         negatives_in_every_row: bool = True,
     ) -> None:
         self._columns = columns
         self._names = list(names)
         self._location = location
-        for name in (columns.example_id, columns.passage_id):
+        self._languages = languages
+        self.doubtful: dict[str, str] = {}
+        named = [columns.example_id, columns.passage_id]
+        named += [columns.language_column, columns.passage_language_column]
+        for name in named:
             if name is not None:
                 self._must_have(name)
-        self._passage_language = columns.passage_language or columns.language
+        self._negatives = self._negative_columns(required=negatives_in_every_row)
+        self.has_negatives = bool(self._negatives)
+        self._used = {name for name in named if name is not None} | set(self._negatives)
         self._question = self._by_column(columns.question) or self._plain_question
         self._passage = self._by_column(columns.passage)
-        negatives = columns.negatives
-        if negatives is not None and negatives not in self._names:
-            # The default's name may be absent; a resolved run file has it like a given one.
-            if negatives_in_every_row and negatives != ColumnSettings().negatives:
-                self._must_have(negatives)
-            negatives = None
-        self._negatives = negatives
+        self.unused = [name for name in self._names if name not in self._used]
 
     def records(self, row: _Row, number: int, location: str) -> Iterator[TrainingRecord]:
         """Yield the records of a row, one for each of its passages; `number` is its id if no column is."""
@@ -78,16 +87,45 @@ class ColumnMapping:
                     "leave columns.passage_id out: passages with equal texts are one passage",
                 )
             passages = [(id_field(row, columns.passage_id, location), passages[0][1])]
-        negatives = tuple(self._negative_records(row, location))
+        negatives = tuple(self._negative_records(row, location)) if self._negatives else ()
         for position, (passage_id, passage) in enumerate(passages, start=1):
             name = example_id if position == 1 else f"{example_id}#{position}"
             yield TrainingRecord(name, passage_id, question, passage, negatives, location)
 
+    def check_language(self, row: _Row, location: str) -> None:
+        """Refuse a fixed language that is in truth the name of a column with the language of each row.
+
+        Raises:
+            UserError: the unused column of that name holds a language code, and no setting requests the
+                language.
+        """
+        settings = {"language": self._columns.language, "passage_language": self._columns.passage_language}
+        for setting, code in settings.items():
+            if code not in self.unused or code in (self._languages or ()):
+                continue
+            value = row[code]
+            if isinstance(value, str) and is_language(value):
+                raise UserError(
+                    location,
+                    f"columns.{setting}: {code!r} is a column, and holds {value!r}",
+                    f"if it is the language of the row, write {setting}_column: {code};\n"
+                    f"if the texts are in {code!r}, list it in the source's languages",
+                )
+
     def _plain_question(self, row: _Row, location: str) -> _Texts:
         name = self._columns.question
-        return self._texts(
-            row[name], location, f"column {name!r}", self._columns.language, "columns.language"
-        )
+        language = self._row_language(row, location) if isinstance(row[name], str) else None
+        return self._texts(row[name], location, f"column {name!r}", language, "language")
+
+    def _row_language(self, row: _Row, location: str) -> str | None:
+        column = self._columns.language_column
+        return self._columns.language if column is None else language_at(row[column], location)
+
+    def _row_passage_language(self, row: _Row, location: str) -> str | None:
+        column = self._columns.passage_language_column
+        if column is not None:
+            return language_at(row[column], location)
+        return self._columns.passage_language or self._row_language(row, location)
 
     def _passages(self, row: _Row, location: str) -> Iterator[tuple[str, _Texts]]:
         name = self._columns.passage
@@ -98,19 +136,25 @@ class ColumnMapping:
         value = row[name]
         if value == []:
             raise UserError(location, f"column {name!r} is an empty list", "every question needs a passage")
-        for inner, item in _items(value, f"column {name!r}", name):
-            yield self._identified(item, location, inner)
+        language = self._row_passage_language(row, location)
+        for inner, item in _items(value, f"column {name!r}", name, location):
+            yield self._identified(item, location, inner, language)
 
     def _negative_records(self, row: _Row, location: str) -> Iterator[NegativeRecord]:
-        name = self._negatives
-        if name is None or row[name] is None:
-            return
-        for inner, item in _items(row[name], f"column {name!r}", name):
-            yield NegativeRecord(*self._identified(item, f"{location}, {inner}", "the negative"))
+        language = self._row_passage_language(row, location)
+        for name in self._negatives:
+            if row[name] is None:
+                continue
+            for inner, item in _items(row[name], f"column {name!r}", name, location):
+                yield NegativeRecord(
+                    *self._identified(item, f"{location}, {inner}", "the negative", language)
+                )
 
-    def _identified(self, value: object, location: str, field: str) -> tuple[str, _Texts]:
+    def _identified(
+        self, value: object, location: str, field: str, language: str | None
+    ) -> tuple[str, _Texts]:
         """Id and texts of a passage: with docid, title and text, plain, or by language."""
-        language, setting = self._passage_language, "columns.language, or columns.passage_language"
+        setting = "passage_language"
         if isinstance(value, dict) and "text" in value:
             texts = self._texts(
                 titled_text(value, f"{location}, {field}"), location, field, language, setting
@@ -124,33 +168,43 @@ class ColumnMapping:
         """Return the reader of one column per language, (row, location) -> texts; None for one column."""
         if "{language}" not in name:
             self._must_have(name)
+            self._used.add(name)
             return None
-        pattern = re.compile("([A-Za-z_-]+)".join(re.escape(part) for part in name.split("{language}", 1)))
-        columns = {
-            language_at(match[1], self._location): column
-            for column in self._names
-            if (match := pattern.fullmatch(column))
-        }
-        if not columns:
-            raise UserError(
-                self._location, f"has no column like {name!r}", f"its columns are {', '.join(self._names)}"
-            )
+        free = [column for column in self._names if column not in self._used]
+        columns, doubtful = columns_by_language(name, free, self._languages, self._location)
+        self._used.update(columns.values())
+        self.doubtful.update(doubtful)
+        items = list(columns.items())
 
         def texts(row: _Row, location: str) -> _Texts:
-            return _some(
-                {language: row[column] for language, column in columns.items()}, location, f"columns {name!r}"
-            )
+            present = {language: row[column] for language, column in items if row[column] is not None}
+            return by_language(present, location, f"columns {name!r}", check_text)
 
         return texts
+
+    def _negative_columns(self, *, required: bool) -> list[str]:
+        name = self._columns.negatives
+        if name is None:
+            return []
+        columns = numbered_columns(name, self._names)
+        # The default's name may be absent; a resolved run file has it like a given one.
+        if not columns and required and name != ColumnSettings().negatives:
+            self._must_have(name)
+        return columns
 
     def _texts(self, value: object, location: str, field: str, language: str | None, setting: str) -> _Texts:
         if isinstance(value, str):
             if language is None:
-                raise UserError(location, f"{field} is a plain text", f"name its language in {setting}")
+                raise UserError(
+                    location,
+                    f"{field} is a plain text",
+                    f"name its language in columns.language{_or(setting)}, "
+                    f"or the column that holds it in columns.language_column{_or(setting + '_column')}",
+                )
             return {language: check_text(value, location, field)}
-        return _some(
-            check_type(value, dict, location, field, "a text, or texts by language"), location, field
-        )
+        content = check_type(value, dict, location, field, "a text, or texts by language")
+        present = {code: text for code, text in content.items() if text is not None}
+        return by_language(present, location, field, check_text)
 
     def _must_have(self, name: str) -> None:
         if name not in self._names:
@@ -161,13 +215,26 @@ class ColumnMapping:
             )
 
 
-def _items(value: object, field: str, name: str) -> list[tuple[str, object]]:
+def _or(setting: str) -> str:
+    return "" if setting in {"language", "language_column"} else f" or columns.{setting}"
+
+
+def _items(value: object, field: str, name: str, location: str) -> list[tuple[str, object]]:
     """Return (name, item) of each item of a list, or of a single value."""
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        value = _objects(value, field, location)
     if not isinstance(value, list):
         return [(field, value)]
     return [(f"{name}[{number}]", item) for number, item in enumerate(value)]
 
 
-def _some(value: _Row, location: str, field: str) -> _Texts:
-    present = {language: text for language, text in value.items() if text is not None}
-    return by_language(present, location, field, check_text)
+def _objects(columns: dict[str, Any], field: str, location: str) -> list[dict[str, Any]]:
+    """Return the objects in an object of lists: {"docid": [...], "text": [...]}."""
+    lists = {key: value for key, value in columns.items() if value is not None}
+    if any(not isinstance(value, list) or len(value) != len(lists["text"]) for value in lists.values()):
+        raise UserError(
+            location,
+            f"{field} is an object of lists of different lengths",
+            "expected one item per passage under every key",
+        )
+    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]

@@ -9,7 +9,7 @@
 `id` (unique in the source), `question` and `passage` are needed. `passage_id` says that examples share a
 passage; without it passages with equal texts are one. `negatives` and their `id` may be left out. Texts are
 objects of language code -> text; codes are ISO 639-1, or ISO 639-3 where there is none. Further fields are
-ignored.
+unused, and reported.
 
 Lines of another form are read with `columns`, as tables are (columns.py): FlagEmbedding's, Tevatron's, pairs
 in one language per file. Only negatives may be absent from some of the lines.
@@ -17,17 +17,18 @@ in one language per file. Only negatives may be absent from some of the lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.corpus.readers.base import SourceReader, content_id, source_path
-from hbt_dist.data.corpus.readers.columns import ColumnMapping
+from hbt_dist.data.corpus.readers.base import ReadingNotes, SourceReader, content_id, source_path
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.corpus.settings import ColumnSettings, Missing, SourceSettings
+from hbt_dist.data.corpus.tables.mapped import Row, mapped_records
 from hbt_dist.data.fields import id_field, id_or_none, object_items, texts_field
 from hbt_dist.data.files import read_json_lines
+
+_FIELDS = frozenset({"id", "question", "passage", "passage_id", "negatives"})
 
 
 def open_jsonl(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
@@ -40,40 +41,37 @@ def open_jsonl(source: SourceSettings, languages: tuple[str, ...] | None, missin
             raise UserError(str(path), "holds no .jsonl and no .jsonl.gz file", "name the file itself")
     elif not path.exists():
         raise UserError(str(path), "there is no such file", f"check the path of source {source.name}")
-    if source.columns == ColumnSettings():
-        return SourceReader(records=lambda: _read(files), files=files)
-    return SourceReader(records=lambda: _read_mapped(files, source.columns), files=files)
+    notes = ReadingNotes()
+
+    def records() -> Iterator[TrainingRecord]:
+        rows = (row for file in files for row in read_json_lines(file))
+        if source.columns == ColumnSettings():
+            return _read(rows, notes)
+        return mapped_records(rows, source.columns, languages, notes, ragged=True)
+
+    return SourceReader(records=records, files=files, notes=notes)
 
 
-def _read(files: list[Path]) -> Iterator[TrainingRecord]:
-    for path in files:
-        for location, row in read_json_lines(path):
-            absent = [key for key in ("id", "question", "passage") if key not in row]
-            if absent:
-                raise UserError(
-                    location,
-                    f"field {absent[0]!r} is missing",
-                    f"the object has: {', '.join(map(str, row)) or 'no fields'}\n"
-                    "lines of another form need columns, such as "
-                    "columns: {question: query, passage: pos, negatives: neg, language: en}",
-                )
-            yield record_of(row, location)
+def _read(rows: Iterable[Row], notes: ReadingNotes) -> Iterator[TrainingRecord]:
+    fields: set[tuple[str, ...]] = set()  # there are few
+    for location, row in rows:
+        if (names := tuple(row)) not in fields:
+            _check_fields(names, location)
+            fields.add(names)
+            notes.unused.update((name, None) for name in names if name not in _FIELDS)
+        yield record_of(row, location)
 
 
-def _read_mapped(files: list[Path], columns: ColumnSettings) -> Iterator[TrainingRecord]:
-    """Lines whose fields `columns` maps; without ids, a row's number, from 0, counts on over the files."""
-    mappings: dict[tuple[str, ...], ColumnMapping] = {}  # by set of fields: there are few
-    number = 0
-    for path in files:
-        for location, row in read_json_lines(path):
-            names = tuple(row)
-            if names not in mappings:
-                mappings[names] = ColumnMapping(columns, names, location, negatives_in_every_row=False)
-            yield from mappings[names].records(row, number, location)
-            number += 1
-    named = columns.negatives
-    if named != ColumnSettings().negatives and not any(named in names for names in mappings):
-        raise UserError(str(files[0]), f"no line has a field {named!r}", "correct columns.negatives")
+def _check_fields(names: Sequence[str], location: str) -> None:
+    absent = [key for key in ("id", "question", "passage") if key not in names]
+    if absent:
+        raise UserError(
+            location,
+            f"field {absent[0]!r} is missing",
+            f"the object has: {', '.join(names) or 'no fields'}\n"
+            "lines of another form need columns, such as "
+            "columns: {question: query, passage: pos, negatives: neg, language: en}",
+        )
 
 
 def record_of(row: Mapping[str, Any], location: str) -> TrainingRecord:

@@ -12,10 +12,10 @@ import pyarrow
 import pyarrow.parquet
 
 from hbt_dist.common.errors import UserError, first_line
-from hbt_dist.data.corpus.readers.base import SourceReader, source_path
-from hbt_dist.data.corpus.readers.columns import ColumnMapping
+from hbt_dist.data.corpus.readers.base import ReadingNotes, SourceReader, source_path
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
+from hbt_dist.data.corpus.tables.mapped import Row, mapped_records
 from hbt_dist.data.files import unreadable
 
 _ROWS_PER_READ = 1_000
@@ -28,17 +28,19 @@ def open_parquet(source: SourceSettings, languages: tuple[str, ...] | None, miss
     if not files:
         raise UserError(str(path), "holds no .parquet file", "name the file itself")
 
-    def records() -> Iterator[TrainingRecord]:
-        start = 0
-        for file in files:
-            table = _open_parquet(file)
-            mapping = ColumnMapping(source.columns, table.schema_arrow.names, str(file))
-            rows = (row for batch in table.iter_batches(_ROWS_PER_READ) for row in batch.to_pylist())
-            for number, row in enumerate(rows):
-                yield from mapping.records(row, start + number, f"{file} row {number}")
-            start += table.metadata.num_rows
+    notes = ReadingNotes()
 
-    return SourceReader(records=records, files=files)
+    def records() -> Iterator[TrainingRecord]:
+        rows = (row for file in files for row in _parquet_rows(file))
+        return mapped_records(rows, source.columns, languages, notes, ragged=False)
+
+    return SourceReader(records=records, files=files, notes=notes)
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    batches = _open_parquet(path).iter_batches(_ROWS_PER_READ)
+    rows = (row for batch in batches for row in batch.to_pylist())
+    return ((f"{path} row {number}", row) for number, row in enumerate(rows))
 
 
 def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
@@ -69,10 +71,10 @@ def open_hub(source: SourceSettings, languages: tuple[str, ...] | None, missing:
             f"cannot be loaded ({first_line(error)})",
             "check name, hub_config, hub_split and the network",
         ) from error
-    mapping = ColumnMapping(source.columns, data.column_names, location)
+    notes = ReadingNotes()
 
     def records() -> Iterator[TrainingRecord]:
-        for number, row in enumerate(data):
-            yield from mapping.records(row, number, f"{location} row {number}")
+        rows = ((f"{location} row {number}", row) for number, row in enumerate(data))
+        return mapped_records(rows, source.columns, languages, notes, ragged=False)
 
-    return SourceReader(records=records, identity=f"{source.path} {data._fingerprint}")
+    return SourceReader(records=records, identity=f"{source.path} {data._fingerprint}", notes=notes)

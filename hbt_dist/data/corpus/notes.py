@@ -1,0 +1,23 @@
+"""Report what a conversion left unused, from the corpus' manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hbt_dist.data.corpus.corpus import Corpus
+
+
+def reading_text(corpus: Corpus) -> str:
+    """Report columns and hard negatives that each source left unused, in a line each."""
+    statistics = corpus.manifest.get("statistics", [])
+    return "\n".join(f"{source['name']}: {line}" for source in statistics for line in _lines(source))
+
+
+def _lines(source: dict[str, Any]) -> Iterator[str]:
+    for column, language in source.get("doubtful", {}).items():
+        yield f"column {column!r} is not read as {language!r}; list {language!r} in languages if it is"
+    if unused := [name for name in source.get("unused", []) if name not in source.get("doubtful", {})]:
+        yield f"unused columns: {', '.join(unused)}"
+    if count := source.get("repeating_negatives"):
+        yield f"left out {count:,} hard negatives that are the passage itself"

@@ -1,0 +1,1 @@
+"""Read rows of tables: files in folders, file formats, names of columns."""
