@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hbt_dist.evaluation.read_results import read_evaluation
     from hbt_dist.evaluation.writing import write_evaluation
     from hbt_dist.jobs.train import train_job
-    from hbt_dist.models.encoder import load_encoder
+    from hbt_dist.models.loading import load_encoder
     from hbt_dist.reports.evaluation.page import write_report
     from hbt_dist.run_file import load_run
 
@@ -55,7 +55,7 @@ _MODULES = {
     "encode_texts": "evaluation.encode",
     "evaluate": "evaluation.evaluation",
     "load_benchmark": "data.benchmarks.load",
-    "load_encoder": "models.encoder",
+    "load_encoder": "models.loading",
     "load_run": "run_file",
     "read_evaluation": "evaluation.read_results",
     "train_job": "jobs.train",

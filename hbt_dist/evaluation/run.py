@@ -22,7 +22,8 @@ from hbt_dist.evaluation.metrics import user_metrics
 from hbt_dist.evaluation.results import summary
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.writing import check_target, write_evaluation
-from hbt_dist.models.encoder import LoadedEncoder, load_encoder
+from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.loading import load_encoder
 
 DEFAULT_CACHE = Path(".cache/hbt_dist/embeddings")
 
@@ -64,7 +65,7 @@ def score_model(
     check_before_encoding(out, scoring)
     data = load(benchmark, scoring.cache_dir)
     scoring = with_arithmetic(with_cache(scoring, needed=data.on_disk))
-    loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
+    loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text, quiet=quiet)
     evaluation = score_encoder(
         loaded,
         data,

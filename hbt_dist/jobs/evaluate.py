@@ -28,7 +28,7 @@ from hbt_dist.methods.expansion.combine import evaluate_expanded, make_room
 from hbt_dist.methods.expansion.files import read_expansions
 from hbt_dist.methods.expansion.settings import CombineSettings
 from hbt_dist.methods.language_removal import build_removal
-from hbt_dist.models.encoder import load_encoder
+from hbt_dist.models.loading import load_encoder
 from hbt_dist.orchestration.cluster import connect
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.reports.evaluation.page import write_report
@@ -85,7 +85,7 @@ def evaluate_job(
     if not overwrite:
         refuse_to_replace(out, model, data.fingerprint)
     scoring = with_cache(scoring, needed=data.on_disk or actors is not None)
-    loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text)
+    loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text, quiet=quiet)
     if expansions is not None and "max_question_tokens" not in (text or {}):
         make_room(loaded, combine)
     seen = languages_seen(loaded, training_languages)

@@ -5,7 +5,6 @@ Shapes: n texts, T tokens of the longest, S tokens of all, H hidden width.
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
+from hbt_dist.models.files import check_file, read_json
 
 _write_json = partial(write_json, indent=2)
 
@@ -65,16 +65,19 @@ _ACTIVATIONS = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU
 
 
 def load_dense(folder: Path) -> DenseLayer:
-    """Read a dense layer from its folder; `UserError` if its activation or file is not supported."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    """Read a dense layer from its folder.
+
+    Raises:
+        UserError: a file is damaged, or the activation is not supported.
+    """
+    file, weights_file = folder / "config.json", folder / "model.safetensors"
+    check_file(file)
+    check_file(weights_file)
+    config = read_json(file)
     name = config["activation_function"].rsplit(".", 1)[-1]
-    weights_file = folder / "model.safetensors"
-    if name not in _ACTIVATIONS or not weights_file.is_file():
-        what = f"activation {name}" if name not in _ACTIVATIONS else "a dense layer without model.safetensors"
+    if name not in _ACTIVATIONS:
         raise UserError(
-            str(folder),
-            f"{what} is not supported",
-            f"activations: {', '.join(_ACTIVATIONS)}; safetensors only",
+            str(file), f"activation {name} is not supported", f"supported: {', '.join(_ACTIVATIONS)}"
         )
     linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     weights = load_file(weights_file)

@@ -20,10 +20,11 @@ from hbt_dist.common.console import note
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import atomic_folder
 from hbt_dist.data.corpus.corpus import Corpus
-from hbt_dist.models.encoder import Encoder, LoadedEncoder, load_encoder, save_encoder
+from hbt_dist.models.encoder import Encoder, LoadedEncoder
+from hbt_dist.models.loading import load_encoder
+from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import ModelSettings, ScratchSettings, TextSettings
 
-_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
@@ -39,34 +40,15 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
     """
     if settings.scratch is None:
         assert settings.name_or_path is not None
-        loaded = load_encoder(
+        return load_encoder(
             settings.name_or_path,
             trust_remote_code=settings.trust_remote_code,
             text=settings.text,
             attention=settings.attention,
+            quiet=True,
         )
-    else:
-        _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
-        loaded = load_encoder(folder, attention=settings.attention)
-    check_positions(loaded)
-    return loaded
-
-
-def check_positions(loaded: LoadedEncoder) -> None:
-    """Refuse length limits above the learned positions: a longer text would fail in the middle of a run."""
-    for name, module in loaded.encoder.backbone.named_modules():
-        if not isinstance(module, torch.nn.Embedding) or name.rsplit(".", 1)[-1] not in _POSITIONS:
-            continue
-        # RoBERTa and its kin count positions from the position after padding.
-        most = module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-        for role in ("question", "passage"):
-            limit = getattr(loaded.text, f"max_{role}_tokens")
-            if limit > most:
-                raise UserError(
-                    f"model.text.max_{role}_tokens",
-                    f"is {limit}, but {loaded.source} has positions for {most} tokens",
-                    f"set it to {most} or less",
-                )
+    _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
+    return load_encoder(folder, text=settings.text, attention=settings.attention, quiet=True)
 
 
 def _build_scratch(

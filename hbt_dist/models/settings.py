@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from hbt_dist.config.settings import Settings
 
+Role = Literal["question", "passage"]
+ROLES: tuple[Role, ...] = ("question", "passage")
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 
@@ -30,11 +32,11 @@ class TextSettings(Settings):
         256, ge=4, description="maximum of tokens per passage; longer ones are cut"
     )
 
-    def max_tokens(self, role: Literal["question", "passage"]) -> int:
+    def max_tokens(self, role: Role) -> int:
         """Return the length limit of a role, including special tokens."""
         return self.max_question_tokens if role == "question" else self.max_passage_tokens
 
-    def prefix(self, role: Literal["question", "passage"]) -> str:
+    def prefix(self, role: Role) -> str:
         """Return the prefix of every text of a role."""
         return self.question_prefix if role == "question" else self.passage_prefix
 

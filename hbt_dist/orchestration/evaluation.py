@@ -44,7 +44,8 @@ from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import RelevantRanks, ScoringShard, TopLists, rank_relevant
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.shard import Counts, arrange_questions
-from hbt_dist.models.encoder import LoadedEncoder, load_encoder
+from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.loading import load_encoder
 from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, hidden_gpus
 
 Result = TypeVar("Result")
@@ -93,7 +94,7 @@ class _Actor:
         key = repr(sorted(model.items(), key=str))
         with self._tokenising:
             if key not in self._encoders:
-                self._encoders = {key: load_encoder(**model)}
+                self._encoders = {key: load_encoder(**model, quiet=True)}
             loaded = self._encoders[key]
             tokens = tokenise(loaded, texts, role)
         first = files.rows_of_file(number).start
@@ -282,7 +283,7 @@ class EvaluationActors:
                 "is not set",
                 "set it to a folder that all nodes see: actors exchange embeddings through it",
             )
-        files = embedding_files(load_encoder(**model), texts, role, settings)
+        files = embedding_files(load_encoder(**model, quiet=True), texts, role, settings)
         waiting = files.missing()
         done = len(texts) - sum(len(files.rows_of_file(number)) for number in waiting)
         at_once = _FILES_PER_GPU if self.on_gpu else 1

@@ -107,6 +107,7 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
     """Return one line for each part of the data that is left out, cut or not used; printed once per start."""
     unused = unused_negatives(prepared.corpus, run.batches.hard_negatives.count)
     return [
+        *prepared.model.notes,
         *overlap_text(prepared.corpus).splitlines(),
         *reading_text(prepared.corpus).splitlines(),
         *([unused] if unused else []),

@@ -12,7 +12,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from hbt_dist.data.benchmarks.benchmark import Benchmark
-from hbt_dist.models.encoder import Encoder, save_encoder
+from hbt_dist.models.encoder import Encoder
+from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import TextSettings
 
 MakeBenchmark = Callable[..., Benchmark]

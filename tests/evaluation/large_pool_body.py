@@ -17,7 +17,7 @@ from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.writing import write_evaluation
-from hbt_dist.models.encoder import load_encoder
+from hbt_dist.models.loading import load_encoder
 
 
 def peak_bytes() -> int:

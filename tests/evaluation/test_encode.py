@@ -13,7 +13,7 @@ from hbt_dist.evaluation import encode
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles
 from hbt_dist.evaluation.encode import embedding_files, encode_texts, length_batches, with_arithmetic
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models.encoder import load_encoder
+from hbt_dist.models.loading import load_encoder
 
 TEXTS = [f"candidate {'fi ' * (i * 7 % 40)}{i}" for i in range(50)]
 

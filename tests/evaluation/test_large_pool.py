@@ -21,7 +21,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from hbt_dist.data.benchmarks import load
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.jobs.evaluate import evaluate_job
-from hbt_dist.models.encoder import Encoder, save_encoder
+from hbt_dist.models.encoder import Encoder
+from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import BenchmarkSettings
 from tests.evaluation import large_pool_body

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.methods.expansion.generate import LoadedGenerator, load_generator
-from hbt_dist.models.encoder import Encoder, save_encoder
+from hbt_dist.models.encoder import Encoder
+from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import TextSettings
 from tests.evaluation.conftest import kind, make_benchmark, make_embeddings, tiny_model
 

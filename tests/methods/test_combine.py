@@ -21,7 +21,8 @@ from hbt_dist.methods.expansion.combine import concatenated, evaluate_expanded, 
 from hbt_dist.methods.expansion.files import Expansions
 from hbt_dist.methods.expansion.fusion import fuse_rankings
 from hbt_dist.methods.expansion.settings import Combine, CombineSettings
-from hbt_dist.models.encoder import LoadedEncoder, load_encoder
+from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.loading import load_encoder
 from hbt_dist.run_file import BenchmarkSettings
 
 

@@ -29,7 +29,7 @@ from hbt_dist.methods.language_removal import (
     read_language_texts,
     without_components,
 )
-from hbt_dist.models.encoder import load_encoder
+from hbt_dist.models.loading import load_encoder
 from hbt_dist.run_file import BenchmarkSettings
 
 MakeBenchmark = Callable[..., Benchmark]

@@ -11,8 +11,10 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.models.encoder import Encoder, load_encoder, save_encoder
+from hbt_dist.models.encoder import Encoder
 from hbt_dist.models.head import DenseLayer, pool
+from hbt_dist.models.loading import load_encoder
+from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import TextSettings
 
 TEXTS = ["what is the capital of finland", "helsinki", "mikä on suomen pääkaupunki ja missä se on"]
@@ -133,6 +135,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such model folder"):
         load_encoder(tmp_path / "absent")
     (tmp_path / "config.json").write_text("{}")
+    tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="cannot be loaded as a model"):
         load_encoder(tmp_path)
 

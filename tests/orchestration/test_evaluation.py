@@ -19,7 +19,9 @@ from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.results import results_document
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models.encoder import Encoder, load_encoder, save_encoder
+from hbt_dist.models.encoder import Encoder
+from hbt_dist.models.loading import load_encoder
+from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.orchestration.cluster import Cluster, connect
 from hbt_dist.orchestration.evaluation import EvaluationActors, evaluate_with_actors

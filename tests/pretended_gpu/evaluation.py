@@ -16,7 +16,8 @@ from hbt_dist.evaluation.device_shard import DeviceShard
 from hbt_dist.evaluation.encode import encode_texts, with_arithmetic
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models.encoder import LoadedEncoder, load_encoder
+from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.loading import load_encoder
 from tests.evaluation.conftest import embeddings, make, save_tiny_model
 from tests.evaluation.test_ranks import rank
 from tests.pretended_gpu.tensors import RECORDER

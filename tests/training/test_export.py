@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.models.encoder import load_encoder
+from hbt_dist.models.loading import load_encoder
 from hbt_dist.training.checkpoints.export import export_checkpoint
 from tests.helpers.runs import weights_digest
 from tests.helpers.workers import Workers

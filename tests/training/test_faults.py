@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.common.files import sha256_of
 from hbt_dist.data.corpus.convert import build_corpus
-from hbt_dist.models.encoder import load_encoder
+from hbt_dist.models.loading import load_encoder
 from hbt_dist.run_file import load_run
 from hbt_dist.training.checkpoints.manifest import verify
 from tests.helpers.faults import fault

@@ -15,7 +15,6 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
-from hbt_dist.models.initial import check_positions
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training import chunk_size
@@ -46,7 +45,8 @@ def test_a_start_tells_that_hard_negatives_are_not_used(count: int, tmp_path: Pa
     run = run_with(tmp_path, batches={"global_batch_size": 4, "hard_negatives": {"count": count}})
     corpus = SimpleNamespace(manifest={}, negative_offsets=[0, 2, 5])
     plan = BatchPlan(parallel_corpus(), run.batches, 0)
-    prepared: Any = SimpleNamespace(corpus=corpus, tokens=SimpleNamespace(reports=[]), plan=plan)
+    model, tokens = SimpleNamespace(notes=()), SimpleNamespace(reports=[])
+    prepared: Any = SimpleNamespace(corpus=corpus, model=model, tokens=tokens, plan=plan)
     told = ["5 hard negatives are not used: batches.hard_negatives.count is 0"]
     assert describe_data(run, prepared) == (told if count == 0 else [])
 
@@ -76,31 +76,6 @@ def test_training_scores_as_evaluation_does(
     else:
         with pytest.raises(UserError, match=remedy):
             check_similarity(run, model)
-
-
-@pytest.mark.parametrize("kind", ["Bert", "XLMRoberta", "MPNet"])
-def test_texts_longer_than_the_positions_are_refused(kind: str) -> None:
-    config_class, model_class = (getattr(transformers, f"{kind}{part}") for part in ("Config", "Model"))
-    config = config_class(
-        vocab_size=9,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-        max_position_embeddings=34,
-        pad_token_id=1,
-    )
-    most = 34 if kind == "Bert" else 32
-    check_positions(loaded(model_class, config, TextSettings(max_question_tokens=8, max_passage_tokens=most)))
-    with pytest.raises(UserError, match=f"max_passage_tokens: is {most + 1}, .* positions for {most} tokens"):
-        check_positions(
-            loaded(model_class, config, TextSettings(max_question_tokens=8, max_passage_tokens=most + 1))
-        )
-    ids = torch.full((1, most), 5)
-    real = model_class(config).eval()
-    real(ids, torch.ones_like(ids))  # so many it takes, and no more
-    with pytest.raises((IndexError, RuntimeError)):
-        real(torch.full((1, most + 1), 5), torch.ones(1, most + 1, dtype=torch.long))
 
 
 def test_chunks_are_measured_with_checkpointing_and_never_under_zero_3(

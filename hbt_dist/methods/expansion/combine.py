@@ -28,6 +28,7 @@ from hbt_dist.methods.expansion.files import Expansions
 from hbt_dist.methods.expansion.fusion import fuse_rankings
 from hbt_dist.methods.expansion.settings import CombineSettings
 from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.positions import most_tokens
 
 
 def concatenated(question: str, expansions: Sequence[str], repeat: int) -> str:
@@ -181,9 +182,6 @@ def make_room(loaded: LoadedEncoder, how: CombineSettings) -> None:
     """Raise the question limit for concatenated expansions: `how.max_tokens`, or the encoder's positions."""
     if how.combine != "concatenate":
         return
-    config: Any = loaded.encoder.backbone.config
-    limit = int(getattr(config, "max_position_embeddings", how.max_tokens))
-    if "roberta" in str(getattr(config, "model_type", "")):  # positions are counted from behind the padding's
-        limit -= int(config.pad_token_id) + 1
-    room = max(loaded.text.max_question_tokens, min(how.max_tokens, limit))
+    most = most_tokens(loaded.encoder.backbone) or how.max_tokens
+    room = max(loaded.text.max_question_tokens, min(how.max_tokens, most))
     loaded.encoder.text = loaded.text.model_copy(update={"max_question_tokens": room})

@@ -24,7 +24,9 @@ from torch import Tensor
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_folder
 from hbt_dist.config.settings import read_yaml, validate
-from hbt_dist.models.encoder import LoadedEncoder, load_encoder, save_encoder
+from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.loading import load_encoder
+from hbt_dist.models.saving import save_encoder
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.checkpoints.engine_state import PLAIN_FILE, TAG, weights_below
 from hbt_dist.training.checkpoints.manifest import verify
@@ -59,7 +61,9 @@ def export_checkpoint(source: Path, target: Path) -> Checkpoint:
         ) from error
     run = validate(RunFile, recorded, str(root.run_file), lines)
     start = str(root.start) if run.model.scratch is not None else str(run.model.name_or_path)
-    model = load_encoder(start, trust_remote_code=run.model.trust_remote_code, text=run.model.text)
+    model = load_encoder(
+        start, quiet=True, trust_remote_code=run.model.trust_remote_code, text=run.model.text
+    )
     write_model_folder(model, read_weights(checkpoint), target, **checkpoint.manifest["model"])
     return checkpoint
 

@@ -1,0 +1,59 @@
+"""Read one file of a model folder, or report what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from hbt_dist.common.errors import UserError, first_line
+
+COPY_AGAIN = "copy the file again from the source of the model"
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def check_file(file: Path) -> None:
+    """Refuse a file that is absent, empty, a Git LFS pointer, or damaged safetensors.
+
+    Raises:
+        UserError: names the file and the finding.
+    """
+    if not file.is_file():
+        raise UserError(str(file), "no such file", COPY_AGAIN)
+    with file.open("rb") as opened:
+        start = opened.read(len(_LFS_POINTER))
+    if start == _LFS_POINTER:
+        raise UserError(
+            str(file), "is a Git LFS pointer, not the file itself", f"run in {file.parent}: git lfs pull"
+        )
+    if not start:
+        raise UserError(str(file), "is empty", COPY_AGAIN)
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError as error:
+            problem = f"is damaged or cut ({file.stat().st_size:,} bytes): {first_line(error)}"
+            raise UserError(str(file), problem, COPY_AGAIN) from error
+
+
+def read_json(file: Path, kind: type = dict) -> Any:
+    """Return the content of a JSON file; an empty `kind` if the file does not exist.
+
+    Raises:
+        UserError: the file is not JSON, or holds a value of another kind.
+    """
+    if not file.is_file():
+        return kind()
+    check_file(file)
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(str(file), f"is not JSON: {first_line(error)}", COPY_AGAIN) from error
+    if not isinstance(content, kind):
+        expected = "a list" if kind is list else "an object"
+        problem = f"expected {expected}, got {json.dumps(content)[:40]}"
+        raise UserError(str(file), problem, COPY_AGAIN)
+    return content

@@ -1,0 +1,194 @@
+"""Read a model folder: refuse damaged or incomplete files by name, and return the recorded settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.models.files import COPY_AGAIN, check_file, read_json
+from hbt_dist.models.head import DenseLayer, load_dense
+from hbt_dist.models.locations import no_model_folder
+from hbt_dist.models.settings import TextSettings
+
+SETTINGS_FILE = "hbt_dist.json"
+MODULES_FILE = "modules.json"
+TOKENIZER_FILE = "tokenizer.json"
+#: transformers reads the first that exists.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_OBJECTS = (
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    SETTINGS_FILE,
+)
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab*",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+    "*.vocab",
+    "tokenizer*.py",
+)
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder that holds no whole text encoder. Reads the small files and the heads of the weights.
+
+    Raises:
+        UserError: names the file, or the kind of model that is not supported.
+    """
+    if (folder / "adapter_config.json").is_file():
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise UserError(
+            str(folder),
+            f"holds an adapter of {base} (adapter_config.json): expected a whole model",
+            "merge it: peft's merge_and_unload(), then save_pretrained of model and tokenizer;\n"
+            "to use the base model alone, remove adapter_config.json",
+        )
+    if not (folder / "config.json").is_file():
+        raise no_model_folder(folder)
+    for name in _OBJECTS:
+        read_json(folder / name)
+    for file in [*_weight_files(folder), *_vocabularies(folder)]:
+        check_file(file)
+    if not _vocabularies(folder):
+        raise UserError(
+            str(folder),
+            "has no tokenizer files (tokenizer.json, vocab.txt, *.model, ...)",
+            "save the tokenizer into the same folder: tokenizer.save_pretrained(...)",
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold weights; an empty list if there are none, which transformers reports."""
+    for name in _WEIGHTS:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+            missing = [shard for shard in shards if not (folder / shard).is_file()]
+            if missing:
+                raise UserError(
+                    str(index),
+                    f"lists {len(shards)} files of weights, but {len(missing)} are missing: "
+                    f"{', '.join(missing[:3])}",
+                    "copy the missing files into the folder",
+                )
+            return [folder / shard for shard in shards]
+    return []
+
+
+def _vocabularies(folder: Path) -> list[Path]:
+    """Return the files from which a tokenizer can be made."""
+    return sorted({file for pattern in _VOCABULARIES for file in folder.glob(pattern) if file.is_file()})
+
+
+def recorded_settings(folder: Path) -> tuple[dict[str, Any], list[DenseLayer]]:
+    """Return the text settings that a folder records, and its dense layers.
+
+    Raises:
+        UserError: a file cannot be read, or names something that is not supported.
+    """
+    settings_file = folder / SETTINGS_FILE
+    modules = read_json(folder / MODULES_FILE, list)
+    settings, dense = _sentence_transformers_settings(folder, modules) if modules else ({}, [])
+    if settings_file.is_file():
+        try:
+            settings = TextSettings(**read_json(settings_file)["text"]).model_dump()
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                str(settings_file), f"unreadable settings: {error}", "export the model again"
+            ) from error
+    return settings, dense
+
+
+_POOLING = {
+    "mean": "mean",
+    "cls": "cls",
+    "lasttoken": "last",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+def _sentence_transformers_settings(
+    folder: Path, modules: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[DenseLayer]]:
+    settings: dict[str, Any] = {}
+    dense: list[DenseLayer] = []
+    for module in modules:
+        try:
+            kind, path = module["type"].rsplit(".", 1)[-1], folder / module["path"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                str(folder / MODULES_FILE), f"expected a list of {{type, path}}, got {module!r}", COPY_AGAIN
+            ) from error
+        try:
+            if kind == "Dense":
+                dense.append(load_dense(path))
+            else:
+                settings |= _module_settings(kind, path, folder)
+        except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+            problem = f"the module {kind} cannot be read: {type(error).__name__}: {first_line(error)}"
+            raise UserError(str(path), problem, COPY_AGAIN) from error
+    return settings | _similarity_settings(folder, settings.pop("normalize", False)), dense
+
+
+def _module_settings(kind: str, path: Path, folder: Path) -> dict[str, Any]:
+    """Return the settings of one module of sentence-transformers."""
+    if kind == "Transformer":
+        limit = read_json(path / "sentence_bert_config.json").get("max_seq_length")
+        if limit is None:
+            limit = read_json(path / "tokenizer_config.json").get("model_max_length")
+            limit = limit if limit is not None and limit < 100_000 else None
+        return {} if limit is None else {f"max_{role}_tokens": int(limit) for role in ("question", "passage")}
+    if kind == "Pooling":
+        return {"pooling": _pooling_of(path / "config.json")}
+    if kind == "Normalize":
+        return {"normalize": True}
+    raise UserError(
+        str(folder / MODULES_FILE),
+        f"the sentence-transformers module {kind!r} is not supported",
+        "supported: Transformer, Pooling (mean, cls, last token), Dense, Normalize",
+    )
+
+
+def _similarity_settings(folder: Path, normalized: bool) -> dict[str, Any]:
+    """Return prefixes and normalisation."""
+    file = folder / "config_sentence_transformers.json"
+    config = read_json(file)
+    prompts = config.get("prompts") or {}
+    settings: dict[str, Any] = {}
+    if file.is_file():
+        settings["question_prefix"] = prompts.get("query", "")
+        settings["passage_prefix"] = prompts.get("passage", prompts.get("document", ""))
+    # By default sentence-transformers compares by cosine, for embeddings of any length.
+    similarity = config.get("similarity_fn_name") or "cosine"
+    if similarity not in ("cosine", "dot") and (similarity, normalized) != ("euclidean", True):
+        raise UserError(
+            str(file),
+            f"similarity_fn_name {similarity!r} is not supported",
+            "supported: cosine, dot; euclidean after a Normalize module, where it orders as cosine does",
+        )
+    settings["normalize"] = normalized or similarity == "cosine"
+    return settings
+
+
+def _pooling_of(file: Path) -> str:
+    check_file(file)
+    config = read_json(file)
+    active = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
+    modes = active or [str(config.get("pooling_mode"))]
+    if len(modes) != 1 or modes[0] not in _POOLING:
+        raise UserError(
+            str(file), f"pooling {', '.join(modes)} is not supported", "supported: mean, cls, last token"
+        )
+    return _POOLING[modes[0]]

@@ -1,0 +1,234 @@
+"""Load an encoder from a folder or from the model hub, and refuse what would compute something else.
+
+A model on disk is one folder that three readers understand: `transformers.AutoModel` (backbone and
+tokenizer), `sentence_transformers.SentenceTransformer` (the whole encoder) and `load_encoder` (the whole
+encoder with its prefixes and lengths, kept in ``hbt_dist.json``). A plain transformers or
+sentence-transformers folder is read as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hbt_dist.common.console import note
+from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.models.attention import use_row_attention
+from hbt_dist.models.encoder import Encoder, LoadedEncoder
+from hbt_dist.models.files import read_json
+from hbt_dist.models.folders import SETTINGS_FILE, check_files, recorded_settings
+from hbt_dist.models.head import DenseLayer
+from hbt_dist.models.locations import check_hub_reachable
+from hbt_dist.models.positions import most_tokens
+from hbt_dist.models.settings import ROLES, Attention, TextSettings
+from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer
+
+_CHECK = "check the name, or the folder's files"
+
+
+def load_encoder(
+    name_or_path: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    text: dict[str, Any] | None = None,
+    attention: Attention = "auto",
+    quiet: bool = False,
+) -> LoadedEncoder:
+    """Load an encoder from a folder or from the model hub.
+
+    Each setting comes from the first source that has it: `text`, the folder's ``hbt_dist.json``, its
+    sentence-transformers files, the defaults of `TextSettings`. Length limits of the folder or of the
+    defaults are lowered to the positions of the model.
+
+    Args:
+        name_or_path: folder of this project, of sentence-transformers or of transformers; or a hub name.
+        trust_remote_code: run Python code of the model folder. Off by default.
+        text: settings that replace what the folder records.
+        attention: see `ModelSettings`.
+        quiet: do not print the notes, see `LoadedEncoder.notes`.
+
+    Raises:
+        UserError: the folder holds no whole encoder or no fitting tokenizer, something in it is not
+            supported, or a limit in `text` is above the positions of the model.
+    """
+    source, folder = str(name_or_path), Path(name_or_path)
+    _check_source(source)
+    if folder.is_dir():
+        check_files(folder)
+    backbone, notes = load_backbone(source, trust_remote_code, attention)
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    check_vocabulary(tokenizer, backbone, source)
+    recorded, dense = recorded_settings(folder) if folder.is_dir() else _hub_settings(source)
+    settings, lowered = _fitting(TextSettings(**{**recorded, **(text or {})}), text or {}, backbone, source)
+    notes += lowered
+    encoder = Encoder(backbone, settings, dense).eval()
+    _check_widths(encoder, source)
+    if not quiet:
+        for line in notes:
+            note(line)
+    facts = dict(read_json(folder / SETTINGS_FILE).get("training", {}))
+    return LoadedEncoder(encoder, tokenizer, source, facts, tuple(notes))
+
+
+def _check_source(source: str) -> None:
+    """Refuse what is neither a folder nor a name that the hub can have."""
+    folder = Path(source)
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise UserError(source, "expected a model folder, got a file", f"give the folder: {folder.parent}")
+    if source.count("/") > 1 or source.startswith((".", "~", "/")):
+        raise UserError(source, "no such model folder", "give an existing folder or a name on the model hub")
+    check_hub_reachable(source)
+
+
+def load_backbone(source: str, trust_remote_code: bool, attention: Attention) -> tuple[nn.Module, list[str]]:
+    """Load `AutoModel` without the pooler of some architectures: unused weights never get a gradient.
+
+    Returns:
+        the backbone, and a line on weights of the file that it does not use.
+
+    Raises:
+        UserError: the files do not hold exactly the weights of a text encoder.
+    """
+    import transformers
+
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    with explained(source), quiet_transformers():
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        if config.is_encoder_decoder or config.model_type in ("t5", "mt5", "umt5"):
+            raise UserError(
+                source,
+                f"is an encoder-decoder ({config.model_type}), which is not supported",
+                "give an encoder (BERT, XLM-R, ...) or a decoder",
+            )
+        if attention != "auto":
+            options["attn_implementation"] = attention
+        backbone, report = _from_pretrained(source, config, options)
+    _check_weights(source, report)
+    if attention == "auto":
+        use_row_attention(backbone)
+    unused = sorted(key for key in report["unexpected_keys"] if "pooler" not in key)
+    lines = [f"{source}: {len(unused)} weights of the file are not used ({_some(unused)})"]
+    return backbone, lines if unused else []
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join([*names[:2], "..."] if len(names) > 2 else names)
+
+
+def _from_pretrained(source: str, config: Any, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the model and what transformers reports about its weights, without raising on shapes."""
+    import transformers
+
+    options = {
+        **options,
+        "config": config,
+        "dtype": torch.float32,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
+    try:
+        return transformers.AutoModel.from_pretrained(source, add_pooling_layer=False, **options)
+    except TypeError:
+        return transformers.AutoModel.from_pretrained(source, **options)
+
+
+def _check_weights(source: str, report: dict[str, Any]) -> None:
+    """Refuse weights that transformers would draw at random."""
+    for name, stored, expected in sorted(report["mismatched_keys"])[:1]:
+        raise UserError(
+            source,
+            f"{name} has shape {tuple(stored)} in the file, but config.json expects {tuple(expected)}",
+            "weights and config.json must come from one model",
+        )
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise UserError(
+            source,
+            f"{len(missing)} weights that config.json expects are missing: {_some(missing)}",
+            "use the whole model; transformers would draw the missing weights at random",
+        )
+
+
+def _fitting(
+    settings: TextSettings, given: dict[str, Any], backbone: nn.Module, source: str
+) -> tuple[TextSettings, list[str]]:
+    """Return the settings with limits within the model's positions, and a line per lowered limit."""
+    most = most_tokens(backbone)
+    lowered = {}
+    for key in (f"max_{role}_tokens" for role in ROLES):
+        limit = getattr(settings, key)
+        if most is None or limit <= most:
+            continue
+        if key in given:
+            raise UserError(
+                key,
+                f"is {limit}, but {source} has positions for {most} tokens",
+                f"set it to {most} or less",
+            )
+        lowered[key] = most
+    lines = [
+        f"{source}: {key} {getattr(settings, key)} is lowered to {most}, the positions of the model"
+        for key in lowered
+    ]
+    return settings.model_copy(update=lowered), lines
+
+
+def _check_widths(encoder: Encoder, source: str) -> None:
+    """Refuse dense layers that do not fit the backbone."""
+    config: Any = encoder.backbone.config
+    width = int(config.hidden_size)
+    for layer in encoder.dense:
+        assert isinstance(layer, DenseLayer)
+        if layer.linear.in_features != width:
+            raise UserError(
+                source,
+                f"a Dense module expects width {layer.linear.in_features}, got {width}",
+                "check its modules.json",
+            )
+        width = layer.linear.out_features
+
+
+def _hub_settings(name: str) -> tuple[dict[str, Any], list[DenseLayer]]:
+    """Return the settings of a hub model: fetch its small files (and dense layers) into the hub's cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = [SETTINGS_FILE, "modules.json", "*sentence_*.json", "*_*/config.json", "*_Dense/*"]
+    try:
+        return recorded_settings(Path(snapshot_download(name, allow_patterns=patterns)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return {}, []  # the model itself came from the local cache of plain transformers files
+
+
+@contextmanager
+def explained(source: str) -> Iterator[None]:
+    """Raise a `UserError` for every error of transformers and tokenizers, which raise all kinds."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(source, f"cannot be loaded as a model: {first_line(error)}", _CHECK) from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Hide transformers' report on loading and its progress bars inside the block."""
+    from transformers.utils import logging
+
+    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bars:
+            logging.enable_progress_bar()

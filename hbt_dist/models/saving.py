@@ -1,0 +1,89 @@
+"""Write model folders that transformers, sentence-transformers and `load_encoder` read."""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hbt_dist.common.files import write_json
+from hbt_dist.models.encoder import Encoder
+from hbt_dist.models.folders import SETTINGS_FILE
+from hbt_dist.models.head import DenseLayer, save_dense
+
+_write_json = partial(write_json, indent=2)
+
+
+def save_encoder(
+    encoder: Encoder,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    backbone_state: dict[str, Tensor] | None = None,
+    card: str = "",
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Write a model folder that transformers, sentence-transformers and `load_encoder` read.
+
+    This function fills `folder`, which must exist and be empty. The caller renames it afterwards.
+
+    Args:
+        backbone_state: weights of the backbone where `encoder` does not hold them (ZeRO-3 shards).
+        card: the model card, Markdown.
+        facts: what the training was (languages, run, data), kept in ``hbt_dist.json``.
+    """
+    backbone: Any = encoder.backbone
+    state = backbone_state if backbone_state is not None else backbone.state_dict()
+    # transformers would write on rank 0 of a process group only; here the calling rank writes.
+    backbone.should_save_on_this_rank = bool
+    try:
+        backbone.save_pretrained(
+            folder, state_dict={name: value.contiguous() for name, value in state.items()}
+        )
+    finally:
+        del backbone.should_save_on_this_rank
+    limit = max(encoder.text.max_question_tokens, encoder.text.max_passage_tokens)
+    tokenizer.model_max_length = limit
+    tokenizer.save_pretrained(folder)
+    _write_json(
+        folder / SETTINGS_FILE,
+        {"format": 1, "text": encoder.text.model_dump(), "training": facts or {}},
+    )
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
+    pooling = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}[encoder.text.pooling]
+    config = {f"pooling_mode_{mode}": mode == pooling for mode in ("cls_token", "mean_tokens", "lasttoken")}
+    (folder / "1_Pooling").mkdir()
+    width = int(backbone.config.hidden_size)
+    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **config})
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    for layer in encoder.dense:
+        assert isinstance(layer, DenseLayer)
+        name = f"{len(modules)}_Dense"
+        save_dense(layer, folder / name)
+        modules.append((name, "Dense"))
+    if encoder.text.normalize:
+        modules.append((f"{len(modules)}_Normalize", "Normalize"))
+        (folder / modules[-1][0]).mkdir()
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(modules)
+    ]
+    _write_json(folder / "modules.json", listed)
+    prompts = {"query": encoder.text.question_prefix, "passage": encoder.text.passage_prefix}
+    similarity = "cosine" if encoder.text.normalize else "dot"
+    _write_json(
+        folder / "config_sentence_transformers.json",
+        {
+            "__version__": {
+                package: importlib.import_module(package).__version__ for package in ("transformers", "torch")
+            },
+            "prompts": {**prompts, "document": prompts["passage"]},
+            "default_prompt_name": None,
+            "similarity_fn_name": similarity,
+        },
+    )
+    if card:
+        (folder / "README.md").write_text(card, "utf-8")

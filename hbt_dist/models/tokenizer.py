@@ -1,0 +1,45 @@
+"""Load the tokenizer of a model, and refuse one that does not belong to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.models.folders import TOKENIZER_FILE
+
+#: A tokenizer below this share of the embedding rows belongs to another model; padded rows are far fewer.
+_LEAST_SHARE = 0.5
+
+
+def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
+    """Load a tokenizer from a folder or from the model hub.
+
+    Raises:
+        UserError: its files cannot be read.
+    """
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:  # tokenizers raises plain exceptions
+        file = Path(source) / TOKENIZER_FILE
+        place = str(file) if file.is_file() else source
+        problem = f"the tokenizer cannot be loaded: {type(error).__name__}: {first_line(error)}"
+        raise UserError(place, problem, "copy the tokenizer's files again") from error
+
+
+def check_vocabulary(tokenizer: Any, backbone: nn.Module, source: str) -> None:
+    """Refuse a tokenizer whose size does not fit the rows of the word embeddings."""
+    embeddings: Any = backbone.get_input_embeddings()  # type: ignore[operator]
+    if not isinstance(embeddings, nn.Embedding):
+        return
+    entries, rows = len(tokenizer), embeddings.num_embeddings
+    if entries > rows or entries < _LEAST_SHARE * rows:
+        raise UserError(
+            source,
+            f"its tokenizer has {entries:,} entries, but the model has word embeddings for {rows:,}",
+            "copy the tokenizer's files of the same model into the folder",
+        )
