@@ -26,9 +26,9 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
         return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # tokenizers raises plain exceptions
         file = Path(source) / TOKENIZER_FILE
-        place = str(file) if file.is_file() else source
+        location = str(file) if file.is_file() else source
         problem = f"the tokenizer cannot be loaded: {type(error).__name__}: {first_line(error)}"
-        raise UserError(place, problem, "copy the tokenizer's files again") from error
+        raise UserError(location, problem, "copy the tokenizer's files again") from error
 
 
 def check_vocabulary(tokenizer: Any, backbone: nn.Module, source: str) -> None:

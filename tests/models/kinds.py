@@ -26,7 +26,10 @@ def word_pieces() -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    train(tokenizer, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special_tokens()))
+    train(
+        tokenizer,
+        trainers.WordPieceTrainer(vocab_size=120, show_progress=False, special_tokens=special_tokens()),
+    )
     return tokenizer
 
 
@@ -37,7 +40,9 @@ def unigram() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
-    trainer = trainers.UnigramTrainer(vocab_size=90, special_tokens=special_tokens(), unk_token="<unk>")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=90, show_progress=False, special_tokens=special_tokens(), unk_token="<unk>"
+    )
     train(tokenizer, trainer)
     return tokenizer
 
@@ -50,7 +55,10 @@ def bytes_without_words() -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteFallback()
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    train(tokenizer, trainers.BpeTrainer(vocab_size=400, special_tokens=special_tokens() + bytes_))
+    train(
+        tokenizer,
+        trainers.BpeTrainer(vocab_size=400, show_progress=False, special_tokens=special_tokens() + bytes_),
+    )
     return tokenizer
 
 
@@ -73,7 +81,6 @@ def special_tokens() -> list[str]:
 
 
 def train(tokenizer: Tokenizer, trainer: Any) -> None:
-    trainer.show_progress = False
     tokenizer.train_from_iterator(TEXTS, trainer)
     start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     tokenizer.post_processor = processors.TemplateProcessing(
