@@ -8,15 +8,13 @@ next n items of the weave. As long as n fits between two visits, no group repeat
 example comes once per epoch. A group that is too large for that (k above about epoch/n) gives as many
 examples per epoch as fit, and its remaining examples in the next epochs.
 
-Everything is computed from (epoch, position). Only the sorted examples are stored: 4 bytes per example (8
-above 2**31). 8,192 rows take 0.5 ms for every size of the stratum.
+Everything is computed from (epoch, position). Only the sorted examples are stored, once per node (strata.py).
+8,192 rows take 0.5 ms for every size of the stratum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,53 +36,6 @@ class Stratum:
     def examples(self, pool: NDArray[np.integer]) -> Int64s:
         """Return all examples of the stratum."""
         return pool[self.start : self.start + self.num_examples].astype(np.int64)
-
-
-def build_strata(
-    cell_of: NDArray[np.integer], group_of: NDArray[np.integer], cell_sets: Iterable[tuple[int, ...]]
-) -> tuple[NDArray[Any], dict[tuple[int, ...], Stratum]]:
-    """Return the pool of examples and one stratum per set of cells.
-
-    Args:
-        cell_of: (E,) cell of each example.
-        group_of: (E,) group of each example.
-        cell_sets: sets of cells, each a sorted tuple.
-    """
-    counts = np.bincount(cell_of)
-    by_cell = np.argsort(cell_of, kind="stable") if np.count_nonzero(counts) > 1 else None
-    ends = np.cumsum(counts)
-    distinct = list(dict.fromkeys(cell_sets))
-    total = sum(int(counts[list(cells)].sum()) for cells in distinct)
-    pool: NDArray[Any] = np.empty(total, np.int32 if len(cell_of) < 2**31 else np.int64)
-    strata: dict[tuple[int, ...], Stratum] = {}
-    start = 0
-    for cells in distinct:
-        if by_cell is None:
-            rows = np.arange(len(cell_of), dtype=pool.dtype)
-        else:
-            rows = np.concatenate([by_cell[ends[cell] - counts[cell] : ends[cell]] for cell in cells])
-            rows.sort()
-        strata[cells] = _sort_into(pool[start : start + len(rows)], rows, np.asarray(group_of[rows]), start)
-        start += len(rows)
-    return pool, strata
-
-
-def _sort_into(
-    out: NDArray[Any], rows: NDArray[np.integer], group: NDArray[np.integer], start: int
-) -> Stratum:
-    """Write `rows` into `out`, sorted by (size of the group, group), and describe the classes."""
-    order = None if (group[1:] >= group[:-1]).all() else np.argsort(group, kind="stable")
-    ordered = group if order is None else group[order]
-    firsts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    sizes = np.diff(np.append(firsts, len(rows)))
-    by_size = np.argsort(sizes, kind="stable")
-    sizes_sorted = sizes[by_size]
-    ends = np.cumsum(sizes_sorted)
-    source = np.repeat(firsts[by_size] - (ends - sizes_sorted), sizes_sorted) + np.arange(len(rows))
-    out[:] = rows[source] if order is None else rows[order[source]]
-    size, groups = np.unique(sizes_sorted, return_counts=True)
-    base = start + (np.cumsum(size * groups) - size * groups).astype(np.int64)
-    return Stratum(size.astype(np.int64), groups.astype(np.int64), base, start, len(rows), len(firsts))
 
 
 def fitting_visits(stratum: Stratum, rows: int) -> int:

@@ -12,18 +12,20 @@ Letters: B rows, n negatives per row, P passages, S sets of languages, L languag
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.counter_random import Int32s, Int64s, below, derive_key
 from hbt_dist.batching.settings import HardNegativeSettings
+from hbt_dist.batching.strata import blocks, row_type, scatter
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.shared_arrays import Space, shared_array
 
 _LOOK_AHEAD = 16  # candidates of an example that are checked at once
 _RANDOM_ROUNDS = 24
+_LIST_VERSION = 1  # of the file that lists passages by language
 _WALK = 4096  # passages that are checked at once
 
 Bools = NDArray[np.bool_]
@@ -166,11 +168,12 @@ class PassagesByLanguage:
     """Numbers the passages of a language: 0 <= number < `count` of the language.
 
     Passages are listed by their set of languages, so that one list serves all languages: 4 bytes per passage
-    (8 above 2**32), and 8 more while it is made: at the first draw in a language that not all passages have
-    (0.25 s at 10 million). A draw costs a search among the sets, for every number of passages.
+    and node (8 above 2**31). It is made in blocks, at the first draw in a language that not all passages
+    have. A draw costs a search among the sets, for every number of passages.
     """
 
     def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
         self._set_of = corpus.passage_set
         self._has = np.asarray(corpus.set_languages)  # (S, L)
         self._num_passages = corpus.num_passages
@@ -196,15 +199,27 @@ class PassagesByLanguage:
 
     @cached_property
     def _per_set(self) -> Int64s:
-        return np.bincount(self._set_of, minlength=len(self._has)).astype(np.int64)
+        counts = np.zeros(len(self._has), np.int64)
+        for part in blocks(self._num_passages):
+            counts += np.bincount(self._set_of[part], minlength=len(counts))
+        return counts
 
     @cached_property
     def _first(self) -> Int64s:
         return np.cumsum(self._per_set) - self._per_set
 
     @cached_property
-    def _by_set(self) -> NDArray[Any]:
-        """Passage rows sorted by (set, row)."""
-        short = np.uint16 if len(self._has) <= 2**16 else np.int64  # numpy sorts 16 bits in linear time
-        order = np.argsort(np.asarray(self._set_of).astype(short), kind="stable")
-        return order.astype(np.uint32 if self._num_passages <= 2**32 else np.int64)
+    def _by_set(self) -> NDArray[np.integer]:
+        """Passage rows sorted by (set, row), shared by the processes of a node."""
+        dtype = row_type(self._num_passages)
+
+        def make(space: Space) -> tuple[NDArray[np.integer], None]:
+            out, following = space.empty("passages", self._num_passages, dtype), self._first.copy()
+            for part in blocks(self._num_passages):
+                rows = np.arange(part.start, part.stop, dtype=dtype)
+                scatter(rows, np.asarray(self._set_of[part]), following, out)
+            return out, None
+
+        recipe = {"version": _LIST_VERSION, "corpus": self._corpus.fingerprint}
+        size = self._num_passages * np.dtype(dtype).itemsize
+        return shared_array("passages", recipe, self._corpus.folder, size, make)[0]

@@ -8,8 +8,7 @@ comes twice in a global batch.
 How: mixture.py draws the streams that feed the batch and counts their earlier draws; streams.py gives the
 rows of a draw; repeats.py replaces groups that two draws have in common; the plan shuffles the rows and adds
 hard negatives. feasibility.py rejects what a corpus cannot fill. Cost: 8,192 rows in about 10 ms for every
-size of the corpus; building the plan sorts the examples once (2.5 s at 10 million,
-benchmarks/results/batching_speed.md).
+size of the corpus. Building the plan sorts the examples once per node (strata.py, benchmarks/data/scale.py).
 """
 
 from __future__ import annotations

@@ -21,12 +21,14 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import is_user_function
 from hbt_dist.data.corpus.corpus import Corpus
 
+_BLOCK = 1 << 20  # examples that are counted at a time
+
 
 @dataclass(frozen=True)
 class Cells:
     """The examples of a corpus by dataset and languages."""
 
-    of_example: NDArray[np.integer]  # (E,) cell of each example
+    of_example: CellOfExample
     num_examples: Int64s  # (C,)
     dataset: Int64s  # (C,)
     questions: NDArray[np.bool_]  # (C, L)
@@ -37,22 +39,35 @@ class Cells:
     def of(cls, corpus: Corpus) -> Cells:
         """Return the cells of a corpus; empty ones are left out."""
         num_datasets = len(corpus.datasets)
-        code = np.asarray(corpus.example_cell)
-        if num_datasets > 1:
-            code = code * np.int32(num_datasets) + np.asarray(corpus.example_dataset)
-        counts = np.bincount(code, minlength=1)
+        codes = CellOfExample(corpus, np.arange(len(corpus.cell_questions) * num_datasets, dtype=np.int32))
+        counts = np.zeros(len(codes.number), np.int64)
+        for start in range(0, corpus.num_examples, _BLOCK):
+            counts += np.bincount(codes[start : start + _BLOCK], minlength=len(counts))
         present = np.flatnonzero(counts)
-        if len(present) != len(counts):
-            code = (np.cumsum(counts > 0, dtype=np.int32) - 1)[code]
         availability = present // num_datasets
         return cls(
-            code,
-            counts[present].astype(np.int64),
+            CellOfExample(corpus, np.cumsum(counts > 0, dtype=np.int32) - 1),
+            counts[present],
             present % num_datasets,
             np.asarray(corpus.cell_questions)[availability],
             np.asarray(corpus.cell_passages)[availability],
             np.array(corpus.alignment, np.bool_)[present % num_datasets],
         )
+
+
+@dataclass(frozen=True)
+class CellOfExample:
+    """Looks up the cell of examples in the corpus; it stores nothing per example."""
+
+    corpus: Corpus
+    number: NDArray[np.int32]  # of (cell of the corpus) * datasets + dataset
+
+    def __getitem__(self, examples: slice | NDArray[np.integer]) -> NDArray[np.int32]:
+        code = np.asarray(self.corpus.example_cell)[examples]
+        if len(self.corpus.datasets) > 1:
+            code = code * np.int32(len(self.corpus.datasets))
+            code += np.asarray(self.corpus.example_dataset)[examples]
+        return self.number[code]
 
 
 @dataclass(frozen=True)

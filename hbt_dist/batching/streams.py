@@ -28,10 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.counter_random import Floats, Int64s, derive_key, floor_sum, uniform
-from hbt_dist.batching.epoch_order import Order, Stratum, build_strata
+from hbt_dist.batching.epoch_order import Order, Stratum
 from hbt_dist.batching.mixture import slots_of
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import Cells, Joint, joint_share, one_pair_per_batch
+from hbt_dist.batching.strata import build_strata
 from hbt_dist.data.corpus.corpus import Corpus
 
 _ROTATION_BITS = 32
@@ -215,8 +216,8 @@ class Streams:
             for index, entry in enumerate(settings.entries())
         ]
         pool, strata = build_strata(
-            cells.of_example,
-            np.asarray(corpus.example_group),
+            corpus,
+            cells,
             [members for group in shares for part in group for members in part.cell_sets(cells)],
         )
         each = [

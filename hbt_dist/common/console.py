@@ -64,16 +64,24 @@ class Progress:
         unit: name of one unit.
         initial: units done before.
         disable: show nothing.
+        first_seconds: when a log gets its first line.
     """
 
     def __init__(
-        self, total: int | None, desc: str, unit: str = "row", initial: int = 0, disable: bool = False
+        self,
+        total: int | None,
+        desc: str,
+        unit: str = "row",
+        initial: int = 0,
+        disable: bool = False,
+        first_seconds: float = SECONDS_BETWEEN_LINES,
     ) -> None:
         self.total, self.desc, self.unit = total, desc, unit
         self.disable = disable or _Output.quiet
         self.n = self._initial = self._printed = initial
         self._note = ""
-        self._began = self._last = time.monotonic()
+        self._began = time.monotonic()
+        self._last = self._began - (SECONDS_BETWEEN_LINES - first_seconds)
         self._bar: Any = None
         if sys.stderr.isatty() and not self.disable:
             self._bar = tqdm(
