@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.files import kind_of
-from hbt_dist.data.languages import language_code
+from hbt_dist.data.languages import language_codes
 
 T = TypeVar("T")
 
@@ -104,8 +104,13 @@ def object_items(row: Mapping[str, Any], key: str, location: str) -> list[tuple[
 def language_at(written: object, location: str) -> str:
     """Return a language code as this package spells it."""
     code = check_type(written, str, location, "a language code", "a code such as en or fi")
+    return languages_at((code,), location)[0]
+
+
+def languages_at(written: Sequence[str], location: str) -> tuple[str, ...]:
+    """Return language codes as this package spells them; the list isn't empty and names none twice."""
     try:
-        return language_code(code)
+        return language_codes(written)
     except ValueError as error:
         raise UserError(
             location, str(error), "use ISO 639-1 codes, or ISO 639-3 where there is none"

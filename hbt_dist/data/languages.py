@@ -39,7 +39,8 @@ _WIKIPEDIA = {
     "roa-rup": "rup", "simple": "en", "zh-classical": "lzh", "zh-cmn": "zh", "zh-min-nan": "nan",
     "zh-yue": "yue",
 }  # fmt: skip
-_NAMES = {"farsi": "fa", "mandarin": "zh"}
+_NAMES = {"bengali": "bn", "farsi": "fa", "mandarin": "zh", "panjabi": "pa", "uighur": "ug"}
+_SCRIPTS = {"ber": "Latn", "mey": "Arab", "shi": "Arab"}  # as Tatoeba and NTREX have them
 _SCRIPT_PARTS = {"Kore": ("Hang",), "Jpan": ("Hira", "Kana", "Hrkt"), "Hans": ("Hani",), "Arab": ("Aran",)}
 _NO_LANGUAGE = frozenset({"mis", "mul", "und", "zxx"})
 
@@ -97,6 +98,13 @@ def base_language(code: str) -> str:
     return code if code.startswith("x-") else code.partition("-")[0]
 
 
+def english_name(code: str) -> str:
+    """Return CLDR's English name of a code; "" if it has none."""
+    language, *rest = code.split("-")
+    tag = "_".join([language, *(part.capitalize() if len(part) == 4 else part.upper() for part in rest)])
+    return str(_english().languages.get(tag, ""))
+
+
 def language_codes(written: Iterable[str]) -> tuple[str, ...]:
     """Return `language_code` of each, in order.
 
@@ -143,16 +151,23 @@ def _unusual(language: str, script: str, region: str) -> tuple[str, str]:
     return "", region if kept else ""
 
 
+def usual_script(language: str) -> str:
+    """Return the script (ISO 15924) in which a language is usually written; "" if CLDR doesn't know."""
+    return _usual(language).script
+
+
 def _usual(tag: str) -> _Usual:
-    _, script, region = (*get_global("likely_subtags").get(tag, "").split("_"), "", "")[:3]
-    return _Usual(script, region)
+    likely = get_global("likely_subtags")
+    merged = get_global("language_aliases").get(tag, "")  # ajp has the script of apc
+    _, script, region = (*likely.get(tag, likely.get(merged, "")).split("_"), "", "")[:3]
+    return _Usual(_SCRIPTS.get(tag, script), region)
 
 
 @lru_cache(maxsize=1)
 def _languages() -> frozenset[str]:
     """Return the languages that CLDR knows, and those of the exceptions."""
     subtags = {tag.partition("_")[0] for tag in get_global("likely_subtags")}
-    named = {tag.partition("_")[0] for tag in _english().languages}
+    named = {str(tag).partition("_")[0] for tag in _english().languages}
     return frozenset((subtags | named | set(_ALIASES.values())) - _NO_LANGUAGE)
 
 
@@ -174,8 +189,7 @@ def _advice(written: str) -> str:
     local = str(get_global("likely_subtags").get(f"und_{written.upper()}", "")).partition("_")[0]  # jp -> ja
     similar = [local] if local else difflib.get_close_matches(lowered, _codes_by_name(), n=1, cutoff=0.8)
     nearest = language_code(similar[0]) if similar else ""
-    name = _english().languages.get(nearest, "")
-    advice = f"; did you mean {nearest} ({name})?" if name else " such as en, fi or zh"
+    advice = f"; did you mean {nearest} ({english_name(nearest)})?" if nearest else " such as en, fi or zh"
     private = f"x-{lowered}"
     return (
         f"{advice}; a language without a code is written {private}" if _PRIVATE.fullmatch(private) else advice

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hbt_dist.data.language_facts import describe
+from hbt_dist.data.language_facts import describe, was_seen
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.metrics import METRICS
 from hbt_dist.evaluation.pair_matrix import PairMatrix, chance_means, language_means, mean_or_nan
@@ -123,7 +123,7 @@ def by_language(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
         language = describe(code)
         result[code] = {
             **{key: getattr(language, key) for key in ("name", "family", "script", "iso639_3")},
-            "seen": None if evaluation.seen_languages is None else code in evaluation.seen_languages,
+            "seen": was_seen(code, evaluation.seen_languages),
             "num_questions": int(num_questions[i]),
             "num_candidates": int(num_candidates[i]),
             "monolingual": float(cells[i, i]),

@@ -13,6 +13,7 @@ from typing import Any
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.data.fields import languages_at
 from hbt_dist.evaluation.encode import with_arithmetic
 from hbt_dist.evaluation.results import summary
 from hbt_dist.evaluation.run import (
@@ -80,6 +81,8 @@ def evaluate_job(
     scoring, combine = scoring or EvaluationSettings(), combine or CombineSettings()
     if expansions is not None and actors is not None:
         raise UserError("--expansions", "is not supported on Ray actors", "evaluate with --launcher local")
+    if training_languages is not None:
+        training_languages = languages_at(training_languages, "training languages")
     check_before_encoding(out, scoring)
     data = load(benchmark, scoring.cache_dir)
     if not overwrite:

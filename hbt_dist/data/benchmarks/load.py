@@ -14,8 +14,8 @@ from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.benchmarks.on_disk import stored_benchmark
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.data.fields import languages_at
 from hbt_dist.data.files import existing_folder
-from hbt_dist.data.languages import language_codes
 from hbt_dist.data.splits import Split
 
 #: Candidates of larger files are read from disk as they are needed.
@@ -56,12 +56,7 @@ def load_benchmark(
             "there is no such benchmark",
             f"choose from {', '.join(BENCHMARKS)}, or name your reader, module:function",
         )
-    try:
-        codes = None if languages is None else language_codes(languages)
-    except ValueError as error:
-        raise UserError(
-            "languages", str(error), "use ISO 639-1 codes, or ISO 639-3 where there is none"
-        ) from None
+    codes = None if languages is None else languages_at(languages, "languages")
     if is_user_function(name):
         return _user_benchmark(name, data_dir, variant, codes)
     entry = BENCHMARKS[name]
