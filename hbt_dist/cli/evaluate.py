@@ -40,6 +40,17 @@ def evaluate(
         str | None, in_benchmark(help="variant of the benchmark, such as sentence or sentence+context")
     ] = None,
     languages: Annotated[str | None, in_benchmark(help="only these languages, separated by commas")] = None,
+    judgements: Annotated[
+        Literal["strict", "as_published"] | None,
+        in_benchmark(
+            help="empty or absent documents, judged questions that are not asked: refuse, or score as BEIR "
+            "and MTEB do; default: as_published for beir, miracl, mewsli-x, else strict"
+        ),
+    ] = None,
+    identical_ids: Annotated[
+        Literal["drop", "keep"] | None,
+        in_benchmark(help="the document with the question's id in its rankings; default: drop for beir"),
+    ] = None,
     training_languages: Annotated[
         str | None,
         in_model(help="training languages, scored separately; default: recorded by the model"),
@@ -113,6 +124,8 @@ def evaluate(
         data_dir=str(data_dir) if data_dir else None,
         variant=variant,
         languages=comma_list(languages) or None,
+        judgements=judgements,
+        identical_ids=identical_ids,
     )
     text = {
         "question_prefix": question_prefix,

@@ -54,23 +54,38 @@ def text_field(row: Mapping[str, Any], key: str, location: str) -> str:
     return check_text(required(row, key, location), location, f"field {key!r}")
 
 
+def text_or_empty(row: Mapping[str, Any], key: str, location: str) -> str:
+    """Return the text under `key`, which may be blank."""
+    return _blank_or_text(required(row, key, location), location, f"field {key!r}")
+
+
 def titled_text(row: Mapping[str, Any], location: str) -> str:
     """Return title, a space, text; the title may be absent or empty, the text too if there is a title."""
+    return check_text(document_text(row, location), location, "title and text")
+
+
+def document_text(row: Mapping[str, Any], location: str) -> str:
+    """Return title, a space, text, joined as BEIR and MTEB join them; both may be absent, null or blank."""
     values = [(key, row.get(key)) for key in ("title", "text")]
-    parts = [
-        check_type(value, str, location, f"field {key!r}", "a text").strip()
-        for key, value in values
-        if value is not None
-    ]
-    return check_text(" ".join(part for part in parts if part), location, "title and text")
+    parts = [_blank_or_text(value, location, f"field {key!r}") for key, value in values if value is not None]
+    return " ".join(part for part in parts if part).strip()
+
+
+def _blank_or_text(value: object, location: str, field: str) -> str:
+    text = check_type(value, str, location, field, "a text")
+    return check_text(text, location, field) if text.strip() else text
 
 
 def id_field(row: Mapping[str, Any], key: str, location: str) -> str:
     """Return the id under `key`: a text, or a whole number as text."""
-    value = required(row, key, location)
+    return check_id(required(row, key, location), location, f"field {key!r}")
+
+
+def check_id(value: object, location: str, field: str) -> str:
+    """Return `value` as an id: a text, or a whole number as text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return check_text(value, location, f"field {key!r}")
+    return check_text(value, location, field)
 
 
 def id_or_none(row: Mapping[str, Any], key: str, location: str) -> str | None:

@@ -13,7 +13,8 @@
                               that a question gets when asked in two languages; MRC@k on the union of the two
                               top k lists
 
-Questions with relevant candidates in fewer than two languages are left out.
+Questions with relevant candidates in fewer than two languages are left out, as are those with a relevant
+document that is not in the pool. Ranking consistency compares rankings of the whole pool.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from hbt_dist.evaluation.block_scores import exact_products, ranking_keys
 from hbt_dist.evaluation.matrix_rows import Float64, Int64, Rows, read_rows
+from hbt_dist.evaluation.metrics import UNRANKED
 from hbt_dist.evaluation.pair_matrix import QuestionTable, cell_means, mean_or_nan
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import TopLists
@@ -49,13 +51,14 @@ def question_bias(benchmark: Benchmark, pooled: QuestionTable, ranks: Int64) -> 
     """
     offsets = np.asarray(benchmark.relevant_offsets, np.int64)
     question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    language = np.asarray(benchmark.candidate_language, np.int64)[benchmark.relevant]
+    language = benchmark.relevant_language
     several = np.minimum.reduceat(language, offsets[:-1]) != np.maximum.reduceat(language, offsets[:-1])
     same_language = language == np.asarray(benchmark.question_language, np.int64)[question]
     num_same_language = np.add.reduceat(same_language.astype(np.int64), offsets[:-1])
     first = ranks == pooled.best_rank[question]
     same_language_first = np.add.reduceat((first & same_language).astype(np.float64), offsets[:-1])
     best, worst = pooled.best_rank.astype(np.float64), pooled.worst_rank.astype(np.float64)
+    several &= pooled.worst_rank < UNRANKED
     has_same_language = several & (num_same_language > 0)
     return {
         "rank_distance": np.where(several, worst - best, np.nan),

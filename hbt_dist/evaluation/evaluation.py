@@ -162,7 +162,7 @@ def rank_in_process(
     """
     arranged = arrange_questions(plan, questions, question_names(benchmark))
     blocks = plan.shard_blocks(settings.num_shards)
-    top_k = min(settings.top_k, plan.num_candidates)
+    top_k = plan.num_kept(settings.top_k)
     searched = settings.ranked_lists == "faiss" and top_k > 0
     threads = settings.num_threads or torch.get_num_threads()
     shards = [

@@ -6,13 +6,16 @@ A question's id in the TREC files is `id:language`, because one id is asked in s
 from __future__ import annotations
 
 import gzip
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.data.arrow_texts import take_texts
+from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.evaluation import Evaluation
 
@@ -39,11 +42,26 @@ def trec_question_ids(evaluation: Evaluation) -> list[str]:
     ]
 
 
+def check_trec_ids(benchmark: Benchmark) -> None:
+    """Check that no candidate's id holds white space, which separates the columns of TREC files.
+
+    Raises:
+        UserError: an id does.
+    """
+    for candidate_id in itertools.chain(benchmark.candidate_ids, benchmark.absent_ids):
+        if len(candidate_id.split()) != 1:
+            raise UserError(
+                f"benchmark {benchmark.name}",
+                f"the id {candidate_id!r} holds white space, which separates the columns of TREC files",
+                "leave out --trec, or change the id",
+            )
+
+
 def write_qrels(evaluation: Evaluation, path: Path) -> None:
     """Write the relevance of the multilingual setting: `question 0 candidate grade`, gzipped."""
     benchmark = evaluation.benchmark
     offsets = np.asarray(benchmark.relevant_offsets).tolist()
-    relevant = take_texts(benchmark.candidate_ids, np.asarray(benchmark.relevant))
+    relevant = benchmark.relevant_ids()
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
         for question, name in enumerate(trec_question_ids(evaluation)):
             pairs = slice(offsets[question], offsets[question + 1])

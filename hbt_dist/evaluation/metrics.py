@@ -9,6 +9,8 @@ A ranking is given by nothing but the ranks of its relevant candidates, so no li
     nDCG@10   = sum_{rank_i <= 10} grade_i / log2(rank_i + 1), over that of a perfect ranking
     accuracy  = 1 if the best candidate is relevant
 
+A judged document that is not in the pool is one of the R and has the rank UNRANKED: it adds nothing.
+
 with ranks ascending, i = 1..R; grades are 1 where a benchmark has none. Equal to pytrec_eval to 1e-9
 (tests/evaluation/test_metrics.py). User-defined metrics are functions of the same ranks
 (`user_metrics`).
@@ -33,6 +35,8 @@ _TAKEN = (
     "best_rank", "worst_rank", "value", "rank_distance", "log_rank_distance", "rank_distance_share",
     "max_at_r", "language_preference_rate", "language_preference_neutral",
 )  # fmt: skip
+#: Rank of a relevant document that is not in the pool.
+UNRANKED = 2**62
 #: A figure is near chance below this multiple of the mAP of a random order.
 NEAR_CHANCE = 3.0
 METRICS = ("map", "map@20", "mrr", "recall@1", "recall@10", "recall@100", "ndcg@10", "accuracy")
@@ -56,7 +60,8 @@ def metrics_from_ranks(ranks: Int64, offsets: Int64, grades: Float64 | None = No
     gains = np.ones(len(ranks)) if grades is None else grades
     best = gains[np.lexsort((-gains, ranking))]
     order = np.lexsort((ranks, ranking))
-    ranks, gains = ranks[order].astype(np.float64), gains[order]
+    gains = gains[order]
+    ranks = np.where(ranks == UNRANKED, np.inf, ranks.astype(np.float64))[order]
     position = np.arange(len(ranks)) - np.repeat(starts, lengths) + 1.0
 
     def total(values: Float64) -> Float64:

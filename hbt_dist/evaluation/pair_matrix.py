@@ -23,6 +23,7 @@ import numpy as np
 
 from hbt_dist.evaluation.matrix_rows import Float64, Int64
 from hbt_dist.evaluation.metrics import (
+    UNRANKED,
     Metric,
     chance_average_precision,
     metrics_from_ranks,
@@ -45,6 +46,7 @@ class QuestionTable:
     question: Int64  # (G,) question row of the benchmark
     candidate_language: Int64  # (G,) language index; -1 in the multilingual setting
     num_relevant: Int64  # (G,)
+    num_in_pool: Int64  # (G,) relevant candidates that can be found
     best_rank: Int64  # (G,)
     worst_rank: Int64  # (G,)
     values: dict[str, Float64]  # metric -> (G,)
@@ -60,7 +62,7 @@ def question_tables(
     """
     offsets = np.asarray(benchmark.relevant_offsets, np.int64)
     question = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    language = np.asarray(benchmark.candidate_language, np.int64)[benchmark.relevant]
+    language = benchmark.relevant_language
     grades = np.asarray(benchmark.grades, np.float64)
     order = np.lexsort((language, question))
     new = np.ones(len(order), bool)
@@ -75,6 +77,7 @@ def question_tables(
             question=question[first],
             candidate_language=np.full(len(first), -1) if pooled else language[first],
             num_relevant=np.diff(starts),
+            num_in_pool=np.add.reduceat((sorted_ranks < UNRANKED).astype(np.int64), starts[:-1]),
             best_rank=np.minimum.reduceat(sorted_ranks, starts[:-1]),
             worst_rank=np.maximum.reduceat(sorted_ranks, starts[:-1]),
             values=metrics_from_ranks(sorted_ranks, starts, grades[index])
@@ -159,15 +162,23 @@ def chance_means(benchmark: Benchmark, tables: dict[str, QuestionTable]) -> dict
     """mAP of a random order of the candidates, setting by setting: the macro means of its expected values."""
     pools = np.bincount(benchmark.candidate_language, minlength=len(benchmark.languages))
     pair, one_target, pooled = (tables[name] for name in SETTINGS)
-    total = len(benchmark.candidate_ids)
-    removed = np.diff(benchmark.relevant_offsets)[one_target.question] - one_target.num_relevant
+    searched = np.tile(pools, (benchmark.num_questions, 1))  # (Q, L) without excluded candidates
+    np.subtract.at(
+        searched, (benchmark.excluded[:, 0], benchmark.candidate_language[benchmark.excluded[:, 1]]), 1
+    )
+    removed = pooled.num_in_pool[one_target.question] - one_target.num_in_pool
     pool_sizes = {  # a one_target ranking lacks the other translations
-        "pair": pools[pair.candidate_language],
-        "one_target": total - removed,
-        "multilingual": np.full(len(pooled.question), total),
+        "pair": searched[pair.question, pair.candidate_language],
+        "one_target": searched.sum(axis=1)[one_target.question] - removed,
+        "multilingual": searched.sum(axis=1)[pooled.question],
     }
+
+    def expected_map(table: QuestionTable, pool: Int64) -> Float64:
+        share = table.num_in_pool / table.num_relevant
+        return share * chance_average_precision(table.num_in_pool, np.maximum(pool, 1))
+
     expected = {
-        name: replace(tables[name], values={"map": chance_average_precision(tables[name].num_relevant, pool)})
+        name: replace(tables[name], values={"map": expected_map(tables[name], pool)})
         for name, pool in pool_sizes.items()
     }
     return {setting: means["macro"]["map"] for setting, means in setting_means(benchmark, expected).items()}

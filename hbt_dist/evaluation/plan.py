@@ -8,10 +8,15 @@ ranks. Shards are cut at block boundaries.
 Candidates are laid out by language (a language is one range of columns), questions by their first relevant
 candidate (so that the few blocks that hold the relevant pairs of a question block lie together).
 
+Pairs of a question and a candidate that its rankings leave out (`Benchmark.excluded`) are tracked like
+relevant pairs: their scores show which ranks they pushed down. Judged documents that are not in the pool have
+no pair here.
+
 Ties are broken as trec_eval breaks them: float32 score descending, then candidate id descending, by code
 point.
 
-Shapes: Q questions, N candidates, M relevant pairs, L languages.
+Shapes: Q questions, N candidates, M relevant pairs, P tracked pairs: the relevant ones in the pool, and the
+excluded ones; L languages.
 """
 
 from __future__ import annotations
@@ -49,8 +54,10 @@ class ScoringPlan:
     id_order: NDArray[np.uint32]  # (N,) by position: how many ids are smaller
     question_order: Int64  # (Q,) row at each place
     relevant_offsets: Int64  # (Q + 1,) by place
-    relevant_position: Int64  # (M,) candidate position of each relevant pair, by place
-    relevant_source: Int64  # (M,) index of the pair in the benchmark's own flat order
+    relevant_position: Int64  # (P,) candidate position of each tracked pair, by place
+    relevant_source: Int64  # (P,) index of the pair in the benchmark's flat order; M + i: i-th excluded pair
+    num_judged: int  # M
+    excluded: Int64  # (E, 2) question row and candidate position
     block_questions: int
     block_candidates: int
 
@@ -66,8 +73,17 @@ class ScoringPlan:
 
     @property
     def num_relevant(self) -> int:
-        """M: pairs of a question and a relevant candidate."""
+        """P: pairs of a question and a relevant or excluded candidate."""
         return len(self.relevant_position)
+
+    @property
+    def most_excluded(self) -> int:
+        """Candidates that a question's rankings leave out, at most."""
+        return int(np.unique(self.excluded[:, 0], return_counts=True)[1].max(initial=0))
+
+    def num_kept(self, top_k: int) -> int:
+        """Return how many candidates a ranked list must keep so that `top_k` remain without excluded ones."""
+        return min(top_k, self.num_candidates) + self.most_excluded if top_k else 0
 
     @property
     def num_question_blocks(self) -> int:
@@ -153,10 +169,13 @@ def plan_scoring(
         position_of_row[order] = np.arange(len(languages))
     counts = np.bincount(languages, minlength=len(benchmark.languages))
 
-    offsets = np.asarray(benchmark.relevant_offsets, np.int64)
-    position = position_of_row[np.asarray(benchmark.relevant, np.int64)]
-    lengths = np.diff(offsets)
-    first = np.minimum.reduceat(position, offsets[:-1]) if len(lengths) else lengths
+    excluded = np.asarray(benchmark.excluded, np.int64)
+    question, row, tracked = _tracked_pairs(benchmark)
+    position = position_of_row[row]
+    lengths = np.bincount(question, minlength=benchmark.num_questions)
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    first = np.full(benchmark.num_questions, benchmark.num_candidates, np.int64)
+    first[lengths > 0] = np.minimum.reduceat(position, offsets[:-1][lengths > 0])
     question_order = np.argsort(first, kind="stable")
     new_offsets = np.concatenate(([0], np.cumsum(lengths[question_order]))).astype(np.int64)
     shift = np.repeat(offsets[:-1][question_order] - new_offsets[:-1], lengths[question_order])
@@ -169,10 +188,25 @@ def plan_scoring(
         question_order=question_order,
         relevant_offsets=new_offsets,
         relevant_position=position[source],
-        relevant_source=source,
+        relevant_source=tracked[source],
+        num_judged=len(benchmark.relevant),
+        excluded=np.column_stack([excluded[:, 0], position_of_row[excluded[:, 1]]]),
         block_questions=block_questions,
         block_candidates=block_candidates,
     )
+
+
+def _tracked_pairs(benchmark: Benchmark) -> tuple[Int64, Int64, Int64]:
+    """Return question row, candidate row, and `ScoringPlan.relevant_source` of each pair, by question."""
+    num_judged = len(benchmark.relevant)
+    in_pool = np.flatnonzero(benchmark.relevant_in_pool)
+    judged_question = np.repeat(np.arange(benchmark.num_questions), np.diff(benchmark.relevant_offsets))
+    excluded = np.asarray(benchmark.excluded, np.int64)
+    question = np.concatenate([judged_question[in_pool], excluded[:, 0]])
+    row = np.concatenate([np.asarray(benchmark.relevant, np.int64)[in_pool], excluded[:, 1]])
+    source = np.concatenate([in_pool, num_judged + np.arange(len(excluded))])
+    order = np.argsort(question, kind="stable")
+    return question[order], row[order], source[order]
 
 
 def _string_order(ids: Sequence[str]) -> NDArray[np.uint32]:

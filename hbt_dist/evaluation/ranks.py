@@ -10,6 +10,10 @@ Candidates in the language of the relevant candidate are counted apart. One pass
 per-language pools, in the pool of all languages, and with the other languages' relevant candidates left out.
 Two counts per relevant pair are kept, however many languages there are.
 
+A candidate that a question's rankings leave out is counted like every other and then taken off the ranks
+that it pushed down; its score is known from the same products. A judged document that is not in the pool has
+the rank UNRANKED.
+
 Cost on one CPU core at width 384: about 0.01 s per million scores for the product, and 0.0006 s per million
 scores and relevant candidate (shard.py).
 
@@ -28,6 +32,7 @@ from numpy.typing import NDArray
 from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.block_scores import decode_keys
 from hbt_dist.evaluation.matrix_rows import Float32, Int64
+from hbt_dist.evaluation.metrics import UNRANKED
 from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.shard import Counts
 
@@ -44,20 +49,20 @@ class ScoringShard(Protocol):
 
 @dataclass(frozen=True)
 class RelevantRanks:
-    """Ranks of every relevant pair, in the benchmark's flat order (M pairs)."""
+    """Ranks of every relevant pair, in the benchmark's flat order (M pairs); UNRANKED outside the pool."""
 
     pair: Int64  # in the pool of the candidate's language
     one_target: Int64  # in the pool of all languages without the relevant candidates of other languages
     pooled: Int64  # in the pool of all languages
     tied: Int64  # other candidates of all languages with exactly the same score
-    scores: Float32
+    scores: Float32  # minus infinity outside the pool
 
 
 @dataclass(frozen=True)
 class TopLists:
     """The best k candidates of every question in the pool of all languages, best first."""
 
-    rows: Int64  # (Q, k) candidate rows; -1 where the pool is smaller
+    rows: Int64  # (Q, k) candidate rows; -1 where fewer are left
     scores: Float32  # (Q, k)
 
 
@@ -111,49 +116,73 @@ def rank_relevant(
             tops.append(total.top)
         if progress is not None:
             progress(plan.question_places(blocks[-1]).stop)
-    pair, pooled = 1 + higher_in_language, 1 + higher
-    one_target = pooled - _foreign_relevant_above(plan, scores)
+    foreign, excluded, excluded_in_language, excluded_tied = _tracked_above(plan, scores)
+    pair, pooled = 1 + higher_in_language - excluded_in_language, 1 + higher - excluded
+
+    def judged(values: Any, fill: float) -> Any:
+        """Return values of tracked pairs for all judged pairs, in the benchmark's order."""
+        result = np.full(plan.num_judged + len(plan.excluded), fill, values.dtype)
+        result[plan.relevant_source] = values
+        return result[: plan.num_judged]
 
     ranks = RelevantRanks(
-        *(_reordered(x, plan.relevant_source) for x in (pair, one_target, pooled, tied, scores))
+        pair=judged(pair, UNRANKED),
+        one_target=judged(pooled - foreign, UNRANKED),
+        pooled=judged(pooled, UNRANKED),
+        tied=judged(tied - excluded_tied, 0),
+        scores=judged(scores, -np.inf),
     )
     if not tops:
         return ranks, None
-    return ranks, lists_of_keys(plan, _reordered(np.concatenate(tops), plan.question_order))
+    keys = np.empty((plan.num_questions, tops[0].shape[1]), np.uint64)
+    keys[plan.question_order] = np.concatenate(tops)
+    return ranks, lists_of_keys(plan, keys)
 
 
-def _reordered(values: Any, index: Int64) -> Any:
-    """Return the values with row i moved to `index[i]`."""
-    result = np.empty_like(values)
-    result[index] = values
-    return result
+def _tracked_above(plan: ScoringPlan, scores: Float32) -> Int64:
+    """Count the tracked candidates of a pair's question that rank above the pair's candidate.
 
-
-def _foreign_relevant_above(plan: ScoringPlan, scores: Float32) -> Int64:
-    """For each pair, the other relevant candidates of its question in other languages that rank above it."""
-    above, language = np.zeros(len(scores), np.int64), plan.language_of(plan.relevant_position)
+    Returns:
+        (4, P): relevant ones of other languages; excluded ones; excluded ones in the language of the pair's
+        candidate; excluded ones with an equal score, above or not.
+    """
+    counts, language = np.zeros((4, len(scores)), np.int64), plan.language_of(plan.relevant_position)
     order = plan.id_order[plan.relevant_position].astype(np.int64)
+    is_excluded = plan.relevant_source >= plan.num_judged
     lengths = np.diff(plan.relevant_offsets)
-    for length in np.unique(lengths).tolist():
+    for length in np.unique(lengths[lengths > 0]).tolist():
         step = max(1, 2_000_000 // length**2)
         groups = plan.relevant_offsets[:-1][lengths == length]
         for first in range(0, len(groups), step):
             index = groups[first : first + step, None] + np.arange(length)
-            s, o, v = scores[index], order[index], language[index]
-            ahead = s[:, None, :] > s[:, :, None]
-            ahead |= (s[:, None, :] == s[:, :, None]) & (o[:, None, :] > o[:, :, None])
-            above[index] = (ahead & (v[:, None, :] != v[:, :, None])).sum(axis=2)
-    return above
+            s, o, v, x = scores[index], order[index], language[index], is_excluded[index][:, None, :]
+            equal = s[:, None, :] == s[:, :, None]
+            ahead = (s[:, None, :] > s[:, :, None]) | (equal & (o[:, None, :] > o[:, :, None]))
+            same_language = v[:, None, :] == v[:, :, None]
+            for count, counted in enumerate(
+                (ahead & ~x & ~same_language, ahead & x, ahead & x & same_language, equal & x)
+            ):
+                counts[count, index] = counted.sum(axis=2)
+    return counts
 
 
 def lists_of_keys(plan: ScoringPlan, keys: NDArray[np.uint64]) -> TopLists:
-    """Ranked lists from ranking keys (Q, k), questions in the benchmark's order; key 0 stands for nothing."""
+    """Ranked lists from the best `plan.num_kept(k)` keys of each question, in the benchmark's order.
+
+    Key 0 stands for nothing. Excluded candidates are dropped.
+    """
     keys = np.sort(keys, axis=1)[:, ::-1]
     scores, id_order = decode_keys(keys)
     position_of_id = np.empty(plan.num_candidates, np.int64)
     position_of_id[plan.id_order] = np.arange(plan.num_candidates)
     rows = position_of_id[id_order]
+    missing = keys == 0
+    question, position = plan.excluded.T
+    np.logical_or.at(missing, question, rows[question] == position[:, None])
     if plan.candidate_order is not None:
         rows = plan.candidate_order[rows]
-    missing = keys == 0
-    return TopLists(np.where(missing, -1, rows), np.where(missing, np.float32(-np.inf), scores))
+    rows, scores = np.where(missing, -1, rows), np.where(missing, np.float32(-np.inf), scores)
+    if plan.most_excluded:
+        listed = np.argsort(missing, axis=1, kind="stable")[:, : keys.shape[1] - plan.most_excluded]
+        rows, scores = np.take_along_axis(rows, listed, axis=1), np.take_along_axis(scores, listed, axis=1)
+    return TopLists(rows, scores)

@@ -6,7 +6,8 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
     schema_version      1
     benchmark           name, variant, fingerprint, languages, num_questions, num_candidates (by language and
                         total), num_relevant, relevant_per_question {min, mean, max}, own_text_relevant (true:
-                        the monolingual cells are trivial, a question finds itself)
+                        the monolingual cells are trivial, a question finds itself), judgements (rules and
+                        counts, data/benchmarks/judgements.py)
     means               setting -> "macro" | "micro" -> metric -> value; settings: monolingual, crosslingual,
                         multilingual (pool of all languages), one_target (that pool, one target language)
     chance              setting -> mAP of a random order of the candidates, macro
@@ -37,6 +38,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hbt_dist.data.benchmarks.judgements import judgement_lines
 from hbt_dist.data.language_facts import describe, was_seen
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.metrics import METRICS
@@ -94,6 +96,7 @@ def _benchmark(evaluation: Evaluation) -> dict[str, Any]:
         "num_candidates": count(benchmark.candidate_language),
         "num_relevant": len(benchmark.relevant),
         "own_text_relevant": benchmark.question_text_relevant,
+        "judgements": benchmark.judgements.plain,
         "relevant_per_question": {
             "min": int(lengths.min()),
             "mean": float(lengths.mean()),
@@ -226,7 +229,7 @@ def summary(evaluation: Evaluation) -> str:
         lines.append(f"language components removed: {removed['rank']} per language, fitted on {texts}")
     if benchmark.question_text_relevant:
         lines.append("monolingual cells are trivial here: a question's own text is among its candidates")
-    return "\n".join(lines)
+    return "\n".join([*lines, *judgement_lines(benchmark.judgements.plain)])
 
 
 def before_and_after(before: Path, after: Path) -> str:

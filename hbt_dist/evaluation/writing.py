@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import atomic_folder, write_json
 from hbt_dist.evaluation.evaluation import Evaluation
-from hbt_dist.evaluation.export import mteb_document, write_qrels, write_run
+from hbt_dist.evaluation.export import check_trec_ids, mteb_document, write_qrels, write_run
+from hbt_dist.evaluation.metrics import UNRANKED
 from hbt_dist.evaluation.pair_matrix import PairMatrix, QuestionTable
 from hbt_dist.evaluation.read_results import json_values
 from hbt_dist.evaluation.results import results_document
@@ -54,6 +55,8 @@ def write_evaluation(
     Raises:
         UserError: `out_dir` holds something else, or cannot be written.
     """
+    if trec:
+        check_trec_ids(evaluation.benchmark)
     with replaced_folder(Path(out_dir)) as folder:
         write_json(folder / RESULTS, results_document(evaluation))
         write_matrix(evaluation.pair_matrix, folder / "pair_matrix.csv")
@@ -141,8 +144,8 @@ def _table_rows(evaluation: Evaluation, table: QuestionTable) -> pa.Table:
         "question_language": pa.DictionaryArray.from_arrays(question_language, languages),
         "candidate_language": pa.DictionaryArray.from_arrays(pa.array(target, mask=target < 0), languages),
         "num_relevant": table.num_relevant,
-        "best_rank": table.best_rank,
-        "worst_rank": table.worst_rank,
+        "best_rank": pa.array(table.best_rank, mask=table.best_rank == UNRANKED),
+        "worst_rank": pa.array(table.worst_rank, mask=table.worst_rank == UNRANKED),
         **table.values,
     }
     if table.setting == "multilingual":

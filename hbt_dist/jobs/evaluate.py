@@ -15,6 +15,7 @@ from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.fields import languages_at
 from hbt_dist.evaluation.encode import with_arithmetic
+from hbt_dist.evaluation.export import check_trec_ids
 from hbt_dist.evaluation.results import summary
 from hbt_dist.evaluation.run import (
     check_before_encoding,
@@ -85,6 +86,8 @@ def evaluate_job(
         training_languages = languages_at(training_languages, "training languages")
     check_before_encoding(out, scoring)
     data = load(benchmark, scoring.cache_dir)
+    if trec:
+        check_trec_ids(data)
     if not overwrite:
         refuse_to_replace(out, model, data.fingerprint)
     scoring = with_cache(scoring, needed=data.on_disk or actors is not None)

@@ -320,7 +320,7 @@ class EvaluationActors:
         questions_ref = ray.put(arrange_questions(plan, questions, question_names(benchmark)))
         candidates_ref = candidates if isinstance(candidates, EmbeddingFiles) else ray.put(candidates)
         ids_ref = ray.put(benchmark.candidate_ids)
-        top_k = min(settings.top_k, plan.num_candidates)
+        top_k = plan.num_kept(settings.top_k)
         searched = top_k if settings.ranked_lists == "faiss" else 0
         shards = [
             _RemoteShard(

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.arrow_texts import StoredTexts
+from hbt_dist.data.arrow_texts import StoredTexts, take_texts
+from hbt_dist.data.benchmarks.judgements import WAY_OUT, JudgementCounts
 
 _T = TypeVar("_T")
 
@@ -42,12 +43,19 @@ class Benchmark:
         relevant_offsets: (Q + 1,) int64; the relevant candidates of question row q are
             ``relevant[relevant_offsets[q]:relevant_offsets[q + 1]]``.
         relevant: flat int64 candidate rows, ascending for each question, over all languages.
+            A row from N on is a judged document that is not in the pool: it counts in R and is never found.
         grades: flat float64, how relevant each of `relevant` is, above 0: the gains of nDCG. All 1 when left
             empty.
         question_text_relevant: whether a question's text is among its relevant candidates (sentence
             retrieval: the same sentence in every language). Then the monolingual cells are trivially
             perfect and the multilingual pool holds one trivial hit; the cross-lingual cells are untouched.
-        fingerprint: SHA-256 over all of the above (without grades that are all 1); computed when left empty.
+        absent_ids: ids of the judged documents that are not in the pool; row N + i of `relevant` is the i-th.
+        absent_language: int32 languages of those.
+        excluded: (E, 2) int64 pairs of question row and candidate row, ascending; a question's rankings leave
+            out its excluded candidates, which are not among its relevant ones.
+        judgements: rules of the judgements, with counts.
+        fingerprint: SHA-256 over all of the above (without grades that are all 1, without absent documents
+            and excluded candidates where there are none); computed when left empty.
 
     Candidate ids and texts are lists; those of large pools are `StoredTexts`, which read a file on access.
     """
@@ -66,6 +74,10 @@ class Benchmark:
     relevant: NDArray[np.int64]
     grades: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     question_text_relevant: bool = False
+    absent_ids: Sequence[str] = ()
+    absent_language: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    excluded: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    judgements: JudgementCounts = field(default=JudgementCounts())
     fingerprint: str = field(default="")
 
     def __post_init__(self) -> None:
@@ -91,14 +103,32 @@ class Benchmark:
         return isinstance(self.candidate_texts, StoredTexts)
 
     def relevant_of(self, question: int) -> NDArray[np.int64]:
-        """Return the candidate rows relevant to a question row, ascending."""
+        """Return the rows relevant to a question row, ascending; absent documents from N on."""
         return self.relevant[self.relevant_offsets[question] : self.relevant_offsets[question + 1]]
+
+    @property
+    def relevant_in_pool(self) -> NDArray[np.bool_]:
+        """Return which of `relevant` are in the pool."""
+        return np.asarray(self.relevant) < self.num_candidates
+
+    @property
+    def relevant_language(self) -> NDArray[np.int64]:
+        """Return the language of each of `relevant`, absent documents included."""
+        languages = np.concatenate([self.candidate_language, self.absent_language])
+        return languages[self.relevant].astype(np.int64)
+
+    def relevant_ids(self) -> list[str]:
+        """Return the id of each of `relevant`, absent documents included."""
+        in_pool = self.relevant_in_pool
+        ids = iter(take_texts(self.candidate_ids, np.asarray(self.relevant)[in_pool]))
+        absent = iter((np.asarray(self.relevant)[~in_pool] - self.num_candidates).tolist())
+        return [next(ids) if present else self.absent_ids[next(absent)] for present in in_pool.tolist()]
 
     def pair_counts(self) -> NDArray[np.int64]:
         """Return (L, L): questions of a language with a relevant candidate in a language, per cell."""
         rows = np.repeat(np.arange(self.num_questions), np.diff(self.relevant_offsets))
         has = np.zeros((self.num_questions, len(self.languages)), bool)
-        has[rows, self.candidate_language[self.relevant]] = True
+        has[rows, self.relevant_language] = True
         counts = np.zeros((len(self.languages), len(self.languages)), np.int64)
         np.add.at(counts, self.question_language, has.astype(np.int64))
         return counts
@@ -140,6 +170,7 @@ def _check_lengths(benchmark: Benchmark, location: str) -> None:
         "relevant_offsets": (len(benchmark.relevant_offsets), num_questions + 1),
         "relevant": (len(benchmark.relevant), int(benchmark.relevant_offsets[-1])),
         "grades": (len(benchmark.grades), len(benchmark.relevant)),
+        "absent_language": (len(benchmark.absent_language), len(benchmark.absent_ids)),
     }
     for name, (length, expected) in lengths.items():
         if length != expected:
@@ -154,10 +185,13 @@ def _check_relevance(benchmark: Benchmark, location: str) -> None:
         raise UserError(
             location,
             f"question {benchmark.question_ids[row]!r} in {language!r} has no relevant candidate",
-            "remove the question, or add a relevant candidate",
+            f"remove the question, or add a relevant candidate;\n{WAY_OUT}",
         )
-    if benchmark.relevant.min() < 0 or benchmark.relevant.max() >= benchmark.num_candidates:
+    num_rows = benchmark.num_candidates + len(benchmark.absent_ids)
+    if benchmark.relevant.min() < 0 or benchmark.relevant.max() >= num_rows:
         raise UserError(location, "a relevant candidate is not in the pool")
+    if not benchmark.relevant_in_pool.any():
+        raise UserError(location, "no relevant candidate is in the pool", "do the files belong together?")
     if not (np.isfinite(benchmark.grades) & (benchmark.grades > 0)).all():
         raise UserError(location, "a relevant candidate's grade is not a number above 0")
     steps = np.diff(benchmark.relevant)
@@ -205,4 +239,7 @@ def _fingerprint(benchmark: Benchmark) -> str:
         digest.update(np.ascontiguousarray(column, dtype=kind).tobytes())
     if (benchmark.grades != 1).any():  # without grades the fingerprint is that of other versions
         digest.update(np.ascontiguousarray(benchmark.grades, dtype="<f8").tobytes())
+    if len(benchmark.absent_ids) or len(benchmark.excluded):
+        digest.update(repr((list(benchmark.absent_ids), benchmark.absent_language.tolist())).encode())
+        digest.update(np.ascontiguousarray(benchmark.excluded, dtype="<i8").tobytes())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import is_user_function, load_user_function
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
+from hbt_dist.data.benchmarks.judgements import IdenticalIds, Judgements, Rules
 from hbt_dist.data.benchmarks.on_disk import stored_benchmark
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
@@ -30,6 +31,8 @@ def load_benchmark(
     variant: str | None = None,
     languages: Sequence[str] | None = None,
     *,
+    judgements: Judgements | None = None,
+    identical_ids: IdenticalIds | None = None,
     cache_dir: Path | str | None = None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Benchmark:
@@ -42,6 +45,10 @@ def load_benchmark(
         variant: one of the benchmark's variants; by default the first.
         languages: questions and candidates of these languages only, in this order; by default all, sorted.
             A question that loses all of its relevant candidates is left out.
+        judgements: how judgements that do not fit the collection are scored (judgements.py); default: the
+            benchmark's, `as_published` for published collections and `strict` for the rest.
+        identical_ids: whether rankings leave out the document with the question's id; default: `drop` for
+            `beir`, as BEIR does, else `keep`.
         cache_dir: folder for converted benchmarks; by default `CACHE_DIR` in the working directory.
         memory_bytes: query and corpus collections whose files are larger (`.gz` counts fourfold) are
             converted once, and their candidates are read from disk as they are needed (on_disk.py).
@@ -58,8 +65,10 @@ def load_benchmark(
         )
     codes = None if languages is None else languages_at(languages, "languages")
     if is_user_function(name):
-        return _user_benchmark(name, data_dir, variant, codes)
+        rules = Rules(judgements or "strict", identical_ids or "keep")
+        return _user_benchmark(name, data_dir, variant, codes, rules)
     entry = BENCHMARKS[name]
+    rules = Rules(judgements or entry.judgements, identical_ids or entry.identical_ids)
     chosen = entry.variants[0] if variant is None else variant
     if chosen not in entry.variants:
         raise UserError(
@@ -78,21 +87,25 @@ def load_benchmark(
     if entry.files:
         files: list[Path] = getattr(module, entry.files)(folder, chosen, codes)
         if sum(_unpacked_bytes(path) for path in files) > memory_bytes:
-            return stored_benchmark(name, chosen, codes, files, read, Path(cache_dir or CACHE_DIR))
-    builder = BenchmarkBuilder(name, chosen, codes)
+            return stored_benchmark(name, chosen, codes, files, read, Path(cache_dir or CACHE_DIR), rules)
+    builder = BenchmarkBuilder(name, chosen, codes, rules=rules)
     read(builder)
     return builder.build()
 
 
 def _user_benchmark(
-    name: str, data_dir: Path | str | None, variant: str | None, languages: tuple[str, ...] | None
+    name: str,
+    data_dir: Path | str | None,
+    variant: str | None,
+    languages: tuple[str, ...] | None,
+    rules: Rules,
 ) -> Benchmark:
     """Read a benchmark into memory with the user's function."""
     read = load_user_function(name, f"benchmark {name}")
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if folder is not None and not folder.exists():
         raise UserError(str(folder), "there is no such folder", f"name the folder of benchmark {name}")
-    builder = BenchmarkBuilder(name, variant or "default", languages)
+    builder = BenchmarkBuilder(name, variant or "default", languages, rules=rules)
     read(folder, builder.variant, languages, builder)
     return builder.build()
 
@@ -139,6 +152,8 @@ def load(benchmark: BenchmarkSettings, cache_dir: str | None = None) -> Benchmar
         benchmark.data_dir,
         variant=benchmark.variant,
         languages=benchmark.languages,
+        judgements=benchmark.judgements,
+        identical_ids=benchmark.identical_ids,
         cache_dir=cache_dir,
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from hbt_dist.data.arrow_texts import ID, TEXT, StoredTexts, StoredTextsWriter
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.benchmarks.candidate_pool import CANDIDATES, DiskPool
+from hbt_dist.data.benchmarks.judgements import JudgementCounts, Rules
 from hbt_dist.data.cache import MANIFEST, built_once, make_cache, read_manifest, remembered_digest
 
 #: Part of every folder's name; raise it when the same files give another benchmark.
@@ -27,6 +29,7 @@ VERSION = 3
 _QUESTIONS = "questions.arrow"
 _COLUMNS = (
     "question_language", "question_cluster", "candidate_language", "relevant_offsets", "relevant", "grades",
+    "absent_language", "excluded",
 )  # fmt: skip
 
 
@@ -37,6 +40,7 @@ def stored_benchmark(
     files: Sequence[Path],
     read: Callable[[BenchmarkBuilder], None],
     cache_dir: Path,
+    rules: Rules,
 ) -> Benchmark:
     """Return the converted benchmark; convert it now if it is absent.
 
@@ -44,6 +48,7 @@ def stored_benchmark(
         files: what decides its content.
         read: fills a builder from them.
         cache_dir: where converted benchmarks are kept.
+        rules: for judgements that do not fit the collection.
 
     Raises:
         UserError: what `read` raises, a benchmark that cannot be scored, or a cache that cannot be written.
@@ -51,11 +56,11 @@ def stored_benchmark(
     cache_dir = cache_dir.expanduser().absolute()  # actors on this machine work in other folders
     make_cache(cache_dir, "cache_dir")
     content = [[path.parent.name, path.name, remembered_digest(path, cache_dir)] for path in files]
-    recipe = json.dumps([VERSION, name, variant, languages, content])
+    recipe = json.dumps([VERSION, name, variant, languages, asdict(rules), content])
     folder = cache_dir / f"benchmark-{hashlib.sha256(recipe.encode()).hexdigest()[:24]}"
 
     def build(unfinished: Path) -> None:
-        builder = BenchmarkBuilder(name, variant, languages, DiskPool(unfinished, name))
+        builder = BenchmarkBuilder(name, variant, languages, DiskPool(unfinished, name), rules=rules)
         read(builder)
         _write(builder.build(), unfinished)
 
@@ -74,6 +79,8 @@ def _write(benchmark: Benchmark, folder: Path) -> None:
         "variant": benchmark.variant,
         "languages": benchmark.languages,
         "own_text_relevant": benchmark.question_text_relevant,
+        "judgements": benchmark.judgements.plain,
+        "absent_ids": list(benchmark.absent_ids),
         "num_questions": benchmark.num_questions,
         "num_candidates": benchmark.num_candidates,
         "fingerprint": benchmark.fingerprint,
@@ -92,6 +99,8 @@ def _open(folder: Path) -> Benchmark:
         candidate_ids=StoredTexts(folder / CANDIDATES, ID),
         candidate_texts=StoredTexts(folder / CANDIDATES, TEXT),
         question_text_relevant=manifest["own_text_relevant"],
+        absent_ids=manifest["absent_ids"],
+        judgements=JudgementCounts(**manifest["judgements"]),
         fingerprint=manifest["fingerprint"],
         **{column: np.load(folder / f"{column}.npy") for column in _COLUMNS},
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hbt_dist.data.benchmarks.judgements import IdenticalIds, Judgements
 from hbt_dist.data.splits import VARIANTS
 
 
@@ -21,6 +22,9 @@ class BenchmarkEntry:
             decide the benchmark's content; "" for benchmarks that are always in memory.
         folder: usual name of its folder below the data folder; "" if it needs no files or has no usual name.
         needs_files: whether a folder must be given.
+        judgements: default rule for judgements that do not fit the collection (judgements.py): published
+            collections have such judgements, a user's files should not.
+        identical_ids: default rule for questions that are documents.
         about: description in one line.
     """
 
@@ -31,6 +35,8 @@ class BenchmarkEntry:
     about: str
     needs_files: bool = True
     files: str = ""
+    judgements: Judgements = "strict"
+    identical_ids: IdenticalIds = "keep"
 
 
 BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
@@ -68,16 +74,16 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
     "miracl": BenchmarkEntry(
         "trec", "read_miracl", ("dev", "train", "testA", "testB"), "miracl",
         "question to Wikipedia passage, monolingual; topics, qrels and corpus per language",
-        files="miracl_files",
+        files="miracl_files", judgements="as_published",
     ),
     "mewsli-x": BenchmarkEntry(
         "trec", "read_mewsli_x", ("test", "dev"), "mewsli-x", "mention in context to entity description",
-        files="mewsli_x_files",
+        files="mewsli_x_files", judgements="as_published",
     ),
     "beir": BenchmarkEntry(
         "trec", "read_beir", ("separate", "parallel"), "",
         "corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB), or a folder per language with them",
-        files="beir_files",
+        files="beir_files", judgements="as_published", identical_ids="drop",
     ),
     "jsonl": BenchmarkEntry(
         "passages", "read_jsonl", ("jsonl",), "", "your questions.jsonl, candidates.jsonl and qrels.tsv",

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from hbt_dist.config.settings import Settings
+from hbt_dist.data.benchmarks.judgements import IdenticalIds, Judgements
 
 
 class BenchmarkSettings(Settings):
@@ -29,6 +30,17 @@ class BenchmarkSettings(Settings):
     )
     languages: tuple[str, ...] | None = Field(None, description="only these languages; default: all it has")
 
+    judgements: Judgements | None = Field(
+        None,
+        description="judgements that do not fit the collection (docs/evaluation.md). strict: refused; "
+        "as_published: scored as BEIR, MTEB and trec_eval do, and counted. Default: as_published for beir, "
+        "miracl and mewsli-x, else strict",
+    )
+    identical_ids: IdenticalIds | None = Field(
+        None,
+        description="a question whose id is the id of a document (ArguAna, Quora). drop: its rankings leave "
+        "the document out; keep: they rank it. Default: drop for beir, else keep",
+    )
     label: str = Field(
         "",
         description="name in folders, figures and tables, for two benchmarks of one name and variant; "
@@ -52,11 +64,14 @@ class BenchmarkSettings(Settings):
         return value
 
     @model_serializer(mode="wrap")
-    def _without_the_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave a default label out of what is stored and compared with older files."""
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave default label and rules out of what is stored and compared with older files."""
         plain: dict[str, Any] = dump(self)
         if not self.is_labelled:
             plain.pop("label", None)
+        for rule in ("judgements", "identical_ids"):
+            if plain.get(rule) is None:
+                plain.pop(rule, None)
         return plain
 
     @property

@@ -46,7 +46,9 @@ def identity_of(benchmark: BenchmarkSettings, digest: Callable[[Path], str]) -> 
     entry = BENCHMARKS.get(benchmark.name)
     if entry is None or not entry.needs_files:
         # Without files its content is its identity; an unknown name raises an error.
-        loaded = load_benchmark(benchmark.name, benchmark.data_dir, benchmark.variant)
+        loaded = load_benchmark(
+            benchmark.name, benchmark.data_dir, benchmark.variant, judgements=benchmark.judgements
+        )
         return {**identity, "rules": RULES, "fingerprint": loaded.fingerprint}
     folder = benchmark_folder(benchmark.name, benchmark.data_dir)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -60,7 +62,9 @@ def identity_of(benchmark: BenchmarkSettings, digest: Callable[[Path], str]) -> 
 
 def _load(benchmark: BenchmarkSettings) -> Benchmark:
     languages = _languages_needed(benchmark)
-    return load_benchmark(benchmark.name, benchmark.data_dir, benchmark.variant, languages)
+    return load_benchmark(
+        benchmark.name, benchmark.data_dir, benchmark.variant, languages, judgements=benchmark.judgements
+    )
 
 
 def _languages_needed(benchmark: BenchmarkSettings) -> tuple[str, ...] | None:

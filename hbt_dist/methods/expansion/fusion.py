@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.bias import pool_keys
 from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows, check_rows, check_shapes
+from hbt_dist.evaluation.metrics import UNRANKED
 from hbt_dist.evaluation.plan import ScoringPlan, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists
 from hbt_dist.evaluation.settings import EvaluationSettings
@@ -98,13 +100,15 @@ def fuse_rankings(
                 question: int, keys: NDArray[np.uint64] = keys, base: int = int(starts[first])
             ) -> FusedQuestion:
                 keys_of_question = keys[starts[question] - base : starts[question + 1] - base]
-                return fuser(keys_of_question, position[benchmark.relevant_of(question)])
+                relevant = benchmark.relevant_of(question)
+                excluded = plan.excluded[plan.excluded[:, 0] == question, 1]
+                return fuser(keys_of_question, position[relevant[relevant < len(position)]], excluded)
 
             fused += pool.map(fuse, range(first, last))
             first = last
             if progress is not None:
                 progress(first)
-    return _together(plan, fused)
+    return _together(plan, np.flatnonzero(benchmark.relevant_in_pool), fused)
 
 
 def _check(benchmark: Benchmark, runs: Rows, question_of_run: Int64, candidates: Rows) -> None:
@@ -134,22 +138,26 @@ class _Fuser:
         ranks = np.arange(plan.num_candidates + 1, dtype=np.float64)
         self._gain = np.rint(UNIT / np.maximum(k + ranks, 1.0)).astype(np.int64)  # by rank, from 1
 
-    def __call__(self, keys_VN: NDArray[np.uint64], relevant: Int64) -> FusedQuestion:
+    def __call__(self, keys_VN: NDArray[np.uint64], relevant: Int64, excluded: Int64) -> FusedQuestion:
+        if len(excluded):  # the last ranks of a run do not change the ranks before them
+            keys_VN = keys_VN.copy()
+            keys_VN[:, excluded] = np.arange(len(excluded))
         order = np.argsort(keys_VN, axis=1)[:, ::-1]  # keys are distinct: any sort gives this order
         ranks_VN = np.empty(order.shape, np.int64)
         np.put_along_axis(ranks_VN, order, np.arange(1, self._size + 1)[None, :], axis=1)
         scores = self._scores(ranks_VN)
+        scores[excluded] = -np.inf
         languages = self._language[relevant]
         pair, one_target = np.zeros(len(relevant), np.int64), np.zeros(len(relevant), np.int64)
         in_language = self._within_languages(order)
         for language in np.unique(languages).tolist():
             targets, removed = relevant[languages == language], relevant[languages != language]
             part = slice(int(self._starts[language]), int(self._starts[language + 1]))
-            pair[languages == language] = self._ranks_of(
-                self._scores(in_language[:, part]), targets - part.start, self._id_order[part]
-            )
+            within = self._scores(in_language[:, part])
+            within[excluded[(excluded >= part.start) & (excluded < part.stop)] - part.start] = -np.inf
+            pair[languages == language] = self._ranks_of(within, targets - part.start, self._id_order[part])
             alone = self._scores(self._without(ranks_VN, order, removed))
-            alone[removed] = -np.inf
+            alone[removed] = alone[excluded] = -np.inf
             one_target[languages == language] = self._ranks_of(alone, targets, self._id_order)
         equal = (scores[None, :] == scores[relevant][:, None]).sum(axis=1) - 1
         top = self._head(scores)
@@ -196,16 +204,27 @@ class _Fuser:
         return some[np.lexsort((-self._id_order[some], -scores[some]))][: self._top_k]
 
 
-def _together(plan: ScoringPlan, fused: list[FusedQuestion]) -> tuple[RelevantRanks, TopLists | None]:
+def _together(
+    plan: ScoringPlan, in_pool: Int64, fused: list[FusedQuestion]
+) -> tuple[RelevantRanks, TopLists | None]:
+    def judged(name: str, fill: float) -> Any:
+        parts = np.concatenate([getattr(question.ranks, name) for question in fused])
+        values = np.full(plan.num_judged, fill, parts.dtype)
+        values[in_pool] = parts
+        return values
+
     ranks = RelevantRanks(
-        *(
-            np.concatenate([getattr(question.ranks, field.name) for question in fused])
-            for field in fields(RelevantRanks)
-        )
+        pair=judged("pair", UNRANKED),
+        one_target=judged("one_target", UNRANKED),
+        pooled=judged("pooled", UNRANKED),
+        tied=judged("tied", 0),
+        scores=judged("scores", -np.inf),
     )
     if not len(fused[0].top):
         return ranks, None
-    rows = np.stack([question.top for question in fused])
+    rows, scores = (
+        np.stack([getattr(question, name) for question in fused]) for name in ("top", "top_scores")
+    )
     if plan.candidate_order is not None:
         rows = plan.candidate_order[rows]
-    return ranks, TopLists(rows, np.stack([question.top_scores for question in fused]))
+    return ranks, TopLists(np.where(scores == -np.inf, -1, rows), scores)

@@ -17,6 +17,7 @@ import numpy as np
 from hbt_dist.common.numbers import digits_of, p_clause, plain
 from hbt_dist.comparison.significance import SIGNIFICANT
 from hbt_dist.comparison.typology import distance_effects
+from hbt_dist.data.benchmarks.judgements import judgement_lines
 from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.metrics import METRICS, near_chance
 from hbt_dist.evaluation.read_results import rank_distance_of, read_evaluation, read_results
@@ -159,7 +160,8 @@ def _about(results: dict[str, Any]) -> str:
         text += f" A question's best and worst relevant candidate are {distance:.1f} ranks apart on average."
     if benchmark["own_text_relevant"]:
         text += " Monolingual cells are trivial here: a question's own text is among its candidates."
-    return text
+    lines = judgement_lines(benchmark["judgements"]) if "judgements" in benchmark else []
+    return " ".join([text, *(f"{line[0].upper()}{line[1:]}." for line in lines)])
 
 
 def _counted(number: int, what: str) -> str:
@@ -358,6 +360,11 @@ def _settings_facts(results: dict[str, Any]) -> dict[str, object]:
         "relevant candidates per question": "{min} to {max}, mean {mean:.2f}".format(
             **benchmark["relevant_per_question"]
         ),
+        **{
+            key: benchmark["judgements"][key]
+            for key in ("judgements", "identical_ids")
+            if "judgements" in benchmark
+        },
         **_flat(recorded),
     }
 

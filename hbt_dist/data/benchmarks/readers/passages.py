@@ -16,6 +16,7 @@ A question may carry `"cluster": "doc12"`: questions of one cluster are resample
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ from hbt_dist.data.benchmarks.readers.trec import read_qrels
 from hbt_dist.data.corpus.readers import exams, squad_parallel
 from hbt_dist.data.corpus.readers.base import chosen_languages
 from hbt_dist.data.fields import (
-    check_text,
+    check_id,
     id_field,
     int_field,
     language_field,
     list_field,
     text_field,
+    text_or_empty,
 )
 from hbt_dist.data.files import files_by_language, find_file, kind_of, read_json_lines
 from hbt_dist.data.splits import Split
@@ -48,27 +50,36 @@ def read_jsonl(folder: Path, variant: str, languages: tuple[str, ...] | None, in
     """Read a folder in the format above."""
     for location, row in read_json_lines(find_file(folder, "candidates.jsonl")):
         item, language = id_field(row, "id", location), language_field(row, "language", location)
-        into.add_candidate(item, language, text_field(row, "text", location), location)
+        into.add_candidate(item, language, text_or_empty(row, "text", location), location)
     for location, row in read_json_lines(find_file(folder, "questions.jsonl")):
         question_id, language = id_field(row, "id", location), language_field(row, "language", location)
         cluster = id_field(row, "cluster", location) if "cluster" in row else None
-        into.add_question(question_id, language, text_field(row, "text", location), location, cluster=cluster)
+        into.add_question(
+            question_id,
+            language,
+            text_or_empty(row, "text", location),
+            location,
+            cluster=cluster,
+            same_as=(question_id, None),
+        )
         for item, grade in _graded(row, location):
-            into.add_relevant(question_id, item, location, grade=grade)
+            into.add_judgement(question_id, item, location, None, grade)
     if (folder / "qrels.tsv").exists():
         for location, question_id, item, grade in read_qrels(folder / "qrels.tsv"):
-            into.add_relevant(question_id, item, location, grade=grade)
+            into.add_judgement(question_id, item, location, None, grade)
 
 
 def _graded(row: Mapping[str, Any], location: str) -> list[tuple[str, float]]:
-    """Return (candidate, grade) of each item that a question's line calls relevant."""
+    """Return (candidate, grade) of each item that a question's line judges."""
     if not isinstance(row.get("relevant"), dict):
         items = list_field(row, "relevant", location) if "relevant" in row else []
-        return [(check_text(item, location, f"relevant[{i}]"), 1.0) for i, item in enumerate(items)]
+        return [(check_id(item, location, f"relevant[{i}]"), 1.0) for i, item in enumerate(items)]
     for item, grade in row["relevant"].items():
         if not isinstance(grade, int | float) or isinstance(grade, bool):
             raise UserError(location, f"the grade of {item!r} is {kind_of(grade)}", "expected 0, 1, 2, ...")
-    return [(item, float(grade)) for item, grade in row["relevant"].items() if not grade <= 0]
+        if not math.isfinite(grade):
+            raise UserError(location, f"the grade of {item!r} is {grade}", "expected 0, 1, 2, ...")
+    return [(item, float(grade)) for item, grade in row["relevant"].items()]
 
 
 def read_squad_parallel(

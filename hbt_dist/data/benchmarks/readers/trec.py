@@ -15,14 +15,14 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.corpus.readers.base import chosen_languages
 from hbt_dist.data.fields import (
-    check_text,
+    document_text,
     id_field,
     int_field,
     language_field,
     object_field,
     object_items,
     text_field,
-    titled_text,
+    text_or_empty,
 )
 from hbt_dist.data.files import find_any, find_file, paths_by_language, read_filled_lines, read_json_lines
 
@@ -82,14 +82,17 @@ def read_beir(folder: Path, variant: str, languages: tuple[str, ...] | None, int
         qrels = find_file(path / "qrels", "test.tsv")
         judged = _judged(qrels, language)
         for location, row in read_json_lines(find_file(path, "corpus.jsonl")):
-            into.add_candidate(id_field(row, "_id", location), language, titled_text(row, location), location)
+            into.add_candidate(
+                id_field(row, "_id", location), language, document_text(row, location), location
+            )
         in_split = {query for _, query, *_ in judged}  # BEIR's queries.jsonl holds all splits
         for location, row in read_json_lines(find_file(path, "queries.jsonl")):
             query = id_field(row, "_id", location)
             if query in in_split:
-                into.add_question(prefix + query, language, text_field(row, "text", location), location)
+                text = text_or_empty(row, "text", location)
+                into.add_question(prefix + query, language, text, location, same_as=(query, within))
         for location, query, item, grade in judged:
-            into.add_relevant(prefix + query, item, location, within, grade)
+            into.add_judgement(prefix + query, item, location, within, grade)
 
 
 def read_miracl(
@@ -103,14 +106,13 @@ def read_miracl(
     """
     for language, (topics, qrels, shards) in _miracl(folder, variant, languages).items():
         for location, query, text in _topics(topics):
-            into.add_question(f"{language}:{query}", language, text, location)
-        judged = _judged(qrels, language)
-        for location, query, item, grade in judged:
-            into.add_relevant(f"{language}:{query}", item, location, language, grade)
+            into.add_question(f"{language}:{query}", language, text, location, same_as=(query, language))
+        for location, query, item, grade in _judged(qrels, language):
+            into.add_judgement(f"{language}:{query}", item, location, language, grade)
         for shard in shards:
             for location, row in read_json_lines(shard):
                 into.add_candidate(
-                    id_field(row, "docid", location), language, titled_text(row, location), location
+                    id_field(row, "docid", location), language, document_text(row, location), location
                 )
 
 
@@ -140,7 +142,7 @@ def _miracl(
 def _judged(path: Path, language: str) -> list[tuple[str, str, str, float]]:
     """Return all judgements of a language's file, which must not be empty."""
     judged = list(read_qrels(path))
-    if not judged:
+    if not any(grade > 0 for *_, grade in judged):
         raise UserError(
             str(path), f"names no relevant candidate for {language!r}", "drop the language, or check the file"
         )
@@ -152,7 +154,7 @@ def _topics(path: Path) -> Iterator[tuple[str, str, str]]:
         query, tab, text = line.partition("\t")
         if not tab:
             raise UserError(location, "has no tab", "expected query id, tab, text")
-        yield location, query.strip(), check_text(text, location, "the query")
+        yield location, query.strip(), text
 
 
 def mewsli_x_files(folder: Path, variant: str, languages: tuple[str, ...] | None) -> list[Path]:
@@ -219,7 +221,7 @@ def _one_line(text: str) -> str:
 
 
 def read_qrels(path: Path) -> Iterator[tuple[str, str, str, float]]:
-    """Yield (location, question id, candidate id, grade) of each relevant pair.
+    """Yield (location, question id, candidate id, grade) of each judged pair.
 
     Lines are `question, candidate, grade`, or `question, iteration, candidate, grade`, separated by tabs or
     spaces. A grade of 0 or less is not relevant, a grade above 0 is the candidate's gain in nDCG. A first
@@ -244,5 +246,4 @@ def read_qrels(path: Path) -> Iterator[tuple[str, str, str, float]]:
             grade = math.nan
         if not math.isfinite(grade):
             raise UserError(location, f"the grade {columns[-1]!r} is not a number", "expected 0, 1, 2, ...")
-        if grade > 0:
-            yield location, columns[0].strip(), columns[-2].strip(), grade
+        yield location, columns[0].strip(), columns[-2].strip(), grade
