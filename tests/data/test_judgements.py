@@ -129,8 +129,8 @@ def test_as_published_counts(name: str, case: str, memory_bytes: int, tmp_path: 
 
 def test_defaults_by_reader(tmp_path: Path) -> None:
     """Published collections are scored as published; a folder of yours is checked."""
-    assert load("beir", tmp_path, changed("empty document")).judgements.empty_documents == 1
-    assert load("miracl", tmp_path, changed("empty document")).judgements.empty_documents == 1
+    assert load("beir", tmp_path, changed("empty document")).judgements.counts["empty_documents"] == 1
+    assert load("miracl", tmp_path, changed("empty document")).judgements.counts["empty_documents"] == 1
     with pytest.raises(UserError, match="'d4' is empty"):
         load("jsonl", tmp_path, changed("empty document"))
 
@@ -180,8 +180,8 @@ def test_a_dropped_document_that_is_relevant_counts_in_r(tmp_path: Path) -> None
     benchmark = load("beir", tmp_path, (documents, questions, judged))
     assert benchmark.relevant.tolist() == [1, 3, 2]
     assert benchmark.grades.tolist() == [1, 2, 1]
-    assert benchmark.judgements.own_document_relevant == 1
-    assert benchmark.judgements.absent_relevant == 0
+    assert benchmark.judgements.counts["own_document_relevant"] == 1
+    assert "absent_relevant" not in benchmark.judgements.counts
 
 
 def test_a_document_is_left_out_in_the_languages_where_it_is_the_question(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ class BenchmarkBuilder:
             absent_ids=[f"{language}_{item}" for language, item in absent],
             absent_language=np.array([index[language] for language, _ in absent], np.int32),
             excluded=_pairs(row.excluded for row in relevance.values()),
-            judgements=JudgementCounts(self._rules.judgements, self._rules.identical_ids, **self._counts),
+            judgements=JudgementCounts(self._rules, dict(+self._counts)),
         )
 
     def _present_languages(self) -> tuple[str, ...]:

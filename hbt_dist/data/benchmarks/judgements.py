@@ -16,11 +16,11 @@ Published collections hold empty documents (FiQA, SciDocs), judgements of docume
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-Judgements = Literal["strict", "as_published"]
-IdenticalIds = Literal["drop", "keep"]
+from hbt_dist.data.benchmarks.settings import IdenticalIds, Judgements
 
 
 @dataclass(frozen=True)
@@ -32,42 +32,50 @@ class Rules:
 
 
 STRICT = Rules()
-#: Second half of the remedy in every refusal of `strict`.
+#: Last line of the remedy in every refusal of `strict`.
 WAY_OUT = "or score the collection as published: judgements: as_published, --judgements as_published"
+
+#: What is counted, and its wording.
+_WORDING = {
+    "empty_questions": "questions are empty texts",
+    "empty_documents": "documents are empty texts",
+    "absent_relevant": "relevant documents are not in the pool: they count in R and are never found",
+    "questions_not_asked": "judged questions are not among the questions and are left out",
+    "questions_without_relevant": "questions have no relevant document and are left out",
+    "questions_with_own_document": "questions have the id of a document, which their rankings {treatment}",
+    "own_document_relevant": "of those documents are judged relevant: they count in R and are never found",
+}
+_TREATMENT = {"drop": "leave out", "keep": "keep (identical_ids: keep)"}
 
 
 @dataclass(frozen=True)
 class JudgementCounts:
-    """Rules of a benchmark's judgements, and how often each was needed."""
+    """Rules of a benchmark's judgements, and how often each case occurred if it did."""
 
-    judgements: Judgements = "strict"
-    identical_ids: IdenticalIds = "keep"
-    empty_questions: int = 0
-    empty_documents: int = 0
-    absent_relevant: int = 0  # judgements of absent documents as relevant
-    questions_not_asked: int = 0  # ids
-    questions_without_relevant: int = 0  # ids
-    questions_with_own_document: int = 0  # rows whose id is also the id of a candidate
-    own_document_relevant: int = 0  # judgements of a dropped document as relevant
+    rules: Rules = STRICT
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def plain(self) -> dict[str, Any]:
-        """Return the rules and counts for results.json."""
-        return asdict(self)
+        """Return rules and counts for results.json."""
+        return {
+            "judgements": self.rules.judgements,
+            "identical_ids": self.rules.identical_ids,
+            "counts": {name: self.counts.get(name, 0) for name in _WORDING},
+        }
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> JudgementCounts:
+        """Return the rules and counts of `plain`."""
+        counts = {name: count for name, count in plain["counts"].items() if count}
+        return cls(Rules(plain["judgements"], plain["identical_ids"]), counts)
 
 
-def judgement_lines(counts: dict[str, Any]) -> list[str]:
+def judgement_lines(plain: Mapping[str, Any]) -> list[str]:
     """Return a line for each count above 0 of `JudgementCounts.plain`."""
-    dropped = counts["identical_ids"] == "drop"
-    wording = {
-        "empty_questions": "questions are empty texts",
-        "empty_documents": "documents are empty texts",
-        "absent_relevant": "relevant documents are not in the pool: they count in R and are never found",
-        "questions_not_asked": "judged questions are not among the questions and are left out",
-        "questions_without_relevant": "questions have no relevant document and are left out",
-        "questions_with_own_document": "questions have the id of a document, which "
-        + ("their rankings leave out" if dropped else "their rankings keep (identical_ids: keep)"),
-        "own_document_relevant": "documents that the rankings leave out are judged relevant: "
-        "they count in R and are never found",
-    }
-    return [f"{counts[key]:,} {words}" for key, words in wording.items() if counts[key]]
+    treatment = _TREATMENT[plain["identical_ids"]]
+    return [
+        f"{count:,} {_WORDING[name].format(treatment=treatment)}"
+        for name, count in plain["counts"].items()
+        if count
+    ]

@@ -11,10 +11,10 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import is_user_function, load_user_function
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
-from hbt_dist.data.benchmarks.judgements import IdenticalIds, Judgements, Rules
+from hbt_dist.data.benchmarks.judgements import Rules
 from hbt_dist.data.benchmarks.on_disk import stored_benchmark
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
-from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings, IdenticalIds, Judgements
 from hbt_dist.data.fields import languages_at
 from hbt_dist.data.files import existing_folder
 from hbt_dist.data.splits import Split

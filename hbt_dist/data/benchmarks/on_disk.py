@@ -100,7 +100,7 @@ def _open(folder: Path) -> Benchmark:
         candidate_texts=StoredTexts(folder / CANDIDATES, TEXT),
         question_text_relevant=manifest["own_text_relevant"],
         absent_ids=manifest["absent_ids"],
-        judgements=JudgementCounts(**manifest["judgements"]),
+        judgements=JudgementCounts.of(manifest["judgements"]),
         fingerprint=manifest["fingerprint"],
         **{column: np.load(folder / f"{column}.npy") for column in _COLUMNS},
     )

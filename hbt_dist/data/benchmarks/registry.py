@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hbt_dist.data.benchmarks.judgements import IdenticalIds, Judgements
+from hbt_dist.data.benchmarks.settings import IdenticalIds, Judgements
 from hbt_dist.data.splits import VARIANTS
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from hbt_dist.config.settings import Settings
-from hbt_dist.data.benchmarks.judgements import IdenticalIds, Judgements
+
+#: Rules for judgements that do not fit their collection (judgements.py).
+Judgements = Literal["strict", "as_published"]
+IdenticalIds = Literal["drop", "keep"]
 
 
 class BenchmarkSettings(Settings):

@@ -222,9 +222,8 @@ def _together(
     )
     if not len(fused[0].top):
         return ranks, None
-    rows, scores = (
-        np.stack([getattr(question, name) for question in fused]) for name in ("top", "top_scores")
-    )
+    rows = np.stack([question.top for question in fused])
+    scores = np.stack([question.top_scores for question in fused])
     if plan.candidate_order is not None:
         rows = plan.candidate_order[rows]
     return ranks, TopLists(np.where(scores == -np.inf, -1, rows), scores)
