@@ -6,19 +6,13 @@ The mapping (columns.py) says which column holds what.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-
-import pyarrow
-import pyarrow.parquet
 
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.data.corpus.readers.base import ReadingNotes, SourceReader, source_path
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
-from hbt_dist.data.corpus.tables.mapped import Row, mapped_records
-from hbt_dist.data.files import unreadable
-
-_ROWS_PER_READ = 1_000
+from hbt_dist.data.corpus.tables.mapped import mapped_records
+from hbt_dist.data.tables import parquet_rows
 
 
 def open_parquet(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
@@ -31,26 +25,10 @@ def open_parquet(source: SourceSettings, languages: tuple[str, ...] | None, miss
     notes = ReadingNotes()
 
     def records() -> Iterator[TrainingRecord]:
-        rows = (row for file in files for row in _parquet_rows(file))
+        rows = (row for file in files for row in parquet_rows(file))
         return mapped_records(rows, source.columns, languages, notes, ragged=False)
 
     return SourceReader(records=records, files=files, notes=notes)
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    batches = _open_parquet(path).iter_batches(_ROWS_PER_READ)
-    rows = (row for batch in batches for row in batch.to_pylist())
-    return ((f"{path} row {number}", row) for number, row in enumerate(rows))
-
-
-def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except FileNotFoundError as error:
-        raise unreadable(path, error) from None
-    except (pyarrow.ArrowException, OSError) as error:
-        problem = f"not a readable Parquet file ({first_line(error)})"
-        raise UserError(str(path), problem, "write it once more") from None
 
 
 def open_hub(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
