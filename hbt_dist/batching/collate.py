@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from hbt_dist.batching.counter_random import Int64s, derive_key, hash64
 from hbt_dist.batching.plan import GlobalBatch, RowTransform
-from hbt_dist.batching.tokens import TokenRows, TokenStore, encode_texts, replace_rows
+from hbt_dist.batching.tokens import TokenRows, TokenStore, replace_rows
 from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.models.settings import TextSettings
+from hbt_dist.models.tokenising import tokenise
 
 Value = TypeVar("Value", np.int32, np.int64)
 
@@ -62,8 +63,8 @@ class TokenTransform:
         if not changed.texts:
             return rows, changed.counts
         prefix, limit = self.text.prefix(role), self.text.max_tokens(role)
-        encoded = encode_texts(self.tokenizer, [prefix + text for text in changed.texts], limit)
-        return replace_rows(rows, changed.index, encoded), changed.counts
+        encoded = tokenise(self.tokenizer, changed.texts, limit, prefix)
+        return replace_rows(rows, changed.index, encoded.ids), changed.counts
 
 
 def collate(

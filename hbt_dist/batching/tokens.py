@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
 from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.models.settings import TextSettings
+from hbt_dist.models.tokenising import tokenise
 
 ROLES: tuple[Role, ...] = ("question", "passage")
 _FORMAT = 1
@@ -76,6 +76,7 @@ class TextReport:
     truncated: int  # texts that were cut at the limit
     special_only: int  # texts that the tokenizer reduced to its special tokens
     longest: int  # tokens of the longest text, after cutting
+    unknown: int = 0  # unknown tokens
 
     @property
     def truncated_share(self) -> float:
@@ -228,7 +229,8 @@ def _tokenise_unit(
     )
     limit = settings.max_tokens(role)
     lengths = np.zeros(total, np.int64)
-    truncated = 0
+    truncated = special_only = unknown = 0
+    unknown_id = -1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id
     ids_path, offsets_path = _paths(folder, role, language)
     with ids_path.open("wb") as ids_file:
         for start in range(0, total, _TEXTS_AT_ONCE):
@@ -239,17 +241,15 @@ def _tokenise_unit(
             bar.update(stop - start)
             if not available:
                 continue
-            prefixed = [settings.prefix(role) + text for text in available.values()]
-            encoded = encode_texts(tokenizer, prefixed, limit)
-            counts = np.array([len(ids) for ids in encoded], np.int64)
-            _reject_empty(corpus, role, language, available, counts)
-            at_limit = [prefixed[index] for index in np.flatnonzero(counts >= limit)]
-            if at_limit:
-                truncated += sum(len(ids) > limit for ids in encode_texts(tokenizer, at_limit, None))
-            lengths[list(available)] = counts
-            ids_file.write(np.fromiter(chain.from_iterable(encoded), np.int32, int(counts.sum())).tobytes())
+            encoded = tokenise(tokenizer, list(available.values()), limit, settings.prefix(role))
+            _reject_empty(corpus, role, language, available, encoded.lengths)
+            truncated += int(encoded.cut.sum())
+            special_only += int(encoded.special_only.sum())
+            lengths[list(available)] = encoded.lengths
+            ids = np.concatenate(encoded.ids)
+            unknown += int(np.count_nonzero(ids == unknown_id))
+            ids_file.write(ids.tobytes())
     np.save(offsets_path, np.concatenate([[0], np.cumsum(lengths)]))
-    special = len(tokenizer("", add_special_tokens=True)["input_ids"])
     present = lengths[lengths > 0]
     report = TextReport(
         role=role,
@@ -257,36 +257,25 @@ def _tokenise_unit(
         texts=len(present),
         tokens=int(present.sum()),
         truncated=truncated,
-        special_only=int((present <= special).sum()),
+        special_only=special_only,
+        unknown=unknown,
         longest=int(present.max(initial=0)),
     )
     write_json(folder / f"{role}.{language}.json", asdict(report))
 
 
-def replace_rows(rows: TokenRows, indices: NDArray[np.integer], encoded: list[list[int]]) -> TokenRows:
+def replace_rows(
+    rows: TokenRows, indices: NDArray[np.integer], encoded: list[NDArray[np.int32]]
+) -> TokenRows:
     """Return the rows with some of them replaced: row `indices[i]` by `encoded[i]`; indices ascend."""
     lengths = rows.lengths.copy()
-    lengths[indices] = [len(ids) for ids in encoded]
+    lengths[indices] = [np.size(ids) for ids in encoded]
     pieces, start = [], 0
     for index, ids in zip(indices.tolist(), encoded, strict=True):
-        pieces += [rows.ids[rows.offsets[start] : rows.offsets[index]], np.array(ids, np.int32)]
+        pieces += [rows.ids[rows.offsets[start] : rows.offsets[index]], np.asarray(ids, np.int32)]
         start = index + 1
     pieces.append(rows.ids[rows.offsets[start] :])
     return TokenRows(np.concatenate(pieces), np.concatenate([[0], np.cumsum(lengths)]), rows.pad_id)
-
-
-def encode_texts(tokenizer: Any, texts: list[str], limit: int | None) -> list[list[int]]:
-    """Return the token ids of each text, special tokens included, cut at `limit` if there is one."""
-    out: list[list[int]] = tokenizer(
-        texts,
-        truncation=limit is not None,
-        max_length=limit,
-        add_special_tokens=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
-    return out
 
 
 def _reject_empty(

@@ -24,7 +24,9 @@ from hbt_dist.models.encoder import Encoder, LoadedEncoder
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import ModelSettings, ScratchSettings, TextSettings
+from hbt_dist.models.tokenising import check_readable
 
+_CHECKED_TEXTS = 500  # that the tokenizer of a pre-trained model must know
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
@@ -36,17 +38,20 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
     processes of a node call it at once.
 
     Raises:
-        UserError: the model cannot be loaded, or its architecture is impossible.
+        UserError: the model cannot be loaded, its tokenizer knows nearly no text of the corpus, or its
+            architecture is impossible.
     """
     if settings.scratch is None:
         assert settings.name_or_path is not None
-        return load_encoder(
+        loaded = load_encoder(
             settings.name_or_path,
             trust_remote_code=settings.trust_remote_code,
             text=settings.text,
             attention=settings.attention,
             quiet=True,
         )
+        check_readable(loaded.tokenizer, list(_some_texts(corpus, _CHECKED_TEXTS)), loaded.source)
+        return loaded
     _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
     return load_encoder(folder, text=settings.text, attention=settings.attention, quiet=True)
 

@@ -28,6 +28,8 @@ from hbt_dist.training.run_folder import RunFolder
 
 #: Files of a model folder that decide what it computes: weights, configuration, tokenizer.
 _OF_A_MODEL = (".safetensors", ".bin", ".json", ".model", ".txt")
+#: Share of unknown tokens that is worth a line.
+_MANY_UNKNOWN = 0.1
 
 
 @dataclass(frozen=True)
@@ -117,17 +119,27 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
 
 
 def describe_texts(tokens: TokenStore) -> list[str]:
-    """Return one line per role whose texts were cut at the length limit."""
+    """Return lines on texts that the tokenizer cut, did not know, or reduced to special tokens."""
     lines = []
     for role in ROLES:
-        reports = [report for report in tokens.reports if report.role == role and report.truncated]
-        if reports:
-            worst = max(reports, key=lambda report: report.truncated_share)
-            texts = sum(report.texts for report in tokens.reports if report.role == role)
+        reports = [report for report in tokens.reports if report.role == role]
+        texts = sum(report.texts for report in reports)
+        worst = max(reports, key=lambda report: report.truncated_share, default=None)
+        if worst is not None and worst.truncated:
             lines.append(
                 f"{sum(report.truncated for report in reports):,} of {texts:,} {role}s are cut at "
                 f"model.text.max_{role}_tokens (most in {worst.language}: {worst.truncated_share:.1%})"
             )
+        if special := {report.language: report.special_only for report in reports if report.special_only}:
+            lines.append(
+                f"{sum(special.values()):,} of {texts:,} {role}s give no token but special ones "
+                f"({', '.join(special)}): their vectors are equal"
+            )
+        lines += [
+            f"{report.unknown / report.tokens:.1%} of the tokens of {role}s in {report.language} are unknown"
+            for report in reports
+            if report.unknown > _MANY_UNKNOWN * report.tokens
+        ]
     return lines
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from hbt_dist.batching.collate import collate
@@ -24,6 +25,7 @@ from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.models.settings import TextSettings
+from hbt_dist.training.preparation import describe_texts
 from tests.helpers.tokenizers import word_tokenizer
 
 TEXT = TextSettings(question_prefix="q: ", max_question_tokens=8, max_passage_tokens=12)
@@ -96,6 +98,18 @@ def test_report_counts_texts_and_truncation(corpus: Corpus, store: TokenStore) -
     assert found["passage", "en"].longest == 12
     assert 0 < found["passage", "en"].truncated_share < 1
     assert store.lengths("passage", 0).tolist() == [min(length, 12) for length in lengths]
+
+
+def test_a_start_reports_texts_without_tokens_and_unknown_tokens(corpus: Corpus, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()  # 'en' and 'sv' are unknown to it
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex("^w7 (en|sv)( w1)*"), "")
+    text = TextSettings(max_question_tokens=30, max_passage_tokens=30)
+    store = TokenStore.of(corpus, tokenizer, text, tmp_path, progress=False)
+    report = store.reports[0]
+    assert (report.role, report.language, report.special_only, report.unknown) == ("question", "en", 1, 59)
+    lines = describe_texts(store)
+    assert lines[0] == "2 of 160 questions give no token but special ones (en, sv): their vectors are equal"
+    assert lines[1] == f"{59 / report.tokens:.1%} of the tokens of questions in en are unknown"
 
 
 def test_pad_puts_rows_beside_each_other() -> None:

@@ -21,7 +21,7 @@ from hbt_dist.batching.kinds import KINDS
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.batching.settings import BatchSettings
-from hbt_dist.batching.tokens import TokenRows, TokenStore, encode_texts, replace_rows
+from hbt_dist.batching.tokens import TokenRows, TokenStore, replace_rows
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
 from hbt_dist.data.corpus.convert import build_corpus
@@ -46,6 +46,7 @@ from hbt_dist.methods.code_switching.vectors import nearest, nearest_words, read
 from hbt_dist.methods.code_switching.words import split_words, with_case_of
 from hbt_dist.models.initial import train_tokenizer
 from hbt_dist.models.settings import ScratchSettings, TextSettings
+from hbt_dist.models.tokenising import tokenise
 from hbt_dist.run_file import RunFile, find_run_file, load_run, resolve_paths
 from hbt_dist.testing.check_plan import check_plan
 from hbt_dist.training.step import summed_figures
@@ -393,7 +394,7 @@ def test_a_step_of_256_rows_costs_little(tmp_path: Path) -> None:
         changed = [plan.transform.change(role, corpus, batch) for role in ("question", "passage")]
         began = time.process_time()
         for one in changed:
-            encode_texts(tokenizer, one.texts, 80)
+            tokenise(tokenizer, one.texts, 80)
         tokenizing.append(time.process_time() - began)
     assert min(costs) - min(tokenizing) < 0.060, (costs, tokenizing)
 

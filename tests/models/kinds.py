@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 TEXTS = ["what is the capital of finland", "helsinki", "mikä on suomen pääkaupunki ja missä se on"] * 4
 POSITIONS = 64
-_SPECIAL = {
+SPECIAL = {
     "pad_token": "<pad>",
     "unk_token": "<unk>",
     "bos_token": "<s>",
@@ -101,7 +101,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 def save_kind(folder: Path, kind: str) -> Path:
     """Write a model folder of transformers; positions for 64 tokens."""
     make_tokenizer, keys = KINDS[kind]
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), **_SPECIAL)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), **SPECIAL)
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(
         kind,
