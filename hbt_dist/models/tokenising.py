@@ -23,7 +23,7 @@ CHARACTERS_PER_TOKEN = 16
 _MORE = 4
 _TEXTS_PER_CALL = 1024
 _CHARACTERS_PER_CALL = 2**21
-#: A text of which less is known to the tokenizer is unreadable; so is a tokenizer for nearly all texts.
+#: Share of unknown tokens that makes a text unreadable, and of unreadable texts that refuses the tokenizer.
 _UNREADABLE = 0.9
 _SAMPLE = 256
 
