@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from hbt_dist.common.files import atomic_folder, explained_write, write_json
-from hbt_dist.data.files import digest_of_file
+from hbt_dist.data.files import COMPRESSIONS, digest_of_content, digest_of_file
 
 MANIFEST = "manifest.json"
 # A file changed this recently may change in the same tick of the clock: its digest isn't remembered.
@@ -54,26 +54,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def remembered_digest(path: Path, cache_dir: Path) -> str:
+def remembered_digest(path: Path, cache_dir: Path, *, unpacked: bool = False) -> str:
     """Return the SHA-256 of a file, remembered in `cache_dir` by its size and modification time.
+
+    Args:
+        unpacked: digest the content without compression.
 
     Raises:
         UserError: the file does not exist or cannot be read.
     """
+    digest_of = digest_of_content if unpacked and path.suffix in COMPRESSIONS else digest_of_file
     memory = cache_dir / "digests.json"
     try:
         status = path.stat()
     except OSError:
-        return digest_of_file(path)  # raises the error that names the file
+        return digest_of(path)  # raises the error that names the file
     stamp = [status.st_size, status.st_mtime_ns]
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    key = str(path.resolve())
+    key = f"{path.resolve()}{' unpacked' if digest_of is digest_of_content else ''}"
     if isinstance(known.get(key), list) and known[key][:2] == stamp:
         return str(known[key][2])
-    digest = digest_of_file(path)
+    digest = digest_of(path)
     if time.time() - status.st_mtime > _SETTLED_SECONDS:
         write_json(memory, {**known, key: [*stamp, digest]})
     return digest

@@ -1,26 +1,53 @@
 """Read text files, and name every mistake in them by file, line and remedy.
 
-Files stream line by line; `.gz` and `.dz` (dictzip) are decompressed on the way, a `.tar.gz` of one file is
-unpacked too. Only `UserError` leaves these functions for any bytes: missing file, folder instead of file,
-damaged gzip, bytes that aren't UTF-8, malformed JSON, JSON nested beyond reason.
+Files stream line by line; `.gz`, `.dz` (dictzip), `.bz2`, `.xz` and `.zst` are decompressed on the way, a
+`.tar.gz` of one file is unpacked too. Only `UserError` leaves these functions for any bytes: missing file,
+folder instead of file, damaged compression, bytes that aren't UTF-8, malformed JSON, a key twice in an
+object, JSON nested beyond reason.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import hashlib
+import io
 import json
+import lzma
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+import pyarrow
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import sha256_of
 from hbt_dist.data.languages import language_code
 
 _BYTE_ORDER_MARK = "\ufeff"
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def _gzip(stream: BinaryIO) -> gzip.GzipFile:
+    return gzip.GzipFile(fileobj=stream)
+
+
+def _zstandard(stream: BinaryIO) -> io.BufferedReader:
+    return io.BufferedReader(pyarrow.CompressedInputStream(stream, "zstd"))
+
+
+#: Ending of a compressed file -> function that unpacks its stream.
+COMPRESSIONS: Mapping[str, Callable[[BinaryIO], Any]] = {
+    ".gz": _gzip,
+    ".dz": _gzip,
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _zstandard,
+}
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
@@ -40,6 +67,15 @@ def digest_of_file(path: Path) -> str:
         raise unreadable(path, error) from None
 
 
+def digest_of_content(path: Path) -> str:
+    """Return the SHA-256 of a file's content without compression; `UserError` if it cannot be read."""
+    with open_bytes(path) as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for reading, decompressing by its ending; errors of the file become `UserError`."""
@@ -48,18 +84,20 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             if path.name.endswith(".tar.gz"):
                 with tarfile.open(fileobj=raw, mode="r:gz") as archive:
                     yield _only_member(archive, path)
-            elif path.suffix in {".gz", ".dz"}:
-                with gzip.GzipFile(fileobj=raw) as unpacked:
-                    yield cast(BinaryIO, unpacked)
+            elif path.suffix in COMPRESSIONS:
+                with COMPRESSIONS[path.suffix](raw) as unpacked:
+                    yield unpacked
             else:
                 yield raw
     except EOFError:
         raise UserError(
-            str(path), "the gzip file ends too early", "it was cut off: copy or download it again"
+            str(path), "the compressed file ends too early", "it was cut off: copy or download it again"
         ) from None
-    except (gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
+    except (gzip.BadGzipFile, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise UserError(
-            str(path), f"not a readable gzip file ({error})", "copy or download it again, or rename it"
+            str(path),
+            f"not a readable {'gzip' if path.suffix in {'.gz', '.dz'} else path.suffix} file ({error})",
+            "copy or download it again, or rename it",
         ) from None
     except OSError as error:
         raise unreadable(path, error) from None
@@ -77,12 +115,34 @@ def _only_member(archive: tarfile.TarFile, path: Path) -> BinaryIO:
     return cast(BinaryIO, archive.extractfile(members[0]))
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its line end) of a UTF-8 file."""
+def read_raw_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line with its line end) of a UTF-8 file, without its byte order mark.
+
+    Raises:
+        UserError: the file is UTF-16, or its lines end in CR alone.
+    """
     with open_bytes(path) as stream:
         for number, raw in enumerate(stream, start=1):
-            line = _decode(raw, f"{path} line {number}")
-            yield number, (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).rstrip("\r\n")
+            if number == 1:
+                _check_first_line(raw, path)
+            try:
+                line = raw.decode()
+            except UnicodeDecodeError:
+                line = _decode(raw, f"{path} line {number}")  # raises
+            yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+
+
+def _check_first_line(raw: bytes, path: Path) -> None:
+    if raw.startswith(_UTF_16_MARKS) or b"\0" in raw[:8]:
+        raise UserError(str(path), "expected UTF-8, got UTF-16", f"iconv -f UTF-16 -t UTF-8 {path.name}")
+    if b"\r" in raw.rstrip(b"\r\n") and not raw.endswith(b"\n"):
+        remedy = f"tr '\\r' '\\n' < {path.name}"
+        raise UserError(str(path), "the lines end in CR alone, as on old Macs", remedy)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line without its line end) of a UTF-8 file."""
+    return ((number, line.rstrip("\r\n")) for number, line in read_raw_lines(path))
 
 
 def read_filled_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -109,7 +169,10 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, read as a whole."""
     with open_bytes(path) as stream:
-        text = _decode(stream.read(), str(path))
+        raw = stream.read()
+    if raw.startswith(_UTF_16_MARKS):
+        _check_first_line(raw[:8], path)
+    text = _decode(raw, str(path))
     return _parse_object(text.removeprefix(_BYTE_ORDER_MARK), str(path))
 
 
@@ -122,9 +185,28 @@ def _decode(raw: bytes, location: str) -> str:
         ) from None
 
 
+class _RepeatedKeyError(Exception):
+    """A key comes twice in a JSON object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
+    return content
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def _parse_object(text: str, location: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = _DECODER.decode(text)
+    except _RepeatedKeyError as error:
+        raise UserError(
+            location, f"key {error.args[0]!r} comes twice in one object", "keep one of the two"
+        ) from None
     except json.JSONDecodeError as error:
         line = f"{location} line {error.lineno}" if "\n" in text else location
         raise UserError(
@@ -139,10 +221,22 @@ def _parse_object(text: str, location: str) -> dict[str, Any]:
     return value
 
 
+_KIND_NAMES: Mapping[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "true or false",
+    type(None): "null",
+    bytes: "bytes, not text",
+    date: "a date",
+    time: "a time",
+    timedelta: "a duration",
+}
+
+
 def kind_of(value: object) -> str:
-    """Return the JSON name of a value's type, for messages."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    """Return the name of a value's type, for messages."""
+    return next((name for kind, name in _KIND_NAMES.items() if isinstance(value, kind)), "a number")
 
 
 def find_file(folder: Path, name: str, *, compressed_first: bool = False) -> Path:

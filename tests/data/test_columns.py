@@ -136,7 +136,7 @@ def test_monolingual_sources_and_one_across_languages_make_hybrid_batches(
 @pytest.mark.parametrize(
     ("row", "columns", "message"),
     [
-        (FLAG_ROWS[0], {}, "line 1: field 'id' is missing.*lines of another form need columns"),
+        ({"q": "x"}, {}, "line 1: field 'id' is missing.*lines of another form need columns"),
         (FLAG_ROWS[0], FLAG | {"question": "q"}, "line 1: has no column 'q'"),
         (FLAG_ROWS[0], FLAG | {"negatives": "negs"}, "line 1: no row has a column 'negs'"),
         (FLAG_ROWS[0], FLAG | {"language": None}, "column 'query' is a plain text.*in columns.language"),

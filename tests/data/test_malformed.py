@@ -108,7 +108,7 @@ def test_damaged_files_are_named(tmp_path: Path, build: Build) -> None:
         "plain.jsonl.gz": (line, "not a readable gzip file"),
         "noise.jsonl.gz": (packed[:30] + b"\xff" * 40 + packed[70:], "gzip file"),
         "latin.jsonl": (line + "ä".encode("latin-1") + b"\n", "line 2: byte 1 is not UTF-8"),
-        "utf16.jsonl": (line.decode().encode("utf-16"), "not UTF-8"),
+        "utf16.jsonl": (line.decode().encode("utf-16"), "expected UTF-8, got UTF-16"),
         "empty.jsonl": (b"", "the file is empty"),
         "blank.jsonl": (b"\n \n", "the file is empty"),
     }

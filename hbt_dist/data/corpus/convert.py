@@ -82,8 +82,15 @@ def _identity(
         "languages": settings.languages_of(source),
         "missing": settings.missing_of(source),
         "identity": reader.identity,
-        "files": [[path.name, remembered_digest(path, cache_dir)] for path in reader.files],
+        "files": [_file_identity(path, reader, cache_dir) for path in reader.files],
     }
+
+
+def _file_identity(path: Path, reader: SourceReader, cache_dir: Path) -> list[str]:
+    """Return name and digest of a file; the unpacked content alone where names decide nothing."""
+    if reader.by_content:
+        return [remembered_digest(path, cache_dir, unpacked=True)]
+    return [path.name, remembered_digest(path, cache_dir)]
 
 
 def _build(
@@ -115,6 +122,7 @@ def _build(
         **manifest,
         "languages": languages,
         "datasets": [source.name for source in settings.sources],
+        "files": [[path.name for path in reader.files] for reader in readers],
         "alignment": [reader.alignment for reader in readers],
         "num_examples": len(columns["example_passage"]),
         "num_passages": len(columns["passage_group"]),

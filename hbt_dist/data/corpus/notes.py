@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from hbt_dist.common.console import counted
 from hbt_dist.data.corpus.corpus import Corpus
+
+_SHOWN = 5
 
 
 def reading_text(corpus: Corpus) -> str:
@@ -15,6 +18,11 @@ def reading_text(corpus: Corpus) -> str:
 
 
 def _lines(source: dict[str, Any]) -> Iterator[str]:
+    if columns := source.get("columns"):
+        yield "read by usual names, columns: " + ", ".join(f"{key}: {name}" for key, name in columns.items())
+    if files := source.get("files_left_out"):
+        more = f" and {len(files) - _SHOWN:,} more" if len(files) > _SHOWN else ""
+        yield f"left out {counted(len(files), 'file')}: {', '.join(files[:_SHOWN])}{more}"
     for column, language in source.get("doubtful", {}).items():
         yield f"column {column!r} is not read as {language!r}; list {language!r} in languages if it is"
     if unused := [name for name in source.get("unused", []) if name not in source.get("doubtful", {})]:

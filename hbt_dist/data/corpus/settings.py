@@ -14,14 +14,30 @@ from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.languages import LanguageCode, LanguageCodes, language_code
 from hbt_dist.data.splits import Split
 
-Format = Literal["jsonl", "parquet", "squad-parallel", "squad", "mkqa", "exams", "ntrex", "hub", "sample"]
+Format = Literal[
+    "jsonl",
+    "csv",
+    "tsv",
+    "parquet",
+    "arrow",
+    "squad-parallel",
+    "squad",
+    "mkqa",
+    "exams",
+    "ntrex",
+    "hub",
+    "sample",
+]  # fmt: skip
 Missing = Literal["refuse", "skip"]
 
 #: The options that have a meaning for a format, besides name, format, languages and limit.
 OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "jsonl": frozenset({"path", "missing", "columns"}),
+        "csv": frozenset({"path", "missing", "columns"}),
+        "tsv": frozenset({"path", "missing", "columns"}),
         "parquet": frozenset({"path", "missing", "columns"}),
+        "arrow": frozenset({"path", "missing", "columns", "hub_split"}),
         "squad-parallel": frozenset({"path", "missing", "split"}),
         "squad": frozenset({"path", "missing"}),
         "mkqa": frozenset({"path", "missing", "split", "content"}),
@@ -118,9 +134,10 @@ class SourceSettings(Settings):
     )
     format: Format | UserFunction = Field(
         description="jsonl: one example per line (hbt_dist/data/corpus/readers/jsonl.py), or lines of any "
-        "form with columns; parquet, hub: tables with a column mapping; squad-parallel: passages.jsonl.gz "
-        "and questions.jsonl.gz; squad: one SQuAD file per language, parallel by question id; mkqa, exams, "
-        "ntrex: the public data sets; sample: the embedded sample. module:function: a user-defined reader "
+        "form with columns; csv, tsv, parquet, arrow, hub: tables with a column mapping; arrow reads what "
+        "datasets saved, too; squad-parallel: passages.jsonl.gz and questions.jsonl.gz; squad: one SQuAD "
+        "file per language, parallel by question id; mkqa, exams, ntrex: the public data sets; sample: the "
+        "embedded sample. module:function: a user-defined reader "
         "(docs/extending.md).",
     )
     path: str | None = Field(
@@ -149,12 +166,13 @@ class SourceSettings(Settings):
     )
     columns: ColumnSettings = Field(
         default=ColumnSettings.model_construct(),
-        description="Column mapping of parquet and hub tables, and of JSON lines of another form.",
+        description="Column mapping of tables, and of JSON lines of another form; default: the usual names "
+        "of FlagEmbedding, Tevatron and sentence-transformers.",
     )
     hub_config: str | None = Field(
         None, description="Configuration (subset) of a hub data set; default: its only one."
     )
-    hub_split: str = Field("train", description="Split of a hub data set.")
+    hub_split: str = Field("train", description="Split of a hub data set, or of a saved DatasetDict.")
     hub_revision: str | None = Field(
         None, description="Commit, tag or branch of a hub data set; default: the newest."
     )

@@ -14,8 +14,7 @@ __all__ = ["SourceReader", "open_source"]
 
 # Imported when needed, so that one format's needs (datasets, Babel) don't slow the others.
 _READERS = {
-    "jsonl": ("jsonl", "open_jsonl"),
-    "parquet": ("tables", "open_parquet"),
+    **dict.fromkeys(("jsonl", "csv", "tsv", "parquet", "arrow"), ("tables", "open_table")),
     "hub": ("tables", "open_hub"),
     "squad-parallel": ("squad_parallel", "open_squad_parallel"),
     "squad": ("squad", "open_squad"),

@@ -16,19 +16,24 @@ from hbt_dist.data.files import existing_folder
 
 @dataclass
 class ReadingNotes:
-    """What a reader left unused; complete when its records have been read.
+    """What a reader chose or left unused; complete when its records have been read.
 
     Attributes:
+        columns: role -> column, where usual names chose it.
+        files_left_out: names of files in the source's folder that the reader did not read.
         unused: columns that give nothing to the records.
         doubtful: column -> language of those whose suffix could be a language, but is probably none.
     """
 
+    columns: dict[str, str] = field(default_factory=dict)
+    files_left_out: list[str] = field(default_factory=list)
     unused: dict[str, None] = field(default_factory=dict)
     doubtful: dict[str, str] = field(default_factory=dict)
 
     def recorded(self) -> dict[str, Any]:
         """Return what is not empty, for a manifest."""
-        content = {"unused": list(self.unused), "doubtful": dict(self.doubtful)}
+        content: dict[str, Any] = {"columns": self.columns, "files_left_out": self.files_left_out}
+        content |= {"unused": list(self.unused), "doubtful": dict(self.doubtful)}
         return {key: value for key, value in content.items() if value}
 
 
@@ -41,7 +46,8 @@ class SourceReader:
         files: all files that decide the records.
         identity: what else decides them, such as the version of generated data.
         alignment: whether question and passage are the same text in the same language.
-        notes: what the reader left unused; `records` fills them.
+        notes: what the reader chose or left unused; `records` fills them.
+        by_content: whether the names of the files decide nothing, so that a renamed file is the same.
     """
 
     records: Callable[[], Iterator[TrainingRecord]]
@@ -49,6 +55,7 @@ class SourceReader:
     identity: str = ""
     alignment: bool = False
     notes: ReadingNotes = field(default_factory=ReadingNotes)
+    by_content: bool = False
 
 
 Opener = Callable[[SourceSettings, "tuple[str, ...] | None", Missing], SourceReader]

@@ -21,8 +21,9 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import content_id
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.corpus.settings import ColumnSettings
-from hbt_dist.data.corpus.tables.column_names import columns_by_language, is_language, numbered_columns
+from hbt_dist.data.corpus.tables.column_names import columns_by_language, numbered_columns
 from hbt_dist.data.fields import by_language, check_text, check_type, id_field, language_at, titled_text
+from hbt_dist.data.languages import is_language
 
 _Row = Mapping[str, Any]
 _Texts = dict[str, str]
@@ -36,7 +37,6 @@ class ColumnMapping:
         names: of the columns.
         location: for messages: the file, or the line.
         languages: the requested languages; None for all.
-        negatives_in_every_row: whether a column of negatives that is named must be there.
 
     Attributes:
         has_negatives: whether the rows have a column of negatives.
@@ -52,9 +52,7 @@ class ColumnMapping:
         columns: ColumnSettings,
         names: Sequence[str],
         location: str,
-        *,
         languages: Sequence[str] | None = None,
-        negatives_in_every_row: bool = True,
     ) -> None:
         self._columns = columns
         self._names = list(names)
@@ -66,7 +64,8 @@ class ColumnMapping:
         for name in named:
             if name is not None:
                 self._must_have(name)
-        self._negatives = self._negative_columns(required=negatives_in_every_row)
+        negatives = columns.negatives
+        self._negatives = [] if negatives is None else numbered_columns(negatives, self._names)
         self.has_negatives = bool(self._negatives)
         self._used = {name for name in named if name is not None} | set(self._negatives)
         self._question = self._by_column(columns.question) or self._plain_question
@@ -181,16 +180,6 @@ class ColumnMapping:
             return by_language(present, location, f"columns {name!r}", check_text)
 
         return texts
-
-    def _negative_columns(self, *, required: bool) -> list[str]:
-        name = self._columns.negatives
-        if name is None:
-            return []
-        columns = numbered_columns(name, self._names)
-        # The default's name may be absent; a resolved run file has it like a given one.
-        if not columns and required and name != ColumnSettings().negatives:
-            self._must_have(name)
-        return columns
 
     def _texts(self, value: object, location: str, field: str, language: str | None, setting: str) -> _Texts:
         if isinstance(value, str):

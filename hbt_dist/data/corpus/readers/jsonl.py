@@ -21,38 +21,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.corpus.readers.base import ReadingNotes, SourceReader, content_id, source_path
+from hbt_dist.data.corpus.readers.base import ReadingNotes, content_id
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
-from hbt_dist.data.corpus.settings import ColumnSettings, Missing, SourceSettings
-from hbt_dist.data.corpus.tables.mapped import Row, mapped_records
+from hbt_dist.data.corpus.settings import ColumnSettings, SourceSettings
+from hbt_dist.data.corpus.tables.usual_columns import usual_columns
 from hbt_dist.data.fields import id_field, id_or_none, object_items, texts_field
-from hbt_dist.data.files import read_json_lines
+from hbt_dist.data.tables import Row
 
 _FIELDS = frozenset({"id", "question", "passage", "passage_id", "negatives"})
 
 
-def open_jsonl(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
-    """Open a JSON Lines file, or all `*.jsonl` and `*.jsonl.gz` of a folder in the order of their names."""
-    path = source_path(source)
-    files = [path]
-    if path.is_dir():
-        files = sorted([*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")])
-        if not files:
-            raise UserError(str(path), "holds no .jsonl and no .jsonl.gz file", "name the file itself")
-    elif not path.exists():
-        raise UserError(str(path), "there is no such file", f"check the path of source {source.name}")
-    notes = ReadingNotes()
-
-    def records() -> Iterator[TrainingRecord]:
-        rows = (row for file in files for row in read_json_lines(file))
-        if source.columns == ColumnSettings():
-            return _read(rows, notes)
-        return mapped_records(rows, source.columns, languages, notes, ragged=True)
-
-    return SourceReader(records=records, files=files, notes=notes)
+def is_training_format(source: SourceSettings, row: Mapping[str, Any]) -> bool:
+    """Return whether the lines of a source have the format above, judged by the first one."""
+    if source.format != "jsonl" or source.columns != ColumnSettings():
+        return False
+    return usual_columns(source.columns, tuple(row), "") == source.columns
 
 
-def _read(rows: Iterable[Row], notes: ReadingNotes) -> Iterator[TrainingRecord]:
+def training_records(rows: Iterable[Row], notes: ReadingNotes) -> Iterator[TrainingRecord]:
+    """Yield the records of lines of the format above."""
     fields: set[tuple[str, ...]] = set()  # there are few
     for location, row in rows:
         if (names := tuple(row)) not in fields:

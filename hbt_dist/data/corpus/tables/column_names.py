@@ -1,23 +1,19 @@
 """Find the columns that a pattern such as `question_{language}` or `negative_{number}` stands for.
 
-A suffix is a language only if CLDR has a name for it. `id`, `src`, `min` and other words of tables are
-languages too (Indonesian, Sardinian, Minangkabau): such a column counts only if `languages` lists the code.
+A suffix is a language only if CLDR knows it. `id`, `src`, `min` and other words of tables are
+codes too (Indonesian, Sardinian, Minangkabau): such a column counts only if `languages` lists the code.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
-
-from babel import Locale
-from babel.core import get_global
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.languages import language_code
+from hbt_dist.data.languages import is_language, language_code
 
 _NUMBER = "{number}"
-#: Words that name columns, and are codes of languages with a name in CLDR.
+#: Words that name columns, and are codes of languages.
 _WORDS = frozenset({"cat", "ext", "id", "in", "min", "mul", "new", "non", "pro", "src", "str", "sum", "und"})
 
 
@@ -44,7 +40,7 @@ def columns_by_language(
         if not is_language(suffix):
             continue
         code = language_code(suffix)
-        if code not in (languages or ()) and _is_doubtful(suffix, code):
+        if code not in (languages or ()) and suffix.lower() in _WORDS:
             doubtful[name] = code
         elif code in columns:
             raise UserError(
@@ -64,15 +60,6 @@ def columns_by_language(
     return columns, doubtful
 
 
-def _is_doubtful(suffix: str, code: str) -> bool:
-    return suffix.lower() in _WORDS or code.partition("-")[0] not in _named_languages()
-
-
-@cache
-def _named_languages() -> frozenset[str]:
-    return frozenset(str(code).partition("_")[0] for code in Locale("en").languages)
-
-
 def numbered_columns(pattern: str, names: Sequence[str]) -> list[str]:
     """Return the columns of a pattern with ``{number}`` by number, or the column itself."""
     if _NUMBER not in pattern:
@@ -80,12 +67,3 @@ def numbered_columns(pattern: str, names: Sequence[str]) -> list[str]:
     expression = re.compile("([0-9]+)".join(map(re.escape, pattern.split(_NUMBER, 1))))
     numbers = {name: int(match[1]) for name in names if (match := expression.fullmatch(name))}
     return sorted(numbers, key=numbers.__getitem__)
-
-
-def is_language(written: str) -> bool:
-    """Return whether CLDR knows the language of a code."""
-    try:
-        code = language_code(written).partition("-")[0]
-    except ValueError:
-        return False
-    return code in get_global("likely_subtags")
