@@ -1,7 +1,7 @@
 """Recognise the column names of FlagEmbedding, Tevatron and sentence-transformers.
 
 They count only where the run file names neither question nor passage, the columns of those names are
-absent, and exactly one form fits. A pair with a score or label may be a wrong pair: it is no form.
+absent, and exactly one form fits. Pairs with a score or label are refused: some may be wrong pairs.
 """
 
 from __future__ import annotations
