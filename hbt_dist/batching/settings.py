@@ -15,15 +15,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from hbt_dist.batching.kinds import KINDS, Kind
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import UserFunction, is_user_function
+from hbt_dist.data.languages import LanguageCodes, language_code, pair_label, spelled_keys
 from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings
 
 
@@ -105,7 +107,7 @@ class MixtureEntry(Settings):
         "module:function: a user-defined kind (docs/extending.md)."
     )
     weight: Number | Schedule = Field(1.0, description="Weight against the other entries; may be a schedule.")
-    languages: list[str] | None = Field(None, min_length=1, description="Only these languages; default: all.")
+    languages: LanguageCodes | None = Field(None, description="Only these languages; default: all.")
     sub_batches: int = Field(
         1,
         ge=1,
@@ -130,9 +132,18 @@ class Temperature(Settings):
     temperature: float = Field(ge=0, le=1, description="1: proportional to size; 0: uniform.")
 
 
-Weights = Annotated[
-    Literal["uniform", "size"] | Temperature | dict[str, Number], Field(union_mode="left_to_right")
-]
+def _form(value: Any) -> str:
+    """Return the form of weights, so that a mistake in one form isn't reported as one in another."""
+    if isinstance(value, Mapping):
+        return "temperature" if "temperature" in value else "weights"
+    return "temperature" if isinstance(value, Temperature) else "rule"
+
+
+_Rule = Annotated[Literal["uniform", "size"], Tag("rule")]
+_Tempered = Annotated[Temperature, Tag("temperature")]
+_ByLanguage = Annotated[dict[str, Number], AfterValidator(partial(spelled_keys, spell=language_code))]
+_ByPair = Annotated[dict[str, Number], AfterValidator(partial(spelled_keys, spell=pair_label))]
+Weights = Literal["uniform", "size"] | Temperature | dict[str, Number]
 
 
 class DatasetSettings(Settings):
@@ -206,12 +217,14 @@ class BatchSettings(Settings):
         description="per_batch: each global batch is of one kind, drawn by weight. shares: every "
         "global batch holds each kind in proportion to its weight, as sub-batches.",
     )
-    languages: Weights = Field(
-        "uniform",
-        description="Weights of the languages in monolingual, mixed_monolingual and any_pair batches: "
-        "uniform (the paper), size, {temperature: t}, or {en: 2, fi: 1} (only those named).",
+    languages: Annotated[_Rule | _Tempered | Annotated[_ByLanguage, Tag("weights")], Discriminator(_form)] = (
+        Field(
+            "uniform",
+            description="Weights of the languages in monolingual, mixed_monolingual and any_pair batches: "
+            "uniform (the paper), size, {temperature: t}, or {en: 2, fi: 1} (only those named).",
+        )
     )
-    pairs: Weights = Field(
+    pairs: Annotated[_Rule | _Tempered | Annotated[_ByPair, Tag("weights")], Discriminator(_form)] = Field(
         "uniform",
         description="Weights of the ordered pairs question-passage in crosslingual batches: uniform, size, "
         "{temperature: t}, or {en-fi: 2, fi-en: 1} (only those named).",

@@ -189,8 +189,6 @@ def _languages_of(entry: MixtureEntry, corpus: Corpus, location: str) -> tuple[s
             f"the corpus has no language {unknown[0]!r}",
             f"it has: {', '.join(names)}",
         )
-    if len(set(chosen)) != len(chosen):
-        raise UserError(f"{location}.languages", "a language is named twice", ", ".join(chosen))
     return tuple(name for name in names if name in chosen)
 
 

@@ -119,7 +119,8 @@ def evaluate(
         raise UserError(
             "--combine, --repeat-question, --expansion-languages", "need --expansions", "name the file"
         )
-    requested = BenchmarkSettings(
+    requested = settings_from_options(
+        BenchmarkSettings,
         name=benchmark,
         data_dir=str(data_dir) if data_dir else None,
         variant=variant,

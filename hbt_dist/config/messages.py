@@ -24,6 +24,12 @@ _KINDS = {
     "model": "must be a block of keys",
 }
 
+#: Where text is expected, or the key of a mapping.
+_BOOLEANS = {
+    False: "YAML reads no as false: write 'no'",
+    True: "YAML reads yes and on as true: write 'yes' or 'on'",
+}
+
 
 def explain(
     error: ValidationError,
@@ -43,12 +49,14 @@ def explain(
     by_key: dict[Key, list[ErrorDetails]] = {}
     for details in error.errors():
         by_key.setdefault(_key(details, data), []).append(details)
-    # A mistake inside a block says more than that the block is not the number that it could have been.
+    # A mistake inside a block says more than that the block is not the number that it could have been, a
+    # mistake inside a list more than that the rest of the list is too short.
     parents = {key[:size] for key in by_key for size in range(len(key))}
     mistakes = [
         (_location(key, file, lines, overridden), *_explain_key(key, details, kind))
         for key, details in by_key.items()
-        if key not in parents or not isinstance(details[0]["input"], dict)
+        if key not in parents
+        or not (isinstance(details[0]["input"], dict) or details[0]["type"] == "too_short")
     ]
     (location, problem, hint), *rest = mistakes
     more = [f"also: {location}: {problem}" for location, problem, _ in rest[:5]]
@@ -92,6 +100,9 @@ def _explain_key(key: Key, mistakes: list[ErrorDetails], kind: type[BaseModel]) 
         return "unknown key", _hint(kind, key)
     if first["type"] == "missing":
         return "is missing", f"add {key[-1]!r}"
+    for details in mistakes:
+        if isinstance(details["input"], bool) and details["type"] in ("string_type", "invalid_key"):
+            return _BOOLEANS[details["input"]], ""
     value = first["input"]
     shown = "" if isinstance(value, dict | BaseModel) else f"{value!r}: "
     rule, *alternatives = dict.fromkeys(_expectation(details) for details in mistakes)

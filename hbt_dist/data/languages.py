@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 from babel.core import Locale, get_global
 from pydantic import AfterValidator
+
+Value = TypeVar("Value")
 
 _TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_]([A-Za-z]{2}|[0-9]{3}))?")
 _PRIVATE = re.compile(r"x(-[a-z0-9]{1,8})+")
@@ -118,6 +120,53 @@ def language_codes(written: Iterable[str]) -> tuple[str, ...]:
     if twice:
         raise ValueError(f"{', '.join(twice)} is named more than once")
     return codes
+
+
+def language_pair(written: str) -> tuple[str, str]:
+    """Return the codes of a pair such as `en-fi`, `zh-tw-en` or `en->fi`; the two may be one language.
+
+    Raises:
+        ValueError: no pair of languages, or several: `pt-br-fr` (Portuguese and Breton, or French?).
+    """
+    first, arrow, second = written.partition("->")
+    if arrow:
+        return language_code(first.strip()), language_code(second.strip())
+    parts = written.split("-")
+    splits = [("-".join(parts[:i]), "-".join(parts[i:])) for i in range(1, len(parts))]
+    pairs = {
+        (language_code(first), language_code(second)): f"{first}->{second}"
+        for first, second in splits
+        if is_language(first) and is_language(second)
+    }
+    if len(pairs) > 1:
+        pairs = {pair: text for pair, text in pairs.items() if "-".join(pair) == written} or pairs
+    if len(pairs) != 1:
+        several = " or ".join(pairs.values())
+        hint = (
+            f"means {several}: write the pair with ->"
+            if several
+            else "is not a pair of languages such as en-fi"
+        )
+        raise ValueError(f"{written!r} {hint}")
+    return next(iter(pairs))
+
+
+def pair_label(written: str) -> str:
+    """Return a pair as settings hold it: `eng-nor` -> `en-no`."""
+    return "-".join(language_pair(written))
+
+
+def spelled_keys(value: Mapping[str, Value], spell: Callable[[str], str]) -> dict[str, Value]:
+    """Return a mapping by language or pair with every key as this package spells it.
+
+    Raises:
+        ValueError: a key names no language, or two keys name one.
+    """
+    spelled = [spell(key) for key in value]
+    twice = sorted({key for key in spelled if spelled.count(key) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is named more than once: {', '.join(value)}")
+    return dict(zip(spelled, value.values(), strict=True))
 
 
 def _code_of_tag(language: str, script: str | None, region: str | None) -> str | None:

@@ -59,6 +59,11 @@ def test_forms_with_one_meaning_make_one_plan() -> None:
         ({"datasets": {"weights": {"a": 1}, "temperature": 0.5}}, "exclude each other"),
         ({"batch_size": 3}, "Extra inputs"),
         ({"languages": "sizes"}, "uniform"),
+        ({"languages": {"xx": 1}}, "'xx' is not a language code"),
+        ({"languages": {"en": 1, "eng": 1}}, "en is named more than once: en, eng"),
+        ({"pairs": {"en": 1}}, "'en' is not a pair of languages such as en-fi"),
+        ({"pairs": {"en-fi": 1, "eng->fin": 1}}, "en-fi is named more than once"),
+        ({"mixture": [{"kind": "monolingual", "languages": ["en", "eng"]}]}, "en is named more than once"),
     ],
 )
 def test_refused_blocks(block: dict[str, Any], message: str) -> None:
@@ -69,18 +74,13 @@ def test_refused_blocks(block: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("block", "place", "found"),
     [
-        ({"languages": {"xx": 1}}, "batches.languages.xx", "no such language"),
+        ({"languages": {"swe": 1}}, "batches.languages.sv", "no such language"),
         ({"pairs": {"en-en": 1}}, "batches.pairs.en-en", "no such language or pair"),
-        ({"pairs": {"en": 1}}, "batches.pairs.en", "no such language or pair"),
+        ({"pairs": {"eng-nor": 1}}, "batches.pairs.en-no", "no such language or pair"),
         (
-            {"mixture": [{"kind": "monolingual", "languages": ["en", "xx"]}]},
+            {"mixture": [{"kind": "monolingual", "languages": ["en", "nor"]}]},
             "batches.mixture[0]",
-            "no language 'xx'",
-        ),
-        (
-            {"mixture": [{"kind": "monolingual", "languages": ["en", "en"]}]},
-            "batches.mixture[0]",
-            "named twice",
+            "no language 'no'",
         ),
         (
             {"mixture": [{"kind": "crosslingual", "languages": ["en"]}]},
@@ -95,6 +95,18 @@ def test_settings_that_the_corpus_cannot_give(block: dict[str, Any], place: str,
         BatchPlan(parallel_corpus(), settings(**block), 0)
     assert caught.value.location.startswith(place)
     assert found in caught.value.problem
+
+
+def test_settings_spell_languages_as_data_does() -> None:
+    block = settings(
+        languages={"eng": 2, "kor_Hang": 1, "nor": 0.5},
+        pairs={"en-nor": 1, "zh-tw-en": 2, "kor->zho_Hant": 3},
+        mixture=[{"kind": "any_pair", "languages": ["eng", "zh_hk"]}],
+    )
+    assert block.languages == {"en": 2, "ko": 1, "no": 0.5}
+    assert block.pairs == {"en-no": 1, "zh-hant-en": 2, "ko-zh-hant": 3}
+    assert block.entries()[0].languages == ("en", "zh-hant")
+    assert BatchSettings.model_validate(block.model_dump(mode="json")) == block
 
 
 def test_a_kind_without_weight_needs_no_data() -> None:

@@ -109,6 +109,57 @@ def test_an_element_that_is_not_there_is_told_with_the_list_to_write(tmp_path: P
     assert "write the list: parts=[{mode: b}]" in message
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("data.languages=[en, no]", "data.languages.1"),
+        (
+            "data.sources=[{name: s, format: jsonl, path: x, columns: {language: no}}]",
+            "data.sources.0.columns.language",
+        ),
+        (
+            "data.sources=[{name: s, format: jsonl, path: x, languages: [no, en]}]",
+            "data.sources.0.languages.0",
+        ),
+        ("batches.languages={en: 1, no: 1}", "batches.languages"),
+        ("batches.pairs={no: 1}", "batches.pairs"),
+        ("batches.mixture=[{kind: monolingual, languages: [en, no]}]", "batches.mixture.0.languages.1"),
+        ("evaluation.benchmarks=[{name: sample, languages: [no]}]", "evaluation.benchmarks.0.languages.0"),
+        (
+            "batches.code_switching={vectors: {en: x, no: y}}",
+            "batches.code_switching.vectors",
+        ),
+        ("output_dir=no", "output_dir"),
+    ],
+)
+def test_what_yaml_reads_as_false_is_one_mistake(override: str, key: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_run("quickstart", [override])
+    assert refused.value.location.endswith(f"override {override!r}, {key}")
+    assert refused.value.problem == "YAML reads no as false: write 'no'"
+    assert refused.value.remedy == ""
+
+
+def test_what_yaml_reads_as_false_has_its_line(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "inner: {rate: 1}\nname: off\n").startswith(
+        f"{tmp_path}/run.yaml line 2, name: YAML reads no as false: write 'no'"
+    )
+    assert "YAML reads yes and on as true: write 'yes' or 'on'" in refusal(tmp_path, "name: on\n")
+    assert "YAML reads no as false" in refusal(tmp_path, "name: x\ninner: {no: 1}\n")
+
+
+def test_a_wrong_weight_is_not_reported_as_a_missing_temperature() -> None:
+    for override, problem in (
+        ("batches.languages={en: x}", "'x': must be a number"),
+        ("batches.languages={en: 1, jp: 2}", "'jp' is not a language code; did you mean ja (Japanese)?"),
+        ("batches.languages=both", "'both': must be 'uniform' or 'size'"),
+    ):
+        with pytest.raises(UserError) as refused:
+            load_run("quickstart", [override])
+        assert refused.value.problem.startswith(problem)
+        assert "also" not in refused.value.remedy
+
+
 def test_several_mistakes_are_one_error(tmp_path: Path) -> None:
     message = refusal(tmp_path, "name: x\ninner: {rate: 0, mode: q}\n")
     assert message.count("also:") == 1

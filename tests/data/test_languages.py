@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from hbt_dist.data.languages import (
@@ -12,6 +14,7 @@ from hbt_dist.data.languages import (
     is_language,
     language_code,
     language_codes,
+    language_pair,
 )
 
 
@@ -81,6 +84,34 @@ def test_the_language_of_a_code() -> None:
         "fi",
         "x-naali",
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "pair"),
+    [
+        ("en-fi", ("en", "fi")), ("eng-nor", ("en", "no")), ("zh-tw-en", ("zh-hant", "en")),
+        ("en-zh-tw", ("en", "zh-hant")), ("zh-hant-zh", ("zh-hant", "zh")), ("en-gb-en", ("en-gb", "en")),
+        ("en-in-fi", ("en-in", "fi")), ("pt-br->fr", ("pt", "fr")), ("pt -> br-fr", ("pt", "br")),
+        ("x-naali-en", ("x-naali", "en")), ("en-en", ("en", "en")),
+    ],
+)  # fmt: skip
+def test_pairs(written: str, pair: tuple[str, str]) -> None:
+    assert language_pair(written) == pair
+    assert language_pair("-".join(pair)) == pair
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("pt-br-fr", "'pt-br-fr' means pt->br-fr or pt-br->fr: write the pair with ->"),
+        ("en", "'en' is not a pair of languages such as en-fi"),
+        ("en-xx", "'en-xx' is not a pair of languages such as en-fi"),
+        ("en->xx", "'xx' is not a language code"),
+    ],
+)
+def test_other_pairs_are_refused(written: str, found: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(found)):
+        language_pair(written)
 
 
 def test_a_language_named_twice_is_refused() -> None:

@@ -442,7 +442,7 @@ def test_inspection_tells_the_realised_ratio_and_shows_switched_texts(corpus: Co
         ({}, "exactly one of `dictionaries` and `vectors`"),
         ({"dictionaries": "sample", "vectors": {"en": "a", "fi": "b"}}, "exactly one"),
         ({"dictionaries": {}}, "no dictionary is named"),
-        ({"dictionaries": {"en": "x"}}, "not a language code"),
+        ({"dictionaries": {"en": "x"}}, "not a pair of languages"),
         ({"dictionaries": {"en-en": "x"}}, "one language twice"),
         ({"vectors": {"en": "x"}}, "two languages at least"),
         ({"dictionaries": "sample", "question_probability": 1.1}, "less than or equal to 1"),

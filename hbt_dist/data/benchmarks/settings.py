@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from hbt_dist.config.settings import Settings
+from hbt_dist.data.languages import LanguageCodes
 
 #: Rules for judgements that do not fit their collection (judgements.py).
 Judgements = Literal["strict", "as_published"]
@@ -31,7 +32,7 @@ class BenchmarkSettings(Settings):
         None,
         description="candidate text or task variant, where the benchmark has several; default: the first",
     )
-    languages: tuple[str, ...] | None = Field(None, description="only these languages; default: all it has")
+    languages: LanguageCodes | None = Field(None, description="only these languages; default: all it has")
 
     judgements: Judgements | None = Field(
         None,

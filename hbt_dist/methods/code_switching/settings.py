@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from hbt_dist.batching.kinds import Kind
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import UserFunction
-from hbt_dist.data.languages import LanguageCodes, language_code, language_codes
+from hbt_dist.data.languages import LanguageCodes, language_code, language_pair, spelled_keys
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -83,7 +83,7 @@ class CodeSwitchingSettings(Settings):
             return None
         if len(value) < 2:
             raise ValueError("vectors of two languages at least are needed: {en: FILE, fi: FILE}")
-        return dict(zip(language_codes(value), value.values(), strict=True))
+        return spelled_keys(value, language_code)
 
     @field_validator("dictionaries")
     @classmethod
@@ -92,10 +92,7 @@ class CodeSwitchingSettings(Settings):
             return value
         if not value:
             raise ValueError("no dictionary is named: {en-fi: FILE}")
-        named = {"-".join(split_pair(pair)): file for pair, file in value.items()}
-        if len(named) < len(value):
-            raise ValueError(f"two entries are one pair of languages: {', '.join(value)}")
-        return named
+        return spelled_keys(value, lambda pair: "-".join(split_pair(pair)))
 
     @model_validator(mode="after")
     def _one_source(self) -> CodeSwitchingSettings:
@@ -115,8 +112,7 @@ def split_pair(pair: str) -> tuple[str, str]:
     Raises:
         ValueError: the text is not a pair of two different languages.
     """
-    source, _, target = pair.partition("-")
-    codes = language_code(source), language_code(target)
+    codes = language_pair(pair)
     if codes[0] == codes[1]:
         raise ValueError(f"{pair!r} names one language twice")
     return codes
