@@ -32,7 +32,7 @@ KINDS = [
     {"mixture": {"mixed_monolingual": 1}},
     {"alpha": 0.5, "mixing": "shares"},
 ]
-OVER_B = {"a-b": 1, "b-a": 1, "b-c": 1, "c-b": 1}
+OVER_B = {"da-bg": 1, "bg-da": 1, "bg-cs": 1, "cs-bg": 1}
 
 
 def plan_of(corpus: Corpus, rows: int, seed: int = 0, **block: object) -> BatchPlan:
@@ -44,7 +44,7 @@ def corpus_of(sets: list[tuple[str, int]], languages: str = "abc") -> Corpus:
     cells = np.array([[name in held for name in languages] for held, _ in sets])
     cell = np.repeat(np.arange(len(sets)), [count for _, count in sets])
     return corpus_from_arrays(
-        languages=list(languages),
+        languages=[{"a": "da", "b": "bg", "c": "cs"}[name] for name in languages],
         example_passage=np.arange(len(cell)),
         example_cell=cell.astype(np.int32),
         cell_questions=cells,
