@@ -22,7 +22,7 @@ from hbt_dist.common.console import Progress
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.shared_arrays import Space, shared_array
 
-BLOCK = 1 << 20  # rows that are sorted at a time
+BLOCK = 1 << 18  # rows that are sorted at a time
 _VERSION = 1  # of the sorted file
 
 Rows = NDArray[np.integer]
@@ -182,7 +182,7 @@ class _Sorting:
             rows, group = sort_by_group(listed, self._group[listed])
             firsts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]])[: len(group)])
             sizes = np.diff(np.append(firsts, len(rows)))
-            for size in np.unique(sizes).tolist():
+            for size in np.flatnonzero(np.bincount(sizes)).tolist():
                 of_class = firsts[sizes == size]
                 sorted_rows = rows[of_class[:, None] + np.arange(size)].ravel()
                 pool[following[size] : following[size] + len(sorted_rows)] = sorted_rows

@@ -7,13 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hbt_dist.data.corpus import duplicate_groups
 from hbt_dist.data.corpus.duplicate_groups import equal_pairs, merge_groups, text_hash
 
 
-@given(st.lists(st.integers(0, 6)), st.integers(0, 3))
-def test_equal_pairs_connect_exactly_the_equal(values: list[int], gap: int) -> None:
+@given(
+    st.lists(st.sampled_from([0, 1, 2, 2**62, 2**62 + 1, 2**63, 2**64 - 1])),
+    st.integers(0, 3),
+    st.sampled_from([1, 2, 7, 100]),
+)
+def test_equal_pairs_connect_exactly_the_equal(values: list[int], gap: int, at_once: int) -> None:
     rows = np.arange(len(values)) * (gap + 1)
-    pairs = equal_pairs(rows, np.array(values, np.uint64)).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicate_groups, "_SORTED_AT_ONCE", at_once)
+        pairs = equal_pairs(rows, np.array(values, np.uint64)).tolist()
     value_of = dict(zip(rows.tolist(), values, strict=True))
     assert all(value_of[a] == value_of[b] and a != b for a, b in pairs)
     assert len(pairs) == len(values) - len(set(values))  # a forest that spans every class of equals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.arrow_texts import TextTableWriter
+from hbt_dist.data.corpus.columns import HashNumbers, StoredColumn
 from hbt_dist.data.corpus.corpus import COLUMNS
 from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64, merge_groups, text_hash
 from hbt_dist.data.corpus.readers.base import content_id
 from hbt_dist.data.corpus.records import TrainingRecord
 
-_PAIRS_PER_WRITE = 100_000
+_GROUPS = ("example_group", "passage_group")  # columns that the end of the conversion computes
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,19 @@ class CorpusBuilder:
         self.languages: dict[str, int] = {}  # code -> bit, in order of appearance
         self._questions = TextTableWriter(folder / "questions")
         self._passages = TextTableWriter(folder / "passages")
-        self._question_hashes = _HashFiles(folder / "question_hashes")
-        self._passage_hashes = _HashFiles(folder / "passage_hashes")
-        self._columns: dict[str, array[int]] = {
-            "example_passage": array("q"),
-            "example_dataset": array("i"),
-            "example_cell": array("i"),
-            "passage_set": array("i"),
-            "negative_offsets": array("q", [0]),
-            "negatives": array("q"),
+        self._unfinished = folder / "unfinished"
+        self._question_hashes = _HashFiles(self._unfinished / "question_hashes")
+        self._passage_hashes = _HashFiles(self._unfinished / "passage_hashes")
+        self._columns = {
+            name: StoredColumn(self._unfinished / name, np.dtype(COLUMNS[name]).char)
+            for name in COLUMNS
+            if name not in _GROUPS
         }
+        self._columns["negative_offsets"].append(0)
         self._cells: dict[tuple[int, int], int] = {}
         self._sets: dict[int, int] = {}
         self._passage_content = array("Q")
-        self._passage_rows: dict[int, int] = {}
+        self._passage_ids = HashNumbers()  # of a source, whose passages follow each other
         self._first_location: dict[tuple[str, int], str] = {}
         self._source = ""
 
@@ -62,6 +63,7 @@ class CorpusBuilder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._questions.__exit__(kind)
         self._passages.__exit__(kind)
+        shutil.rmtree(self._unfinished)
 
     @property
     def num_examples(self) -> int:
@@ -78,7 +80,8 @@ class CorpusBuilder:
         self._index, self._source, self._requested, self._refuse = index, name, languages, refuse
         self._start = self.num_examples
         self._repeating = 0
-        self._passage_rows = {}
+        self._passage_ids = HashNumbers()
+        self._first_passage = self._passages.num_rows
         self._first_location = {}
 
     def add(self, record: TrainingRecord) -> None:
@@ -132,10 +135,11 @@ class CorpusBuilder:
     def finish(
         self, languages: tuple[str, ...]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.bool_]]]:
-        """Return the integer columns of the corpus and its language tables, in the order of `languages`."""
-        columns: dict[str, NDArray[Any]] = {
-            name: np.array(values, COLUMNS[name]) for name, values in self._columns.items()
-        }
+        """Return the integer columns of the corpus and its language tables, in the order of `languages`.
+
+        Columns can be mapped from files that end with the `with` block.
+        """
+        columns = {name: column.values() for name, column in self._columns.items()}
         columns["example_group"], columns["passage_group"] = merge_groups(
             columns["example_passage"],
             self._passages.num_rows,
@@ -177,10 +181,9 @@ class CorpusBuilder:
 
     def _passage_row(self, passage_id: str, texts: dict[str, str], location: str) -> int:
         """Return the row of a passage, added if it is new; the same id must have the same texts."""
-        key = hash64(passage_id)
         content = hash64("\0".join(f"{language}\0{texts[language]}" for language in sorted(texts)))
-        row = self._passage_rows.get(key)
-        if row is not None:
+        row = self._first_passage + self._passage_ids.number(hash64(passage_id))
+        if row < self._passages.num_rows:
             if self._passage_content[row] != content:
                 raise UserError(
                     location,
@@ -188,8 +191,7 @@ class CorpusBuilder:
                     "give different passages different ids",
                 )
             return row
-        row = self._passages.append(passage_id, texts)
-        self._passage_rows[key] = row
+        self._passages.append(passage_id, texts)
         self._passage_content.append(content)
         self._columns["passage_set"].append(self._sets.setdefault(self._mask(texts), len(self._sets)))
         for language, text in texts.items():
@@ -203,27 +205,19 @@ class _HashFiles:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
-        self._columns: dict[str, tuple[array[int], array[int]]] = {}
+        self._columns: dict[str, tuple[StoredColumn, StoredColumn]] = {}
 
     def append(self, language: str, row: int, value: int) -> None:
-        rows, hashes = self._columns.setdefault(language, (array("q"), array("Q")))
+        if language not in self._columns:
+            self._columns[language] = (
+                StoredColumn(self._folder / f"{language}.rows", "q"),
+                StoredColumn(self._folder / f"{language}.hashes", "Q"),
+            )
+        rows, hashes = self._columns[language]
         rows.append(row)
         hashes.append(value)
-        if len(rows) >= _PAIRS_PER_WRITE:
-            self._write(language)
 
-    def _write(self, language: str) -> None:
-        for name, values in zip(("rows", "hashes"), self._columns[language], strict=True):
-            with (self._folder / f"{language}.{name}").open("ab") as stream:
-                values.tofile(stream)
-            del values[:]
-
-    def pairs(self) -> list[NDArray[np.int64]]:
-        """Return (n, 2) rows with equal hashes, one array per language; remove the files."""
-        pairs = []
-        for language in self._columns:
-            self._write(language)
-            rows, hashes = self._folder / f"{language}.rows", self._folder / f"{language}.hashes"
-            pairs.append(equal_pairs(np.fromfile(rows, np.int64), np.fromfile(hashes, np.uint64)))
-        shutil.rmtree(self._folder)
-        return pairs
+    def pairs(self) -> Iterator[NDArray[np.int64]]:
+        """Yield (n, 2) rows with equal hashes, one array per language."""
+        for rows, hashes in self._columns.values():
+            yield equal_pairs(rows.values(), hashes.values())

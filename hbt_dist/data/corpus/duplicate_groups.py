@@ -1,9 +1,9 @@
 """Group examples and passages that must not meet in a batch: connected by passages and equal texts.
 
-Nodes are the E examples and, after them, the P passages. Edges join an example with its passage, and
-neighbours with the same text hash in one language. Hashes are 64-bit and only keep examples apart: a
-collision (expected 3e-6 of them in 10 million texts) merges two groups without need.
-Vectorised: one sort per language and one pass of `scipy.sparse.csgraph`.
+An example is in the group of its passage. Equal texts in one language join two passages: of the passages
+themselves, or of questions on them. Hashes are 64-bit and only keep examples apart: a collision (expected
+3e-6 of them in 10 million texts) merges two groups without need. Languages follow each other; a language
+costs a sort of its hashes in parts, and `scipy.sparse.csgraph` on the passages that it joins.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+_SORTED_AT_ONCE = 1 << 21
 
 
 def hash64(text: str) -> int:
@@ -36,9 +38,24 @@ def equal_pairs(rows: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[
         rows: (m,) the rows that have a text.
         hashes: (m,) the hash of each row's text.
     """
-    order = np.argsort(hashes, kind="stable")
-    same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    return np.stack([rows[order[same]], rows[order[same + 1]]], axis=1)
+    bits = (len(hashes) // _SORTED_AT_ONCE).bit_length()  # parts of hashes with the same first bits
+    pairs = []
+    for part in range(1 << bits):
+        chosen = _part(hashes, bits, part) if bits else np.arange(len(hashes))
+        chosen = chosen[np.argsort(hashes[chosen], kind="stable")]
+        ordered = hashes[chosen]
+        same = np.flatnonzero(ordered[1:] == ordered[:-1])
+        pairs.append(np.stack([rows[chosen[same]], rows[chosen[same + 1]]], axis=1))
+    return np.concatenate(pairs)
+
+
+def _part(hashes: NDArray[np.uint64], bits: int, part: int) -> NDArray[np.int64]:
+    """Return the positions of the hashes whose first bits are `part`."""
+    shift, size = np.uint64(64 - bits), _SORTED_AT_ONCE
+    starts = range(0, len(hashes), size)
+    return np.concatenate(
+        [start + np.flatnonzero(hashes[start : start + size] >> shift == part) for start in starts]
+    )
 
 
 def merge_groups(
@@ -46,7 +63,7 @@ def merge_groups(
     num_passages: int,
     question_pairs: Iterable[NDArray[np.int64]],
     passage_pairs: Iterable[NDArray[np.int64]],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Return the groups of examples and of passages.
 
     Args:
@@ -58,20 +75,39 @@ def merge_groups(
         (E,) and (P,) group numbers. Groups with examples are 0..G-1 in the order of their first example;
         groups of passages without examples follow.
     """
-    num_examples = len(example_passage)
-    edges = [np.stack([np.arange(num_examples), num_examples + example_passage], axis=1)]
-    edges += list(question_pairs)
-    edges += [pairs + num_examples for pairs in passage_pairs]
-    joined = np.concatenate(edges)
-    num_nodes = num_examples + num_passages
+    num_examples, num_nodes = len(example_passage), len(example_passage) + num_passages
+    dtype: type[np.integer] = np.int32 if num_nodes < 2**31 else np.int64
+    joined: NDArray[np.integer] = np.arange(
+        num_passages, dtype=dtype
+    )  # (P,) the first passage of the group of each passage
+    for pairs in question_pairs:
+        joined = _join(joined, example_passage[pairs])
+    for pairs in passage_pairs:
+        joined = _join(joined, pairs)
+    # Number by first appearance, examples before passages. The first of several assignments comes last.
+    first = np.zeros(num_passages, dtype)
+    first[joined[::-1]] = np.arange(num_examples, num_nodes, dtype=dtype)[::-1]
+    first[joined[example_passage[::-1]]] = np.arange(num_examples, dtype=dtype)[::-1]
+    appears = np.zeros(num_nodes, np.bool_)
+    appears[first[joined]] = True
+    number = np.cumsum(appears, dtype=dtype)[first] - 1  # (P,) of the group whose first passage it is
+    passage_group = number[joined]
+    return passage_group[example_passage], passage_group
+
+
+def _join(joined: NDArray[np.integer], pairs: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Return the first passage of the group of each passage (P,) after joining pairs (n, 2) of passages."""
+    edges = joined[pairs]
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    if not len(edges):
+        return joined
+    passages, ends = np.unique(edges, return_inverse=True)
+    ends = ends.reshape(edges.shape)
     graph = coo_array(
-        (np.ones(len(joined), bool), (joined[:, 0], joined[:, 1])), shape=(num_nodes, num_nodes)
+        (np.ones(len(ends), np.bool_), (ends[:, 0], ends[:, 1])), shape=(len(passages), len(passages))
     )
-    num_groups, label = connected_components(graph, directed=False)
-    # Number by first appearance, examples first: examples are the first nodes.
-    first = np.full(num_groups, num_nodes, np.int64)
-    np.minimum.at(first, label, np.arange(num_nodes))
-    number = np.empty(num_groups, np.int64)
-    number[np.argsort(first)] = np.arange(num_groups)
-    group = number[label]
-    return group[:num_examples], group[num_examples:]
+    component = connected_components(graph, directed=False)[1]
+    first_of_component = passages[np.unique(component, return_index=True)[1]]
+    moved = np.arange(len(joined), dtype=joined.dtype)
+    moved[passages] = first_of_component[component]
+    return moved[joined]
