@@ -16,7 +16,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="FOLDER[,FOLDER...]...",
-            help="evaluation folders; the seeds of one system joined by commas",
+            help="evaluation folders, or runs with one evaluation; the seeds of one system joined by commas",
         ),
     ],
     baseline: Annotated[str, typer.Option(help="evaluation folder, or folders joined by commas")],

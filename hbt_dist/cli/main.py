@@ -33,7 +33,6 @@ app = typer.Typer(
     name="hbt-dist",
     cls=Commands,
     help="Hybrid batch training of multilingual dense retrievers; exact evaluation.",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

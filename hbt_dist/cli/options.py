@@ -60,6 +60,13 @@ class Commands(TyperGroup):
             verb = "continues" if ctx.invoked_subcommand in CONTINUING else "starts again"
             raise InterruptError(str(error) or f"interrupted; the same command {verb}") from None
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Print the overview if no command is named: typer's own way prints nothing for this class."""
+        if not args:
+            typer.echo(self.get_help(ctx))
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the overview: one line per command, grouped by purpose."""
         formatter.write(f"Usage: {ctx.command_path} COMMAND [ARGS]...\n\n{self.help}\n\n")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,17 @@ def explained_write(path: Path, remedy: str) -> Iterator[None]:
         raise UserError(
             str(path), f"cannot be written: {error.strerror or first_line(error)}", remedy
         ) from error
+
+
+def check_writable(folder: Path, remedy: str = "name a folder you can write") -> None:
+    """Check that `folder` can be made or replaced, before hours of work rather than after.
+
+    Raises:
+        UserError: a file is in the way, or the nearest folder above it cannot be written.
+    """
+    above = next(path for path in folder.absolute().parents if path.exists())
+    with explained_write(folder, remedy), tempfile.TemporaryDirectory(prefix=".hbt-", dir=above):
+        pass
 
 
 def explain_failed_write(error: Exception, folder: Path) -> str:

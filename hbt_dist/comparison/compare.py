@@ -41,6 +41,7 @@ from hbt_dist.evaluation.metrics import chance_average_precision
 from hbt_dist.evaluation.read_results import (
     SETTINGS,
     StoredEvaluation,
+    evaluation_folder,
     json_values,
     rank_distance_of,
     read_evaluation,
@@ -72,7 +73,8 @@ def compare(
     """Compare systems with a baseline.
 
     Args:
-        systems: folders of each system, one per training seed.
+        systems: folders of each system, one per training seed: of an evaluation, or of a run with one
+            evaluation of its trained model.
         baseline: folders of the baseline.
         names: of the baseline and of each system; by default the ends of their first folders' paths, long
             enough to differ.
@@ -87,7 +89,7 @@ def compare(
     Raises:
         UserError: a folder is not an evaluation, benchmarks differ, or numbers of seeds differ.
     """
-    groups = [list(map(Path, folders)) for folders in (baseline, *systems)]
+    groups = [[evaluation_folder(folder) for folder in folders] for folders in (baseline, *systems)]
     if not all(groups):
         what = f"system {groups.index([])}" if groups[0] else "the baseline"
         raise UserError(what, "names no folder", "name evaluation folders, several seeds joined by commas")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from errno import EISDIR, ENOENT
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,6 +29,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    #: Fields whose keys are dotted keys of another file: `space.batches.alpha={choice: [0, 1]}`.
+    dotted_fields: ClassVar[frozenset[str]] = frozenset()
+
 
 def load_settings(kind: type[Loaded], path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read a YAML file into its typed form.
@@ -43,7 +46,7 @@ def load_settings(kind: type[Loaded], path: Path, overrides: Sequence[str] = ())
         UserError: the file is missing or malformed, a key is unknown, a value is impossible.
     """
     data, lines = read_yaml(path)
-    overridden = {apply_override(data, item): item for item in overrides}
+    overridden = {apply_override(data, item, kind.dotted_fields): item for item in overrides}
     return validate(kind, data, str(path), lines, overridden)
 
 
@@ -54,7 +57,7 @@ def settings_from_items(kind: type[Loaded], items: Sequence[str]) -> Loaded:
         UserError: an item is malformed, a key is unknown, a value is impossible.
     """
     data: dict[str, Any] = {}
-    overridden = {apply_override(data, item): item for item in items}
+    overridden = {apply_override(data, item, kind.dotted_fields): item for item in items}
     return validate(kind, data, "command line", {}, overridden)
 
 
@@ -142,8 +145,13 @@ def _walk(node: yaml.Node, prefix: Key) -> Iterator[tuple[Key, int]]:
             yield from _walk(value_node, (*prefix, i))
 
 
-def apply_override(data: dict[str, Any], item: str) -> Key:
-    """Set one ``dotted.key=value`` in nested data and return the key."""
+def apply_override(data: dict[str, Any], item: str, dotted_fields: frozenset[str] = frozenset()) -> Key:
+    """Set one ``dotted.key=value`` in nested data and return the key.
+
+    Args:
+        dotted_fields: see `Settings`; below them a mapping belongs to the rest of the key, any other value to
+            the last part of a key: ``space.batches.alpha.choice=[0, 1]``.
+    """
     name, separator, text = item.partition("=")
     location = f"override {item!r}"
     if not separator or not name.strip():
@@ -152,7 +160,11 @@ def apply_override(data: dict[str, Any], item: str) -> Key:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(location, "the value is not valid YAML", "quote it for YAML and the shell") from None
-    return set_value(data, name.strip(), value, location)
+    field, _, rest = name.strip().partition(".")
+    if field not in dotted_fields or not rest:
+        return set_value(data, name.strip(), value, location)
+    inner, _, last = (rest, "", "") if isinstance(value, dict) else rest.rpartition(".")
+    return _set_parts(data, tuple(part for part in (field, inner, last) if part), value, location)
 
 
 def set_value(data: dict[str, Any], dotted: str, value: Any, location: str) -> Key:
@@ -165,6 +177,10 @@ def set_value(data: dict[str, Any], dotted: str, value: Any, location: str) -> K
         UserError: the key leads through a value that has no such entry.
     """
     key: Key = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+    return _set_parts(data, key, value, location)
+
+
+def _set_parts(data: dict[str, Any], key: Key, value: Any, location: str) -> Key:
     block: Any = data
     for i, part in enumerate(key):
         name: Any = part if isinstance(block, list) else str(part)

@@ -83,6 +83,27 @@ class StoredEvaluation:
         return chosen.fillna({"candidate_language": ""}).reset_index(drop=True)
 
 
+def evaluation_folder(folder: str | Path) -> Path:
+    """Return `folder`, or the evaluation of its trained model if it is the folder of a run.
+
+    Raises:
+        UserError: it is a run's folder with no evaluation of the trained model, or with several.
+    """
+    folder = Path(folder)
+    if (folder / "results.json").is_file() or not (folder / "evaluation").is_dir():
+        return folder
+    evaluations = sorted(path.parent for path in folder.glob("evaluation/*/*/results.json"))
+    trained = [path for path in evaluations if path.parent.name == "final"]
+    if len(trained) == 1:
+        return trained[0]
+    listed = ", ".join(map(str, evaluations[:6]))
+    raise UserError(
+        str(folder),
+        f"is the folder of a run: expected one evaluation of its trained model, got {len(trained)}",
+        f"name one of {listed}" if evaluations else "evaluate the model of the run",
+    )
+
+
 def read_results(folder: str | Path) -> dict[str, Any]:
     """Read the results.json of an evaluation folder.
 
@@ -126,4 +147,5 @@ def read_evaluation(folder: str | Path, metrics: Sequence[str] = ("map",)) -> St
 
 
 def _no_evaluation(folder: str | Path, error: Exception) -> UserError:
-    return UserError(str(folder), f"is not an evaluation folder ({error})", "name a folder of `evaluate`")
+    problem = f"has no {Path(error.filename).name}" if isinstance(error, FileNotFoundError) else str(error)
+    return UserError(str(folder), f"is not an evaluation folder ({problem})", "name a folder of `evaluate`")

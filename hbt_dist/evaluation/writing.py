@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hbt_dist.common.errors import UserError, first_line
-from hbt_dist.common.files import atomic_folder, write_json
+from hbt_dist.common.files import atomic_folder, check_writable, write_json
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.export import check_trec_ids, mteb_document, write_qrels, write_run
 from hbt_dist.evaluation.metrics import UNRANKED
@@ -73,13 +73,13 @@ def write_evaluation(
 
 
 def check_target(target: Path, holds: str = RESULTS, kind: str = "evaluation") -> None:
-    """Check that a target is new, empty, or an older folder of its kind.
+    """Check that a target is new, empty, or an older folder of its kind, and can be written.
 
     Args:
         holds: the file by which a folder of the kind is known.
 
     Raises:
-        UserError: it holds something else.
+        UserError: it holds something else, or cannot be written.
     """
     if target.exists() and (
         not target.is_dir() or (any(target.iterdir()) and not (target / holds).is_file())
@@ -89,6 +89,7 @@ def check_target(target: Path, holds: str = RESULTS, kind: str = "evaluation") -
             f"exists without {holds}: expected an older {kind}",
             f"name a new folder, or an older {kind} to replace",
         )
+    check_writable(target)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -166,6 +166,8 @@ class EarlyStopping(Settings):
 
 class SearchFile(Settings):
     """One search."""
+
+    dotted_fields: ClassVar[frozenset[str]] = frozenset({"space"})
 
     name: str = Field(description="name of the search in reports", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     output_dir: str = Field(description="folder of the search; on a cluster it must be shared by all nodes")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.files import atomic_folder
+from hbt_dist.common.files import atomic_folder, check_writable
 from hbt_dist.config.settings import read_yaml, validate
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.loading import load_encoder
@@ -45,10 +45,12 @@ def export_checkpoint(source: Path, target: Path) -> Checkpoint:
         the checkpoint that was exported.
 
     Raises:
-        UserError: `target` is not empty, no checkpoint is complete, or it is not in its run's folder.
+        UserError: `target` is not empty or cannot be written, no checkpoint is complete, or it is not in its
+            run's folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(str(target), "exists and is not empty", "give a new folder")
+    check_writable(target)
     checkpoint = _find(source.absolute())
     root = RunFolder(checkpoint.folder.parent.parent)
     try:
