@@ -23,7 +23,7 @@ from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings, check_labels
 from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models.settings import ModelSettings
+from hbt_dist.models.settings import LIMITS, ModelSettings
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
 from hbt_dist.training.settings import OptimizerSettings, TrainingSettings
@@ -58,6 +58,18 @@ class RunEvaluation(Settings):
         description="GPUs that Ray reserves for measuring checkpoints in addition to the workers'; a "
         "fraction shares a GPU with other jobs; 0: CPU, where a model of base size takes minutes per "
         "checkpoint",
+    )
+    max_question_tokens: int | None = Field(
+        None,
+        ge=4,
+        description="maximum of tokens per question in evaluations; default: the longer of the model's limit "
+        "and model.text.max_question_tokens",
+    )
+    max_passage_tokens: int | None = Field(
+        None,
+        ge=4,
+        description="maximum of tokens per candidate in evaluations; default: the longer of the model's "
+        "limit and model.text.max_passage_tokens",
     )
     scoring: EvaluationSettings = Field(
         default_factory=EvaluationSettings, description="precision, batches and metrics of the scoring"
@@ -111,6 +123,13 @@ class RunFile(Settings):
                     "batches.global_batch_size is 1 without hard negatives: the batch has no negatives"
                 )
         return self
+
+    def evaluated_text(self) -> dict[str, Any]:
+        """Return arguments of `load_encoder` for evaluations: the training's limits shorten no text."""
+        text = {key: value for key, value in self.model.text.items() if key not in LIMITS}
+        explicit = {key: value for key in LIMITS if (value := getattr(self.evaluation, key)) is not None}
+        training = {key: self.model.text[key] for key in LIMITS if key in self.model.text}
+        return {"text": {**text, **explicit}, "at_least": training}
 
     def plain(self) -> dict[str, Any]:
         """Return the resolved run file as plain data (YAML, JSON)."""

@@ -27,6 +27,7 @@ from hbt_dist.common.files import write_json
 from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.models.tokenising import tokenise
+from hbt_dist.models.tokenizer import tokenizer_digest
 
 ROLES: tuple[Role, ...] = ("question", "passage")
 _FORMAT = 1
@@ -166,16 +167,10 @@ class TokenStore:
 
 def store_fingerprint(corpus: Corpus, tokenizer: Any, text: TextSettings) -> str:
     """Return the sha256 of everything that decides the token ids."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # truncation and padding are the state of the last call, not of the tokenizer
-        described = json.loads(backend.to_str())
-        described = {key: part for key, part in described.items() if key not in ("truncation", "padding")}
-    else:
-        described = {"class": type(tokenizer).__name__, "vocabulary": sorted(tokenizer.get_vocab().items())}
     parts = {
         "format": _FORMAT,
         "corpus": corpus.fingerprint,
-        "tokenizer": described,
+        "tokenizer": tokenizer_digest(tokenizer),
         "pad_id": tokenizer.pad_token_id,
         "limits": {role: text.max_tokens(role) for role in ROLES},
         "prefixes": {role: text.prefix(role) for role in ROLES},

@@ -16,16 +16,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_file, write_json
 from hbt_dist.evaluation.matrix_rows import Float32, Int64
 from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.tokenizer import tokenizer_digest
 
 Role = Literal["question", "passage"]
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,19 @@ class EmbeddingFiles:
     def file(self, number: int) -> Path:
         """Return the path of file ``number``."""
         return self.folder / f"rows-{number:06d}.npy"
+
+    def flags(self) -> NDArray[np.uint8]:
+        """Return the flags of all rows, (n,), see `hbt_dist.evaluation.text_counts`."""
+        numbers = range(-(-self.num_rows // self.rows_per_file))
+        return np.concatenate([np.load(self._flags_file(number)) for number in numbers])
+
+    def write_flags(self, number: int, flags: NDArray[np.uint8]) -> None:
+        """Write the flags of a file's rows; before the rows, whose file marks both as complete."""
+        with atomic_file(self._flags_file(number)) as temporary, temporary.open("wb") as file:
+            np.save(file, flags)
+
+    def _flags_file(self, number: int) -> Path:
+        return self.folder / f"flags-{number:06d}.npy"
 
     def rows_of_file(self, number: int) -> range:
         """Return the rows of file ``number``."""
@@ -165,9 +180,7 @@ def _weights_fingerprint(loaded: LoadedEncoder) -> str:
         array = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(memoryview(array))
-    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
-    words: Any = backend.to_str() if backend is not None else sorted(loaded.tokenizer.get_vocab().items())
-    digest.update(str(words).encode())
+    digest.update(tokenizer_digest(loaded.tokenizer).encode())
     return digest.hexdigest()
 
 

@@ -35,13 +35,16 @@ from hbt_dist.evaluation.embedding_files import (
 )
 from hbt_dist.evaluation.matrix_rows import Float32, Int64, check_rows
 from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.evaluation.text_counts import Flags, flags_of
+from hbt_dist.models import tokenising
 from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.tokenising import Tokenised
 
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
-TEXTS_PER_CALL = 1024
 BATCHES_PER_DOWNLOAD = 8
 
 Tokens = list[NDArray[np.int32]]
+Encoded = tuple[Float32 | EmbeddingFiles, Flags]
 
 
 def encode_texts(
@@ -52,6 +55,18 @@ def encode_texts(
     settings: EvaluationSettings | None = None,
     progress: bool = True,
 ) -> Float32 | EmbeddingFiles:
+    """Encode all texts, see `encode_with_flags`; returns the vectors alone."""
+    return encode_with_flags(loaded, texts, role, settings=settings, progress=progress)[0]
+
+
+def encode_with_flags(
+    loaded: LoadedEncoder,
+    texts: Sequence[str],
+    role: Role,
+    *,
+    settings: EvaluationSettings | None = None,
+    progress: bool = True,
+) -> Encoded:
     """Encode all texts.
 
     Args:
@@ -63,19 +78,22 @@ def encode_texts(
 
     Returns:
         (n, D) float32: an array, or with `settings.cache_dir` a matrix over files, which is filled where an
-        earlier encode of the same texts with the same model left off.
+        earlier encode of the same texts with the same model left off; and (n,) flags of the texts, see
+        `hbt_dist.evaluation.text_counts`.
     """
     settings = with_arithmetic(settings or EvaluationSettings())
     label, size = f"encode {role}s", settings.rows_per_file
     if settings.cache_dir is None:
         out = np.empty((len(texts), loaded.encoder.width), np.float32)
+        flags = np.zeros(len(texts), np.uint8)
         parts = [range(first, min(first + size, len(texts))) for first in range(0, len(texts), size)]
         with Progress(total=len(texts), desc=label, unit="row", disable=not progress) as bar:
             for rows, part, tokens in _tokenised(loaded, texts, role, parts, settings):
                 out[rows.start : rows.stop] = encode_rows(
-                    loaded, part, role, settings, bar.update, rows.start, tokens
+                    loaded, part, role, settings, bar.update, rows.start, tokens.ids
                 )
-        return out
+                flags[rows.start : rows.stop] = flags_of(tokens)
+        return out, flags
     files = embedding_files(loaded, texts, role, settings)
     missing = files.missing()
     parts = [files.rows_of_file(number) for number in missing]
@@ -83,9 +101,10 @@ def encode_texts(
     with Progress(total=len(texts), initial=done, desc=label, unit="row", disable=not progress) as bar:
         tokenised = _tokenised(loaded, texts, role, parts, settings)
         for number, (rows, part, tokens) in zip(missing, tokenised, strict=True):
-            values = encode_rows(loaded, part, role, settings, bar.update, rows.start, tokens)
+            values = encode_rows(loaded, part, role, settings, bar.update, rows.start, tokens.ids)
+            files.write_flags(number, flags_of(tokens))
             files.write_file(number, values)
-    return files
+    return files, files.flags()
 
 
 def with_arithmetic(settings: EvaluationSettings) -> EvaluationSettings:
@@ -103,10 +122,10 @@ def _tokenised(
     role: Role,
     parts: Sequence[range],
     settings: EvaluationSettings,
-) -> Iterator[tuple[range, list[str], Tokens]]:
+) -> Iterator[tuple[range, list[str], Tokenised]]:
     """Yield the rows, texts and tokens of each part; a thread works on the next part if a GPU encodes."""
 
-    def tokenised(rows: range) -> tuple[range, list[str], Tokens]:
+    def tokenised(rows: range) -> tuple[range, list[str], Tokenised]:
         part = texts_of(texts, rows)
         return rows, part, tokenise(loaded, part, role)
 
@@ -114,7 +133,7 @@ def _tokenised(
         yield from map(tokenised, parts)
         return
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[tuple[range, list[str], Tokens]]] = deque()
+        waiting: deque[Future[tuple[range, list[str], Tokenised]]] = deque()
         for rows in parts:
             waiting.append(pool.submit(tokenised, rows))
             if len(waiting) == 2:
@@ -152,7 +171,7 @@ def encode_rows(
     Args:
         on_rows: called with the number of rows of each finished batch.
         first_row: number of the first text in the whole, for messages.
-        tokens: of the texts, from `tokenise`; default: tokenised here.
+        tokens: ids of the texts, from `tokenise`; default: tokenised here.
 
     Raises:
         UserError: a vector that cannot be ranked, or of another width; known with the first such batch on a
@@ -161,7 +180,7 @@ def encode_rows(
     settings = with_arithmetic(settings)
     device = torch_device(settings.device)
     encoder = loaded.encoder.to(device).eval()
-    tokens = tokens if tokens is not None else tokenise(loaded, texts, role)
+    tokens = tokens if tokens is not None else tokenise(loaded, texts, role).ids
     lengths = np.array([len(ids) for ids in tokens], np.int64)
     limit = settings.max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
     out = np.empty((len(texts), encoder.width), np.float32)
@@ -243,21 +262,10 @@ class _Vectors:
             self._keep(rows, host.numpy())
 
 
-def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> Tokens:
+def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> Tokenised:
     """Return the token ids of each text with its role's prefix, cut at the role's limit."""
-    prefix, longest = loaded.text.prefix(role), loaded.text.max_tokens(role)
-    result: Tokens = []  # 4 bytes per token: a file's tokens are held together
-    for first in range(0, len(texts), TEXTS_PER_CALL):
-        token_ids = loaded.tokenizer(
-            [prefix + text for text in texts[first : first + TEXTS_PER_CALL]],
-            truncation=True,
-            max_length=longest,
-            add_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        result += [np.array(ids, np.int32) for ids in token_ids]
-    return result
+    text = loaded.text
+    return tokenising.tokenise(loaded.tokenizer, texts, text.max_tokens(role), text.prefix(role))
 
 
 def length_batches(lengths: Int64, max_tokens: int) -> list[Int64]:

@@ -86,6 +86,7 @@ class Evaluation:
     consistency: dict[str, object] | None
     seen_languages: tuple[str, ...] | None  # languages of the training data, where known
     provenance: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, Any] | None = None  # counts of cut texts, see `text_counts`
 
 
 def evaluate(
@@ -99,6 +100,7 @@ def evaluate(
     transform: EmbeddingTransform | None = None,
     rank: Rank | None = None,
     on_gpu: bool | None = None,
+    texts: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Rank every relevant candidate exactly and derive all tables.
 
@@ -113,6 +115,7 @@ def evaluate(
         transform: changes the embeddings first, such as `hbt_dist.methods.language_removal.LanguageRemoval`.
         rank: computes the ranks, such as Ray actors do; default: this process.
         on_gpu: whether `rank` has GPUs, which get larger blocks; default: whether this process has one.
+        texts: how many texts were cut, from `hbt_dist.evaluation.text_counts.text_counts`.
 
     Raises:
         ValueError: the settings name a language removal, but the transform is missing.
@@ -143,6 +146,7 @@ def evaluate(
         seen_languages=seen_languages,
         provenance=facts,
         metrics=settings.metrics,
+        texts=texts,
     )
 
 
@@ -213,11 +217,13 @@ def assemble(
     seen_languages: Sequence[str] | None = None,
     provenance: dict[str, Any] | None = None,
     metrics: Sequence[str] = (),
+    texts: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Derive all tables from ranks.
 
     Args:
         metrics: user-defined, ``module:function`` each.
+        texts: see `evaluate`.
     """
     tables = question_tables(benchmark, ranks, user_metrics(metrics))
     facts = dict(provenance or {})
@@ -238,4 +244,5 @@ def assemble(
         consistency=consistency,
         seen_languages=None if seen_languages is None else tuple(seen_languages),
         provenance={**facts, "own": digests} if digests else facts,
+        texts=texts,
     )

@@ -23,6 +23,8 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
                         seen_to_seen, seen_to_unseen, unseen_to_seen, unseen_to_unseen -> map over those cells
     bias                measure -> macro, micro, num_questions, by_language (, median)
     ranking_consistency mrc, mrc@100, num_question_ids, of_question_ids, seed; or null
+    texts               questions, candidates -> max_tokens, and by language and total: num_texts, cut (by the
+                        limit), special_only (gave no token); null where only embeddings were given
     ties                num_relevant_pairs_tied, rule
     provenance          what the caller recorded: model, settings, versions; language_removal {method, rank,
                         fitted_on, transductive, renormalized, num_vectors and share_of_squares by language}
@@ -51,6 +53,7 @@ from hbt_dist.evaluation.read_results import (
     json_values,
     read_results,
 )
+from hbt_dist.evaluation.text_counts import text_lines
 
 _SEEN_MEASURES = (("mono", "monolingual"), ("cross", "crosslingual_asking"), ("multi", "multilingual"))
 TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
@@ -72,6 +75,7 @@ def results_document(evaluation: Evaluation) -> dict[str, Any]:
         "groups": groups(evaluation),
         "bias": evaluation.bias,
         "ranking_consistency": evaluation.consistency,
+        "texts": evaluation.texts,
         "ties": {"num_relevant_pairs_tied": int((evaluation.ranks.tied > 0).sum()), "rule": TIE_RULE},
         "provenance": evaluation.provenance,
     }
@@ -208,6 +212,7 @@ def summary(evaluation: Evaluation) -> str:
     for name in (name for name in means["monolingual"]["macro"] if name not in METRICS):
         parts = [f"{setting} {means[setting]['macro'][name]:.4f}" for setting in SETTINGS]
         lines.append(f"{name}: {', '.join(parts)}")
+    lines += text_lines(evaluation.texts)
     distance = evaluation.bias.get("rank_distance")
     if distance is not None:
         lines.append(
@@ -234,10 +239,12 @@ def summary(evaluation: Evaluation) -> str:
 
 def before_and_after(before: Path, after: Path) -> str:
     """Format the comparison of one benchmark before and after training."""
-    old, new = (headline_figures(read_results(folder)) for folder in (before, after))
+    results = [read_results(folder) for folder in (before, after)]
+    old, new = map(headline_figures, results)
     lines = [f"{after.name}: before -> after training"]
     for name in old:
         title, digits = ("rank distance", 1) if name == "rank_distance" else (f"{name} mAP", 4)
         shown = ["-" if value is None else f"{value:.{digits}f}" for value in (old[name], new[name])]
         lines.append(f"  {title:<18} {shown[0]:>8} -> {shown[1]:>8}")
+    lines += dict.fromkeys(f"  {line}" for figures in results for line in text_lines(figures.get("texts")))
     return "\n".join(lines)

@@ -16,14 +16,16 @@ from hbt_dist.config.user_functions import is_user_function, user_digests
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.evaluation.encode import encode_texts, with_arithmetic
+from hbt_dist.evaluation.encode import encode_with_flags, with_arithmetic
 from hbt_dist.evaluation.evaluation import EmbeddingTransform, Evaluation, evaluate
 from hbt_dist.evaluation.metrics import user_metrics
 from hbt_dist.evaluation.results import summary
 from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.evaluation.text_counts import text_counts
 from hbt_dist.evaluation.writing import check_target, write_evaluation
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.loading import load_encoder
+from hbt_dist.models.tokenising import check_readable
 
 DEFAULT_CACHE = Path(".cache/hbt_dist/embeddings")
 
@@ -39,6 +41,7 @@ def score_model(
     out: Path,
     *,
     text: dict[str, Any] | None = None,
+    at_least: dict[str, int] | None = None,
     scoring: EvaluationSettings | None = None,
     trust_remote_code: bool = False,
     build_transform: BuildTransform | None = None,
@@ -52,6 +55,7 @@ def score_model(
         benchmark: what to measure on.
         out: folder for the results; an older evaluation in it is replaced.
         text: text settings that replace the model's.
+        at_least: limits below which the model's are raised.
         scoring: default: `EvaluationSettings()`.
         trust_remote_code: run code that comes with the model.
         build_transform: builds what changes the embeddings before they are scored.
@@ -65,7 +69,10 @@ def score_model(
     check_before_encoding(out, scoring)
     data = load(benchmark, scoring.cache_dir)
     scoring = with_arithmetic(with_cache(scoring, needed=data.on_disk))
-    loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text, quiet=quiet)
+    loaded = load_encoder(
+        model, trust_remote_code=trust_remote_code, text=text, at_least=at_least, quiet=quiet
+    )
+    check_texts(loaded, data)
     evaluation = score_encoder(
         loaded,
         data,
@@ -90,10 +97,14 @@ def score_encoder(
     progress: bool = True,
 ) -> Evaluation:
     """Encode a benchmark and evaluate the embeddings, see `evaluate`."""
+    how: Any = {"settings": settings, "progress": progress}
+    questions, question_flags = encode_with_flags(loaded, benchmark.question_texts, "question", **how)
+    candidates, candidate_flags = encode_with_flags(loaded, benchmark.candidate_texts, "passage", **how)
     return evaluate(
         benchmark,
-        encode_texts(loaded, benchmark.question_texts, "question", settings=settings, progress=progress),
-        encode_texts(loaded, benchmark.candidate_texts, "passage", settings=settings, progress=progress),
+        questions,
+        candidates,
+        texts=text_counts(benchmark, loaded.text, question_flags, candidate_flags),
         settings=settings,
         transform=transform,
         seen_languages=seen_languages,
@@ -109,6 +120,16 @@ def check_before_encoding(out: Path, settings: EvaluationSettings) -> None:
     """
     check_target(out)
     user_metrics(settings.metrics)
+
+
+def check_texts(loaded: LoadedEncoder, benchmark: Benchmark) -> None:
+    """Check that the tokenizer knows the texts of a benchmark.
+
+    Raises:
+        UserError: nearly all questions or nearly all candidates are unknown to it.
+    """
+    for texts in (benchmark.question_texts, benchmark.candidate_texts):
+        check_readable(loaded.tokenizer, texts, loaded.source)
 
 
 def with_cache(settings: EvaluationSettings, *, needed: bool) -> EvaluationSettings:

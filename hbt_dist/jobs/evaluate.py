@@ -19,6 +19,7 @@ from hbt_dist.evaluation.export import check_trec_ids
 from hbt_dist.evaluation.results import summary
 from hbt_dist.evaluation.run import (
     check_before_encoding,
+    check_texts,
     languages_seen,
     score_encoder,
     scoring_facts,
@@ -43,6 +44,7 @@ def evaluate_job(
     *,
     training_languages: Sequence[str] | None = None,
     text: dict[str, Any] | None = None,
+    at_least: dict[str, int] | None = None,
     scoring: EvaluationSettings | None = None,
     trust_remote_code: bool = False,
     trec: bool = False,
@@ -62,6 +64,7 @@ def evaluate_job(
         out: folder for the results; an older evaluation in it is replaced, see `overwrite`.
         training_languages: languages that count as seen; default: those that the model recorded.
         text: text settings that replace the model's.
+        at_least: limits below which the model's are raised, such as those of its training.
         scoring: default: `EvaluationSettings()`.
         trust_remote_code: run code that comes with the model.
         trec: also write TREC run and qrels files.
@@ -91,7 +94,10 @@ def evaluate_job(
     if not overwrite:
         refuse_to_replace(out, model, data.fingerprint)
     scoring = with_cache(scoring, needed=data.on_disk or actors is not None)
-    loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text, quiet=quiet)
+    loaded = load_encoder(
+        model, trust_remote_code=trust_remote_code, text=text, at_least=at_least, quiet=quiet
+    )
+    check_texts(loaded, data)
     if expansions is not None and "max_question_tokens" not in (text or {}):
         make_room(loaded, combine)
     seen = languages_seen(loaded, training_languages)
@@ -106,7 +112,12 @@ def evaluate_job(
             scoring = pool.with_arithmetic(scoring)
             evaluation = evaluate_with_actors(
                 pool,
-                {"name_or_path": location, "trust_remote_code": trust_remote_code, "text": text},
+                {
+                    "name_or_path": location,
+                    "trust_remote_code": trust_remote_code,
+                    "text": text,
+                    "at_least": at_least,
+                },
                 data,
                 scoring,
                 transform=build_removal(loaded, data, scoring, not quiet),

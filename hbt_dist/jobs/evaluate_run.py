@@ -61,7 +61,7 @@ def evaluate_run(run: RunFile, when: When, *, quiet: bool = False) -> None:
             model,
             benchmark,
             out,
-            text=run.model.text,
+            **run.evaluated_text(),
             scoring=run.evaluation.scoring,
             trust_remote_code=run.model.trust_remote_code,
             training_languages=languages,

@@ -216,7 +216,7 @@ def _evaluate_missing(study: Study, folder: SearchFolder, fingerprints: Mapping[
                         model,
                         benchmark,
                         out,
-                        text=run.model.text,
+                        **run.evaluated_text(),
                         scoring=scoring,
                         trust_remote_code=run.model.trust_remote_code,
                         build_transform=build_removal,

@@ -123,8 +123,15 @@ class LoadedEncoder:
     source: str
     facts: dict[str, Any] = field(default_factory=dict)  # what its training recorded: languages, run, data
     notes: tuple[str, ...] = ()  # lines on what was lowered or not used when it was loaded
+    limits: dict[str, int] = field(default_factory=dict)  # tokens that the folder records, by key of `text`
 
     @property
     def text(self) -> TextSettings:
         """Return how texts become vectors."""
         return self.encoder.text
+
+    @property
+    def exported_text(self) -> TextSettings:
+        """Return the settings for a trained model: shorter limits of its training do not replace its own."""
+        longer = {key: max(limit, getattr(self.text, key)) for key, limit in self.limits.items()}
+        return self.text.model_copy(update=longer)

@@ -25,7 +25,7 @@ from hbt_dist.models.folders import SETTINGS_FILE, check_files, recorded_setting
 from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.models.positions import most_tokens
-from hbt_dist.models.settings import ROLES, Attention, TextSettings
+from hbt_dist.models.settings import LIMITS, Attention, TextSettings
 from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer
 
 _CHECK = "check the name, or the folder's files"
@@ -36,6 +36,7 @@ def load_encoder(
     *,
     trust_remote_code: bool = False,
     text: dict[str, Any] | None = None,
+    at_least: dict[str, int] | None = None,
     attention: Attention = "auto",
     quiet: bool = False,
 ) -> LoadedEncoder:
@@ -49,6 +50,7 @@ def load_encoder(
         name_or_path: folder of this project, of sentence-transformers or of transformers; or a hub name.
         trust_remote_code: run Python code of the model folder. Off by default.
         text: settings that replace what the folder records.
+        at_least: max_question_tokens, max_passage_tokens: the folder's limits are raised to these.
         attention: see `ModelSettings`.
         quiet: do not print the notes, see `LoadedEncoder.notes`.
 
@@ -64,7 +66,9 @@ def load_encoder(
     tokenizer = load_tokenizer(source, trust_remote_code)
     check_vocabulary(tokenizer, backbone, source)
     recorded, dense = recorded_settings(folder) if folder.is_dir() else _hub_settings(source)
-    settings, lowered = _fitting(TextSettings(**{**recorded, **(text or {})}), text or {}, backbone, source)
+    text = text or {}
+    raised = {key: max(limit, recorded.get(key, 0)) for key, limit in (at_least or {}).items()}
+    settings, lowered = _fitting(TextSettings(**{**recorded, **raised, **text}), text, backbone, source)
     notes += lowered
     encoder = Encoder(backbone, settings, dense).eval()
     _check_widths(encoder, source)
@@ -72,7 +76,9 @@ def load_encoder(
         for line in notes:
             note(line)
     facts = dict(read_json(folder / SETTINGS_FILE).get("training", {}))
-    return LoadedEncoder(encoder, tokenizer, source, facts, tuple(notes))
+    most = most_tokens(backbone)
+    limits = {key: min(recorded[key], most or recorded[key]) for key in LIMITS if key in recorded}
+    return LoadedEncoder(encoder, tokenizer, source, facts, tuple(notes), limits)
 
 
 def _check_source(source: str) -> None:
@@ -162,7 +168,7 @@ def _fitting(
     """Return the settings with limits within the model's positions, and a line per lowered limit."""
     most = most_tokens(backbone)
     lowered = {}
-    for key in (f"max_{role}_tokens" for role in ROLES):
+    for key in LIMITS:
         limit = getattr(settings, key)
         if most is None or limit <= most:
             continue

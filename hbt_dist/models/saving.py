@@ -13,6 +13,7 @@ from hbt_dist.common.files import write_json
 from hbt_dist.models.encoder import Encoder
 from hbt_dist.models.folders import SETTINGS_FILE
 from hbt_dist.models.head import DenseLayer, save_dense
+from hbt_dist.models.settings import TextSettings
 
 _write_json = partial(write_json, indent=2)
 
@@ -22,6 +23,7 @@ def save_encoder(
     tokenizer: Any,
     folder: Path,
     *,
+    text: TextSettings | None = None,
     backbone_state: dict[str, Tensor] | None = None,
     card: str = "",
     facts: dict[str, Any] | None = None,
@@ -31,11 +33,13 @@ def save_encoder(
     This function fills `folder`, which must exist and be empty. The caller renames it afterwards.
 
     Args:
+        text: settings to record; default: the encoder's.
         backbone_state: weights of the backbone where `encoder` does not hold them (ZeRO-3 shards).
         card: the model card, Markdown.
         facts: what the training was (languages, run, data), kept in ``hbt_dist.json``.
     """
     backbone: Any = encoder.backbone
+    text = text or encoder.text
     state = backbone_state if backbone_state is not None else backbone.state_dict()
     # transformers would write on rank 0 of a process group only; here the calling rank writes.
     backbone.should_save_on_this_rank = bool
@@ -45,15 +49,15 @@ def save_encoder(
         )
     finally:
         del backbone.should_save_on_this_rank
-    limit = max(encoder.text.max_question_tokens, encoder.text.max_passage_tokens)
+    limit = max(text.max_question_tokens, text.max_passage_tokens)
     tokenizer.model_max_length = limit
     tokenizer.save_pretrained(folder)
     _write_json(
         folder / SETTINGS_FILE,
-        {"format": 1, "text": encoder.text.model_dump(), "training": facts or {}},
+        {"format": 1, "text": text.model_dump(), "training": facts or {}},
     )
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
-    pooling = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}[encoder.text.pooling]
+    pooling = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}[text.pooling]
     config = {f"pooling_mode_{mode}": mode == pooling for mode in ("cls_token", "mean_tokens", "lasttoken")}
     (folder / "1_Pooling").mkdir()
     width = int(backbone.config.hidden_size)
@@ -64,7 +68,7 @@ def save_encoder(
         name = f"{len(modules)}_Dense"
         save_dense(layer, folder / name)
         modules.append((name, "Dense"))
-    if encoder.text.normalize:
+    if text.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
         (folder / modules[-1][0]).mkdir()
     listed = [
@@ -72,8 +76,8 @@ def save_encoder(
         for i, (path, kind) in enumerate(modules)
     ]
     _write_json(folder / "modules.json", listed)
-    prompts = {"query": encoder.text.question_prefix, "passage": encoder.text.passage_prefix}
-    similarity = "cosine" if encoder.text.normalize else "dot"
+    prompts = {"query": text.question_prefix, "passage": text.passage_prefix}
+    similarity = "cosine" if text.normalize else "dot"
     _write_json(
         folder / "config_sentence_transformers.json",
         {

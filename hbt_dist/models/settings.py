@@ -10,6 +10,7 @@ from hbt_dist.config.settings import Settings
 
 Role = Literal["question", "passage"]
 ROLES: tuple[Role, ...] = ("question", "passage")
+LIMITS = ("max_question_tokens", "max_passage_tokens")
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 

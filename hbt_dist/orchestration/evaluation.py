@@ -44,6 +44,7 @@ from hbt_dist.evaluation.plan import ScoringPlan
 from hbt_dist.evaluation.ranks import RelevantRanks, ScoringShard, TopLists, rank_relevant
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.shard import Counts, arrange_questions
+from hbt_dist.evaluation.text_counts import flags_of, text_counts
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, hidden_gpus
@@ -99,7 +100,8 @@ class _Actor:
             tokens = tokenise(loaded, texts, role)
         first = files.rows_of_file(number).start
         with self._encoding:
-            rows = encode_rows(loaded, texts, role, settings, first_row=first, tokens=tokens)
+            rows = encode_rows(loaded, texts, role, settings, first_row=first, tokens=tokens.ids)
+        files.write_flags(number, flags_of(tokens))
         files.write_file(number, rows)
         return number
 
@@ -383,8 +385,9 @@ def evaluate_with_actors(
         transform: see `evaluate`.
     """
     settings = actors.with_arithmetic(settings)
-    questions: Rows = actors.encode(model, benchmark.question_texts, "question", settings, progress=progress)
-    candidates: Rows = actors.encode(model, benchmark.candidate_texts, "passage", settings, progress=progress)
+    loaded = load_encoder(**model, quiet=True)
+    questions = actors.encode(model, benchmark.question_texts, "question", settings, progress=progress)
+    candidates = actors.encode(model, benchmark.candidate_texts, "passage", settings, progress=progress)
     return evaluate(
         benchmark,
         questions,
@@ -395,4 +398,5 @@ def evaluate_with_actors(
         seen_languages=seen_languages,
         provenance=provenance,
         transform=transform,
+        texts=text_counts(benchmark, loaded.text, questions.flags(), candidates.flags()),
     )

@@ -130,6 +130,8 @@ def test_an_interrupted_file_is_not_there(loaded, tmp_path, monkeypatch):
         encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
     folder = next(tmp_path.iterdir())
     assert sorted(path.name for path in folder.iterdir()) == [
+        "flags-000000.npy",
+        "flags-000001.npy",
         "manifest.json",
         "rows-000000.npy",
         "rows-000001.npy",

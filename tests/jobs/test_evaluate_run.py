@@ -10,9 +10,15 @@ import pytest
 import torch
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.evaluation.read_results import read_results
 from hbt_dist.jobs import evaluate_run
+from hbt_dist.jobs.evaluate import evaluate_job
 from hbt_dist.jobs.evaluate_run import evaluate_start_apart
+from hbt_dist.models.loading import load_encoder
 from hbt_dist.run_file import RunFile
+from hbt_dist.training.checkpoints.export import write_model_folder
+from hbt_dist.training.preparation import prepare
+from hbt_dist.training.run_folder import RunFolder
 from tests.helpers.runs import tiny_run
 
 DEV = {"name": "sample", "variant": "dev", "languages": ["de", "fi"]}
@@ -65,3 +71,41 @@ def test_without_a_gpu_nothing_is_started(
     run = a_run(tmp_path, evaluation={"benchmarks": [DEV], "scoring": {"device": device}})
     with pytest.raises(AssertionError, match="driver's process"):
         evaluate_start_apart(run)
+
+
+@pytest.mark.parametrize("limit", [None, 16])
+def test_evaluations_do_not_inherit_the_limits_of_the_training(limit: int | None, tmp_path: Path) -> None:
+    """The model reads 32 tokens, is trained on 8, and is measured with 32 before and after."""
+    scratch = tiny_run(tmp_path / "scratch", tmp_path / "cache")
+    start = prepare(RunFile.model_validate(scratch))
+    model = tmp_path / "scratch" / "start"
+    run = RunFile.model_validate(
+        tiny_run(
+            tmp_path / "run",
+            tmp_path / "cache",
+            model={"name_or_path": str(model), "text": {"max_passage_tokens": 8}},
+            evaluation={
+                "benchmarks": [{"name": "sample", "languages": ["en", "fi"]}],
+                "scoring": {"device": "cpu", "consistency_questions": 0},
+                **({} if limit is None else {"max_passage_tokens": limit}),
+            },
+        )
+    )
+    assert start.model.text.max_passage_tokens == 32
+    trained = load_encoder(model, text=run.model.text)
+    assert trained.text.max_passage_tokens == 8
+    weights = trained.encoder.state_dict()
+    write_model_folder(trained, weights, RunFolder(run.output_dir).model, card="", facts={})
+    assert load_encoder(RunFolder(run.output_dir).model).text.max_passage_tokens == 32
+    figures = []
+    for when in ("start", "end"):
+        evaluate_run.evaluate_run(run, when, quiet=True)  # type: ignore[arg-type]
+        results = read_results(RunFolder(run.output_dir).evaluation / when / "sample")
+        assert results["texts"]["candidates"]["max_tokens"] == (limit or 32)
+        assert results["texts"]["questions"]["max_tokens"] == 24
+        figures.append((results["means"], results["texts"]))
+    assert figures[0] == figures[1]
+    expected = evaluate_job(str(model), run.evaluation.benchmarks[0], tmp_path / "alone", quiet=True)
+    assert expected
+    alone = read_results(tmp_path / "alone")
+    assert (alone["texts"] == figures[0][1]) is (limit is None)

@@ -200,9 +200,9 @@ def test_provenance_says_what_was_done(
 def test_concatenated_questions_have_room_and_one_prefix(encoder_folder: Path) -> None:
     loaded = load_encoder(encoder_folder)
     text = concatenated("w" * 30, ["x" * 300], 2)
-    before = tokenise(loaded, [text], "question")[0]
+    before = tokenise(loaded, [text], "question").ids[0]
     make_room(loaded, CombineSettings(max_tokens=100))
-    after = tokenise(loaded, [text], "question")[0]
+    after = tokenise(loaded, [text], "question").ids[0]
     assert (len(before), len(after)) == (40, 100)
     assert loaded.tokenizer.decode(after).count("q: ") == 1
     make_room(loaded, CombineSettings(max_tokens=5_000))

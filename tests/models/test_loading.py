@@ -14,6 +14,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from hbt_dist.common import console
 from hbt_dist.common.errors import UserError
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.models.positions import most_tokens
@@ -31,6 +32,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
     save_encoder(tiny_encoder(TextSettings(), dense=True), tiny_tokenizer(), folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _notes_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console._Output, "quiet", False)
 
 
 @pytest.fixture

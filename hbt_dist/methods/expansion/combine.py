@@ -20,10 +20,12 @@ import numpy as np
 
 from hbt_dist.common.console import Progress
 from hbt_dist.data.benchmarks.benchmark import Benchmark
-from hbt_dist.evaluation.encode import encode_texts
+from hbt_dist.evaluation.embedding_files import Role
+from hbt_dist.evaluation.encode import encode_with_flags
 from hbt_dist.evaluation.evaluation import EmbeddingTransform, Evaluation, assemble, evaluate
 from hbt_dist.evaluation.matrix_rows import Float32, Int64, Rows
 from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.evaluation.text_counts import Flags, text_counts
 from hbt_dist.methods.expansion.files import Expansions
 from hbt_dist.methods.expansion.fusion import fuse_rankings
 from hbt_dist.methods.expansion.settings import CombineSettings
@@ -89,17 +91,18 @@ def evaluate_expanded(
         },
     }
 
-    def encode(texts: Sequence[str], role: Any) -> Float32:
-        return np.asarray(encode_texts(loaded, texts, role, settings=settings, progress=progress)[:])
+    def encode(texts: Sequence[str], role: Role) -> tuple[Float32, Flags]:
+        vectors, flags = encode_with_flags(loaded, texts, role, settings=settings, progress=progress)
+        return np.asarray(vectors[:]), flags
 
-    candidates = encode_texts(
+    candidates, candidate_flags = encode_with_flags(
         loaded, benchmark.candidate_texts, "passage", settings=settings, progress=progress
     )
     if how.combine == "concatenate":
-        texts_by_question = zip(benchmark.question_texts, expansions.texts, strict=True)
-        questions = encode([concatenated(*texts, how.repeat) for texts in texts_by_question], "question")
+        pairs = zip(benchmark.question_texts, expansions.texts, strict=True)
+        questions, flags = encode([concatenated(*pair, how.repeat) for pair in pairs], "question")
     else:
-        questions = encode(benchmark.question_texts, "question")
+        questions, flags = encode(benchmark.question_texts, "question")
         flat = [
             (row, text)
             for row, texts_of_question in enumerate(expansions.texts)
@@ -108,7 +111,7 @@ def evaluate_expanded(
         ]
         question_of = np.array([row for row, _ in flat], np.int64)
         pseudo = (
-            encode([text for _, text in flat], "passage")
+            encode([text for _, text in flat], "passage")[0]
             if flat
             else np.zeros((0, questions.shape[1]), np.float32)
         )
@@ -125,6 +128,7 @@ def evaluate_expanded(
                 facts,
                 progress,
                 transform,
+                text_counts(benchmark, loaded.text, flags, candidate_flags),
             )
         questions = mean_embeddings(questions, pseudo, question_of, loaded.text.normalize)
     return evaluate(
@@ -135,6 +139,7 @@ def evaluate_expanded(
         seen_languages=seen_languages,
         provenance=facts,
         transform=transform,
+        texts=text_counts(benchmark, loaded.text, flags, candidate_flags),
     )
 
 
@@ -150,6 +155,7 @@ def _fused(
     facts: dict[str, Any],
     progress: bool,
     transform: EmbeddingTransform | None,
+    texts: dict[str, Any],
 ) -> Evaluation:
     owner = np.concatenate([np.arange(len(questions)), question_of])
     order = np.argsort(owner, kind="stable")  # each question's own run first
@@ -175,6 +181,7 @@ def _fused(
         seen_languages=seen_languages,
         provenance={**facts, **removed},
         metrics=settings.metrics,
+        texts=texts,
     )
 
 

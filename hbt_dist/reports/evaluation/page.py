@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hbt_dist.common.console import counted
 from hbt_dist.common.numbers import digits_of, p_clause, plain
 from hbt_dist.comparison.significance import SIGNIFICANT
 from hbt_dist.comparison.typology import distance_effects
@@ -22,6 +23,7 @@ from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.metrics import METRICS, near_chance
 from hbt_dist.evaluation.read_results import rank_distance_of, read_evaluation, read_results
 from hbt_dist.evaluation.results import LANGUAGE_MEASURES
+from hbt_dist.evaluation.text_counts import text_lines
 from hbt_dist.reports.evaluation.change import SETTING_PHRASES, Change, add_changes, change_sentence
 from hbt_dist.reports.evaluation.figures import (
     PLOTTED_DISTANCES,
@@ -116,6 +118,8 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
         f"{_families(benchmark['languages'])}."
     )
     _means(document, results)
+    for line in text_lines(results.get("texts")):
+        document.paragraph(f"{line[0].upper()}{line[1:]}.")
     if change is not None:
         add_changes(document, change)
     _one_target(document, results)
@@ -151,9 +155,9 @@ def _levels(results: dict[str, Any]) -> str:
 def _about(results: dict[str, Any]) -> str:
     benchmark = results["benchmark"]
     text = (
-        f"{_counted(len(benchmark['languages']), 'language')}, "
-        f"{_counted(benchmark['num_questions']['total'], 'question')}, "
-        f"{_counted(benchmark['num_candidates']['total'], 'candidate')}."
+        f"{counted(len(benchmark['languages']), 'language')}, "
+        f"{counted(benchmark['num_questions']['total'], 'question')}, "
+        f"{counted(benchmark['num_candidates']['total'], 'candidate')}."
     )
     distance = rank_distance_of(results)
     if distance is not None:
@@ -162,10 +166,6 @@ def _about(results: dict[str, Any]) -> str:
         text += " Monolingual cells are trivial here: a question's own text is among its candidates."
     lines = judgement_lines(benchmark["judgements"]) if "judgements" in benchmark else []
     return " ".join([text, *(f"{line[0].upper()}{line[1:]}." for line in lines)])
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _means(document: Document, results: dict[str, Any]) -> None:

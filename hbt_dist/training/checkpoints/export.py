@@ -124,6 +124,12 @@ def write_model_folder(
     backbone = weights_below(weights, "backbone.")
     with atomic_folder(folder) as temporary:
         save_encoder(
-            model.encoder, model.tokenizer, temporary, backbone_state=backbone, card=card, facts=facts
+            model.encoder,
+            model.tokenizer,
+            temporary,
+            text=model.exported_text,
+            backbone_state=backbone,
+            card=card,
+            facts=facts,
         )
         shutil.rmtree(folder, ignore_errors=True)

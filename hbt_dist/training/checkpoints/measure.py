@@ -105,7 +105,7 @@ def measure_model(
         model,
         benchmark,
         out,
-        text=run.model.text,
+        **run.evaluated_text(),
         scoring=scoring or run.evaluation.scoring,
         trust_remote_code=run.model.trust_remote_code,
         build_transform=build_removal,
