@@ -68,11 +68,11 @@ def text_lines(texts: dict[str, Any] | None) -> list[str]:
     parts = [_cut_share(role, counts) for role, counts in texts.items()]
     lines = [f"cut texts: {', '.join(parts)}"]
     for role, counts in texts.items():
-        found = {code: number for code, number in counts["special_only"].items() if number}
-        if total := found.pop("total", 0):
+        languages = {code: number for code, number in counts["special_only"].items() if number}
+        if total := languages.pop("total", 0):
             lines.append(
                 f"without any token: {total:,} of {counts['num_texts']['total']:,} {role} "
-                f"({', '.join(found)}); their vectors are equal"
+                f"({', '.join(languages)}); their vectors are equal"
             )
     return lines
 
