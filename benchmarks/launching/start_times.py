@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from hbt_dist.orchestration.cluster import free_port  # noqa: E402
+from hbt_dist.orchestration.private_cluster import free_port  # noqa: E402
 from tests.helpers.ray_head import Head  # noqa: E402
 from tests.helpers.runs import BIN, losses, tiny_run, write_run  # noqa: E402
 

@@ -8,6 +8,7 @@ only, except for the texts that it shows.
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
@@ -26,6 +27,7 @@ from hbt_dist.data.corpus.corpus import Corpus, Role
 _SAMPLED_ROWS = 1 << 17
 _SAMPLED_TEXTS = 2000
 _PAIRS_SHOWN = 30
+_NO_LIMIT = 100_000  # columns
 _TEXTS = ("question", "passage", "hard negatives")  # columns of a step's table that can be cut
 
 Cell = str | int | float
@@ -322,9 +324,9 @@ def render(inspection: Inspection, width: int | None = None) -> str:
     """Return the report as text tables, the questions and passages of a step cut to the remaining width.
 
     Args:
-        width: columns at most; default: the terminal's columns, or 120 without a terminal.
+        width: columns at most; default: the terminal's columns, or no limit without a terminal.
     """
-    width = width or shutil.get_terminal_size((120, 24)).columns
+    width = width or (shutil.get_terminal_size().columns if sys.stdout.isatty() else _NO_LIMIT)
     out = StringIO()
     console = Console(file=out, width=width, color_system=None, highlight=False)
     for table in [*inspection.corpus, *inspection.plan, *inspection.step]:

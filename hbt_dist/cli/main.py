@@ -1,13 +1,16 @@
 """Assemble the command line and turn a user's mistake into one message.
 
 Exit codes: 0 done; 1 a bug or an unexpected failure (with a traceback), or a problem that doctor reports;
-2 an input cannot be used (one message on stderr); 130 interrupted.
+2 an input cannot be used (one message on stderr); 130 interrupted by Ctrl-C; 143 terminated by SIGTERM where
+nothing was to be saved.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -28,6 +31,7 @@ from hbt_dist.cli.study import study
 from hbt_dist.cli.train import train
 from hbt_dist.common.console import quiet_libraries
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.signals import raise_on_sigterm
 
 app = typer.Typer(
     name="hbt-dist",
@@ -71,18 +75,48 @@ def _options(
     pass
 
 
+@contextmanager
+def _output_checked() -> Iterator[None]:
+    """Raise a `UserError` if standard output cannot be written, as on a full disk."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or _writes("\n"):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at its end
+        raise UserError(
+            "standard output",
+            f"cannot be written: {error.strerror}",
+            "free space, or redirect the output to a different disk",
+        ) from None
+
+
+def _writes(text: str) -> bool:
+    """Write to standard output; return whether that works."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
 def main() -> None:
     """Run the `hbt-dist` command."""
     quiet_libraries()
+    raise_on_sigterm()
     try:
-        app()
+        with _output_checked():
+            app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except InterruptError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(error, file=sys.stderr)
-        sys.exit(130)
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Define shared options, the overview of `hbt-dist --help`, and the message after Ctrl-C."""
+"""Define shared options, the overview of `hbt-dist --help`, and the message after Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from hbt_dist.common.console import hush
+from hbt_dist.common.signals import TerminationError
 from hbt_dist.config.shipped import RUN_FILES
 
 #: The commands in the order of `hbt-dist --help`, which fills 24 lines of 80 columns.
@@ -35,14 +37,22 @@ OVERVIEW = {
 }
 EPILOG = """Options: --help (also after a command), --version, --install-completion.
 Exit codes: 0 done; 1 an unexpected failure, or a problem that doctor reports;
-2 an input cannot be used; 130 interrupted."""
+2 an input cannot be used; 130 interrupted; 143 terminated before anything was saved."""
 
 #: Commands that continue an interrupted run; all further commands start again.
 CONTINUING = ("train", "search", "study", "expand")
 
 
 class InterruptError(Exception):
-    """Carry Ctrl-C past typer, which would end without a message."""
+    """Carry Ctrl-C and SIGTERM past typer, which would end without a message.
+
+    Attributes:
+        exit_code: of the process.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Commands(TyperGroup):
@@ -52,13 +62,16 @@ class Commands(TyperGroup):
         """Run the requested command.
 
         Raises:
-            InterruptError: Ctrl-C.
+            InterruptError: Ctrl-C or SIGTERM.
         """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             verb = "continues" if ctx.invoked_subcommand in CONTINUING else "starts again"
-            raise InterruptError(str(error) or f"interrupted; the same command {verb}") from None
+            ended, number = "interrupted", signal.SIGINT
+            if isinstance(error, TerminationError):
+                ended, number = "terminated", signal.SIGTERM
+            raise InterruptError(str(error) or f"{ended}; the same command {verb}", 128 + number) from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Print the overview if no command is named: typer's own way prints nothing for this class."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
@@ -33,13 +32,19 @@ def train(
 
     Ctrl-C saves after the running step and ends; a second Ctrl-C ends at once.
     """
-    from hbt_dist.jobs.train import train_job
+    from hbt_dist.jobs.train import launched_rank, train_job
     from hbt_dist.run_file import load_run
     from hbt_dist.training.metrics_log import outcome
 
-    with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        folder = train_job(loaded := load_run(run, overrides or []), launcher, quiet=quiet)
-    if os.environ.get("RANK", "0") != "0":
+    rank = launched_rank(launcher)
+    try:
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            folder = train_job(loaded := load_run(run, overrides or []), launcher, quiet=quiet)
+    except KeyboardInterrupt:
+        if rank == 0:
+            raise
+        raise typer.Exit(130) from None  # one process of the group reports it
+    if rank != 0:
         return
     trained = outcome(folder, loaded.training.steps)
     if as_json:

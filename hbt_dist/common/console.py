@@ -7,6 +7,7 @@ shows the units done, the rate and the time left; the last line shows the final 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import sys
 import time
@@ -151,5 +152,6 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
     for module in ("deepspeed", "torch", "ray", "transformers"):
         warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}(\.|$)")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a usable HOME it warns about its cache
     # matplotlib times itself: on a busy machine a small legend exceeds its limit
     warnings.filterwarnings("ignore", message=r"Creating legend with loc=.best.")

@@ -48,6 +48,7 @@ def check_cluster(run: RunFile | None) -> Iterator[Verdict]:
         fine = f"{len(nodes)} nodes have the packages of this machine"
         remedy = "install the same versions on every node"
         yield from _verdicts(version_problems(nodes, SECONDS), "", remedy, fine)
+        yield from _check_niceness(nodes)
         if run is not None:
             yield from _check_folders(run, nodes)
         if len(nodes) > 1:
@@ -90,6 +91,27 @@ def _check_folders(run: RunFile, nodes: Sequence[Node]) -> Iterator[Verdict]:
         problems = missing_paths(inputs, nodes, SECONDS)
         fine = f"{len(inputs)} data paths exist on {len(nodes)} nodes"
         yield from _verdicts(problems, "data are missing on ", remedy, fine)
+
+
+def _check_niceness(nodes: Sequence[Node]) -> Iterator[Verdict]:
+    """Warn about workers with a low priority, Ray's default."""
+    answers = ask_nodes(nodes, _niceness(), [()] * len(nodes), SECONDS)
+    if low := [str(node) for node, answer in zip(nodes, answers, strict=True) if answer in range(1, 20)]:
+        yield Verdict(
+            "warning",
+            f"Ray's workers run at nice {max(answer for answer in answers if answer in range(20)):+d} "
+            f"on {', '.join(low)}: next to other work they starve",
+            "set RAY_worker_niceness=0 in the environment of 'ray start'",
+        )
+
+
+def _niceness() -> Callable[..., Any]:
+    def niceness() -> int:
+        import os
+
+        return os.nice(0)
+
+    return niceness
 
 
 def _verdicts(problems: Sequence[str], prefix: str, remedy: str, fine: str) -> Iterator[Verdict]:

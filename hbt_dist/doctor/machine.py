@@ -269,7 +269,7 @@ def check_collectives(run: RunFile | None) -> Iterator[Verdict]:
 
 def _run_ranks(num_processes: int, folder: Path) -> dict[str, Any] | str:
     """Start `hbt_dist.doctor.rank` on every rank; return the answer of rank 0, or why there is none."""
-    from hbt_dist.orchestration.cluster import free_port
+    from hbt_dist.orchestration.private_cluster import free_port
 
     shared = {
         **os.environ,

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.doctor.cluster import check_cluster
+from hbt_dist.doctor.limits import check_home, check_priority, check_sockets, check_threads
 from hbt_dist.doctor.machine import (
     check_accelerator,
     check_collectives,
@@ -34,10 +35,14 @@ CHECKS: dict[str, Check] = {
     "packages": check_packages,
     "accelerator": check_accelerator,
     "precision": check_precision,
+    "threads": check_threads,
+    "priority": check_priority,
     "deepspeed": check_deepspeed,
     "loss.kernel": check_kernel,
     "faiss": check_faiss,
     "disk": check_disk,
+    "sockets": check_sockets,
+    "home": check_home,
     "hub": check_hub,
     "ray": check_cluster,
     "collectives": check_collectives,

@@ -63,6 +63,7 @@ def search_job(
 
     Raises:
         UserError: the search is impossible.
+        KeyboardInterrupt: Ctrl-C; the running trials are saved.
     """
     from hbt_dist.orchestration.tune import run_trials
 

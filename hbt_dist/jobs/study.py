@@ -63,6 +63,7 @@ def study_job(
 
     Raises:
         UserError: the study is impossible, or no seed of a method gave results.
+        KeyboardInterrupt: Ctrl-C; the running trainings are saved.
     """
     from hbt_dist.orchestration.tune import run_trials
     from hbt_dist.reports.study.report import write_study_report
@@ -87,15 +88,15 @@ def study_job(
             for text in dict.fromkeys(overlap_text(corpus) for corpus in _corpora(study)):
                 say(text)
         source = StudySource(study, folder, retry_failed=retry_failed)
-        if source.remaining():
-            run_trials(
-                source,
-                folder,
-                next(iter(study.runs.values())).workers,
-                trial_resources=study.file.trial_resources,
-                max_concurrent=study.file.max_concurrent,
-                say=say,
-            )
+        if source.remaining() and not run_trials(
+            source,
+            folder,
+            next(iter(study.runs.values())).workers,
+            trial_resources=study.file.trial_resources,
+            max_concurrent=study.file.max_concurrent,
+            say=say,
+        ):
+            return folder.root
         _evaluate_missing(study, folder, fingerprints, say)
         _count_overlaps(study, folder, say)
         write_study_report(study.file, folder, say=say)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Literal
 
 from hbt_dist.common.console import note, say
-from hbt_dist.common.signals import interrupted
+from hbt_dist.common.signals import interrupted, report_stop
 from hbt_dist.data.benchmarks.load import check_benchmarks
 from hbt_dist.jobs.evaluate_run import evaluate_run, evaluate_start_apart
 from hbt_dist.orchestration.settings import WorkerSettings
@@ -35,18 +35,23 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
         KeyboardInterrupt: Ctrl-C; the finished steps are saved.
     """
     folder = RunFolder(run.output_dir)
-    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    first = launched_rank(launcher) == 0
     with ExitStack() as resources:
         finished = _train_and_evaluate(run, folder, launcher, first=first, quiet=quiet, resources=resources)
     if first and not finished:
         step = max(folder.checkpoint_steps(), default=0)
-        stopped = f"stopped at step {step} as asked; the same command continues from there"
-        if interrupted():
-            raise KeyboardInterrupt(stopped)
-        say(stopped)
+        report_stop(f"stopped at step {step} as asked; the same command continues from there")
     if interrupted():
         raise KeyboardInterrupt
     return folder
+
+
+def launched_rank(launcher: Launcher) -> int:
+    """Return the rank that a launcher gave this process; with Ray this process is the only driver."""
+    if launcher == "ray":
+        return 0
+    slurm = os.environ.get("SLURM_PROCID", "0") if int(os.environ.get("SLURM_NTASKS", "1")) > 1 else "0"
+    return int(os.environ.get("RANK", slurm))
 
 
 def _open(run: RunFile, folder: RunFolder, quiet: bool, resources: ExitStack) -> None:

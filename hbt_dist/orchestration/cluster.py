@@ -1,9 +1,5 @@
 """Connect to a Ray cluster, or start a private one on this machine, and check its resources.
 
-A private cluster runs with its dashboard on a free loopback port: Ray frees the workers of stopped trials
-through the dashboard's server, and without it they never end. Every process receives the address, so that no
-process joins a different Ray cluster on the host. `Cleanup` removes the cluster of a killed driver.
-
 When the driver runs from a checkout, a cluster of several machines receives the package from the driver
 (1 MB, once), so that all nodes train with the same code. Modules of user functions travel the same way unless
 they are installed.
@@ -12,15 +8,11 @@ they are installed.
 from __future__ import annotations
 
 import json
-import logging
-import math
 import os
-import random
 import socket
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +20,9 @@ from typing import Any
 import hbt_dist
 from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.processors import DRIVER_THREADS, num_processors, omp_threads
+from hbt_dist.common.processors import DRIVER_THREADS, omp_threads
 from hbt_dist.config.user_functions import user_modules
-from hbt_dist.orchestration.cleanup import Cleanup
+from hbt_dist.orchestration.private_cluster import init_ray, private_cluster
 from hbt_dist.orchestration.settings import WorkerSettings
 
 
@@ -73,32 +65,35 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
         yield _describe(ray.get_runtime_context().gcs_address, private=False)
         return
     address = find_cluster(settings)
-    cleanup: Cleanup | None = None
     if address is None:
-        folder = tempfile.mkdtemp(prefix="hbt-ray-")
-        cleanup = Cleanup(Path(folder))
         num_cpus = settings.num_workers * settings.cpus_per_worker + extra_cpus
-        options = _private_cluster(folder, math.ceil(num_cpus))
+        connection = private_cluster(num_cpus, _inherited_variables())
     else:
-        _check_answers(address)
-        options = {"address": address, "log_to_driver": True, "runtime_env": _runtime_environment()}
+        connection = _named_cluster(address)
+    with connection:
+        yield _describe(ray.get_runtime_context().gcs_address, private=address is None)
+
+
+@contextmanager
+def _named_cluster(address: str) -> Iterator[None]:
+    """Connect to a running cluster while the block runs."""
+    import ray
+
+    _check_answers(address)
+    runtime_environment = _runtime_environment()
     try:
-        ray.init(logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        init_ray(address=address, log_to_driver=True, runtime_env=runtime_environment)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise UserError(
-            f"Ray cluster {options['address']!r}",
+            f"Ray cluster {address!r}",
             f"cannot be used: {' '.join(str(error).split())[:300]}",
             "check workers.address and RAY_ADDRESS, that the head runs ('ray status' on it),\n"
             "and that Ray and Python have the same versions on both sides",
         ) from error
-    finished = False
     try:
-        yield _describe(ray.get_runtime_context().gcs_address, private=address is None)
-        finished = True
+        yield
     finally:
         ray.shutdown()
-        if cleanup is not None:
-            cleanup.finish(remove=finished)
 
 
 #: Defaults of Ray's environment. The print patch would print every line of a worker twice.
@@ -108,23 +103,6 @@ _RAY_DEFAULTS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-
-
-def _private_cluster(folder: str, num_cpus: int) -> dict[str, Any]:
-    """Return the arguments of `ray.init` for a private cluster with at least `num_cpus` CPUs."""
-    port = free_port()
-    variables = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", **_inherited_variables()}
-    return {
-        "address": "local",
-        "log_to_driver": False,
-        "num_cpus": max(num_processors(), num_cpus),
-        "include_dashboard": True,
-        "dashboard_host": "127.0.0.1",
-        "dashboard_port": port,
-        "object_store_memory": 200 * 1024**2,
-        "_temp_dir": folder,
-        "runtime_env": {"env_vars": variables},
-    }
 
 
 def _describe(address: str, *, private: bool) -> Cluster:
@@ -225,19 +203,6 @@ def _runtime_environment() -> dict[str, Any]:
     if modules and "py_modules" not in job and "working_dir" not in job:
         return {"env_vars": variables, "py_modules": modules, "excludes": ["__pycache__/"]}
     return {"env_vars": variables}
-
-
-def free_port() -> int:
-    """Return a free TCP port on loopback that no outgoing connection will take.
-
-    Connections use ports from 32768 (Linux's default), and Ray's workers 10002 to 19999: a free port of those
-    ranges is sometimes taken before a server listens on it.
-    """
-    for port in random.SystemRandom().sample(range(20000, 30000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("no free TCP port from 20000 to 29999 on 127.0.0.1")
 
 
 def check_resources(cluster: Cluster, settings: WorkerSettings) -> bool:

@@ -7,7 +7,6 @@ user's mistakes before a worker starts; a mistake that only a worker can find en
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Any
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.console import say
 from hbt_dist.common.errors import UserError, first_line, last_line
-from hbt_dist.common.signals import FirstInterrupt
+from hbt_dist.common.signals import stop_requests
 from hbt_dist.orchestration.cluster import (
     Cluster,
     check_resources,
@@ -75,7 +74,7 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
         with (
             _shown_progress(folder, run, quiet=quiet or not cluster.private),
             watch_checkpoints(run, folder, _measure_on_ray(run), log),
-            _signals_create(stop_file),
+            stop_requests(stop_file.touch),
         ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)
     return _has_finished(run, folder, stop_file)
@@ -100,25 +99,6 @@ def _has_finished(run: RunFile, folder: RunFolder, stop_file: Path, seconds: flo
             )
         time.sleep(0.2)  # a network file system may show it late
     return True
-
-
-@contextmanager
-def _signals_create(stop_file: Path) -> Iterator[None]:
-    """Create the stop file on SIGTERM and on the first Ctrl-C while the block runs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread receives signals
-        return
-
-    def request_stop() -> bool:
-        stop_file.touch()
-        return True
-
-    before = signal.signal(signal.SIGTERM, lambda *_: stop_file.touch())
-    try:
-        with FirstInterrupt(request_stop):
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _check_gpus_for_checkpoints(run: RunFile, cluster: Cluster, use_gpu: bool) -> None:

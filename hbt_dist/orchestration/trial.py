@@ -24,6 +24,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import append_line, read_json_lines, write_json
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.orchestration.interruption import is_interrupted, stop_file
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import Trial, now
 from hbt_dist.training.checkpoints.measure import exported_model, measure_model
@@ -53,6 +54,7 @@ def run_trial(folder: Path, report: Report) -> None:
     record = _Record(trial, run.workers.num_workers)
     error_file = folder / "error.txt"
     error_file.unlink(missing_ok=True)
+    stop_file(folder).unlink(missing_ok=True)
     try:
         with record.clock():
             finished = _TrialRun(trial, run, plan, record, report).train_and_measure()
@@ -60,7 +62,8 @@ def run_trial(folder: Path, report: Report) -> None:
         reason = " ".join(str(error).split())[:2000] or type(error).__name__
         error_file.write_text(f"{reason}\n\n{''.join(traceback.format_exception(error))}", "utf-8")
     else:
-        record.end("finished" if finished else "stopped")
+        if not is_interrupted(folder):
+            record.end("finished" if finished else "stopped")
 
 
 def without_measurements(run: RunFile) -> RunFile:
@@ -143,7 +146,7 @@ class _TrialRun:
         self.benchmark = None if block is None else BenchmarkSettings.model_validate(block)
 
     def train_and_measure(self) -> bool:
-        """Return whether the training reached its last step."""
+        """Return whether the training reached its last step; an interrupted trial measures nothing."""
         # transformers replaces its entry of `sys.modules` during its import: a thread that waits for the
         # import of a different thread gets the first, empty module. So it is imported before the thread.
         importlib.import_module("transformers")
@@ -152,14 +155,17 @@ class _TrialRun:
         last = self.run.training.steps
         if not self.folder.model.is_dir():
             training = run_in_thread(
-                lambda: train_with_retries(self.run, self.trial.folder / "stop"), "training"
+                lambda: train_with_retries(self.run, stop_file(self.trial.folder)), "training"
             )
             while not training.done():
                 wait([training], _POLL_SECONDS)
                 step = self._newest_step()
-                if self.plan["every_checkpoint"] and 0 < step < last and step not in self.measured:
+                due = self.plan["every_checkpoint"] and 0 < step < last and step not in self.measured
+                if due and not is_interrupted(self.trial.folder):
                     self._measure_checkpoint(step)
             training.result()
+        if is_interrupted(self.trial.folder):
+            return False
         finished = self.folder.model.is_dir()
         step = last if finished else self._newest_step()
         if finished and step not in self.measured:

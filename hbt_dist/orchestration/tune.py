@@ -29,6 +29,7 @@ from ray.util.state import list_placement_groups
 from hbt_dist.common.console import Say, say
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
+from hbt_dist.common.signals import report_stop, stop_requests
 from hbt_dist.orchestration.cluster import (
     Cluster,
     check_resources,
@@ -37,6 +38,7 @@ from hbt_dist.orchestration.cluster import (
     in_words,
     worker_resources,
 )
+from hbt_dist.orchestration.interruption import Interruption, stop_file
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.orchestration.trial import run_trial
 from hbt_dist.orchestration.trial_slots import Resources, trials_in_all, trials_that_fit
@@ -61,8 +63,10 @@ def run_trials(
     early_stopping: EarlyStopping | None = None,
     trackers: Sequence[str] = (),
     say: Say = say,
-) -> None:
+) -> bool:
     """Run every trial of a source on the cluster that `workers` names, until all have ended.
+
+    After SIGTERM or Ctrl-C the running trials save a checkpoint and end.
 
     Args:
         workers: of every trial.
@@ -71,11 +75,15 @@ def run_trials(
         early_stopping: stop trials that fall behind.
         trackers: of `SearchFile.trackers`.
 
+    Returns:
+        whether all trials have ended; False after SIGTERM.
+
     Raises:
         UserError: the cluster cannot hold one trial, or a tracker is missing.
+        KeyboardInterrupt: Ctrl-C; the running trials are saved.
     """
     callbacks = _tracker_callbacks(trackers, folder)
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends at once: the folder has everything
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # A private cluster is large enough for the requested trials, with any number of cores.
     num_trials = max_concurrent or 1
@@ -85,7 +93,8 @@ def run_trials(
         slots = concurrent_trials(cluster, workers, trial_resources, _free_resources(cluster))
         parallel = min(slots, max_concurrent or slots)
         say(f"{source.remaining()} trials to run, {parallel} at a time")
-        searcher = NextTrial(source, say)
+        interruption = Interruption()
+        searcher = NextTrial(source, interruption, say)
         tuner = tune.Tuner(
             tune.with_resources(_trainable, dict(trial_resources)),
             tune_config=tune.TuneConfig(
@@ -100,14 +109,23 @@ def run_trials(
                 name=time.strftime("%Y%m%dT%H%M%S", time.gmtime()),
                 storage_path=str(folder.root / "ray"),
                 callbacks=callbacks,
+                stop=interruption,
                 failure_config=tune.FailureConfig(max_failures=2),  # of the process that drives a trial
                 verbose=0,
             ),
         )
-        tuner.fit()
+        with stop_requests(interruption.request):
+            tuner.fit()
         if searcher.problem is not None:
             raise searcher.problem
         _remove_placement_groups()
+    if interruption.requested:
+        ended = sum(trial.status() not in (None, "running") for trial in folder.trials())
+        left = source.remaining() + len(interruption.running)
+        report_stop(
+            f"stopped as asked: {ended} trials have ended, {left} are left; the same command continues"
+        )
+    return not interruption.requested
 
 
 def concurrent_trials(
@@ -186,10 +204,9 @@ class NextTrial(Searcher):
         problem: the error of a source that could give no further trial; Tune itself would swallow it.
     """
 
-    def __init__(self, source: TrialSource, say: Say) -> None:
+    def __init__(self, source: TrialSource, interruption: Interruption, say: Say) -> None:
         super().__init__(metric=None, mode=None)
-        self._source, self._say = source, say
-        self._running: dict[str, Trial] = {}
+        self._source, self._interruption, self._say = source, interruption, say
         self.problem: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,25 +215,29 @@ class NextTrial(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Return the configuration of the next trial."""
         trial: Trial | None = None
-        if self.problem is None:
+        if self.problem is None and not self._interruption.requested:
             try:
                 trial = self._source.next()
             except Exception as error:  # raised when Tune has ended
                 self.problem = error
         if trial is None:
             return Searcher.FINISHED
-        self._running[trial_id] = trial
+        self._interruption.running[trial_id] = trial
         return {"trial": str(trial.folder), "parameters": trial.parameters, "seed": trial.seed}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Report the end of a trial to the source and to the user."""
-        trial = self._running.pop(trial_id)
-        if trial.status() in (None, "running"):
+        running = self._interruption.running
+        unfinished = running[trial_id].status() in (None, "running")
+        if unfinished and self._interruption.requested:
+            return  # the next start continues it
+        trial = running.pop(trial_id)
+        if unfinished:
             _mark_failed(trial)
         self._source.ended(trial)
-        self._say(describe_end(trial, self._source.remaining() + len(self._running)))
+        self._say(describe_end(trial, self._source.remaining() + len(running)))
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing."""
@@ -256,7 +277,7 @@ class Halving(AsyncHyperBandScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Create a stop file where halving would kill the trial."""
         if super().on_trial_result(tune_controller, self._known(trial), result) == TrialScheduler.STOP:
-            (Path(trial.config["trial"]) / "stop").touch()
+            stop_file(Path(trial.config["trial"])).touch()
         return str(TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:

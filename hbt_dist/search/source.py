@@ -81,7 +81,6 @@ class SearchSource:
             self._search.benchmark,
             every_checkpoint=self._search.evaluate_checkpoints,
         )
-        (trial.folder / "stop").unlink(missing_ok=True)
         return trial
 
     def run_of(self, trial: Trial) -> RunFile:

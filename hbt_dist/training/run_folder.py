@@ -98,6 +98,17 @@ class RunFolder:
                 "fix the permissions, or choose another output_dir",
             ) from error
 
+    def in_use(self) -> bool:
+        """Return whether a process writes to the folder."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:  # the folder does not exist
+            return False
+        self._lock.release()
+        return False
+
     def release(self) -> None:
         """Let another process write."""
         self._lock.release()

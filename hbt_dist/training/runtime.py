@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import IntEnum
 from typing import Any, Protocol, Self
@@ -149,7 +150,8 @@ class EnvironmentRuntime:
         use_gpu: compute on a GPU if there is one.
 
     Raises:
-        UserError: the environment has a rank but no world size or address; two ranks share a GPU.
+        UserError: the environment has a rank but no world size or address; it is of a Slurm job whose tasks
+            srun has not started; two ranks share a GPU.
     """
 
     launcher = "environment"
@@ -226,8 +228,8 @@ def _complete_environment() -> tuple[str, ...]:
         and "SLURM_PROCID" in os.environ
         and int(os.environ.get("SLURM_NTASKS", "1")) > 1
     ):
-        for ours, theirs in _SLURM.items():
-            os.environ[ours] = os.environ[theirs]
+        _check_slurm(os.environ)
+        os.environ.update({ours: os.environ[theirs] for ours, theirs in _SLURM.items()})
     elif "RANK" not in os.environ:
         os.environ.update(_PLAIN)
         with socket.socket() as free:
@@ -245,3 +247,16 @@ def _complete_environment() -> tuple[str, ...]:
             "or export MASTER_ADDR (host of rank 0) and MASTER_PORT (a free port there)",
         )
     return ()
+
+
+def _check_slurm(environment: Mapping[str, str]) -> None:
+    """Refuse the variables of a Slurm job whose tasks cannot meet, such as in a batch script without srun."""
+    tasks = environment["SLURM_NTASKS"]
+    names = (*_SLURM.values(), "MASTER_ADDR", "MASTER_PORT")
+    if missing := [name for name in names if name not in environment]:
+        raise UserError(
+            f"SLURM_NTASKS={tasks}",
+            f"expected {tasks} processes that srun has started, got no {', '.join(missing)}",
+            "start all of them: 'srun hbt-dist train ...' after export MASTER_ADDR=HOST MASTER_PORT=PORT\n"
+            "(launchers/slurm.sbatch does it), or train in this process alone: unset SLURM_NTASKS",
+        )

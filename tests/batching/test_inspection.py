@@ -116,12 +116,14 @@ def test_texts_and_lengths_of_a_real_corpus(tmp_path: Path, monkeypatch: pytest.
     shown = table(report.step, "Step 0")
     assert shown.columns == ("kind", "pair", "dataset", "example", "question", "passage", "hard negatives")
     for width in (80, 140):
-        monkeypatch.setenv("COLUMNS", str(width))
-        lines = render(report).splitlines()
+        lines = render(report, width).splitlines()
         rows = lines[lines.index(next(line for line in lines if line.startswith("Step 0"))) + 2 :][:8]
         assert max(map(cell_len, lines)) <= width
         for line, row in zip(rows, shown.rows, strict=True):
             assert line.split()[:4] == [*row[:4]], "the narrow columns are whole"
+    monkeypatch.setenv("COLUMNS", "20")  # of a terminal that the output does not go to
+    for line, row in zip(render(report).splitlines()[-9:], shown.rows, strict=False):
+        assert "…" not in line.replace(str(row[4]), "").replace(str(row[5]), "")
     assert "who" in render(report)
     assert "它" in render(report)
     assert "(random)" in render(report)

@@ -177,14 +177,15 @@ def test_the_first_asks_and_the_next_ends() -> None:
     assert done.stderr.count("interrupted: saving") == 1
 
 
+@pytest.mark.parametrize(("number", "verb"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
 @pytest.mark.parametrize(
     ("arguments", "job", "said"),
     [
-        (["train", "quickstart"], "hbt_dist.jobs.train.train_job", "interrupted; the same command continues"),
+        (["train", "quickstart"], "hbt_dist.jobs.train.train_job", "the same command continues"),
         (
             ["data", "inspect", "quickstart"],
             "hbt_dist.jobs.inspect.inspect_job",
-            "interrupted; the same command starts again",
+            "the same command starts again",
         ),
     ],
 )
@@ -192,16 +193,19 @@ def test_every_command_says_what_is_next(
     arguments: list[str],
     job: str,
     said: str,
+    number: int,
+    verb: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(job, interrupt)
     monkeypatch.setattr(sys, "argv", ["hbt-dist", *arguments])
-    monkeypatch.delenv("RANK", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == f"{said}\n"
+    signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr().err == f"{verb}; {said}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ import yaml
 from hbt_dist.common.console import hush
 from hbt_dist.doctor import report as doctor_report
 from hbt_dist.doctor.verdict import Level, Verdict
+from hbt_dist.jobs.train import launched_rank
 from tests.analysis.made_search import write_search
 from tests.helpers.command_line import call_main
-from tests.helpers.runs import hbt_dist, tiny_run, write_run
+from tests.helpers.runs import BIN, hbt_dist, tiny_run, write_run
 from tests.helpers.searches import search_of_quickstart
 from tests.reports.made_pages import write_made_evaluation
 
@@ -163,7 +165,7 @@ def test_train(command: Any, trained: Path) -> None:
 
 def test_search_and_study(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quiet trainings, here none at all: the folder in one line, or nothing."""
-    monkeypatch.setattr("hbt_dist.orchestration.tune.run_trials", lambda *_, **__: None)
+    monkeypatch.setattr("hbt_dist.orchestration.tune.run_trials", lambda *_, **__: True)
     file = search_of_quickstart(tmp_path)
     asked = ["search", file, "--quiet"]
     assert command(*asked) == (0, f"{tmp_path / 'search'}\n", "")
@@ -182,3 +184,36 @@ def test_search_and_study(command: Any, tmp_path: Path, monkeypatch: pytest.Monk
     asked = ["study", tmp_path / "study.yaml", "--quiet"]
     assert "'multilingual' has no results yet" in refused(command, *asked)
     assert "each seed once" in refused(command, *asked, "seeds=[1, 1]")
+
+
+def test_a_full_disk_is_one_message() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [BIN / "hbt-dist", "schema", "run"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: standard output: cannot be written: No space left on device\n"
+        "       free space, or redirect the output to a different disk\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({}, 0),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 1),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "8"}, 3),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "1"}, 0),
+    ],
+)
+def test_a_rank_counts_with_launcher_local_only(
+    environment: dict[str, str], rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tests/orchestration/test_private_cluster.py has a whole run on Ray with RANK=1."""
+    for name in ("RANK", "SLURM_PROCID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert launched_rank("local") == rank
+    assert launched_rank("ray") == 0

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hbt_dist.orchestration.cluster import free_port
+from hbt_dist.orchestration.private_cluster import free_port
 from tests.helpers.runs import BIN, run_command, session_of, start
 
 

@@ -46,16 +46,20 @@ def write_search(folder: Path, points: list[float], seeds: list[int], steps: int
 
 
 class SearchProcess:
-    """`hbt-dist search FILE` on a private Ray cluster; everything it starts can be found afterwards."""
+    """`hbt-dist search FILE` on a private Ray cluster; everything it starts can be found afterwards.
 
-    def __init__(self, file: Path) -> None:
+    Args:
+        command: search or study.
+    """
+
+    def __init__(self, file: Path, command: str = "search") -> None:
         search = yaml.safe_load(file.read_text("utf-8"))
         self.folder = Path(search["output_dir"])
         self.log = file.with_suffix(".log")
         environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hbt_dist.cli.main", "search", str(file)],
+                [sys.executable, "-m", "hbt_dist.cli.main", command, str(file)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -84,6 +88,11 @@ class SearchProcess:
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {timeout:g} s; {self.statuses()}\n{self.tail()}")
             time.sleep(0.2)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the search's own process."""
+        self._look()
+        self._process.send_signal(number)
 
     def kill_driver(self) -> None:
         """End the search's own process with SIGKILL."""

@@ -19,7 +19,7 @@ import time
 import traceback
 from pathlib import Path
 
-from hbt_dist.orchestration.cluster import free_port
+from hbt_dist.orchestration.private_cluster import free_port
 from tests.helpers.forkserver import forkserver
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hbt_dist.orchestration.cluster import free_port
+from hbt_dist.orchestration.private_cluster import free_port
 from tests.helpers.runs import (
     BIN,
     PYTHON,

@@ -51,6 +51,21 @@ def test_slurm_tasks_become_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (runtime.rank, runtime.world_size, runtime.local_rank) == (5, 8, 1)
 
 
+def test_a_slurm_job_without_srun_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a batch script, or a shell of salloc."""
+    set_all(monkeypatch, {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"})
+    with pytest.raises(UserError) as refused:
+        EnvironmentRuntime()
+    assert str(refused.value).startswith(
+        "SLURM_NTASKS=8: expected 8 processes that srun has started, got no MASTER_ADDR, MASTER_PORT\n"
+    )
+    assert "srun hbt-dist train" in refused.value.remedy
+    assert "RANK" not in os.environ
+    monkeypatch.delenv("SLURM_NTASKS")  # the second remedy
+    with EnvironmentRuntime() as runtime:
+        assert runtime.world_size == 1
+
+
 def test_an_incomplete_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, {"RANK": "0", "WORLD_SIZE": "2"})
     with pytest.raises(UserError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT"):
