@@ -31,8 +31,8 @@ _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def is_user_function(name: str) -> bool:
-    """Return whether a name stands for a function that the user wrote."""
-    return ":" in name
+    """Return whether a name stands for a function that the user wrote; `mteb:` begins names of tasks."""
+    return ":" in name and not name.startswith("mteb:")
 
 
 def _checked(name: str) -> str:

@@ -39,7 +39,8 @@ def load_benchmark(
     """Read a benchmark.
 
     Args:
-        name: one of `BENCHMARKS`, or ``module:function``, a user-defined reader (docs/extending.md).
+        name: one of `BENCHMARKS`, or ``module:function``, a user-defined reader (docs/extending.md), or
+            ``mteb:NAME``, a task of MTEB (readers/mteb.py).
         data_dir: the benchmark's folder, or a folder that holds it under its usual name; by default its files
             are downloaded from the hub, if it has them (hub.py).
         variant: one of the benchmark's variants; by default the first.
@@ -57,13 +58,21 @@ def load_benchmark(
         UserError: unknown name or variant, files missing or malformed, a language absent, a benchmark that
             cannot be scored.
     """
+    codes = None if languages is None else languages_at(languages, "languages")
+    if name.startswith("mteb:"):
+        from hbt_dist.data.benchmarks.readers.mteb import load_task
+
+        folder = (
+            None if data_dir is None else existing_folder(Path(data_dir).expanduser(), f"folder of {name}")
+        )
+        return load_task(name, folder, variant, codes, judgements, identical_ids)
     if name not in BENCHMARKS and not is_user_function(name):
         raise UserError(
             f"benchmark {name!r}",
             "there is no such benchmark",
-            f"choose from {', '.join(BENCHMARKS)}, or name your reader, module:function",
+            f"choose from {', '.join(BENCHMARKS)}, or name your reader, module:function, "
+            "or a task of MTEB, mteb:NAME",
         )
-    codes = None if languages is None else languages_at(languages, "languages")
     if is_user_function(name):
         rules = Rules(judgements or "strict", identical_ids or "keep")
         return _user_benchmark(name, data_dir, variant, codes, rules)
