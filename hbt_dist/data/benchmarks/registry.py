@@ -39,6 +39,10 @@ class BenchmarkEntry:
     identical_ids: IdenticalIds = "keep"
 
 
+#: Both forms read the split `test`, or the only one.
+BEIR_VARIANTS = (
+    "separate", "parallel", "dev", "validation", "train", "parallel-dev", "parallel-validation", "parallel-train",
+)  # fmt: skip
 BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
     "xquad-r": BenchmarkEntry(
         "lareqa", "read_lareqa", ("sentence", "sentence+context"), "xquad-r",
@@ -72,18 +76,38 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
         "question to passage, parallel, one JSONL per language",
     ),
     "miracl": BenchmarkEntry(
-        "trec", "read_miracl", ("dev", "train", "testA", "testB"), "miracl",
+        "layouts", "read_miracl", ("dev", "train", "testA", "testB"), "miracl",
         "question to Wikipedia passage, monolingual; topics, qrels and corpus per language",
         files="miracl_files", judgements="as_published",
     ),
     "mewsli-x": BenchmarkEntry(
-        "trec", "read_mewsli_x", ("test", "dev"), "mewsli-x", "mention in context to entity description",
+        "mewsli_x", "read_mewsli_x", ("test", "dev"), "mewsli-x", "mention in context to entity description",
         files="mewsli_x_files", judgements="as_published",
     ),
     "beir": BenchmarkEntry(
-        "trec", "read_beir", ("separate", "parallel"), "",
-        "corpus.jsonl, queries.jsonl, qrels/test.tsv (BEIR, MTEB), or a folder per language with them",
+        "layouts", "read_beir", BEIR_VARIANTS, "",
+        "corpus, queries and qrels as BEIR and MTEB publish them, or a folder per language with them",
         files="beir_files", judgements="as_published", identical_ids="drop",
+    ),
+    "mr-tydi": BenchmarkEntry(
+        "layouts", "read_mr_tydi", ("test", "dev", "train"), "mr-tydi",
+        "question to Wikipedia passage, monolingual; its authors' archives",
+        files="mr_tydi_files", judgements="as_published",
+    ),
+    "mmarco": BenchmarkEntry(
+        "layouts", "read_mmarco", ("dev.small", "dev"), "mmarco",
+        "query to passage, MS MARCO and its translations, parallel",
+        files="mmarco_files", judgements="as_published",
+    ),
+    "neuclir": BenchmarkEntry(
+        "layouts", "read_neuclir", ("title+description", "title", "description"), "neuclir",
+        "topics in several languages to documents of each language (TREC NeuCLIR, HC4)",
+        files="neuclir_files", judgements="as_published",
+    ),
+    "clirmatrix": BenchmarkEntry(
+        "layouts", "read_clirmatrix", ("test1", "test2", "dev", "train"), "clirmatrix",
+        "title of a Wikipedia article to articles in another language",
+        files="clirmatrix_files", judgements="as_published",
     ),
     "jsonl": BenchmarkEntry(
         "passages", "read_jsonl", ("jsonl",), "", "your questions.jsonl, candidates.jsonl and qrels.tsv",

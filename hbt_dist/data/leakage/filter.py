@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import benchmark_folder, load_benchmark
-from hbt_dist.data.benchmarks.readers.trec import is_one_data_set
+from hbt_dist.data.benchmarks.readers.layouts import is_one_data_set
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.corpus.records import TrainingRecord

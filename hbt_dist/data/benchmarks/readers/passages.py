@@ -23,7 +23,7 @@ from typing import Any
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
-from hbt_dist.data.benchmarks.readers.trec import read_qrels
+from hbt_dist.data.benchmarks.readers.collections import read_qrels
 from hbt_dist.data.corpus.readers import exams, squad_parallel
 from hbt_dist.data.corpus.readers.base import chosen_languages
 from hbt_dist.data.fields import (
