@@ -26,7 +26,9 @@ def evaluate(
     ],
     benchmark: Annotated[
         str,
-        in_benchmark(help="xquad-r, mlqa-r, ntrex, mkqa, sample, jsonl, ..., or module:function"),
+        in_benchmark(
+            help="xquad-r, mlqa-r, miracl, beir, sample, jsonl, ..., a folder, mteb:TASK, or module:function"
+        ),
     ],
     output: Annotated[
         Path,
@@ -44,7 +46,7 @@ def evaluate(
         Literal["strict", "as_published"] | None,
         in_benchmark(
             help="empty or absent documents, judged questions that are not asked: refuse, or score as BEIR "
-            "and MTEB do; default: as_published for beir, miracl, mewsli-x, else strict"
+            "and MTEB do; default: as_published for published collections, else strict"
         ),
     ] = None,
     identical_ids: Annotated[

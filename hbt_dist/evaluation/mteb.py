@@ -5,8 +5,8 @@
 
     mteb.evaluate(MtebEncoder("runs/mine/model"), tasks=mteb.get_tasks(tasks=["ArguAna", "STS17"]))
 
-MTEB's queries are encoded as questions, its documents as passages, with the model's prefixes and limits; texts
-of tasks without queries (classification, STS, ...) as questions. Scores are inner products, as in the
+MTEB's queries are encoded as questions, its documents as passages, with the model's prefixes and limits;
+texts of tasks without queries (classification, STS, ...) as questions. Scores are inner products, as in the
 evaluator. `--benchmark mteb:NAME` evaluates on a task of MTEB (data/benchmarks/readers/mteb.py).
 """
 
@@ -21,7 +21,8 @@ import torch
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.matrix_rows import Float32
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models.encoder import LoadedEncoder, load_encoder
+from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.loading import load_encoder
 
 
 class MtebEncoder:

@@ -420,7 +420,7 @@ def test_miracl(write_lines: Write, tmp_path: Path) -> None:
     assert list(benchmark.candidate_ids[:2]) == ["fi_1#0", "fi_1#1"]
     assert benchmark.relevant.tolist() == [0, 1, 2, 3]
     assert load_benchmark("miracl", tmp_path, languages=["sw"]).candidate_texts[1] == "T sw 1"
-    with pytest.raises(UserError, match=r"topics\.miracl-v1\.0-fi-testA\.tsv: there is no such file"):
+    with pytest.raises(UserError, match=r"miracl-v1\.0-fi-testA\.tsv: there is no such file"):
         load_benchmark("miracl", tmp_path, "testA")
 
 

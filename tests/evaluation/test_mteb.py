@@ -15,7 +15,7 @@ from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.mteb import MtebEncoder
 from hbt_dist.evaluation.run import score_encoder
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models.encoder import load_encoder
+from hbt_dist.models.loading import load_encoder
 from tests.helpers.published import Toy, write_hub
 
 pytestmark = pytest.mark.slow  # MTEB takes 5 s to import
@@ -153,7 +153,7 @@ def test_other_rules_give_other_digits(name: str, tmp_path: Path, encoder: MtebE
 
 def test_pool_of_all_languages(tmp_path: Path, encoder: MtebEncoder) -> None:
     """MTEB does not pool languages: against sorting."""
-    _, benchmark, evaluation = scored("MIRACLRetrieval", tmp_path / "repository", encoder)
+    _, _, evaluation = scored("MIRACLRetrieval", tmp_path / "repository", encoder)
     subsets, _, languages = TASKS["MIRACLRetrieval"]
     ids, texts, values = [], [], {code: [] for code in languages}
     for code, data in subsets.items():

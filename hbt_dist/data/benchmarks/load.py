@@ -39,8 +39,8 @@ def load_benchmark(
     """Read a benchmark.
 
     Args:
-        name: one of `BENCHMARKS`, or ``module:function``, a user-defined reader (docs/extending.md), or
-            ``mteb:NAME``, a task of MTEB (readers/mteb.py).
+        name: one of `BENCHMARKS`, a folder in the form of one of them, ``module:function``, a user-defined
+            reader (docs/extending.md), or ``mteb:NAME``, a task of MTEB (readers/mteb.py).
         data_dir: the benchmark's folder, or a folder that holds it under its usual name; by default its files
             are downloaded from the hub, if it has them (hub.py).
         variant: one of the benchmark's variants; by default the first.
@@ -58,13 +58,13 @@ def load_benchmark(
         UserError: unknown name or variant, files missing or malformed, a language absent, a benchmark that
             cannot be scored.
     """
+    if is_folder(name):
+        name, data_dir = form_of_folder(Path(name).expanduser()), name
     codes = None if languages is None else languages_at(languages, "languages")
     if name.startswith("mteb:"):
         from hbt_dist.data.benchmarks.readers.mteb import load_task
 
-        folder = (
-            None if data_dir is None else existing_folder(Path(data_dir).expanduser(), f"folder of {name}")
-        )
+        folder = None if data_dir is None else Path(data_dir).expanduser()
         return load_task(name, folder, variant, codes, judgements, identical_ids)
     if name not in BENCHMARKS and not is_user_function(name):
         raise UserError(
@@ -100,6 +100,32 @@ def load_benchmark(
     builder = BenchmarkBuilder(name, chosen, codes, rules=rules)
     read(builder)
     return builder.build()
+
+
+def is_folder(name: str) -> bool:
+    """Return whether a benchmark's name is the path of a folder."""
+    return name not in BENCHMARKS and not is_user_function(name) and Path(name).expanduser().is_dir()
+
+
+def form_of_folder(folder: Path) -> str:
+    """Return the benchmark whose files a folder holds.
+
+    Raises:
+        UserError: it holds the files of none, or of several.
+    """
+    matches = {
+        name: pattern
+        for name, entry in BENCHMARKS.items()
+        for pattern in entry.marks
+        if next(folder.glob(pattern), None) is not None
+    }
+    if len(matches) == 1:
+        return next(iter(matches))
+    marks = ", ".join(
+        f"{name} ({' '.join(entry.marks)})" for name, entry in BENCHMARKS.items() if entry.marks
+    )
+    problem = f"has the form of {', '.join(matches)}" if matches else "has the form of no benchmark"
+    raise UserError(str(folder), problem, f"name one, with --data-dir {folder}; the forms are {marks}")
 
 
 def _user_benchmark(

@@ -26,6 +26,7 @@ class BenchmarkEntry:
             collections have such judgements, a user's files should not.
         identical_ids: default rule for questions that are documents.
         about: description in one line.
+        marks: patterns of files; a folder with one of them has the benchmark's form.
     """
 
     module: str
@@ -37,11 +38,13 @@ class BenchmarkEntry:
     files: str = ""
     judgements: Judgements = "strict"
     identical_ids: IdenticalIds = "keep"
+    marks: tuple[str, ...] = ()
 
 
 #: Both forms read the split `test`, or the only one.
 BEIR_VARIANTS = (
-    "separate", "parallel", "dev", "validation", "train", "parallel-dev", "parallel-validation", "parallel-train",
+    "separate", "parallel",
+    "dev", "validation", "train", "parallel-dev", "parallel-validation", "parallel-train",
 )  # fmt: skip
 BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
     "xquad-r": BenchmarkEntry(
@@ -78,40 +81,41 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType({
     "miracl": BenchmarkEntry(
         "layouts", "read_miracl", ("dev", "train", "testA", "testB"), "miracl",
         "question to Wikipedia passage, monolingual; topics, qrels and corpus per language",
-        files="miracl_files", judgements="as_published",
+        files="miracl_files", judgements="as_published", marks=("miracl-corpus-v1.0-*",),
     ),
     "mewsli-x": BenchmarkEntry(
         "mewsli_x", "read_mewsli_x", ("test", "dev"), "mewsli-x", "mention in context to entity description",
-        files="mewsli_x_files", judgements="as_published",
+        files="mewsli_x_files", judgements="as_published", marks=("candidate_set_entities.jsonl*",),
     ),
     "beir": BenchmarkEntry(
         "layouts", "read_beir", BEIR_VARIANTS, "",
         "corpus, queries and qrels as BEIR and MTEB publish them, or a folder per language with them",
         files="beir_files", judgements="as_published", identical_ids="drop",
+        marks=("corpus.*", "corpus/*", "*-corpus", "*/corpus.*", "*/corpus"),
     ),
     "mr-tydi": BenchmarkEntry(
         "layouts", "read_mr_tydi", ("test", "dev", "train"), "mr-tydi",
         "question to Wikipedia passage, monolingual; its authors' archives",
-        files="mr_tydi_files", judgements="as_published",
+        files="mr_tydi_files", judgements="as_published", marks=("mrtydi-v*",),
     ),
     "mmarco": BenchmarkEntry(
         "layouts", "read_mmarco", ("dev.small", "dev"), "mmarco",
         "query to passage, MS MARCO and its translations, parallel",
-        files="mmarco_files", judgements="as_published",
+        files="mmarco_files", judgements="as_published", marks=("collections/*_collection.tsv",),
     ),
     "neuclir": BenchmarkEntry(
         "layouts", "read_neuclir", ("title+description", "title", "description"), "neuclir",
         "topics in several languages to documents of each language (TREC NeuCLIR, HC4)",
-        files="neuclir_files", judgements="as_published",
+        files="neuclir_files", judgements="as_published", marks=("*topics*.jsonl",),
     ),
     "clirmatrix": BenchmarkEntry(
         "layouts", "read_clirmatrix", ("test1", "test2", "dev", "train"), "clirmatrix",
         "title of a Wikipedia article to articles in another language",
-        files="clirmatrix_files", judgements="as_published",
+        files="clirmatrix_files", judgements="as_published", marks=("BI-139", "MULTI-8", "*.jl*"),
     ),
     "jsonl": BenchmarkEntry(
         "passages", "read_jsonl", ("jsonl",), "", "your questions.jsonl, candidates.jsonl and qrels.tsv",
-        files="jsonl_files",
+        files="jsonl_files", marks=("candidates.jsonl*",),
     ),
     "sample": BenchmarkEntry(
         "passages", "read_jsonl", VARIANTS, "", "the embedded sample's held-out facts", needs_files=False

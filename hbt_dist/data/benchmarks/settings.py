@@ -20,9 +20,10 @@ class BenchmarkSettings(Settings):
     """One benchmark to evaluate on."""
 
     name: str = Field(
-        description="xquad-r, mlqa-r, ntrex, mkqa, tatoeba, belebele, exams, miracl, mewsli-x, beir, "
-        "squad-parallel, sample, jsonl (a folder of yours), or module:function, a user-defined reader "
-        "(docs/extending.md)"
+        description="xquad-r, mlqa-r, ntrex, mkqa, tatoeba, belebele, exams, miracl, mewsli-x, mr-tydi, "
+        "mmarco, neuclir, clirmatrix, beir, squad-parallel, sample, jsonl (a folder of yours), the path of a "
+        "folder in the form of one of them, mteb:NAME, a task of MTEB, or module:function, a user-defined "
+        "reader (docs/extending.md)"
     )
     data_dir: str | None = Field(
         None,
@@ -37,8 +38,8 @@ class BenchmarkSettings(Settings):
     judgements: Judgements | None = Field(
         None,
         description="judgements that do not fit the collection (docs/evaluation.md). strict: refused; "
-        "as_published: scored as BEIR, MTEB and trec_eval do, and counted. Default: as_published for beir, "
-        "miracl and mewsli-x, else strict",
+        "as_published: scored as BEIR, MTEB and trec_eval do, and counted. Default: as_published for "
+        "published collections (beir, miracl, mteb:NAME, ...), else strict",
     )
     identical_ids: IdenticalIds | None = Field(
         None,
@@ -86,7 +87,7 @@ class BenchmarkSettings(Settings):
 
 def _label_of(name: str, variant: str | None) -> str:
     """Return a folder name with the benchmark and its variant."""
-    name = name.replace(":", "-")  # module:function
+    name = re.sub(r"[:/\\]+", "-", name).strip("-.")  # module:function, or a folder
     return name if variant is None else f"{name}-{variant.replace('+', '-')}"
 
 

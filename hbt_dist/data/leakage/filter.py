@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hbt_dist.data.benchmarks.benchmark import Benchmark
-from hbt_dist.data.benchmarks.load import benchmark_folder, load_benchmark
+from hbt_dist.data.benchmarks.load import benchmark_folder, is_folder, load_benchmark
 from hbt_dist.data.benchmarks.readers.layouts import is_one_data_set
 from hbt_dist.data.benchmarks.registry import BENCHMARKS
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
@@ -47,7 +47,11 @@ def identity_of(benchmark: BenchmarkSettings, digest: Callable[[Path], str]) -> 
     if entry is None or not entry.needs_files:
         # Without files its content is its identity; an unknown name raises an error.
         loaded = load_benchmark(
-            benchmark.name, benchmark.data_dir, benchmark.variant, judgements=benchmark.judgements
+            benchmark.name,
+            benchmark.data_dir,
+            benchmark.variant,
+            _languages_needed(benchmark),
+            judgements=benchmark.judgements,
         )
         return {**identity, "rules": RULES, "fingerprint": loaded.fingerprint}
     folder = benchmark_folder(benchmark.name, benchmark.data_dir)
@@ -69,6 +73,8 @@ def _load(benchmark: BenchmarkSettings) -> Benchmark:
 
 def _languages_needed(benchmark: BenchmarkSettings) -> tuple[str, ...] | None:
     """Return the languages without which a benchmark cannot be read; None if its files name them."""
+    if is_folder(benchmark.name):
+        return benchmark.languages
     if benchmark.name != "beir" or benchmark.data_dir is None:
         return None
     return benchmark.languages if is_one_data_set(Path(benchmark.data_dir).expanduser()) else None

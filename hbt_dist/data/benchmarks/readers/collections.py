@@ -1,12 +1,14 @@
-"""Read the tables of collections: documents, questions and judgements, in every form in which they are published.
+"""Read the tables of collections: documents, questions and judgements, in every form that is published.
 
-| table | rows | lines of other files |
-|---|---|---|
-| documents | `_id`, `id` or `docid`; `contents`, or `title` and `text` | id, tab, text |
-| questions | `_id`, `id`, `query_id` or `src_id`; `text`, `query` or `src_query`; or TREC topics in several languages | id, tab, text |
-| judgements | `query-id`, `corpus-id`, `score`; or a question's `tgt_results` (CLIRMatrix) | question, [iteration,] document, grade |
+    documents    rows with `_id`, `id` or `docid`, and `contents` or `title` and `text`;
+                 or lines: id, tab, text
+    questions    rows with `_id`, `id`, `query_id` or `src_id`, and `text`, `query` or `src_query`;
+                 rows of TREC topics in several languages; or lines: id, tab, text
+    judgements   rows with `query-id`, `corpus-id`, `score`, or with a question's `tgt_results` (CLIRMatrix);
+                 or lines: question, [iteration,] document, grade
 
-Rows are JSON lines (`.jsonl`, `.jl`, `.gz` too), Parquet or Arrow. Which files belong together is the matter of layouts.py.
+Rows are JSON lines (`.jsonl`, `.jl`, `.gz` too), Parquet or Arrow; layouts.py knows which files belong to a
+collection.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.benchmarks.builder import BenchmarkBuilder, Document
+from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.fields import (
     check_id,
     check_type,
@@ -76,8 +78,8 @@ def files_of(parts: Iterable[Part]) -> list[Path]:
 
 def add_parts(parts: Iterable[Part], into: BenchmarkBuilder) -> None:
     """Read the files of all parts."""
-    asked: dict[tuple[str, str], Path] = {}  # (language, id) -> first file with the question
-    for part in parts:
+    asked: dict[tuple[str, str], int] = {}  # (language, id) -> first part with the question
+    for number, part in enumerate(parts):
         within = None if part.crosses else part.language
         judged = _judged(part)
         for path in part.documents:
@@ -89,7 +91,7 @@ def add_parts(parts: Iterable[Part], into: BenchmarkBuilder) -> None:
                 if part.only_judged and question not in judged_ids:
                     continue
                 name = part.prefix + question
-                if asked.setdefault((language, name), path) == path:
+                if asked.setdefault((language, name), number) == number:
                     into.add_question(name, language, text, location, same_as=(question, within))
         for location, question, item, grade in judged:
             into.add_judgement(part.prefix + question, item, location, within, grade)
@@ -106,7 +108,7 @@ def _judged(part: Part) -> list[tuple[str, str, str, float]]:
     return judged
 
 
-def table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]] | None:
+def _table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]] | None:
     """Return the rows of a file, or None for a file of lines."""
     ending = path.name.removesuffix(".gz").rpartition(".")[2]
     return ROWS[_ENDINGS[ending]](path) if ending in _ENDINGS else None
@@ -114,7 +116,7 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]] | None:
 
 def _documents(path: Path) -> Iterator[tuple[str, str, str]]:
     """Yield (location, id, text)."""
-    if (rows := table_rows(path)) is None:
+    if (rows := _table_rows(path)) is None:
         yield from _id_lines(path)
         return
     for location, row in rows:
@@ -124,7 +126,7 @@ def _documents(path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _questions(path: Path, given: str | None, fields: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
     """Yield (location, language, id, text)."""
-    if (rows := table_rows(path)) is None:
+    if (rows := _table_rows(path)) is None:
         for location, question, text in _id_lines(path):
             yield location, str(given), question, text
         return
@@ -139,7 +141,7 @@ def _questions(path: Path, given: str | None, fields: tuple[str, ...]) -> Iterat
 
 
 def _topics(row: dict[str, Any], location: str, fields: tuple[str, ...]) -> dict[str, str]:
-    """Return language -> text of a TREC topic, without machine translations; the first of a language counts."""
+    """Return language -> text of a TREC topic, without machine translations; the first of each language."""
     texts: dict[str, str] = {}
     for inner, topic in object_items(row, "topics", location):
         if topic.get("source", _HUMAN[0]) in _HUMAN:
@@ -150,7 +152,7 @@ def _topics(row: dict[str, Any], location: str, fields: tuple[str, ...]) -> dict
 
 def _judgements(path: Path) -> Iterator[tuple[str, str, str, float]]:
     """Yield (location, question, document, grade)."""
-    if (rows := table_rows(path)) is None:
+    if (rows := _table_rows(path)) is None:
         yield from read_qrels(path)
         return
     for location, row in rows:
@@ -220,6 +222,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-__all__ = ["Document", "Part", "add_parts", "files_of", "read_qrels", "table_rows"]

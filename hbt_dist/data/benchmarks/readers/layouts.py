@@ -1,13 +1,14 @@
 """Find the files of collections in the folders of their publishers.
 
-    beir        corpus.jsonl, queries.jsonl, qrels/test.tsv     BEIR's downloads, one language
-                corpus/, queries/, qrels/ or default/ or data/  the hub's copies, a folder per configuration (MTEB)
-                fi-corpus/, fi-queries/, fi-qrels/, ...         multilingual copies of the hub
-                fi/, sw/, ...                                   a folder per language, each one of the first two
+    beir        corpus.jsonl, queries.jsonl, qrels/test.tsv       BEIR's downloads, one language
+                corpus/, queries/, qrels/ (default/, data/)       the hub's copies, configurations as folders
+                fi-corpus/, fi-queries/, fi-qrels/, ...           multilingual copies of the hub (MTEB)
+                fi/, sw/, ...                                     a folder per language, each as above
     miracl      miracl-v1.0-fi/topics, .../qrels, miracl-corpus-v1.0-fi/docs-*.jsonl.gz
     mr-tydi     mrtydi-v1.1-finnish/collection/docs.jsonl.gz, .../topic.test.tsv, .../qrels.test.txt
-    mmarco      collections/finnish_collection.tsv, queries/dev/finnish_queries.dev.small.tsv, qrels.dev.small.tsv
-    neuclir     fas.jsonl.gz or fas/*.jsonl.gz or data/fas-*.jsonl.gz, *topics*.jsonl, *qrels*.fas (TREC, HC4)
+    mmarco      collections/german_collection.tsv, queries/dev/german_queries.dev.small.tsv,
+                qrels.dev.small.tsv
+    neuclir     fas.jsonl.gz or fas/*.jsonl.gz or data/fas-*.jsonl.gz, *topics*.jsonl, *qrels*.fas
     clirmatrix  DOCS/fi.tsv.gz, BI-139/base/en/en.fi.test1.base.jl.gz
 
 Files of a configuration are named by their split (`test.jsonl`, `test-00000-of-00002.parquet`,
@@ -24,7 +25,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.benchmarks.readers.collections import Part, add_parts, files_of
 from hbt_dist.data.corpus.readers.base import chosen_languages
-from hbt_dist.data.files import existing_folder, paths_by_language
+from hbt_dist.data.files import paths_by_language
 from hbt_dist.data.languages import is_language, language_code
 
 Languages = tuple[str, ...] | None
@@ -233,9 +234,8 @@ def mmarco_files(folder: Path, variant: str, languages: Languages) -> list[Path]
 
 
 def _mmarco(folder: Path, variant: str, languages: Languages) -> list[Part]:
-    collections = existing_folder(
-        folder / "collections", "name the folder that holds collections/ and queries/"
-    )
+    if not (collections := folder / "collections").is_dir():
+        raise UserError(str(folder), "holds no folder collections", "check the folder")
     corpora = _by_name(
         collections, collections.iterdir(), languages, r"(\w+)_collection\.tsv", "english_collection.tsv"
     )
@@ -283,7 +283,7 @@ def _neuclir(folder: Path, variant: str, languages: Languages) -> list[Part]:
     if not corpora or len(topics) != 1:
         raise UserError(
             str(folder),
-            f"holds {len(topics)} files *topics*.jsonl and documents with judgements in {len(corpora)} languages",
+            f"holds {len(topics)} files *topics*.jsonl, and judged documents in {len(corpora)} languages",
             "expected fas.jsonl.gz (or fas/, data/fas-*), *qrels*.fas and one file of topics",
         )
     chosen = [language for language in corpora if languages is None or language in languages]
