@@ -196,6 +196,9 @@ def test_our_encoder_is_a_model_of_mteb(tmp_path: Path, tiny_model: Path) -> Non
         for model in (prefixed, plain)
     )
     assert with_prefix != without
+    a, b = np.eye(2, 3), np.array([[1.0, 2, 3], [4, 5, 6]])
+    assert prefixed.similarity(a, b).tolist() == [[1, 4], [2, 5]]
+    assert prefixed.similarity_pairwise(a, b).tolist() == [1, 5]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def files_of(parts: Iterable[Part]) -> list[Path]:
 
 def add_parts(parts: Iterable[Part], into: BenchmarkBuilder) -> None:
     """Read the files of all parts."""
-    asked: dict[tuple[str, str], int] = {}  # (language, id) -> first part with the question
+    first_part: dict[tuple[str, str], int] = {}  # (language, id) -> first part with the question
     for number, part in enumerate(parts):
         within = None if part.crosses else part.language
         judged = _judged(part)
@@ -91,7 +91,7 @@ def add_parts(parts: Iterable[Part], into: BenchmarkBuilder) -> None:
                 if part.only_judged and question not in judged_ids:
                     continue
                 name = part.prefix + question
-                if asked.setdefault((language, name), number) == number:
+                if first_part.setdefault((language, name), number) == number:
                     into.add_question(name, language, text, location, same_as=(question, within))
         for location, question, item, grade in judged:
             into.add_judgement(part.prefix + question, item, location, within, grade)

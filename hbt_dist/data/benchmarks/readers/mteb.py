@@ -59,7 +59,7 @@ def load_task(
         raise UserError(
             f"benchmark {name}", f"there is no split {chosen!r}", f"choose from {', '.join(_splits(task))}"
         )
-    task.hf_subsets = [subset for subset, _, _ in _subsets(task, name, languages)]
+    task.filter_languages(None, hf_subsets=[subset for subset, _, _ in _subsets(task, name, languages)])
     task.filter_eval_splits([chosen])
     try:
         task.load_data()
