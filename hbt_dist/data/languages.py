@@ -47,14 +47,14 @@ _SCRIPT_PARTS = {"Kore": ("Hang",), "Jpan": ("Hira", "Kana", "Hrkt"), "Hans": ("
 _NO_LANGUAGE = frozenset({"mis", "mul", "und", "zxx"})
 
 _NAMES_OF_FIELDS = """
-aid ans cls cnt css did dev doc dup end err gid iso key lab len lex lng loc log lon mid msg neg ner new num
+aid ans cls cnt css did dev doc dup end err gid iso key lab len lex lng loc log lon mid msg neg ner num
 old org par pic pid pos pre raw rel row sec sep seq set sha sid sim src sub sum tag tgt tid tit tmp top tts
 txt uri val ver yes
 """
 # Codes of languages without a benchmark that are far more often a field's name.
 _FIELD_NAMES = frozenset(_NAMES_OF_FIELDS.split())
-_SUSPECTS = "as cat fil id ind is lat max min mon no nr run tel to ts vec"
-#: Codes of languages in benchmarks that may be a field's name: `question_id` is seldom Indonesian.
+_SUSPECTS = "cat ext id in lat max min new non nr pro ts"
+#: Codes of languages with data that may be a field's name, too: `question_id` is seldom Indonesian.
 SUSPICIOUS = frozenset(_SUSPECTS.split())
 
 

@@ -1,7 +1,7 @@
 """Find the columns that a pattern such as `question_{language}` or `negative_{number}` stands for.
 
-A suffix is a language only if CLDR knows it. `id`, `src`, `min` and other words of tables are
-codes too (Indonesian, Sardinian, Minangkabau): such a column counts only if `languages` lists the code.
+A suffix is a language only if `is_language` knows it. `id`, `min` and other words of tables are codes too
+(Indonesian, Minangkabau): such a column counts only if `languages` lists the code.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.languages import is_language, language_code
+from hbt_dist.data.languages import SUSPICIOUS, is_language, language_code
 
 _NUMBER = "{number}"
-#: Words that name columns, and are codes of languages.
-_WORDS = frozenset({"cat", "ext", "id", "in", "min", "mul", "new", "non", "pro", "src", "str", "sum", "und"})
 
 
 def columns_by_language(
@@ -40,7 +38,7 @@ def columns_by_language(
         if not is_language(suffix):
             continue
         code = language_code(suffix)
-        if code not in (languages or ()) and suffix.lower() in _WORDS:
+        if code not in (languages or ()) and suffix.lower() in SUSPICIOUS:
             doubtful[name] = code
         elif code in columns:
             raise UserError(
