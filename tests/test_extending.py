@@ -272,3 +272,112 @@ def test_installed_modules_are_not_sent() -> None:
         assert not [place for place in user_modules() if "numpy" in place]
     finally:
         extensions._loaded.pop("numpy")
+
+
+def test_the_readers_of_the_page_take_odd_files(work: Path) -> None:
+    lines = ["1\ten\tq\u2028q\ta\x0ca", "", "1\tfi\tk\x85k\tv\x1cv", "2\ten\tr\tb", "2\tfi\tl\tw"]
+    for name in ("faq.tsv", "terms.tsv"):
+        (work / name).write_bytes("\r\n".join(lines).encode("utf-8-sig"))  # no line end at the end
+    corpus = build_corpus(build(work))
+    assert corpus.question_texts("en") == ["q\u2028q", "r"]
+    assert corpus.question_texts("fi") == ["k\x85k", "l"]
+    found = load_benchmark("my_benchmark:read_terms", work)
+    assert found.pair_counts().tolist() == [[2, 2], [2, 2]]
+    for name in ("faq.tsv", "terms.tsv"):
+        (work / name).write_text("1\ten\tq\n", "utf-8")
+    for read in (lambda: build_corpus(build(work)), lambda: load_benchmark("my_benchmark:read_terms", work)):
+        with pytest.raises(UserError, match=r"line 1: has 3 columns\n.*expected 4"):
+            read()
+
+
+BAD_READERS = {
+    "a KeyError in a record": (
+        "    yield TrainingRecord('one', 'p', {'en': 'a'}, {'en': 'b'})\n    {}['absent']\n",
+        r"(?s)source faq, after record 0, 'one': bad_reader:read raised KeyError: 'absent'\n.*"
+        r"at .*bad_reader\.py line 6, in records: \{\}\['absent'\]",
+    ),
+    "an error before the first": (
+        "    raise OSError('disk')\n    yield\n",
+        r"(?s)source faq, before the first record: bad_reader:read raised OSError: disk.*line 5, in records",
+    ),
+    "no generator": ("    return 3\n", "raised TypeError: 'int' object is not iterable"),
+    "a dict": ("    yield {'id': 1}\n", "record 0 of bad_reader:read: expected a TrainingRecord, got dict"),
+    "None": ("    yield None\n", "record 0 of bad_reader:read: expected a TrainingRecord, got NoneType"),
+    "an id that is no text": (
+        "    yield TrainingRecord(3, 'p', {'en': 'a'}, {'en': 'b'})\n",
+        "record 0 of bad_reader:read: example_id is a number",
+    ),
+    "a text without languages": (
+        "    yield TrainingRecord('1', 'p', 'a', {'en': 'b'}, location='here')\n",
+        "record 0 of bad_reader:read, here: question is a string",
+    ),
+    "an empty text": (
+        "    yield TrainingRecord('1', 'p', {'en': 'a'}, {'en': '\\u200b'})\n",
+        "passage in 'en' is empty",
+    ),
+    "no language": (
+        "    yield TrainingRecord('1', 'p', {'nolanguage': 'a'}, {'en': 'b'})\n",
+        "'nolanguage' is not a language code",
+    ),
+    "a list of negatives": (
+        "    yield TrainingRecord('1', 'p', {'en': 'a'}, {'en': 'b'}, ['c'])\n",
+        "negatives are a list",
+    ),
+    "a negative that is no record": (
+        "    yield TrainingRecord('1', 'p', {'en': 'a'}, {'en': 'b'}, ('c',))\n",
+        "expected a NegativeRecord, got str",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_READERS)
+def test_mistakes_of_a_reader_are_named(name: str, work: Path) -> None:
+    body, message = BAD_READERS[name]
+    (work / "bad_reader.py").write_text(
+        "from hbt_dist.data.corpus.readers import SourceReader\n"
+        "from hbt_dist.data.corpus.records import TrainingRecord\n"
+        "def read(source, languages, missing): return SourceReader(records)\n"
+        f"def records():\n{body}",
+        "utf-8",
+    )
+    with pytest.raises(UserError, match=message) as error:
+        build_corpus(build(work, format="bad_reader:read"))
+    if " raised " in error.value.problem:
+        assert error.value.__cause__ is not None
+
+
+def test_a_reader_spells_languages_as_it_likes(work: Path) -> None:
+    (work / "spelling.py").write_text(
+        "from hbt_dist.data.corpus.readers import SourceReader\n"
+        "from hbt_dist.data.corpus.records import TrainingRecord\n"
+        "def read(source, languages, missing):\n"
+        "    return SourceReader(lambda: [TrainingRecord('1', 'p', {'fin_Latn': 'a'}, {'eng': 'b'})])\n",
+        "utf-8",
+    )
+    block = {"sources": [{"name": "s", "format": "spelling:read"}], "missing": "skip"}
+    corpus = build_corpus(DataSettings.model_validate(block), work / "cache")
+    assert corpus.languages == ("en", "fi")
+
+
+def test_exceptions_of_openers_and_benchmarks_are_named(work: Path) -> None:
+    (work / "bad.py").write_text(
+        "def open_source(source, languages, missing):\n"
+        "    return int('x')\n"
+        "def read(folder, variant, languages, into):\n"
+        "    into.add_question('1', 'en', 'a', 'here')\n"
+        "    int('many\\nlines')\n"
+        "def typed(folder, variant, languages, into):\n"
+        "    into.add_question('1', 'en', None, 'here')\n",
+        "utf-8",
+    )
+    with pytest.raises(UserError, match=r"(?s)bad:open_source raised ValueError: .*bad\.py line 2") as error:
+        build_corpus(build(work, format="bad:open_source"))
+    assert error.value.location == "source faq, format"
+    with pytest.raises(
+        UserError, match=r"(?s)bad:read raised ValueError: .*bad\.py line 5, in read: int"
+    ) as error:
+        load_benchmark("bad:read")
+    assert error.value.location == "benchmark bad:read"
+    assert isinstance(error.value.__cause__, ValueError)
+    with pytest.raises(UserError, match=r"(?s)bad\.py line 7|text of question"):
+        load_benchmark("bad:typed")

@@ -21,6 +21,7 @@ from rich.text import Text
 from hbt_dist.batching.counter_random import Floats
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
+from hbt_dist.batching.streams import Stream
 from hbt_dist.batching.tokens import TokenStore
 from hbt_dist.data.corpus.corpus import Corpus, Role
 
@@ -28,6 +29,7 @@ _SAMPLED_ROWS = 1 << 17
 _SAMPLED_TEXTS = 2000
 _PAIRS_SHOWN = 30
 _NO_LIMIT = 100_000  # columns
+_MOST_DRAWN = 0.95  # share of the examples that an epoch gives, below which it is reported
 _TEXTS = ("question", "passage", "hard negatives")  # columns of a step's table that can be cut
 
 Cell = str | int | float
@@ -247,6 +249,26 @@ def shares_missed(plan: BatchPlan, total_steps: int) -> list[str]:
     ]
 
 
+def examples_missed(plan: BatchPlan) -> list[str]:
+    """Return one line if an epoch of a stream gives clearly fewer examples than it has."""
+    counts = [(_per_epoch(stream), _num_examples(stream)) for stream in plan.streams]
+    drawn, total = min(counts, key=lambda count: count[0] / count[1])
+    if drawn >= _MOST_DRAWN * total:
+        return []
+    return [
+        f"{drawn:,} of {total:,} examples can be drawn per epoch: large groups share a passage or a text; "
+        "a batch holds one example of each group; hbt-dist data inspect shows the largest"
+    ]
+
+
+def _per_epoch(stream: Stream) -> int:
+    return int(stream.order.visits @ stream.order.groups)
+
+
+def _num_examples(stream: Stream) -> int:
+    return sum(stratum.num_examples for stratum in stream.strata)
+
+
 def _drawn_kinds(plan: BatchPlan, steps: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
     """Return the share of rows that each entry gets over all steps."""
     mixture = plan.mixture
@@ -265,11 +287,18 @@ def _epochs(plan: BatchPlan, stream_share: Floats, total_steps: int) -> Table:
         label = "-".join(dict.fromkeys(pair)) if len(joint.question) == 1 else f"{len(joint.question)} pairs"
         kind = plan.mixture.entries[stream.shares.entry].kind
         num_examples = np.array([stratum.num_examples for stratum in stream.strata])
-        per_epoch = int(stream.order.visits @ stream.order.groups)
         drawn = share * total_steps * plan.settings.global_batch_size * np.diff(stream.bounds)
         turns = drawn / 2.0**32 / stream.rows / num_examples
         rows.append(
-            (kind, label, int(num_examples.sum()), per_epoch, share, float(turns.min()), float(turns.max()))
+            (
+                kind,
+                label,
+                _num_examples(stream),
+                _per_epoch(stream),
+                share,
+                float(turns.min()),
+                float(turns.max()),
+            )
         )
     return Table(
         "Streams: how often the run goes through the examples",

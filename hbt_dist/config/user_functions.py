@@ -15,6 +15,7 @@ import importlib.util
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ from hbt_dist.common.errors import UserError
 _MODULE_PATH = "HBT_DIST_MODULE_PATH"
 #: Top modules of all loaded functions, in the order of loading.
 _loaded: dict[str, None] = {}
+_LONGEST_PROBLEM = 200
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
@@ -78,7 +80,7 @@ def load_user_function(name: str, location: str) -> Callable[..., Any]:
         raise UserError(
             location,
             f"module {module_name} cannot be imported: {type(error).__name__}: "
-            + " ".join(str(error).split())[:200],
+            + " ".join(str(error).split())[:_LONGEST_PROBLEM],
             f"python -c 'import {module_name}' shows where",
         ) from error
     function = getattr(module, attribute, None)
@@ -93,6 +95,26 @@ def load_user_function(name: str, location: str) -> Callable[..., Any]:
         )
     _loaded[module_name.partition(".")[0]] = None
     return function  # type: ignore[no-any-return]
+
+
+def user_error(error: Exception, name: str, location: str) -> UserError:
+    """Return the error of a user's function as a `UserError` with the line of the user's file; chain it.
+
+    Args:
+        error: what the function raised.
+        name: ``module:function``, which is loaded.
+        location: what the function was reading, for the message.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+    problem = " ".join(str(error).split())[:_LONGEST_PROBLEM]
+    return UserError(
+        location,
+        f"{name} raised {type(error).__name__}: {problem}",
+        f"at {frame.filename} line {frame.lineno}, in {frame.name}: {frame.line}\n"
+        "correct the function, or raise UserError with file and line for a mistake in a file",
+    )
 
 
 def _search_working_directory(module: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.files import kind_of
+from hbt_dist.data.invisible import is_blank
 from hbt_dist.data.languages import language_codes
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ def required(row: Mapping[str, Any], key: str, location: str) -> Any:
 def check_text(value: object, location: str, field: str) -> str:
     """Return `value` as a text: a string that isn't blank and can be written as UTF-8."""
     text = check_type(value, str, location, field, "a text")
-    if not text or text.isspace():
+    if is_blank(text):
         raise UserError(location, f"{field} is empty", "give a text, or remove the language or the record")
     if not text.isascii():
         try:
@@ -73,7 +74,7 @@ def document_text(row: Mapping[str, Any], location: str) -> str:
 
 def _blank_or_text(value: object, location: str, field: str) -> str:
     text = check_type(value, str, location, field, "a text")
-    return check_text(text, location, field) if text.strip() else text
+    return text if is_blank(text) else check_text(text, location, field)
 
 
 def id_field(row: Mapping[str, Any], key: str, location: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.batching.collate import TokenTransform
-from hbt_dist.batching.inspection import shares_missed
+from hbt_dist.batching.inspection import examples_missed, shares_missed
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.tokens import ROLES, TokenStore
@@ -114,6 +114,7 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
         *reading_text(prepared.corpus).splitlines(),
         *([unused] if unused else []),
         *shares_missed(prepared.plan, run.training.steps),
+        *examples_missed(prepared.plan),
         *describe_texts(prepared.tokens),
     ]
 

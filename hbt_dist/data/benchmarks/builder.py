@@ -19,6 +19,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.candidate_pool import ArrangedCandidates, CandidatePool, MemoryPool
 from hbt_dist.data.benchmarks.judgements import STRICT, WAY_OUT, JudgementCounts, Rules
+from hbt_dist.data.invisible import is_blank
 
 #: An item, and its language; None stands for all languages of the item.
 Document = tuple[str, str | None]
@@ -109,7 +110,7 @@ class BenchmarkBuilder:
         self._pool.add(language, item, text, location)
 
     def _check_text(self, text: str, count: str, subject: str, location: str) -> None:
-        if text and not text.isspace():
+        if not is_blank(text):
             return
         if self._strict:
             raise UserError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import is_user_function, load_user_function
+from hbt_dist.config.user_functions import is_user_function, load_user_function, user_error
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.benchmarks.judgements import Rules
@@ -141,7 +141,12 @@ def _user_benchmark(
     if folder is not None and not folder.exists():
         raise UserError(str(folder), "there is no such folder", f"name the folder of benchmark {name}")
     builder = BenchmarkBuilder(name, variant or "default", languages, rules=rules)
-    read(folder, builder.variant, languages, builder)
+    try:
+        read(folder, builder.variant, languages, builder)
+    except UserError:
+        raise
+    except Exception as error:  # the user's function can raise anything
+        raise user_error(error, name, f"benchmark {name}") from error
     return builder.build()
 
 

@@ -19,7 +19,7 @@ from hbt_dist.data.arrow_texts import TextTableWriter
 from hbt_dist.data.corpus.columns import HashNumbers, StoredColumn
 from hbt_dist.data.corpus.corpus import COLUMNS
 from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64, merge_groups, text_hash
-from hbt_dist.data.corpus.readers.base import content_id
+from hbt_dist.data.corpus.readers.base import content_id, content_key
 from hbt_dist.data.corpus.records import TrainingRecord
 
 _GROUPS = ("example_group", "passage_group")  # columns that the end of the conversion computes
@@ -181,7 +181,7 @@ class CorpusBuilder:
 
     def _passage_row(self, passage_id: str, texts: dict[str, str], location: str) -> int:
         """Return the row of a passage, added if it is new; the same id must have the same texts."""
-        content = hash64("\0".join(f"{language}\0{texts[language]}" for language in sorted(texts)))
+        content = hash64(content_key(texts))
         row = self._first_passage + self._passage_ids.number(hash64(passage_id))
         if row < self._passages.num_rows:
             if self._passage_content[row] != content:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from hbt_dist.data.invisible import without_format
+
 _SORTED_AT_ONCE = 1 << 21
 
 
@@ -26,9 +28,11 @@ def hash64(text: str) -> int:
 
 
 def text_hash(text: str) -> int:
-    """Return a 64-bit hash of a text that ignores case, compatibility forms (NFKC) and white space."""
-    plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return hash64(" ".join(plain.split()))
+    """Return a 64-bit hash of a text that ignores case, NFKC forms, white space and format marks."""
+    if text.isascii():
+        return hash64(" ".join(text.lower().split()))
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return hash64(" ".join(without_format(" ".join(plain.split())).split()))
 
 
 def equal_pairs(rows: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.data.corpus.duplicate_groups import hash64
+from hbt_dist.data.invisible import without_format
 
 UInt64 = NDArray[np.uint64]
 Int64 = NDArray[np.int64]
@@ -34,28 +35,25 @@ _MIX = np.uint64(0xBF58476D1CE4E5B9)
 
 
 @cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return patterns of characters to remove (format characters) and to turn to spaces (punctuation ...).
+def _spaces() -> re.Pattern[str]:
+    """Return the pattern of characters to turn to spaces: punctuation, symbols, controls.
 
     Only emoji and pictographs of the planes behind the first count as symbols: `re` looks a character of the
     first plane up in a table, but goes through later planes one by one.
     """
-    removed, spaces = [], ["\U0001f000-\U0001fbff"]
+    spaces = ["\U0001f000-\U0001fbff"]
     for code in range(0x10000):
         category = unicodedata.category(chr(code))
-        if category == "Cf":
-            removed.append(re.escape(chr(code)))
-        elif category[0] in "PSZ" or category == "Cc":
+        if category[0] in "PSZ" or category == "Cc":
             spaces.append(re.escape(chr(code)))
-    return re.compile(f"[{''.join(removed)}]+"), re.compile(f"[{''.join(spaces)}]+")
+    return re.compile(f"[{''.join(spaces)}]+")
 
 
 def normalise(text: str) -> str:
     """Return the text without irrelevant differences: case, compatibility forms, punctuation, white space."""
-    removed, spaces = _patterns()
     if not text.isascii():
-        text = removed.sub("", unicodedata.normalize("NFKC", text))
-    return " ".join(spaces.sub(" ", text.casefold()).split())
+        text = without_format(unicodedata.normalize("NFKC", text))
+    return " ".join(_spaces().sub(" ", text.casefold()).split())
 
 
 def shingle_units(language: str) -> int:

@@ -6,9 +6,10 @@ import importlib
 from dataclasses import replace
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.user_functions import is_user_function, load_user_function, user_digest
+from hbt_dist.config.user_functions import is_user_function, load_user_function, user_digest, user_error
 from hbt_dist.data.corpus.readers.base import Opener, SourceReader
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
+from hbt_dist.data.corpus.user_records import checked_records
 
 __all__ = ["SourceReader", "open_source"]
 
@@ -48,11 +49,21 @@ def _open_user_defined(
 ) -> SourceReader:
     """Open a source with the user's function; the digest of its module is part of what decides the rows."""
     location = f"source {source.name}, format"
-    reader = load_user_function(source.format, location)(source, languages, missing)
+    function = load_user_function(source.format, location)
+    try:
+        reader = function(source, languages, missing)
+    except UserError:
+        raise
+    except Exception as error:  # the user's function can raise anything
+        raise user_error(error, source.format, location) from error
     if not isinstance(reader, SourceReader):
         raise UserError(
             location,
             f"{source.format} returned {type(reader).__name__}",
             "return hbt_dist.data.corpus.readers.SourceReader(records=..., files=[...])",
         )
-    return replace(reader, identity=f"{user_digest(source.format)} {reader.identity}")
+    return replace(
+        reader,
+        records=lambda: checked_records(reader.records, source.format, source.name),
+        identity=f"{user_digest(source.format)} {reader.identity}",
+    )

@@ -95,5 +95,9 @@ def chosen_languages(
 
 def content_id(texts: Mapping[str, str]) -> str:
     """Return an id made of the texts: equal texts, equal id."""
-    joined = "\0".join(f"{language}\0{texts[language]}" for language in sorted(texts))
-    return "text-" + blake2b(joined.encode(), digest_size=12).hexdigest()
+    return "text-" + blake2b(content_key(texts).encode(), digest_size=12).hexdigest()
+
+
+def content_key(texts: Mapping[str, str]) -> str:
+    """Return a string that only equal texts share; lengths keep a NUL inside a text apart from the marks."""
+    return "".join(f"{code}\0{len(texts[code])}\0{texts[code]}" for code in sorted(texts))
