@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hbt_dist.evaluation.embedding_files import Role
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.matrix_rows import Float32
 from hbt_dist.evaluation.settings import EvaluationSettings
@@ -61,7 +62,8 @@ class MtebEncoder:
             (n, D).
         """
         texts = [text for batch in inputs for text in batch["text"]]
-        role = "passage" if prompt_type is not None and str(prompt_type.value) == "document" else "question"
+        is_document = prompt_type is not None and prompt_type.value == "document"
+        role: Role = "passage" if is_document else "question"
         return np.asarray(encode_texts(self.loaded, texts, role, settings=self._settings, progress=False)[:])
 
     def similarity(self, first: Any, second: Any) -> torch.Tensor:

@@ -202,14 +202,16 @@ def test_our_encoder_is_a_model_of_mteb(tmp_path: Path, tiny_model: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "language", "words"),
     [
-        ("mteb:ArguAnna", "Did you mean: 'ArguAna'"),
-        ("mteb:STS17", "is a task of type STS"),
-        ("mteb:ArguAna", "MTEB cannot load it"),
+        ("mteb:ArguAnna", "en", "Did you mean: 'ArguAna'"),
+        ("mteb:STS17", "en", "is a task of type STS"),
+        ("mteb:ArguAna", "en", "MTEB cannot load it"),
+        ("mteb:ArguAna", "fi", "has none of the languages\\s+it has en"),
+        ("mteb:AskUbuntuDupQuestions", "en", "MTEB cannot load it|ranks given candidates"),
     ],
 )
-def test_what_is_not_a_task(name: str, words: str, tmp_path: Path) -> None:
+def test_what_is_not_a_task(name: str, language: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=words):
-        load_benchmark(name, tmp_path / "empty", languages=["en"])
+        load_benchmark(name, tmp_path / "empty", languages=[language])

@@ -284,7 +284,7 @@ def _neuclir(folder: Path, variant: str, languages: Languages) -> list[Part]:
         raise UserError(
             str(folder),
             f"holds {len(topics)} files *topics*.jsonl, and judged documents in {len(corpora)} languages",
-            "check the folder: expected fas.jsonl.gz (or fas/, data/fas-*), *qrels*.fas and one file of topics",
+            "check the folder: expected fas.jsonl.gz (or fas/, data/fas-*), *qrels*.fas, one file of topics",
         )
     chosen = [language for language in corpora if languages is None or language in languages]
     return [

@@ -59,7 +59,11 @@ def load_task(
         raise UserError(
             f"benchmark {name}", f"there is no split {chosen!r}", f"choose from {', '.join(_splits(task))}"
         )
-    task.filter_languages(None, hf_subsets=[subset for subset, _, _ in _subsets(task, name, languages)])
+    subsets = [subset for subset, _, _ in _subsets(task, name, languages)]
+    if not subsets:
+        has = ", ".join(sorted({code for _, *codes in _subsets(task, name, None) for code in codes}))
+        raise UserError(f"benchmark {name}", "has none of the languages", f"it has {has}")
+    task.filter_languages(None, hf_subsets=subsets)
     task.filter_eval_splits([chosen])
     try:
         task.load_data()
