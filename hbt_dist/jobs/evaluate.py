@@ -124,6 +124,7 @@ def evaluate_job(
                 seen_languages=seen,
                 provenance=scoring_facts(model, loaded, benchmark, scoring),
                 progress=not quiet,
+                loaded=loaded,
             )
     else:
         scoring = with_arithmetic(scoring)

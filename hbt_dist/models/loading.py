@@ -8,8 +8,6 @@ sentence-transformers folder is read as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import torch
 from torch import nn
 
 from hbt_dist.common.console import note
-from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.errors import UserError
 from hbt_dist.models.attention import use_row_attention
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
 from hbt_dist.models.files import read_json
@@ -27,8 +25,7 @@ from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.models.positions import most_tokens
 from hbt_dist.models.settings import LIMITS, Attention, TextSettings
 from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer
-
-_CHECK = "check the name, or the folder's files"
+from hbt_dist.models.weights import explained, load_weights
 
 
 def load_encoder(
@@ -59,9 +56,7 @@ def load_encoder(
             supported, or a limit in `text` is above the positions of the model.
     """
     source, folder = str(name_or_path), Path(name_or_path)
-    _check_source(source)
-    if folder.is_dir():
-        check_files(folder)
+    check_source(source)
     backbone, notes = load_backbone(source, trust_remote_code, attention)
     tokenizer = load_tokenizer(source, trust_remote_code)
     check_vocabulary(tokenizer, backbone, source)
@@ -81,10 +76,15 @@ def load_encoder(
     return LoadedEncoder(encoder, tokenizer, source, facts, tuple(notes), limits)
 
 
-def _check_source(source: str) -> None:
-    """Refuse what is neither a folder nor a name that the hub can have."""
+def check_source(source: str) -> None:
+    """Refuse a damaged folder, and what is neither a folder nor a name that the hub can have.
+
+    Raises:
+        UserError: see `hbt_dist.models.folders.check_files`.
+    """
     folder = Path(source)
     if folder.is_dir():
+        check_files(folder)
         return
     if folder.exists():
         raise UserError(source, "expected a model folder, got a file", f"give the folder: {folder.parent}")
@@ -104,62 +104,21 @@ def load_backbone(source: str, trust_remote_code: bool, attention: Attention) ->
     """
     import transformers
 
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    with explained(source), quiet_transformers():
-        config = transformers.AutoConfig.from_pretrained(source, **options)
-        if config.is_encoder_decoder or config.model_type in ("t5", "mt5", "umt5"):
-            raise UserError(
-                source,
-                f"is an encoder-decoder ({config.model_type}), which is not supported",
-                "give an encoder (BERT, XLM-R, ...) or a decoder",
-            )
-        if attention != "auto":
-            options["attn_implementation"] = attention
-        backbone, report = _from_pretrained(source, config, options)
-    _check_weights(source, report)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": torch.float32}
+    with explained(source):
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    if config.is_encoder_decoder or config.model_type in ("t5", "mt5", "umt5"):
+        raise UserError(
+            source,
+            f"is an encoder-decoder ({config.model_type}), which is not supported",
+            "give an encoder (BERT, XLM-R, ...) or a decoder",
+        )
+    if attention != "auto":
+        options["attn_implementation"] = attention
+    backbone, notes = load_weights(transformers.AutoModel, source, **options)
     if attention == "auto":
         use_row_attention(backbone)
-    unused = sorted(key for key in report["unexpected_keys"] if "pooler" not in key)
-    lines = [f"{source}: {len(unused)} weights of the file are not used ({_some(unused)})"]
-    return backbone, lines if unused else []
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join([*names[:2], "..."] if len(names) > 2 else names)
-
-
-def _from_pretrained(source: str, config: Any, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the model and what transformers reports about its weights, without raising on shapes."""
-    import transformers
-
-    options = {
-        **options,
-        "config": config,
-        "dtype": torch.float32,
-        "output_loading_info": True,
-        "ignore_mismatched_sizes": True,
-    }
-    try:
-        return transformers.AutoModel.from_pretrained(source, add_pooling_layer=False, **options)
-    except TypeError:
-        return transformers.AutoModel.from_pretrained(source, **options)
-
-
-def _check_weights(source: str, report: dict[str, Any]) -> None:
-    """Refuse weights that transformers would draw at random."""
-    for name, stored, expected in sorted(report["mismatched_keys"])[:1]:
-        raise UserError(
-            source,
-            f"{name} has shape {tuple(stored)} in the file, but config.json expects {tuple(expected)}",
-            "weights and config.json must come from one model",
-        )
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise UserError(
-            source,
-            f"{len(missing)} weights that config.json expects are missing: {_some(missing)}",
-            "use the whole model; transformers would draw the missing weights at random",
-        )
+    return backbone, notes
 
 
 def _fitting(
@@ -211,30 +170,3 @@ def _hub_settings(name: str) -> tuple[dict[str, Any], list[DenseLayer]]:
         return recorded_settings(Path(snapshot_download(name, allow_patterns=patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         return {}, []  # the model itself came from the local cache of plain transformers files
-
-
-@contextmanager
-def explained(source: str) -> Iterator[None]:
-    """Raise a `UserError` for every error of transformers and tokenizers, which raise all kinds."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(source, f"cannot be loaded as a model: {first_line(error)}", _CHECK) from error
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hide transformers' report on loading and its progress bars inside the block."""
-    from transformers.utils import logging
-
-    level, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if had_bars:
-            logging.enable_progress_bar()

@@ -14,6 +14,7 @@ from hbt_dist.models.encoder import Encoder
 from hbt_dist.models.folders import SETTINGS_FILE
 from hbt_dist.models.head import DenseLayer, save_dense
 from hbt_dist.models.settings import TextSettings
+from hbt_dist.models.weights import quiet_transformers
 
 _write_json = partial(write_json, indent=2)
 
@@ -44,9 +45,10 @@ def save_encoder(
     # transformers would write on rank 0 of a process group only; here the calling rank writes.
     backbone.should_save_on_this_rank = bool
     try:
-        backbone.save_pretrained(
-            folder, state_dict={name: value.contiguous() for name, value in state.items()}
-        )
+        with quiet_transformers():
+            backbone.save_pretrained(
+                folder, state_dict={name: value.contiguous() for name, value in state.items()}
+            )
     finally:
         del backbone.should_save_on_this_rank
     limit = max(text.max_question_tokens, text.max_passage_tokens)

@@ -12,12 +12,9 @@ share them; each actor reads its candidates from the cache.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from threading import Lock
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -26,131 +23,36 @@ from numpy.typing import NDArray
 from ray import ObjectRef
 
 from hbt_dist.common.console import Progress, say
-from hbt_dist.common.devices import torch_device
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
-from hbt_dist.evaluation.device_shard import open_shard
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, Role, texts_of
-from hbt_dist.evaluation.encode import embedding_files, encode_rows, tokenise, with_arithmetic
+from hbt_dist.evaluation.encode import embedding_files
 from hbt_dist.evaluation.evaluation import (
     EmbeddingTransform,
     Evaluation,
     evaluate,
     question_names,
 )
-from hbt_dist.evaluation.faiss_lists import merge_parts, part_keys
+from hbt_dist.evaluation.faiss_lists import merge_parts
 from hbt_dist.evaluation.matrix_rows import Rows
 from hbt_dist.evaluation.plan import ScoringPlan
-from hbt_dist.evaluation.ranks import RelevantRanks, ScoringShard, TopLists, rank_relevant
+from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.shard import Counts, arrange_questions
-from hbt_dist.evaluation.text_counts import flags_of, text_counts
+from hbt_dist.evaluation.text_counts import text_counts
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, hidden_gpus
+from hbt_dist.orchestration.evaluation_actor import EvaluationActor, Task
 
 Result = TypeVar("Result")
 _FILES_PER_GPU = 2
 
 
-@dataclass(frozen=True)
-class _Task:
-    """The part of a ranking that one actor computes; the actor fetches the object references."""
-
-    key: str
-    blocks: range
-    plan: ObjectRef[ScoringPlan]
-    questions: ObjectRef[Any]
-    candidates: ObjectRef[Rows] | EmbeddingFiles
-    candidate_ids: ObjectRef[Sequence[str]]
-    top_k: int
-    searched: int
-    num_threads: int
-    device: str
-
-    def fetch_candidates(self) -> Rows:
-        return self.candidates if isinstance(self.candidates, EmbeddingFiles) else ray.get(self.candidates)
-
-
-class _Actor:
-    """Encode, score and search in one process; one file is tokenised while a GPU encodes another."""
-
-    def __init__(self) -> None:
-        self._tokenising, self._encoding = Lock(), Lock()
-        self._encoders: dict[str, LoadedEncoder] = {}
-        self._shards: dict[str, ScoringShard] = {}
-
-    def encode(
-        self,
-        model: dict[str, Any],
-        files: EmbeddingFiles,
-        number: int,
-        texts: list[str],
-        role: Role,
-        settings: EvaluationSettings,
-    ) -> int:
-        """Write one file of the cache and return its number."""
-        if files.file(number).is_file():
-            return number
-        key = repr(sorted(model.items(), key=str))
-        with self._tokenising:
-            if key not in self._encoders:
-                self._encoders = {key: load_encoder(**model, quiet=True)}
-            loaded = self._encoders[key]
-            tokens = tokenise(loaded, texts, role)
-        first = files.rows_of_file(number).start
-        with self._encoding:
-            rows = encode_rows(loaded, texts, role, settings, first_row=first, tokens=tokens.ids)
-        files.write_flags(number, flags_of(tokens))
-        files.write_file(number, rows)
-        return number
-
-    def relevant_scores(self, task: _Task, blocks: range) -> tuple[Any, Any]:
-        return self._shard(task).relevant_scores(blocks)
-
-    def count(self, task: _Task, blocks: range, scores: NDArray[np.float32]) -> Counts:
-        return self._shard(task).count(blocks, scores)
-
-    def search(self, task: _Task, questions: Rows) -> NDArray[np.uint64]:
-        """Return the part's ranked lists through faiss."""
-        return part_keys(
-            ray.get(task.plan),
-            task.blocks,
-            questions,
-            task.fetch_candidates(),
-            task.searched,
-            device=torch_device(task.device),
-            num_threads=task.num_threads,
-        )
-
-    def _shard(self, task: _Task) -> ScoringShard:
-        """Return the shard of a task; a restarted actor builds it again."""
-        if task.key not in self._shards:
-            shard = open_shard(
-                ray.get(task.plan),
-                task.blocks,
-                ray.get(task.questions),
-                task.fetch_candidates(),
-                device=torch_device(task.device),
-                candidate_ids=ray.get(task.candidate_ids),
-                top_k=task.top_k,
-                num_threads=task.num_threads,
-            )
-            self._shards = {task.key: shard}
-        return self._shards[task.key]
-
-    def process_id(self) -> int:
-        return os.getpid()
-
-    def with_arithmetic(self, settings: EvaluationSettings) -> tuple[EvaluationSettings, bool]:
-        """Return the settings with the arithmetic of this actor's device, and whether that is a GPU."""
-        return with_arithmetic(settings), torch_device(settings.device).type != "cpu"
-
-
 class _RemoteShard:
     """Give `rank_relevant` the shard of an actor."""
 
-    def __init__(self, actor: Any, task: _Task) -> None:
+    def __init__(self, actor: Any, task: Task) -> None:
         self._actor, self._task = actor, task
 
     def relevant_scores(self, blocks: range) -> tuple[Any, Any]:
@@ -193,7 +95,7 @@ class EvaluationActors:
         gpus = float(has_gpus(cluster)) if gpus is None else gpus
         share = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
         check_shares(cluster, num_actors, share, "actors", lambda _: "request fewer actors, or add nodes")
-        actor: Any = ray.remote(_Actor)
+        actor: Any = ray.remote(EvaluationActor)
         actor = actor.options(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -269,6 +171,7 @@ class EvaluationActors:
         role: Role,
         settings: EvaluationSettings,
         *,
+        loaded: LoadedEncoder | None = None,
         progress: bool = True,
     ) -> EmbeddingFiles:
         """Fill the cache for `texts`, file by file, each by the next free actor.
@@ -278,6 +181,7 @@ class EvaluationActors:
             texts: n texts.
             role: question or passage.
             settings: precision, batch size, file size, and the cache folder, which must be set.
+            loaded: the same encoder in this process; default: loaded here.
         """
         if settings.cache_dir is None:
             raise UserError(
@@ -285,7 +189,7 @@ class EvaluationActors:
                 "is not set",
                 "set it to a folder that all nodes see: actors exchange embeddings through it",
             )
-        files = embedding_files(load_encoder(**model, quiet=True), texts, role, settings)
+        files = embedding_files(loaded or load_encoder(**model, quiet=True), texts, role, settings)
         waiting = files.missing()
         done = len(texts) - sum(len(files.rows_of_file(number)) for number in waiting)
         at_once = _FILES_PER_GPU if self.on_gpu else 1
@@ -327,7 +231,7 @@ class EvaluationActors:
         shards = [
             _RemoteShard(
                 handle,
-                _Task(
+                Task(
                     key=f"{benchmark.fingerprint}-{number}-{plan_ref.hex()}",
                     blocks=blocks,
                     plan=plan_ref,
@@ -374,6 +278,7 @@ def evaluate_with_actors(
     provenance: dict[str, Any] | None = None,
     progress: bool = True,
     transform: EmbeddingTransform | None = None,
+    loaded: LoadedEncoder | None = None,
 ) -> Evaluation:
     """Encode and rank a benchmark on a cluster, as encoding and `evaluate` do in one process.
 
@@ -383,11 +288,13 @@ def evaluate_with_actors(
         benchmark: the benchmark to evaluate on.
         settings: `cache_dir` must be set; `num_shards` is the number of actors here.
         transform: see `evaluate`.
+        loaded: the encoder in this process; default: loaded here.
     """
     settings = actors.with_arithmetic(settings)
-    loaded = load_encoder(**model, quiet=True)
-    questions = actors.encode(model, benchmark.question_texts, "question", settings, progress=progress)
-    candidates = actors.encode(model, benchmark.candidate_texts, "passage", settings, progress=progress)
+    loaded = loaded or load_encoder(**model, quiet=True)
+    how: dict[str, Any] = {"loaded": loaded, "progress": progress}
+    questions = actors.encode(model, benchmark.question_texts, "question", settings, **how)
+    candidates = actors.encode(model, benchmark.candidate_texts, "passage", settings, **how)
     return evaluate(
         benchmark,
         questions,

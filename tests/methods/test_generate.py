@@ -103,7 +103,10 @@ def test_refuses_what_it_cannot_use(generator: LoadedGenerator, tmp_path: Path, 
     with pytest.raises(UserError, match=r"no config\.json"):
         load_generator(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(UserError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(UserError, match="has no tokenizer files"):
+        load_generator(str(tmp_path))
+    generator.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="cannot be loaded as a model"):
         load_generator(str(tmp_path))
 
 

@@ -13,14 +13,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from hbt_dist.common.devices import torch_device
-from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.errors import UserError
+from hbt_dist.models.loading import check_source
+from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer
+from hbt_dist.models.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -64,26 +66,18 @@ def load_generator(
     """Load a causal language model and its tokenizer with transformers.
 
     Raises:
-        UserError: the model does not exist, or is not a causal language model.
+        UserError: the model cannot be loaded, or its tokenizer has no padding.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    if Path(source).exists() and not (Path(source) / "config.json").is_file():
-        raise UserError(source, "holds no config.json", "name the folder of a causal language model")
+    check_source(source)
+    model, _ = load_weights(
+        AutoModelForCausalLM, source, trust_remote_code=trust_remote_code, dtype=getattr(torch, dtype)
+    )
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    tokenizer.padding_side = "left"
+    check_vocabulary(tokenizer, model, source)
     where = torch_device(device)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, trust_remote_code=trust_remote_code, padding_side="left"
-        )
-        model = AutoModelForCausalLM.from_pretrained(
-            source, trust_remote_code=trust_remote_code, dtype=getattr(torch, dtype)
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            source,
-            f"cannot be loaded as a causal language model ({first_line(error)})",
-            "name a folder or hub model",
-        ) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
