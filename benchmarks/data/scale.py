@@ -42,7 +42,7 @@ _BLOCK = 1 << 22
 _NEW = 0.75  # share of the examples with a new passage
 _SETS, _QUESTIONS = 5, 4  # sets of passage languages; of question languages for each
 _BATCHES = 8
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "corpus_scale.json"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 @dataclass(frozen=True)
@@ -274,11 +274,27 @@ def measure(
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table."""
+def page(report: dict[str, Any]) -> str:
+    """Return the report as a page."""
+    rows, machine = report["results"], report["machine"]
     head = list(rows[0])
-    lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
-    lines += ["| " + " | ".join(f"{v:,}" if v != str(v) else v for v in row.values()) + " |" for row in rows]
+    lines = [
+        f"# Opening, planning and batches of {ROWS:,} rows of large corpora",
+        "",
+        "Made by `benchmarks/data/scale.py`: synthetic corpora without texts; the ranks of a node start at",
+        "the same time. The first start sorts the examples into a file, the second one maps it. Seconds are",
+        "those of the slowest rank; a batch is the median of 8. Private memory is anonymous. Shared memory",
+        "counts the mapped pages of corpus and plan once per node. They are page cache, which the system",
+        f"takes back. Load average {report['load']} on {machine['cores']} cores.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---:|" * len(head),
+        *(
+            "| " + " | ".join(v if isinstance(v, str) else f"{v:,}" for v in row.values()) + " |"
+            for row in rows
+        ),
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -287,7 +303,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scratch", type=Path, help="folder with 25 GB of room")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file of the table")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for corpus_scale.json and .md")
     parser.add_argument("--size", action="append", metavar="EXAMPLES,LANGUAGES", help="default: both sizes")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--negatives", type=int, default=0, help="random hard negatives per row")
@@ -302,9 +318,10 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [row for size in sizes for row in measure(asked.scratch, *size, asked.ranks, asked.negatives)]
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__}
     report = {"rows": ROWS, "machine": machine, "load": round(os.getloadavg()[0], 1), "results": rows}
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "corpus_scale.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (asked.out / "corpus_scale.md").write_text(page(report), encoding="utf-8")
+    print(page(report))
 
 
 if __name__ == "__main__":

@@ -41,8 +41,11 @@ class Cells:
         num_datasets = len(corpus.datasets)
         codes = CellOfExample(corpus, np.arange(len(corpus.cell_questions) * num_datasets, dtype=np.int32))
         counts = np.zeros(len(codes.number), np.int64)
-        for start in range(0, corpus.num_examples, _BLOCK):
-            counts += np.bincount(codes[start : start + _BLOCK], minlength=len(counts))
+        if len(counts) == 1:
+            counts[0] = corpus.num_examples
+        else:
+            for start in range(0, corpus.num_examples, _BLOCK):
+                counts += np.bincount(codes[start : start + _BLOCK], minlength=len(counts))
         present = np.flatnonzero(counts)
         availability = present // num_datasets
         return cls(

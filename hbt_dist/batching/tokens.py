@@ -25,6 +25,7 @@ from hbt_dist.common.console import Progress
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
 from hbt_dist.data.corpus.corpus import Corpus, Role
+from hbt_dist.data.shared_arrays import Space
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.models.tokenising import tokenise
 from hbt_dist.models.tokenizer import tokenizer_digest
@@ -223,10 +224,10 @@ def _tokenise_unit(
         else (corpus.num_passages, corpus.passage_texts)
     )
     limit = settings.max_tokens(role)
-    lengths = np.zeros(total, np.int64)
-    truncated = special_only = unknown = 0
+    texts = truncated = special_only = unknown = longest = 0
     unknown_id = -1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id
     ids_path, offsets_path = _paths(folder, role, language)
+    offsets = Space(folder).empty(offsets_path.stem, total + 1, np.int64)
     with ids_path.open("wb") as ids_file:
         for start in range(0, total, _TEXTS_AT_ONCE):
             stop = min(start + _TEXTS_AT_ONCE, total)
@@ -238,23 +239,25 @@ def _tokenise_unit(
                 continue
             encoded = tokenise(tokenizer, list(available.values()), limit, settings.prefix(role))
             _reject_empty(corpus, role, language, available, encoded.lengths)
+            texts += len(available)
+            longest = max(longest, int(encoded.lengths.max()))
             truncated += int(encoded.cut.sum())
             special_only += int(encoded.special_only.sum())
-            lengths[list(available)] = encoded.lengths
+            offsets[np.array(list(available)) + 1] = encoded.lengths
             ids = np.concatenate(encoded.ids)
             unknown += int(np.count_nonzero(ids == unknown_id))
             ids_file.write(ids.tobytes())
-    np.save(offsets_path, np.concatenate([[0], np.cumsum(lengths)]))
-    present = lengths[lengths > 0]
+    np.cumsum(offsets, out=offsets)
+    Space.flush(offsets)
     report = TextReport(
         role=role,
         language=language,
-        texts=len(present),
-        tokens=int(present.sum()),
+        texts=texts,
+        tokens=int(offsets[-1]),
         truncated=truncated,
         special_only=special_only,
         unknown=unknown,
-        longest=int(present.max(initial=0)),
+        longest=longest,
     )
     write_json(folder / f"{role}.{language}.json", asdict(report))
 

@@ -65,7 +65,7 @@ class Progress:
         unit: name of one unit.
         initial: units done before.
         disable: show nothing.
-        first_seconds: when a log gets its first line.
+        first_seconds: when a log gets its first line; default: `SECONDS_BETWEEN_LINES`.
     """
 
     def __init__(
@@ -75,14 +75,15 @@ class Progress:
         unit: str = "row",
         initial: int = 0,
         disable: bool = False,
-        first_seconds: float = SECONDS_BETWEEN_LINES,
+        first_seconds: float | None = None,
     ) -> None:
         self.total, self.desc, self.unit = total, desc, unit
         self.disable = disable or _Output.quiet
         self.n = self._initial = self._printed = initial
         self._note = ""
-        self._began = time.monotonic()
-        self._last = self._began - (SECONDS_BETWEEN_LINES - first_seconds)
+        self._began = self._last = time.monotonic()
+        if first_seconds is not None:
+            self._last += first_seconds - SECONDS_BETWEEN_LINES
         self._bar: Any = None
         if sys.stderr.isatty() and not self.disable:
             self._bar = tqdm(

@@ -37,13 +37,19 @@ class Space:
     folder: Path | None = None
 
     def empty(self, name: str, length: int, dtype: type[np.integer]) -> NDArray[Any]:
-        """Return a new array (length,)."""
+        """Return a new array (length,); a file begins with zeros."""
         if self.folder is None or not length:
             return np.empty(length, dtype)
         array: NDArray[Any] = open_memmap(self._path(name), "w+", dtype, (length,))
         with self._path(name).open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, self._path(name).stat().st_size)
         return array
+
+    @staticmethod
+    def flush(array: NDArray[Any]) -> None:
+        """Write the file of an array, so that all nodes see its content."""
+        if isinstance(array, np.memmap):
+            array.flush()
 
     def remove(self, name: str) -> None:
         """Remove the file of an array that only the making needs."""
@@ -75,8 +81,9 @@ def shared_array(
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
     def build(unfinished: Path) -> None:
-        array, facts = make(Space(unfinished))
-        array.flush()  # to the server, before another node can see the manifest
+        space = Space(unfinished)
+        array, facts = make(space)
+        space.flush(array)  # before another node can see the manifest
         os.rename(array.filename, unfinished / "array.npy")
         write_json(unfinished / MANIFEST, {"recipe": recipe, "facts": facts}, indent=None)
 

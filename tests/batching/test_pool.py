@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import Cells
 from hbt_dist.batching.strata import build_strata, sort_by_group
+from hbt_dist.common.errors import UserError
 from hbt_dist.data import shared_arrays
 from hbt_dist.data.corpus.corpus import COLUMNS, LANGUAGE_TABLES, Corpus
 from tests.batching.corpora import MIXTURES, corpora, corpus_from_arrays, ragged_corpus
@@ -213,3 +215,22 @@ def test_one_giant_group() -> None:
     pool, by_set = build_strata(corpus, Cells.of(corpus), [(0,)])
     assert pool.tolist() == list(range(1000))
     assert by_set[0,].size.tolist() == [1000]
+
+
+def _error_with_small_files(folder: Path) -> str:
+    shared_arrays.IN_MEMORY_BYTES = 0
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    try:
+        return digest(Corpus.open(folder), {"alpha": 0.5})
+    except UserError as error:
+        return str(error)
+
+
+def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    folder = written(ragged_corpus(8), tmp_path / "corpus")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        [text] = pool.map(_error_with_small_files, [folder])
+    assert "plan-" in text
+    assert "cannot be written: File too large" in text
+    assert "free some disk space" in text
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["corpus"]

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.data import scale
 from hbt_dist.data.corpus.corpus import Corpus
+from tests.helpers.ranks import ROOT
 
 
 @pytest.mark.parametrize("num_languages", [1, 9])
@@ -29,11 +30,18 @@ def test_its_corpora_are_consistent(
 
 @pytest.mark.slow
 def test_the_table_has_every_start(tmp_path: Path) -> None:
-    out = tmp_path / "out.json"
+    out = tmp_path / "out"
     scale.main(["--scratch", str(tmp_path), "--out", str(out), "--size", "200000,9", "--ranks", "1", "2"])
-    rows = json.loads(out.read_text("utf-8"))["results"]
+    rows = json.loads((out / "corpus_scale.json").read_text("utf-8"))["results"]
     assert [(row["ranks"], row["start"]) for row in rows] == [
         (ranks, start) for ranks in (1, 2) for start in ("first", "second")
     ]
     assert all(row["plan, s"] > 0 and row["shared by the node, MB"] > 0 for row in rows)
-    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_shipped_table_has_both_sizes() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "corpus_scale.json").read_text("utf-8"))
+    assert scale.page(document) == (ROOT / "benchmarks/results/corpus_scale.md").read_text("utf-8")
+    sizes = {(row["examples"], row["languages"], row["ranks"]) for row in document["results"]}
+    assert sizes == {(*size, ranks) for size in scale.SIZES for ranks in (1, 4)}

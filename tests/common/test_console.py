@@ -34,6 +34,14 @@ def test_a_log_ends_with_the_last_figures(
     assert len(capsys.readouterr().err.splitlines()) == 1, "the last step is not printed twice"
 
 
+def test_a_log_can_get_its_first_line_early(capsys: pytest.CaptureFixture[str]) -> None:
+    for first_seconds, lines in ((0.0, 1), (100.0, 0), (None, 0)):
+        with Progress(30, "sorting", "row", first_seconds=first_seconds) as bar:
+            bar.update(10)
+            bar.update(10)
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
 def test_hushed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "SHORT_SECONDS", 0.0)
     hush()
