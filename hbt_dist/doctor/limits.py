@@ -48,7 +48,7 @@ def check_sockets(_: RunFile | None) -> Iterator[Verdict]:
 def check_home(_: RunFile | None) -> Iterator[Verdict]:
     """Check that the home folder can be written: Ray, the hub and compilers keep files there."""
     if problem := home_problem():
-        finding = f"{problem}; training works, but models of the hub are not kept"
+        finding = f"{problem}; training works, but models of the hub cannot be stored"
         yield Verdict("warning", finding, "export HOME=FOLDER, or HF_HOME=FOLDER, with a folder to write to")
     else:
         yield Verdict("ok", f"{os.path.expanduser('~')} can be written")

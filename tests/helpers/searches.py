@@ -90,9 +90,12 @@ class SearchProcess:
             time.sleep(0.2)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the search's own process."""
+        """Send SIGINT as a terminal does, to all processes of the group; other signals to the search only."""
         self._look()
-        self._process.send_signal(number)
+        if number == signal.SIGINT:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
 
     def kill_driver(self) -> None:
         """End the search's own process with SIGKILL."""
