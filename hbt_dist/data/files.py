@@ -26,7 +26,7 @@ import pyarrow
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import sha256_of
-from hbt_dist.data.languages import language_code
+from hbt_dist.data.languages import has_form_of_code, language_code
 
 _BYTE_ORDER_MARK = "\ufeff"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -272,7 +272,7 @@ def existing_folder(folder: Path, remedy: str) -> Path:
 def paths_by_language(
     folder: Path, paths: Iterable[Path], code_of: Callable[[Path], str], example: str
 ) -> dict[str, Path]:
-    """Return language -> path of the paths whose name holds a language code; skip the rest.
+    """Return language -> path of the paths whose name holds a language code; skip other words.
 
     Args:
         folder: location for messages.
@@ -280,13 +280,16 @@ def paths_by_language(
         example: such a name, for messages.
 
     Raises:
-        UserError: two paths name the same language, or no path names any.
+        UserError: two paths name the same language, one has the form of a code that nobody knows, or no path
+            names any.
     """
     named: dict[str, Path] = {}
     for path in sorted(paths):
         try:
             language = language_code(code_of(path))
-        except ValueError:
+        except ValueError as error:
+            if has_form_of_code(code_of(path)):
+                raise UserError(str(path), str(error), "rename it, or move it out of the folder") from None
             continue
         if language in named:
             raise UserError(

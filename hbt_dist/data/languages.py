@@ -95,6 +95,11 @@ def is_language(written: str) -> bool:
     return True
 
 
+def has_form_of_code(written: str) -> bool:
+    """Check whether a word is written like a code, such as `xx` or `qaa_Latn`, and is not a field's name."""
+    return _TAG.fullmatch(written) is not None and written.lower() not in _FIELD_NAMES
+
+
 def base_language(code: str) -> str:
     """Return a code without script and region: `zh-hant` -> `zh`."""
     return code if code.startswith("x-") else code.partition("-")[0]

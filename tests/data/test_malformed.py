@@ -186,6 +186,10 @@ def test_squad_files_that_do_not_fit_together(tmp_path: Path, build: Build) -> N
     (folder / "fin.json").write_text(json.dumps(squad()))
     with pytest.raises(UserError, match="second file of 'fi'"):
         build(folder, format="squad")
+    (folder / "fin.json").rename(folder / "jp.json")
+    with pytest.raises(UserError, match=r"jp\.json: 'jp' is not a language code; did you mean ja") as caught:
+        build(folder, format="squad")
+    assert caught.value.remedy == "rename it, or move it out of the folder"
 
 
 @pytest.mark.parametrize(
