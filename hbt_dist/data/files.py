@@ -280,7 +280,7 @@ def paths_by_language(
         example: such a name, for messages.
 
     Raises:
-        UserError: two paths name the same language, one has the form of a code that nobody knows, or no path
+        UserError: two paths name the same language, a name has the form of an unknown code, or no path
             names any.
     """
     named: dict[str, Path] = {}

@@ -245,9 +245,10 @@ def _advice(written: str) -> str:
     nearest = language_code(similar[0]) if similar else ""
     advice = f"; did you mean {nearest} ({english_name(nearest)})?" if nearest else " such as en, fi or zh"
     private = f"x-{lowered}"
-    return (
-        f"{advice}; a language without a code is written {private}" if _PRIVATE.fullmatch(private) else advice
-    )
+    if not _PRIVATE.fullmatch(private):
+        return advice
+    start = " A" if nearest else "; a"
+    return f"{advice}{start} language without a code is written {private}"
 
 
 #: Types of settings: languages in any spelling, held as this package spells them.

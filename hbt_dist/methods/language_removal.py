@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.data.files import read_lines
+from hbt_dist.data.files import existing_folder, files_by_language, read_lines
 from hbt_dist.evaluation.encode import encode_texts
 from hbt_dist.evaluation.matrix_rows import Float32, Float64, Int64, Rows, check_rows, release_pages
 from hbt_dist.evaluation.settings import EvaluationSettings
@@ -208,10 +208,10 @@ def read_language_texts(folder: str | Path, languages: Sequence[str]) -> dict[st
     Raises:
         UserError: a language has no file, or a file no text.
     """
+    files = files_by_language(existing_folder(Path(folder), "name a folder of texts"), ".txt", ".txt.gz")
     texts: dict[str, list[str]] = {}
     for language in languages:
-        files = [Path(folder) / f"{language}.txt", Path(folder) / f"{language}.txt.gz"]
-        file = next((path for path in files if path.is_file()), None)
+        file = files.get(language)
         if file is None:
             raise UserError(
                 str(folder),

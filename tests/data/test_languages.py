@@ -60,8 +60,8 @@ def test_other_words_are_refused(written: str) -> None:
         ("jp", r"did you mean ja \(Japanese\)\?"),
         ("cz", r"did you mean cs \(Czech\)\?"),
         ("Finish", r"did you mean fi \(Finnish\)\?"),
-        ("xx", "a language without a code is written x-xx"),
-        ("qaa", "a language without a code is written x-qaa"),
+        ("xx", "language without a code is written x-xx"),
+        ("qaa", "language without a code is written x-qaa"),
     ],
 )
 def test_the_refusal_names_the_nearest_language_and_a_way_out(written: str, advice: str) -> None:
