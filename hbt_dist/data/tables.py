@@ -31,7 +31,7 @@ def parquet_rows(path: Path) -> Iterator[Row]:
 
 def arrow_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of an Arrow file: the file format (Feather 2), or the stream that `datasets` writes."""
-    with _explained(path, "Arrow"), pyarrow.memory_map(str(path)) as source:
+    with _explained(path, "Arrow"), pyarrow.OSFile(str(path)) as source:
         try:
             reader = pyarrow.ipc.open_file(source)
             batches = (reader.get_batch(number) for number in range(reader.num_record_batches))

@@ -58,6 +58,7 @@ class ColumnMapping:
         self._names = list(names)
         self._location = location
         self._languages = languages
+        self._codes: dict[object, str] = {}  # spelling -> language: there are few, and many rows
         self.doubtful: dict[str, str] = {}
         named = [columns.example_id, columns.passage_id]
         named += [columns.language_column, columns.passage_language_column]
@@ -118,12 +119,17 @@ class ColumnMapping:
 
     def _row_language(self, row: _Row, location: str) -> str | None:
         column = self._columns.language_column
-        return self._columns.language if column is None else language_at(row[column], location)
+        return self._columns.language if column is None else self._code(row[column], location)
+
+    def _code(self, written: object, location: str) -> str:
+        if written not in self._codes:
+            self._codes[written] = language_at(written, location)
+        return self._codes[written]
 
     def _row_passage_language(self, row: _Row, location: str) -> str | None:
         column = self._columns.passage_language_column
         if column is not None:
-            return language_at(row[column], location)
+            return self._code(row[column], location)
         return self._columns.passage_language or self._row_language(row, location)
 
     def _passages(self, row: _Row, location: str) -> Iterator[tuple[str, _Texts]]:
