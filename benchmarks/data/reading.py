@@ -125,7 +125,7 @@ def peak_mib() -> float:
 
 
 def measured(path: Path, scratch: Path, what: str) -> dict[str, Any]:
-    """Run `read` in a process of its own."""
+    """Run `read` in a separate process."""
     cache = scratch / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     command = [sys.executable, __file__, "--scratch", str(cache), "--only", str(path), "--what", what]
