@@ -3,7 +3,7 @@
 A stratum needs its examples by (size of their group in the stratum, group, example). The corpus is read three
 times, a block at a time: to count the examples of each cell and range of groups; to list the rows by cell and
 range (not needed if they come in that order); and, stratum by stratum, to count the sizes of groups and to
-write each group to its class. Memory: below 200 MB for every size of the corpus, and more only for a group
+write each group to its class. Memory: below 100 MB for every size of the corpus, and more only for a group
 of more than a million examples. Disk: 4 bytes (8 above 2**31) per example and stratum that has it, and 4 more
 per example while it works.
 """
