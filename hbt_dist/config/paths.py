@@ -85,7 +85,7 @@ def _matching(
 
 def _is_path(run: dict[str, Any], key: tuple[str | int, ...], pattern: str, value: str) -> bool:
     if pattern == "data.sources.*.path":
-        return bool(run["data"]["sources"][key[2]].get("format") != "hub")
+        return bool(run["data"]["sources"][key[2]].get("format") != "hub") and "://" not in value
     if pattern == "batches.code_switching.dictionaries":
         return value != "sample"
     if pattern == "model.name_or_path":

@@ -21,6 +21,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from hbt_dist.common.addresses import open_address
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import atomic_file, atomic_folder
 from hbt_dist.training.checkpoints.manifest import MANIFEST, verify
@@ -45,9 +46,8 @@ class RunStorage:
         process = f"process {os.getpid()} on {socket.gethostname()}"
         self._owner = json.dumps({"owner": f"{process}, output_dir {folder.root.absolute()}"}).encode()
         with self._explained():
-            uri = address if "://" in address else Path(address).absolute().as_uri()
-            file_system, root = fs.FileSystem.from_uri(uri)
-            self._fs = fs.SubTreeFileSystem(f"{root.rstrip('/')}/{name}", file_system)
+            file_system, root = open_address(address)
+            self._fs = fs.SubTreeFileSystem(f"{root}/{name}", file_system)
 
     def take_over(self, run: dict[str, Any], say: Callable[[str], None]) -> None:
         """Become the only writer, and download the newest complete checkpoint if it is newer than here."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hbt_dist.common.addresses import is_address
 from hbt_dist.common.console import Progress
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
@@ -30,6 +31,7 @@ from hbt_dist.data.corpus.readers import SourceReader, open_source
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import RAGGED, DataSettings, SourceSettings
 from hbt_dist.data.leakage.filter import BATCH, OverlapCounts, OverlapFilter, identity_of
+from hbt_dist.data.remote import local_copy
 
 #: Part of every fingerprint; raise it when the same sources give another corpus.
 VERSION = 2
@@ -48,11 +50,11 @@ def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpu
         UserError: a source is missing or holds a mistake; the message names file, line and remedy.
     """
     cache_dir = Path(settings.cache_dir if cache_dir is None else cache_dir)
+    make_cache(cache_dir, "data.cache_dir")
     readers = [
-        open_source(source, settings.languages_of(source), settings.missing_of(source))
+        open_source(_local(source, cache_dir), settings.languages_of(source), settings.missing_of(source))
         for source in settings.sources
     ]
-    make_cache(cache_dir, "data.cache_dir")
     identities = [
         _identity(settings, source, reader, cache_dir)
         for source, reader in zip(settings.sources, readers, strict=True)
@@ -69,6 +71,13 @@ def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpu
         lambda folder: _build(settings, readers, folder, {"fingerprint": fingerprint, **recipe}),
     )
     return Corpus.open(folder)
+
+
+def _local(source: SourceSettings, cache_dir: Path) -> SourceSettings:
+    """Return the source with a local path; the files of an address are copied now."""
+    if source.path is None or source.format == "hub" or not is_address(source.path):
+        return source
+    return source.model_copy(update={"path": str(local_copy(source.path, cache_dir, source.name))})
 
 
 def _identity(

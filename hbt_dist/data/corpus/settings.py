@@ -142,8 +142,8 @@ class SourceSettings(Settings):
     )
     path: str | None = Field(
         None,
-        description="File or folder of the source; for hub the data set's name; default: the format needs no "
-        "file (sample).",
+        description="File or folder of the source, or its address (s3://, gs://); for hub the data set's "
+        "name; default: the format needs no file (sample).",
     )
     languages: LanguageCodes | None = Field(
         None, description="Languages to take from this source; default: those of the data block."
