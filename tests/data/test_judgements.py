@@ -77,23 +77,23 @@ CASES = {
     "empty document": (
         ({"d4": ""}, {}, []),
         "the text of candidate 'd4' is empty",
-        "1 documents are empty texts",
+        "documents with an empty text: 1",
     ),
-    "blank document": (({"d4": " \n"}, {}, []), "'d4' is empty", "1 documents are empty texts"),
+    "blank document": (({"d4": " \n"}, {}, []), "'d4' is empty", "documents with an empty text: 1"),
     "absent document": (
         ({}, {}, [("q1", "d9", 1)]),
         "relevant candidate 'd9' is not in the",
-        "1 relevant documents are not in the pool: they count in R and are never found",
+        "relevant documents outside the pool, which count in R and are never found: 1",
     ),
     "question that is not asked": (
         ({}, {}, [("q9", "d1", 1)]),
         "'(en:)?q9' is not among the questions",
-        "1 judged questions are not among the questions and are left out",
+        "judged questions that are not among the questions, left out: 1",
     ),
     "question with grades of 0 and below": (
         ({}, {"q3": "third"}, [("q3", "d1", 0), ("q3", "d2", -1)]),
         "'(en:)?q3' in 'en' has no relevant candidate",
-        "1 questions have no relevant document and are left out",
+        "questions without a relevant document, left out: 1",
     ),
 }
 
@@ -160,12 +160,12 @@ def test_a_question_that_is_a_document(name: str, memory_bytes: int, tmp_path: P
     benchmark = load(name, tmp_path, OWN_DOCUMENT, identical_ids="drop", memory_bytes=memory_bytes)
     assert benchmark.excluded.tolist() == [[0, 0]]
     assert judgement_lines(benchmark.judgements.plain) == [
-        "1 questions have the id of a document, which their rankings leave out"
+        "questions with the id of a document, which their rankings leave out: 1"
     ]
     kept = load_benchmark(name, tmp_path / name, languages=["en"], identical_ids="keep")
     assert not len(kept.excluded)
     assert judgement_lines(kept.judgements.plain) == [
-        "1 questions have the id of a document, which their rankings keep (identical_ids: keep)"
+        "questions with the id of a document, which their rankings keep (identical_ids: keep): 1"
     ]
     assert kept.fingerprint != benchmark.fingerprint
 

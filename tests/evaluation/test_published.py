@@ -19,10 +19,10 @@ ODD = Toy(
     [("1", "d1", 3), ("1", "d9", 1), ("2", "d2", 1), ("3", "d1", 0), ("3", "d2", -1), ("99", "d1", 1)],
 )
 LINES = (
-    "1 documents are empty texts",
-    "1 relevant documents are not in the pool: they count in R and are never found",
-    "1 judged questions are not among the questions and are left out",
-    "1 questions have no relevant document and are left out",
+    "documents with an empty text: 1",
+    "relevant documents outside the pool, which count in R and are never found: 1",
+    "judged questions that are not among the questions, left out: 1",
+    "questions without a relevant document, left out: 1",
 )
 
 
@@ -48,7 +48,7 @@ def test_counts_go_to_console_results_and_report(tmp_path: Path, tiny_model: Pat
     assert results["benchmark"]["num_questions"]["total"] == 2
     report = (tmp_path / "out/report.md").read_text("utf-8")
     for line in LINES:
-        assert f"{line}." in report
+        assert f"{line[0].upper()}{line[1:]}." in report
 
 
 def test_a_question_does_not_find_itself(tmp_path: Path, tiny_model: Path) -> None:

@@ -37,13 +37,13 @@ WAY_OUT = "or score the collection as published: judgements: as_published, --jud
 
 #: What is counted, and its wording.
 _WORDING = {
-    "empty_questions": "questions are empty texts",
-    "empty_documents": "documents are empty texts",
-    "absent_relevant": "relevant documents are not in the pool: they count in R and are never found",
-    "questions_not_asked": "judged questions are not among the questions and are left out",
-    "questions_without_relevant": "questions have no relevant document and are left out",
-    "questions_with_own_document": "questions have the id of a document, which their rankings {treatment}",
-    "own_document_relevant": "of those documents are judged relevant: they count in R and are never found",
+    "empty_questions": "questions with an empty text",
+    "empty_documents": "documents with an empty text",
+    "absent_relevant": "relevant documents outside the pool, which count in R and are never found",
+    "questions_not_asked": "judged questions that are not among the questions, left out",
+    "questions_without_relevant": "questions without a relevant document, left out",
+    "questions_with_own_document": "questions with the id of a document, which their rankings {treatment}",
+    "own_document_relevant": "of those, judged relevant, which count in R and are never found",
 }
 _TREATMENT = {"drop": "leave out", "keep": "keep (identical_ids: keep)"}
 
@@ -75,7 +75,7 @@ def judgement_lines(plain: Mapping[str, Any]) -> list[str]:
     """Return a line for each count above 0 of `JudgementCounts.plain`."""
     treatment = _TREATMENT[plain["identical_ids"]]
     return [
-        f"{count:,} {_WORDING[name].format(treatment=treatment)}"
+        f"{_WORDING[name].format(treatment=treatment)}: {count:,}"
         for name, count in plain["counts"].items()
         if count
     ]
