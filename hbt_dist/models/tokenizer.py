@@ -16,8 +16,8 @@ from hbt_dist.models.folders import TOKENIZER_FILE
 _LEAST_SHARE = 0.5
 
 
-def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
-    """Load a tokenizer from a folder or from the model hub.
+def load_tokenizer(source: str, trust_remote_code: bool = False, **options: Any) -> Any:
+    """Load a tokenizer from a folder or from the model hub, with options of transformers.
 
     Raises:
         UserError: its files cannot be read.
@@ -25,7 +25,9 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return transformers.AutoTokenizer.from_pretrained(
+            source, trust_remote_code=trust_remote_code, **options
+        )
     except Exception as error:  # tokenizers raises plain exceptions
         file = Path(source) / TOKENIZER_FILE
         location = str(file) if file.is_file() else source

@@ -16,8 +16,8 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.arrow_texts import StoredTexts, StoredTextsWriter
 from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.evaluation.encode import encode_texts
-from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.results import results_document
+from hbt_dist.evaluation.run import score_encoder
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.encoder import Encoder
 from hbt_dist.models.loading import load_encoder
@@ -88,12 +88,7 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
     )
     loaded = load_encoder(**model)
     alone = settings.model_copy(update={"cache_dir": None})
-    want = evaluate(
-        benchmark,
-        encode_texts(loaded, benchmark.question_texts, "question", settings=alone, progress=False),
-        encode_texts(loaded, benchmark.candidate_texts, "passage", settings=alone, progress=False),
-        settings=settings,
-    )
+    want = score_encoder(loaded, benchmark, settings=alone, progress=False)
     killed = threading.Event()
 
     def kill_when_two_files_are_there(process: int) -> None:

@@ -74,8 +74,7 @@ def load_generator(
     model, _ = load_weights(
         AutoModelForCausalLM, source, trust_remote_code=trust_remote_code, dtype=getattr(torch, dtype)
     )
-    tokenizer = load_tokenizer(source, trust_remote_code)
-    tokenizer.padding_side = "left"
+    tokenizer = load_tokenizer(source, trust_remote_code, padding_side="left")
     check_vocabulary(tokenizer, model, source)
     where = torch_device(device)
     if tokenizer.pad_token_id is None:
