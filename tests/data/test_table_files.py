@@ -78,7 +78,7 @@ def test_every_format_gives_the_same_rows(
     corpus = build(write_table(tmp_path / name, ROWS, written), format, columns=EN)
     assert texts(corpus) == [(row["query"], row["answer"]) for row in ROWS]
     (source,) = corpus.manifest["statistics"]
-    assert source["columns"] == {"question": "query", "passage": "answer", "negatives": "negative"}
+    assert source["columns"] == {"question": "query", "passage": "answer"}
     assert "read by usual names, columns: question: query, passage: answer" in reading_text(corpus)
 
 

@@ -43,5 +43,7 @@ def mapped_records(
         notes.unused.update(dict.fromkeys(mapping.unused))
         notes.doubtful.update(mapping.doubtful)
     absent = mappings and not any(mapping.has_negatives for mapping in mappings.values())
+    if absent:
+        notes.columns.pop("negatives", None)
     if absent and columns.negatives not in (None, ColumnSettings().negatives):
         raise UserError(location, f"no row has a column {columns.negatives!r}", "correct columns.negatives")
