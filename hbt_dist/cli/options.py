@@ -37,7 +37,7 @@ OVERVIEW = {
 }
 EPILOG = """Options: --help (also after a command), --version, --install-completion.
 Exit codes: 0 done; 1 an unexpected failure, or a problem that doctor reports;
-2 an input cannot be used; 130 interrupted; 143 terminated before anything was saved."""
+2 an input cannot be used; 130 interrupted; 143 terminated."""
 
 #: Commands that continue an interrupted run; all further commands start again.
 CONTINUING = ("train", "search", "study", "expand")
