@@ -6,7 +6,9 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from hbt_dist.common.errors import UserError
@@ -87,7 +89,7 @@ def _location(key: Key, file: str, lines: Mapping[Key, int], overridden: Mapping
     """Return file, line or override, and key of a mistake."""
     suffix = f", {dotted_key(key)}" if key else ""
     for item_key, item in overridden.items():
-        if key[: len(item_key)] == item_key:
+        if key[: len(item_key)] == item_key or (key not in lines and key == item_key[: len(key)] != ()):
             return f"{file}, override {item!r}{suffix}"
     line = next((lines[key[:size]] for size in range(len(key), 0, -1) if key[:size] in lines), None)
     return f"{file}{suffix}" if line is None else f"{file} line {line}{suffix}"
@@ -104,9 +106,30 @@ def _explain_key(key: Key, mistakes: list[ErrorDetails], kind: type[BaseModel]) 
         if isinstance(details["input"], bool) and details["type"] in ("string_type", "invalid_key"):
             return _BOOLEANS[details["input"]], ""
     value = first["input"]
-    shown = "" if isinstance(value, dict | BaseModel) else f"{value!r}: "
+    shown = "" if isinstance(value, dict | BaseModel) else f"{_shown(value)}: "
     rule, *alternatives = dict.fromkeys(_expectation(details) for details in mistakes)
-    return shown + ", or ".join([rule, *(text.removeprefix("must be ") for text in alternatives)]), ""
+    shown = "" if rule.startswith(shown.removesuffix(": ")) else shown
+    problem = shown + ", or ".join([rule, *(text.removeprefix("must be ") for text in alternatives)])
+    return problem, _meaning(kind, key)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as YAML writes it; text in quotes."""
+    if isinstance(value, str):
+        return repr(value)
+    try:
+        return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    except yaml.YAMLError:
+        return repr(value)
+
+
+def _meaning(kind: type[BaseModel], key: Key) -> str:
+    """Return the last named part of a key with the first sentence of its description; "" without one."""
+    for size in range(len(key), 0, -1):
+        field = _fields_at(kind, key[: size - 1]).get(str(key[size - 1]))
+        if field is not None and field.description:
+            return f"{key[size - 1]}: {field.description.partition('. ')[0]}"
+    return ""
 
 
 def _expectation(details: ErrorDetails) -> str:
@@ -119,12 +142,18 @@ def _expectation(details: ErrorDetails) -> str:
     message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message.replace(" after validation", "").replace("Input should be", "must be")
     message = message.replace("Tuple should", "the list should").replace("List should", "the list should")
+    if details["type"] == "string_pattern_mismatch":
+        return "must be letters, digits, dots, dashes and underscores, a letter or digit first"
+    if details["type"] == "invalid_key":
+        return "must be a text as key: write it in quotes"
+    if details["type"] == "string_too_short":
+        return "must not be empty"
     return message[:1].lower() + message[1:]
 
 
 def _hint(kind: type[BaseModel], key: Key) -> str:
     """Return the keys that an unknown key resembles."""
-    names = _fields_at(kind, key[:-1])
+    names = list(_fields_at(kind, key[:-1]))
     similar = [path for path in _paths(kind, str(key[-1])) if path != dotted_key(key)][:3]
     similar += [repr(name) for name in difflib.get_close_matches(str(key[-1]), names, n=1)]
     return f"did you mean {' or '.join(similar)}?" if similar else f"known keys: {', '.join(sorted(names))}"
@@ -140,14 +169,14 @@ def _paths(kind: type[BaseModel], name: str, prefix: str = "") -> Iterator[str]:
                 yield from _paths(block, name, f"{prefix}{field_name}.")
 
 
-def _fields_at(kind: type[BaseModel], key: Key) -> list[str]:
-    """Return the field names that a block of the file may have, as far as its type is one block."""
+def _fields_at(kind: type[BaseModel], key: Key) -> dict[str, FieldInfo]:
+    """Return name -> field of the fields that a block may have, as far as its type is one block."""
     blocks: list[type[BaseModel]] = [kind]
     for part in key:
         fields = [block.model_fields[str(part)] for block in blocks if str(part) in block.model_fields]
         inner = [block for field in fields for block in _blocks(field.annotation)]
         blocks = inner or blocks  # the number of a list entry or the tag of a union keeps the blocks
-    return [name for block in blocks for name in block.model_fields]
+    return {name: field for block in blocks for name, field in block.model_fields.items()}
 
 
 def _blocks(annotation: Any) -> list[type[BaseModel]]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hbt_dist.common.files import expanded
+
 #: Who uses a path. made: the run writes it. workers: every worker reads it. checkpoints: the process that
 #: measures checkpoints reads it, on any node. driver: the process that starts the run reads it.
 User = Literal["made", "workers", "checkpoints", "driver"]
@@ -89,7 +91,7 @@ def _is_path(run: dict[str, Any], key: tuple[str | int, ...], pattern: str, valu
     if pattern == "batches.code_switching.dictionaries":
         return value != "sample"
     if pattern == "model.name_or_path":
-        return Path(value).is_absolute() or Path(value).expanduser().is_dir()
+        return Path(value).is_absolute() or expanded(value).is_dir()
     if pattern == "deepspeed.config":
         return "/" in value or value.endswith(".json")
     return pattern != "training.storage" or "://" not in value

@@ -6,18 +6,36 @@ file, its line, the key, the value and what was expected.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from errno import EISDIR, ENOENT
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.config.messages import Key, dotted_key, explain
 
 Loaded = TypeVar("Loaded", bound="Settings")
+_MOST = 2**63
+
+
+def _leaf_types(annotation: Any) -> set[Any]:
+    """Return the types that are written in an annotation, at any depth."""
+    if inner := get_args(annotation):
+        return {leaf for part in inner for leaf in _leaf_types(part)}
+    return {annotation} if annotation is Any or isinstance(annotation, type) else set()
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield the values in lists and mappings, at any depth."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 class Settings(BaseModel):
@@ -31,6 +49,24 @@ class Settings(BaseModel):
 
     #: Fields whose keys are dotted keys of another file: `space.batches.alpha={choice: [0, 1]}`.
     dotted_fields: ClassVar[frozenset[str]] = frozenset()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _sound_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false as numbers (pydantic takes them for 1 and 0), and NaN among any values.
+
+        JSON has neither NaN nor infinity: they would become null, which stands for a default.
+        """
+        types = _leaf_types(cls.model_fields[str(info.field_name)].annotation)
+        is_number = types & {int, float} and not types & {bool, str, Any}
+        for leaf in _leaves(value):
+            if is_number and isinstance(leaf, bool):
+                raise ValueError("must be a number; YAML reads yes and on as true, no and off as false")
+            if is_number and isinstance(leaf, int) and abs(leaf) >= _MOST:
+                raise ValueError("must be a number of at most 64 bits")
+            if Any in types and isinstance(leaf, float) and not math.isfinite(leaf):
+                raise ValueError("must hold finite numbers")
+        return value
 
 
 def load_settings(kind: type[Loaded], path: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -111,6 +147,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
+        lines = _lines_of_keys(node, path)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "context", None) or first_line(error)
@@ -120,8 +157,12 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
         kinds = {type(None): "nothing", list: "a list", str: "text"}
         shown = kinds.get(type(data), type(data).__name__)
         raise UserError(str(path), f"expected settings, got {shown}", "write 'key: value' lines")
+    return data, lines
+
+
+def _lines_of_keys(node: yaml.Node | None, path: Path) -> dict[Key, int]:
     lines: dict[Key, int] = {}
-    for key, line in _walk(node, ()):
+    for key, line in () if node is None else _walk(node, ()):
         if key in lines:
             raise UserError(
                 f"{path} line {line}",
@@ -129,7 +170,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
                 "keep one of them",
             )
         lines[key] = line
-    return data, lines
+    return lines
 
 
 def _walk(node: yaml.Node, prefix: Key) -> Iterator[tuple[Key, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hbt_dist.config.settings import Settings
 
@@ -101,5 +101,13 @@ class ModelSettings(Settings):
             raise ValueError(
                 "give exactly one of name_or_path (a pre-trained model) and scratch (random weights)"
             )
-        TextSettings(**self.text)
         return self
+
+    @field_validator("text")
+    @classmethod
+    def _text_settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if unknown := sorted(value.keys() - TextSettings.model_fields.keys()):
+            known = ", ".join(sorted(TextSettings.model_fields))
+            raise ValueError(f"unknown key {unknown[0]!r}, known keys: {known}")
+        TextSettings(**value)
+        return value

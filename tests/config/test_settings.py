@@ -50,7 +50,7 @@ def test_overrides_reach_nested_keys_and_list_entries(tmp_path: Path) -> None:
     [
         ("name: x\ninner:\n  rat: 1\n", ["run.yaml line 3, inner.rat: unknown key", "did you mean 'rate'?"]),
         ("name: x\ninner:\n  rate: -1\n", ["run.yaml line 3, inner.rate: -1: ", "greater than 0"]),
-        ("name: x\ninner:\n  rate: .nan\n", ["run.yaml line 3, inner.rate: nan: ", "finite"]),
+        ("name: x\ninner:\n  rate: .nan\n", ["run.yaml line 3, inner.rate: .nan: ", "finite"]),
         ("inner: {}\n", ["name: is missing"]),
         ("name: x\nparts:\n- {rate: 1}\n- {rate: 0}\n", ["run.yaml line 4, parts.1.rate: 0: "]),
         ("name: x\ninner: {mode: c}\n", ["run.yaml line 2, inner.mode: 'c': ", "'a' or 'b'"]),
