@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import expanded
 from hbt_dist.config.paths import with_paths
 from hbt_dist.config.settings import Settings, load_settings
 from hbt_dist.config.shipped import RUN_FILES
@@ -200,7 +201,7 @@ def user_function_facts(run: RunFile) -> dict[str, Any]:
 
 def resolve_paths(run: RunFile) -> RunFile:
     """Return the run with absolute paths."""
-    data = with_paths(run.plain(), lambda path: str(Path(path.path).expanduser().absolute()))
+    data = with_paths(run.plain(), lambda path: str(expanded(path.path).absolute()))
     # A data source checks the options that are set against its format, so defaults must stay unset.
     for source, block in zip(run.data.sources, data["data"]["sources"], strict=True):
         for name in set(block) - source.model_fields_set:

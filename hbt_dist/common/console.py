@@ -6,6 +6,7 @@ shows the units done, the rate and the time left; the last line shows the final 
 
 from __future__ import annotations
 
+import functools
 import glob
 import logging
 import os
@@ -35,6 +36,12 @@ def note(text: str) -> None:
     """Print a line on stderr unless the process is hushed."""
     if not _Output.quiet:
         print(text, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def note_once(text: str) -> None:
+    """Print a line on stderr unless it was printed before."""
+    note(text)
 
 
 def counted(number: int, what: str) -> str:

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from errno import EINVAL, ENAMETOOLONG
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,24 @@ def wait_for(path: Path, seconds: float | None = None) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with `~` and `~name` replaced by the home folder.
+
+    Raises:
+        UserError: there is no such home folder, or no file can have this name.
+    """
+    try:
+        result = Path(path).expanduser()
+        os.lstat(result)
+    except RuntimeError:
+        raise UserError(str(path), "no home folder for ~", "write the path without ~") from None
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", EINVAL) in {EINVAL, ENAMETOOLONG}:
+            problem = "expected a path, got a name that no file can have"
+            raise UserError(str(path), problem, "check the path") from None
+    return result
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import lzma
+import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,12 +25,26 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow
 
+from hbt_dist.common.console import note_once
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import sha256_of
 from hbt_dist.data.languages import has_form_of_code, language_code
 
 _BYTE_ORDER_MARK = "\ufeff"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_RENAME = "name the file with the ending {}, or unpack it"
+#: First bytes of files that are not text -> what they are, and the remedy.
+_NO_TEXT = {
+    b"\xff\xfe\0\0": ("UTF-32", "iconv -f UTF-32 -t UTF-8"),
+    b"\0\0\xfe\xff": ("UTF-32", "iconv -f UTF-32 -t UTF-8"),
+    b"version https://git-lfs": ("a Git LFS pointer", "git lfs pull"),
+    b"\x1f\x8b": ("gzip", _RENAME.format(".gz")),
+    b"BZh": ("bzip2", _RENAME.format(".bz2")),
+    b"\xfd7zXZ": ("xz", _RENAME.format(".xz")),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", _RENAME.format(".zst")),
+    b"PK\x03\x04": ("a zip archive", "unpack it"),
+    b"PAR1": ("Parquet", "format: parquet"),
+}
 
 
 def _gzip(stream: BinaryIO) -> gzip.GzipFile:
@@ -56,12 +71,26 @@ def unreadable(path: Path, error: OSError) -> UserError:
         return UserError(str(path), "there is no such file", "check the path and the data folder")
     if isinstance(error, IsADirectoryError):
         return UserError(str(path), "this is a folder, not a file", "name the file itself")
-    return UserError(str(path), f"cannot be read ({error.strerror or error})")
+    remedy = "check its permissions, or copy it again"
+    return UserError(str(path), f"cannot be read ({error.strerror or error})", remedy)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a pipe or a device: files are read more than once.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        problem = "expected a file, got a pipe or a device"
+        raise UserError(str(path), problem, "write the content into a file: it is read more than once")
 
 
 def digest_of_file(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits; `UserError` if it cannot be read."""
     try:
+        check_regular(path)
         return sha256_of(path)
     except OSError as error:
         raise unreadable(path, error) from None
@@ -80,6 +109,7 @@ def digest_of_content(path: Path) -> str:
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for reading, decompressing by its ending; errors of the file become `UserError`."""
     try:
+        check_regular(path)
         with path.open("rb") as raw:
             if path.name.endswith(".tar.gz"):
                 with tarfile.open(fileobj=raw, mode="r:gz") as archive:
@@ -133,7 +163,10 @@ def read_raw_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _check_first_line(raw: bytes, path: Path) -> None:
-    if raw.startswith(_UTF_16_MARKS) or b"\0" in raw[:8]:
+    for head, (problem, remedy) in _NO_TEXT.items():
+        if raw.startswith(head):
+            raise UserError(str(path), f"expected UTF-8 text, got {problem}", remedy)
+    if raw.startswith(_UTF_16_MARKS) or (b"\0" in raw[:2] and raw[:2] != b"\0\0"):
         raise UserError(str(path), "expected UTF-8, got UTF-16", f"iconv -f UTF-16 -t UTF-8 {path.name}")
     if b"\r" in raw.rstrip(b"\r\n") and not raw.endswith(b"\n"):
         remedy = f"tr '\\r' '\\n' < {path.name}"
@@ -170,8 +203,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, read as a whole."""
     with open_bytes(path) as stream:
         raw = stream.read()
-    if raw.startswith(_UTF_16_MARKS):
-        _check_first_line(raw[:8], path)
+    _check_first_line(raw[:32], path)
     text = _decode(raw, str(path))
     return _parse_object(text.removeprefix(_BYTE_ORDER_MARK), str(path))
 
@@ -272,7 +304,7 @@ def existing_folder(folder: Path, remedy: str) -> Path:
 def paths_by_language(
     folder: Path, paths: Iterable[Path], code_of: Callable[[Path], str], example: str
 ) -> dict[str, Path]:
-    """Return language -> path of the paths whose name holds a language code; skip other words.
+    """Return language -> path of the paths whose name holds a language code; skip other words, with a note.
 
     Args:
         folder: location for messages.
@@ -284,12 +316,14 @@ def paths_by_language(
             names any.
     """
     named: dict[str, Path] = {}
+    skipped = []
     for path in sorted(paths):
         try:
             language = language_code(code_of(path))
         except ValueError as error:
             if has_form_of_code(code_of(path)):
                 raise UserError(str(path), str(error), "rename it, or move it out of the folder") from None
+            skipped += [path.name] if not path.name.startswith(".") else []
             continue
         if language in named:
             raise UserError(
@@ -300,6 +334,9 @@ def paths_by_language(
         raise UserError(
             str(folder), f"holds nothing named by a language, such as {example}", "check the folder"
         )
+    if skipped:
+        listed = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+        note_once(f"{folder}: left out {len(skipped)} whose names are not languages: {listed}")
     return named
 
 

@@ -53,7 +53,10 @@ txt uri val ver yes
 """
 # Codes of languages without a benchmark that are far more often a field's name.
 _FIELD_NAMES = frozenset(_NAMES_OF_FIELDS.split())
-_SUSPECTS = "cat ext id in lat max min new non nr pro ts"
+_SUSPECTS = """
+abs arr bin bit bot cat chk col crc csv emb ext hit id ids in int lat lem low max med min mod mrr nbr net
+new nid nil non nr one opt pro sig sil sml str trn ts tst two var vec vid wav www
+"""
 #: Codes of languages with data that may be a field's name, too: `question_id` is seldom Indonesian.
 SUSPICIOUS = frozenset(_SUSPECTS.split())
 

@@ -94,7 +94,9 @@ def sentences_of(paragraph: SquadParagraph) -> list[tuple[int, int, str]]:
         start, end = span
         if not 0 <= start < end <= len(paragraph.context):
             raise UserError(
-                inner, f"[{start}, {end}] is outside its context of {len(paragraph.context)} characters"
+                inner,
+                f"[{start}, {end}] is outside its context of {len(paragraph.context)} characters",
+                "repair sentence_breaks or the context",
             )
         spans.append((start, end, check_text(sentence, f"{location}, sentences[{number}]", "the sentence")))
     return spans

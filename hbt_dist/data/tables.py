@@ -64,6 +64,8 @@ def _explained(path: Path, kind: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise unreadable(path, error) from None
+    except UnicodeDecodeError:
+        raise UserError(str(path), "a text is not UTF-8", "write it once more, from texts in UTF-8") from None
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         problem = f"not a readable {kind} file ({first_line(error)})"
         raise UserError(str(path), problem, "write it once more") from None

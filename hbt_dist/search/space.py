@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import expanded
 from hbt_dist.config.settings import apply_override, read_yaml, set_value, validate
 from hbt_dist.run_file import RunFile, check_user_functions, find_run_file, resolve_paths
 from hbt_dist.search.settings import SearchFile
@@ -147,14 +147,14 @@ def _questions(data: Any) -> dict[tuple[str, str], str]:
 def absolute(search: SearchFile) -> SearchFile:
     """Return the search with absolute folders."""
     data = search.model_dump(mode="json")
-    data["output_dir"] = str(Path(search.output_dir).expanduser().absolute())
+    data["output_dir"] = str(expanded(search.output_dir).absolute())
     for block in [data["benchmark"], *data["test_benchmarks"]]:
         absolute_benchmark(block)
-    data["warm_start"] = [str(Path(folder).expanduser().absolute()) for folder in search.warm_start]
+    data["warm_start"] = [str(expanded(folder).absolute()) for folder in search.warm_start]
     return SearchFile.model_validate(data)
 
 
 def absolute_benchmark(block: dict[str, Any]) -> None:
     """Make the data folder of a benchmark's settings absolute."""
     if block["data_dir"] is not None:
-        block["data_dir"] = str(Path(block["data_dir"]).expanduser().absolute())
+        block["data_dir"] = str(expanded(block["data_dir"]).absolute())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import expanded
 from hbt_dist.config.settings import load_settings
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.run_file import RunFile
@@ -40,7 +41,7 @@ class Study:
         """
         study = load_settings(StudyFile, Path(path), overrides)
         data = study.model_dump(mode="json")
-        data["output_dir"] = str(Path(study.output_dir).expanduser().absolute())
+        data["output_dir"] = str(expanded(study.output_dir).absolute())
         for block in data["benchmarks"] + data["later_benchmarks"]:
             absolute_benchmark(block)
         study = StudyFile.model_validate(data)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import expanded
 from hbt_dist.config.user_functions import is_user_function, load_user_function, user_error
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
@@ -59,12 +60,12 @@ def load_benchmark(
             cannot be scored.
     """
     if is_folder(name):
-        name, data_dir = form_of_folder(Path(name).expanduser()), name
+        name, data_dir = form_of_folder(expanded(name)), name
     codes = None if languages is None else languages_at(languages, "languages")
     if name.startswith("mteb:"):
         from hbt_dist.data.benchmarks.readers.mteb import load_task
 
-        folder = None if data_dir is None else Path(data_dir).expanduser()
+        folder = None if data_dir is None else expanded(data_dir)
         return load_task(name, folder, variant, codes, judgements, identical_ids)
     if name not in BENCHMARKS and not is_user_function(name):
         raise UserError(
@@ -104,7 +105,7 @@ def load_benchmark(
 
 def is_folder(name: str) -> bool:
     """Return whether a benchmark's name is the path of a folder."""
-    return name not in BENCHMARKS and not is_user_function(name) and Path(name).expanduser().is_dir()
+    return name not in BENCHMARKS and not is_user_function(name) and expanded(name).is_dir()
 
 
 def form_of_folder(folder: Path) -> str:
@@ -137,7 +138,7 @@ def _user_benchmark(
 ) -> Benchmark:
     """Read a benchmark into memory with the user's function."""
     read = load_user_function(name, f"benchmark {name}")
-    folder = None if data_dir is None else Path(data_dir).expanduser()
+    folder = None if data_dir is None else expanded(data_dir)
     if folder is not None and not folder.exists():
         raise UserError(str(folder), "there is no such folder", f"name the folder of benchmark {name}")
     builder = BenchmarkBuilder(name, variant or "default", languages, rules=rules)
@@ -175,7 +176,7 @@ def benchmark_folder(
         from hbt_dist.data.hub import hub_folder
 
         return hub_folder(name, languages)
-    folder = Path(data_dir).expanduser()
+    folder = expanded(data_dir)
     if entry.folder and (folder / entry.folder).is_dir():
         return folder / entry.folder
     return existing_folder(folder, f"name the folder of benchmark {name}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hbt_dist.common.files import write_json
+from hbt_dist.common.files import expanded, write_json
 from hbt_dist.data.arrow_texts import ID, TEXT, StoredTexts, StoredTextsWriter
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
@@ -53,7 +53,7 @@ def stored_benchmark(
     Raises:
         UserError: what `read` raises, a benchmark that cannot be scored, or a cache that cannot be written.
     """
-    cache_dir = cache_dir.expanduser().absolute()  # actors on this machine work in other folders
+    cache_dir = expanded(cache_dir).absolute()  # actors on this machine work in other folders
     make_cache(cache_dir, "cache_dir")
     content = [[path.parent.name, path.name, remembered_digest(path, cache_dir)] for path in files]
     recipe = json.dumps([VERSION, name, variant, languages, asdict(rules), content])

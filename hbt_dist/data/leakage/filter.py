@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hbt_dist.common.files import expanded
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import benchmark_folder, is_folder, load_benchmark
 from hbt_dist.data.benchmarks.readers.layouts import is_one_data_set
@@ -77,7 +78,7 @@ def _languages_needed(benchmark: BenchmarkSettings) -> tuple[str, ...] | None:
         return benchmark.languages
     if benchmark.name != "beir" or benchmark.data_dir is None:
         return None
-    return benchmark.languages if is_one_data_set(Path(benchmark.data_dir).expanduser()) else None
+    return benchmark.languages if is_one_data_set(expanded(benchmark.data_dir)) else None
 
 
 @dataclass

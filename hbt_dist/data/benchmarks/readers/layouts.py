@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from hbt_dist.common.console import note_once
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.benchmarks.readers.collections import Part, add_parts, files_of
@@ -136,7 +137,10 @@ def _split_files(folder: Path) -> Configuration:
 
 def _chosen_split(splits: Configuration, requested: str | None, folder: Path) -> str:
     if requested is None and len(splits) == 1:
-        return next(iter(splits))
+        split = next(iter(splits))
+        if split not in ("test", *_QRELS):
+            note_once(f"{folder}: reads the judgements of split {split}, the only one")
+        return split
     if (split := requested or "test") not in splits:
         raise UserError(
             str(folder),

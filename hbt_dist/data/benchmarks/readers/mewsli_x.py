@@ -61,7 +61,8 @@ def read_mewsli_x(
 def _span(row: dict[str, Any], location: str, text: str) -> tuple[int, int]:
     start, end = int_field(row, "start", location), int_field(row, "end", location)
     if not 0 <= start < end <= len(text):
-        raise UserError(location, f"span {start} to {end} is outside its text of {len(text)} characters")
+        problem = f"span {start} to {end} is outside its text of {len(text)} characters"
+        raise UserError(location, problem, "restore the texts again with get-mewsli-x.sh")
     return start, end
 
 

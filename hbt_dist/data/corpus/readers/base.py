@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import expanded
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import Missing, SourceSettings
 from hbt_dist.data.files import existing_folder
@@ -63,7 +64,7 @@ Opener = Callable[[SourceSettings, "tuple[str, ...] | None", Missing], SourceRea
 
 def source_path(source: SourceSettings) -> Path:
     """Return the path of a source that has one, with `~` for the home folder."""
-    return Path(source.path or "").expanduser()
+    return expanded(source.path or "")
 
 
 def source_folder(source: SourceSettings) -> Path:

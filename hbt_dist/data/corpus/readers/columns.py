@@ -122,9 +122,10 @@ class ColumnMapping:
         return self._columns.language if column is None else self._code(row[column], location)
 
     def _code(self, written: object, location: str) -> str:
-        if written not in self._codes:
-            self._codes[written] = language_at(written, location)
-        return self._codes[written]
+        if not isinstance(written, str) or written not in self._codes:
+            code = language_at(written, location)
+            self._codes[str(written)] = code
+        return self._codes[str(written)]
 
     def _row_passage_language(self, row: _Row, location: str) -> str | None:
         column = self._columns.passage_language_column

@@ -35,6 +35,7 @@ _ENDINGS = {
 
 def open_table(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
     """Open a file, or all files of a format in a folder and its sub-folders, in the order of their names."""
+    _check_ending(source)
     saved = _saved_files(source) if source.format == "arrow" else None
     files, left_out = saved or table_files(source_path(source), _ENDINGS[source.format], source.name)
     notes = ReadingNotes(files_left_out=left_out)
@@ -55,6 +56,15 @@ def open_table(source: SourceSettings, languages: tuple[str, ...] | None, missin
         notes=notes,
         by_content=True,
     )
+
+
+def _check_ending(source: SourceSettings) -> None:
+    """Refuse a file whose ending names another format."""
+    path = source_path(source)
+    named = [name for name, endings in _ENDINGS.items() if path.name.endswith(endings)]
+    if named and source.format not in named and not path.is_dir():
+        problem = f"expected a file of format {source.format}, got one of format {named[0]}"
+        raise UserError(str(path), problem, f"set format: {named[0]}, or rename the file")
 
 
 def _saved_files(source: SourceSettings) -> tuple[list[TableFile], list[str]] | None:
