@@ -14,12 +14,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
 
 SCHEMA = "hbt_dist.evaluation"
 SCHEMA_VERSION = 1
 SETTINGS = ("monolingual", "crosslingual", "multilingual")
 KEY = ["question_id", "question_language", "candidate_language"]
+#: Blocks of results.json, and the keys that every reader needs.
+_BLOCKS = {
+    "benchmark": ("name", "variant", "fingerprint", "languages", "own_text_relevant"),
+    "means": SETTINGS,
+    "pair_matrix": ("languages", "metrics"),
+    "bias": (),
+    "provenance": (),
+}
 _READ = [*KEY, "setting", "question_cluster", "num_relevant", "rank_distance"]
 
 
@@ -115,11 +123,20 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         results: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise _no_evaluation(folder, error) from error
+    if not isinstance(results, dict):
+        raise UserError(str(path), "expected a JSON object: {...}", "evaluate the model again")
     schema = results.get("schema"), results.get("schema_version")
     if schema != (SCHEMA, SCHEMA_VERSION):
         raise UserError(
             str(path), f"expected schema {(SCHEMA, SCHEMA_VERSION)}, got {schema}", "evaluate the model again"
         )
+    for block, keys in _BLOCKS.items():
+        content = results.get(block)
+        if not isinstance(content, dict) or not content.keys() >= set(keys):
+            listed = f" with {', '.join(keys)}" if keys else ""
+            raise UserError(
+                str(path), f"expected an object under {block!r}{listed}", "evaluate the model again"
+            )
     return results
 
 
@@ -147,5 +164,8 @@ def read_evaluation(folder: str | Path, metrics: Sequence[str] = ("map",)) -> St
 
 
 def _no_evaluation(folder: str | Path, error: Exception) -> UserError:
-    problem = f"has no {Path(error.filename).name}" if isinstance(error, FileNotFoundError) else str(error)
+    file = getattr(error, "filename", None)
+    problem = f"has no {Path(file).name}" if file and isinstance(error, OSError) else first_line(error)
+    if isinstance(error, FileNotFoundError) and not file:  # pyarrow names it in the text only
+        problem = "has no per_question.parquet"
     return UserError(str(folder), f"is not an evaluation folder ({problem})", "name a folder of `evaluate`")

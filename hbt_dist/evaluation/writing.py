@@ -14,6 +14,7 @@ holds anything else is refused.
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ def check_target(target: Path, holds: str = RESULTS, kind: str = "evaluation") -
     Raises:
         UserError: it holds something else, or cannot be written.
     """
-    if target.exists() and (
+    if os.path.lexists(target) and (
         not target.is_dir() or (any(target.iterdir()) and not (target / holds).is_file())
     ):
         raise UserError(
@@ -109,7 +110,9 @@ def replaced_folder(target: Path, holds: str = RESULTS, kind: str = "evaluation"
                 target.rename(old)
     except OSError as error:
         raise UserError(
-            str(target), f"cannot be written: {first_line(error)}", "name a folder you can write"
+            str(target),
+            f"cannot be written: {error.strerror or first_line(error)}",
+            "name a folder you can write",
         ) from error
     shutil.rmtree(old, ignore_errors=True)
 

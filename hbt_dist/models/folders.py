@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.config.settings import validate
 from hbt_dist.models.files import COPY_AGAIN, check_file, read_json
 from hbt_dist.models.head import DenseLayer, load_dense
 from hbt_dist.models.locations import no_model_folder
@@ -100,12 +101,10 @@ def recorded_settings(folder: Path) -> tuple[dict[str, Any], list[DenseLayer]]:
     modules = read_json(folder / MODULES_FILE, list)
     settings, dense = _sentence_transformers_settings(folder, modules) if modules else ({}, [])
     if settings_file.is_file():
-        try:
-            settings = TextSettings(**read_json(settings_file)["text"]).model_dump()
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                str(settings_file), f"unreadable settings: {error}", "export the model again"
-            ) from error
+        text = read_json(settings_file).get("text")
+        if not isinstance(text, dict):
+            raise UserError(str(settings_file), "expected settings under the key 'text'", COPY_AGAIN)
+        settings = validate(TextSettings, text, str(settings_file)).model_dump()
     return settings, dense
 
 
@@ -126,11 +125,18 @@ def _sentence_transformers_settings(
     dense: list[DenseLayer] = []
     for module in modules:
         try:
-            kind, path = module["type"].rsplit(".", 1)[-1], folder / module["path"]
+            library, _, kind = module["type"].rpartition(".")
+            path = folder / module["path"]
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 str(folder / MODULES_FILE), f"expected a list of {{type, path}}, got {module!r}", COPY_AGAIN
             ) from error
+        if not library.startswith("sentence_transformers"):
+            raise UserError(
+                str(folder / MODULES_FILE),
+                f"the module {module['type']} is code of the model, which is not supported",
+                "take a model without modules of its own",
+            )
         try:
             if kind == "Dense":
                 dense.append(load_dense(path))

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, first_line
 
 SECONDS_TO_ANSWER = 5.0
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
@@ -30,7 +30,12 @@ def check_hub_reachable(name: str) -> None:
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except ValueError as error:  # no name of a repository
+        problem = f"is neither a folder nor a name on the model hub ({first_line(error)})"
+        raise UserError(name, problem, "check the path or the name") from None
+    if isinstance(cached, str):
         return
     if constants.is_offline_mode() or any(os.environ.get(proxy) for proxy in _PROXIES):
         return  # it fails at once, or a proxy decides

@@ -31,7 +31,7 @@ def load_tokenizer(source: str, trust_remote_code: bool = False, **options: Any)
     except Exception as error:  # tokenizers raises plain exceptions
         file = Path(source) / TOKENIZER_FILE
         location = str(file) if file.is_file() else source
-        problem = f"the tokenizer cannot be loaded: {type(error).__name__}: {first_line(error)}"
+        problem = f"the tokenizer cannot be loaded: {first_line(error)}"
         raise UserError(location, problem, "copy the tokenizer's files again") from error
 
 

@@ -231,7 +231,7 @@ def read_object(path: Path, remedy: str) -> dict[str, Any] | None:
     except ValueError:
         raise UserError(str(path), "is not JSON", remedy) from None
     if not isinstance(content, dict):
-        raise UserError(str(path), f"expected a JSON object, got {type(content).__name__}", remedy)
+        raise UserError(str(path), "expected a JSON object: {...}", remedy)
     return content
 
 
