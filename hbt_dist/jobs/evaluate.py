@@ -94,9 +94,7 @@ def evaluate_job(
     if not overwrite:
         refuse_to_replace(out, model, data.fingerprint)
     scoring = with_cache(scoring, needed=data.on_disk or actors is not None)
-    loaded = load_encoder(
-        model, trust_remote_code=trust_remote_code, text=text, at_least=at_least, quiet=quiet
-    )
+    loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text, at_least=at_least)
     check_texts(loaded, data)
     if expansions is not None and "max_question_tokens" not in (text or {}):
         make_room(loaded, combine)

@@ -37,5 +37,6 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
     report = inspect(plan, run.training.steps, step=step, tokens=store, rows=rows)
     report.plan.extend(switching_tables(plan, run.training.steps, corpus))
     if as_json:
-        return json.dumps(asdict(report), ensure_ascii=False)
+        notes = reading_text(corpus).splitlines()
+        return json.dumps({**asdict(report), "notes": notes}, ensure_ascii=False)
     return "\n\n".join(part for part in (render(report).rstrip(), reading_text(corpus)) if part)
