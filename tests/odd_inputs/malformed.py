@@ -1,36 +1,16 @@
-"""Over a hundred malformed inputs through the command line: one error with a place, nothing harmed."""
+"""Malformed run files, training files, benchmarks and folders: one error with a place, nothing harmed."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import pytest
-import yaml
+from tests.odd_inputs.case import Case, Content, encoded, rows, run_file
+from tests.odd_inputs.settings import SEARCH, STUDY
 
-from hbt_dist.cli import main as cli
-
-RUN: dict[str, Any] = {
-    "name": "mine",
-    "output_dir": "out",
-    "data": {"sources": [{"name": "mine", "format": "jsonl", "path": "train.jsonl"}], "cache_dir": "cache"},
-    "batches": {"global_batch_size": 2, "alpha": 0.5},
-    "model": {"scratch": {"vocabulary_size": 200, "architecture": {"model_type": "bert", "hidden_size": 8}}},
-    "training": {"steps": 2},
-}
-TRAIN = [
-    {
-        "id": f"q{n}",
-        "question": {"en": f"what is {n}", "fi": f"mikä on {n}"},
-        "passage": {"en": f"it is thing {n}", "fi": f"se on asia {n}"},
-    }
-    for n in range(4)
-]
+RUN = run_file()
+TRAIN = rows(4)
 XQUAD: dict[str, Any] = {
     "data": [
         {
@@ -51,28 +31,11 @@ XQUAD: dict[str, Any] = {
         }
     ]
 }
-SEARCH: dict[str, Any] = {
-    "name": "s",
-    "output_dir": "out",
-    "run": "quickstart",
-    "overrides": ["evaluation.benchmarks.0.variant=test"],
-    "space": {"batches.alpha": {"range": [0, 1, 0.5]}},
-    "benchmark": {"name": "sample", "variant": "dev"},
-}
-STUDY: dict[str, Any] = {
-    "name": "s",
-    "output_dir": "out",
-    "question": "?",
-    "run": "quickstart",
-    "methods": {"a": {}, "b": {"overrides": {"batches.alpha": 1}}},
-    "baseline": "a",
-    "benchmarks": [{"name": "sample"}],
-}
 _REMOVE = object()
-#: What pydantic and Python say to each other.
-INTERNALS = r"function-after|constrained-|valid (tuple|dictionary|integer)|unable to parse|Traceback"
 
-Case = tuple[list[str], Callable[[Path], None]]
+
+#: Arguments, and the files that they meet.
+Given = tuple[list[str], dict[str, Content]]
 
 
 def changed(data: Any, key: str, value: Any) -> Any:
@@ -89,30 +52,7 @@ def changed(data: Any, key: str, value: Any) -> Any:
     return copy
 
 
-def write_yaml(name: str, data: Any) -> Callable[[Path], None]:
-    return lambda folder: (
-        (folder / name).write_text(data if isinstance(data, str) else yaml.safe_dump(data), "utf-8") and None
-    )
-
-
-def write_bytes(name: str, data: bytes) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-    return write
-
-
-def both(*steps: Callable[[Path], None]) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        for step in steps:
-            step(folder)
-
-    return write
-
-
-def run_files() -> Iterator[tuple[str, Case]]:
+def run_files() -> Iterator[tuple[str, Given]]:
     """Mistakes in a run file, an override, a search file, a study file."""
     wrong = {
         "name": ["", "a b", 5, _REMOVE],
@@ -123,7 +63,7 @@ def run_files() -> Iterator[tuple[str, Case]]:
         "data.sources.0.format": ["odd", 3],
         "data.sources.0.split": ["odd"],
         "data.sources.0.path": ["nowhere.jsonl", None],
-        "data.sources.0.languages": [["english"], []],
+        "data.sources.0.languages": [["englisch"], []],
         "data.missing": ["odd"],
         "data.languages": [["en", "en"], ["xx"]],
         "batches.global_batch_size": [0, -4, 1.5, "many", None],
@@ -146,7 +86,7 @@ def run_files() -> Iterator[tuple[str, Case]]:
         for number, value in enumerate(values):
             yield (
                 f"run-{key}-{number}",
-                (["train", "run.yaml"], write_yaml("run.yaml", changed(RUN, key, value))),
+                (["train", "run.yaml"], {"run.yaml": changed(RUN, key, value)}),
             )
     texts = {
         "empty": "",
@@ -157,8 +97,8 @@ def run_files() -> Iterator[tuple[str, Case]]:
         "tag": "name: !!python/object:os.system {}\n",
     }
     for name, text in texts.items():
-        yield f"run-text-{name}", (["train", "run.yaml"], write_yaml("run.yaml", text))
-    yield "run-bytes", (["train", "run.yaml"], write_bytes("run.yaml", b"\xff\xfe\x00name"))
+        yield f"run-text-{name}", (["train", "run.yaml"], {"run.yaml": text})
+    yield "run-bytes", (["train", "run.yaml"], {"run.yaml": b"\xff\xfe\x00name"})
     for name, override in {
         "form": "alpha",
         "key": "batches.odd=1",
@@ -170,8 +110,8 @@ def run_files() -> Iterator[tuple[str, Case]]:
         "block": "batches.pairs={en-fi: -1}",
         "level": "alpha=0.25",
     }.items():
-        yield f"override-{name}", (["train", "run.yaml", override], write_yaml("run.yaml", RUN))
-    yield "run-missing", (["train", "nowhere.yaml"], write_yaml("other.yaml", RUN))
+        yield f"override-{name}", (["train", "run.yaml", override], {"run.yaml": RUN})
+    yield "run-missing", (["train", "nowhere.yaml"], {"other.yaml": RUN})
     for key, value in {
         "space": {},
         "space.batches.alpha": {"range": [1, 0, 1]},
@@ -187,7 +127,7 @@ def run_files() -> Iterator[tuple[str, Case]]:
             if "." not in key or key == "benchmark.name"
             else {**SEARCH, "space": {"batches.alpha": value}}
         )
-        yield f"search-{key}", (["search", "search.yaml", "--dry-run"], write_yaml("search.yaml", data))
+        yield f"search-{key}", (["search", "search.yaml", "--dry-run"], {"search.yaml": data})
     for key, value in {
         "baseline": "c",
         "methods": {"a": {}},
@@ -197,16 +137,16 @@ def run_files() -> Iterator[tuple[str, Case]]:
     }.items():
         yield (
             f"study-{key}",
-            (["study", "study.yaml", "--dry-run"], write_yaml("study.yaml", changed(STUDY, key, value))),
+            (["study", "study.yaml", "--dry-run"], {"study.yaml": changed(STUDY, key, value)}),
         )
 
 
-def training_files() -> Iterator[tuple[str, Case]]:
+def training_files() -> Iterator[tuple[str, Given]]:
     """Mistakes in a file of training examples."""
     command = ["data", "inspect", "run.yaml"]
 
     def lines(*rows: Any) -> bytes:
-        return "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows).encode()
+        return encoded(rows)
 
     wrong: dict[str, bytes] = {
         "empty": b"",
@@ -231,11 +171,11 @@ def training_files() -> Iterator[tuple[str, Case]]:
     for name, content in wrong.items():
         yield (
             f"train-{name}",
-            (command, both(write_yaml("run.yaml", RUN), write_bytes("train.jsonl", content))),
+            (command, {"run.yaml": RUN, "train.jsonl": content}),
         )
 
 
-def benchmark_files() -> Iterator[tuple[str, Case]]:
+def benchmark_files() -> Iterator[tuple[str, Given]]:
     """Mistakes in the files of a benchmark."""
 
     def evaluate(name: str) -> list[str]:
@@ -262,10 +202,10 @@ def benchmark_files() -> Iterator[tuple[str, Case]]:
         ]
     ):
         content = json.dumps(changed(XQUAD, key, value)).encode()
-        yield f"xquad-{number}", (evaluate("xquad-r"), write_bytes("data/en.json", content))
-    yield "xquad-cut", (evaluate("xquad-r"), write_bytes("data/en.json", json.dumps(XQUAD).encode()[:-9]))
-    yield "xquad-none", (evaluate("xquad-r"), write_bytes("data/notes.txt", b"x"))
-    yield "odd-benchmark", (evaluate("odd"), write_bytes("data/en.json", b"{}"))
+        yield f"xquad-{number}", (evaluate("xquad-r"), {"data/en.json": content})
+    yield "xquad-cut", (evaluate("xquad-r"), {"data/en.json": json.dumps(XQUAD).encode()[:-9]})
+    yield "xquad-none", (evaluate("xquad-r"), {"data/notes.txt": b"x"})
+    yield "odd-benchmark", (evaluate("odd"), {"data/en.json": b"{}"})
     questions = b'{"id": "q1", "language": "fi", "text": "Missa?", "relevant": ["p7"]}\n'
     candidates = b'{"id": "p7", "language": "en", "text": "There."}\n'
     own = {
@@ -278,87 +218,53 @@ def benchmark_files() -> Iterator[tuple[str, Case]]:
         "twice": (questions, candidates + candidates),
     }
     for name, (asked, pool) in own.items():
-        step = both(write_bytes("data/questions.jsonl", asked), write_bytes("data/candidates.jsonl", pool))
+        step: dict[str, Content] = {"data/questions.jsonl": asked, "data/candidates.jsonl": pool}
         yield f"own-{name}", (evaluate("jsonl"), step)
     for number, qrels in enumerate(
         [b"q1\tp7\n", b"q1\tp7\t1\nq1\tp7\tyes\n", b"q9\tp7\t1\n", b"q1\tp9\t1\n"]
     ):
-        step = both(
-            write_bytes("data/questions.jsonl", questions.replace(b', "relevant": ["p7"]', b"")),
-            write_bytes("data/candidates.jsonl", candidates),
-            write_bytes("data/qrels.tsv", qrels),
-        )
+        step = {
+            "data/questions.jsonl": questions.replace(b', "relevant": ["p7"]', b""),
+            "data/candidates.jsonl": candidates,
+            "data/qrels.tsv": qrels,
+        }
         yield f"qrels-{number}", (evaluate("jsonl"), step)
     yield (
         "model-missing",
         (
             ["evaluate", "--model", "./none", "--benchmark", "sample", "--output", "out"],
-            write_bytes("x", b""),
+            {"x": b""},
         ),
     )
     yield (
         "model-odd",
         (
             ["evaluate", "--model", "./model", "--benchmark", "sample", "--output", "out"],
-            write_bytes("model/notes.txt", b"x"),
+            {"model/notes.txt": b"x"},
         ),
     )
 
 
-def other_folders() -> Iterator[tuple[str, Case]]:
+def other_folders() -> Iterator[tuple[str, Given]]:
     """Folders that are not what they are taken for."""
-    yield "export-none", (["export", "none", "--to", "model"], write_bytes("x", b""))
-    yield "export-empty", (["export", "run", "--to", "model"], write_bytes("run/checkpoints/x", b""))
+    yield "export-none", (["export", "none", "--to", "model"], {"x": b""})
+    yield "export-empty", (["export", "run", "--to", "model"], {"run/checkpoints/x": b""})
     yield (
         "export-manifest",
         (
             ["export", "run/checkpoints/step-0000000001", "--to", "model"],
-            write_bytes("run/checkpoints/step-0000000001/manifest.json", b"{}"),
+            {"run/checkpoints/step-0000000001/manifest.json": b"{}"},
         ),
     )
-    yield "export-taken", (["export", "run", "--to", "model"], write_bytes("model/x", b"kept"))
-    yield "report-none", (["report", "none"], write_bytes("x", b""))
-    yield "report-odd", (["report", "search"], write_bytes("search/search.json", b"{"))
-    yield "report-format", (["report", "search"], write_bytes("search/search.json", b'{"format": 99}'))
-    yield "compare-none", (["compare", "a", "--baseline", "b"], write_bytes("x", b""))
-    yield "compare-odd", (["compare", "a", "--baseline", "a"], write_bytes("a/results.json", b"{"))
+    yield "export-taken", (["export", "run", "--to", "model"], {"model/x": b"kept"})
+    yield "report-none", (["report", "none"], {"x": b""})
+    yield "report-odd", (["report", "search"], {"search/search.json": b"{"})
+    yield "report-format", (["report", "search"], {"search/search.json": b'{"format": 99}'})
+    yield "compare-none", (["compare", "a", "--baseline", "b"], {"x": b""})
+    yield "compare-odd", (["compare", "a", "--baseline", "a"], {"a/results.json": b"{"})
 
 
-CASES = dict([*run_files(), *training_files(), *benchmark_files(), *other_folders()])
-
-
-def content_of(folder: Path) -> dict[str, str]:
-    """Every file but caches, with its digest."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in ("cache", ".cache")
-    }
-
-
-def test_there_are_enough() -> None:
-    assert len(CASES) >= 100
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_one_error_and_nothing_harmed(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments, write = CASES[name]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RAY_ADDRESS", "local")
-    write(tmp_path)
-    before = content_of(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["hbt-dist", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    captured = capsys.readouterr()
-    assert ended.value.code == 2, captured.err or captured.out
-    assert captured.err.count("error:") == 1, captured.err
-    assert not re.search(INTERNALS, captured.err + captured.out), captured.err
-    message = captured.err[captured.err.index("error:") :]
-    assert len(message.split(":", 2)) == 3, message  # place: what was found
-    after = content_of(tmp_path)
-    assert {path: after.get(path) for path in before} == before
-    left = [path for path in after if path not in before and not path.endswith(".lock")]
-    assert left == [], left
+CASES = {
+    name: Case(arguments, files).fails(".*")
+    for name, (arguments, files) in [*run_files(), *training_files(), *benchmark_files(), *other_folders()]
+}
