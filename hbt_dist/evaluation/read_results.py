@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 SETTINGS = ("monolingual", "crosslingual", "multilingual")
 KEY = ["question_id", "question_language", "candidate_language"]
 #: Blocks of results.json, and the keys that every reader needs.
-_BLOCKS = {
+BLOCKS = {
     "benchmark": ("name", "variant", "fingerprint", "languages", "own_text_relevant"),
     "means": SETTINGS,
     "pair_matrix": ("languages", "metrics"),
@@ -130,7 +130,7 @@ def read_results(folder: str | Path) -> dict[str, Any]:
         raise UserError(
             str(path), f"expected schema {(SCHEMA, SCHEMA_VERSION)}, got {schema}", "evaluate the model again"
         )
-    for block, keys in _BLOCKS.items():
+    for block, keys in BLOCKS.items():
         content = results.get(block)
         if not isinstance(content, dict) or not content.keys() >= set(keys):
             listed = f" with {', '.join(keys)}" if keys else ""

@@ -135,7 +135,7 @@ def _sentence_transformers_settings(
             raise UserError(
                 str(folder / MODULES_FILE),
                 f"the module {module['type']} is code of the model, which is not supported",
-                "take a model without modules of its own",
+                "take a model of the library's modules only",
             )
         try:
             if kind == "Dense":

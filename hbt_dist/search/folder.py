@@ -32,6 +32,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import append_line, atomic_write, read_json_lines, write_json
 from hbt_dist.config.difference import changed_settings, first_of
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.data.files import kind_of
 from hbt_dist.run_file import RunFile
 
 FORMAT = 1
@@ -231,7 +232,7 @@ def read_object(path: Path, remedy: str) -> dict[str, Any] | None:
     except ValueError:
         raise UserError(str(path), "is not JSON", remedy) from None
     if not isinstance(content, dict):
-        raise UserError(str(path), "expected a JSON object: {...}", remedy)
+        raise UserError(str(path), f"expected a JSON object, got {kind_of(content)}", remedy)
     return content
 
 

@@ -173,7 +173,7 @@ def test_another_format(search: Path) -> None:
         load_search(search)
     assert "use the version that wrote the folder" in str(caught.value)
     (search / "search.json").write_text("[]")
-    with pytest.raises(UserError, match="expected a JSON object, got list"):
+    with pytest.raises(UserError, match="expected a JSON object, got a list"):
         load_search(search)
 
 

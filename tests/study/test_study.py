@@ -18,7 +18,7 @@ from hbt_dist.common.numbers import plain
 from hbt_dist.config.settings import set_value
 from hbt_dist.data.benchmarks.load import check_benchmarks
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.evaluation.read_results import SCHEMA
+from hbt_dist.evaluation.read_results import BLOCKS, SCHEMA
 from hbt_dist.jobs import dry_run
 from hbt_dist.jobs.study import _evaluate_missing, _identity, check_bases, study_job
 from hbt_dist.search.folder import SearchFolder, Trial
@@ -242,7 +242,9 @@ def test_an_evaluation_on_another_version_of_a_benchmark_is_made_again(
 
     def write_results(out: Path, fingerprint: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        results = {"schema": SCHEMA, "schema_version": 1, "benchmark": {"fingerprint": fingerprint}}
+        results: dict[str, Any] = {block: dict.fromkeys(keys) for block, keys in BLOCKS.items()}
+        results |= {"schema": SCHEMA, "schema_version": 1}
+        results["benchmark"]["fingerprint"] = fingerprint
         (out / "results.json").write_text(json.dumps(results))
 
     monkeypatch.setattr("hbt_dist.evaluation.run.score_model", evaluate)
