@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist import __version__
+from hbt_dist.common.errors import UserError
 from hbt_dist.common.processors import num_processors
 
 PACKAGES = (
@@ -49,3 +51,20 @@ def installed_version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def environment_number(name: str, default: int) -> int:
+    """Return the whole number in a variable, or the default if it is unset.
+
+    Raises:
+        UserError: the variable holds something else.
+    """
+    value = os.environ.get(name)
+    try:
+        return default if value is None else int(value)
+    except ValueError:
+        raise UserError(
+            f"environment, {name}",
+            f"expected a whole number, got {value!r}",
+            f"unset {name}, or start with torchrun, deepspeed or srun",
+        ) from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from typing import Literal
 
 from hbt_dist.common.console import note, say
+from hbt_dist.common.environment import environment_number
 from hbt_dist.common.signals import interrupted, report_stop
 from hbt_dist.data.benchmarks.load import check_benchmarks
 from hbt_dist.jobs.evaluate_run import evaluate_run, evaluate_start_apart
@@ -50,8 +50,8 @@ def launched_rank(launcher: Launcher) -> int:
     """Return the rank that a launcher gave this process; with Ray this process is the only driver."""
     if launcher == "ray":
         return 0
-    slurm = os.environ.get("SLURM_PROCID", "0") if int(os.environ.get("SLURM_NTASKS", "1")) > 1 else "0"
-    return int(os.environ.get("RANK", slurm))
+    slurm = environment_number("SLURM_PROCID", 0) if environment_number("SLURM_NTASKS", 1) > 1 else 0
+    return environment_number("RANK", slurm)
 
 
 def _open(run: RunFile, folder: RunFolder, quiet: bool, resources: ExitStack) -> None:
@@ -131,7 +131,7 @@ def train_in_process(run: RunFile, *, quiet: bool = False, before: Callable[[], 
 
 def note_unused_workers(run: RunFile) -> None:
     """Print a note if the run file requests workers that only Ray would start."""
-    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    processes = environment_number("WORLD_SIZE", environment_number("SLURM_NTASKS", 1))
     requested = run.workers.num_workers
     if requested not in (processes, WorkerSettings.model_fields["num_workers"].default):
         number = "1 process" if processes == 1 else f"{processes} processes"

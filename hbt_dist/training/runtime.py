@@ -23,6 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from hbt_dist.common.device_memory import is_out_of_memory
 from hbt_dist.common.devices import prepare_device
+from hbt_dist.common.environment import environment_number
 from hbt_dist.common.errors import OneRankError, UserError, last_line
 from hbt_dist.common.signals import FirstInterrupt
 
@@ -226,7 +227,7 @@ def _complete_environment() -> tuple[str, ...]:
     if (
         "RANK" not in os.environ
         and "SLURM_PROCID" in os.environ
-        and int(os.environ.get("SLURM_NTASKS", "1")) > 1
+        and environment_number("SLURM_NTASKS", 1) > 1
     ):
         _check_slurm(os.environ)
         os.environ.update({ours: os.environ[theirs] for ours, theirs in _SLURM.items()})
@@ -246,7 +247,25 @@ def _complete_environment() -> tuple[str, ...]:
             "start with torchrun, deepspeed or srun, "
             "or export MASTER_ADDR (host of rank 0) and MASTER_PORT (a free port there)",
         )
+    _check_numbers()
     return ()
+
+
+def _check_numbers() -> None:
+    """Refuse ranks, sizes and ports that no launcher gives."""
+    size = environment_number("WORLD_SIZE", 1)
+    for name, least, most in (
+        ("WORLD_SIZE", 1, 2**31),
+        ("RANK", 0, size - 1),
+        ("LOCAL_RANK", 0, size - 1),
+        ("MASTER_PORT", 1, 2**16 - 1),
+    ):
+        if not least <= (value := environment_number(name, 0)) <= most:
+            raise UserError(
+                f"environment, {name}",
+                f"expected {least} to {most:,}, got {value}",
+                "start with torchrun, deepspeed or srun, or correct the variables",
+            )
 
 
 def _check_slurm(environment: Mapping[str, str]) -> None:

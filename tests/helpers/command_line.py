@@ -10,11 +10,16 @@ from hbt_dist.cli.main import main
 
 
 def call_main(
-    monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str], *arguments: Any
+    monkeypatch: pytest.MonkeyPatch,
+    capture: pytest.CaptureFixture[str],
+    *arguments: Any,
+    rank: str | None = None,
 ) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of `hbt-dist` with these arguments."""
+    """(exit code, stdout, stderr) of `hbt-dist` with these arguments; `rank` is the variable RANK."""
     monkeypatch.setattr("sys.argv", ["hbt-dist", *map(str, arguments)])
     monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
     capture.readouterr()
     code = 0
     try:

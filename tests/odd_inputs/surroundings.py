@@ -185,10 +185,21 @@ def variables() -> Iterator[tuple[str, Case]]:
     for columns in ("20", "40", "80", "500", "wide"):
         yield f"tables-columns-{columns}", tables.within(COLUMNS=columns).gives("Corpus")
     local = Case(["train", "run.yaml", "--launcher", "local", "--json"], plain.files)
-    for name, environment in {
-        "slurm-tasks": {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"},
+    for name, (environment, words) in {
+        "rank-word": ({"RANK": "x"}, "environment, RANK"),
+        "rank-alone": ({"RANK": "0", "WORLD_SIZE": None}, "environment"),
+        "rank-outside": ({"RANK": "5"}, "environment, RANK"),
+        "rank-negative": ({"RANK": "-1"}, "environment, RANK"),
+        "local-rank-outside": ({"RANK": "0", "LOCAL_RANK": "2"}, "environment, LOCAL_RANK"),
+        "size-0": ({"RANK": "0", "WORLD_SIZE": "0"}, "environment, WORLD_SIZE"),
+        "size-word": ({"RANK": "0", "WORLD_SIZE": "two"}, "environment, WORLD_SIZE"),
+        "port-word": ({"RANK": "0", "MASTER_PORT": "x"}, "environment, MASTER_PORT"),
+        "port-0": ({"RANK": "0", "MASTER_PORT": "0"}, "environment, MASTER_PORT"),
+        "slurm-tasks": ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "WORLD_SIZE": None}, "SLURM_NTASKS=8"),
+        "slurm-word": ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8(x2)"}, "environment, SLURM_NTASKS"),
     }.items():
-        yield f"local-{name}", local.within(**environment).fails(".*", "RANK|WORLD_SIZE|SLURM|MASTER")
+        usual = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29555"}
+        yield f"local-{name}", local.within(**{**usual, **environment}).fails(words, "expected|not")
 
 
 CASES = dict([*paths(), *variables()])

@@ -150,7 +150,7 @@ def test_one_error_or_the_right_digits(
         else:
             monkeypatch.setenv(variable, value)
     before = content_of(tmp_path)
-    code, out, err = call_main(monkeypatch, capsys, *case.arguments)
+    code, out, err = call_main(monkeypatch, capsys, *case.arguments, rank=case.environment.get("RANK"))
     err = err.replace(f"{tmp_path}/", "").replace(str(tmp_path), ".")
     after = content_of(tmp_path)
     mistakes = [f"Python shows: {match[0]}" for match in INTERNALS.finditer(err + out)]
