@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from hbt_dist.common.errors import UserError, first_line
 
 COPY_AGAIN = "copy the file again from the source of the model"
+_EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -57,3 +59,26 @@ def read_json(file: Path, kind: type = dict) -> Any:
         problem = f"expected {expected}, got {json.dumps(content)[:40]}"
         raise UserError(str(file), problem, COPY_AGAIN)
     return content
+
+
+def check_keys(
+    file: Path, config: Mapping[str, Any], read: Collection[str], neutral: Mapping[str, tuple[Any, ...]]
+) -> None:
+    """Refuse a key that is not read and would change the vectors.
+
+    Args:
+        file: where the keys are.
+        config: its content.
+        read: keys whose values are used.
+        neutral: key -> values that change nothing; any other key must be null, false or empty.
+
+    Raises:
+        UserError: names file, key and value.
+    """
+    for key, value in config.items():
+        if key not in read and value not in neutral.get(key, _EMPTY):
+            raise UserError(
+                str(file),
+                f"{key}: {json.dumps(value)} is not supported, and would change the vectors",
+                "take a model without it, or remove the key if it changes nothing for this model",
+            )

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.config.settings import validate
-from hbt_dist.models.files import COPY_AGAIN, check_file, read_json
+from hbt_dist.models.files import COPY_AGAIN, check_file, check_keys, read_json
 from hbt_dist.models.head import DenseLayer, load_dense
 from hbt_dist.models.locations import no_model_folder
 from hbt_dist.models.settings import TextSettings
@@ -116,6 +116,23 @@ _POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "last",
 }
+_POOLING_KEYS = (
+    "embedding_dimension", "word_embedding_dimension", "pooling_mode",
+    *(f"pooling_mode_{mode}" for mode in (
+        "cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken",
+    )),
+)  # fmt: skip
+#: Module of sentence-transformers -> key of its file -> values that change nothing.
+_NEUTRAL: dict[str, dict[str, tuple[Any, ...]]] = {
+    "Transformer": {
+        "transformer_task": ("feature-extraction",),
+        "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
+        "module_output_name": ("token_embeddings",),
+        "unpad_inputs": (True, False, None),
+    },
+    "Pooling": {"include_prompt": (True,)},
+    "Normalize": dict.fromkeys(("module_input_name", "module_output_name"), ("sentence_embedding",)),
+}
 
 
 def _sentence_transformers_settings(
@@ -151,14 +168,19 @@ def _sentence_transformers_settings(
 def _module_settings(kind: str, path: Path, folder: Path) -> dict[str, Any]:
     """Return the settings of one module of sentence-transformers."""
     if kind == "Transformer":
-        limit = read_json(path / "sentence_bert_config.json").get("max_seq_length")
+        file = path / "sentence_bert_config.json"
+        config, tokenizer = read_json(file), read_json(path / "tokenizer_config.json")
+        lowers = tokenizer.get("do_lower_case") is True
+        check_keys(file, config, ["max_seq_length", *["do_lower_case"] * lowers], _NEUTRAL[kind])
+        limit = config.get("max_seq_length")
         if limit is None:
-            limit = read_json(path / "tokenizer_config.json").get("model_max_length")
+            limit = tokenizer.get("model_max_length")
             limit = limit if limit is not None and limit < 100_000 else None
         return {} if limit is None else {f"max_{role}_tokens": int(limit) for role in ("question", "passage")}
     if kind == "Pooling":
         return {"pooling": _pooling_of(path / "config.json")}
     if kind == "Normalize":
+        check_keys(path / "config.json", read_json(path / "config.json"), (), _NEUTRAL[kind])
         return {"normalize": True}
     raise UserError(
         str(folder / MODULES_FILE),
@@ -174,8 +196,9 @@ def _similarity_settings(folder: Path, normalized: bool) -> dict[str, Any]:
     prompts = config.get("prompts") or {}
     settings: dict[str, Any] = {}
     if file.is_file():
-        settings["question_prefix"] = prompts.get("query", "")
-        settings["passage_prefix"] = prompts.get("passage", prompts.get("document", ""))
+        settings["question_prefix"] = prompts.get("query") or ""
+        # The order of encode_document; `passage` also counts where sentence-transformers adds an empty one.
+        settings["passage_prefix"] = prompts.get("document") or prompts.get("passage") or ""
     # By default sentence-transformers compares by cosine, for embeddings of any length.
     similarity = config.get("similarity_fn_name") or "cosine"
     if similarity not in ("cosine", "dot") and (similarity, normalized) != ("euclidean", True):
@@ -191,6 +214,7 @@ def _similarity_settings(folder: Path, normalized: bool) -> dict[str, Any]:
 def _pooling_of(file: Path) -> str:
     check_file(file)
     config = read_json(file)
+    check_keys(file, config, _POOLING_KEYS, _NEUTRAL["Pooling"])
     active = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
     modes = active or [str(config.get("pooling_mode"))]
     if len(modes) != 1 or modes[0] not in _POOLING:

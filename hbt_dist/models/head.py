@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
-from hbt_dist.models.files import check_file, read_json
+from hbt_dist.models.files import check_file, check_keys, read_json
 
 _write_json = partial(write_json, indent=2)
 
@@ -61,6 +61,8 @@ class DenseLayer(nn.Module):
         return self.activation(self.linear(x))
 
 
+_READ = ("in_features", "out_features", "bias", "activation_function")
+_NEUTRAL = dict.fromkeys(("module_input_name", "module_output_name"), ("sentence_embedding",))
 _ACTIVATIONS = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU": nn.GELU}
 
 
@@ -68,12 +70,13 @@ def load_dense(folder: Path) -> DenseLayer:
     """Read a dense layer from its folder.
 
     Raises:
-        UserError: a file is damaged, or the activation is not supported.
+        UserError: a file is damaged, or the activation or another key is not supported.
     """
     file, weights_file = folder / "config.json", folder / "model.safetensors"
     check_file(file)
     check_file(weights_file)
     config = read_json(file)
+    check_keys(file, config, _READ, _NEUTRAL)
     name = config["activation_function"].rsplit(".", 1)[-1]
     if name not in _ACTIVATIONS:
         raise UserError(

@@ -269,3 +269,56 @@ def test_relative_positions_have_no_limit() -> None:
         vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, ffn_dim=8
     )
     assert meta(lambda: transformers.OPTModel(opt)) == 2048
+
+
+def _write_keys(file: Path, **keys: Any) -> None:
+    content = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps(content | keys))
+
+
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("1_Pooling/config.json", {"include_prompt": False}),
+        ("1_Pooling/config.json", {"layer": 3}),
+        ("sentence_bert_config.json", {"do_lower_case": True}),
+        ("sentence_bert_config.json", {"query_length": 32}),
+        ("2_Dense/config.json", {"use_residual": True}),
+        ("2_Dense/config.json", {"module_input_name": "token_embeddings"}),
+        ("3_Normalize/config.json", {"module_input_name": "token_embeddings"}),
+    ],
+)
+def test_keys_that_would_change_the_vectors_are_refused(file: str, keys: dict[str, Any], model: Path) -> None:
+    _write_keys(model / file, **keys)
+    error = refusal(model)
+    assert error.location == str(model / file)
+    assert error.problem.startswith(f"{next(iter(keys))}: ")
+
+
+def test_keys_that_change_nothing_are_read(model: Path) -> None:
+    _write_keys(model / "1_Pooling/config.json", include_prompt=True, pooling_mode_max_tokens=False)
+    _write_keys(model / "sentence_bert_config.json", do_lower_case=True, query_length=None)
+    _write_keys(model / "tokenizer_config.json", do_lower_case=True)
+    _write_keys(model / "2_Dense/config.json", use_residual=False, module_input_name="sentence_embedding")
+    load_encoder(model)
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        {"query": "q: ", "passage": "p: ", "document": "text: "},
+        {"query": "q: ", "document": "text: ", "corpus": "c: "},
+        {"query": "q: ", "corpus": "c: "},  # it adds an empty one for documents
+    ],
+)
+def test_prompts_are_those_of_sentence_transformers(prompts: dict[str, str], model: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    (model / "hbt_dist.json").unlink()
+    _write_keys(model / "config_sentence_transformers.json", prompts=prompts)
+    text = load_encoder(model).text
+    theirs = SentenceTransformer(str(model), device="cpu")
+    assert text.question_prefix == "q: "
+    torch.testing.assert_close(
+        theirs.encode_document(["helsinki"]), theirs.encode([text.passage_prefix + "helsinki"], prompt="")
+    )
