@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import lzma
+import re
 import stat
 import tarfile
 import zlib
@@ -304,7 +305,10 @@ def existing_folder(folder: Path, remedy: str) -> Path:
 def paths_by_language(
     folder: Path, paths: Iterable[Path], code_of: Callable[[Path], str], example: str
 ) -> dict[str, Path]:
-    """Return language -> path of the paths whose name holds a language code; skip other words, with a note.
+    """Return language -> path of the paths whose name holds a language code, in the order of their names.
+
+    Left out with a note: names without a language, and second paths of a language, by their names: a code
+    with more parts (`por-BR` next to `por`), or a longer beginning (`ref-2.spa` next to `ref.spa`).
 
     Args:
         folder: location for messages.
@@ -312,32 +316,42 @@ def paths_by_language(
         example: such a name, for messages.
 
     Raises:
-        UserError: two paths name the same language, a name has the form of an unknown code, or no path
-            names any.
+        UserError: two paths name the same language equally well, a name has the form of an unknown code, or
+            no path names any.
     """
     named: dict[str, Path] = {}
-    skipped = []
-    for path in sorted(paths):
+    skipped, second = [], []
+    for path in sorted(paths, key=lambda path: (_parts(code_of(path)), len(path.name), path)):
+        code = code_of(path)
         try:
-            language = language_code(code_of(path))
+            language = language_code(code)
         except ValueError as error:
-            if has_form_of_code(code_of(path)):
+            if has_form_of_code(code):
                 raise UserError(str(path), str(error), "rename it, or move it out of the folder") from None
             skipped += [path.name] if not path.name.startswith(".") else []
             continue
-        if language in named:
+        first = named.setdefault(language, path)
+        if first == path:
+            continue
+        beginnings = [other.name.rpartition(code_of(other))[0].rstrip(".") for other in (path, first)]
+        if _parts(code) == _parts(code_of(first)) and not beginnings[0].startswith(f"{beginnings[1]}-"):
             raise UserError(
-                str(path), f"is a second file of {language!r}, next to {named[language]}", "keep one of them"
+                str(path), f"is a second file of {language!r}, next to {first}", "keep one of them"
             )
-        named[language] = path
+        second.append(path.name)
     if not named:
         raise UserError(
             str(folder), f"holds nothing named by a language, such as {example}", "check the folder"
         )
-    if skipped:
-        listed = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
-        note_once(f"{folder}: left out {len(skipped)} whose names are not languages: {listed}")
-    return named
+    for names, reason in ((skipped, "whose names are not languages"), (second, "of languages with another")):
+        if names:
+            listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            note_once(f"{folder}: left out {len(names)} {reason}: {listed}")
+    return dict(sorted(named.items(), key=lambda item: item[1]))
+
+
+def _parts(code: str) -> int:
+    return len(re.split("[-_]", code))
 
 
 def files_by_language(folder: Path, *suffixes: str) -> dict[str, Path]:

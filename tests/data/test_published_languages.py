@@ -32,7 +32,7 @@ SAME = [
     "eng_Latn eng-US en",
     "spa_Latn spa es Spanish", "fin_Latn fin fi finnish", "tir_Ethi tir", "est_Latn est et",
 ]  # fmt: skip
-# Two spellings of one language in one benchmark: a folder or a row with both has one too many.
+# Two spellings of one language in one benchmark: the plainer one is read.
 COINCIDE = {"NTREX-128": ["por", "por-BR"], "MKQA": ["zh_hk", "zh_tw"], "XTREME": ["fa", "fa-IR"]}
 # No source has them: the distance is unknown.
 WITHOUT = {

@@ -83,7 +83,9 @@ def mkqa_rows() -> list[Row]:
 
 
 @pytest.mark.parametrize("name", ["mkqa.jsonl", "mkqa.jsonl.gz", "dataset/mkqa.jsonl.gz"])
-def test_mkqa_of_its_authors(name: str, write_lines: Write, tmp_path: Path) -> None:
+def test_mkqa_of_its_authors(
+    name: str, write_lines: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_lines(f"up/{name}", mkqa_rows())
     folder = tmp_path / "up"
     found = {split: records("mkqa", folder, split=split) for split in ("all", "train", "eval")}
@@ -91,8 +93,10 @@ def test_mkqa_of_its_authors(name: str, write_lines: Write, tmp_path: Path) -> N
     assert [one.example_id for one in found["eval"]] == [str(HELD_OUT)]
     assert len(found["all"]) == 3
     assert found["train"][0].question == {"en": "who 12", "fi": "kuka 12", "zh": "谁 12", "zh-hant": "誰 12"}
+    assert f"{folder / name}: left out zh_hk of 3 questions" in capsys.readouterr().err
     answers = records("mkqa", folder, split="all", content="answers")
     assert [one.passage for one in answers] == [{"en": "Ada", "fi": "Ada"}, {"en": "Bob", "fi": "Bob"}]
+    assert f"{folder / name}: left out 1 question without a short answer\n" in capsys.readouterr().err
     benchmark = load_benchmark("mkqa", folder)
     assert (benchmark.languages, benchmark.num_questions) == (("en", "fi", "zh", "zh-hant"), 4)
 
@@ -261,3 +265,32 @@ def test_exams_is_the_same_from_both(shared_data: Path, write_lines: Write, tmp_
             (one.example_id, one.question, one.passage, one.negatives) for one in upstream
         ]
     assert load_benchmark("exams", tmp_path).fingerprint == load_benchmark("exams", shared_data).fingerprint
+
+
+def test_the_whole_folder_of_ntrex_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Named as in its repository: the file of the plain code is read, second ones are left out and named."""
+    codes = json.loads(Path(__file__).with_name("published_languages.json").read_text())["NTREX-128"]["codes"]
+    names = [f"ref.{code}" for code in " ".join(codes).split()]
+    for name in (*names, "src.eng", "ref-2.spa"):
+        (tmp_path / f"newstest2019-{name}.txt").write_text(f"{name}\n")
+    (tmp_path / "DOCUMENT_IDS.tsv").write_text("d\n")
+    (only,) = records("ntrex", tmp_path, split="all")
+    assert {code: only.question[code] for code in ("en", "en-gb", "en-in", "pt", "es", "es-mx")} == {
+        "en": "src.eng", "en-gb": "ref.eng-GB", "en-in": "ref.eng-IN",
+        "pt": "ref.por", "es": "ref.spa", "es-mx": "ref.spa-MX",
+    }  # fmt: skip
+    second = [f"newstest2019-{name}.txt" for name in ("ref-2.spa", "ref.eng-US", "ref.por-BR")]
+    assert len(only.question) == len(names) + 2 - len(second)
+    line = f"left out {len(second)} of languages with another: {', '.join(second)}\n"
+    assert line in capsys.readouterr().err
+    assert load_benchmark("ntrex", tmp_path, "all").languages == tuple(sorted(only.question))
+
+
+@pytest.mark.parametrize("names", [("fi", "fin"), ("a.fin", "b.fin"), ("pt-BR", "por-BR")])
+def test_two_files_that_name_a_language_equally_well_are_refused(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.txt").write_text("a\n")
+    with pytest.raises(UserError, match="is a second file of"):
+        records("ntrex", tmp_path)

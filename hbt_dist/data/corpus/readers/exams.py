@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hbt_dist.common.console import counted, note_once
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import SourceReader, source_path
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
@@ -156,14 +157,16 @@ def find_upstream(folder: Path) -> list[Path] | None:
 def read_upstream(train: Path, dev: Path, parallel: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (location, row) with the fields of the flat layout; all rows are held in memory to join them.
 
-    A question whose key names none of its choices, or an empty one, has no answer and is left out.
+    A question whose key names none of its choices, or an empty one, has no answer and is left out, with a note.
     """
-    rows = [
-        (location, flat)
+    every = [
+        (location, _flat(row, part, location))
         for part, path in zip(_PARTS, (train, dev), strict=True)
         for location, row in read_json_lines(path)
-        if (flat := _flat(row, part, location)) is not None
     ]
+    rows = [(location, flat) for location, flat in every if flat is not None]
+    if unanswered := len(every) - len(rows):
+        note_once(f"{train.parent}: left out {counted(unanswered, 'question')} whose key names no choice")
     cluster_of = _clusters(parallel, {str(row["id"]): str(row["language"]) for _, row in rows})
     for location, row in rows:
         yield location, {**row, "cluster": cluster_of.get(row["id"])}

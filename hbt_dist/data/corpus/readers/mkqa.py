@@ -24,6 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from hbt_dist.common.console import counted, note_once
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import SourceReader, source_folder
 from hbt_dist.data.corpus.records import TrainingRecord
@@ -80,12 +81,17 @@ def read_questions(files: list[Path], split: Split) -> Iterator[tuple[str, str, 
 def _read_rows(files: list[Path], split: Split) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path in files:
         name = path.name.removesuffix(".gz")
-        upstream = name == _UPSTREAM
+        upstream, left_out = name == _UPSTREAM, 0
         for location, row in read_json_lines(path):
             identity = id_field(row, "example_id" if upstream else "id", location)
             held_out = identity in _held_out_ids() if upstream else name == _HELD_OUT
             if in_split(split, identity, held_out):
-                yield location, identity, _without_hong_kong(row, location) if upstream else row
+                whole, row = row, _without_hong_kong(row, location) if upstream else row
+                left_out += row != whole
+                yield location, identity, row
+        if left_out:
+            reason = "traditional Chinese as zh_tw is"
+            note_once(f"{path}: left out zh_hk of {counted(left_out, 'question')}, {reason}")
 
 
 def _without_hong_kong(row: dict[str, Any], location: str) -> dict[str, Any]:
@@ -110,6 +116,7 @@ def _read_questions(files: list[Path], split: Split) -> Iterator[TrainingRecord]
 
 
 def _read_answers(files: list[Path], split: Split) -> Iterator[TrainingRecord]:
+    unanswered = 0
     for location, identity, row in _read_rows(files, split):
         upstream = "queries" in row
         first = _first_upstream_answer if upstream else _first_answer
@@ -118,6 +125,9 @@ def _read_answers(files: list[Path], split: Split) -> Iterator[TrainingRecord]:
         if answers:
             questions = texts_field(row, "queries" if upstream else "question", location)
             yield TrainingRecord(identity, identity, questions, answers, (), location)
+        unanswered += not answers
+    if unanswered:
+        note_once(f"{files[0]}: left out {counted(unanswered, 'question')} without a short answer")
 
 
 def _first_answer(value: object, location: str, field: str) -> str:
