@@ -333,8 +333,8 @@ def paths_by_language(
         first = named.setdefault(language, path)
         if first == path:
             continue
-        beginnings = [other.name.rpartition(code_of(other))[0].rstrip(".") for other in (path, first)]
-        if _parts(code) == _parts(code_of(first)) and not beginnings[0].startswith(f"{beginnings[1]}-"):
+        longer, beginning = (file.name.rpartition(code_of(file))[0].rstrip(".") for file in (path, first))
+        if _parts(code) == _parts(code_of(first)) and not longer.startswith(f"{beginning}-"):
             raise UserError(
                 str(path), f"is a second file of {language!r}, next to {first}", "keep one of them"
             )

@@ -157,7 +157,7 @@ def find_upstream(folder: Path) -> list[Path] | None:
 def read_upstream(train: Path, dev: Path, parallel: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (location, row) with the fields of the flat layout; all rows are held in memory to join them.
 
-    A question whose key names none of its choices, or an empty one, has no answer and is left out, with a note.
+    A question whose key names none of its choices, or an empty one, is left out with a note.
     """
     every = [
         (location, _flat(row, part, location))

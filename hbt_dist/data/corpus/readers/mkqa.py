@@ -86,9 +86,9 @@ def _read_rows(files: list[Path], split: Split) -> Iterator[tuple[str, str, dict
             identity = id_field(row, "example_id" if upstream else "id", location)
             held_out = identity in _held_out_ids() if upstream else name == _HELD_OUT
             if in_split(split, identity, held_out):
-                whole, row = row, _without_hong_kong(row, location) if upstream else row
-                left_out += row != whole
-                yield location, identity, row
+                kept = _without_hong_kong(row, location) if upstream else row
+                left_out += kept != row
+                yield location, identity, kept
         if left_out:
             reason = "traditional Chinese as zh_tw is"
             note_once(f"{path}: left out zh_hk of {counted(left_out, 'question')}, {reason}")
