@@ -178,6 +178,16 @@ def test_pool_of_all_languages(tmp_path: Path, encoder: MtebEncoder) -> None:
     assert expected < evaluation.means["monolingual"]["macro"]["map"]
 
 
+def test_texts_of_several_languages_count_as_the_one_that_is_named(
+    tmp_path: Path, encoder: MtebEncoder
+) -> None:
+    """MTEB lists English and Python for CosQA, without the language of each text."""
+    write_hub(tmp_path, {"default": toy(8)}, "test")
+    assert load_benchmark("mteb:CosQA", tmp_path, languages=["en"]).languages == ("en",)
+    with pytest.raises(UserError, match=r"python-Code .*\n?.*name one language for all of them"):
+        load_benchmark("mteb:CosQA", tmp_path)
+
+
 def test_our_encoder_is_a_model_of_mteb(tmp_path: Path, tiny_model: Path) -> None:
     """Prefixes by prompt type: MTEB's figures are those of the encoder with its prefixes, not without."""
     import mteb

@@ -57,7 +57,7 @@ class BenchmarkBuilder:
         self.question_text_relevant = False
         self._rules, self._counts = rules, Counter[str]()
         self._strict = rules.judgements == "strict"
-        self._languages = languages
+        self.languages = languages
         self._questions: dict[tuple[str, str], str] = {}  # (language, id) -> text, in the order of reading
         self._pool = MemoryPool() if pool is None else pool
         self._other_questions: set[str] = set()
@@ -85,7 +85,7 @@ class BenchmarkBuilder:
                 or None for all; see `identical_ids`.
         """
         _check_id(question_id, location)
-        if self._languages is not None and language not in self._languages:
+        if self.languages is not None and language not in self.languages:
             self._other_questions.add(question_id)
             return
         if (language, question_id) in self._questions:
@@ -103,7 +103,7 @@ class BenchmarkBuilder:
     def add_candidate(self, item: str, language: str, text: str, location: str) -> None:
         """Add an item's text in a language. Inside a language candidates are sorted by item."""
         _check_id(item, location)
-        if self._languages is not None and language not in self._languages:
+        if self.languages is not None and language not in self.languages:
             self._pool.leave_out(item)
             return
         self._check_text(text, "empty_documents", f"candidate {item!r}", location)
@@ -196,16 +196,16 @@ class BenchmarkBuilder:
 
     def _present_languages(self) -> tuple[str, ...]:
         present = {language for language, _ in self._questions} | self._pool.languages
-        if self._languages is None:
+        if self.languages is None:
             return tuple(sorted(present))
-        absent = [language for language in self._languages if language not in present]
+        absent = [language for language in self.languages if language not in present]
         if absent:
             raise UserError(
                 f"benchmark {self.name}",
                 f"has neither question nor candidate in {', '.join(map(repr, absent))}",
                 "drop the language, or check the files",
             )
-        return self._languages
+        return self.languages
 
     def _check_questions_of_relevance(self) -> None:
         known = {question_id for _, question_id in self._questions} | self._other_questions
@@ -255,7 +255,7 @@ class BenchmarkBuilder:
         item, within = document
         if within is None:
             return item in left_out
-        return self._languages is not None and within not in self._languages
+        return self.languages is not None and within not in self.languages
 
     def _check_strict(self, document: Document, location: str) -> None:
         if self._strict:

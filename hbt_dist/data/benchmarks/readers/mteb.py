@@ -21,9 +21,8 @@ from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.benchmarks.judgements import Rules
 from hbt_dist.data.benchmarks.settings import IdenticalIds, Judgements
-from hbt_dist.data.fields import check_id, check_type
+from hbt_dist.data.fields import check_id, check_type, language_at
 from hbt_dist.data.files import existing_folder
-from hbt_dist.data.languages import language_code
 
 #: Beginning of a benchmark's name that stands for a task of MTEB.
 PREFIX = "mteb:"
@@ -89,7 +88,7 @@ def add_task(task: Any, split: str, into: BenchmarkBuilder) -> None:
             documents of one language.
     """
     corpora: dict[str, dict[str, str]] = {}  # language -> id -> text
-    for subset, document_language, question_language in _subsets(task, into.name, None):
+    for subset, document_language, question_language in _subsets(task, into.name, into.languages):
         if subset not in task.dataset:
             continue
         data, location = task.dataset[subset][split], f"benchmark {into.name}, {subset}"
@@ -158,15 +157,16 @@ def _splits(task: Any) -> list[str]:
 def _subsets(task: Any, name: str, languages: tuple[str, ...] | None) -> Iterator[tuple[str, str, str]]:
     """Yield (subset, language of its documents, language of its questions) of each requested subset."""
     for subset, tags in task.metadata.hf_subsets_to_langscripts.items():
-        codes = [language_code(tag) for tag in tags]
-        if not task.metadata.is_multilingual and len(codes) > 1:
+        if not task.metadata.is_multilingual and len(tags) > 1:
             if languages is None or len(languages) != 1:
                 raise UserError(
                     f"benchmark {name}",
-                    f"has texts in {', '.join(codes)} and does not name the language of each",
+                    f"has texts in {', '.join(tags)} and does not name the language of each",
                     "name one language for all of them: --languages",
                 )
             codes = list(languages)
+        else:
+            codes = [language_at(tag, f"benchmark {name}, {subset}") for tag in tags]
         if len(codes) > 2:
             raise UserError(f"benchmark {name}, {subset}", f"has {len(codes)} languages", "name another task")
         if languages is None or set(codes) <= set(languages):
