@@ -37,7 +37,6 @@ from hbt_dist.comparison.published import NOT_STATED, published_means
 from hbt_dist.comparison.significance import compare_units, holm, step_down_by_column
 from hbt_dist.comparison.typology import FAMILIES, distance_effects
 from hbt_dist.evaluation.matrix_rows import Float64
-from hbt_dist.evaluation.metrics import chance_average_precision
 from hbt_dist.evaluation.read_results import (
     SETTINGS,
     StoredEvaluation,
@@ -199,20 +198,13 @@ def _tests(
             "trivial": setting == "monolingual" and benchmark["own_text_relevant"],
             "macro_baseline": _macro(baseline, setting, metric),
             "macro_system": _macro(system, setting, metric),
-            "chance": _chance(rows, setting, benchmark["num_candidates"]) if metric == "map" else None,
+            "chance": baseline[0].results["chance"][setting] if metric == "map" else None,
             **asdict(units),
             "p_holm": None,
             "seeds": seeds and {**seeds, "p_holm": None},
         }
         tests.append(row)
     return tests
-
-
-def _chance(rows: PairedRows, setting: str, candidates: dict[str, int]) -> float:
-    """mAP of a random order of the candidates, mean over cells."""
-    pools = [candidates["total" if setting == "multilingual" else candidate] for _, candidate in rows.cells]
-    expected = chance_average_precision(rows.num_relevant, np.array(pools)[rows.cell])
-    return float(rows.even() @ rows.cell_means(expected))
 
 
 def _cell_p(baseline: _Group, system: _Group, languages: list[str], cluster: str) -> Float64:

@@ -46,7 +46,6 @@ class PairedRows:
     cells: tuple[tuple[str, str], ...]  # C (question language, candidate language)
     cell: Int64  # (n,)
     unit: Int64  # (n,)
-    num_relevant: Int64  # (n,)
     old: Float64  # (S, n)
     new: Float64  # (S, n)
 
@@ -87,7 +86,6 @@ class PairedRows:
             ),
             cell.astype(np.int64),
             unit.astype(np.int64),
-            first["num_relevant"].to_numpy(np.int64),
             values[:seeds],
             values[seeds:],
         )
@@ -146,7 +144,7 @@ def _seed_means(group: Sequence[StoredEvaluation], setting: str, metric: str) ->
     frames = [evaluation.values(setting, metric) for evaluation in group]
     if len(frames) == 1:
         return frames[0]
-    keys = [*KEY, "question_cluster", "num_relevant"]
+    keys = [*KEY, "question_cluster"]
     return pd.concat(frames).groupby(keys, sort=False)["value"].mean().reset_index()
 
 

@@ -24,11 +24,12 @@ KEY = ["question_id", "question_language", "candidate_language"]
 BLOCKS = {
     "benchmark": ("name", "variant", "fingerprint", "languages", "own_text_relevant"),
     "means": SETTINGS,
+    "chance": SETTINGS,
     "pair_matrix": ("languages", "metrics"),
     "bias": (),
     "provenance": (),
 }
-_READ = [*KEY, "setting", "question_cluster", "num_relevant", "rank_distance"]
+_READ = [*KEY, "setting", "question_cluster", "rank_distance"]
 
 
 def json_values(values: Any) -> Any:
@@ -76,7 +77,7 @@ class StoredEvaluation:
     def values(self, setting: str, metric: str) -> pd.DataFrame:
         """Rows of a setting, or of "pair", which is monolingual and crosslingual together.
 
-        Columns: KEY ("" for the candidate language of a pool), question_cluster, num_relevant, value; rows
+        Columns: KEY ("" for the candidate language of a pool), question_cluster, value; rows
         without a value are left out.
         """
         frame = self.rows
@@ -84,7 +85,7 @@ class StoredEvaluation:
         if setting in ("monolingual", "crosslingual"):
             same = frame.question_language == frame.candidate_language
             frame = frame[same if setting == "monolingual" else ~same]
-        columns = [*KEY, "question_cluster", "num_relevant"]
+        columns = [*KEY, "question_cluster"]
         if metric not in frame:
             return pd.DataFrame(columns=[*columns, "value"])
         chosen = frame[[*columns, metric]].rename(columns={metric: "value"}).dropna(subset="value")

@@ -30,13 +30,12 @@ def like_mlqa(num_ids: int = 300, seed: int = 0, *, shift: float = 0.0) -> pd.Da
         for a in versions:
             for b in versions:
                 value = effect + rng.normal(0, 0.1) + shift * (len(versions) == 4)
-                rows.append((f"q{n}", a, b, n // 5, 1, value))
+                rows.append((f"q{n}", a, b, n // 5, value))
     columns = [
         "question_id",
         "question_language",
         "candidate_language",
         "question_cluster",
-        "num_relevant",
         "map",
     ]
     return pd.DataFrame(rows, columns=columns).assign(setting="pair")
@@ -122,7 +121,6 @@ def test_a_difference_is_no_surer_than_its_side_with_fewer_questions(few: int, k
         (("en", "de"), ("de", "en"), ("fi", "hu")),
         cell,
         np.arange(len(cell)),
-        np.ones(len(cell), np.int64),
         np.zeros((1, len(cell))),
         rng.lognormal(0, 1, (1, len(cell))),
     )
@@ -159,7 +157,6 @@ def test_cells_of_one_question_do_not_narrow_the_interval() -> None:
             tuple((f"a{c}", "b") for c in range(40)),
             cell,
             np.arange(len(cell)),
-            np.ones(len(cell), np.int64),
             np.zeros((1, len(cell))),
             rng.normal(0, 1, (1, len(cell))),
         )

@@ -14,6 +14,7 @@ import pytest
 import pytrec_eval
 import torch
 
+from hbt_dist.comparison.compare import compare
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation import ranks as ranks_module
 from hbt_dist.evaluation.device_shard import DeviceShard
@@ -23,8 +24,10 @@ from hbt_dist.evaluation.metrics import UNRANKED
 from hbt_dist.evaluation.pair_matrix import chance_means
 from hbt_dist.evaluation.plan import plan_scoring
 from hbt_dist.evaluation.ranks import rank_relevant
+from hbt_dist.evaluation.read_results import SETTINGS, read_results
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.shard import Shard, arrange_questions
+from hbt_dist.evaluation.writing import write_evaluation
 from hbt_dist.methods.expansion.fusion import fuse_rankings
 
 ALL_KINDS = ("random", "duplicates", "mass ties", "constant")
@@ -220,6 +223,16 @@ def test_metrics_equal_pytrec_eval(case):
     evaluation = evaluate(benchmark, questions, candidates)
     for name, values in trec_eval(benchmark, scores_of(questions, candidates)).items():
         np.testing.assert_allclose(evaluation.tables["multilingual"].values[name], values, atol=1e-9)
+
+
+def test_a_comparison_has_the_chance_of_the_evaluation(case, tmp_path):
+    benchmark, questions, candidates = case
+    for name in ("old", "new"):
+        write_evaluation(evaluate(benchmark, questions, candidates), tmp_path / name)
+    recorded = read_results(tmp_path / "old")["chance"]
+    document = compare([[tmp_path / "new"]], baseline=[tmp_path / "old"])
+    chance = {row["setting"]: row["chance"] for row in document["tests"] if row["metric"] == "map"}
+    assert chance == {setting: recorded[setting] for setting in SETTINGS}
 
 
 @pytest.mark.parametrize("fault", ["counted", "in every language", "not in R"])
