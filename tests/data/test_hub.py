@@ -126,10 +126,10 @@ def test_tatoeba_is_that_of_the_text_files(put: Put, tmp_path: Path) -> None:
     folder = tmp_path / "damaged/fin-eng/test"
     folder.mkdir(parents=True)
     pq.write_table(pa.table({"a": ["x"]}), folder / "0000.parquet")
-    with pytest.raises(UserError, match=r"0000\.parquet: not a table of sentence1 and sentence2"):
+    with pytest.raises(UserError, match=r"0000\.parquet row 0: field .sentence1. is missing"):
         load_benchmark("tatoeba", tmp_path / "damaged")
     pq.write_table(pa.table({"sentence1": [None], "sentence2": ["x"]}, None), folder / "0000.parquet")
-    with pytest.raises(UserError, match="row 0: the sentence is null"):
+    with pytest.raises(UserError, match="row 0: field .sentence1. is null"):
         load_benchmark("tatoeba", tmp_path / "damaged")
 
 

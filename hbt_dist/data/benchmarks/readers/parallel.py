@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.builder import BenchmarkBuilder
 from hbt_dist.data.corpus.readers import lines, mkqa
 from hbt_dist.data.corpus.readers.base import chosen_languages
-from hbt_dist.data.fields import check_text, language_at
+from hbt_dist.data.fields import check_text, language_at, text_field
 from hbt_dist.data.files import files_by_language, paths_by_language, read_lines
 from hbt_dist.data.splits import Split
+from hbt_dist.data.tables import parquet_rows
 
 
 def read_ntrex(
@@ -96,10 +94,5 @@ def _line_pairs(english: Path) -> Iterator[tuple[str, str, str]]:
 
 def _parquet_pairs(path: Path) -> Iterator[tuple[str, str, str]]:
     """Yield (location, foreign, English) of a table of the hub."""
-    try:
-        rows = pq.read_table(path, columns=["sentence1", "sentence2"]).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        problem = f"not a table of sentence1 and sentence2 ({first_line(error)})"
-        raise UserError(str(path), problem, "download it once more") from None
-    for number, row in enumerate(rows):
-        yield f"{path} row {number}", row["sentence1"], row["sentence2"]
+    for location, row in parquet_rows(path):
+        yield location, text_field(row, "sentence1", location), text_field(row, "sentence2", location)
