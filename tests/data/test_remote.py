@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from hbt_dist.common.errors import UserError
@@ -17,18 +15,6 @@ from hbt_dist.data.corpus.corpus import Corpus
 
 Build = Callable[..., Corpus]
 EN = {"language": "en"}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The address of an object store on this machine."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server.start()
-    try:
-        yield f"127.0.0.1:{server.get_host_and_port()[1]}"
-    finally:
-        server.stop()
 
 
 def lines(*numbers: int) -> bytes:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from hbt_dist.common.errors import UserError
@@ -41,18 +39,6 @@ def run_folder(root: Path, steps: tuple[int, ...] = (1, 2)) -> RunFolder:
 
 def nothing(steps: list[int]) -> set[int]:
     return set()
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The address of an object store on this machine."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server.start()
-    try:
-        yield f"127.0.0.1:{server.get_host_and_port()[1]}"
-    finally:
-        server.stop()
 
 
 @pytest.fixture(params=["folder", "file://", "s3://"])
