@@ -129,7 +129,7 @@ def test_tatoeba_is_that_of_the_text_files(put: Put, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"0000\.parquet row 0: field .sentence1. is missing"):
         load_benchmark("tatoeba", tmp_path / "damaged")
     pq.write_table(pa.table({"sentence1": [None], "sentence2": ["x"]}, None), folder / "0000.parquet")
-    with pytest.raises(UserError, match="row 0: field .sentence1. is null"):
+    with pytest.raises(UserError, match=r"row 0: field .sentence1. is null"):
         load_benchmark("tatoeba", tmp_path / "damaged")
 
 
