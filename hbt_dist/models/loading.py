@@ -24,7 +24,7 @@ from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.models.positions import most_tokens
 from hbt_dist.models.settings import LIMITS, Attention, TextSettings
-from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer
+from hbt_dist.models.tokenizer import check_vocabulary, last_word_notes, load_tokenizer, set_padding
 from hbt_dist.models.weights import explained, load_weights
 
 
@@ -64,7 +64,11 @@ def load_encoder(
     text = text or {}
     raised = {key: max(limit, recorded.get(key, 0)) for key, limit in (at_least or {}).items()}
     settings, lowered = _fitting(TextSettings(**{**recorded, **raised, **text}), text, backbone, source)
-    notes += lowered
+    notes += [
+        *lowered,
+        *set_padding(tokenizer, source),
+        *last_word_notes(tokenizer, settings.pooling, source),
+    ]
     encoder = Encoder(backbone, settings, dense).eval()
     _check_widths(encoder, source)
     if not quiet:

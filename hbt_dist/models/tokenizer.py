@@ -49,6 +49,34 @@ def check_vocabulary(tokenizer: Any, backbone: nn.Module, source: str) -> None:
         )
 
 
+def set_padding(tokenizer: Any, source: str) -> list[str]:
+    """Let a token that exists pad where the tokenizer names none: libraries refuse to batch without one.
+
+    Returns:
+        a line on the token, if one was set.
+
+    Raises:
+        UserError: no token can pad.
+    """
+    if tokenizer.pad_token_id is not None:
+        return []
+    token = tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
+    if token is None:
+        raise UserError(source, "the tokenizer has no padding and no end token", "give it one of them")
+    tokenizer.pad_token = token
+    return [f"{source}: the tokenizer has no padding token and takes {token!r}; no vector depends on it"]
+
+
+def last_word_notes(tokenizer: Any, pooling: str, source: str) -> list[str]:
+    """Return a line if pooling takes the last token, and the tokenizer ends texts without a special one."""
+    if pooling != "last" or tokenizer("a")["input_ids"][-1] in tokenizer.all_special_ids:
+        return []
+    return [
+        f"{source}: the tokenizer adds no end token, so pooling 'last' takes the last word of each text; "
+        f"let the tokenizer add one, or use pooling 'mean'"
+    ]
+
+
 def tokenizer_digest(tokenizer: Any) -> str:
     """Return the sha256 of what decides the token ids: 0.5 s for 250,000 pieces."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -195,6 +195,42 @@ def test_a_tokenizer_of_another_size_is_refused(share: float, fits: bool, tmp_pa
         assert refusal(folder).problem == f"{expected} {config.vocab_size}"
 
 
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_decoder_without_a_padding_token_is_exported_with_one(pooling: Any, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = save_kind(tmp_path / "llama", "llama")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    loaded = load_encoder(folder, text={"pooling": pooling, "max_passage_tokens": 64})
+    assert loaded.notes == (
+        f"{folder}: the tokenizer has no padding token and takes '</s>'; no vector depends on it",
+    )
+    (tmp_path / "model").mkdir()
+    save_encoder(loaded.encoder, loaded.tokenizer, tmp_path / "model")
+    assert load_encoder(tmp_path / "model").notes == ()
+    texts = ["helsinki", "what is the capital of finland"]
+    library = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(texts)
+    for row, text in zip(library, texts, strict=True):
+        tokens = loaded.tokenizer(text, return_tensors="pt")
+        vector = loaded.encoder(tokens["input_ids"], tokens["attention_mask"])[0]
+        torch.testing.assert_close(torch.from_numpy(row), vector.detach(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_pooling_of_the_last_word_is_reported(pooling: str, tmp_path: Path) -> None:
+    folder = save_kind(tmp_path / "qwen", "qwen3")
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["post_processor"] = None
+    file.write_text(json.dumps(content))
+    notes = load_encoder(folder, text={"pooling": pooling, "max_passage_tokens": 64}).notes
+    assert ["pooling 'last' takes the last word of each text" in line for line in notes] == [True] * (
+        pooling == "last"
+    )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_limits_above_the_positions_are_refused(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -21,7 +21,7 @@ from torch import Tensor
 from hbt_dist.common.devices import torch_device
 from hbt_dist.common.errors import UserError
 from hbt_dist.models.loading import check_source
-from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer
+from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer, set_padding
 from hbt_dist.models.weights import load_weights
 
 
@@ -77,10 +77,7 @@ def load_generator(
     tokenizer = load_tokenizer(source, trust_remote_code, padding_side="left")
     check_vocabulary(tokenizer, model, source)
     where = torch_device(device)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token_id is None:
-        raise UserError(source, "the tokenizer has no padding and no end token", "give it one of them")
+    set_padding(tokenizer, source)
     placed: Any = model.eval()
     return LoadedGenerator(placed.to(where), tokenizer, source, where)
 
