@@ -50,7 +50,7 @@ def check_vocabulary(tokenizer: Any, backbone: nn.Module, source: str) -> None:
 
 
 def set_padding(tokenizer: Any, source: str) -> list[str]:
-    """Let a token that exists pad where the tokenizer names none: libraries refuse to batch without one.
+    """Set an existing token as the padding token if the tokenizer has none; libraries need one for batches.
 
     Returns:
         a line on the token, if one was set.
