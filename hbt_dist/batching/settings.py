@@ -256,7 +256,7 @@ class BatchSettings(Settings):
         if self.alpha is not None and self.mixture is not None:
             raise ValueError(
                 "`alpha` and `mixture` exclude each other: alpha is the mixture "
-                "{monolingual: alpha, crosslingual: 1 - alpha}"
+                "{monolingual: alpha, crosslingual: 1 - alpha}; leave one out, or set it to null"
             )
         if isinstance(self.alpha, Schedule) and self.alpha.extremes()[1] > 1:
             raise ValueError(f"alpha is a probability; its schedule reaches {self.alpha.extremes()[1]}")

@@ -42,7 +42,7 @@ def test_forms_with_one_meaning_make_one_plan() -> None:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"alpha": 0.5, "mixture": {"monolingual": 1}}, "exclude each other"),
+        ({"alpha": 0.5, "mixture": {"monolingual": 1}}, "leave one out, or set it to null"),
         ({"alpha": 1.5}, "less than or equal to 1"),
         ({"alpha": {"schedule": "linear", "start": 0, "end": 2, "over_steps": 5}}, "reaches 2"),
         ({"alpha": {"schedule": "linear", "start": 0}}, "`over_steps`"),

@@ -59,7 +59,10 @@ def test_id_url_and_type_columns_are_no_languages(
     text = reading_text(corpus)
     assert "unused columns: " in text
     if not ids:
-        assert "column 'question_id' is not read as 'id'; list 'id' in languages if it is" in text
+        assert (
+            "column 'question_id' is not read as language 'id'; if it is one, list it in data.languages"
+            in text
+        )
 
 
 def test_an_indonesian_column_is_read_when_it_is_requested(write_lines: Write, build: Build) -> None:

@@ -273,6 +273,11 @@ def test_a_folder_of_another_form(tmp_path: Path) -> None:
         load_benchmark(str(tmp_path / "odd"))
     for name, entry in BENCHMARKS.items():
         assert not entry.marks or f"{name} ({entry.marks[0]}" in str(raised.value)
+    (tmp_path / "odd/file.jsonl").touch()
+    with pytest.raises(UserError, match=r"odd/file.jsonl': is a file\n *give the folder of a benchmark"):
+        load_benchmark(str(tmp_path / "odd/file.jsonl"))
+    with pytest.raises(UserError, match="there is no such folder"):
+        load_benchmark(str(tmp_path / "even"))
     of_mmarco(tmp_path / "both")
     of_mr_tydi(tmp_path / "both")
     with pytest.raises(UserError, match="has the form of mr-tydi, mmarco"):

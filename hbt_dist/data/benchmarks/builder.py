@@ -203,7 +203,7 @@ class BenchmarkBuilder:
             raise UserError(
                 f"benchmark {self.name}",
                 f"has neither question nor candidate in {', '.join(map(repr, absent))}",
-                "drop the language, or check the files",
+                f"choose from its languages: {', '.join(sorted(present))}",
             )
         return self.languages
 

@@ -68,6 +68,9 @@ def load_benchmark(
         folder = None if data_dir is None else expanded(data_dir)
         return load_task(name, folder, variant, codes, judgements, identical_ids)
     if name not in BENCHMARKS and not is_user_function(name):
+        if "/" in name:
+            problem = "is a file" if expanded(name).exists() else "there is no such folder"
+            raise UserError(f"benchmark {name!r}", problem, "give the folder of a benchmark")
         raise UserError(
             f"benchmark {name!r}",
             "there is no such benchmark",

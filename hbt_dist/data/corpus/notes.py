@@ -24,7 +24,7 @@ def _lines(source: dict[str, Any]) -> Iterator[str]:
         more = f" and {len(files) - _SHOWN:,} more" if len(files) > _SHOWN else ""
         yield f"left out {counted(len(files), 'file')}: {', '.join(files[:_SHOWN])}{more}"
     for column, language in source.get("doubtful", {}).items():
-        yield f"column {column!r} is not read as {language!r}; list {language!r} in languages if it is"
+        yield f"column {column!r} is not read as language {language!r}: if it is, list it in data.languages"
     if unused := [name for name in source.get("unused", []) if name not in source.get("doubtful", {})]:
         yield f"unused columns: {', '.join(unused)}"
     if count := source.get("repeating_negatives"):
