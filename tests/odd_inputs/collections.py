@@ -41,7 +41,8 @@ def belebele() -> Iterator[tuple[str, Case]]:
     yield "belebele", two(BELEBELE).gives(given=6, map=1.0, **right)
     yield "belebele-one", two(BELEBELE, "--languages", "fin_Latn").gives(languages="fi", map=1.0)
     yield "belebele-korean", two(BELEBELE, name="kor_Hang.jsonl").gives(given=6, languages="en ko", map=1.0)
-    yield "belebele-same-language", two(BELEBELE, name="en.jsonl").fails(r"\S*eng_Latn.jsonl", "second file")
+    twice = two(BELEBELE, name="en_Latn.jsonl")
+    yield "belebele-same-language", twice.fails(r"\S*eng_Latn.jsonl", "second file")
     where = r"\S*fin_Latn.jsonl line 2"
     for name, change in {
         "no-link": {"link": ...},
