@@ -60,8 +60,7 @@ def test_id_url_and_type_columns_are_no_languages(
     assert "unused columns: " in text
     if not ids:
         assert (
-            "column 'question_id' is not read as language 'id'; if it is one, list it in data.languages"
-            in text
+            "column 'question_id' is not read as language 'id': if it is, list it in data.languages" in text
         )
 
 
