@@ -25,7 +25,8 @@ _ROWS_PER_READ = 1_000
 def parquet_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a Parquet file."""
     with _explained(path, "Parquet"):
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches(_ROWS_PER_READ)
+        # A buffer ahead would keep every row group that was read until the end of the file.
+        batches = pyarrow.parquet.ParquetFile(path, pre_buffer=False).iter_batches(_ROWS_PER_READ)
     return _batch_rows(path, "Parquet", batches)
 
 

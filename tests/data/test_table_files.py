@@ -8,6 +8,7 @@ import datetime
 import gzip
 import json
 import lzma
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.notes import reading_text
+from hbt_dist.data.tables import parquet_rows
 
 Build = Callable[..., Corpus]
 Write = Callable[..., Path]
@@ -235,6 +237,18 @@ def test_usual_names_need_no_columns(
         assert corpus.example_id(0) == "7"
     if "type" in row:
         assert corpus.manifest["statistics"][0]["unused"] == ["pos_scores", "type"]
+
+
+def test_reading_parquet_holds_a_row_group_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    groups, megabyte = 24, 2**20
+    with pyarrow.parquet.ParquetWriter(path, pyarrow.schema([("text", pyarrow.string())])) as writer:
+        for group in range(groups):
+            texts = [random.Random(f"{group} {row}").randbytes(500).hex() for row in range(1000)]
+            writer.write_table(pyarrow.table({"text": texts}))
+    before = pyarrow.total_allocated_bytes()
+    most = max(pyarrow.total_allocated_bytes() - before for _ in parquet_rows(path))
+    assert most < groups / 4 * megabyte
 
 
 def test_maps_are_read_and_other_types_are_named(tmp_path: Path, build: Build) -> None:
