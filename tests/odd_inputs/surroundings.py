@@ -148,11 +148,11 @@ def _link(path: Path) -> None:
 def variables() -> Iterator[tuple[str, Case]]:
     """Environment variables that schedulers, shells and other tools set."""
     for name, environment in {
-        "home-missing": {"HOME": "/nonexistent"},
+        "home-missing": {"HOME": "/proc/nonexistent"},
         "home-unset": {"HOME": None},
         "home-empty": {"HOME": ""},
         "tmpdir-long": {"TMPDIR": "/tmp/" + "x" * 90},
-        "tmpdir-missing": {"TMPDIR": "/nonexistent"},
+        "tmpdir-missing": {"TMPDIR": "/proc/nonexistent"},
         "rank": {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"},
         "slurm": {"SLURM_PROCID": "3", "SLURM_NTASKS": "8"},
         "threads-0": {"OMP_NUM_THREADS": "0"},
@@ -170,12 +170,12 @@ def variables() -> Iterator[tuple[str, Case]]:
         "term-dumb": {"TERM": "dumb"},
         "term-unset": {"TERM": None},
         "proxy": {"HTTPS_PROXY": "http://nowhere:1"},
-        "hf-home": {"HF_HOME": "/nonexistent"},
+        "hf-home": {"HF_HOME": "/proc/nonexistent"},
         "cuda": {"CUDA_VISIBLE_DEVICES": ""},
         "seed": {"PYTHONHASHSEED": "random"},
         "timezone": {"TZ": "Nowhere/Nowhere"},
         "mpl": {"MPLBACKEND": "TkAgg"},
-        "mpl-config": {"MPLCONFIGDIR": "/nonexistent"},
+        "mpl-config": {"MPLCONFIGDIR": "/proc/nonexistent"},
     }.items():
         yield f"inspect-{name}", training(rows()).within(**environment).gives(given=6, **ALL)
         if name not in ("no-utf8", "io-latin"):  # the process of these tests has begun with its encoding

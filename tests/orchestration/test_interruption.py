@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.orchestration import trial as trial_module
 from hbt_dist.orchestration.interruption import Interruption, is_interrupted, stop_file
 from hbt_dist.orchestration.tune import NextTrial
@@ -144,8 +145,10 @@ def test_a_study_is_saved_by_sigterm(tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 def test_sigterm_ends_actors(tmp_path: Path) -> None:
     """An evaluation has nothing to save: its cluster ends, and the command reports that it starts again."""
-    make_model(tmp_path / "model", ["a text", "another text"])
+    benchmark = load_benchmark("sample", languages=["en", "fi"])
+    make_model(tmp_path / "model", list(benchmark.candidate_texts))
     command = [BIN / "hbt-dist", "evaluate", "--model", tmp_path / "model", "--benchmark", "sample"]
+    command += ["--languages", "en,fi"]
     command += ["--output", tmp_path / "out", "--launcher", "ray", "--set", f"cache_dir={tmp_path / 'cache'}"]
     process = start(command, tmp_path, RAY_ADDRESS="local")
     while process.poll() is None and not any(

@@ -73,7 +73,7 @@ def variables(values: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def test_a_home_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for home in ("/nonexistent", "/proc/version"):
+    for home in ("/proc/nonexistent", "/proc/version"):
         with variables({"HOME": home}, monkeypatch):
             assert str(home_problem()).startswith(f"HOME={home}: N")
     with variables({"HOME": str(tmp_path)}, monkeypatch):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import BatchEncoding
 
 from benchmarks.gpu.device import Context
 from benchmarks.gpu.model import encoder_of
@@ -37,14 +38,15 @@ class RandomTokenizer:
     mean_tokens: int
     pad_token_id: int = 1
 
-    def __call__(self, texts: Sequence[str], **options: Any) -> dict[str, list[list[int]]]:
-        """Return ids of about `mean_tokens` tokens per text, at most `max_length`."""
+    def __call__(self, texts: Sequence[str], **options: Any) -> BatchEncoding:
+        """Return ids of about `mean_tokens` tokens per text, at most `max_length` if that is given."""
         ids = []
         for text in texts:
             generator = np.random.default_rng(int(text))
             length = int(generator.integers(self.mean_tokens // 2, self.mean_tokens * 3 // 2))
-            ids.append(generator.integers(4, self.vocabulary, min(length, options["max_length"])).tolist())
-        return {"input_ids": ids}
+            kept = min(length, options.get("max_length", length))
+            ids.append(generator.integers(4, self.vocabulary, kept).tolist())
+        return BatchEncoding({"input_ids": ids})
 
 
 def run(context: Context) -> Iterator[tuple[str, Figures]]:
