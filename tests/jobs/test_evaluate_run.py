@@ -55,8 +55,8 @@ def test_a_child_process_evaluates(tmp_path: Path, capfd: pytest.CaptureFixture[
 @pytest.mark.slow
 @pytest.mark.usefixtures("driver_with_a_gpu")
 def test_a_mistake_of_the_user_comes_back_as_it_is(tmp_path: Path) -> None:
-    run = a_run(tmp_path, evaluation={"benchmarks": [{**DEV, "languages": ["de", "xx"]}]})
-    with pytest.raises(UserError, match="xx") as error:
+    run = a_run(tmp_path, evaluation={"benchmarks": [{**DEV, "languages": ["de", "zu"]}]})
+    with pytest.raises(UserError, match="zu") as error:
         evaluate_start_apart(run, quiet=True)
     assert error.value.location
     assert error.value.remedy
