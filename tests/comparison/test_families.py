@@ -40,7 +40,6 @@ def made(
         tuple(cells),
         np.tile(np.arange(size), num_ids),
         np.repeat(np.arange(num_ids), size),
-        np.ones(num_ids * size, np.int64),
         np.zeros_like(new),
         new,
     )
@@ -102,7 +101,7 @@ def test_few_questions_of_one_family_give_no_interval() -> None:
     cell = np.concatenate([np.full(10 if "fi" in pair else 80, c) for c, pair in enumerate(cells)])
     unit = np.concatenate([np.arange(10 if "fi" in pair else 80) for pair in cells])
     new = rng.normal(0.1, 0.1, (2, len(cell)))
-    rows = PairedRows(tuple(cells), cell, unit, np.ones(len(cell), np.int64), np.zeros_like(new), new)
+    rows = PairedRows(tuple(cells), cell, unit, np.zeros_like(new), new)
     (found,) = family_differences(rows, NOT_KNOWN)
     assert (found.questions, found.fewest_questions) == (80, 10)
     assert (found.low, found.high) == (None, None)
