@@ -30,10 +30,10 @@ def test_a_slow_start_is_waited_for(slow: str, rank: int, launch: Launch, tmp_pa
         deepspeed={"config": None},
         evaluation={"benchmarks": [{"name": "sample"}], "when": []},
         training__steps=1,
-        training__hang_timeout_seconds=8,
+        training__hang_timeout_seconds=15,
     )
     found = run_ranks(
-        2, f"{BODIES}:slow_start", run=run, port=free_port(), slow=slow, rank=rank, seconds=13.0
+        2, f"{BODIES}:slow_start", run=run, port=free_port(), slow=slow, rank=rank, seconds=20.0
     )
     assert found == [1, 1]
 
