@@ -5,7 +5,7 @@ waits once per chunk. It makes none for an attention function without a mask fun
 rows are one long row for everything but attention, so nothing is computed for padding.
 
 The families of `AFTER_PADDING` are covered: bidirectional, full attention, no bias on scores. Other models
-keep transformers' way; so does everything if `model.attention` names an implementation.
+keep transformers' way; so does everything if `model.attention_implementation` names an implementation.
 
 Shapes: n rows, T tokens of the longest, S tokens of all rows, A heads, H width of a head.
 """

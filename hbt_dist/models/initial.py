@@ -47,13 +47,18 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
             settings.name_or_path,
             trust_remote_code=settings.trust_remote_code,
             text=settings.text,
-            attention=settings.attention,
+            attention_implementation=settings.attention_implementation,
             quiet=True,
         )
         check_readable(loaded.tokenizer, list(_some_texts(corpus, _CHECKED_TEXTS)), loaded.source)
         return loaded
     _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
-    return load_encoder(folder, text=settings.text, attention=settings.attention, quiet=True)
+    return load_encoder(
+        folder,
+        text=settings.text,
+        attention_implementation=settings.attention_implementation,
+        quiet=True,
+    )
 
 
 def _build_scratch(

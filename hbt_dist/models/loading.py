@@ -23,7 +23,7 @@ from hbt_dist.models.folders import SETTINGS_FILE, check_files, recorded_setting
 from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.models.positions import most_tokens
-from hbt_dist.models.settings import LIMITS, Attention, TextSettings
+from hbt_dist.models.settings import LIMITS, AttentionImplementation, TextSettings
 from hbt_dist.models.tokenizer import check_vocabulary, last_word_notes, load_tokenizer, set_padding
 from hbt_dist.models.weights import explained, load_weights
 
@@ -34,7 +34,7 @@ def load_encoder(
     trust_remote_code: bool = False,
     text: dict[str, Any] | None = None,
     at_least: dict[str, int] | None = None,
-    attention: Attention = "auto",
+    attention_implementation: AttentionImplementation = "auto",
     quiet: bool = False,
 ) -> LoadedEncoder:
     """Load an encoder from a folder or from the model hub.
@@ -48,7 +48,7 @@ def load_encoder(
         trust_remote_code: run Python code of the model folder. Off by default.
         text: settings that replace what the folder records.
         at_least: max_question_tokens, max_passage_tokens: the folder's limits are raised to these.
-        attention: see `ModelSettings`.
+        attention_implementation: see `ModelSettings`.
         quiet: do not print the notes, see `LoadedEncoder.notes`.
 
     Raises:
@@ -57,7 +57,7 @@ def load_encoder(
     """
     source, folder = str(name_or_path), Path(name_or_path)
     check_source(source)
-    backbone, notes = load_backbone(source, trust_remote_code, attention)
+    backbone, notes = load_backbone(source, trust_remote_code, attention_implementation)
     tokenizer = load_tokenizer(source, trust_remote_code)
     check_vocabulary(tokenizer, backbone, source)
     recorded, dense = recorded_settings(folder) if folder.is_dir() else _hub_settings(source)
@@ -97,7 +97,9 @@ def check_source(source: str) -> None:
     check_hub_reachable(source)
 
 
-def load_backbone(source: str, trust_remote_code: bool, attention: Attention) -> tuple[nn.Module, list[str]]:
+def load_backbone(
+    source: str, trust_remote_code: bool, implementation: AttentionImplementation
+) -> tuple[nn.Module, list[str]]:
     """Load `AutoModel` without the pooler of some architectures: unused weights never get a gradient.
 
     Returns:
@@ -117,10 +119,10 @@ def load_backbone(source: str, trust_remote_code: bool, attention: Attention) ->
             f"is an encoder-decoder ({config.model_type}), which is not supported",
             "give an encoder (BERT, XLM-R, ...) or a decoder",
         )
-    if attention != "auto":
-        options["attn_implementation"] = attention
+    if implementation != "auto":
+        options["attn_implementation"] = implementation
     backbone, notes = load_weights(transformers.AutoModel, source, **options)
-    if attention == "auto":
+    if implementation == "auto":
         use_row_attention(backbone)
     return backbone, notes
 

@@ -11,7 +11,7 @@ from hbt_dist.config.settings import Settings
 Role = Literal["question", "passage"]
 ROLES: tuple[Role, ...] = ("question", "passage")
 LIMITS = ("max_question_tokens", "max_passage_tokens")
-Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+AttentionImplementation = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 
 class TextSettings(Settings):
@@ -81,7 +81,7 @@ class ModelSettings(Settings):
         description="pooling, normalize, question_prefix, passage_prefix, max_question_tokens, "
         "max_passage_tokens; what is not given is taken from the model folder, else the default",
     )
-    attention: Attention = Field(
+    attention_implementation: AttentionImplementation = Field(
         "auto",
         description="auto: without padding where model and device allow it (BERT, ELECTRA, DistilBERT, "
         "RoBERTa, XLM-R; on GPUs in bf16 and without attention dropout), else transformers' default; or one "
