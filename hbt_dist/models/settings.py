@@ -65,6 +65,23 @@ class ScratchSettings(Settings):
     )
 
 
+class LoraSettings(Settings):
+    """Train low-rank adapters (arXiv 2106.09685) of linear layers instead of the backbone's weights.
+
+    The update of a layer of weight W is alpha / rank * B A, with `rank` rows in A and columns in B.
+    """
+
+    rank: int = Field(16, ge=1, description="rank of the update of each layer")
+    alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of each adapter's input, in training only")
+    targets: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="names of the linear layers that get an adapter, such as [q_proj, v_proj]; default: all "
+        "linear layers of the transformer, in decoders q, k, v, o, gate, up and down",
+    )
+
+
 class ModelSettings(Settings):
     """Which encoder, and how a text becomes a vector."""
 
@@ -91,6 +108,11 @@ class ModelSettings(Settings):
         False,
         description="compile the model's layers with torch.compile, for GPUs; takes a minute at the start",
     )
+    lora: LoraSettings | None = Field(
+        None,
+        description="train adapters and leave the backbone's weights as they are; `{}` takes the defaults; "
+        "default: train all weights",
+    )
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the model; off unless you trust it"
     )
@@ -101,6 +123,8 @@ class ModelSettings(Settings):
             raise ValueError(
                 "give exactly one of name_or_path (a pre-trained model) and scratch (random weights)"
             )
+        if self.lora is not None and self.scratch is not None:
+            raise ValueError("lora needs name_or_path: adapters of random weights would learn nothing useful")
         return self
 
     @field_validator("text")
