@@ -53,7 +53,7 @@ def test_counts_go_to_console_results_and_report(tmp_path: Path, tiny_model: Pat
 
 def test_a_question_does_not_find_itself(tmp_path: Path, tiny_model: Path) -> None:
     """The row of ArguAna: 1.0 without the question's own document, 0.5 with it."""
-    documents = {"d1": ("", "question candidate 1"), "d2": ("", "question candidate 12")}
+    documents = {"d1": ("", "question candidate 1"), "d2": ("", "fi 5")}
     toy = Toy(documents, {"d1": "question candidate 1"}, [("d1", "d2", 1)])
     folder = write_hub(tmp_path / "set", {"default": toy})
     for rule, expected in ((None, 1.0), ("keep", 0.5)):
@@ -63,7 +63,12 @@ def test_a_question_does_not_find_itself(tmp_path: Path, tiny_model: Path) -> No
             languages=("en",),
             identical_ids=rule,  # type: ignore[arg-type]
         )
-        results = evaluated(tiny_model, benchmark, tmp_path / f"out-{rule}", text={"question_prefix": ""})
+        results = evaluated(
+            tiny_model,
+            benchmark,
+            tmp_path / f"out-{rule}",
+            text={"question_prefix": "", "passage_prefix": ""},
+        )
         assert results["means"]["monolingual"]["macro"]["map"] == expected
         assert results["benchmark"]["judgements"]["counts"]["questions_with_own_document"] == 1
 
