@@ -67,6 +67,11 @@ class Layout:
         return self.rank * self.num_rows
 
     @property
+    def local_rows(self) -> slice:
+        """Global numbers of the local rows."""
+        return slice(self.first_row, self.first_row + self.num_rows)
+
+    @property
     def first_column(self) -> int:
         """Column of the first local positive."""
         return self.rank * self.num_rows * (1 + self.num_negatives)

@@ -4,7 +4,9 @@ Each rank scores its own questions against every gathered passage, `row_chunk` q
 writes the gradients as it goes: scores take row_chunk x N floats instead of B x N (67 MB instead of 17 GB at
 N = 65,536 and row_chunk = 256). Costs one extra read of the passages per chunk. The gradients are exact
 (tests/contrastive/test_loss.py); scores are computed in the precision of the embeddings given, which the
-step makes float32: in bfloat16 the gradient of a well-ranked positive is lost.
+step makes float32: in bfloat16 the gradient of a well-ranked positive is lost. Several widths take turns
+(`hbt_dist.contrastive.widths`): scores of one width exist at a time, and each takes three products of
+b x N x w and the passes over b x N scores.
 
 No autograd graph and no collective: embeddings go in, gradients come out, the caller moves them.
 
@@ -28,6 +30,7 @@ from hbt_dist.common.devices import move
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.row_losses import UNMASKED, Exclude, infonce_rows
 from hbt_dist.contrastive.settings import LossSettings
+from hbt_dist.contrastive.widths import Cut
 
 # Rows or columns of a sub-batch: indices, or a full slice, which copies nothing.
 Index = Tensor | slice
@@ -38,7 +41,8 @@ class Contrast:
     """Loss of the local rows and its gradients, of the mean over the local rows."""
 
     loss: Tensor  # () float64: the sum below, weighted
-    info_nce: Tensor  # () float64
+    info_nce: Tensor  # () float64: over the widths, weighted
+    info_nce_of_widths: dict[int, Tensor]  # () float64 each; empty without `widths`
     alignment: Tensor  # () float64, 0 without alignment
     questions_bD: Tensor  # gradient with respect to the local questions
     passages_ND: Tensor  # this rank's part of the gradient with respect to every passage
@@ -68,56 +72,38 @@ def contrast(
         questions_BD: gathered questions, needed for ``directions: both``.
         aligned_bD: local questions in a second language, needed for alignment.
     """
-    b, device = layout.num_rows, questions_bD.device
-    both = settings.directions == "both"
+    b = layout.num_rows
     share = 1.0 - settings.alignment_weight
-    weight = share / (2 * b if both else b)
-    positives_B = layout.positive_columns(device)
-    local = slice(layout.first_row, layout.first_row + b)
-    local_columns = slice(layout.first_column, layout.first_column + b)
-    passages_grad = torch.zeros_like(passages_ND)
-
-    total, questions_grad = _over_segments(
-        questions_bD,
-        passages_ND,
-        passages_grad,
-        target_b=positives_B[local],
-        segments=_segments(layout.sub_batch_B, layout.sub_batch_N, local, device),
-        groups=None if layout.group_N is None else (layout.group_N[positives_B[local]], layout.group_N),
-        positives_B=positives_B if settings.equation == "paper_eq1" else None,
-        scale=scale,
-        weight=weight,
-        settings=settings,
-    )
-    log_scale = inner_product(questions_grad, questions_bD)
-    every_question_grad = None
-    if both:
+    weight = share / (2 * b if settings.directions == "both" else b)
+    every = [questions_bD, passages_ND]
+    if settings.directions == "both":
         assert questions_BD is not None
-        every_question_grad = torch.zeros_like(questions_BD)
-        local_positives = passages_ND[local_columns]
-        group_B = None if layout.group_N is None else layout.group_N[positives_B]
-        back, local_positives_grad = _over_segments(
-            local_positives,
-            questions_BD,
-            every_question_grad,
-            target_b=torch.arange(local.start, local.stop, device=device),
-            segments=_segments(layout.sub_batch_B, layout.sub_batch_B, local, device),
-            groups=None if group_B is None else (group_B[local], group_B),
-            positives_B=None,
-            scale=scale,
-            weight=weight,
-            settings=settings,
-        )
-        total = total + back
-        log_scale = log_scale + inner_product(local_positives_grad, local_positives)
-        passages_grad[local_columns] += local_positives_grad
+        every.append(questions_BD)
+    gradients = [torch.zeros_like(embeddings) for embeddings in every]
+    log_scale = torch.zeros((), dtype=torch.float64, device=questions_bD.device)
+    shares = settings.shares_of_widths(questions_bD.shape[1])
+    of_widths: dict[int, Tensor] = {}
+    for width, width_share in shares.items():
+        cuts = [
+            Cut(embeddings, gradient, width, rescale=settings.similarity == "cosine")
+            for embeddings, gradient in zip(every, gradients, strict=True)
+        ]
+        total, slope = _infonce(cuts, layout, settings, scale=scale, weight=width_share * weight)
+        of_widths[width] = total * (weight / share)
+        log_scale += slope
+        for cut in cuts:
+            cut.carry_back()
+    info_nce = torch.stack([of_widths[width] * part for width, part in shares.items()]).sum()
 
+    questions_grad, passages_grad, *_ = gradients
     aligned_grad = None
-    alignment = total.new_zeros(())
+    alignment = torch.zeros_like(log_scale)
     if settings.alignment_weight > 0:
         assert aligned_bD is not None
         aligned_grad = torch.zeros_like(aligned_bD)
-        for rows, columns in _segments(layout.sub_batch_B, layout.sub_batch_N, local, device):
+        for rows, columns in _segments(
+            layout.sub_batch_B, layout.sub_batch_N, layout.local_rows, questions_bD.device
+        ):
             alignment += _kl_rows(
                 (questions_bD, questions_grad, aligned_bD, aligned_grad),
                 (passages_ND, passages_grad),
@@ -127,17 +113,67 @@ def contrast(
                 row_chunk=settings.row_chunk,
             )
         alignment /= b
-    info_nce = total * (weight / share)
     return Contrast(
         loss=share * info_nce + settings.alignment_weight * alignment,
         info_nce=info_nce,
+        info_nce_of_widths=of_widths if settings.widths else {},
         alignment=alignment,
         questions_bD=questions_grad,
         passages_ND=passages_grad,
-        questions_BD=every_question_grad,
+        questions_BD=gradients[2] if len(gradients) == 3 else None,
         aligned_bD=aligned_grad,
         log_scale=log_scale,
     )
+
+
+def _infonce(
+    cuts: list[Cut], layout: Layout, settings: LossSettings, *, scale: float, weight: float
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of the local rows' losses, and `weight` times its derivative by log(scale).
+
+    Args:
+        cuts: local questions, gathered passages, and for both directions gathered questions; the gradients of
+            `weight` times the sum are added to theirs.
+    """
+    questions, passages, *every_question = cuts
+    device = questions.embeddings.device
+    positives_B = layout.positive_columns(device)
+    local = layout.local_rows
+    group_N = layout.group_N
+    total, questions_grad = _over_segments(
+        questions.embeddings,
+        passages.embeddings,
+        passages.gradient,
+        target_b=positives_B[local],
+        segments=_segments(layout.sub_batch_B, layout.sub_batch_N, local, device),
+        groups=None if group_N is None else (group_N[positives_B[local]], group_N),
+        positives_B=positives_B if settings.equation == "paper_eq1" else None,
+        scale=scale,
+        weight=weight,
+        settings=settings,
+    )
+    questions.gradient += questions_grad
+    slope = inner_product(questions_grad, questions.embeddings)
+    for every in every_question:
+        local_columns = slice(layout.first_column, layout.first_column + layout.num_rows)
+        local_positives = passages.embeddings[local_columns]
+        group_B = None if group_N is None else group_N[positives_B]
+        back, local_positives_grad = _over_segments(
+            local_positives,
+            every.embeddings,
+            every.gradient,
+            target_b=torch.arange(local.start, local.stop, device=device),
+            segments=_segments(layout.sub_batch_B, layout.sub_batch_B, local, device),
+            groups=None if group_B is None else (group_B[local], group_B),
+            positives_B=None,
+            scale=scale,
+            weight=weight,
+            settings=settings,
+        )
+        total = total + back
+        slope = slope + inner_product(local_positives_grad, local_positives)
+        passages.gradient[local_columns] += local_positives_grad
+    return total, slope
 
 
 def inner_product(a_bD: Tensor, b_bD: Tensor) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.config.settings import Settings
 
 Kernel = Literal["auto", "rows", "liger"]
@@ -55,6 +56,17 @@ class LossSettings(Settings):
     alignment_temperature: float = Field(
         1.0, gt=0, description="temperature of the alignment's softmax; the paper uses plain cosines, 1.0"
     )
+    widths: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="Matryoshka: the mean of InfoNCE at several widths, each of embeddings cut to that many "
+        "values (and for cosine scaled to length 1 again), such as [768, 384, 192, 96]; alignment has the "
+        "full width only; default: the full width",
+    )
+    width_weights: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description="weight of each of the widths, relative to their sum; default: equal weights",
+    )
     row_chunk: int = Field(
         256,
         ge=1,
@@ -82,7 +94,33 @@ class LossSettings(Settings):
             raise ValueError("min_temperature is above max_temperature")
         if self.learn_temperature and not self.min_temperature <= self.temperature <= self.max_temperature:
             raise ValueError("temperature is outside min_temperature..max_temperature")
+        if len(set(self.widths or ())) < len(self.widths or ()):
+            raise ValueError(f"widths must differ from each other, got {self.widths}")
+        if self.width_weights is not None and len(self.width_weights) != len(self.widths or ()):
+            raise ValueError(
+                f"width_weights needs one weight per entry of widths, got {len(self.width_weights)} weights "
+                f"for {len(self.widths or ())} widths"
+            )
         return self
+
+    def shares_of_widths(self, width: int) -> dict[int, float]:
+        """Return the share of each width in the loss; shares sum to 1.
+
+        Args:
+            width: of the embeddings.
+
+        Raises:
+            UserError: the embeddings are narrower than one of the widths.
+        """
+        widths = self.widths or [width]
+        if max(widths) > width:
+            raise UserError(
+                "loss.widths",
+                f"expected at most {width}, the width of the model's embeddings, got {max(widths)}",
+                "remove it from loss.widths",
+            )
+        weights = self.width_weights or [1.0] * len(widths)
+        return {each: weight / sum(weights) for each, weight in zip(widths, weights, strict=True)}
 
 
 class StepSettings(Settings):

@@ -103,6 +103,7 @@ class StepResult:
 
     loss: float
     info_nce: float
+    info_nce_of_widths: dict[int, float]  # empty without `loss.widths`
     alignment: float
     temperature: float
     positive_score: float  # mean score of questions with their passages
@@ -195,6 +196,7 @@ def contrastive_step(
     return StepResult(
         loss=figures["loss"],
         info_nce=figures["info_nce"],
+        info_nce_of_widths={width: figures[f"info_nce_{width}"] for width in loss.widths or ()},
         alignment=figures["alignment"],
         temperature=1.0 / scale,
         positive_score=figures["positive"],
@@ -326,9 +328,11 @@ def _mean_figures(
         bad_b |= bad[:b] | bad[b:].view(b, -1).any(1)
     values = [parts.loss, parts.info_nce, parts.alignment, parts.log_scale, positive, mean.double()]
     counts = move(torch.tensor(token_counts, dtype=torch.float64), world.device)
-    vector = torch.cat([torch.stack(values), counts, bad_b.any().double()[None]])
+    of_widths = parts.info_nce_of_widths
+    vector = torch.cat([torch.stack([*of_widths.values(), *values]), counts, bad_b.any().double()[None]])
     vector = world.all_reduce(vector / world.size)
-    figures: dict[str, float] = dict(zip(_SCALARS, vector.tolist(), strict=True))
+    names = [*(f"info_nce_{width}" for width in of_widths), *_SCALARS]
+    figures: dict[str, float] = dict(zip(names, vector.tolist(), strict=True))
     broken = figures["bad"] > 0
     if broken or not math.isfinite(figures["loss"]):
         if not broken:

@@ -1,8 +1,8 @@
-"""Embed texts with a transformers backbone, pooling, optional dense layers and normalisation.
+"""Embed texts with a transformers backbone, pooling, optional dense layers, a cut and normalisation.
 
 Question and passage go through the same weights.
 
-Shapes: n texts, T tokens (longest text of the n), H hidden width, D embedding width.
+Shapes: n texts, T tokens (longest text of the n), H hidden width, D embedding width after the cut.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hbt_dist.models.settings import TextSettings
 
 
 class Encoder(nn.Module):
-    """Backbone, pooling, dense layers, normalisation: token ids to one vector per text."""
+    """Backbone, pooling, dense layers, cut, normalisation: token ids to one vector per text."""
 
     def __init__(
         self, backbone: nn.Module, text: TextSettings, dense: list[DenseLayer] | None = None
@@ -41,6 +41,11 @@ class Encoder(nn.Module):
     @property
     def width(self) -> int:
         """Return D, the embedding width."""
+        return self.text.width or self.full_width
+
+    @property
+    def full_width(self) -> int:
+        """Return the width of embeddings before they are cut to `text.width`."""
         if len(self.dense):
             last = self.dense[-1]
             assert isinstance(last, DenseLayer)
@@ -77,6 +82,7 @@ class Encoder(nn.Module):
             pooled = pool(hidden_nTH, attention_mask, self.text.pooling)
         for layer in self.dense:
             pooled = layer(pooled)
+        pooled = pooled[:, : self.text.width]
         return nn.functional.normalize(pooled, dim=-1) if self.text.normalize else pooled
 
     def packs(self, device: torch.device, dtype: torch.dtype | None = None) -> bool:

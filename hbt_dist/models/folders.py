@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.config.settings import validate
 from hbt_dist.models.files import COPY_AGAIN, check_file, check_keys, read_json
-from hbt_dist.models.head import DenseLayer, load_dense
+from hbt_dist.models.head import DenseLayer, is_cut, load_dense
 from hbt_dist.models.locations import no_model_folder
 from hbt_dist.models.settings import TextSettings
 
@@ -162,6 +162,8 @@ def _sentence_transformers_settings(
         except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
             problem = f"the module {kind} cannot be read: {type(error).__name__}: {first_line(error)}"
             raise UserError(str(path), problem, COPY_AGAIN) from error
+    if dense and is_cut(dense[-1]):
+        settings["width"] = dense.pop().linear.out_features
     return settings | _similarity_settings(folder, settings.pop("normalize", False)), dense
 
 
@@ -190,7 +192,7 @@ def _module_settings(kind: str, path: Path, folder: Path) -> dict[str, Any]:
 
 
 def _similarity_settings(folder: Path, normalized: bool) -> dict[str, Any]:
-    """Return prefixes and normalisation."""
+    """Return prefixes, normalisation and the cut of the vectors."""
     file = folder / "config_sentence_transformers.json"
     config = read_json(file)
     prompts = config.get("prompts") or {}
@@ -208,6 +210,19 @@ def _similarity_settings(folder: Path, normalized: bool) -> dict[str, Any]:
             "supported: cosine, dot; euclidean after a Normalize module, where it orders as cosine does",
         )
     settings["normalize"] = normalized or similarity == "cosine"
+    if (width := config.get("truncate_dim")) is not None:
+        if not isinstance(width, int) or width < 1:
+            raise UserError(
+                str(file), f"expected a number above 0 for truncate_dim, got {width!r}", COPY_AGAIN
+            )
+        # sentence-transformers cuts after its Normalize module: only cosines ignore the length that is left.
+        if normalized and similarity != "cosine":
+            raise UserError(
+                str(file),
+                f"truncate_dim after a Normalize module is not supported with similarity {similarity}",
+                "set similarity_fn_name to cosine",
+            )
+        settings["width"] = width
     return settings
 
 

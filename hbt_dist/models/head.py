@@ -61,6 +61,21 @@ class DenseLayer(nn.Module):
         return self.activation(self.linear(x))
 
 
+def cut_layer(full_width: int, width: int) -> DenseLayer:
+    """Return a layer that keeps the first `width` values: a cut that sentence-transformers repeats."""
+    linear = nn.Linear(full_width, width, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(width, full_width))
+    return DenseLayer(linear, nn.Identity())
+
+
+def is_cut(layer: DenseLayer) -> bool:
+    """Return whether a layer only keeps its first values, as `cut_layer` does."""
+    weight = layer.linear.weight
+    is_linear = layer.linear.bias is None and isinstance(layer.activation, nn.Identity)
+    return is_linear and torch.equal(weight, torch.eye(*weight.shape))
+
+
 _READ = ("in_features", "out_features", "bias", "activation_function")
 _NEUTRAL = dict.fromkeys(("module_input_name", "module_output_name"), ("sentence_embedding",))
 _ACTIVATIONS = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU": nn.GELU}

@@ -152,7 +152,7 @@ def _fitting(
 
 
 def _check_widths(encoder: Encoder, source: str) -> None:
-    """Refuse dense layers that do not fit the backbone."""
+    """Refuse dense layers that do not fit the backbone, and a cut that is wider than the embeddings."""
     config: Any = encoder.backbone.config
     width = int(config.hidden_size)
     for layer in encoder.dense:
@@ -164,6 +164,12 @@ def _check_widths(encoder: Encoder, source: str) -> None:
                 "check its modules.json",
             )
         width = layer.linear.out_features
+    if encoder.width > encoder.full_width:
+        raise UserError(
+            f"width of {source}",
+            f"expected at most {encoder.full_width}, the values of its embeddings, got {encoder.width}",
+            "lower model.text.width, or truncate_dim of the model's files",
+        )
 
 
 def _hub_settings(name: str) -> tuple[dict[str, Any], list[DenseLayer]]:

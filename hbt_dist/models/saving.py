@@ -12,7 +12,7 @@ from torch import Tensor
 from hbt_dist.common.files import write_json
 from hbt_dist.models.encoder import Encoder
 from hbt_dist.models.folders import SETTINGS_FILE
-from hbt_dist.models.head import DenseLayer, save_dense
+from hbt_dist.models.head import DenseLayer, cut_layer, save_dense
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.models.weights import quiet_transformers
 
@@ -65,7 +65,8 @@ def save_encoder(
     width = int(backbone.config.hidden_size)
     _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **config})
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    for layer in encoder.dense:
+    cut = [] if text.width in (None, encoder.full_width) else [cut_layer(encoder.full_width, text.width)]
+    for layer in [*encoder.dense, *cut]:
         assert isinstance(layer, DenseLayer)
         name = f"{len(modules)}_Dense"
         save_dense(layer, folder / name)

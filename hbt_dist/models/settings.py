@@ -33,6 +33,12 @@ class TextSettings(Settings):
         256, ge=4, description="maximum of tokens per passage; longer ones are cut"
     )
 
+    width: int | None = Field(
+        None,
+        ge=1,
+        description="keep the first values of each embedding, this many, before normalize; default: all",
+    )
+
     def max_tokens(self, role: Role) -> int:
         """Return the length limit of a role, including special tokens."""
         return self.max_question_tokens if role == "question" else self.max_passage_tokens
@@ -96,7 +102,7 @@ class ModelSettings(Settings):
     text: dict[str, Any] = Field(
         default_factory=dict,
         description="pooling, normalize, question_prefix, passage_prefix, max_question_tokens, "
-        "max_passage_tokens; what is not given is taken from the model folder, else the default",
+        "max_passage_tokens, width; what is not given is taken from the model folder, else the default",
     )
     attention_implementation: AttentionImplementation = Field(
         "auto",

@@ -65,7 +65,9 @@ def choose_chunks(
     if deepspeed.gradient_checkpointing:
         checkpoint_activations(encoder)
     passages = 1 + run.batches.hard_negatives.count
-    embeddings = run.batches.global_batch_size * (1 + passages) * int(getattr(encoder, "width", 0))
+    width = int(getattr(encoder, "width", 0))
+    copied = max((cut for cut in run.loss.widths or () if cut < width), default=0)  # by widths, at a time
+    embeddings = run.batches.global_batch_size * (1 + passages) * (width + copied)
     texts = 1 + passages + (1 if run.loss.alignment_weight > 0 else 0)  # of a row: the direct step holds all
     parameters = sum(p.numel() for p in encoder.parameters())
     most_rows = run.batches.global_batch_size // world.size * texts

@@ -21,6 +21,7 @@ from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import prepare_model
+from hbt_dist.models.known_width import known_width
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
@@ -68,11 +69,13 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     if deepspeed is None:
         deepspeed = resolve_deepspeed(run.deepspeed, gradient_clipping=run.optimizer.gradient_clipping)
     check_auto_chunks(run, deepspeed.zero_stage)
+    check_widths(run)  # before the data is converted, which can take hours
     cache = Path(run.data.cache_dir)
     corpus = build_corpus(run.data, cache)
     plan = plan_batches(corpus, run.batches, run.seed)
     model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
     check_similarity(run, model)
+    run.loss.shares_of_widths(model.encoder.width)  # raises if the model is narrower than one of them
     tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
     return Prepared(corpus, model, tokens, plan)
 
@@ -88,6 +91,24 @@ def check_similarity(run: RunFile, model: LoadedEncoder) -> None:
             f"is {similarity}, but embeddings of {model.source} are {way} (model.text.normalize)",
             f"set loss.similarity: {fitting}, or model.text: {{normalize: {str(not normalize).lower()}}}",
         )
+
+
+def check_widths(run: RunFile) -> None:
+    """Refuse widths above that of the model's embeddings, as far as small files show it.
+
+    Raises:
+        UserError: names the key.
+    """
+    full_width, width = known_width(run.model), run.model.text.get("width")
+    if full_width is None:
+        return
+    if width is not None and width > full_width:
+        raise UserError(
+            "model.text.width",
+            f"expected at most {full_width}, the width of the model's embeddings, got {width}",
+            f"set it to {full_width} or less",
+        )
+    run.loss.shares_of_widths(width or full_width)
 
 
 def start_digest(run: RunFile) -> str | None:
@@ -113,9 +134,21 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
         *overlap_text(prepared.corpus).splitlines(),
         *reading_text(prepared.corpus).splitlines(),
         *([unused] if unused else []),
+        *untrained_values(run, prepared.model),
         *shares_missed(prepared.plan, run.training.steps),
         *examples_missed(prepared.plan),
         *describe_texts(prepared.tokens),
+    ]
+
+
+def untrained_values(run: RunFile, model: LoadedEncoder) -> list[str]:
+    """Return a line if the loss reads no value of the embeddings beyond the largest of its widths."""
+    if run.loss.widths is None or max(run.loss.widths) == model.encoder.width:
+        return []
+    widest, width = max(run.loss.widths), model.encoder.width
+    return [
+        f"loss.widths trains the first {widest} of {width} values of the embeddings, alone: add {width}, or "
+        f"set model.text.width to {widest}, which cuts the trained model to them"
     ]
 
 

@@ -3,9 +3,10 @@
 A tiny encoder with dropout is trained for no step: its gradient through the run's own engine settings (ZeRO
 stage, precision, offload, way of reduction), over the real ranks, in several chunks, with hard negatives and
 in both directions, is compared with plain autograd on the whole B x N matrix. A wrong scale, a lost chunk or
-dropout that does not repeat cannot pass. Every rank computes the reference alone: it draws the dropout of
-every rank from that rank's seed. The step runs with the run's `loss.kernel`; what the tolerance of a reduced
-precision would hide of it, `hbt_dist.contrastive.row_losses.check_kernel` finds.
+dropout that does not repeat cannot pass. The tiny loss has two widths if `loss.widths` is set. Every rank
+computes the reference alone: it draws the dropout of every rank from that rank's seed. The step runs with the
+run's `loss.kernel`; what the tolerance of a reduced precision would hide of it,
+`hbt_dist.contrastive.row_losses.check_kernel` finds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from hbt_dist.batching.tokens import TokenRows
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.chunks import Limits, plan_chunks_of_ranks
-from hbt_dist.contrastive.settings import Kernel, LossSettings, StepSettings
+from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, Engine, Reduction, build_engine
@@ -31,6 +32,7 @@ from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.settings import OptimizerSettings
 
 _ROWS_PER_RANK, _NEGATIVES, _VOCABULARY, _WIDTH, _SEED = 6, 1, 50, 8, 100
+_WIDTHS = [_WIDTH, 3]
 _LOSS = LossSettings(temperature=0.2, directions="both", row_chunk=4, mask_false_negatives=False)
 _STEP = StepSettings(mode="cached", chunk_rows=4)
 
@@ -54,7 +56,7 @@ def self_check(
     world: World,
     deepspeed: ResolvedDeepSpeed | None = None,
     grad_reduction: Reduction = "auto",
-    kernel: Kernel = "auto",
+    loss: LossSettings | None = None,
 ) -> SelfCheck:
     """Compare the gradients. Collective: every rank calls it.
 
@@ -63,11 +65,11 @@ def self_check(
     """
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        return _check(world, deepspeed or ResolvedDeepSpeed(), grad_reduction, kernel)
+        return _check(world, deepspeed or ResolvedDeepSpeed(), grad_reduction, loss or _LOSS)
 
 
 def _check(
-    world: World, deepspeed: ResolvedDeepSpeed, grad_reduction: Reduction, kernel: Kernel
+    world: World, deepspeed: ResolvedDeepSpeed, grad_reduction: Reduction, of_run: LossSettings
 ) -> SelfCheck:
     tiny = _for_tiny_model(deepspeed)
     tolerance = 0.2 if tiny.low_precision else 1e-4
@@ -84,9 +86,10 @@ def _check(
     engine.train()
     slices = [_slice(rank, world.size) for rank in range(world.size)]
     torch.manual_seed(_SEED + world.rank)
-    loss = _LOSS.model_copy(update={"kernel": kernel})
+    widths = _WIDTHS if of_run.widths else None
+    loss = _LOSS.model_copy(update={"kernel": of_run.kernel, "widths": widths})
     result = contrastive_step(engine, slices[world.rank], loss, _STEP, world)
-    want_loss = _reference_backward(reference.train(), slices, world.device)
+    want_loss = _reference_backward(reference.train(), slices, world.device, widths or [_WIDTH])
     got, want = _gradients(engine), {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}
     error = max(_relative(got[f"encoder.{name}"], gradient) for name, gradient in want.items())
     loss_error = abs(result.loss - want_loss) / want_loss
@@ -103,14 +106,14 @@ def require_self_check(
     world: World,
     deepspeed: ResolvedDeepSpeed | None = None,
     grad_reduction: Reduction = "auto",
-    kernel: Kernel = "auto",
+    loss: LossSettings | None = None,
 ) -> SelfCheck:
     """Run `self_check`, and refuse to start if it fails.
 
     Raises:
         UserError: on every rank, with the errors.
     """
-    check = self_check(world, deepspeed, grad_reduction, kernel)
+    check = self_check(world, deepspeed, grad_reduction, loss)
     if not check.passed:
         raise UserError(
             "self-check",
@@ -186,7 +189,9 @@ def _slice(rank: int, world_size: int) -> Any:  # a LocalRows
     )
 
 
-def _reference_backward(encoder: nn.Module, slices: list[Any], device: torch.device) -> float:
+def _reference_backward(
+    encoder: nn.Module, slices: list[Any], device: torch.device, widths: list[int]
+) -> float:
     """Run plain autograd over all rows of all ranks; return the loss."""
     num_rows = _ROWS_PER_RANK * len(slices)
     questions = torch.zeros(num_rows, _WIDTH, device=device)
@@ -201,10 +206,14 @@ def _reference_backward(encoder: nn.Module, slices: list[Any], device: torch.dev
             output = encoder(ids.to(device), mask.to(device)).float()
             first = rank * len(texts[chunk.role].lengths)
             embeddings[chunk.role][first + chunk.rows] = F.normalize(output, dim=-1)
-    scores = questions @ passages.T / _LOSS.temperature
     row = torch.arange(num_rows, device=device)
     target = row + row // _ROWS_PER_RANK * _ROWS_PER_RANK * _NEGATIVES
-    loss = (F.cross_entropy(scores, target) + F.cross_entropy(scores[:, target].T, row)) / 2
+    loss = torch.zeros((), device=device)
+    for width in widths:
+        cut = [F.normalize(embedding[:, :width], dim=-1) for embedding in (questions, passages)]
+        scores = cut[0] @ cut[1].T / _LOSS.temperature
+        loss += (F.cross_entropy(scores, target) + F.cross_entropy(scores[:, target].T, row)) / 2
+    loss = loss / len(widths)
     loss.backward()
     return loss.item()
 

@@ -147,7 +147,7 @@ def build(
         UserError: on all ranks: the self-check fails, or no chunk fits the device.
     """
     if run.step.self_check:
-        require_self_check(world, deepspeed, run.step.grad_reduction, run.loss.kernel)
+        require_self_check(world, deepspeed, run.step.grad_reduction, run.loss)
     encoder = move_unless_partitioned(prepared.model.encoder, deepspeed, world.device)
     step_settings = choose_chunks(run, deepspeed, encoder, prepared.model.text, world)
     if run.model.compile:

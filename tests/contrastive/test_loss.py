@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hbt_dist.common.errors import UserError
+from hbt_dist.contrastive import loss as loss_module
 from hbt_dist.contrastive import step as step_module
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import Contrast, contrast
 from hbt_dist.contrastive.settings import LossSettings
+from hbt_dist.contrastive.widths import Cut
 from hbt_dist.contrastive.world import World
 from tests.contrastive.tiny import Case, locals_of, plain_loss
 from tests.helpers.products import precision_of_products
@@ -119,6 +122,88 @@ def test_every_objective_has_the_loss_and_gradients_of_whole_matrices(
         check(Case(loss=loss, num_negatives=num_negatives, duplicates=duplicates), world_size)
 
 
+WIDTHS: list[dict[str, Any]] = [
+    {"widths": [5, 3, 1], "width_weights": [1.0, 0.5, 2.0]},
+    {"widths": [2, 4]},
+    {"widths": [3], "similarity": "dot"},
+    {"widths": [4, 5], "similarity": "dot", "width_weights": [3.0, 1.0]},
+]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_every_objective_at_several_widths_has_the_loss_and_gradients_of_whole_matrices(
+    world_size: int, widths: dict[str, Any]
+) -> None:
+    objectives: list[dict[str, Any]] = [
+        {"directions": "both"},
+        {"directions": "both", "negatives": "sub_batch", "alignment_weight": 0.4},
+        {"equation": "paper_eq1", "alignment_weight": 0.4},
+        {"equation": "paper_eq1", "negatives": "sub_batch"},
+    ]
+    for objective in objectives:
+        loss = {**objective, **widths, "row_chunk": 2}
+        check(Case(loss=loss, num_negatives=1, duplicates=True), world_size)
+
+
+def test_the_loss_of_each_width_is_that_of_embeddings_cut_to_it() -> None:
+    case = Case(loss={"widths": [5, 2], "width_weights": [1.0, 3.0], "directions": "both"})
+    rows = embeddings(case)
+    got = on_every_rank(case, case.loss_settings, 2, rows)
+    means = {width: sum(float(part.info_nce_of_widths[width]) for part in got) / 2 for width in (5, 2)}
+    alone = case.but(loss={"directions": "both"}).loss_settings
+    for width, mean in means.items():
+        cut = {role: F.normalize(embedding[:, :width], dim=-1) for role, embedding in rows.items()}
+        want = plain_loss(cut, locals_of(case, 2, 0)[0], alone, None)
+        assert mean == pytest.approx(want.item(), rel=1e-12)
+    assert sum(float(part.info_nce) for part in got) / 2 == pytest.approx(
+        0.25 * means[5] + 0.75 * means[2], rel=1e-12
+    )
+    assert on_every_rank(case, alone, 1, rows)[0].info_nce_of_widths == {}
+
+
+def _not_rescaled(whole: Tensor, gradient: Tensor, width: int, *, rescale: bool) -> Cut:
+    del rescale
+    return Cut(whole, gradient, width, rescale=False)
+
+
+def _twice(cut: Cut) -> None:
+    cut.gradient *= 2
+    CARRY_BACK(cut)
+
+
+def _only_divided(cut: Cut) -> None:
+    if cut._lengths_n1 is not None:
+        cut._target.addcdiv_(cut.gradient, cut._lengths_n1)
+
+
+CARRY_BACK = Cut.carry_back
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "wrong"),
+    [
+        (loss_module, "Cut", _not_rescaled),
+        (Cut, "carry_back", _twice),
+        (Cut, "carry_back", _only_divided),
+        (Cut, "carry_back", lambda _: None),
+    ],
+    ids=["not rescaled", "wrong scale", "without the lengths' gradient", "not carried back"],
+)
+def test_a_wrong_cut_would_fail(place: Any, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(loss={"widths": [5, 3]})
+    check(case, 2)
+    monkeypatch.setattr(place, name, wrong)
+    with pytest.raises(AssertionError):
+        check(case, 2)
+
+
+def test_embeddings_narrower_than_a_width_are_refused() -> None:
+    settings = LossSettings(widths=[4, 6])
+    with pytest.raises(UserError, match=r"expected at most 5, the width .* embeddings, got 6"):
+        on_every_rank(Case(), settings, 1, embeddings(Case()))
+
+
 @pytest.mark.parametrize("row_chunk", [1, 3, 5, 12, 100])
 def test_chunk_size_changes_nothing(row_chunk: int) -> None:
     for directions in ("question_to_passage", "both"):
@@ -165,10 +250,18 @@ def test_no_mask_is_kept_where_no_two_columns_share_a_group() -> None:
         {"learn_temperature": True, "temperature": 2.0},
         {"min_temperature": 0.5, "max_temperature": 0.1},
         {"alignment_weight": 1.0},
+        {"widths": []},
+        {"widths": [8, 0]},
+        {"widths": [8, -4]},
+        {"widths": [8, 4, 8]},
+        {"widths": [8, True]},
+        {"widths": [8, 4], "width_weights": [1.0]},
+        {"widths": [8, 4], "width_weights": [1.0, 0.0]},
+        {"width_weights": [1.0]},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"paper_eq1|temperature|alignment_weight"):
+    with pytest.raises(ValueError, match=r"paper_eq1|temperature|alignment_weight|widths|width_weights"):
         LossSettings(**wrong)
 
 

@@ -249,8 +249,33 @@ def encode_slice(encode: Any, case: Case, roles: dict[str, Texts], chunks: list[
 def plain_loss(
     roles: dict[str, Tensor], local: Local, settings: LossSettings, log_scale: Tensor | None
 ) -> Tensor:
-    """The objective written out on whole matrices; masks by comparing every pair."""
+    """The objective written out on whole matrices: InfoNCE over the widths, alignment at the full one."""
     q, p = roles["question"], roles["passage"]
+    widths = settings.widths or [q.shape[1]]
+    weights = settings.width_weights or [1.0] * len(widths)
+    loss = q.new_zeros(())
+    for width, weight in zip(widths, weights, strict=True):
+        cut = [x[:, :width] for x in (q, p)]
+        if settings.similarity == "cosine" and width < q.shape[1]:
+            cut = [F.normalize(x, dim=-1) for x in cut]
+        loss = loss + weight / sum(weights) * plain_infonce(*cut, local, settings, log_scale)
+    if settings.alignment_weight > 0:
+        sub_B, sub_N = torch.as_tensor(local.sub_batch_B), torch.as_tensor(local.sub_batch_N)
+        hidden = torch.zeros(len(q), len(p), dtype=torch.bool)
+        if settings.negatives == "sub_batch":
+            hidden = sub_B[:, None] != sub_N[None, :]
+        inverse = 1 / settings.alignment_temperature
+        log_a = torch.log_softmax((q @ p.T * inverse).masked_fill(hidden, -1e30), 1)
+        log_b = torch.log_softmax((roles["aligned"] @ p.T * inverse).masked_fill(hidden, -1e30), 1)
+        kl = F.kl_div(log_a, log_b, reduction="batchmean", log_target=True)
+        loss = (1 - settings.alignment_weight) * loss + settings.alignment_weight * kl
+    return loss
+
+
+def plain_infonce(
+    q: Tensor, p: Tensor, local: Local, settings: LossSettings, log_scale: Tensor | None
+) -> Tensor:
+    """InfoNCE at one width; masks by comparing every pair."""
     B, N, W = len(q), len(p), local.world_size
     b = B // W
     scale = 1 / settings.temperature if log_scale is None else log_scale.exp()
@@ -272,11 +297,4 @@ def plain_loss(
     if settings.directions == "both":
         back = (scores[:, target].T).masked_fill(~allowed[:, target].T, -torch.inf)
         loss = (loss + F.cross_entropy(back, torch.arange(B))) / 2
-    if settings.alignment_weight > 0:
-        hidden = ~segment
-        inverse = 1 / settings.alignment_temperature
-        log_a = torch.log_softmax((q @ p.T * inverse).masked_fill(hidden, -1e30), 1)
-        log_b = torch.log_softmax((roles["aligned"] @ p.T * inverse).masked_fill(hidden, -1e30), 1)
-        kl = F.kl_div(log_a, log_b, reduction="batchmean", log_target=True)
-        loss = (1 - settings.alignment_weight) * loss + settings.alignment_weight * kl
     return loss

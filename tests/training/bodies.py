@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hbt_dist.contrastive.settings import Kernel
+from hbt_dist.contrastive.settings import Kernel, LossSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.averaging import average_gradients
@@ -212,7 +212,7 @@ def self_checks(
 
 def run_with_kernel(world: World, kernel: Kernel, cases: list[Case]) -> tuple[SelfCheck, list[Any]]:
     """The self-check with a kernel of the loss, then `run_cases`."""
-    return self_check(world, kernel=kernel), run_cases(world, cases)
+    return self_check(world, loss=LossSettings(kernel=kernel)), run_cases(world, cases)
 
 
 def group_limits(world: World, store: str, stage: int) -> list[float]:

@@ -15,12 +15,18 @@ from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.world import World
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
-from hbt_dist.models.settings import TextSettings
+from hbt_dist.models.settings import ModelSettings, TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training import chunk_size
 from hbt_dist.training import train as train_module
 from hbt_dist.training.deepspeed.settings import resolve_deepspeed
-from hbt_dist.training.preparation import check_similarity, describe_data
+from hbt_dist.training.preparation import (
+    check_similarity,
+    check_widths,
+    describe_data,
+    prepare,
+    untrained_values,
+)
 from tests.batching.corpora import parallel_corpus
 from tests.helpers.products import precision_of_products
 from tests.helpers.runs import tiny_run
@@ -76,6 +82,41 @@ def test_training_scores_as_evaluation_does(
     else:
         with pytest.raises(UserError, match=remedy):
             check_similarity(run, model)
+
+
+@pytest.mark.parametrize(
+    ("text", "widths", "message"),
+    [
+        ({}, [16, 4], None),
+        ({"width": 12}, [12, 4], None),
+        ({"width": 12}, [16, 4], "loss.widths.*expected at most 12, .* got 16"),
+        ({}, [17], "loss.widths.*expected at most 16, .* got 17"),
+        ({"width": 17}, None, "model.text.width.*expected at most 16, .* got 17"),
+    ],
+)
+def test_a_width_above_the_models_is_refused_before_the_data_is_read(
+    text: dict[str, Any], widths: list[int] | None, message: str | None, tmp_path: Path
+) -> None:
+    run = run_with(tmp_path, loss__widths=widths)
+    scratch = {"scratch": {"architecture": {"model_type": "bert", "hidden_size": 16}}, "text": text}
+    run = run.model_copy(update={"model": ModelSettings(**scratch)})
+    if message is None:
+        check_widths(run)
+        return
+    nowhere = run.data.model_copy(update={"sources": []})
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        prepare(run.model_copy(update={"data": nowhere}))
+
+
+def test_a_start_reports_values_that_no_width_trains(tmp_path: Path) -> None:
+    config = transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    model = loaded(transformers.BertModel, config, TextSettings())
+    (line,) = untrained_values(run_with(tmp_path, loss__widths=[4, 2]), model)
+    assert line.startswith("loss.widths trains the first 4 of 8 values")
+    for widths in (None, [8, 2]):
+        assert untrained_values(run_with(tmp_path, loss__widths=widths), model) == []
+    cut = loaded(transformers.BertModel, config, TextSettings(width=4))
+    assert untrained_values(run_with(tmp_path, loss__widths=[4, 2]), cut) == []
 
 
 def test_chunks_are_measured_with_checkpointing_and_never_under_zero_3(

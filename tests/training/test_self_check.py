@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hbt_dist.contrastive.settings import LossSettings
+from hbt_dist.contrastive.widths import Cut
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.settings import shipped_configs
 from hbt_dist.training.self_check import self_check
@@ -45,3 +47,11 @@ def test_one_process_passes_and_leaves_the_random_state_alone() -> None:
     assert check.passed
     assert "PlainEngine, 1 processes on cpu" in check.engine
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_widths_of_the_run_are_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    nested = LossSettings(widths=[64, 32])
+    assert self_check(World.alone(), loss=nested).passed
+    monkeypatch.setattr(Cut, "carry_back", lambda _: None)
+    assert self_check(World.alone()).passed
+    assert not self_check(World.alone(), loss=nested).passed
