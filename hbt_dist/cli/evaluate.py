@@ -73,6 +73,13 @@ def evaluate(
         int, in_scoring(min=1, help="number of Ray actors; each encodes and scores a part")
     ] = 2,
     address: Annotated[str | None, in_scoring(help="Ray cluster; default as in workers.address")] = None,
+    widths: Annotated[
+        str | None,
+        in_scoring(help="also score embeddings cut to these widths, separated by commas: 192,96,192:int8"),
+    ] = None,
+    precisions: Annotated[
+        str | None, in_scoring(help="also score quantised embeddings, separated by commas: int8,binary")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         in_scoring("--set", metavar="KEY=VALUE", help="scoring settings, such as num_shards=4"),
@@ -138,12 +145,14 @@ def evaluate(
         "max_question_tokens": max_question_tokens,
         "max_passage_tokens": max_passage_tokens,
     }
+    lists = {"widths": widths, "precisions": precisions}
+    items = [f"{key}=[{', '.join(comma_list(text))}]" for key, text in lists.items() if text is not None]
     summary = evaluate_job(
         model,
         requested,
         output,
         text={key: value for key, value in text.items() if value is not None},
-        scoring=settings_from_items(EvaluationSettings, set_ or []),
+        scoring=settings_from_items(EvaluationSettings, [*(set_ or []), *items]),
         training_languages=comma_list(training_languages) or None,
         trust_remote_code=trust_remote_code,
         trec=trec,

@@ -10,14 +10,15 @@ benchmarks/evaluation/.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from hbt_dist.common.devices import torch_device
+from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import user_digests
 from hbt_dist.evaluation.bias import (
     question_bias,
@@ -38,7 +39,8 @@ from hbt_dist.evaluation.pair_matrix import (
 )
 from hbt_dist.evaluation.plan import ScoringPlan, block_sizes, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
-from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.evaluation.representations import represented
+from hbt_dist.evaluation.settings import EvaluationSettings, Representation
 from hbt_dist.evaluation.shard import arrange_questions
 
 if TYPE_CHECKING:
@@ -87,6 +89,9 @@ class Evaluation:
     seen_languages: tuple[str, ...] | None  # languages of the training data, where known
     provenance: dict[str, Any] = field(default_factory=dict)
     texts: dict[str, Any] | None = None  # counts of cut texts, see `text_counts`
+    width: int = 0  # of the embeddings; 0: not recorded
+    #: Evaluations of cut and quantised embeddings, see `EvaluationSettings.widths`; without ranked lists.
+    representations: Mapping[Representation, Evaluation] = field(default_factory=dict)
 
 
 def evaluate(
@@ -101,6 +106,7 @@ def evaluate(
     rank: Rank | None = None,
     on_gpu: bool | None = None,
     texts: dict[str, Any] | None = None,
+    normalized: bool = True,
 ) -> Evaluation:
     """Rank every relevant candidate exactly and derive all tables.
 
@@ -116,10 +122,12 @@ def evaluate(
         rank: computes the ranks, such as Ray actors do; default: this process.
         on_gpu: whether `rank` has GPUs, which get larger blocks; default: whether this process has one.
         texts: how many texts were cut, from `hbt_dist.evaluation.text_counts.text_counts`.
+        normalized: whether the embeddings have length 1; then cut embeddings are scaled to length 1 again.
 
     Raises:
         ValueError: the settings name a language removal, but the transform is missing.
-        UserError: the embeddings do not fit the benchmark, or a vector cannot be ranked.
+        UserError: the embeddings do not fit the benchmark, a vector cannot be ranked, or a width of the
+            settings is larger than the embeddings'.
     """
     settings, facts = settings or EvaluationSettings(), dict(provenance or {})
     questions, candidates = question_embeddings, candidate_embeddings
@@ -132,22 +140,37 @@ def evaluate(
     if on_gpu is None:
         on_gpu = torch_device(settings.device).type != "cpu"
     plan = plan_scoring(benchmark, *block_sizes(benchmark, on_gpu))
-    ranks, top = (rank or rank_in_process)(benchmark, plan, questions, candidates, settings)
-    consistency = None
-    if settings.consistency_questions != 0:
-        consistency = ranking_consistency(
-            benchmark, plan, questions, candidates, num_ids=settings.consistency_questions
+    chosen = settings.representations(questions.shape[1])
+
+    def scored(questions: Rows, candidates: Rows) -> Evaluation:
+        ranks, top = (rank or rank_in_process)(benchmark, plan, questions, candidates, settings)
+        consistency = None
+        if settings.consistency_questions != 0:
+            consistency = ranking_consistency(
+                benchmark, plan, questions, candidates, num_ids=settings.consistency_questions
+            )
+        return assemble(
+            benchmark,
+            ranks,
+            top,
+            consistency=consistency,
+            seen_languages=seen_languages,
+            provenance=facts,
+            metrics=settings.metrics,
+            texts=texts,
         )
-    return assemble(
-        benchmark,
-        ranks,
-        top,
-        consistency=consistency,
-        seen_languages=seen_languages,
-        provenance=facts,
-        metrics=settings.metrics,
-        texts=texts,
-    )
+
+    evaluation, representations = scored(questions, candidates), {}
+    normalized |= settings.language_removal != "none"  # which scales what it changes
+    for item, matrices in represented(chosen, questions, candidates, normalized).items():
+        try:
+            made = scored(*matrices)
+        except UserError as error:
+            location = f"representation {item.name}, {error.location}"
+            raise UserError(location, error.problem, error.remedy) from error
+        provenance = {**made.provenance, "representation": {"name": item.name, **asdict(item)}}
+        representations[item] = replace(made, top=None, provenance=provenance, width=item.width)
+    return replace(evaluation, width=questions.shape[1], representations=representations)
 
 
 def rank_in_process(

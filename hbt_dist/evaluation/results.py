@@ -26,6 +26,10 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
     texts               questions, candidates -> max_tokens, and by language and total: num_texts, cut (by the
                         limit), special_only (gave no token); null where only embeddings were given
     ties                num_relevant_pairs_tied, rule
+    representations     with `widths` or `precisions`: "full" and each name -> width, precision,
+                        bytes_per_vector, folder, map {monolingual, crosslingual, multilingual},
+                        rank_distance, num_relevant_pairs_tied, loss_by_language (mean over the cells with
+                        the language)
     provenance          what the caller recorded: model, settings, versions; language_removal {method, rank,
                         fitted_on, transductive, renormalized, num_vectors and share_of_squares by language}
                         where languages were removed
@@ -43,6 +47,7 @@ from numpy.typing import NDArray
 from hbt_dist.data.benchmarks.judgements import judgement_lines
 from hbt_dist.data.language_facts import describe, was_seen
 from hbt_dist.evaluation.evaluation import Evaluation
+from hbt_dist.evaluation.losses import loss_block, loss_lines
 from hbt_dist.evaluation.metrics import METRICS
 from hbt_dist.evaluation.pair_matrix import PairMatrix, chance_means, language_means, mean_or_nan
 from hbt_dist.evaluation.read_results import (
@@ -77,6 +82,7 @@ def results_document(evaluation: Evaluation) -> dict[str, Any]:
         "ranking_consistency": evaluation.consistency,
         "texts": evaluation.texts,
         "ties": {"num_relevant_pairs_tied": int((evaluation.ranks.tied > 0).sum()), "rule": TIE_RULE},
+        **({"representations": loss_block(evaluation)} if evaluation.representations else {}),
         "provenance": evaluation.provenance,
     }
     return dict(json_values(document))
@@ -212,7 +218,7 @@ def summary(evaluation: Evaluation) -> str:
     for name in (name for name in means["monolingual"]["macro"] if name not in METRICS):
         parts = [f"{setting} {means[setting]['macro'][name]:.4f}" for setting in SETTINGS]
         lines.append(f"{name}: {', '.join(parts)}")
-    lines += text_lines(evaluation.texts)
+    lines += [*loss_lines(evaluation), *text_lines(evaluation.texts)]
     distance = evaluation.bias.get("rank_distance")
     if distance is not None:
         lines.append(

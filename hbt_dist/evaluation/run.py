@@ -72,7 +72,7 @@ def score_model(
     loaded = load_encoder(
         model, trust_remote_code=trust_remote_code, text=text, at_least=at_least, quiet=quiet
     )
-    check_texts(loaded, data)
+    check_encoder(loaded, data, scoring)
     evaluation = score_encoder(
         loaded,
         data,
@@ -109,6 +109,7 @@ def score_encoder(
         transform=transform,
         seen_languages=seen_languages,
         provenance=provenance,
+        normalized=loaded.text.normalize,
     )
 
 
@@ -122,12 +123,13 @@ def check_before_encoding(out: Path, settings: EvaluationSettings) -> None:
     user_metrics(settings.metrics)
 
 
-def check_texts(loaded: LoadedEncoder, benchmark: Benchmark) -> None:
-    """Check that the tokenizer knows the texts of a benchmark.
+def check_encoder(loaded: LoadedEncoder, benchmark: Benchmark, settings: EvaluationSettings) -> None:
+    """Check that the encoder has the widths of the settings, and its tokenizer the texts of a benchmark.
 
     Raises:
-        UserError: nearly all questions or nearly all candidates are unknown to it.
+        UserError: a width is larger than the embeddings', or nearly all questions or candidates are unknown.
     """
+    settings.representations(loaded.encoder.width)
     for texts in (benchmark.question_texts, benchmark.candidate_texts):
         check_readable(loaded.tokenizer, texts, loaded.source)
 

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import UserFunction
+
+Precision = Literal["float32", "int8", "binary"]
+_WIDTH = re.compile(rf"([1-9][0-9]{{0,8}})(?::({'|'.join(get_args(Precision))}))?", re.ASCII)
+
+
+def _checked_width(entry: Any) -> int | str:
+    match = _WIDTH.fullmatch(str(entry))
+    if match is None:
+        raise ValueError("must be a whole number above 0, or one with a precision, such as 192:int8")
+    return int(match[1]) if match[2] is None else match[0]
+
+
+#: A width, or a width with a precision: 192, "192:int8".
+Width = Annotated[int | str, BeforeValidator(_checked_width)]
+
+
+@dataclass(frozen=True)
+class Representation:
+    """The numbers of an embedding that are scored."""
+
+    width: int
+    precision: Precision
+    is_cut: bool  # the embedding has more than `width` numbers
+
+    @property
+    def name(self) -> str:
+        """full, 192, int8, 192:int8."""
+        if not self.is_cut:
+            return "full" if self.precision == "float32" else self.precision
+        return str(self.width) if self.precision == "float32" else f"{self.width}:{self.precision}"
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Size of an embedding in an index."""
+        return {"float32": 4 * self.width, "int8": self.width, "binary": -(-self.width // 8)}[self.precision]
 
 
 class EvaluationSettings(Settings):
@@ -41,6 +79,15 @@ class EvaluationSettings(Settings):
         ge=1,
         description="embeddings per file of the cache: an interrupted encode repeats at most this number of "
         "rows per worker, and sorting by length happens inside a file",
+    )
+    widths: tuple[Width, ...] = Field(
+        default=(),
+        description="also score embeddings that are cut to their first values, such as [192, 96], and scaled "
+        "to length 1 again where the model does; 192:int8 adds a precision. Texts are encoded once",
+    )
+    precisions: tuple[Precision, ...] = Field(
+        default=(),
+        description="also score embeddings of full width as int8 or binary codes; float32 is always scored",
     )
     top_k: int = Field(
         default=100,
@@ -90,3 +137,24 @@ class EvaluationSettings(Settings):
         if self.language_removal == "none" and self.language_removal_texts is not None:
             raise ValueError("language_removal_texts belongs to language_removal: lir")
         return self
+
+    def representations(self, width: int) -> tuple[Representation, ...]:
+        """Return what is scored in addition to the embeddings as they are, without repetitions.
+
+        Args:
+            width: of the embeddings.
+
+        Raises:
+            UserError: a width is larger.
+        """
+        entries = [str(entry).partition(":") for entry in self.widths]
+        pairs: list[tuple[int, Any]] = [(int(number), text or "float32") for number, _, text in entries]
+        if too_wide := sorted({number for number, _ in pairs if number > width}):
+            raise UserError(
+                "evaluation.scoring.widths",
+                f"expected widths of at most {width}, the model's, got {', '.join(map(str, too_wide))}",
+                f"lower the widths (--widths), for example to {width // 2 or 1}",
+            )
+        pairs += [(width, precision) for precision in self.precisions]
+        requested = dict.fromkeys(Representation(*pair, is_cut=pair[0] < width) for pair in pairs)
+        return tuple(item for item in requested if item.is_cut or item.precision != "float32")

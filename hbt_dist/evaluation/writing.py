@@ -4,6 +4,8 @@
     pair_matrix.csv               mAP; first column the question language, header the candidate languages
     one_target_matrix.csv         the same over the pool of all languages
     per_question.parquet          every metric of every ranking, and the bias of every question
+    representations.csv           mAP and loss of cut and quantised embeddings, if scored (losses.py)
+    representations/NAME/         the evaluation folder of each
     top.run.gz, qrels.gz          TREC files, on request
     mteb.json                     the layout of MTEB's result files
 
@@ -30,6 +32,7 @@ from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import atomic_folder, check_writable, write_json
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.export import check_trec_ids, mteb_document, write_qrels, write_run
+from hbt_dist.evaluation.losses import PairedTest, folder_of, write_losses
 from hbt_dist.evaluation.metrics import UNRANKED
 from hbt_dist.evaluation.pair_matrix import PairMatrix, QuestionTable
 from hbt_dist.evaluation.read_results import json_values
@@ -44,6 +47,7 @@ def write_evaluation(
     *,
     trec: bool = False,
     add_files: Callable[[Path], object] | None = None,
+    test_losses: PairedTest | None = None,
 ) -> Path:
     """Write all files of an evaluation to `out_dir`, which appears complete or not at all.
 
@@ -52,6 +56,7 @@ def write_evaluation(
         out_dir: new folder, or one that holds an evaluation, which is replaced.
         trec: also write the TREC run (top lists) and qrels: about 20 MB per million lines.
         add_files: called with the folder before it appears, such as `hbt_dist.write_report`.
+        test_losses: gives the p values of representations.csv; default: none.
 
     Raises:
         UserError: `out_dir` holds something else, or cannot be written.
@@ -59,11 +64,12 @@ def write_evaluation(
     if trec:
         check_trec_ids(evaluation.benchmark)
     with replaced_folder(Path(out_dir)) as folder:
-        write_json(folder / RESULTS, results_document(evaluation))
-        write_matrix(evaluation.pair_matrix, folder / "pair_matrix.csv")
-        write_matrix(evaluation.one_target_matrix, folder / "one_target_matrix.csv")
-        write_json(folder / "mteb.json", json_values(mteb_document(evaluation)))
-        pq.write_table(per_question(evaluation), folder / "per_question.parquet", compression="zstd")
+        _write_files(evaluation, folder)
+        if evaluation.representations:
+            write_losses(evaluation, folder / "representations.csv", test_losses)
+        for item, scored in evaluation.representations.items():
+            (folder / folder_of(item)).mkdir(parents=True)
+            _write_files(scored, folder / folder_of(item))
         if trec:
             write_qrels(evaluation, folder / "qrels.gz")
             if evaluation.top is not None:
@@ -71,6 +77,14 @@ def write_evaluation(
         if add_files is not None:
             add_files(folder)
     return Path(out_dir)
+
+
+def _write_files(evaluation: Evaluation, folder: Path) -> None:
+    write_json(folder / RESULTS, results_document(evaluation))
+    write_matrix(evaluation.pair_matrix, folder / "pair_matrix.csv")
+    write_matrix(evaluation.one_target_matrix, folder / "one_target_matrix.csv")
+    write_json(folder / "mteb.json", json_values(mteb_document(evaluation)))
+    pq.write_table(per_question(evaluation), folder / "per_question.parquet", compression="zstd")
 
 
 def check_target(target: Path, holds: str = RESULTS, kind: str = "evaluation") -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.comparison.significance import step_down_by_column
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.fields import languages_at
@@ -19,7 +20,7 @@ from hbt_dist.evaluation.export import check_trec_ids
 from hbt_dist.evaluation.results import summary
 from hbt_dist.evaluation.run import (
     check_before_encoding,
-    check_texts,
+    check_encoder,
     languages_seen,
     score_encoder,
     scoring_facts,
@@ -85,6 +86,12 @@ def evaluate_job(
     scoring, combine = scoring or EvaluationSettings(), combine or CombineSettings()
     if expansions is not None and actors is not None:
         raise UserError("--expansions", "is not supported on Ray actors", "evaluate with --launcher local")
+    if expansions is not None and combine.combine == "rrf" and (scoring.widths or scoring.precisions):
+        raise UserError(
+            "--widths, --precisions",
+            "expected one ranking for each question, got --combine rrf, which fuses several",
+            "leave them out, or combine by concatenate or mean",
+        )
     if training_languages is not None:
         training_languages = languages_at(training_languages, "training languages")
     check_before_encoding(out, scoring)
@@ -95,7 +102,7 @@ def evaluate_job(
         refuse_to_replace(out, model, data.fingerprint)
     scoring = with_cache(scoring, needed=data.on_disk or actors is not None)
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text, at_least=at_least)
-    check_texts(loaded, data)
+    check_encoder(loaded, data, scoring)
     if expansions is not None and "max_question_tokens" not in (text or {}):
         make_room(loaded, combine)
     seen = languages_seen(loaded, training_languages)
@@ -138,7 +145,13 @@ def evaluate_job(
         else:
             texts = read_expansions(expansions, data, combine.expansion_languages)
             evaluation = evaluate_expanded(loaded, data, texts, combine, **options)
-    write_evaluation(evaluation, out, trec=trec, add_files=write_report if report else None)
+    write_evaluation(
+        evaluation,
+        out,
+        trec=trec,
+        add_files=write_report if report else None,
+        test_losses=step_down_by_column,
+    )
     return summary(evaluation)
 
 

@@ -306,4 +306,5 @@ def evaluate_with_actors(
         provenance=provenance,
         transform=transform,
         texts=text_counts(benchmark, loaded.text, questions.flags(), candidates.flags()),
+        normalized=loaded.text.normalize,
     )

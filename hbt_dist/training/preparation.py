@@ -76,6 +76,7 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
     check_similarity(run, model)
     run.loss.shares_of_widths(model.encoder.width)  # raises if the model is narrower than one of them
+    run.evaluation.scoring.representations(model.encoder.width)  # likewise
     tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
     return Prepared(corpus, model, tokens, plan)
 

@@ -13,7 +13,7 @@ import pytest
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.results import before_and_after, summary
-from hbt_dist.evaluation.run import check_texts, score_encoder
+from hbt_dist.evaluation.run import check_encoder, score_encoder
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.text_counts import text_lines
 from hbt_dist.evaluation.writing import write_evaluation
@@ -82,7 +82,7 @@ def test_shares_are_printed_next_to_the_figures(
 
 def test_a_tokenizer_that_does_not_know_the_texts_is_refused(tiny_model: Path, benchmark: Benchmark) -> None:
     loaded = load_encoder(tiny_model)
-    check_texts(loaded, benchmark)
+    check_encoder(loaded, benchmark, EvaluationSettings())
     thai = replace(benchmark, candidate_texts=["ภาษา"] * benchmark.num_candidates, fingerprint="")
     with pytest.raises(UserError, match="its tokenizer reads 120 of 120 texts as unknown tokens"):
-        check_texts(loaded, thai)
+        check_encoder(loaded, thai, EvaluationSettings())

@@ -72,6 +72,16 @@ def evaluate_where_there_is_no_room(cluster, model, benchmark, settings, folder)
     return found
 
 
+def assert_same_ranks(found, want):
+    """Compare the ranks of the full embeddings and of each short form."""
+    assert [item.name for item in found.representations] == ["16", "16:int8", "binary"]
+    for name in ("pair", "one_target", "pooled", "tied", "scores"):
+        np.testing.assert_array_equal(getattr(found.ranks, name), getattr(want.ranks, name))
+        for item, cut in found.representations.items():
+            expected = getattr(want.representations[item].ranks, name)
+            np.testing.assert_array_equal(getattr(cut.ranks, name), expected, err_msg=item.name)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
@@ -84,6 +94,8 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
         num_threads=1,
         rows_per_file=32,
         consistency_questions=3,
+        widths=(16, "16:int8"),
+        precisions=("binary",),
         cache_dir=str(tmp_path / "cache"),
     )
     loaded = load_encoder(**model)
@@ -129,8 +141,7 @@ def test_a_killed_actor_changes_no_digit(tmp_path):
         on_one = evaluate_where_there_is_no_room(cluster, model, benchmark, settings, tmp_path)
         with pytest.raises(UserError, match="cache_dir"):
             evaluate_with_actors(actors, model, benchmark, alone, progress=False)
-    for name in ("pair", "one_target", "pooled", "tied", "scores"):
-        np.testing.assert_array_equal(getattr(found.ranks, name), getattr(want.ranks, name))
+    assert_same_ranks(found, want)
     np.testing.assert_array_equal(found.top.rows, want.top.rows)
     candidates = encode_texts(loaded, benchmark.candidate_texts, "passage", settings=alone, progress=False)
     np.testing.assert_array_equal(files[:], candidates)

@@ -140,6 +140,7 @@ def evaluate_expanded(
         provenance=facts,
         transform=transform,
         texts=text_counts(benchmark, loaded.text, flags, candidate_flags),
+        normalized=loaded.text.normalize,
     )
 
 

@@ -31,9 +31,11 @@ from hbt_dist.reports.evaluation.figures import (
     draw_bias,
     draw_distances,
 )
+from hbt_dist.reports.evaluation.representations import add_representations
 from hbt_dist.reports.evaluation.sections import (
     SETTING_TITLES,
     add_distances,
+    family_list,
     language_matrix,
     languages_by_family,
     metric_title,
@@ -115,11 +117,12 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
     document.matrix(pair_heatmap(results), HEATMAP)
     document.paragraph(
         "Each cell searches the candidates of one language. Languages are ordered by family: "
-        f"{_families(benchmark['languages'])}."
+        f"{family_list(benchmark['languages'])}."
     )
     _means(document, results)
     for line in text_lines(results.get("texts")):
         document.paragraph(f"{line[0].upper()}{line[1:]}.")
+    add_representations(document, results)
     if change is not None:
         add_changes(document, change)
     _one_target(document, results)
@@ -211,13 +214,6 @@ def _one_target(document: Document, results: dict[str, Any]) -> None:
             pooled["metrics"]["map"],
         )
     )
-
-
-def _families(codes: list[str]) -> str:
-    members: dict[str, list[str]] = {}
-    for code in languages_by_family(codes):
-        members.setdefault(describe(code).family, []).append(code)
-    return "; ".join(f"{family} ({', '.join(languages)})" for family, languages in members.items())
 
 
 def _groups(document: Document, results: dict[str, Any]) -> None:

@@ -43,6 +43,14 @@ def languages_by_family(codes: Iterable[str]) -> list[str]:
     return sorted(codes, key=lambda code: (-sizes[describe(code).family], describe(code).family, code))
 
 
+def family_list(codes: Iterable[str]) -> str:
+    """Format the families of some languages, each with its codes."""
+    members: dict[str, list[str]] = {}
+    for code in languages_by_family(codes):
+        members.setdefault(describe(code).family, []).append(code)
+    return "; ".join(f"{family} ({', '.join(languages)})" for family, languages in members.items())
+
+
 def language_matrix(
     caption: str, codes: list[str], values: Any, p_values: Any = None, *, difference: bool = False
 ) -> Matrix:
