@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a new temporary folder; rename it to `folder` if the block ends without an error.
 
+    Its files become as readable and writable as the umask allows: safetensors gives them to the owner alone.
     The caller decides what happens to an existing `folder` before the block ends: a rename replaces an empty
     folder only.
     """
@@ -53,6 +55,11 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        allowed = temporary.stat().st_mode & 0o666
+        for file in temporary.rglob("*"):
+            mode = file.lstat().st_mode
+            if stat.S_ISREG(mode) and allowed & ~mode:
+                file.chmod(stat.S_IMODE(mode) | allowed)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

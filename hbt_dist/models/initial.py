@@ -91,6 +91,8 @@ def _random_encoder(settings: ScratchSettings, text: TextSettings, seed: int, to
     kind = str(architecture.pop("model_type", ""))
     longest = max(text.max_question_tokens, text.max_passage_tokens)
     architecture.setdefault("max_position_embeddings", longest + 2)  # RoBERTa-like models count from pad + 1
+    for name in ("bos", "eos", "cls", "sep"):  # the defaults are of another vocabulary
+        architecture.setdefault(f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
     try:
         config = transformers.AutoConfig.for_model(
             kind, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **architecture

@@ -13,6 +13,7 @@ from hbt_dist.common.files import write_json
 from hbt_dist.models.encoder import Encoder
 from hbt_dist.models.folders import SETTINGS_FILE
 from hbt_dist.models.head import DenseLayer, cut_layer, save_dense
+from hbt_dist.models.pooler import pooler_weights
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.models.weights import quiet_transformers
 
@@ -42,6 +43,7 @@ def save_encoder(
     backbone: Any = encoder.backbone
     text = text or encoder.text
     state = backbone_state if backbone_state is not None else backbone.state_dict()
+    state = {**state, **pooler_weights(backbone)}
     # transformers would write on rank 0 of a process group only; here the calling rank writes.
     backbone.should_save_on_this_rank = bool
     try:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.models.pooler import remove_pooler
 
 _CHECK = "check the name, or the folder's files"
 
@@ -27,12 +28,7 @@ def load_weights(kind: Any, source: str, **options: Any) -> tuple[Any, list[str]
     """
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with explained(source), quiet_transformers():
-        try:
-            model, report = kind.from_pretrained(source, add_pooling_layer=False, **options)
-        except TypeError as error:
-            if "add_pooling_layer" not in str(error):
-                raise
-            model, report = kind.from_pretrained(source, **options)
+        model, report = kind.from_pretrained(source, **options)
     for name, stored, expected in sorted(report["mismatched_keys"])[:1]:
         raise UserError(
             source,
@@ -46,6 +42,7 @@ def load_weights(kind: Any, source: str, **options: Any) -> tuple[Any, list[str]
             f"{len(missing)} weights that config.json expects are missing: {_some(missing)}",
             "use the whole model; transformers would draw the missing weights at random",
         )
+    remove_pooler(model, is_trained=not report["missing_keys"])
     unused = sorted(key for key in report["unexpected_keys"] if "pooler" not in key)
     lines = [f"{source}: {len(unused)} weights of the file are not used ({_some(unused)})"]
     return model, lines if unused else []
