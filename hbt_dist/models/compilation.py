@@ -11,6 +11,7 @@ from torch import nn
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.models.attention import NAME, attend
+from hbt_dist.models.layers import transformer_layers
 
 
 def compile_layers(backbone: nn.Module, device: torch.device) -> None:
@@ -23,12 +24,11 @@ def compile_layers(backbone: nn.Module, device: torch.device) -> None:
         device: that it runs on. On CPUs attention over packed rows, a loop, is left as it is.
 
     Raises:
-        UserError: the model has no layers that transformers marks as such.
+        UserError: the model has no stack of layers.
     """
     from transformers import AttentionInterface
-    from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers = [module for module in backbone.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = transformer_layers(backbone)
     if not layers:
         raise UserError(
             "model.compile", f"{type(backbone).__name__} has no layers to compile", "set it to false"

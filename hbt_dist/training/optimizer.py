@@ -8,27 +8,34 @@ from typing import Any
 import torch
 from torch import nn
 
+from hbt_dist.training.parts import divide
 from hbt_dist.training.settings import OptimizerSettings
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, Any]]:
     """Return groups of trainable parameters: matrices with weight decay, vectors without, the temperature.
 
+    Parts of equal learning rate share their two groups: ZeRO 1 and 2 reduce and gather group by group.
+
     Args:
-        model: with a module `temperature` if the temperature is learned.
+        model: the encoder, or a module with it as `encoder` and with `temperature` if that is learned.
+
+    Raises:
+        UserError: see `divide`.
     """
-    scale = getattr(model, "temperature", None)
-    temperature = [] if scale is None else list(scale.parameters())
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad and not any(parameter is learned for learned in temperature):
-            (decayed if parameter.ndim > 1 else plain).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay, "lr": settings.learning_rate},
-        {"params": plain, "weight_decay": 0.0, "lr": settings.learning_rate},
-        {"params": temperature, "weight_decay": 0.0, "lr": settings.temperature_learning_rate},
-    ]
+    rates: dict[float, list[nn.Parameter]] = {}
+    for part in divide(getattr(model, "encoder", model), settings.parts):
+        trainable = [parameter for parameter in part.parameters if parameter.requires_grad]
+        rates.setdefault(settings.learning_rate * part.factor, []).extend(trainable)
+    groups: list[dict[str, Any]] = []
+    for rate, parameters in rates.items():
+        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+        vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+        groups.append({"params": matrices, "weight_decay": settings.weight_decay, "lr": rate})
+        groups.append({"params": vectors, "weight_decay": 0.0, "lr": rate})
+    if (temperature := getattr(model, "temperature", None)) is not None:
+        parameters = list(temperature.parameters())
+        groups.append({"params": parameters, "weight_decay": 0.0, "lr": settings.temperature_learning_rate})
     return [group for group in groups if group["params"]]
 
 

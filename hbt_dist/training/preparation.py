@@ -25,6 +25,7 @@ from hbt_dist.models.known_width import known_width
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
+from hbt_dist.training.parts import divide
 from hbt_dist.training.run_folder import RunFolder
 
 #: Files of a model folder that decide what it computes: weights, configuration, tokenizer.
@@ -77,6 +78,7 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     check_similarity(run, model)
     run.loss.shares_of_widths(model.encoder.width)  # raises if the model is narrower than one of them
     run.evaluation.scoring.representations(model.encoder.width)  # likewise
+    divide(model.encoder, run.optimizer.parts)  # a part that the model lacks is refused before tokenising
     tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
     return Prepared(corpus, model, tokens, plan)
 

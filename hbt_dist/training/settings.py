@@ -72,6 +72,32 @@ class TrainingSettings(Settings):
         return value
 
 
+class PartSettings(Settings):
+    """Learning rates by part of the model, as factors of `learning_rate`; frozen parts."""
+
+    embedding_rate: float = Field(1.0, gt=0, description="factor for the word embeddings")
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="factor from each transformer layer to the layer before it: the last layer learns at "
+        "`learning_rate`, and what is in front of the first layer at `layer_decay` to the number of layers",
+    )
+    head_rate: float = Field(1.0, gt=0, description="factor for the dense layers behind the pooling")
+    freeze_embeddings: bool = Field(False, description="keep the word embeddings as they are")
+    freeze_layers: int = Field(
+        0, ge=0, description="keep this many of the first layers, and all in front of them, as they are"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> PartSettings:
+        if self.embedding_rate != 1 and (self.freeze_embeddings or self.freeze_layers):
+            raise ValueError(
+                "embedding_rate is set, but freeze_embeddings or freeze_layers keeps the word embeddings"
+            )
+        return self
+
+
 class OptimizerSettings(Settings):
     """AdamW with warm-up and decay."""
 
@@ -81,6 +107,9 @@ class OptimizerSettings(Settings):
         gt=0,
         description="highest learning rate of a learned temperature's logarithm, with the same schedule: "
         "AdamW changes it by about this much per step; at 2e-5 hundreds of steps would change it by 1 %",
+    )
+    parts: PartSettings | None = Field(
+        None, description="learning rates by part of the model; default: one learning rate"
     )
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of the two moments")
     epsilon: float = Field(1e-8, gt=0, description="added to the root of the second moment")

@@ -25,6 +25,8 @@ from hbt_dist.training.deepspeed.partition import move_unless_partitioned
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.deepspeed.setup import check_with_deepspeed, emulated_bf16
 from hbt_dist.training.metrics_log import Record, Tracker
+from hbt_dist.training.parts import describe as describe_parts
+from hbt_dist.training.parts import divide
 from hbt_dist.training.preparation import Prepared, describe_data, prepare, start_digest
 from hbt_dist.training.ranks import gather_objects, on_every_rank, on_rank_0, require_shared
 from hbt_dist.training.run_folder import RunFolder
@@ -239,5 +241,13 @@ def _introduction(session: Session) -> list[str]:
         f"model: {parameters:,} parameters; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
         f"{counted(engine['world_size'], 'worker')} on {name}; "
         f"global batch {run.batches.global_batch_size}, {run.training.steps} steps",
+        *_parts(session),
         *describe_data(run, session.prepared),
     ]
+
+
+def _parts(session: Session) -> list[str]:
+    settings = session.run.optimizer
+    if settings.parts is None:
+        return []
+    return [describe_parts(divide(session.engine.model.encoder, settings.parts), settings.learning_rate)]

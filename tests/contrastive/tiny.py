@@ -67,7 +67,8 @@ class Case:
     num_rows: int = 12
     duplicates: bool = False
     deepspeed: dict[str, Any] = field(default_factory=dict)
-    model: str = "small"  # or xlmr, packed, lora: a real XLM-R, over padded or packed rows, with adapters
+    model: str = "small"  # or a real XLM-R: xlmr, packed (rows), lora (adapters), dense (a head)
+    parts: dict[str, Any] = field(default_factory=dict)  # optimizer.parts
     checkpointing: bool = False
     precision: str = "fp32"
     steps: int = 3
@@ -167,6 +168,7 @@ def build_encoder(case: Case) -> nn.Module:
 
     from hbt_dist.models.attention import use_row_attention
     from hbt_dist.models.encoder import Encoder
+    from hbt_dist.models.head import DenseLayer
     from hbt_dist.models.settings import TextSettings
 
     torch.manual_seed(3)
@@ -200,7 +202,9 @@ def build_encoder(case: Case) -> nn.Module:
                     parameter.copy_(torch.randn_like(parameter) * 0.1)
     if case.model == "packed":
         use_row_attention(backbone)
-    encoder = Encoder(backbone, TextSettings(normalize=False))
+    torch.manual_seed(5)
+    head = [DenseLayer(nn.Linear(16, 8), nn.Tanh())] if case.model == "dense" else []
+    encoder = Encoder(backbone, TextSettings(normalize=False), head)
     return encoder.train()
 
 

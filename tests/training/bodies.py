@@ -21,7 +21,7 @@ from hbt_dist.training.deepspeed.engine import DeepSpeedEngine, Engine, TrainedM
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.self_check import SelfCheck, self_check
-from hbt_dist.training.settings import OptimizerSettings
+from hbt_dist.training.settings import OptimizerSettings, PartSettings
 from tests.contrastive.tiny import Case, build_encoder, locals_of, reference_loss, seed_of
 
 OPTIMIZER = OptimizerSettings(
@@ -83,7 +83,7 @@ def run_case(
         _let_deepspeed_take_fp16_on_any_cpu()
     engine = build_engine(
         build_encoder(case),
-        optimizer=OPTIMIZER,
+        optimizer=OPTIMIZER.model_copy(update={"parts": PartSettings(**case.parts) if case.parts else None}),
         total_steps=TOTAL_STEPS,
         world=world,
         deepspeed=deepspeed_settings(case),
@@ -134,6 +134,33 @@ def reference(case: Case, world_size: int) -> dict[str, Any]:
     return _reference(pickle.dumps(plain), world_size)
 
 
+#: Factors of the parameters of `PARTS` by the beginning of their names, written by hand: two layers.
+HAND_MADE = {
+    "encoder.backbone.embeddings.word_embeddings.": 0.3 * 0.5**2,
+    "encoder.backbone.embeddings.": 0.5**2,
+    "encoder.backbone.encoder.layer.0.": 0.5,
+    "encoder.backbone.encoder.layer.1.": 1.0,
+    "encoder.dense.": 4.0,
+}
+PARTS = {"embedding_rate": 0.3, "layer_decay": 0.5, "head_rate": 4.0}
+FROZEN = {**PARTS, "embedding_rate": 1.0, "freeze_embeddings": True}
+FROZEN_LAYERS = {**PARTS, "embedding_rate": 1.0, "freeze_layers": 1}
+
+
+def _factor(name: str, case: Case) -> float:
+    """The factor of a parameter's learning rate; 0 if it is frozen."""
+    if not case.parts or name.startswith("temperature"):
+        return 1.0
+    if case.parts.get("freeze_layers") and not name.startswith(
+        ("encoder.backbone.encoder.layer.1.", "encoder.d")
+    ):
+        return 0.0
+    prefix = next(prefix for prefix in HAND_MADE if name.startswith(prefix))
+    if "word" in prefix and case.parts["embedding_rate"] == 1:
+        return 0.0
+    return HAND_MADE[prefix]
+
+
 def _plain_optimizer(model: TrainedModel) -> torch.optim.AdamW:
     """Matrices decay, nothing else does."""
     decays = [(parameter.ndim > 1, parameter) for parameter in model.parameters() if parameter.requires_grad]
@@ -147,6 +174,9 @@ def _plain_optimizer(model: TrainedModel) -> torch.optim.AdamW:
 def _run_reference(case: Case, world_size: int) -> dict[str, Any]:
     """Whole matrices, autograd, clip_grad_norm_, AdamW."""
     model = TrainedModel(build_encoder(case), case.loss_settings).train()
+    factors = {parameter: _factor(name, case) for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.requires_grad and factors[parameter] > 0)
     optimizer = _plain_optimizer(model)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     result: dict[str, Any] = {"loss": [], "norm": []}
@@ -163,7 +193,7 @@ def _run_reference(case: Case, world_size: int) -> dict[str, Any]:
         for group in optimizer.param_groups:
             rate = learning_rate(step, TOTAL_STEPS, OPTIMIZER)
             of_temperature = any(p is log_scale for p in group["params"])
-            group["lr"] = rate * 0.3 / 1e-2 if of_temperature else rate
+            group["lr"] = rate * 0.3 / 1e-2 if of_temperature else rate * factors[group["params"][0]]
         optimizer.step()
         result["loss"].append(loss.item())
     result["parameters"] = {name: p.detach().clone() for name, p in named}

@@ -26,7 +26,7 @@ from hbt_dist.training.optimizer import learning_rate, parameter_groups
 from hbt_dist.training.settings import OptimizerSettings
 from tests.contrastive.tiny import Case, build_encoder, locals_of, reference_loss
 from tests.helpers.ranks import run_ranks
-from tests.training.bodies import reference, run_case
+from tests.training.bodies import FROZEN, FROZEN_LAYERS, PARTS, reference, run_case
 
 TOLERANCE = 1e-5
 STAGES: list[int | None] = [None, 0, 1, 2, 3]
@@ -53,6 +53,7 @@ PAIRWISE = [
     for pattern in patterns
 ]
 BASE = Case(num_negatives=1, duplicates=True, loss={"directions": "both"})
+WITH_HEAD: dict[str, Any] = {"model": "dense", "layers": 2}
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
 VARIANTS = {
     **{f"chunk{rows}": BASE.but(stage=2, step={"chunk_rows": rows}) for rows in (1, 3, 4, 100)},
@@ -81,6 +82,15 @@ VARIANTS = {
     "lora-zero1": BASE.but(stage=1, model="lora"),
     "lora-zero3": BASE.but(stage=3, model="lora"),
     "sub-batch-alignment-zero1": BASE.but(stage=1, loss={"negatives": "sub_batch", "alignment_weight": 0.5}),
+    **{
+        f"{name}-{stage}": BASE.but(
+            stage=None if stage == "plain" else int(stage[-1]), parts=parts, **WITH_HEAD
+        )
+        for stage in ("plain", "zero0", "zero1", "zero2", "zero3")
+        for name, parts in {"parts": PARTS, "frozen": FROZEN, "layers": FROZEN_LAYERS}.items()
+    },
+    "parts-temperature-zero1": BASE.but(stage=1, parts=PARTS, loss={"learn_temperature": True}, **WITH_HEAD),
+    "parts-boundary-zero2": BASE.but(stage=2, parts=PARTS, step={"grad_reduction": "boundary"}, **WITH_HEAD),
     "eq1-zero1": BASE.but(stage=1, loss={"equation": "paper_eq1", "temperature": 1.0}),
 }
 BF16: dict[str, dict[str, Any]] = {
@@ -118,6 +128,8 @@ DEFAULT_VARIANTS = [
     "temperature-zero1",
     "offload-zero2",
     "lora-zero1",
+    "parts-zero1",
+    "frozen-zero3",
 ]
 DEFAULT_LOW = ["bf16-zero1", "copy-zero2", "fp16-zero2"]
 _results: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -202,6 +214,26 @@ def test_variants_equal_one_process(name: str) -> None:
     if name.startswith("boundary"):
         assert got[0]["reduction"] == "boundary"
     assert_exported(got)
+
+
+PART_CASES = {name: case for name, case in VARIANTS.items() if case.parts}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 4])
+@pytest.mark.parametrize("name", PART_CASES)
+def test_rates_by_part_equal_hand_made_groups(world_size: int, name: str) -> None:
+    got = results("parts", world_size, PART_CASES)[name]
+    error = error_of(got, reference(PART_CASES[name], world_size))
+    assert max(error.values()) <= (3 * TOLERANCE if "temperature" in name else TOLERANCE), error
+
+
+@pytest.mark.parametrize("key", ["embedding_rate", "layer_decay", "head_rate"])
+def test_a_wrong_factor_of_a_part_would_fail(key: str) -> None:
+    case = VARIANTS["parts-plain"]
+    wrong = run_case(World.alone(), case.but(parts={**PARTS, key: 0.95 * PARTS[key]}))
+    assert error_of([wrong], reference(case, 1))["parameter"] > 10 * TOLERANCE
 
 
 @pytest.mark.timeout(300)

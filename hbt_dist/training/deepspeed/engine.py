@@ -36,6 +36,7 @@ from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed
 from hbt_dist.training.deepspeed.setup import groups_time_out_like_the_first, prepare_deepspeed
 from hbt_dist.training.memory import free_bytes
 from hbt_dist.training.optimizer import build_optimizer, learning_rate
+from hbt_dist.training.parts import divide, freeze
 from hbt_dist.training.settings import OptimizerSettings
 from hbt_dist.training.trained_model import TrainedModel
 
@@ -281,11 +282,12 @@ def build_engine(
         grad_reduction: see `hbt_dist.contrastive.settings.StepSettings`.
 
     Raises:
-        UserError: `gradient_checkpointing` or `grad_reduction` that cannot be used.
+        UserError: `gradient_checkpointing`, `grad_reduction` or `optimizer.parts` that cannot be used.
     """
     resolved = deepspeed or ResolvedDeepSpeed()
     if resolved.gradient_checkpointing:
         checkpoint_activations(encoder)
+    freeze(divide(encoder, optimizer.parts))
     model = TrainedModel(encoder, loss, copies_weights=resolved.precision == "bf16_copy")
     if resolved.config is None:
         return PlainEngine(model, resolved, optimizer=optimizer, total_steps=total_steps, world=world)
