@@ -127,7 +127,7 @@ def freeze(parts: list[Part]) -> None:
 
 def describe(parts: list[Part], learning_rate: float) -> str:
     """Return one line: parts with their parameters and highest learning rates, layers as one."""
-    lines = []
+    lines: list[str] = []
     for stack, group in groupby(parts, key=lambda part: part.name.startswith("layer ")):
         members = list(group)
         if stack and len(members) > 1:
