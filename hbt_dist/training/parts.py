@@ -2,7 +2,7 @@
 
 With L layers and decay d, layer i of 1 to L learns at d ** (L - i) of the learning rate. Parameters in front
 of the layers (word embeddings, positions, their norm) learn at d ** L; those behind them at 1. That is the
-layer-wise decay of ELECTRA (arXiv 2003.10555). Word embeddings and head have factors of their own.
+layer-wise decay of ELECTRA (arXiv 2003.10555). Word embeddings and head have separate factors.
 
 Adapters belong to their layer. Word embeddings that another module shares stay word embeddings.
 "In front of" means registered earlier in the model than the first layer.
