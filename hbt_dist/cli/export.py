@@ -17,11 +17,18 @@ def export(
         ),
     ],
     to: Annotated[Path, typer.Option("--to", help="new model folder")],
+    adapter: Annotated[
+        bool,
+        typer.Option(
+            "--adapter",
+            help="of a run with model.lora: write the adapters instead of merging them",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print step and folder as JSON")] = False,
 ) -> None:
     """Write a checkpoint's model for transformers and sentence-transformers; the run may still train."""
     from hbt_dist.training.checkpoints.export import export_checkpoint
 
-    step = export_checkpoint(checkpoint, to).step
+    step = export_checkpoint(checkpoint, to, as_adapter=adapter).step
     document = json.dumps({"step": step, "model": str(to)})
     typer.echo(document if as_json else f"model after step {step}: {to}")

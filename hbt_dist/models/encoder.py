@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hbt_dist.common.devices import move
+from hbt_dist.models.adapters import TrainedAdapter
 from hbt_dist.models.attention import (
     Rows,
     can_pack,
@@ -130,6 +131,7 @@ class LoadedEncoder:
     facts: dict[str, Any] = field(default_factory=dict)  # what its training recorded: languages, run, data
     notes: tuple[str, ...] = ()  # lines on what was lowered or not used when it was loaded
     limits: dict[str, int] = field(default_factory=dict)  # tokens that the folder records, by key of `text`
+    adapter: TrainedAdapter | None = None  # if the backbone has adapters in training
 
     @property
     def text(self) -> TextSettings:

@@ -44,14 +44,6 @@ def check_files(folder: Path) -> None:
     Raises:
         UserError: names the file, or the kind of model that is not supported.
     """
-    if (folder / "adapter_config.json").is_file():
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-        raise UserError(
-            str(folder),
-            f"holds an adapter of {base} (adapter_config.json): expected a whole model",
-            "merge it: peft's merge_and_unload(), then save_pretrained of model and tokenizer;\n"
-            "to use the base model alone, remove adapter_config.json",
-        )
     if not (folder / "config.json").is_file():
         raise no_model_folder(folder)
     for name in _OBJECTS:
@@ -89,6 +81,16 @@ def _weight_files(folder: Path) -> list[Path]:
 def _vocabularies(folder: Path) -> list[Path]:
     """Return the files from which a tokenizer can be made."""
     return sorted({file for pattern in _VOCABULARIES for file in folder.glob(pattern) if file.is_file()})
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder has weights of a whole model."""
+    return any((folder / f"{name}{end}").is_file() for name in _WEIGHTS for end in ("", ".index.json"))
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder has files from which a tokenizer can be made."""
+    return bool(_vocabularies(folder))
 
 
 def recorded_settings(folder: Path) -> tuple[dict[str, Any], list[DenseLayer]]:

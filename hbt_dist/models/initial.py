@@ -10,21 +10,31 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
+from torch import nn
 
 from hbt_dist.common.console import note
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import atomic_folder
 from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.models.adapters import (
+    TrainedAdapter,
+    add_adapter,
+    check_targets,
+    find_adapter,
+    fingerprint_of,
+)
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
-from hbt_dist.models.loading import load_encoder
+from hbt_dist.models.loading import check_source, load_encoder
 from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import ModelSettings, ScratchSettings, TextSettings
 from hbt_dist.models.tokenising import check_readable
+from hbt_dist.models.weights import explained
 
 _CHECKED_TEXTS = 500  # that the tokenizer of a pre-trained model must know
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
@@ -41,24 +51,57 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
         UserError: the model cannot be loaded, its tokenizer knows nearly no text of the corpus, or its
             architecture is impossible.
     """
-    if settings.scratch is None:
-        assert settings.name_or_path is not None
-        loaded = load_encoder(
-            settings.name_or_path,
-            trust_remote_code=settings.trust_remote_code,
-            text=settings.text,
-            attention_implementation=settings.attention_implementation,
-            quiet=True,
-        )
-        check_readable(loaded.tokenizer, list(_some_texts(corpus, _CHECKED_TEXTS)), loaded.source)
-        return loaded
-    _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
-    return load_encoder(
-        folder,
+    if settings.scratch is not None:
+        _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
+        return load_start(settings, seed, folder)
+    loaded = load_start(settings, seed, folder)
+    check_readable(loaded.tokenizer, list(_some_texts(corpus, _CHECKED_TEXTS)), loaded.source)
+    return loaded
+
+
+def load_start(settings: ModelSettings, seed: int, folder: Path) -> LoadedEncoder:
+    """Load the encoder that a run starts from, with its new adapters if it trains some.
+
+    Args:
+        settings: the `model` block.
+        seed: of the run.
+        folder: of the model from scratch, if the run has one.
+
+    Raises:
+        UserError: see `load_encoder` and `hbt_dist.models.adapters.add_adapter`.
+    """
+    name, lora = str(settings.name_or_path or folder), settings.lora
+    if lora is not None and lora.targets is not None and find_adapter(name) is None:
+        check_targets(empty_backbone(name, settings.trust_remote_code), lora)  # before weights are read
+    loaded = load_encoder(
+        name,
+        trust_remote_code=settings.trust_remote_code,
         text=settings.text,
         attention_implementation=settings.attention_implementation,
+        lora=lora,
         quiet=True,
     )
+    if lora is None or loaded.adapter is not None:
+        return loaded
+    backbone = loaded.encoder.backbone
+    adapter = TrainedAdapter(name, fingerprint_of(backbone))
+    add_adapter(backbone, lora, seed)
+    return replace(loaded, adapter=adapter)
+
+
+def empty_backbone(source: str, trust_remote_code: bool) -> nn.Module:
+    """Return the backbone of a folder or hub name without its weights, on torch's meta device.
+
+    Raises:
+        UserError: its configuration cannot be read.
+    """
+    import transformers
+
+    check_source(source)
+    with explained(source), torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        model: nn.Module = transformers.AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    return model
 
 
 def _build_scratch(

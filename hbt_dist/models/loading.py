@@ -16,6 +16,13 @@ from torch import nn
 
 from hbt_dist.common.console import note
 from hbt_dist.common.errors import UserError
+from hbt_dist.models.adapters import (
+    TrainedAdapter,
+    apply_adapter,
+    explained_base,
+    find_adapter,
+    fingerprint_of,
+)
 from hbt_dist.models.attention import use_row_attention
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
 from hbt_dist.models.files import read_json
@@ -23,7 +30,7 @@ from hbt_dist.models.folders import SETTINGS_FILE, check_files, recorded_setting
 from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.models.positions import most_tokens
-from hbt_dist.models.settings import LIMITS, AttentionImplementation, TextSettings
+from hbt_dist.models.settings import LIMITS, AttentionImplementation, LoraSettings, TextSettings
 from hbt_dist.models.tokenizer import check_vocabulary, last_word_notes, load_tokenizer, set_padding
 from hbt_dist.models.weights import explained, load_weights
 
@@ -35,6 +42,7 @@ def load_encoder(
     text: dict[str, Any] | None = None,
     at_least: dict[str, int] | None = None,
     attention_implementation: AttentionImplementation = "auto",
+    lora: LoraSettings | None = None,
     quiet: bool = False,
 ) -> LoadedEncoder:
     """Load an encoder from a folder or from the model hub.
@@ -44,23 +52,35 @@ def load_encoder(
     defaults are lowered to the positions of the model.
 
     Args:
-        name_or_path: folder of this project, of sentence-transformers or of transformers; or a hub name.
+        name_or_path: folder of this project, of sentence-transformers or of transformers, or of an adapter,
+            which is merged into its base; or a hub name.
         trust_remote_code: run Python code of the model folder. Off by default.
         text: settings that replace what the folder records.
         at_least: max_question_tokens, max_passage_tokens: the folder's limits are raised to these.
         attention_implementation: see `ModelSettings`.
+        lora: train the adapter of an adapter folder further instead of merging it; the backbone of other
+            folders gets no adapter (see `hbt_dist.models.adapters.add_adapter`).
         quiet: do not print the notes, see `LoadedEncoder.notes`.
 
     Raises:
         UserError: the folder holds no whole encoder or no fitting tokenizer, something in it is not
             supported, or a limit in `text` is above the positions of the model.
     """
-    source, folder = str(name_or_path), Path(name_or_path)
-    check_source(source)
-    backbone, notes = load_backbone(source, trust_remote_code, attention_implementation)
-    tokenizer = load_tokenizer(source, trust_remote_code)
+    source = str(name_or_path)
+    adapter = find_adapter(source)
+    weights_source = adapter.base if adapter else source
+    with explained_base(adapter):
+        check_source(weights_source)
+        backbone, notes = load_backbone(weights_source, trust_remote_code, attention_implementation)
+    trained = None
+    if adapter is not None:
+        trained = TrainedAdapter(adapter.base, fingerprint_of(backbone)) if lora else None
+        backbone = apply_adapter(backbone, adapter, lora)
+    tokenizer = load_tokenizer(adapter.tokenizer_source if adapter else source, trust_remote_code)
     check_vocabulary(tokenizer, backbone, source)
-    recorded, dense = recorded_settings(folder) if folder.is_dir() else _hub_settings(source)
+    described = adapter.settings_source if adapter else source
+    folder = Path(described)
+    recorded, dense = recorded_settings(folder) if folder.is_dir() else _hub_settings(described)
     text = text or {}
     raised = {key: max(limit, recorded.get(key, 0)) for key, limit in (at_least or {}).items()}
     settings, lowered = _fitting(TextSettings(**{**recorded, **raised, **text}), text, backbone, source)
@@ -77,7 +97,7 @@ def load_encoder(
     facts = dict(read_json(folder / SETTINGS_FILE).get("training", {}))
     most = most_tokens(backbone)
     limits = {key: min(recorded[key], most or recorded[key]) for key in LIMITS if key in recorded}
-    return LoadedEncoder(encoder, tokenizer, source, facts, tuple(notes), limits)
+    return LoadedEncoder(encoder, tokenizer, source, facts, tuple(notes), limits, trained)
 
 
 def check_source(source: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from hbt_dist.common.files import write_json
+from hbt_dist.models.adapters import TrainedAdapter, save_adapter
 from hbt_dist.models.encoder import Encoder
 from hbt_dist.models.folders import SETTINGS_FILE
 from hbt_dist.models.head import DenseLayer, cut_layer, save_dense
@@ -27,6 +28,7 @@ def save_encoder(
     *,
     text: TextSettings | None = None,
     backbone_state: dict[str, Tensor] | None = None,
+    adapter: TrainedAdapter | None = None,
     card: str = "",
     facts: dict[str, Any] | None = None,
 ) -> None:
@@ -37,28 +39,27 @@ def save_encoder(
     Args:
         text: settings to record; default: the encoder's.
         backbone_state: weights of the backbone where `encoder` does not hold them (ZeRO-3 shards).
+        adapter: write the adapters of the backbone alone, and the name of this base.
         card: the model card, Markdown.
         facts: what the training was (languages, run, data), kept in ``hbt_dist.json``.
     """
     backbone: Any = encoder.backbone
     text = text or encoder.text
-    state = backbone_state if backbone_state is not None else backbone.state_dict()
-    state = {**state, **pooler_weights(backbone)}
-    # transformers would write on rank 0 of a process group only; here the calling rank writes.
-    backbone.should_save_on_this_rank = bool
-    try:
-        with quiet_transformers():
-            backbone.save_pretrained(
-                folder, state_dict={name: value.contiguous() for name, value in state.items()}
-            )
-    finally:
-        del backbone.should_save_on_this_rank
+    if adapter is not None:
+        save_adapter(backbone, adapter, folder)
+    else:
+        _save_backbone(backbone, folder, backbone_state)
     limit = max(text.max_question_tokens, text.max_passage_tokens)
     tokenizer.model_max_length = limit
     tokenizer.save_pretrained(folder)
     _write_json(
         folder / SETTINGS_FILE,
-        {"format": 1, "text": text.model_dump(), "training": facts or {}},
+        {
+            "format": 1,
+            "text": text.model_dump(),
+            "training": facts or {},
+            **({} if adapter is None else adapter.facts),
+        },
     )
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
     pooling = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}[text.pooling]
@@ -96,3 +97,17 @@ def save_encoder(
     )
     if card:
         (folder / "README.md").write_text(card, "utf-8")
+
+
+def _save_backbone(backbone: Any, folder: Path, state: dict[str, Tensor] | None) -> None:
+    state = state if state is not None else backbone.state_dict()
+    state = {**state, **pooler_weights(backbone)}
+    # transformers would write on rank 0 of a process group only; here the calling rank writes.
+    backbone.should_save_on_this_rank = bool
+    try:
+        with quiet_transformers():
+            backbone.save_pretrained(
+                folder, state_dict={name: value.contiguous() for name, value in state.items()}
+            )
+    finally:
+        del backbone.should_save_on_this_rank

@@ -9,11 +9,13 @@ import torch.distributed as dist
 
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.common.errors import UserError
+from hbt_dist.models.initial import load_start
 from hbt_dist.run_file import RunFile
 from hbt_dist.testing import faults
 from hbt_dist.training.checkpoints.card import model_card
 from hbt_dist.training.checkpoints.engine_state import (
     describe,
+    frozen_names,
     gather_weights,
     load_engine,
     save_engine,
@@ -108,9 +110,14 @@ def check_steps(run: RunFile, checkpoint: Checkpoint) -> None:
 
 
 def _check_start_model(session: Session, checkpoint: Checkpoint) -> None:
-    """Refuse a start model that differs from the start model of the checkpoint's run (rank 0)."""
-    before = checkpoint.manifest["start_model"]
-    if before is not None and before != session.start_model:
+    """Refuse a start model that differs from the start model of the checkpoint's run (rank 0).
+
+    A model of the hub has no digest; the weights below adapters have a fingerprint.
+    """
+    manifest, adapter = checkpoint.manifest, session.prepared.model.adapter
+    base = None if adapter is None else adapter.fingerprint
+    pairs = [(manifest["start_model"], session.start_model), (manifest.get("base"), base)]
+    if any(before is not None and before != now for before, now in pairs):
         raise UserError(
             f"model.name_or_path {session.run.model.name_or_path}",
             f"is not the model that the checkpoint of step {checkpoint.step} began with",
@@ -141,6 +148,7 @@ def save_checkpoint(session: Session, store: CheckpointStore, step: int) -> None
         "plan": prepared.plan.state,
         "schedule_steps": run.training.course,
         "start_model": session.start_model,
+        "base": None if prepared.model.adapter is None else prepared.model.adapter.fingerprint,
         **describe(engine),
         "model": {
             "facts": model_facts(run, prepared, step),
@@ -161,6 +169,9 @@ def export_model(session: Session) -> None:
         assert weights is not None
         card = model_card(run, prepared.corpus, prepared.plan)
         facts = model_facts(run, prepared, run.training.steps)
-        write_model_folder(prepared.model, weights, folder, card=card, facts=facts)
+        model = prepared.model
+        if frozen_names(session.engine.model):  # the engine has cut, moved or rounded the frozen weights
+            model = load_start(run.model, run.seed, session.folder.start)
+        write_model_folder(model, weights, folder, card=card, facts=facts)
 
     on_rank_0(session.world, folder, write)

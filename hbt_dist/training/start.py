@@ -232,13 +232,15 @@ def _open_tracker(session: Session, launcher: str, first: int, quiet: bool) -> T
 def _introduction(session: Session) -> list[str]:
     """Return the lines that describe corpus, model and engine at the start."""
     corpus, run, device = session.prepared.corpus, session.run, session.world.device
-    parameters = sum(int(getattr(p, "ds_numel", p.numel())) for p in session.engine.model.parameters())
+    sizes = {p: int(getattr(p, "ds_numel", p.numel())) for p in session.engine.model.parameters()}
+    parameters, trained = sum(sizes.values()), sum(sizes[p] for p in sizes if p.requires_grad)
+    share = f" ({trained:,} trained)" if trained < parameters else ""
     engine = describe(session.engine)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return [
         f"corpus: {corpus.num_examples:,} examples, {corpus.num_passages:,} passages, "
         f"{len(corpus.languages)} languages ({' '.join(corpus.languages)})",
-        f"model: {parameters:,} parameters; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
+        f"model: {parameters:,} parameters{share}; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
         f"{counted(engine['world_size'], 'worker')} on {name}; "
         f"global batch {run.batches.global_batch_size}, {run.training.steps} steps",
         *_parts(session),

@@ -32,7 +32,7 @@ class TrainedModel(nn.Module):
         loss: read for the learned temperature only.
         copies_weights: compute with a copy of the encoder's weights in bfloat16, made at the first forward
             after `drop_copies` and used by all chunks of a step. Weights, and gradients of all chunks added
-            up, stay in float32: the copy is a part of every chunk's graph.
+            up, stay in float32: the copy is a part of every chunk's graph. Frozen weights are copied once.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class TrainedModel(nn.Module):
         self.encoder = encoder
         self.copies_weights = copies_weights
         self._copies: dict[str, Tensor] = {}
+        self._frozen_copies: dict[str, Tensor] = {}
         learned = loss is not None and loss.learn_temperature
         self.temperature = LearnedTemperature(loss.temperature) if loss is not None and learned else None
 
@@ -59,10 +60,12 @@ class TrainedModel(nn.Module):
             # With a graph even if the first forward has none. A cast saves nothing for its backward, so each
             # chunk can go backwards through it.
             with torch.enable_grad():
-                self._copies = {
+                self._copies = self._frozen_copies | {
                     name: parameter.to(torch.bfloat16) if parameter.is_floating_point() else parameter
                     for name, parameter in self.encoder.named_parameters()
+                    if name not in self._frozen_copies
                 }
+                self._frozen_copies = {name: c for name, c in self._copies.items() if not c.requires_grad}
         with torch.autocast(inputs[0].device.type, enabled=False):
             return cast("Tensor", torch.func.functional_call(self.encoder, self._copies, inputs))
 

@@ -190,12 +190,11 @@ def build_encoder(case: Case) -> nn.Module:
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
     if case.model == "lora":
-        from peft import LoraConfig, get_peft_model
+        from hbt_dist.models.adapters import add_adapter
+        from hbt_dist.models.settings import LoraSettings
 
+        add_adapter(backbone, LoraSettings(rank=2, alpha=4, dropout=case.dropout), seed=4)
         torch.manual_seed(4)
-        targets = ["query", "value"]
-        settings = LoraConfig(r=2, lora_alpha=4, lora_dropout=case.dropout, target_modules=targets)
-        backbone = get_peft_model(backbone, settings)
         with torch.no_grad():
             for name, parameter in backbone.named_parameters():
                 if "lora_B" in name:

@@ -98,8 +98,8 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def save_kind(folder: Path, kind: str) -> Path:
-    """Write a model folder of transformers; positions for 64 tokens."""
+def save_kind(folder: Path, kind: str, **changes: Any) -> Path:
+    """Write a model folder of transformers; positions for 64 tokens unless `changes` of its keys say more."""
     make_tokenizer, keys = KINDS[kind]
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(), **SPECIAL)
     torch.manual_seed(0)
@@ -115,6 +115,7 @@ def save_kind(folder: Path, kind: str) -> Path:
             "max_position_embeddings": POSITIONS,
             "pad_token_id": 1,
             **keys,
+            **changes,
         },
     )
     transformers.AutoModel.from_config(config).save_pretrained(folder)

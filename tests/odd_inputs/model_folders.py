@@ -171,14 +171,17 @@ def small_files() -> Iterator[tuple[str, Case]]:
 def kinds() -> Iterator[tuple[str, Case]]:
     """Folders of other tools, or of something else."""
     adapter = {"base_model_name_or_path": "nowhere/base", "peft_type": "LORA", "r": 4}
-    yield "adapter-next-to-a-model", model(adapter_config=adapter).fails(MODEL, "adapter", "merge")
+    yield (
+        "adapter-next-to-a-model",
+        model(adapter_config=adapter).fails(MODEL, "and an adapter", "remove"),
+    )
 
     def alone(path: Path) -> None:
         for file in path.parent.iterdir():
             shutil.rmtree(file) if file.is_dir() else file.unlink()
         path.write_text(json.dumps(adapter))
 
-    yield "adapter-alone", model(adapter_config=alone).fails(MODEL, "adapter", "merge")
+    yield "adapter-alone", model(adapter_config=alone).fails(MODEL, "its base model nowhere/base")
     yield (
         "encoder-decoder",
         model(config={"model_type": "t5", "architectures": ["T5Model"], "is_encoder_decoder": True}).fails(

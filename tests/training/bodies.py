@@ -342,3 +342,42 @@ def gradient_means(world: World, bucket_elements: list[int], wrong_size: int = 0
         in_place = all(old in (None, new) for old, new in zip(storages, kept, strict=True))
         results.append({"before": before, "after": after, "messages": [*messages], "in_place": in_place})
     return results
+
+
+def frozen_weights(world: World) -> dict[str, dict[str, int]]:
+    """Train adapters one step with every stage; count what the ranks hold of frozen and trained weights."""
+    facts: dict[str, dict[str, int]] = {}
+    for stage in (0, 1, 2, 3):
+        case = Case(stage=stage, model="lora", steps=1)
+        engine = build_engine(
+            build_encoder(case),
+            optimizer=OPTIMIZER,
+            total_steps=TOTAL_STEPS,
+            world=world,
+            deepspeed=deepspeed_settings(case),
+            loss=case.loss_settings,
+        )
+        assert isinstance(engine, DeepSpeedEngine)
+        engine.train()
+        local = locals_of(case, world.size, 0)[world.rank]
+        contrastive_step(engine, local, case.loss_settings, case.step_settings, world)
+        frozen = [p for p in engine.model.parameters() if not p.requires_grad]
+        gradients = sum(p.grad is not None for p in frozen)
+        engine.step(0)
+        optimizer = getattr(engine.deepspeed.optimizer, "optimizer", engine.deepspeed.optimizer)
+        states = [value for state in optimizer.state.values() for value in state.values()]
+        named = dict(engine.model.named_parameters())
+        facts[str(stage)] = {
+            "gradients": gradients,
+            "frozen": sum(_size(p) for p in frozen),
+            "held": sum(int(getattr(p, "ds_tensor", p).numel()) for p in frozen),
+            "number": len(frozen),
+            "trained": sum(_size(p) for p in named.values() if p.requires_grad),
+            "adapters": sum(_size(p) for name, p in named.items() if ".lora_" in name),
+            "state": sum(int(value.numel()) for value in states if isinstance(value, Tensor)),
+        }
+    return facts
+
+
+def _size(parameter: Tensor) -> int:
+    return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -79,8 +79,14 @@ VARIANTS = {
     "packed-checkpointing-zero1": BASE.but(stage=1, model="packed", layers=2, checkpointing=True),
     "checkpointing-zero2": BASE.but(stage=2, model="xlmr", layers=2, checkpointing=True),
     "checkpointing-zero3": BASE.but(stage=3, model="xlmr", layers=2, checkpointing=True),
-    "lora-zero1": BASE.but(stage=1, model="lora"),
-    "lora-zero3": BASE.but(stage=3, model="lora"),
+    **{
+        f"lora-{mode}-zero{s}".replace("zeroNone", "plain"): BASE.but(
+            stage=s, model="lora", step={"mode": mode}
+        )
+        for s, mode in itertools.product(STAGES, ("direct", "cached"))
+    },
+    "lora-temperature-zero2": BASE.but(stage=2, model="lora", loss={"learn_temperature": True}),
+    **{f"lora-checkpointing-zero{s}": BASE.but(stage=s, model="lora", checkpointing=True) for s in (2, 3)},
     "sub-batch-alignment-zero1": BASE.but(stage=1, loss={"negatives": "sub_batch", "alignment_weight": 0.5}),
     **{
         f"{name}-{stage}": BASE.but(
@@ -93,6 +99,7 @@ VARIANTS = {
     "parts-boundary-zero2": BASE.but(stage=2, parts=PARTS, step={"grad_reduction": "boundary"}, **WITH_HEAD),
     "eq1-zero1": BASE.but(stage=1, loss={"equation": "paper_eq1", "temperature": 1.0}),
 }
+LORA = {name: case for name, case in VARIANTS.items() if name.startswith("lora")}
 BF16: dict[str, dict[str, Any]] = {
     "bf16": {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}},
     "autocast": {
@@ -108,6 +115,12 @@ LOW |= {
     f"copy-{name}".replace("None", "plain"): BASE.but(stage=stage, precision="bf16_copy", model="xlmr")
     for name, stage in ((f"zero{s}", s) for s in (None, 0, 1, 2))
 }
+LOW |= {
+    f"lora-{name}-zero{s}": BASE.but(stage=s, deepspeed=BF16[name], model="lora")
+    for name in BF16
+    for s in (2, 3)
+}
+LOW["lora-copy-zero2"] = BASE.but(stage=2, precision="bf16_copy", model="lora")
 LOW["fp16-shipped"] = BASE.but(
     stage=1,
     deepspeed={
@@ -127,9 +140,9 @@ DEFAULT_VARIANTS = [
     "packed-zero2",
     "temperature-zero1",
     "offload-zero2",
-    "lora-zero1",
     "parts-zero1",
     "frozen-zero3",
+    "lora-cached-zero1",
 ]
 DEFAULT_LOW = ["bf16-zero1", "copy-zero2", "fp16-zero2"]
 _results: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -236,6 +249,18 @@ def test_a_wrong_factor_of_a_part_would_fail(key: str) -> None:
     assert error_of([wrong], reference(case, 1))["parameter"] > 10 * TOLERANCE
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 4])
+@pytest.mark.parametrize("name", LORA)
+def test_adapters_equal_one_process(world_size: int, name: str) -> None:
+    got = results("lora", world_size, LORA)[name]
+    error = error_of(got, reference(LORA[name], world_size))
+    assert max(error.values()) <= (3 * TOLERANCE if "temperature" in name else TOLERANCE), error
+    trained = got[0]["gradients"].keys() - {"temperature.log_scale"}
+    assert all(".lora_A." in key or ".lora_B." in key for key in trained)
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", in_tiers(LOW, DEFAULT_LOW))
 def test_half_precision_is_close_to_float32_on_one_process(name: str) -> None:
@@ -304,6 +329,7 @@ def test_a_wrong_scale_would_fail(wrong_scale: float) -> None:
     In the gradient and its norm: clipping and AdamW hide a wrong scale from the parameters here.
     """
     cases = {name: case for name, case in MATRIX.items() if "1neg-both" in name}
+    cases["lora"] = VARIANTS["lora-cached-zero2"]
     found = results(f"wrong{wrong_scale}", 2, cases, wrong_scale=wrong_scale)
     for name, case in cases.items():
         error = error_of(found[name], reference(case, 2))

@@ -17,17 +17,22 @@ PLAIN_FILE = "plain.pt"
 
 
 def save_engine(engine: Engine, folder: Path) -> None:
-    """Write weights and optimizer state into `folder`; every rank writes its part. Collective.
+    """Write trained weights and optimizer state into `folder`; every rank writes its part. Collective.
+
+    Frozen weights are not written: they are those of the start model.
 
     Raises:
         OSError, RuntimeError: this rank could not write; the other ranks return and do not wait for it.
     """
     if isinstance(engine, DeepSpeedEngine):
         with _errors_after_barrier(engine.deepspeed):
-            engine.deepspeed.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+            engine.deepspeed.save_checkpoint(
+                str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True
+            )
     elif isinstance(engine, PlainEngine) and engine.world.rank == 0:
-        state = {"model": engine.model.state_dict(), "optimizer": engine.optimizer.state_dict()}
-        torch.save(state, folder / PLAIN_FILE)
+        frozen = frozen_names(engine.model)
+        weights = {name: value for name, value in engine.model.state_dict().items() if name not in frozen}
+        torch.save({"model": weights, "optimizer": engine.optimizer.state_dict()}, folder / PLAIN_FILE)
 
 
 @contextlib.contextmanager
@@ -54,6 +59,12 @@ def _errors_after_barrier(deepspeed: Any) -> Iterator[None]:
         raise problems[0]
 
 
+def frozen_names(model: torch.nn.Module) -> set[str]:
+    """Return the names of the parameters that are not trained."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in named if not parameter.requires_grad}
+
+
 def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> None:
     """Load what `save_engine` wrote. Collective.
 
@@ -66,13 +77,15 @@ def load_engine(engine: Engine, folder: Path, *, universal: bool = False) -> Non
         before, settings.load_universal_checkpoint = settings.load_universal_checkpoint, universal
         try:
             with _universal_loading(optimizer) if universal else contextlib.nullcontext():
-                engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
+                engine.deepspeed.load_checkpoint(
+                    str(folder), tag=TAG, load_module_strict=not frozen_names(engine.model)
+                )
         finally:
             settings.load_universal_checkpoint = before
         _keep_fused(optimizer)
     elif isinstance(engine, PlainEngine):
         state = torch.load(folder / PLAIN_FILE, map_location=engine.world.device, weights_only=True)
-        engine.model.load_state_dict(state["model"])
+        engine.model.load_state_dict(state["model"], strict=not frozen_names(engine.model))
         engine.optimizer.load_state_dict(state["optimizer"])
         _keep_fused(engine.optimizer)
 
@@ -167,16 +180,19 @@ def weights_are_finite(engine: Engine) -> bool:
 
 
 def gather_weights(engine: Engine) -> dict[str, Tensor] | None:
-    """Return the encoder's weights on rank 0 (float32, CPU); None on other ranks. Collective.
+    """Return the encoder's trained weights on rank 0 (float32, CPU); None on other ranks. Collective.
 
     Under ZeRO these are the optimizer's weights: with bf16 or fp16 the module has a rounded copy. They are
     gathered one at a time, so that no other rank ever holds the whole model.
     """
     encoder, on_rank_0 = engine.model.encoder, engine.world.rank == 0
     if not shards_state(engine):
-        return {name: _copy(value) for name, value in encoder.state_dict().items()} if on_rank_0 else None
+        frozen, state = frozen_names(encoder), encoder.state_dict()
+        return {k: _copy(value) for k, value in state.items() if k not in frozen} if on_rank_0 else None
     weights: dict[str, Tensor] = {}
     for name, parameter in encoder.named_parameters(remove_duplicate=False):
+        if not parameter.requires_grad:
+            continue
         with _whole(parameter) as value:
             if on_rank_0:
                 weights[name] = _copy(value)
@@ -192,7 +208,7 @@ def _whole(parameter: torch.nn.Parameter) -> Iterator[Tensor]:
     import deepspeed
     from deepspeed.utils import safe_get_full_fp32_param
 
-    trained = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
+    trained = safe_get_full_fp32_param(parameter)
     if trained is not None:
         yield trained
     else:

@@ -24,8 +24,9 @@ from torch import Tensor
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_folder, check_writable
 from hbt_dist.config.settings import read_yaml, validate
+from hbt_dist.models.adapters import merge_adapter
 from hbt_dist.models.encoder import LoadedEncoder
-from hbt_dist.models.loading import load_encoder
+from hbt_dist.models.initial import load_start
 from hbt_dist.models.saving import save_encoder
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.checkpoints.engine_state import PLAIN_FILE, TAG, weights_below
@@ -34,12 +35,13 @@ from hbt_dist.training.checkpoints.store import Checkpoint, newest_complete
 from hbt_dist.training.run_folder import RunFolder
 
 
-def export_checkpoint(source: Path, target: Path) -> Checkpoint:
+def export_checkpoint(source: Path, target: Path, *, as_adapter: bool = False) -> Checkpoint:
     """Write the model of a checkpoint as a folder that transformers and sentence-transformers load.
 
     Args:
         source: folder of a checkpoint, or of a run: its newest complete checkpoint.
         target: the new model folder.
+        as_adapter: write the adapters of a run with `model.lora` alone instead of merging them.
 
     Returns:
         the checkpoint that was exported.
@@ -62,11 +64,15 @@ def export_checkpoint(source: Path, target: Path) -> Checkpoint:
             "export a checkpoint from its run's folder: RUN_FOLDER/checkpoints/step-...",
         ) from error
     run = validate(RunFile, recorded, str(root.run_file), lines)
-    start = str(root.start) if run.model.scratch is not None else str(run.model.name_or_path)
-    model = load_encoder(
-        start, quiet=True, trust_remote_code=run.model.trust_remote_code, text=run.model.text
-    )
-    write_model_folder(model, read_weights(checkpoint), target, **checkpoint.manifest["model"])
+    model = load_start(run.model, run.seed, root.start)
+    if as_adapter and model.adapter is None:
+        raise UserError(
+            "--adapter",
+            f"{root.root} trains all weights (model.lora is not set)",
+            "export the whole model: leave --adapter out",
+        )
+    weights = read_weights(checkpoint)
+    write_model_folder(model, weights, target, as_adapter=as_adapter, **checkpoint.manifest["model"])
     return checkpoint
 
 
@@ -89,7 +95,7 @@ def _find(source: Path) -> Checkpoint:
 
 
 def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the encoder's weights (float32, CPU) of a checkpoint whose checksums were verified."""
+    """Return the encoder's trained weights (float32, CPU) of a checkpoint whose checksums were verified."""
     folder = checkpoint.folder
     if checkpoint.manifest["engine"] == "plain":
         state = torch.load(folder / PLAIN_FILE, map_location="cpu", weights_only=True)["model"]
@@ -100,7 +106,9 @@ def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            state = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
+            state = get_fp32_state_dict_from_zero_checkpoint(
+                str(folder), tag=TAG, exclude_frozen_parameters=True
+            )
     return {
         name: value.float() if value.is_floating_point() else value
         for name, value in weights_below(state, "encoder.").items()
@@ -108,20 +116,35 @@ def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def write_model_folder(
-    model: LoadedEncoder, weights: Mapping[str, Tensor], folder: Path, *, card: str, facts: dict[str, Any]
+    model: LoadedEncoder,
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    card: str,
+    facts: dict[str, Any],
+    as_adapter: bool = False,
 ) -> None:
     """Write trained weights with the model's tokenizer and settings.
 
     Args:
-        model: architecture, tokenizer, settings; its dense layers receive the trained weights.
-        weights: of the `Encoder`.
+        model: architecture, tokenizer, settings, frozen weights; it receives trained ones and is changed.
+        weights: the trained ones of the `Encoder`.
         folder: is replaced if it exists.
         card: Markdown.
         facts: recorded in ``hbt_dist.json``.
+        as_adapter: write adapters alone instead of merging them.
     """
+    encoder = model.encoder
     if dense := weights_below(weights, "dense."):
-        model.encoder.dense.load_state_dict(dense)
-    backbone = weights_below(weights, "backbone.")
+        encoder.dense.load_state_dict(dense)
+    backbone: dict[str, Tensor] | None = weights_below(weights, "backbone.")
+    state = encoder.state_dict()
+    if absent := state.keys() - weights.keys():  # weights that were frozen
+        assert not any(".lora_" in name for name in absent)
+        encoder.load_state_dict({**state, **weights})
+        backbone = None
+    if model.adapter is not None and not as_adapter:
+        merge_adapter(encoder.backbone)
     with atomic_folder(folder) as temporary:
         save_encoder(
             model.encoder,
@@ -129,6 +152,7 @@ def write_model_folder(
             temporary,
             text=model.exported_text,
             backbone_state=backbone,
+            adapter=model.adapter if as_adapter else None,
             card=card,
             facts=facts,
         )
