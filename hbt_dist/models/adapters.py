@@ -10,12 +10,11 @@ An adapter folder names its base in ``adapter_config.json``. The fingerprint of 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +162,9 @@ def save_adapter(backbone: Any, adapter: TrainedAdapter, folder: Path) -> None:
     )
     state = {f"{_PREFIX}{name}": value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(state, folder / WEIGHTS_FILE, {"format": "pt"})
-    config = copy.copy(backbone.peft_config[_NAME])
-    config.base_model_name_or_path, config.inference_mode = adapter.base, True
-    config.target_modules = sorted(config.target_modules)
-    config.save_pretrained(str(folder))
+    config = backbone.peft_config[_NAME]
+    changes = {"base_model_name_or_path": adapter.base, "inference_mode": True}
+    replace(config, **changes, target_modules=sorted(config.target_modules)).save_pretrained(str(folder))
 
 
 def find_adapter(source: str) -> AdapterFolder | None:
@@ -272,8 +270,9 @@ def apply_adapter(backbone: nn.Module, adapter: AdapterFolder, lora: LoraSetting
         )
     if lora is not None:
         _check_continued(config, kind, lora, file)
-        config.lora_dropout = lora.dropout
-    config.task_type, config.inference_mode = None, lora is None
+        config = replace(config, lora_dropout=lora.dropout)
+    # A plain task adds no head; peft's wrapper of a task asks the base for methods of one.
+    config = replace(config, task_type=None, inference_mode=lora is None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft's remarks on its own initial values
