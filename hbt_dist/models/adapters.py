@@ -220,8 +220,8 @@ def _hub_adapter(name: str) -> Path | None:
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return None
     try:
-        found = find_adapter_config_file(name)
-        return None if found is None else Path(snapshot_download(name))
+        config = find_adapter_config_file(name)
+        return None if config is None else Path(snapshot_download(name))
     except OSError:  # every error of the hub: loading the model explains it
         return None
 
@@ -234,8 +234,8 @@ def explained_base(adapter: AdapterFolder | None) -> Iterator[None]:
     except UserError as error:
         if adapter is None:
             raise
-        place = str(adapter.folder / CONFIG_FILE)
-        raise UserError(place, f"its base model {adapter.base} {error.problem}", error.remedy) from error
+        location = str(adapter.folder / CONFIG_FILE)
+        raise UserError(location, f"its base model {adapter.base} {error.problem}", error.remedy) from error
 
 
 def apply_adapter(backbone: nn.Module, adapter: AdapterFolder, lora: LoraSettings | None) -> nn.Module:
@@ -334,11 +334,11 @@ def _check_continued(config: Any, kind: str, lora: LoraSettings, file: Path) -> 
         targets = config.target_modules
         recorded["targets"] = [targets] if isinstance(targets, str) else sorted(targets)
     for key, value in recorded.items():
-        asked = getattr(lora, key)
-        if (sorted(asked) if key == "targets" else asked) != value:
+        expected = getattr(lora, key)
+        if (sorted(expected) if key == "targets" else expected) != value:
             shown = f"[{', '.join(value)}]" if key == "targets" else value
             raise UserError(
                 f"model.lora.{key}",
-                f"is {asked}, but the adapter of {file.parent}, which is trained further, has {shown}",
+                f"is {expected}, but the adapter of {file.parent}, which is trained further, has {shown}",
                 f"set model.lora.{key}: {shown}; or start from the merged model",
             )
