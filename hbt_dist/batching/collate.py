@@ -64,7 +64,7 @@ class TokenTransform:
             return rows, changed.counts
         prefix, limit = self.text.prefix(role), self.text.max_tokens(role)
         encoded = tokenise(self.tokenizer, changed.texts, limit, prefix)
-        return replace_rows(rows, changed.index, encoded.ids), changed.counts
+        return replace_rows(rows, changed.index, encoded), changed.counts
 
 
 def collate(

@@ -27,7 +27,7 @@ from hbt_dist.common.files import write_json
 from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.data.shared_arrays import Space
 from hbt_dist.models.settings import TextSettings
-from hbt_dist.models.tokenising import tokenise
+from hbt_dist.models.tokenising import Tokenised, token_mask, tokenise
 from hbt_dist.models.tokenizer import tokenizer_digest
 
 ROLES: tuple[Role, ...] = ("question", "passage")
@@ -42,6 +42,7 @@ class TokenRows:
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]  # (n + 1,) row i is ids[offsets[i]:offsets[i + 1]]
     pad_id: int = 0
+    prompts: NDArray[np.int32] | None = None  # (n,) tokens at the start that pooling leaves out; None: 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -56,15 +57,19 @@ class TokenRows:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
     def pad(self, rows: NDArray[np.integer] | slice | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return input_ids and attention_mask (n, T), both int64, padded on the right to the longest row."""
+        """Return input_ids and attention_mask (n, T), both int64, padded on the right to the longest row.
+
+        The mask is 2 for tokens that pooling leaves out.
+        """
         starts = self.offsets[:-1] if rows is None else self.offsets[:-1][rows]
         lengths = self.lengths if rows is None else self.lengths[rows]
+        prompts = self.prompts if self.prompts is None or rows is None else self.prompts[rows]
         width = int(lengths.max(initial=0))
-        columns = np.arange(width)
-        mask = columns < lengths[:, None]
+        mask = token_mask(lengths, width, prompts)
+        is_token = mask > 0
         input_ids = np.full(mask.shape, self.pad_id, np.int64)
-        input_ids[mask] = self.ids[(starts[:, None] + columns)[mask]]
-        return torch.from_numpy(input_ids), torch.from_numpy(mask.astype(np.int64))
+        input_ids[is_token] = self.ids[(starts[:, None] + np.arange(width))[is_token]]
+        return torch.from_numpy(input_ids), torch.from_numpy(mask)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,15 @@ class TextReport:
         return self.truncated / self.texts if self.texts else 0.0
 
 
+@dataclass(frozen=True)
+class _Unit:
+    """Files of one role in one language, mapped."""
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]  # (rows + 1,)
+    prompts: NDArray[np.int32] | None = None  # (rows,) tokens that pooling leaves out
+
+
 class TokenStore:
     """Tokenised corpus. Build or open it with `TokenStore.of`, or open a finished folder directly.
 
@@ -101,7 +115,8 @@ class TokenStore:
         self.fingerprint: str = manifest["fingerprint"]
         reports = [folder / f"{role}.{code}.json" for role, code in _units(self.languages)]
         self.reports = [TextReport(**json.loads(file.read_text(encoding="utf-8"))) for file in reports]
-        self._opened: dict[tuple[Role, int], tuple[NDArray[np.int32], NDArray[np.int64]]] = {}
+        self.include_prompt: bool = manifest["text"]["include_prompt"]
+        self._opened: dict[tuple[Role, int], _Unit] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.folder,))  # another process maps the files itself
@@ -136,24 +151,30 @@ class TokenStore:
 
     def lengths(self, role: Role, language: int) -> NDArray[np.int64]:
         """Return the tokens of every row in one language; 0 where the row has no text in it."""
-        return np.diff(self._open(role, language)[1])
+        return np.diff(self._open(role, language).offsets)
 
-    def _open(self, role: Role, language: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def _open(self, role: Role, language: int) -> _Unit:
         unit = (role, language)
         if unit not in self._opened:
-            file, offsets = _paths(self.folder, role, self.languages[language])
+            file, offsets, prompts = _paths(self.folder, role, self.languages[language])
             # An empty file cannot be mapped. Plain arrays: slicing np.memmap itself costs ten times as much.
             ids = np.asarray(np.memmap(file, np.int32, "r")) if file.stat().st_size else np.empty(0, np.int32)
-            self._opened[unit] = ids, np.asarray(np.load(offsets, mmap_mode="r"))
+            mapped = np.asarray(np.load(offsets, mmap_mode="r"))
+            left_out = None if self.include_prompt else np.asarray(np.load(prompts, mmap_mode="r"))
+            self._opened[unit] = _Unit(ids, mapped, left_out)
         return self._opened[unit]
 
     def _gather(self, role: Role, rows: NDArray[np.integer], languages: NDArray[np.integer]) -> TokenRows:
         starts, stops = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        prompts = None if self.include_prompt else np.empty(len(rows), np.int32)
         sources: dict[int, NDArray[np.int32]] = {}
         for language in np.unique(languages).tolist():
-            sources[language], offsets = self._open(role, language)
+            unit = self._open(role, language)
+            sources[language] = unit.ids
             where = languages == language
-            starts[where], stops[where] = offsets[rows[where]], offsets[rows[where] + 1]
+            starts[where], stops[where] = unit.offsets[rows[where]], unit.offsets[rows[where] + 1]
+            if prompts is not None and unit.prompts is not None:
+                prompts[where] = unit.prompts[rows[where]]
         lengths = stops - starts
         if len(rows) and lengths.min() == 0:
             row = int(np.argmin(lengths))
@@ -163,7 +184,7 @@ class TokenStore:
             for language, start, stop in zip(languages.tolist(), starts.tolist(), stops.tolist(), strict=True)
         ]
         ids = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
-        return TokenRows(ids, np.concatenate([[0], np.cumsum(lengths)]), self.pad_id)
+        return TokenRows(ids, np.concatenate([[0], np.cumsum(lengths)]), self.pad_id, prompts)
 
 
 def store_fingerprint(corpus: Corpus, tokenizer: Any, text: TextSettings) -> str:
@@ -175,6 +196,7 @@ def store_fingerprint(corpus: Corpus, tokenizer: Any, text: TextSettings) -> str
         "pad_id": tokenizer.pad_token_id,
         "limits": {role: text.max_tokens(role) for role in ROLES},
         "prefixes": {role: text.prefix(role) for role in ROLES},
+        "include_prompt": text.include_prompt,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -183,8 +205,9 @@ def _units(languages: Iterable[str]) -> list[tuple[Role, str]]:
     return [(role, language) for role in ROLES for language in languages]
 
 
-def _paths(folder: Path, role: Role, language: str) -> tuple[Path, Path]:
-    return folder / f"{role}.{language}.ids", folder / f"{role}.{language}.offsets.npy"
+def _paths(folder: Path, role: Role, language: str) -> tuple[Path, Path, Path]:
+    start = f"{role}.{language}"
+    return folder / f"{start}.ids", folder / f"{start}.offsets.npy", folder / f"{start}.prompts.npy"
 
 
 def _tokenise(
@@ -226,8 +249,9 @@ def _tokenise_unit(
     limit = settings.max_tokens(role)
     texts = truncated = special_only = unknown = longest = 0
     unknown_id = -1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id
-    ids_path, offsets_path = _paths(folder, role, language)
+    ids_path, offsets_path, prompts_path = _paths(folder, role, language)
     offsets = Space(folder).empty(offsets_path.stem, total + 1, np.int64)
+    prompts = np.zeros(0 if settings.include_prompt else total, np.int32)
     with ids_path.open("wb") as ids_file:
         for start in range(0, total, _TEXTS_AT_ONCE):
             stop = min(start + _TEXTS_AT_ONCE, total)
@@ -244,11 +268,15 @@ def _tokenise_unit(
             truncated += int(encoded.cut.sum())
             special_only += int(encoded.special_only.sum())
             offsets[np.array(list(available)) + 1] = encoded.lengths
+            if not settings.include_prompt:
+                prompts[list(available)] = encoded.prompts
             ids = np.concatenate(encoded.ids)
             unknown += int(np.count_nonzero(ids == unknown_id))
             ids_file.write(ids.tobytes())
     np.cumsum(offsets, out=offsets)
     Space.flush(offsets)
+    if not settings.include_prompt:
+        np.save(prompts_path, prompts)
     report = TextReport(
         role=role,
         language=language,
@@ -262,18 +290,20 @@ def _tokenise_unit(
     write_json(folder / f"{role}.{language}.json", asdict(report))
 
 
-def replace_rows(
-    rows: TokenRows, indices: NDArray[np.integer], encoded: list[NDArray[np.int32]]
-) -> TokenRows:
-    """Return the rows with some of them replaced: row `indices[i]` by `encoded[i]`; indices ascend."""
+def replace_rows(rows: TokenRows, indices: NDArray[np.integer], encoded: Tokenised) -> TokenRows:
+    """Return the rows with some of them replaced: row `indices[i]` by the i-th encoded; indices ascend."""
     lengths = rows.lengths.copy()
-    lengths[indices] = [np.size(ids) for ids in encoded]
+    lengths[indices] = encoded.lengths
+    prompts = rows.prompts
+    if prompts is not None:
+        prompts = prompts.copy()
+        prompts[indices] = encoded.prompts
     pieces, start = [], 0
-    for index, ids in zip(indices.tolist(), encoded, strict=True):
+    for index, ids in zip(indices.tolist(), encoded.ids, strict=True):
         pieces += [rows.ids[rows.offsets[start] : rows.offsets[index]], np.asarray(ids, np.int32)]
         start = index + 1
     pieces.append(rows.ids[rows.offsets[start] :])
-    return TokenRows(np.concatenate(pieces), np.concatenate([[0], np.cumsum(lengths)]), rows.pad_id)
+    return TokenRows(np.concatenate(pieces), np.concatenate([[0], np.cumsum(lengths)]), rows.pad_id, prompts)
 
 
 def _reject_empty(

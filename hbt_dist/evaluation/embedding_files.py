@@ -165,7 +165,7 @@ def open_embedding_files(
 def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: Role, dtype: str) -> str:
     """Return the SHA-256 of all that decides the embeddings. Takes a second per GB of weights or texts."""
     text = loaded.text
-    facts = [text.pooling, text.normalize, text.prefix(role), text.max_tokens(role)]
+    facts = [text.pooling, text.normalize, text.prefix(role), text.max_tokens(role), text.include_prompt]
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, role, dtype, facts]).encode())
     digest.update(_weights_fingerprint(loaded).encode())
     for data in (words.encode("utf-8", "surrogatepass") for words in texts):

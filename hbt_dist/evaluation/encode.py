@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hbt_dist.common.console import Progress
@@ -38,12 +37,11 @@ from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.text_counts import Flags, flags_of
 from hbt_dist.models import tokenising
 from hbt_dist.models.encoder import LoadedEncoder
-from hbt_dist.models.tokenising import Tokenised
+from hbt_dist.models.tokenising import Tokenised, token_mask
 
 CPU_TOKENS, GPU_TOKENS = 2048, 32768
 BATCHES_PER_DOWNLOAD = 8
 
-Tokens = list[NDArray[np.int32]]
 Encoded = tuple[Float32 | EmbeddingFiles, Flags]
 
 
@@ -90,7 +88,7 @@ def encode_with_flags(
         with Progress(total=len(texts), desc=label, unit="row", disable=not progress) as bar:
             for rows, part, tokens in _tokenised(loaded, texts, role, parts, settings):
                 out[rows.start : rows.stop] = encode_rows(
-                    loaded, part, role, settings, bar.update, rows.start, tokens.ids
+                    loaded, part, role, settings, bar.update, rows.start, tokens
                 )
                 flags[rows.start : rows.stop] = flags_of(tokens)
         return out, flags
@@ -101,7 +99,7 @@ def encode_with_flags(
     with Progress(total=len(texts), initial=done, desc=label, unit="row", disable=not progress) as bar:
         tokenised = _tokenised(loaded, texts, role, parts, settings)
         for number, (rows, part, tokens) in zip(missing, tokenised, strict=True):
-            values = encode_rows(loaded, part, role, settings, bar.update, rows.start, tokens.ids)
+            values = encode_rows(loaded, part, role, settings, bar.update, rows.start, tokens)
             files.write_flags(number, flags_of(tokens))
             files.write_file(number, values)
     return files, files.flags()
@@ -164,14 +162,14 @@ def encode_rows(
     settings: EvaluationSettings,
     on_rows: Callable[[int], Any] | None = None,
     first_row: int = 0,
-    tokens: Tokens | None = None,
+    tokens: Tokenised | None = None,
 ) -> Float32:
     """Encode texts that fit in memory: (n, D) float32, in the order given.
 
     Args:
         on_rows: called with the number of rows of each finished batch.
         first_row: number of the first text in the whole, for messages.
-        tokens: ids of the texts, from `tokenise`; default: tokenised here.
+        tokens: of the texts, from `tokenise`; default: tokenised here.
 
     Raises:
         UserError: a vector that cannot be ranked, or of another width; known with the first such batch on a
@@ -180,8 +178,8 @@ def encode_rows(
     settings = with_arithmetic(settings)
     device = torch_device(settings.device)
     encoder = loaded.encoder.to(device).eval()
-    tokens = tokens if tokens is not None else tokenise(loaded, texts, role).ids
-    lengths = np.array([len(ids) for ids in tokens], np.int64)
+    tokens = tokens if tokens is not None else tokenise(loaded, texts, role)
+    lengths = tokens.lengths
     limit = settings.max_tokens_per_batch or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
     out = np.empty((len(texts), encoder.width), np.float32)
     padding = loaded.tokenizer.pad_token_id or 0
@@ -206,8 +204,9 @@ def encode_rows(
             width = token_width(int(lengths[rows].max()), loaded.text.max_tokens(role), device)
             ids_nT = np.full((len(rows), width), padding, np.int64)
             for i, row in enumerate(rows.tolist()):
-                ids_nT[i, : lengths[row]] = tokens[row]
-            mask_nT = (np.arange(width)[None, :] < lengths[rows][:, None]).astype(np.int64)
+                ids_nT[i, : lengths[row]] = tokens.ids[row]
+            prompts = None if loaded.text.include_prompt else tokens.prompts[rows]
+            mask_nT = token_mask(lengths[rows], width, prompts)
             embedded = encoder(
                 move(torch.from_numpy(ids_nT), device),
                 move(torch.from_numpy(mask_nT), device),

@@ -24,6 +24,7 @@ from hbt_dist.models.attention import (
     has_row_attention,
     positions,
 )
+from hbt_dist.models.folders import Prompts
 from hbt_dist.models.head import DenseLayer, pool, pool_packed
 from hbt_dist.models.settings import TextSettings
 
@@ -63,24 +64,28 @@ class Encoder(nn.Module):
 
         Args:
             input_ids: (n, T) int64, padded on either side.
-            attention_mask: (n, T), 1 for tokens and 0 for padding.
+            attention_mask: (n, T), 1 for tokens and 0 for padding; 2 for tokens of the prompt, which pooling
+                leaves out.
             lengths: (n,) tokens of each row, which is padded on the right; default: counted, on a CPU.
 
         Returns:
             (n, D) embeddings, of length 1 if `text.normalize`.
         """
+        pooled_nT = None if self.text.include_prompt else attention_mask == 1
+        if pooled_nT is not None:
+            attention_mask = attention_mask.clamp(max=1)
         if lengths is None and input_ids.device.type == "cpu":
             lengths = attention_mask.sum(1).tolist()
         if lengths is None or not has_row_attention(self.backbone):
             hidden_nTH = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            pooled = pool(hidden_nTH, attention_mask, self.text.pooling)
+            pooled = pool(hidden_nTH, attention_mask, self.text.pooling, pooled_nT)
         elif min(lengths) > 0 and self.packs(input_ids.device):
-            pooled = self._pooled_packed(input_ids, attention_mask, lengths)
+            pooled = self._pooled_packed(input_ids, attention_mask, lengths, pooled_nT)
         else:
             is_padded = min(lengths) < input_ids.shape[1]
             rows = Rows(lengths, attention_mask[:, None, None, :].bool() if is_padded else None)
             hidden_nTH = self.backbone(input_ids=input_ids, rows=rows).last_hidden_state
-            pooled = pool(hidden_nTH, attention_mask, self.text.pooling)
+            pooled = pool(hidden_nTH, attention_mask, self.text.pooling, pooled_nT)
         for layer in self.dense:
             pooled = layer(pooled)
         pooled = pooled[:, : self.text.width]
@@ -103,22 +108,26 @@ class Encoder(nn.Module):
         """Return the dtype of the backbone's weights."""
         return next(self.backbone.parameters()).dtype
 
-    def _pooled_packed(self, input_ids: Tensor, mask: Tensor, lengths: Sequence[int]) -> Tensor:
+    def _pooled_packed(
+        self, input_ids: Tensor, mask: Tensor, lengths: Sequence[int], pooled_nT: Tensor | None
+    ) -> Tensor:
         """Return the pooled embeddings (n, H) of rows that the backbone reads as one row of S tokens."""
         device, width = input_ids.device, input_ids.shape[1]
         in_row = positions(lengths)
         if device.type == "cpu":
-            tokens_S = input_ids[mask.bool()]
+            chosen = mask.flatten().bool()
         else:  # without asking the device where its ones are
             index = np.repeat(np.arange(len(lengths)) * width, lengths) + in_row
-            tokens_S = input_ids.flatten()[move(torch.from_numpy(index), device)]
+            chosen = move(torch.from_numpy(index), device)
+        tokens_S = input_ids.flatten()[chosen]
+        pooled_S = None if pooled_nT is None else pooled_nT.flatten()[chosen]
         ends = np.cumsum(lengths)
         starts = move(torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)), device)
         rows = Rows(lengths, starts=None if device.type == "cpu" else starts, packed=True)
         position_ids = move(torch.from_numpy(in_row + first_position(self.backbone)), device)
         output = self.backbone(input_ids=tokens_S[None], position_ids=position_ids[None], rows=rows)
         hidden_SH = output.last_hidden_state[0]
-        return pool_packed(hidden_SH, starts, self.text.pooling)
+        return pool_packed(hidden_SH, starts, self.text.pooling, pooled_S)
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,7 @@ class LoadedEncoder:
     notes: tuple[str, ...] = ()  # lines on what was lowered or not used when it was loaded
     limits: dict[str, int] = field(default_factory=dict)  # tokens that the folder records, by key of `text`
     adapter: TrainedAdapter | None = None  # if the backbone has adapters in training
+    prompts: Prompts = field(default_factory=Prompts)  # that the folder records
 
     @property
     def text(self) -> TextSettings:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from hbt_dist.models.locations import no_model_folder
 from hbt_dist.models.settings import TextSettings
 
 SETTINGS_FILE = "hbt_dist.json"
+CONFIG_FILE = "config_sentence_transformers.json"
 MODULES_FILE = "modules.json"
 TOKENIZER_FILE = "tokenizer.json"
 #: transformers reads the first that exists.
@@ -24,7 +28,7 @@ _OBJECTS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "sentence_bert_config.json",
-    "config_sentence_transformers.json",
+    CONFIG_FILE,
     SETTINGS_FILE,
 )
 _VOCABULARIES = (
@@ -93,21 +97,81 @@ def has_tokenizer(folder: Path) -> bool:
     return bool(_vocabularies(folder))
 
 
-def recorded_settings(folder: Path) -> tuple[dict[str, Any], list[DenseLayer]]:
-    """Return the text settings that a folder records, and its dense layers.
+def recorded_text(folder: Path) -> dict[str, Any]:
+    """Return the text settings that a folder records; reads small files only.
 
     Raises:
         UserError: a file cannot be read, or names something that is not supported.
     """
     settings_file = folder / SETTINGS_FILE
-    modules = read_json(folder / MODULES_FILE, list)
-    settings, dense = _sentence_transformers_settings(folder, modules) if modules else ({}, [])
+    settings = _sentence_transformers_settings(folder)
     if settings_file.is_file():
         text = read_json(settings_file).get("text")
         if not isinstance(text, dict):
             raise UserError(str(settings_file), "expected settings under the key 'text'", COPY_AGAIN)
         settings = validate(TextSettings, text, str(settings_file)).model_dump()
-    return settings, dense
+    return settings
+
+
+def recorded_dense(folder: Path) -> tuple[list[DenseLayer], dict[str, Any]]:
+    """Return the dense layers of a folder; a last one that only cuts vectors is the setting `width` instead.
+
+    Raises:
+        UserError: a file cannot be read, or names something that is not supported.
+    """
+    dense = []
+    for kind, path in _modules(folder):
+        if kind == "Dense":
+            with _readable(kind, path):
+                dense.append(load_dense(path))
+    cuts = bool(dense) and is_cut(dense[-1])
+    return dense, {"width": dense.pop().linear.out_features} if cuts else {}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of a sentence-transformers folder.
+
+    Attributes:
+        by_name: all of them; `query` and `document` are those of questions and passages.
+        default: name of the prompt that `encode` takes; `encode_query` and `encode_document` do not.
+    """
+
+    by_name: dict[str, str] = field(default_factory=dict)
+    default: str | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return the prefixes. sentence-transformers adds an empty `query` and `document` where they lack."""
+        names = {"question_prefix": "query", "passage_prefix": "document"}
+        return {key: self.by_name.get(name, "") for key, name in names.items()}
+
+    def unused(self) -> list[str]:
+        """Return the names of prompts that a reader could take for those of questions or passages."""
+        names = [] if self.by_name.get("document") else ["passage", "corpus"]
+        names += [self.default] if self.default not in (None, "query", "document") else []
+        return [name for name in dict.fromkeys(names) if self.by_name.get(str(name))]
+
+
+def recorded_prompts(folder: Path) -> Prompts:
+    """Return the prompts of a folder.
+
+    Raises:
+        UserError: the prompts are not texts by name, or do not have the default.
+    """
+    file = folder / CONFIG_FILE
+    config = read_json(file)
+    prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise UserError(str(file), "expected texts by name under the key 'prompts'", COPY_AGAIN)
+    if default not in (None, "query", "document", *prompts):
+        known = ", ".join({"query": "", "document": "", **prompts})
+        raise UserError(
+            str(file),
+            f"default_prompt_name is {default!r}, expected one of its prompts: {known}",
+            "correct the name, or set it to null",
+        )
+    return Prompts({name: text or "" for name, text in prompts.items()}, default)
 
 
 _POOLING = {
@@ -120,7 +184,7 @@ _POOLING = {
 }
 _POOLING_KEYS = (
     "embedding_dimension", "word_embedding_dimension", "pooling_mode",
-    *(f"pooling_mode_{mode}" for mode in (
+    "include_prompt", *(f"pooling_mode_{mode}" for mode in (
         "cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken",
     )),
 )  # fmt: skip
@@ -132,17 +196,13 @@ _NEUTRAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "module_output_name": ("token_embeddings",),
         "unpad_inputs": (True, False, None),
     },
-    "Pooling": {"include_prompt": (True,)},
     "Normalize": dict.fromkeys(("module_input_name", "module_output_name"), ("sentence_embedding",)),
 }
 
 
-def _sentence_transformers_settings(
-    folder: Path, modules: list[dict[str, Any]]
-) -> tuple[dict[str, Any], list[DenseLayer]]:
-    settings: dict[str, Any] = {}
-    dense: list[DenseLayer] = []
-    for module in modules:
+def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield kind and folder of the modules of a sentence-transformers folder."""
+    for module in read_json(folder / MODULES_FILE, list):
         try:
             library, _, kind = module["type"].rpartition(".")
             path = folder / module["path"]
@@ -156,17 +216,28 @@ def _sentence_transformers_settings(
                 f"the module {module['type']} is code of the model, which is not supported",
                 "take a model of the library's modules only",
             )
-        try:
-            if kind == "Dense":
-                dense.append(load_dense(path))
-            else:
-                settings |= _module_settings(kind, path, folder)
-        except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
-            problem = f"the module {kind} cannot be read: {type(error).__name__}: {first_line(error)}"
-            raise UserError(str(path), problem, COPY_AGAIN) from error
-    if dense and is_cut(dense[-1]):
-        settings["width"] = dense.pop().linear.out_features
-    return settings | _similarity_settings(folder, settings.pop("normalize", False)), dense
+        yield kind, path
+
+
+def _sentence_transformers_settings(folder: Path) -> dict[str, Any]:
+    modules = [(kind, path) for kind, path in _modules(folder) if kind != "Dense"]
+    if not modules:
+        return {}
+    settings: dict[str, Any] = {}
+    for kind, path in modules:
+        with _readable(kind, path):
+            settings |= _module_settings(kind, path, folder)
+    return settings | _similarity_settings(folder, settings.pop("normalize", False))
+
+
+@contextmanager
+def _readable(kind: str, path: Path) -> Iterator[None]:
+    """Report what a module's files hold in place of what is expected."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        problem = f"the module {kind} cannot be read: {type(error).__name__}: {first_line(error)}"
+        raise UserError(str(path), problem, COPY_AGAIN) from error
 
 
 def _module_settings(kind: str, path: Path, folder: Path) -> dict[str, Any]:
@@ -174,15 +245,17 @@ def _module_settings(kind: str, path: Path, folder: Path) -> dict[str, Any]:
     if kind == "Transformer":
         file = path / "sentence_bert_config.json"
         config, tokenizer = read_json(file), read_json(path / "tokenizer_config.json")
-        lowers = tokenizer.get("do_lower_case") is True
-        check_keys(file, config, ["max_seq_length", *["do_lower_case"] * lowers], _NEUTRAL[kind])
+        check_keys(file, config, ["max_seq_length", "do_lower_case"], _NEUTRAL[kind])
+        lowercase = {"lowercase": bool(config.get("do_lower_case"))}
         limit = config.get("max_seq_length")
         if limit is None:
             limit = tokenizer.get("model_max_length")
             limit = limit if limit is not None and limit < 100_000 else None
-        return {} if limit is None else {f"max_{role}_tokens": int(limit) for role in ("question", "passage")}
+        if limit is None:
+            return lowercase
+        return lowercase | {f"max_{role}_tokens": int(limit) for role in ("question", "passage")}
     if kind == "Pooling":
-        return {"pooling": _pooling_of(path / "config.json")}
+        return _pooling_settings(path / "config.json")
     if kind == "Normalize":
         check_keys(path / "config.json", read_json(path / "config.json"), (), _NEUTRAL[kind])
         return {"normalize": True}
@@ -195,14 +268,9 @@ def _module_settings(kind: str, path: Path, folder: Path) -> dict[str, Any]:
 
 def _similarity_settings(folder: Path, normalized: bool) -> dict[str, Any]:
     """Return prefixes, normalisation and the cut of the vectors."""
-    file = folder / "config_sentence_transformers.json"
+    file = folder / CONFIG_FILE
     config = read_json(file)
-    prompts = config.get("prompts") or {}
-    settings: dict[str, Any] = {}
-    if file.is_file():
-        settings["question_prefix"] = prompts.get("query") or ""
-        # The order of encode_document; `passage` also counts where sentence-transformers adds an empty one.
-        settings["passage_prefix"] = prompts.get("document") or prompts.get("passage") or ""
+    settings: dict[str, Any] = dict(recorded_prompts(folder).settings)
     # By default sentence-transformers compares by cosine, for embeddings of any length.
     similarity = config.get("similarity_fn_name") or "cosine"
     if similarity not in ("cosine", "dot") and (similarity, normalized) != ("euclidean", True):
@@ -228,14 +296,14 @@ def _similarity_settings(folder: Path, normalized: bool) -> dict[str, Any]:
     return settings
 
 
-def _pooling_of(file: Path) -> str:
+def _pooling_settings(file: Path) -> dict[str, Any]:
     check_file(file)
     config = read_json(file)
-    check_keys(file, config, _POOLING_KEYS, _NEUTRAL["Pooling"])
+    check_keys(file, config, _POOLING_KEYS, {})
     active = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
     modes = active or [str(config.get("pooling_mode"))]
     if len(modes) != 1 or modes[0] not in _POOLING:
         raise UserError(
             str(file), f"pooling {', '.join(modes)} is not supported", "supported: mean, cls, last token"
         )
-    return _POOLING[modes[0]]
+    return {"pooling": _POOLING[modes[0]], "include_prompt": bool(config.get("include_prompt", True))}

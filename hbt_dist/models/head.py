@@ -19,8 +19,23 @@ from hbt_dist.models.files import check_file, check_keys, read_json
 _write_json = partial(write_json, indent=2)
 
 
-def pool(hidden_nTH: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
-    """Reduce token embeddings (n, T, H) to (n, H); padding never counts."""
+def pool(hidden_nTH: Tensor, attention_mask: Tensor, pooling: str, pooled_nT: Tensor | None = None) -> Tensor:
+    """Reduce token embeddings (n, T, H) to (n, H); padding never counts.
+
+    Args:
+        hidden_nTH: token embeddings.
+        attention_mask: (n, T), 1 for tokens.
+        pooling: which token embeddings count.
+        pooled_nT: the tokens that pooling reads, without the prompt; default: all. As sentence-transformers
+            computes a row without any: zeros, for `cls` its first token.
+    """
+    if pooled_nT is not None:
+        pooled = pool(hidden_nTH, pooled_nT.to(attention_mask.dtype), pooling)
+        if pooling == "cls":
+            return torch.where(
+                pooled_nT.any(1, keepdim=True), pooled, pool(hidden_nTH, attention_mask, pooling)
+            )
+        return pooled * pooled_nT.any(1, keepdim=True)
     if pooling == "mean":
         mask_nT1 = attention_mask.unsqueeze(-1).to(hidden_nTH.dtype)
         sums_nH = (hidden_nTH * mask_nT1).sum(1, dtype=_sum_dtype(hidden_nTH))
@@ -34,13 +49,29 @@ def pool(hidden_nTH: Tensor, attention_mask: Tensor, pooling: str) -> Tensor:
     return hidden_nTH[torch.arange(hidden_nTH.shape[0], device=hidden_nTH.device), index]
 
 
-def pool_packed(hidden_SH: Tensor, starts: Tensor, pooling: str) -> Tensor:
-    """Do what `pool` does for rows that lie one after another, the i-th from starts[i] to starts[i + 1]."""
+def pool_packed(hidden_SH: Tensor, starts: Tensor, pooling: str, pooled_S: Tensor | None = None) -> Tensor:
+    """Do what `pool` does for rows that follow each other, the i-th from starts[i] to starts[i + 1]."""
+    if pooled_S is not None:
+        return _pool_packed_without_prompt(hidden_SH, starts, pooling, pooled_S)
     if pooling == "mean":
         hidden_SH = hidden_SH.to(_sum_dtype(hidden_SH))
         # "unsafe" leaves out the check that the rows end with the tokens, for which the host would wait.
         return torch.segment_reduce(hidden_SH, "mean", offsets=starts.long(), unsafe=True)
     return hidden_SH[starts[:-1] if pooling == "cls" else starts[1:] - 1]
+
+
+def _pool_packed_without_prompt(hidden_SH: Tensor, starts: Tensor, pooling: str, pooled_S: Tensor) -> Tensor:
+    ends = starts[1:].long()
+    counts_S = nn.functional.pad(pooled_S.long().cumsum(0), (1, 0))  # pooled tokens before each token
+    num_n1 = (counts_S[ends] - counts_S[starts[:-1].long()])[:, None]
+    if pooling == "mean":
+        hidden_SH = hidden_SH.to(_sum_dtype(hidden_SH)) * pooled_S[:, None]
+        sums_nH = torch.segment_reduce(hidden_SH, "sum", offsets=starts.long(), unsafe=True)
+        return sums_nH / num_n1.clamp(min=1)
+    if pooling == "last":
+        return hidden_SH[ends - 1] * (num_n1 > 0)
+    first = torch.where(num_n1[:, 0] > 0, ends - num_n1[:, 0], starts[:-1].long())
+    return hidden_SH[first]  # the prompt precedes the text, so the pooled tokens are a row's last ones
 
 
 def _sum_dtype(hidden: Tensor) -> torch.dtype:

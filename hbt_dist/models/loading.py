@@ -26,12 +26,25 @@ from hbt_dist.models.adapters import (
 from hbt_dist.models.attention import use_row_attention
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
 from hbt_dist.models.files import read_json
-from hbt_dist.models.folders import SETTINGS_FILE, check_files, recorded_settings
+from hbt_dist.models.folders import (
+    SETTINGS_FILE,
+    Prompts,
+    check_files,
+    recorded_dense,
+    recorded_prompts,
+    recorded_text,
+)
 from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.models.positions import most_tokens
 from hbt_dist.models.settings import LIMITS, AttentionImplementation, LoraSettings, TextSettings
-from hbt_dist.models.tokenizer import check_vocabulary, last_word_notes, load_tokenizer, set_padding
+from hbt_dist.models.tokenizer import (
+    check_vocabulary,
+    last_word_notes,
+    load_tokenizer,
+    lower_case,
+    set_padding,
+)
 from hbt_dist.models.weights import explained, load_weights
 
 
@@ -79,8 +92,9 @@ def load_encoder(
     tokenizer = load_tokenizer(adapter.tokenizer_source if adapter else source, trust_remote_code)
     check_vocabulary(tokenizer, backbone, source)
     described = adapter.settings_source if adapter else source
-    folder = Path(described)
-    recorded, dense = recorded_settings(folder) if folder.is_dir() else _hub_settings(described)
+    folder = Path(described) if Path(described).is_dir() else hub_settings_folder(described)
+    dense, cut = recorded_dense(folder)
+    recorded, prompts = cut | recorded_text(folder), recorded_prompts(folder)
     text = text or {}
     raised = {key: max(limit, recorded.get(key, 0)) for key, limit in (at_least or {}).items()}
     settings, lowered = _fitting(TextSettings(**{**recorded, **raised, **text}), text, backbone, source)
@@ -88,7 +102,10 @@ def load_encoder(
         *lowered,
         *set_padding(tokenizer, source),
         *last_word_notes(tokenizer, settings.pooling, source),
+        *_prompt_notes(prompts, text, folder),
     ]
+    if settings.lowercase:
+        lower_case(tokenizer, source)
     encoder = Encoder(backbone, settings, dense).eval()
     _check_widths(encoder, source)
     if not quiet:
@@ -97,7 +114,7 @@ def load_encoder(
     facts = dict(read_json(folder / SETTINGS_FILE).get("training", {}))
     most = most_tokens(backbone)
     limits = {key: min(recorded[key], most or recorded[key]) for key in LIMITS if key in recorded}
-    return LoadedEncoder(encoder, tokenizer, source, facts, tuple(notes), limits, trained)
+    return LoadedEncoder(encoder, tokenizer, source, facts, tuple(notes), limits, trained, prompts)
 
 
 def check_source(source: str) -> None:
@@ -192,13 +209,24 @@ def _check_widths(encoder: Encoder, source: str) -> None:
         )
 
 
-def _hub_settings(name: str) -> tuple[dict[str, Any], list[DenseLayer]]:
-    """Return the settings of a hub model: fetch its small files (and dense layers) into the hub's cache."""
+def _prompt_notes(prompts: Prompts, given: dict[str, Any], folder: Path) -> list[str]:
+    """Return a line if the folder has prompts whose names let expect that they are used."""
+    unused = prompts.unused()
+    if not unused or "passage_prefix" in given or (folder / SETTINGS_FILE).is_file():
+        return []
+    return [
+        f"{folder}: prompts {', '.join(map(repr, unused))} are not used, as in encode_query and "
+        "encode_document of sentence-transformers; question_prefix and passage_prefix replace its prompts"
+    ]
+
+
+def hub_settings_folder(name: str) -> Path:
+    """Fetch the small files (and dense layers) of a hub model into the hub's cache; return their folder."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = [SETTINGS_FILE, "modules.json", "*sentence_*.json", "*_*/config.json", "*_Dense/*"]
     try:
-        return recorded_settings(Path(snapshot_download(name, allow_patterns=patterns)))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
-        return {}, []  # the model itself came from the local cache of plain transformers files
+        return Path(name)  # has no files; the model came from the local cache of plain transformers files

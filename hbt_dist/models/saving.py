@@ -12,7 +12,7 @@ from torch import Tensor
 from hbt_dist.common.files import write_json
 from hbt_dist.models.adapters import TrainedAdapter, save_adapter
 from hbt_dist.models.encoder import Encoder
-from hbt_dist.models.folders import SETTINGS_FILE
+from hbt_dist.models.folders import CONFIG_FILE, SETTINGS_FILE, Prompts
 from hbt_dist.models.head import DenseLayer, cut_layer, save_dense
 from hbt_dist.models.pooler import pooler_weights
 from hbt_dist.models.settings import TextSettings
@@ -31,6 +31,7 @@ def save_encoder(
     adapter: TrainedAdapter | None = None,
     card: str = "",
     facts: dict[str, Any] | None = None,
+    prompts: Prompts | None = None,
 ) -> None:
     """Write a model folder that transformers, sentence-transformers and `load_encoder` read.
 
@@ -42,6 +43,7 @@ def save_encoder(
         adapter: write the adapters of the backbone alone, and the name of this base.
         card: the model card, Markdown.
         facts: what the training was (languages, run, data), kept in ``hbt_dist.json``.
+        prompts: of the model that the training started from; those under names of their own are kept.
     """
     backbone: Any = encoder.backbone
     text = text or encoder.text
@@ -61,12 +63,17 @@ def save_encoder(
             **({} if adapter is None else adapter.facts),
         },
     )
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
+    _write_json(
+        folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": text.lowercase}
+    )
     pooling = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}[text.pooling]
-    config = {f"pooling_mode_{mode}": mode == pooling for mode in ("cls_token", "mean_tokens", "lasttoken")}
+    config: dict[str, Any] = {
+        f"pooling_mode_{mode}": mode == pooling for mode in ("cls_token", "mean_tokens", "lasttoken")
+    }
     (folder / "1_Pooling").mkdir()
-    width = int(backbone.config.hidden_size)
-    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **config})
+    config |= {"word_embedding_dimension": int(backbone.config.hidden_size)}
+    config |= {"include_prompt": text.include_prompt}
+    _write_json(folder / "1_Pooling" / "config.json", config)
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     cut = [] if text.width in (None, encoder.full_width) else [cut_layer(encoder.full_width, text.width)]
     for layer in [*encoder.dense, *cut]:
@@ -82,16 +89,21 @@ def save_encoder(
         for i, (path, kind) in enumerate(modules)
     ]
     _write_json(folder / "modules.json", listed)
-    prompts = {"query": text.question_prefix, "passage": text.passage_prefix}
+    prompts = prompts or Prompts()
+    of_roles = {
+        "query": text.question_prefix,
+        "document": text.passage_prefix,
+        "passage": text.passage_prefix,
+    }
     similarity = "cosine" if text.normalize else "dot"
     _write_json(
-        folder / "config_sentence_transformers.json",
+        folder / CONFIG_FILE,
         {
             "__version__": {
                 package: importlib.import_module(package).__version__ for package in ("transformers", "torch")
             },
-            "prompts": {**prompts, "document": prompts["passage"]},
-            "default_prompt_name": None,
+            "prompts": {**prompts.by_name, **of_roles},
+            "default_prompt_name": prompts.default,
             "similarity_fn_name": similarity,
         },
     )

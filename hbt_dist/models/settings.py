@@ -26,6 +26,13 @@ class TextSettings(Settings):
     )
     question_prefix: str = Field("", description="put before every question, such as 'query: '")
     passage_prefix: str = Field("", description="put before every passage, such as 'passage: '")
+    include_prompt: bool = Field(
+        True,
+        description="whether pooling counts the tokens of the prefix; false leaves them out",
+    )
+    lowercase: bool = Field(
+        False, description="lower-case texts before the tokenizer reads them; accents stay"
+    )
     max_question_tokens: int = Field(
         64, ge=4, description="maximum of tokens per question; longer ones are cut"
     )
@@ -101,8 +108,9 @@ class ModelSettings(Settings):
     )
     text: dict[str, Any] = Field(
         default_factory=dict,
-        description="pooling, normalize, question_prefix, passage_prefix, max_question_tokens, "
-        "max_passage_tokens, width; what is not given is taken from the model folder, else the default",
+        description="pooling, normalize, question_prefix, passage_prefix, include_prompt, lowercase, "
+        "max_question_tokens, max_passage_tokens, width; what is not given is taken from the model folder, "
+        "else the default",
     )
     attention_implementation: AttentionImplementation = Field(
         "auto",

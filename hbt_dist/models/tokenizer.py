@@ -77,6 +77,28 @@ def last_word_notes(tokenizer: Any, pooling: str, source: str) -> list[str]:
     ]
 
 
+def lower_case(tokenizer: Any, source: str) -> None:
+    """Let a tokenizer lower-case texts first, as sentence-transformers does for `do_lower_case`.
+
+    Raises:
+        UserError: the tokenizer has no normalizer that could do it.
+    """
+    from tokenizers import normalizers
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise UserError(
+            source,
+            "lowercase (do_lower_case) needs a tokenizer of the library tokenizers, got one in Python",
+            "set text.lowercase: false, or save the model with a fast tokenizer",
+        )
+    present: Any = backend.normalizer
+    is_sequence = type(present) is normalizers.Sequence
+    parts: list[Any] = list(present) if is_sequence else [present] * (present is not None)
+    if not any(isinstance(part, normalizers.Lowercase) for part in parts):
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
+
+
 def tokenizer_digest(tokenizer: Any) -> str:
     """Return the sha256 of what decides the token ids: 0.5 s for 250,000 pieces."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

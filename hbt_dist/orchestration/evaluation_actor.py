@@ -76,7 +76,7 @@ class EvaluationActor:
             tokens = tokenise(loaded, texts, role)
         first = files.rows_of_file(number).start
         with self._encoding:
-            rows = encode_rows(loaded, texts, role, settings, first_row=first, tokens=tokens.ids)
+            rows = encode_rows(loaded, texts, role, settings, first_row=first, tokens=tokens)
         files.write_flags(number, flags_of(tokens))
         files.write_file(number, rows)
         return number

@@ -46,7 +46,7 @@ from hbt_dist.methods.code_switching.vectors import nearest, nearest_words, read
 from hbt_dist.methods.code_switching.words import split_words, with_case_of
 from hbt_dist.models.initial import train_tokenizer
 from hbt_dist.models.settings import ScratchSettings, TextSettings
-from hbt_dist.models.tokenising import tokenise
+from hbt_dist.models.tokenising import Tokenised, tokenise
 from hbt_dist.run_file import RunFile, find_run_file, load_run, resolve_paths
 from hbt_dist.testing.check_plan import check_plan
 from hbt_dist.training.step import summed_figures
@@ -360,7 +360,10 @@ def test_replaced_rows(data: st.DataObject) -> None:
     new = [data.draw(st.lists(st.integers(10, 19), max_size=4)) for _ in places]
     ids = np.array([token for one in old for token in one], np.int32)
     rows = TokenRows(ids, np.concatenate([[0], np.cumsum([len(one) for one in old])]).astype(np.int64), 7)
-    found = replace_rows(rows, np.array(places, np.int64), new)
+    encoded = Tokenised(
+        [np.array(ids, np.int32) for ids in new], *np.zeros((2, len(new)), bool), np.zeros(len(new), np.int64)
+    )
+    found = replace_rows(rows, np.array(places, np.int64), encoded)
     wanted = {**dict(enumerate(old)), **dict(zip(places, new, strict=True))}
     assert rows_of(found) == [wanted[i] for i in range(len(old))]
     assert found.pad_id == 7

@@ -314,9 +314,7 @@ def _write_keys(file: Path, **keys: Any) -> None:
 @pytest.mark.parametrize(
     ("file", "keys"),
     [
-        ("1_Pooling/config.json", {"include_prompt": False}),
         ("1_Pooling/config.json", {"layer": 3}),
-        ("sentence_bert_config.json", {"do_lower_case": True}),
         ("sentence_bert_config.json", {"query_length": 32}),
         ("2_Dense/config.json", {"use_residual": True}),
         ("2_Dense/config.json", {"module_input_name": "token_embeddings"}),

@@ -154,5 +154,6 @@ def write_model_folder(
             adapter=model.adapter if as_adapter else None,
             card=card,
             facts=facts,
+            prompts=model.prompts,
         )
         shutil.rmtree(folder, ignore_errors=True)
