@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hbt_dist.models.files import read_json
-from hbt_dist.models.folders import recorded_settings
+from hbt_dist.models.folders import recorded_dense
 from hbt_dist.models.settings import ModelSettings
 
 
@@ -24,7 +24,7 @@ def known_width(settings: ModelSettings) -> int | None:
     keys = dict(settings.scratch.architecture) if settings.scratch is not None else {}
     folder = Path(settings.name_or_path or "")
     if settings.scratch is None and (folder / "config.json").is_file():
-        if dense := recorded_settings(folder)[1]:
+        if dense := recorded_dense(folder)[0]:
             return dense[-1].linear.out_features
         keys = read_json(folder / "config.json")
     if "auto_map" in keys:
