@@ -43,7 +43,7 @@ def save_encoder(
         adapter: write the adapters of the backbone alone, and the name of this base.
         card: the model card, Markdown.
         facts: what the training was (languages, run, data), kept in ``hbt_dist.json``.
-        prompts: of the model that the training started from; names except query, document and passage are kept.
+        prompts: of the start model; names except query, document and passage are kept.
     """
     backbone: Any = encoder.backbone
     text = text or encoder.text
