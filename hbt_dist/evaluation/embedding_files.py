@@ -28,6 +28,15 @@ Role = Literal["question", "passage"]
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
+#: Text settings that a fingerprint always has, for its role only.
+_OF_ROLES = {
+    "pooling",
+    "normalize",
+    "question_prefix",
+    "passage_prefix",
+    "max_question_tokens",
+    "max_passage_tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -165,7 +174,9 @@ def open_embedding_files(
 def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: Role, dtype: str) -> str:
     """Return the SHA-256 of all that decides the embeddings. Takes a second per GB of weights or texts."""
     text = loaded.text
-    facts = [text.pooling, text.normalize, text.prefix(role), text.max_tokens(role), text.include_prompt]
+    facts: list[Any] = [text.pooling, text.normalize, text.prefix(role), text.max_tokens(role)]
+    if more := text.model_dump(mode="json", exclude=_OF_ROLES, exclude_defaults=True):
+        facts.append(more)  # settings at their default leave the fingerprints of older files as they are
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, role, dtype, facts]).encode())
     digest.update(_weights_fingerprint(loaded).encode())
     for data in (words.encode("utf-8", "surrogatepass") for words in texts):

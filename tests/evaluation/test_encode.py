@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation import encode
-from hbt_dist.evaluation.embedding_files import EmbeddingFiles
+from hbt_dist.evaluation.embedding_files import EmbeddingFiles, encoding_fingerprint
 from hbt_dist.evaluation.encode import embedding_files, encode_texts, length_batches, with_arithmetic
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.loading import load_encoder
@@ -215,3 +217,23 @@ def test_a_damaged_file_is_named_before_anything_is_encoded(loaded, tmp_path):
     files.file(1).unlink()
     again = encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False)
     np.testing.assert_array_equal(again[:], first)
+
+
+def test_every_text_setting_is_in_the_fingerprint_of_stored_embeddings(tiny_model: Path) -> None:
+    loaded = load_encoder(tiny_model)
+
+    def fingerprint(**changes: Any) -> str:
+        loaded.encoder.text = text.model_copy(update=changes)
+        return encoding_fingerprint(loaded, ["a text"], "question", "float32")
+
+    text = loaded.text
+    before = fingerprint()
+    assert fingerprint(passage_prefix="p: ", max_passage_tokens=5) == before, "the other role's settings"
+    changes = {"pooling": "cls", "normalize": False, "question_prefix": "q: ", "max_question_tokens": 5}
+    for name, value in {**changes, "width": 4}.items():
+        assert fingerprint(**{name: value}) != before, name
+    names = {"question_prefix", "passage_prefix", "max_question_tokens", "max_passage_tokens"}
+    for name in set(type(text).model_fields) - {"pooling", "normalize", *names}:
+        loaded.encoder.text = text.model_copy(update={name: "a value that is not the default"})
+        with pytest.warns(UserWarning, match=name):  # of pydantic: not a value of that setting
+            assert encoding_fingerprint(loaded, ["a text"], "question", "float32") != before, name
