@@ -112,6 +112,7 @@ def check_widths(run: RunFile) -> None:
             f"set it to {full_width} or less",
         )
     run.loss.shares_of_widths(width or full_width)
+    run.evaluation.scoring.representations(width or full_width)
 
 
 def start_digest(run: RunFile) -> str | None:

@@ -150,6 +150,10 @@ def test_the_command_scores_what_its_options_name(
         (["--widths", "0"], "0: must be a whole number above 0"),
         (["--widths", "half"], "'half': must be a whole number above 0"),
         (["--precisions", "int4"], "'int4': must be 'float32', 'int8' or 'binary'"),
+        (
+            ["--widths", "4", "--expansions", "absent.jsonl", "--combine", "rrf"],
+            "--widths, --precisions: expected one ranking for each question, got --combine rrf",
+        ),
     ):
         code, captured = command(*options)
         assert code == 2

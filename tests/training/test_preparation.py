@@ -171,3 +171,12 @@ def test_ranks_multiply_in_full_float32(
     finally:
         torch.set_float32_matmul_precision("highest")
     assert seen == ["ieee"]
+
+
+def test_a_width_of_the_evaluation_above_the_models_is_refused_before_the_data_is_read(
+    tmp_path: Path,
+) -> None:
+    run = run_with(tmp_path, evaluation={"scoring": {"widths": [16, "24:int8"]}})
+    nowhere = run.data.model_copy(update={"sources": []})
+    with pytest.raises(UserError, match=r"scoring.widths: expected widths of at most 16, .* got 24"):
+        prepare(run.model_copy(update={"data": nowhere}))
