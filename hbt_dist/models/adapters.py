@@ -203,7 +203,7 @@ def _find_base(folder: Path, base: Any) -> str:
         if path.is_dir():
             if (path / CONFIG_FILE).is_file():
                 raise UserError(str(file), f"its base {base} is an adapter too", "merge that one first")
-            return str(path)
+            return str(path.resolve())
     if base.count("/") > 1 or base.startswith((".", "~", "/")):
         raise UserError(str(file), f"its base model {base} does not exist", remedy)
     return base

@@ -112,7 +112,7 @@ def check_steps(run: RunFile, checkpoint: Checkpoint) -> None:
 def _check_start_model(session: Session, checkpoint: Checkpoint) -> None:
     """Refuse a start model that differs from the start model of the checkpoint's run (rank 0).
 
-    A model of the hub has no digest; the weights below adapters have a fingerprint.
+    The digest of an adapter folder is that of its files; its base has a fingerprint.
     """
     manifest, adapter = checkpoint.manifest, session.prepared.model.adapter
     base = None if adapter is None else adapter.fingerprint

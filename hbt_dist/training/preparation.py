@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from hbt_dist.batching.collate import TokenTransform
 from hbt_dist.batching.inspection import examples_missed, shares_missed
 from hbt_dist.batching.negatives import unused_negatives
@@ -19,6 +21,7 @@ from hbt_dist.data.corpus.convert import build_corpus, overlap_text
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.methods.code_switching.switching import plan_batches
+from hbt_dist.models.adapters import fingerprint_of
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import prepare_model
 from hbt_dist.models.known_width import known_width
@@ -115,14 +118,21 @@ def check_widths(run: RunFile) -> None:
     run.evaluation.scoring.representations(width or full_width)
 
 
-def start_digest(run: RunFile) -> str | None:
-    """Return a digest of the model folder that the run starts from; None for a hub model or from scratch.
+def start_digest(run: RunFile, backbone: nn.Module) -> str | None:
+    """Return a digest of the model that the run starts from; None from scratch.
 
-    Cost: reading it once, about a second per GiB.
+    Cost: reading its folder once, about a second per GiB; of a hub model, whose files may lie anywhere, a
+    sample of the weights.
+
+    Args:
+        run: names the model.
+        backbone: as loaded, on the CPU.
     """
     name = run.model.name_or_path
-    if name is None or not Path(name).is_dir():
+    if name is None:
         return None
+    if not Path(name).is_dir():
+        return fingerprint_of(backbone)
     digest = hashlib.sha256()
     for path in sorted(Path(name).rglob("*")):
         if path.suffix in _OF_A_MODEL and path.is_file():

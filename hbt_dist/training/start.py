@@ -119,9 +119,13 @@ def prepare_all_ranks(
     Raises:
         UserError: on all ranks: an input cannot be used, or ranks prepared different data.
     """
-    prepared, start_model = on_every_rank(
-        lambda: (prepare(run, deepspeed), start_digest(run) if world.rank == 0 else None), world
-    )
+
+    def prepare_rank() -> tuple[Prepared, str | None]:
+        prepared = prepare(run, deepspeed)
+        backbone = prepared.model.encoder.backbone
+        return prepared, start_digest(run, backbone) if world.rank == 0 else None
+
+    prepared, start_model = on_every_rank(prepare_rank, world)
     fingerprints = gather_objects(world, prepared.fingerprint)
     different = [rank for rank, text in enumerate(fingerprints) if text != fingerprints[0]]
     if different:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.difference import changed_settings
@@ -106,14 +107,19 @@ def test_a_run_that_was_moved_is_the_same_run(tmp_path: Path) -> None:
 
 
 def test_a_model_is_known_by_its_content(tmp_path: Path) -> None:
-    digests = []
+    digests, backbone = [], torch.nn.Linear(3, 2)
     for place, content in (("a", "1"), ("b", "1"), ("c", "2")):
         (tmp_path / place).mkdir()
         (tmp_path / place / "config.json").write_text("{}")
         (tmp_path / place / "model.safetensors").write_text(content)
         (tmp_path / place / "README.md").write_text(place)
         model = {"name_or_path": str(tmp_path / place)}
-        digests.append(start_digest(RunFile.model_validate(tiny_run(tmp_path, tmp_path, model=model))))
+        run = RunFile.model_validate(tiny_run(tmp_path, tmp_path, model=model))
+        digests.append(start_digest(run, backbone))
     assert digests[0] == digests[1]
     assert digests[2] not in {digests[0], None}
-    assert start_digest(RunFile.model_validate(tiny_run(tmp_path, tmp_path))) is None
+    assert start_digest(RunFile.model_validate(tiny_run(tmp_path, tmp_path)), backbone) is None
+    hub = RunFile.model_validate(tiny_run(tmp_path, tmp_path, model={"name_or_path": "organisation/model"}))
+    before = start_digest(hub, backbone)
+    assert before == start_digest(hub, backbone.to(torch.bfloat16).float())
+    assert before != start_digest(hub, torch.nn.Linear(3, 2))

@@ -19,7 +19,7 @@ from hbt_dist.contrastive.settings import StepSettings
 from hbt_dist.contrastive.step import contrastive_step
 from hbt_dist.contrastive.world import World
 from hbt_dist.training.deepspeed.engine import build_engine
-from tests.contrastive.tiny import Case, Texts, build_encoder, locals_of
+from tests.contrastive.tiny import Case, Texts, build_encoder, locals_of, reference_loss, seed_of
 from tests.training.bodies import OPTIMIZER, reference, run_case
 
 ALONE = World.alone()
@@ -90,6 +90,35 @@ def test_another_dropout_would_be_noticed() -> None:
     assert (
         max(float((got[name] - g).norm() / g.norm()) for name, g in want.items() if "tokens" in name) > 0.01
     )
+
+
+def test_dropout_of_adapters_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout in adapters alone: the cached gradient is that of autograd, and not so without replay."""
+    case = Case(stage=None, dropout=0.3, model="lora")
+
+    def encoder() -> torch.nn.Module:
+        model = build_encoder(case)
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:
+                module.p = 0.0
+        return model
+
+    def gradients() -> dict[str, Any]:
+        engine = build_engine(encoder(), optimizer=OPTIMIZER, total_steps=5, world=ALONE)
+        torch.manual_seed(seed_of(0, 0))
+        contrastive_step(engine, locals_of(case, 1, 0)[0], case.loss_settings, case.step_settings, ALONE)
+        return {name.removeprefix("encoder."): p.grad for name, p in engine.model.named_parameters()}
+
+    plain = encoder()
+    reference_loss(plain, case, locals_of(case, 1, 0), 0, None).backward()
+    want = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+
+    def error(got: dict[str, Any]) -> float:
+        return max(float((got[name] - g).norm() / g.norm()) for name, g in want.items())
+
+    assert error(gradients()) < 1e-5
+    monkeypatch.setattr(RandomState, "replay", lambda self: torch.random.fork_rng(devices=[]))
+    assert error(gradients()) > 0.01
 
 
 @pytest.mark.parametrize("bounds", [(0.05, 1.0), (0.01, 0.011), (5.0, 9.0)])

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.settings import apply_override
-from hbt_dist.models.adapters import fingerprint_of, linear_layers, merge_adapter
+from hbt_dist.models.adapters import find_adapter, fingerprint_of, linear_layers, merge_adapter
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import load_start
 from hbt_dist.models.loading import load_encoder
@@ -119,9 +119,31 @@ def test_an_adapter_without_settings_has_those_of_its_base(base: Path, adapter: 
     text = {"pooling": "last", "question_prefix": "q: "}
     (tmp_path / "base" / "hbt_dist.json").write_text(json.dumps({"text": text}))
     change(tmp_path, base_model_name_or_path="base")  # relative to the folder
+    assert find_adapter(str(tmp_path)).base == str(tmp_path / "base")  # type: ignore[union-attr]
     loaded = load_encoder(tmp_path)
     assert (loaded.text.pooling, loaded.text.question_prefix) == ("last", "q: ")
     assert len(loaded.tokenizer) == len(load_encoder(base).tokenizer)
+
+
+def test_an_adapter_of_the_hub_and_its_base(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name, folder in (("org/base", base), ("org/adapter", adapter)):
+        repository = tmp_path / f"models--{name.replace('/', '--')}"
+        shutil.copytree(folder, repository / "snapshots" / "1234")
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("1234")
+    change(tmp_path / "models--org--adapter" / "snapshots" / "1234", base_model_name_or_path="org/base")
+    loaded = load_start(
+        ModelSettings(name_or_path="org/adapter", lora=LoraSettings(rank=2, alpha=4)), 1, base
+    )
+    assert loaded.adapter is not None
+    assert loaded.adapter.base == "org/base"
+    np.testing.assert_allclose(vectors(loaded), vectors(load_encoder(adapter)), atol=1e-5)
 
 
 def change(folder: Path, **keys: Any) -> None:
