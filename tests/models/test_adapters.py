@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.config.settings import apply_override
 from hbt_dist.models.adapters import find_adapter, fingerprint_of, linear_layers, merge_adapter
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import load_start
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.models.saving import save_encoder
-from hbt_dist.models.settings import LoraSettings, ModelSettings
+from hbt_dist.models.settings import LoraSettings, ModelSettings, TextSettings
+from hbt_dist.search.space import Base
+from tests.helpers.runs import tiny_run, write_run
 from tests.models.kinds import save_kind
+from tests.models.test_encoder import tiny_encoder, tiny_tokenizer
 
 TEXTS = ["Which language has most speakers?", "Mikä on Unkarin pääkaupunki?", "a"]
 DECODER = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
@@ -70,6 +72,21 @@ def test_adapters_of_all_linear_layers_alone_are_trained(base: Path) -> None:
     assert {name.split(".")[-4] for name in trained} == set(DECODER)
     assert all(".lora_A.default." in name or ".lora_B.default." in name for name in trained)
     np.testing.assert_array_equal(vectors(loaded), vectors(load_encoder(base)))  # the update begins at zero
+
+
+def test_dense_layers_stay_trainable_and_travel_with_the_adapter(tmp_path: Path) -> None:
+    for name in ("base", "adapter"):
+        (tmp_path / name).mkdir()
+    save_encoder(tiny_encoder(TextSettings(), dense=True), tiny_tokenizer(), tmp_path / "base")
+    loaded = started(tmp_path / "base", rank=2)
+    trained = {
+        name for name, p in loaded.encoder.named_parameters() if p.requires_grad and "lora" not in name
+    }
+    assert trained == {f"dense.0.linear.{name}" for name in ("weight", "bias")}
+    with torch.no_grad():
+        loaded.encoder.dense[0].linear.weight.mul_(-2)  # type: ignore[union-attr, operator]
+    save_encoder(loaded.encoder, loaded.tokenizer, tmp_path / "adapter", adapter=loaded.adapter)
+    np.testing.assert_allclose(vectors(load_encoder(tmp_path / "adapter")), vectors(loaded), atol=1e-5)
 
 
 def test_the_seed_decides_the_first_weights_and_no_other_random_number(base: Path) -> None:
@@ -199,11 +216,14 @@ def test_impossible_settings(lora: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("before", [{}, {"lora": None}, {"lora": {"rank": 4, "alpha": 1}}])
-def test_an_override_sets_one_key_and_switches_adapters_on(before: dict[str, Any]) -> None:
-    data: dict[str, Any] = {"model": {"name_or_path": "m", **before}}
-    apply_override(data, "model.lora.rank=8")
-    lora = ModelSettings(**data["model"]).lora
-    assert lora == LoraSettings(**{**(before.get("lora") or {}), "rank": 8})
+def test_overrides_of_train_and_points_of_a_search_switch_adapters_on(
+    before: dict[str, Any], tmp_path: Path
+) -> None:
+    run = tiny_run(tmp_path, tmp_path, model={"name_or_path": "m", **before})
+    base = Base.load(str(write_run(tmp_path / "run.yaml", run)), ["model.lora.rank=8"])
+    alpha = (before.get("lora") or {}).get("alpha", 32)
+    assert base.run({}, location="space").model.lora == LoraSettings(rank=8, alpha=alpha)
+    assert base.run({"model.lora.alpha": 4}, location="space").model.lora == LoraSettings(rank=8, alpha=4)
 
 
 def test_adapters_of_random_weights_are_refused() -> None:
