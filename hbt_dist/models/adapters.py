@@ -71,6 +71,14 @@ class AdapterFolder:
         files = (self.folder / SETTINGS_FILE, self.folder / MODULES_FILE)
         return str(self.folder) if any(file.is_file() for file in files) else self.base
 
+    @property
+    def note(self) -> str:
+        """A line on the base, and on what the folder lacks."""
+        sources = {"tokenizer": self.tokenizer_source, "text settings": self.settings_source}
+        lacking = " and ".join(name for name, source in sources.items() if source == self.base)
+        rest = f", which gives {lacking}" if lacking else ""
+        return f"{self.folder}: adapter of {self.base}{rest}"
+
 
 def add_adapter(backbone: nn.Module, lora: LoraSettings, seed: int) -> None:
     """Give linear layers an adapter, whose update is zero, and freeze all other weights of the backbone.

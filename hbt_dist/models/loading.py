@@ -89,6 +89,7 @@ def load_encoder(
     if adapter is not None:
         trained = TrainedAdapter(adapter.base, fingerprint_of(backbone)) if lora else None
         backbone = apply_adapter(backbone, adapter, lora)
+        notes.append(adapter.note)
     tokenizer = load_tokenizer(adapter.tokenizer_source if adapter else source, trust_remote_code)
     check_vocabulary(tokenizer, backbone, source)
     described = adapter.settings_source if adapter else source

@@ -139,6 +139,9 @@ def test_an_adapter_without_settings_has_those_of_its_base(base: Path, adapter: 
     assert find_adapter(str(tmp_path)).base == str(tmp_path / "base")  # type: ignore[union-attr]
     loaded = load_encoder(tmp_path)
     assert (loaded.text.pooling, loaded.text.question_prefix) == ("last", "q: ")
+    assert loaded.notes[0].endswith(
+        f"adapter of {tmp_path / 'base'}, which gives tokenizer and text settings"
+    )
     assert len(loaded.tokenizer) == len(load_encoder(base).tokenizer)
 
 
