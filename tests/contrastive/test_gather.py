@@ -22,6 +22,7 @@ STEPS: list[dict[str, Any]] = [
 CASES = [ONE.but(step=step) for step in STEPS] + [
     ONE.but(loss={"directions": "both"}, step=step) for step in STEPS[:2]
 ]
+CASES += [ONE.but(loss={"directions": "both", "widths": [16, 8, 4]}, step=STEPS[1])]
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -55,7 +56,7 @@ def test_ranks_agree_on_the_number_of_chunks(found: list[dict[str, Any]]) -> Non
 
 
 def test_collectives_do_not_depend_on_the_number_of_chunks(found: list[dict[str, Any]]) -> None:
-    direct, ones, fours, tokens, both, both_ones = found[0]["traffic"]
+    direct, ones, fours, tokens, both, both_ones, widths = found[0]["traffic"]
     passages, questions, scalars = 24 * 16 * 4, 12 * 16 * 4, 9 * 8
     assert direct == ones == fours
     assert direct == {
@@ -66,6 +67,8 @@ def test_collectives_do_not_depend_on_the_number_of_chunks(found: list[dict[str,
     assert tokens == direct
     assert both == both_ones
     assert both["all_gather"] == both["reduce_scatter"] == (2, passages + questions)
+    calls, num_bytes = both["all_reduce"]
+    assert widths == both | {"all_reduce": (calls, num_bytes + 3 * 8)}  # the loss of each width
 
 
 @pytest.mark.parametrize("where", ["nan", "inf"])

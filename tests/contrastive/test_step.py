@@ -67,6 +67,8 @@ def test_chunks_change_nothing(step: dict[str, Any], directions: str) -> None:
         {"alignment_weight": 0.3, "directions": "both", "negatives": "sub_batch"},
         {"learn_temperature": True},
         {"learn_temperature": True, "directions": "both"},
+        {"learn_temperature": True, "directions": "both", "widths": [16, 5]},
+        {"similarity": "dot", "temperature": 5.0, "widths": [9, 4], "width_weights": [1.0, 3.0]},
     ],
 )
 @pytest.mark.parametrize("mode", ["direct", "cached"])

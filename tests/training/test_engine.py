@@ -100,6 +100,21 @@ VARIANTS = {
     "eq1-zero1": BASE.but(stage=1, loss={"equation": "paper_eq1", "temperature": 1.0}),
 }
 LORA = {name: case for name, case in VARIANTS.items() if name.startswith("lora")}
+#: Losses at several widths, with a learned temperature, over every engine; one of them is a default test.
+NESTED = {
+    f"widths-temperature-{stage}-{mode}": BASE.but(
+        stage=stage,
+        step={"mode": mode, "chunk_rows": 2},
+        loss={
+            "directions": "both",
+            "widths": [16, 6, 3],
+            "width_weights": [1.0, 0.5, 2.0],
+            "learn_temperature": True,
+        },
+    )
+    for stage, mode in itertools.product(STAGES, ["direct", "cached"])
+}
+VARIANTS["widths-temperature-zero2"] = NESTED["widths-temperature-2-cached"]
 BF16: dict[str, dict[str, Any]] = {
     "bf16": {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}},
     "autocast": {
@@ -143,6 +158,7 @@ DEFAULT_VARIANTS = [
     "parts-zero1",
     "frozen-zero3",
     "lora-cached-zero1",
+    "widths-temperature-zero2",
 ]
 DEFAULT_LOW = ["bf16-zero1", "copy-zero2", "fp16-zero2"]
 _results: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -215,6 +231,16 @@ def test_equals_one_process(world_size: int, name: str) -> None:
     got = results("matrix", world_size, MATRIX)[name]
     error = error_of(got, reference(MATRIX[name], world_size))
     assert max(error.values()) <= TOLERANCE, error
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("name", NESTED)
+def test_several_widths_equal_one_process(world_size: int, name: str) -> None:
+    got = results("nested", world_size, NESTED)[name]
+    error = error_of(got, reference(NESTED[name], world_size))
+    assert max(error.values()) <= 3 * TOLERANCE, error
 
 
 @pytest.mark.timeout(300)
@@ -330,6 +356,7 @@ def test_a_wrong_scale_would_fail(wrong_scale: float) -> None:
     """
     cases = {name: case for name, case in MATRIX.items() if "1neg-both" in name}
     cases["lora"] = VARIANTS["lora-cached-zero2"]
+    cases["widths"] = NESTED["widths-temperature-3-cached"]
     found = results(f"wrong{wrong_scale}", 2, cases, wrong_scale=wrong_scale)
     for name, case in cases.items():
         error = error_of(found[name], reference(case, 2))
