@@ -1,6 +1,7 @@
 """Measure time and memory of steps on one model and the same rows: direct, cached, sentence-transformers.
 
     python benchmarks/contrastive/step_time.py --out benchmarks/results/step_time.json    # on a quiet machine
+    python benchmarks/contrastive/step_time.py --ranks 1 --widths 256 128 64 32           # and a nested loss
 
 About four minutes on two free cores. An XLM-R of 4 layers and width 256 with random weights; no DeepSpeed.
 A round runs every method once, each round in another order, so that disturbances affect all methods. The
@@ -76,7 +77,7 @@ def _save(backbone: Any, folder: str) -> None:
 
 
 def steps_of(
-    world: World, rows: int, chunk: int, folder: str
+    world: World, rows: int, chunk: int, folder: str, widths: list[int] | None
 ) -> tuple[dict[str, Callable[[], None]], Any, Any]:
     """A function per method that leaves its gradient, our model and theirs."""
     torch.manual_seed(0)
@@ -94,9 +95,10 @@ def steps_of(
     for tokens, shift in ((local.questions, 0), (local.passages, 1)):
         generator = np.random.default_rng(10 + 2 * world.rank + shift)
         tokens._ids = generator.integers(4, SIZE["vocab_size"], tokens._ids.shape)
-    loss = LossSettings(temperature=TEMPERATURE)
 
-    def ours(step: StepSettings) -> Callable[[], None]:
+    def ours(step: StepSettings, widths: list[int] | None = None) -> Callable[[], None]:
+        loss = LossSettings(temperature=TEMPERATURE, widths=widths)
+
         def run_step() -> None:
             engine.optimizer.zero_grad(set_to_none=True)
             contrastive_step(engine, local, loss, step, world)
@@ -132,12 +134,16 @@ def steps_of(
         "cached": ours(StepSettings(mode="cached", chunk_rows=chunk)),
         "sentence-transformers cached": theirs,
     }
+    if widths:
+        methods["widths"] = ours(StepSettings(mode="cached", chunk_rows=chunk), widths)
     return methods, encoder.backbone, model[0]
 
 
-def measure(world: World, rows: int, chunk: int, rounds: int, folder: str) -> dict[str, Any]:
+def measure(
+    world: World, rows: int, chunk: int, rounds: int, folder: str, widths: list[int] | None
+) -> dict[str, Any]:
     """What one rank found: memory and gradients of a step of each method, then the rounds."""
-    methods, mine, other = steps_of(world, rows, chunk, folder)
+    methods, mine, other = steps_of(world, rows, chunk, folder, widths)
     figures: dict[str, dict[str, Any]] = {}
     gradients = {}
     for name, method in methods.items():
@@ -152,6 +158,8 @@ def measure(world: World, rows: int, chunk: int, rounds: int, folder: str) -> di
         model.zero_grad(set_to_none=True)
     want = gradients["direct"]
     for name, gradient in gradients.items():
+        if name == "widths":
+            continue  # the gradient of another loss
         figures[name]["gradient_error"] = float((gradient - want).norm() / want.norm())
     seconds = time_rounds(world, methods, rounds)
     for name in methods:
@@ -162,6 +170,7 @@ def measure(world: World, rows: int, chunk: int, rounds: int, folder: str) -> di
         "rows_per_rank": rows,
         "chunk_rows": chunk,
         "rounds": rounds,
+        "widths": widths,
         "methods": figures,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
         **{
@@ -211,6 +220,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--widths", nargs="+", type=int, help="also measure the cached step at these widths")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     found = []
@@ -223,7 +233,7 @@ def main() -> None:
             )
         with tempfile.TemporaryDirectory() as folder:
             rows = chosen.rows // world_size
-            figures = run(world_size, measure, rows, chosen.chunk, chosen.rounds, folder)[0]
+            figures = run(world_size, measure, rows, chosen.chunk, chosen.rounds, folder, chosen.widths)[0]
         found.append({**figures, "load_per_core": {"before": before, "after": load()}})
         print(json.dumps(found[-1], indent=1), flush=True)
         if chosen.out:

@@ -24,11 +24,17 @@ def export(
             help="of a run with model.lora: write the adapters instead of merging them",
         ),
     ] = False,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="keep the first values of each embedding, this many; default: as in the run"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print step and folder as JSON")] = False,
 ) -> None:
     """Write a checkpoint's model for transformers and sentence-transformers; the run may still train."""
     from hbt_dist.training.checkpoints.export import export_checkpoint
 
-    step = export_checkpoint(checkpoint, to, as_adapter=adapter).step
+    step = export_checkpoint(checkpoint, to, as_adapter=adapter, width=width).step
     document = json.dumps({"step": step, "model": str(to)})
     typer.echo(document if as_json else f"model after step {step}: {to}")

@@ -52,9 +52,10 @@ def test_a_kernel_is_as_near_to_float64_as_the_row_loop(kernel: Kernel) -> None:
 @pytest.mark.slow
 @needs_liger
 def test_two_ranks_with_liger_have_the_gradient_of_one_process() -> None:
-    """Masked columns, as in the last case, take the row loop."""
+    """Masked columns, as in the third case, take the row loop."""
     case = Case(stage=2, num_negatives=1, loss={"kernel": "liger", "directions": "both"})
     cases = [case, case.but(stage=None, step={"mode": "direct"}), case.but(duplicates=True)]
+    cases += [case.but(loss={**case.loss, "widths": [16, 5]})]
     found = run_ranks(
         2, "tests.training.bodies:run_with_kernel", cases=cases, kernel="liger", env=INTERPRETED
     )

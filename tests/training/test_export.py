@@ -88,6 +88,35 @@ def test_export_while_a_run_goes_on_records_its_step(finished: Callable[..., Pat
     assert facts["languages"] == ["en", "fi", "hu"]
     last = json.loads((output / "model" / "hbt_dist.json").read_text("utf-8"))["training"]
     assert {**facts, "steps": 6} == last
+    export_checkpoint(output / "checkpoints" / "step-0000000004", tmp_path / "cut", width=5)
+    cut, whole = load_encoder(tmp_path / "cut"), load_encoder(folder)
+    assert (cut.text.width, whole.text.width) == (5, None)
+    tokens = whole.tokenizer(TEXTS[0], return_tensors="pt")
+    with torch.no_grad():
+        got, want = (each.encoder(tokens["input_ids"], tokens["attention_mask"])[0] for each in (cut, whole))
+    torch.testing.assert_close(got, want[:5] / want[:5].norm(), rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="expected at most 16, the values of its embeddings, got 17"):
+        export_checkpoint(output, tmp_path / "wide", width=17)
+    assert not (tmp_path / "wide").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_with_widths_records_the_loss_of_each_and_exports_its_cut(
+    launch: Launch, tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    file, output = launch.file(tmp_path, loss__widths=[12, 4], model__text={"width": 12}, deepspeed__config=2)
+    launch.finish(file, 2)
+    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 6
+    for row in rows:
+        assert row["info_nce"] == pytest.approx((row["info_nce_12"] + row["info_nce_4"]) / 2)
+        assert row["info_nce_12"] != row["info_nce_4"]
+    model = load_encoder(output / "model")
+    assert (model.text.width, model.encoder.width) == (12, 12)
+    assert SentenceTransformer(str(output / "model"), device="cpu").encode(TEXTS).shape == (3, 12)
 
 
 @pytest.mark.slow

@@ -35,20 +35,23 @@ from hbt_dist.training.checkpoints.store import Checkpoint, newest_complete
 from hbt_dist.training.run_folder import RunFolder
 
 
-def export_checkpoint(source: Path, target: Path, *, as_adapter: bool = False) -> Checkpoint:
+def export_checkpoint(
+    source: Path, target: Path, *, as_adapter: bool = False, width: int | None = None
+) -> Checkpoint:
     """Write the model of a checkpoint as a folder that transformers and sentence-transformers load.
 
     Args:
         source: folder of a checkpoint, or of a run: its newest complete checkpoint.
         target: the new model folder.
         as_adapter: write the adapters of a run with `model.lora` alone instead of merging them.
+        width: embeddings of the exported model keep their first values, this many; default: as in the run.
 
     Returns:
         the checkpoint that was exported.
 
     Raises:
-        UserError: `target` is not empty or cannot be written, no checkpoint is complete, or it is not in its
-            run's folder.
+        UserError: `target` is not empty or cannot be written, no checkpoint is complete, it is not in its
+            run's folder, or `width` is above that of the model.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(str(target), "exists and is not empty", "give a new folder")
@@ -64,7 +67,10 @@ def export_checkpoint(source: Path, target: Path, *, as_adapter: bool = False) -
             "export a checkpoint from its run's folder: RUN_FOLDER/checkpoints/step-...",
         ) from error
     run = validate(RunFile, recorded, str(root.run_file), lines)
-    model = load_start(run.model, run.seed, root.start)
+    settings = run.model
+    if width is not None:
+        settings = settings.model_copy(update={"text": {**settings.text, "width": width}})
+    model = load_start(settings, run.seed, root.start)
     if as_adapter and model.adapter is None:
         raise UserError(
             "--adapter",
