@@ -189,10 +189,12 @@ def build_encoder(case: Case) -> nn.Module:
         for parameter in backbone.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    if case.model == "lora":
+    if case.model.startswith("lora"):
         from hbt_dist.models.adapters import add_adapter
         from hbt_dist.models.settings import LoraSettings
 
+        if case.model == "lora-half":  # a base that was read in bf16
+            backbone.to(torch.bfloat16)
         add_adapter(backbone, LoraSettings(rank=2, alpha=4, dropout=case.dropout), seed=4)
         torch.manual_seed(4)
         with torch.no_grad():

@@ -130,7 +130,8 @@ def _reference(key: bytes, world_size: int) -> dict[str, Any]:
 
 def reference(case: Case, world_size: int) -> dict[str, Any]:
     """The same on one process; what only an engine knows is left out, so that engines share a reference."""
-    plain = case.but(stage=None, deepspeed={}, checkpointing=False, precision="fp32")
+    model = case.model.removesuffix("-half")
+    plain = case.but(stage=None, deepspeed={}, checkpointing=False, precision="fp32", model=model)
     return _reference(pickle.dumps(plain), world_size)
 
 

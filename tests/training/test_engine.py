@@ -135,6 +135,11 @@ LOW |= {
     for name in BF16
     for s in (2, 3)
 }
+LOW |= {
+    f"lora-half-{name}-zero{s}": BASE.but(stage=s, deepspeed=BF16[name], model="lora-half")
+    for name in BF16
+    for s in (2, 3)
+}
 LOW["lora-copy-zero2"] = BASE.but(stage=2, precision="bf16_copy", model="lora")
 LOW["fp16-shipped"] = BASE.but(
     stage=1,
