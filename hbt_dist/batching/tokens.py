@@ -149,6 +149,15 @@ class TokenStore:
         """Return passages in languages, (n,) each."""
         return self._gather("passage", rows, languages)
 
+    def distinct_ids(self) -> list[int]:
+        """Return the ids that occur in any text, in order."""
+        used = np.empty(0, np.int32)
+        for role, language in _units(self.languages):
+            file = _paths(self.folder, role, language)[0]
+            if file.stat().st_size:
+                used = np.union1d(used, np.unique(np.memmap(file, np.int32, "r")))
+        return used.tolist()
+
     def lengths(self, role: Role, language: int) -> NDArray[np.int64]:
         """Return the tokens of every row in one language; 0 where the row has no text in it."""
         return np.diff(self._open(role, language).offsets)

@@ -213,6 +213,24 @@ def usual_script(language: str) -> str:
     return _usual(language).script
 
 
+def script_parts(code: str) -> tuple[str, ...]:
+    """Return the scripts of Unicode characters in which a language is written; empty if unknown.
+
+    Args:
+        code: as `language_code` returns it, `zh-hant` too.
+    """
+    language, *rest = code.split("-")
+    written = next((part.capitalize() for part in rest if len(part) == 4), "") or usual_script(language)
+    parts = {
+        "Jpan": ("Hira", "Kana", "Hani"),
+        "Kore": ("Hang", "Hani"),
+        "Hans": ("Hani",),
+        "Hant": ("Hani",),
+        "Aran": ("Arab",),
+    }
+    return parts.get(written, (written,) if written else ())
+
+
 def _usual(tag: str) -> _Usual:
     likely = get_global("likely_subtags")
     merged = get_global("language_aliases").get(tag, "")  # ajp has the script of apc

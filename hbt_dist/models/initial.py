@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
         _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
         return load_start(settings, seed, folder)
     loaded = load_start(settings, seed, folder)
-    check_readable(loaded.tokenizer, list(_some_texts(corpus, _CHECKED_TEXTS)), loaded.source)
+    check_readable(loaded.tokenizer, list(some_texts(corpus, _CHECKED_TEXTS)), loaded.source)
     return loaded
 
 
@@ -65,12 +65,12 @@ def load_start(settings: ModelSettings, seed: int, folder: Path) -> LoadedEncode
     Args:
         settings: the `model` block.
         seed: of the run.
-        folder: of the model from scratch, if the run has one.
+        folder: of the model that is made for the run, if it is.
 
     Raises:
         UserError: see `load_encoder` and `hbt_dist.models.adapters.add_adapter`.
     """
-    name, lora = str(settings.name_or_path or folder), settings.lora
+    name, lora = str(folder if settings.made else settings.name_or_path), settings.lora
     if lora is not None and lora.targets is not None and find_adapter(name) is None:
         check_targets(empty_backbone(name, settings.trust_remote_code), lora)  # before weights are read
     loaded = load_encoder(
@@ -113,6 +113,22 @@ def _build_scratch(
         "corpus": corpus.fingerprint,
         "seed": seed,
     }
+
+    def write(target: Path) -> None:
+        note(f"training a tokenizer of {settings.vocabulary_size:,} entries")
+        tokenizer = train_tokenizer(settings, corpus)
+        save_encoder(_random_encoder(settings, text, seed, tokenizer), tokenizer, target)
+
+    made_once(folder, recipe, write)
+
+
+def made_once(folder: Path, recipe: dict[str, Any], write: Callable[[Path], None]) -> None:
+    """Make a model folder unless it was made by the same recipe; safe in several processes at once.
+
+    Args:
+        recipe: everything that decides the model, as plain data.
+        write: fills an empty folder.
+    """
     mark = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -120,9 +136,7 @@ def _build_scratch(
         if made_from.is_file() and made_from.read_text() == mark:
             return
         with atomic_folder(folder) as temporary:
-            note(f"training a tokenizer of {settings.vocabulary_size:,} entries")
-            tokenizer = train_tokenizer(settings, corpus)
-            save_encoder(_random_encoder(settings, text, seed, tokenizer), tokenizer, temporary)
+            write(temporary)
             (temporary / made_from.name).write_text(mark)
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -184,7 +198,7 @@ def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
         special_tokens=[PAD, UNKNOWN, START, END],
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_some_texts(corpus, settings.tokenizer_texts), trainer)
+    tokenizer.train_from_iterator(some_texts(corpus, settings.tokenizer_texts), trainer)
     start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)]
@@ -194,7 +208,7 @@ def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
     )
 
 
-def _some_texts(corpus: Corpus, limit: int) -> Iterator[str]:
+def some_texts(corpus: Corpus, limit: int) -> Iterator[str]:
     """Yield questions and passages of all languages, evenly spread, at most about `limit`."""
     per_language = max(1, limit // (2 * len(corpus.languages)))
     for language in corpus.languages:

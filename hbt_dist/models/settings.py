@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hbt_dist.config.settings import Settings
+from hbt_dist.data.languages import LanguageCodes, script_parts
 
 Role = Literal["question", "passage"]
 ROLES: tuple[Role, ...] = ("question", "passage")
@@ -127,6 +128,16 @@ class ModelSettings(Settings):
         description="train adapters and leave the backbone's weights as they are; `{}` takes the defaults; "
         "default: train all weights",
     )
+    vocabulary: Literal["keep", "used"] = Field(
+        "keep",
+        description="used: cut tokenizer and word embeddings, before training, to the pieces in the corpus' "
+        "texts and `vocabulary_languages`, with equal vectors for such texts; single characters stay",
+    )
+    vocabulary_languages: LanguageCodes | None = Field(
+        None,
+        description="with vocabulary: used, keep every piece in the scripts of these languages, for "
+        "evaluations in languages that the corpus lacks; default: only pieces in the corpus' texts",
+    )
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the model; off unless you trust it"
     )
@@ -139,7 +150,24 @@ class ModelSettings(Settings):
             )
         if self.lora is not None and self.scratch is not None:
             raise ValueError("lora needs name_or_path: adapters of random weights would learn nothing useful")
+        if self.vocabulary == "keep" and self.vocabulary_languages is not None:
+            raise ValueError("vocabulary_languages needs vocabulary: used")
+        if self.vocabulary == "used" and (self.scratch is not None or self.lora is not None):
+            what = "scratch, whose tokenizer is made for the corpus" if self.scratch else "lora"
+            raise ValueError(f"vocabulary: used cannot be combined with {what}; set vocabulary: keep")
         return self
+
+    @field_validator("vocabulary_languages")
+    @classmethod
+    def _known_scripts(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if unknown := [code for code in value or () if not script_parts(code)]:
+            raise ValueError(f"CLDR knows no script of {unknown[0]}: name a language in the same script")
+        return value
+
+    @property
+    def made(self) -> bool:
+        """Whether the start model is made for the run, into its folder."""
+        return self.scratch is not None or self.vocabulary == "used"
 
     @field_validator("text")
     @classmethod

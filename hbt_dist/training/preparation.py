@@ -23,13 +23,12 @@ from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.models.adapters import fingerprint_of
 from hbt_dist.models.encoder import LoadedEncoder
-from hbt_dist.models.initial import prepare_model
 from hbt_dist.models.known_width import known_width
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.parts import divide
-from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.vocabulary import start_model
 
 #: Files of a model folder that decide what it computes: weights, configuration, tokenizer.
 _OF_A_MODEL = (".safetensors", ".bin", ".json", ".model", ".txt")
@@ -77,7 +76,13 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     cache = Path(run.data.cache_dir)
     corpus = build_corpus(run.data, cache)
     plan = plan_batches(corpus, run.batches, run.seed)
-    model = prepare_model(run.model, corpus, run.seed, RunFolder(run.output_dir).start)
+    if run.model.vocabulary == "used" and plan.transform is not None:
+        raise UserError(
+            "model.vocabulary",
+            "used does not count the words that code-switching puts into texts",
+            "set it to keep, or leave out batches.code_switching",
+        )
+    model = start_model(run, corpus, start_digest(run) if run.model.vocabulary == "used" else None)
     check_similarity(run, model)
     run.loss.shares_of_widths(model.encoder.width)  # raises if the model is narrower than one of them
     run.evaluation.scoring.representations(model.encoder.width)  # likewise
@@ -199,4 +204,5 @@ def model_facts(run: RunFile, prepared: Prepared, step: int) -> dict[str, Any]:
         "steps": step,
         "corpus": prepared.corpus.fingerprint,
         "plan": prepared.plan.fingerprint,
+        **{key: value for key, value in prepared.model.facts.items() if key == "vocabulary"},
     }

@@ -1,0 +1,178 @@
+"""Cut the vocabulary of a start model to the pieces of the run's texts, once, into the run's folder.
+
+The cut is `hbt_dist.models.vocabulary`; here is what stays and why. Pieces of languages that the corpus lacks
+would be gone: their texts fall into single characters, which no count of unknown tokens shows. So a benchmark
+of the run in such a language is refused unless `model.vocabulary_languages` keeps its script.
+
+Cost: the corpus is tokenised twice, first whole and with all pieces (4 bytes of cache per token); the cut
+model is written once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hbt_dist.batching.tokens import TokenStore
+from hbt_dist.common.errors import UserError
+from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.languages import script_parts
+from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.initial import made_once, prepare_model, some_texts
+from hbt_dist.models.saving import save_encoder
+from hbt_dist.models.settings import LIMITS
+from hbt_dist.models.tokenising import tokenise
+from hbt_dist.models.vocabulary import (
+    Cut,
+    PieceTable,
+    cut_embeddings,
+    cut_pieces,
+    rebuild_tokenizer,
+    scripts_of,
+)
+from hbt_dist.run_file import RunFile
+from hbt_dist.training.run_folder import RunFolder
+
+_WHOLE = 2**24  # tokens: no text is cut
+_CHECKED_TEXTS = 2000
+_TEXTS_AT_ONCE = 2048
+
+
+def start_model(run: RunFile, corpus: Corpus, digest: str | None) -> LoadedEncoder:
+    """Return the encoder that the run starts from, with the vocabulary that it asks for.
+
+    Safe when all processes of a node call it at once.
+
+    Args:
+        digest: of the model folder that the run names; None for a hub model.
+
+    Raises:
+        UserError: see `prepare_model`; the vocabulary cannot be cut, or lacks a language of a benchmark.
+    """
+    folder = RunFolder(run.output_dir).start
+    if run.model.vocabulary == "keep":
+        return prepare_model(run.model, corpus, run.seed, folder)
+    _check_benchmarks(run, corpus)
+    recipe = {
+        "model": digest or run.model.name_or_path,
+        "text": run.model.text,
+        "languages": run.model.vocabulary_languages,
+        "corpus": corpus.fingerprint,
+        "sources": [source.model_dump(mode="json", exclude={"path"}) for source in run.data.sources],
+    }
+    made_once(folder, recipe, lambda target: _write(run, corpus, target))
+    loaded = prepare_model(run.model, corpus, run.seed, folder)
+    return dataclasses.replace(loaded, notes=(*loaded.notes, _note(loaded.facts["vocabulary"])))
+
+
+def _check_benchmarks(run: RunFile, corpus: Corpus) -> None:
+    """Refuse a benchmark in a language whose pieces would be gone."""
+    kept = scripts_of(run.model.vocabulary_languages or ())
+    for benchmark in (*run.evaluation.benchmarks, *run.evaluation.checkpoint_benchmarks):
+        lost = [
+            code
+            for code in benchmark.languages or ()
+            if code not in corpus.languages and not (script_parts(code) and set(script_parts(code)) <= kept)
+        ]
+        if lost:
+            languages = ", ".join([*(run.model.vocabulary_languages or ()), *lost])
+            raise UserError(
+                f"benchmark {benchmark.label}",
+                f"has {', '.join(lost)}, which the corpus lacks: model.vocabulary: used would cut its pieces",
+                f"set model.vocabulary_languages: [{languages}], or leave them to hbt-dist evaluate",
+            )
+
+
+def _write(run: RunFile, corpus: Corpus, target: Path) -> None:
+    """Write the cut model into an empty folder."""
+    uncut = run.model.model_copy(update={"vocabulary": "keep", "vocabulary_languages": None})
+    source = prepare_model(uncut, corpus, run.seed, target)
+    if source.adapter is not None:
+        raise UserError(source.source, "is an adapter: its base cannot be cut", "set model.vocabulary: keep")
+    table = PieceTable(source.tokenizer, source.source)
+    whole = source.text.model_copy(update=dict.fromkeys(LIMITS, _WHOLE))
+    used = set(TokenStore.of(corpus, source.tokenizer, whole, Path(run.data.cache_dir)).distinct_ids())
+    if source.tokenizer.unk_token_id in used:
+        used |= table.pieces_of_unknown_words(_texts(corpus))
+    languages = run.model.vocabulary_languages or ()
+    named = used | (table.written_in(scripts_of(languages)) if languages else set())
+    basic = named | table.always_kept() | _ids_of(source.encoder.backbone.config, len(table))
+    kept = table.with_parts(basic)
+    cut = cut_pieces(table, kept)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = rebuild_tokenizer(source.tokenizer, cut, Path(scratch), run.model.trust_remote_code)
+        _check_equal(source, tokenizer, cut, corpus)
+        facts = {
+            "before": len(table),
+            "after": len(cut.old_ids),
+            "corpus": [*corpus.languages],
+            "languages": [*languages],
+            "in_texts": len(used),
+            "of_languages": len(named - used),
+            "characters_and_special": len(basic - named),
+            "for_merges": len(kept - basic),
+            "parameters": cut_embeddings(source.encoder.backbone, cut, source.source),
+        }
+        save_encoder(
+            source.encoder,
+            tokenizer,
+            target,
+            text=source.exported_text,
+            facts={**source.facts, "vocabulary": facts},
+        )
+
+
+def _ids_of(config: Any, limit: int) -> set[int]:
+    """Return the ids of pieces that a model's configuration names."""
+    values = [value for key, value in config.to_dict().items() if key.endswith("_token_id")]
+    ids = [i for value in values for i in (value if isinstance(value, list) else [value])]
+    return {i for i in ids if isinstance(i, int) and 0 <= i < limit}
+
+
+def _texts(corpus: Corpus) -> Iterator[str]:
+    """Yield all texts of a corpus."""
+    for language in corpus.languages:
+        for read, rows in (
+            (corpus.question_texts, corpus.num_examples),
+            (corpus.passage_texts, corpus.num_passages),
+        ):
+            for start in range(0, rows, _TEXTS_AT_ONCE):
+                texts = read(language, start, min(start + _TEXTS_AT_ONCE, rows))
+                yield from (text for text in texts if text is not None)
+
+
+def _check_equal(source: LoadedEncoder, tokenizer: Any, cut: Cut, corpus: Corpus) -> None:
+    """Refuse a tokenizer whose cut form reads texts of the corpus in other pieces."""
+    texts = list(some_texts(corpus, _CHECKED_TEXTS))
+    limit = source.text.max_passage_tokens
+    before = tokenise(source.tokenizer, texts, limit).ids
+    after = tokenise(tokenizer, texts, limit).ids
+    different = [
+        text
+        for text, old, new in zip(texts, before, after, strict=True)
+        if old.tolist() != cut.old_ids[new].tolist()
+    ]
+    if different:
+        raise UserError(
+            source.source,
+            f"{len(different)} of {len(texts)} texts have other pieces after the cut of its tokenizer, "
+            f"such as {different[0][:40]!r}",
+            "set model.vocabulary: keep",
+        )
+
+
+def _note(facts: dict[str, Any]) -> str:
+    """Return one line on what stays and why."""
+    parts = [f"{facts['in_texts']:,} in texts of the corpus ({' '.join(facts['corpus'])})"]
+    if facts["languages"]:
+        parts.append(f"{facts['of_languages']:,} more in the scripts of {' '.join(facts['languages'])}")
+    parts.append(f"{facts['characters_and_special']:,} more characters, bytes and special tokens")
+    if facts["for_merges"]:
+        parts.append(f"{facts['for_merges']:,} that merges need")
+    return (
+        f"vocabulary: {facts['after']:,} of {facts['before']:,} pieces stay: {', '.join(parts)}; "
+        f"{facts['parameters']:,} parameters fewer; texts in other languages fall into small pieces"
+    )
