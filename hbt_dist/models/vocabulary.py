@@ -50,7 +50,7 @@ class PieceTable:
     """
 
     def __init__(self, tokenizer: Any, source: str) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
+        backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         described = {} if backend is None else json.loads(backend.to_str())
         kind = described.get("model", {}).get("type", type(tokenizer).__name__)
         if kind not in ("Unigram", "BPE", "WordPiece"):

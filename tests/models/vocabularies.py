@@ -23,7 +23,7 @@ def unigram() -> tuple[Tokenizer, Any]:
     )
     tokenizer.decoder = decoders.Metaspace()
     return tokenizer, trainers.UnigramTrainer(
-        vocab_size=SIZE, special_tokens=special_tokens(), unk_token="<unk>"
+        show_progress=False, vocab_size=SIZE, special_tokens=special_tokens(), unk_token="<unk>"
     )
 
 
@@ -33,7 +33,9 @@ def word_pieces() -> tuple[Tokenizer, Any]:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    return tokenizer, trainers.WordPieceTrainer(vocab_size=SIZE, special_tokens=special_tokens())
+    return tokenizer, trainers.WordPieceTrainer(
+        show_progress=False, vocab_size=SIZE, special_tokens=special_tokens()
+    )
 
 
 def character_pairs() -> tuple[Tokenizer, Any]:
@@ -42,7 +44,9 @@ def character_pairs() -> tuple[Tokenizer, Any]:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
-    return tokenizer, trainers.BpeTrainer(vocab_size=SIZE, special_tokens=special_tokens())
+    return tokenizer, trainers.BpeTrainer(
+        show_progress=False, vocab_size=SIZE, special_tokens=special_tokens()
+    )
 
 
 def byte_fallback() -> tuple[Tokenizer, Any]:
@@ -51,7 +55,9 @@ def byte_fallback() -> tuple[Tokenizer, Any]:
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    return tokenizer, trainers.BpeTrainer(vocab_size=SIZE, special_tokens=special_tokens() + bytes_)
+    return tokenizer, trainers.BpeTrainer(
+        show_progress=False, vocab_size=SIZE, special_tokens=special_tokens() + bytes_
+    )
 
 
 def byte_level() -> tuple[Tokenizer, Any]:
@@ -61,7 +67,7 @@ def byte_level() -> tuple[Tokenizer, Any]:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=SIZE, special_tokens=special_tokens()[:3], initial_alphabet=alphabet
+        show_progress=False, vocab_size=SIZE, special_tokens=special_tokens()[:3], initial_alphabet=alphabet
     )
     return tokenizer, trainer
 
@@ -79,7 +85,6 @@ KINDS: dict[str, tuple[Any, str, dict[str, Any], bool]] = {
 def tokenizer_of(kind: str, texts: list[str]) -> Any:
     """A tokenizer with `<mask>` behind all pieces."""
     tokenizer, trainer = KINDS[kind][0]()
-    trainer.show_progress = False
     tokenizer.train_from_iterator(texts, trainer)
     start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     if kind == "word pieces":
