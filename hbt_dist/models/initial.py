@@ -55,7 +55,7 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
         _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
         return load_start(settings, seed, folder)
     loaded = load_start(settings, seed, folder)
-    check_readable(loaded.tokenizer, list(some_texts(corpus, _CHECKED_TEXTS)), loaded.source)
+    check_readable(loaded.tokenizer, list(_some_texts(corpus, _CHECKED_TEXTS)), loaded.source)
     return loaded
 
 
@@ -198,7 +198,7 @@ def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
         special_tokens=[PAD, UNKNOWN, START, END],
         show_progress=False,
     )
-    tokenizer.train_from_iterator(some_texts(corpus, settings.tokenizer_texts), trainer)
+    tokenizer.train_from_iterator(_some_texts(corpus, settings.tokenizer_texts), trainer)
     start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)]
@@ -208,7 +208,7 @@ def train_tokenizer(settings: ScratchSettings, corpus: Corpus) -> Any:
     )
 
 
-def some_texts(corpus: Corpus, limit: int) -> Iterator[str]:
+def _some_texts(corpus: Corpus, limit: int) -> Iterator[str]:
     """Yield questions and passages of all languages, evenly spread, at most about `limit`."""
     per_language = max(1, limit // (2 * len(corpus.languages)))
     for language in corpus.languages:
