@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ TEXT = {"max_question_tokens": 24, "max_passage_tokens": 32, "passage_prefix": "
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Model folders whose tokenizers know five languages; the runs have three of them."""
     source = {"name": "sample", "format": "sample", "languages": ["en", "fi", "hu", "ru", "ja"]}
     corpus = build_corpus(
@@ -38,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     texts = [text for code in corpus.languages for text in corpus.passage_texts(code) if text is not None]
     texts += ["query: passage: "] * 50
-    return {kind: save_model(tmp_path_factory.mktemp("model"), kind, texts) for kind in KINDS}
+    return functools.cache(lambda kind: save_model(tmp_path_factory.mktemp("model"), kind, texts))
 
 
 def run_of(tmp_path: Path, model: Path, **changes: Any) -> dict[str, Any]:
@@ -59,11 +61,11 @@ def vectors(loaded: LoadedEncoder, texts: list[str]) -> torch.Tensor:
     "kind", [pytest.param(kind, marks=[] if kind == "unigram" else pytest.mark.slow) for kind in KINDS]
 )
 def test_a_run_starts_from_a_smaller_model_with_equal_vectors(
-    kind: str, models: dict[str, Path], tmp_path: Path
+    kind: str, models: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    run = RunFile.model_validate(run_of(tmp_path, models[kind]))
+    run = RunFile.model_validate(run_of(tmp_path, models(kind)))
     prepared = prepare(run)
-    before = load_encoder(models[kind], text=TEXT)
+    before = load_encoder(models(kind), text=TEXT)
     corpus, after = prepared.corpus, prepared.model
     texts = [text for code in corpus.languages for text in corpus.passage_texts(code) if text is not None]
     torch.testing.assert_close(vectors(after, texts), vectors(before, texts), rtol=0, atol=1e-6)
@@ -81,17 +83,17 @@ def test_a_run_starts_from_a_smaller_model_with_equal_vectors(
     assert (tmp_path / "out" / "start" / "model.safetensors").stat().st_mtime_ns == made
 
 
-def test_the_cut_is_the_same_every_time(models: dict[str, Path], tmp_path: Path) -> None:
+def test_the_cut_is_the_same_every_time(models: Callable[[str], Path], tmp_path: Path) -> None:
     first, second = (
-        prepare(RunFile.model_validate(run_of(tmp_path / name, models["unigram"]))).fingerprint
+        prepare(RunFile.model_validate(run_of(tmp_path / name, models("unigram")))).fingerprint
         for name in ("first", "second")
     )
     assert first == second
 
 
-def test_languages_keep_their_script(models: dict[str, Path], tmp_path: Path) -> None:
-    run = RunFile.model_validate(run_of(tmp_path, models["unigram"], model__vocabulary_languages=["ru"]))
-    after, before = prepare(run).model, load_encoder(models["unigram"], text=TEXT)
+def test_languages_keep_their_script(models: Callable[[str], Path], tmp_path: Path) -> None:
+    run = RunFile.model_validate(run_of(tmp_path, models("unigram"), model__vocabulary_languages=["ru"]))
+    after, before = prepare(run).model, load_encoder(models("unigram"), text=TEXT)
     assert after.facts["vocabulary"]["of_languages"] > 50
     text = "валюта страны Финляндия"
     assert after.tokenizer.tokenize(text) == before.tokenizer.tokenize(text)
@@ -99,11 +101,11 @@ def test_languages_keep_their_script(models: dict[str, Path], tmp_path: Path) ->
 
 
 def test_a_benchmark_in_a_language_that_would_be_cut_is_refused(
-    models: dict[str, Path], tmp_path: Path
+    models: Callable[[str], Path], tmp_path: Path
 ) -> None:
     benchmark = {"name": "sample", "languages": ["en", "ru"]}
     changes = {"evaluation__benchmarks": [benchmark]}
-    run = run_of(tmp_path, models["unigram"], **changes)
+    run = run_of(tmp_path, models("unigram"), **changes)
     with pytest.raises(UserError, match="has ru, which the corpus lacks") as caught:
         prepare(RunFile.model_validate(run))
     assert "set model.vocabulary_languages: [ru]" in str(caught.value)
@@ -112,7 +114,7 @@ def test_a_benchmark_in_a_language_that_would_be_cut_is_refused(
 
 
 def test_a_tokenizer_that_reads_otherwise_after_its_cut_is_refused(
-    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A merge is dropped on purpose."""
 
@@ -123,7 +125,7 @@ def test_a_tokenizer_that_reads_otherwise_after_its_cut_is_refused(
 
     cut_pieces = vocabulary.cut_pieces
     monkeypatch.setattr(vocabulary, "cut_pieces", with_fault)
-    run = RunFile.model_validate(run_of(tmp_path, models["character pairs"]))
+    run = RunFile.model_validate(run_of(tmp_path, models("character pairs")))
     with pytest.raises(UserError, match="in en have other pieces after the cut of its tokenizer"):
         prepare(run)
     assert not (tmp_path / "out" / "start").exists()
@@ -132,7 +134,7 @@ def test_a_tokenizer_that_reads_otherwise_after_its_cut_is_refused(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unigram", "byte level"])
 def test_a_run_is_resumed_exported_and_loaded(
-    kind: str, models: dict[str, Path], launch: Launch, tmp_path: Path
+    kind: str, models: Callable[[str], Path], launch: Launch, tmp_path: Path
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
@@ -142,7 +144,7 @@ def test_a_run_is_resumed_exported_and_loaded(
         ("reference", {}),
         ("killed", {"HBT_DIST_FAULT": fault("rank=0,step=3,where=before_forward")}),
     ):
-        run = run_of(tmp_path / name, models[kind], **changes)
+        run = run_of(tmp_path / name, models(kind), **changes)
         (tmp_path / name).mkdir()
         file = write_run(tmp_path / name / "run.yaml", run)
         outputs.append(tmp_path / name / "out")
