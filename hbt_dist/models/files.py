@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.files import sha256_of
 
 COPY_AGAIN = "copy the file again from the source of the model"
+#: Endings of weights, configuration and tokenizer.
+_DECISIVE = (".safetensors", ".bin", ".json", ".model", ".txt")
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -82,3 +86,15 @@ def check_keys(
                 f"{key}: {json.dumps(value)} is not supported, and would change the vectors",
                 "take a model without it, or remove the key if it changes nothing for this model",
             )
+
+
+def folder_digest(folder: Path) -> str:
+    """Return a digest of the files of a model folder that decide what it computes.
+
+    Cost: reading it once, about a second per GiB.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in _DECISIVE and path.is_file():
+            digest.update(f"{path.relative_to(folder)} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()

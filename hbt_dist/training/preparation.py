@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +15,13 @@ from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.files import sha256_of
 from hbt_dist.data.corpus.convert import build_corpus, overlap_text
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.models.adapters import fingerprint_of
 from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.files import folder_digest
 from hbt_dist.models.known_width import known_width
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.chunk_size import check_auto_chunks
@@ -30,8 +29,6 @@ from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deep
 from hbt_dist.training.parts import divide
 from hbt_dist.training.vocabulary import start_model
 
-#: Files of a model folder that decide what it computes: weights, configuration, tokenizer.
-_OF_A_MODEL = (".safetensors", ".bin", ".json", ".model", ".txt")
 #: Share of unknown tokens that is worth a line.
 _MANY_UNKNOWN = 0.1
 
@@ -82,7 +79,7 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
             "used does not count the words that code-switching puts into texts",
             "set it to keep, or leave out batches.code_switching",
         )
-    model = start_model(run, corpus, start_digest(run) if run.model.vocabulary == "used" else None)
+    model = start_model(run, corpus)
     check_similarity(run, model)
     run.loss.shares_of_widths(model.encoder.width)  # raises if the model is narrower than one of them
     run.evaluation.scoring.representations(model.encoder.width)  # likewise
@@ -138,11 +135,7 @@ def start_digest(run: RunFile, backbone: nn.Module) -> str | None:
         return None
     if not Path(name).is_dir():
         return fingerprint_of(backbone)
-    digest = hashlib.sha256()
-    for path in sorted(Path(name).rglob("*")):
-        if path.suffix in _OF_A_MODEL and path.is_file():
-            digest.update(f"{path.relative_to(name)} {sha256_of(path)}\n".encode())
-    return digest.hexdigest()
+    return folder_digest(Path(name))
 
 
 def describe_data(run: RunFile, prepared: Prepared) -> list[str]:

@@ -23,6 +23,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.languages import script_parts
 from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.files import folder_digest
 from hbt_dist.models.initial import made_once, prepare_model
 from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import LIMITS
@@ -41,13 +42,10 @@ _WHOLE = 2**24  # tokens: no text is cut
 _TEXTS_AT_ONCE = 2048
 
 
-def start_model(run: RunFile, corpus: Corpus, digest: str | None) -> LoadedEncoder:
+def start_model(run: RunFile, corpus: Corpus) -> LoadedEncoder:
     """Return the encoder that the run starts from, with the vocabulary that it asks for.
 
     Safe when all processes of a node call it at once.
-
-    Args:
-        digest: of the model folder that the run names; None for a hub model.
 
     Raises:
         UserError: see `prepare_model`; the vocabulary cannot be cut, or lacks a language of a benchmark.
@@ -56,8 +54,9 @@ def start_model(run: RunFile, corpus: Corpus, digest: str | None) -> LoadedEncod
     if run.model.vocabulary == "keep":
         return prepare_model(run.model, corpus, run.seed, folder)
     _check_benchmarks(run, corpus)
+    named = Path(str(run.model.name_or_path))
     recipe = {
-        "model": digest or run.model.name_or_path,
+        "model": folder_digest(named) if named.is_dir() else str(named),
         "text": run.model.text,
         "languages": run.model.vocabulary_languages,
         "corpus": corpus.fingerprint,
