@@ -17,6 +17,7 @@ OVERVIEW = {
     "Train": {
         "train": "train a run; the same command continues an interrupted one",
         "export": "write a checkpoint's model for transformers",
+        "merge": "merge models or checkpoints: average, or slerp of two",
     },
     "Evaluate": {
         "evaluate": "score a model on every language pair and on the pool of all",
@@ -82,7 +83,7 @@ class Commands(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the overview: one line per command, grouped by purpose."""
-        formatter.write(f"Usage: {ctx.command_path} COMMAND [ARGS]...\n\n{self.help}\n\n")
+        formatter.write(f"Usage: {ctx.command_path} COMMAND [ARGS]...\n{self.help}\n\n")
         for title, commands in OVERVIEW.items():
             formatter.write(f"{title}:\n")
             for name, summary in commands.items():

@@ -176,6 +176,17 @@ def check_writable(folder: Path, remedy: str = "name a folder you can write") ->
         pass
 
 
+def check_new_folder(folder: Path) -> None:
+    """Check that `folder` is new or empty and can be written.
+
+    Raises:
+        UserError: it holds something, a file is in the way, or the folder above it cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(str(folder), "exists and is not empty", "give a new folder")
+    check_writable(folder)
+
+
 def explain_failed_write(error: Exception, folder: Path) -> str:
     """Return one line on why a write below `folder` failed; torch and safetensors hide a full disk."""
     if isinstance(error, OSError):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.files import atomic_folder, check_writable
+from hbt_dist.common.files import atomic_folder, check_new_folder
 from hbt_dist.config.settings import read_yaml, validate
 from hbt_dist.models.adapters import merge_adapter
 from hbt_dist.models.encoder import LoadedEncoder
@@ -53,9 +53,7 @@ def export_checkpoint(
         UserError: `target` is not empty or cannot be written, no checkpoint is complete, it is not in its
             run's folder, or `width` is above that of the model.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(str(target), "exists and is not empty", "give a new folder")
-    check_writable(target)
+    check_new_folder(target)
     checkpoint = _find(source.absolute())
     root = RunFolder(checkpoint.folder.parent.parent)
     try:
