@@ -30,11 +30,27 @@ def export(
             min=1, help="keep the first values of each embedding, this many; default: as in the run"
         ),
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="ORGANISATION/NAME", help="also push the folder to the model hub"),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="with --push: a new repository is private")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="with --push: branch of the repository; default: main")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print step and folder as JSON")] = False,
 ) -> None:
     """Write a checkpoint's model for transformers and sentence-transformers; the run may still train."""
-    from hbt_dist.training.checkpoints.export import export_checkpoint
+    from hbt_dist.jobs.export import export_job
 
-    step = export_checkpoint(checkpoint, to, as_adapter=adapter, width=width).step
-    document = json.dumps({"step": step, "model": str(to)})
-    typer.echo(document if as_json else f"model after step {step}: {to}")
+    exported = export_job(
+        checkpoint, to, as_adapter=adapter, width=width, push=push, private=private, revision=revision
+    )
+    if as_json:
+        typer.echo(json.dumps(exported))
+        return
+    typer.echo(f"model after step {exported['step']}: {to}")
+    if push is not None:
+        typer.echo(f"pushed: {exported['pushed']}")

@@ -15,6 +15,7 @@ from hbt_dist.jobs.evaluate_run import evaluate_run, evaluate_start_apart
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.background import use_storage, watch_checkpoints
+from hbt_dist.training.checkpoints.card import add_results
 from hbt_dist.training.checkpoints.measure import measure_in_a_process
 from hbt_dist.training.run_folder import RunFolder
 
@@ -87,6 +88,7 @@ def _train_and_evaluate(
         evaluate_run(run, "start", quiet=quiet)
     if "end" in evaluated:
         evaluate_run(run, "end", quiet=quiet)
+        add_results(run)
     if {"start", "end"} <= evaluated:
         from hbt_dist.evaluation.results import before_and_after
         from hbt_dist.reports.evaluation.page import write_report

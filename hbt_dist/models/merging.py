@@ -7,7 +7,7 @@ slerp takes each tensor as one vector. Source: K. Shoemake, "Animating Rotation 
 SIGGRAPH 1985. Where x and y are nearly parallel, sin(a) vanishes, and slerp is the average.
 
 The files of the first model are copied, and each tensor is replaced in the copy. The sums are in float64; in
-memory are one tensor of each of two models and its sum, whatever the size of the models.
+memory are one tensor of each of two models and its sum, for models of any size and number.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import sha256_of
 from hbt_dist.models.files import check_file, read_json
-from hbt_dist.models.folders import MODULES_FILE, SETTINGS_FILE, recorded_settings
+from hbt_dist.models.folders import MODULES_FILE, SETTINGS_FILE, recorded_text
 from hbt_dist.models.locations import no_model_folder
 from hbt_dist.models.settings import TextSettings
 
@@ -218,7 +218,7 @@ def _configuration(source: Source) -> dict[str, Any]:
 
 
 def _text_settings(source: Source) -> dict[str, Any]:
-    return TextSettings(**recorded_settings(source.folder)[0]).model_dump()
+    return TextSettings(**recorded_text(source.folder)).model_dump()
 
 
 def _tokenizer_digest(source: Source) -> Any:

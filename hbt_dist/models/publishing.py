@@ -30,7 +30,9 @@ def prepare_repository(name: str, *, private: bool = False, revision: str | None
             "--push", "the hub cannot be reached: HF_HUB_OFFLINE is set", "unset it, or leave out --push"
         )
     if name.count("/") != 1 or not all(name.split("/")):
-        raise UserError("--push", f"expected ORGANISATION/NAME, got {name!r}", "give a name such as me/my-model")
+        raise UserError(
+            "--push", f"expected ORGANISATION/NAME, got {name!r}", "give a name such as me/my-model"
+        )
     if get_token() is None:
         raise UserError(f"--push {name}", "there is no token of the hub", _LOG_IN)
     api = HfApi()
@@ -75,6 +77,11 @@ def _explained(name: str) -> Iterator[None]:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    # OSError, and the base of all errors of the HTTP library that the client uses
+    network = tuple(
+        kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception) and kind is not Exception
+    )
+
     try:
         yield
     except HFValidationError as error:
@@ -85,11 +92,11 @@ def _explained(name: str) -> Iterator[None]:
         if status == 401:
             problem, remedy = "the hub does not accept the token", _LOG_IN
         elif status in (403, 404):
-            owner = name.split("/")[0]
+            owner = name.partition("/")[0]
             problem = f"the token has no right to write to {name}"
             remedy = f"take a token with write access to {owner}, or a name of yours"
         raise UserError(f"--push {name}", problem, remedy) from error
-    except HfHubHTTPError.__bases__ as error:  # the base of all errors of the HTTP library, and OSError
+    except network as error:
         raise UserError(
             f"--push {name}",
             f"the hub ({constants.ENDPOINT}) does not answer: {first_line(error)}",

@@ -47,17 +47,17 @@ class FakeHub:
             return 401, {"error": "Invalid credentials"}
         if path == "/api/whoami-v2":
             return 200, {"name": "me", "orgs": [{"name": "my-lab"}]}
-        if path == "/api/repos/create":
-            return self._create(json.loads(body))
+        return self._create(json.loads(body)) if path == "/api/repos/create" else self._of_model(path, body)
+
+    def _of_model(self, path: str, body: bytes) -> tuple[int, Any]:
         name = "/".join(path.removeprefix("/api/models").strip("/").split("/")[:2]).removesuffix(".git")
         action = path.split(name, 1)[1].removeprefix(".git").strip("/").split("/")
         if name not in self.private:
             return 404, {"error": "Repository not found"}
         if action == [""]:
             return 200, {"id": name, "private": self.private[name], "sha": "0" * 40}
-        if name.split("/")[0] not in OWNED:
-            return 403, {"error": "Forbidden"}
-        return self._write(name, action, body)
+        owned = name.split("/", 1)[0] in OWNED
+        return self._write(name, action, body) if owned else (403, {"error": "Forbidden"})
 
     def _create(self, request: dict[str, Any]) -> tuple[int, Any]:
         name = f"{request['organization']}/{request['name']}"
@@ -108,8 +108,6 @@ def serve_hub() -> Iterator[FakeHub]:
     hub = FakeHub()
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
         def respond(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = self.path.split("?")[0]

@@ -43,9 +43,7 @@ def model_folder(folder: Path, weights: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("revision", [None, "v1"])
 @pytest.mark.parametrize("weights", ["model.safetensors", "adapter_model.safetensors"])
-def test_files_arrive_byte_for_byte(
-    weights: str, revision: str | None, hub: FakeHub, tmp_path: Path
-) -> None:
+def test_files_arrive_byte_for_byte(weights: str, revision: str | None, hub: FakeHub, tmp_path: Path) -> None:
     contents = model_folder(tmp_path / "model", weights)
     prepare_repository("my-lab/retriever", private=True, revision=revision)
     address = push_folder(tmp_path / "model", "my-lab/retriever", revision=revision, message="step 6")

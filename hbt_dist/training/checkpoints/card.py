@@ -1,28 +1,38 @@
-"""Write the README of a trained model: how it was made and how to use it."""
+"""Write the README of a trained model: how it was made, how to use it, and what it scored."""
 
 from __future__ import annotations
 
-import yaml
+from collections.abc import Iterable
+from pathlib import Path
 
 from hbt_dist import __version__
 from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.common.files import atomic_write
 from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.evaluation.read_results import headline_figures, read_results
+from hbt_dist.models.card import TAGS, USAGE, base_metadata, header
+from hbt_dist.models.settings import LoraSettings
 from hbt_dist.run_file import RunFile
+from hbt_dist.training.run_folder import RunFolder
+
+_METRICS = {
+    "monolingual": "mAP, question and passages in one language",
+    "crosslingual": "mAP, question and passages in two languages",
+    "multilingual": "mAP, pool of all languages",
+}
 
 
 def model_card(run: RunFile, corpus: Corpus, plan: BatchPlan) -> str:
     """Return the README as Markdown, with the metadata header that model hubs read."""
-    header = {
-        "language": sorted(plan.languages),
-        "library_name": "sentence-transformers",
-        "pipeline_tag": "sentence-similarity",
-        "tags": ["sentence-transformers", "dense-retrieval", "multilingual", "hybrid-batch-training"],
-    }
-    text = run.model.text
+    start, text = run.model.name_or_path, run.model.text
+    metadata = header(
+        sorted(plan.languages),
+        base_metadata(start) if start is not None else {},
+        datasets=sorted({str(source.path) for source in run.data.sources if source.format == "hub"}),
+        tags=[*TAGS, "hybrid-batch-training"],
+    )
     mixture = ", ".join(f"{entry.kind} {entry.weight}" for entry in run.batches.entries())
-    return f"""---
-{yaml.safe_dump(header, sort_keys=False).strip()}
----
+    return f"""{metadata}
 
 # {run.name}
 
@@ -36,19 +46,67 @@ A bi-encoder for retrieval in {len(plan.languages)} languages, trained with hybr
 | data | {", ".join(corpus.datasets)}: {corpus.num_examples:,} examples |
 | batches | {mixture}; global batch {run.batches.global_batch_size} |
 | loss | InfoNCE, temperature {run.loss.temperature:g} |
-| steps | {run.training.steps}, learning rate {run.optimizer.learning_rate:g} |
+{_adapter_row(run.model.lora)}| steps | {run.training.steps}, learning rate {run.optimizer.learning_rate:g} |
 | seed | {run.seed} |
 | data fingerprint | `{corpus.fingerprint[:16]}` |
 | plan fingerprint | `{plan.fingerprint[:16]}` |
 
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("path/to/this/folder")
-questions = model.encode(["..."], prompt_name="query")
-passages = model.encode(["..."], prompt_name="passage")
-scores = model.similarity(questions, passages)
-```
+{USAGE}
 
 Question prefix: `{text.get("question_prefix", "")!r}`, passage prefix: `{text.get("passage_prefix", "")!r}`.
 """
+
+
+def _adapter_row(lora: LoraSettings | None) -> str:
+    if lora is None:
+        return ""
+    targets = "all linear layers" if lora.targets is None else ", ".join(lora.targets)
+    return f"| adapters | LoRA of rank {lora.rank}, alpha {lora.alpha:g}, of {targets} |\n"
+
+
+def card_with_results(card: str, run: RunFile, folder: RunFolder, step: int) -> str:
+    """Return a card whose `model-index` holds the run's evaluations of the model after `step` steps.
+
+    Raises:
+        UserError: an evaluation's results.json is damaged.
+    """
+    evaluations = {path.parent.name: path.parent for path in _results(folder, step, run.training.steps)}
+    if not evaluations:
+        return card
+    from huggingface_hub import EvalResult, ModelCard
+
+    parsed = ModelCard(card)
+    metrics = []
+    for label, path in sorted(evaluations.items()):
+        results = read_results(path)
+        figures = headline_figures(results)
+        metrics += [
+            EvalResult(
+                task_type="information-retrieval",
+                dataset_type=results["benchmark"]["name"],
+                dataset_name=label,
+                dataset_config=label,
+                metric_type=f"map_{setting}",
+                metric_name=name,
+                metric_value=round(value, 4),
+            )
+            for setting, name in _METRICS.items()
+            if (value := figures[setting]) is not None
+        ]
+    vars(parsed.data).update(model_name=run.name, eval_results=metrics)
+    return str(parsed)
+
+
+def _results(folder: RunFolder, step: int, last: int) -> Iterable[Path]:
+    """Yield results.json of the evaluations of a step; those after the training come last."""
+    yield from folder.evaluation.glob(f"step-{step}/*/results.json")
+    if step == last:
+        yield from folder.evaluation.glob("end/*/results.json")
+
+
+def add_results(run: RunFile) -> None:
+    """Add the evaluation after the training to the card of the trained model."""
+    folder = RunFolder(run.output_dir)
+    file = folder.model / "README.md"
+    card = file.read_text("utf-8")
+    atomic_write(file, card_with_results(card, run, folder, run.training.steps))

@@ -29,6 +29,7 @@ from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import load_start
 from hbt_dist.models.saving import save_encoder
 from hbt_dist.run_file import RunFile
+from hbt_dist.training.checkpoints.card import card_with_results
 from hbt_dist.training.checkpoints.engine_state import PLAIN_FILE, TAG, weights_below
 from hbt_dist.training.checkpoints.manifest import verify
 from hbt_dist.training.checkpoints.store import Checkpoint, newest_complete
@@ -76,7 +77,11 @@ def export_checkpoint(
             "export the whole model: leave --adapter out",
         )
     weights = read_weights(checkpoint)
-    write_model_folder(model, weights, target, as_adapter=as_adapter, **checkpoint.manifest["model"])
+    record = checkpoint.manifest["model"]
+    card = (
+        record["card"] if width is not None else card_with_results(record["card"], run, root, checkpoint.step)
+    )
+    write_model_folder(model, weights, target, as_adapter=as_adapter, **{**record, "card": card})
     return checkpoint
 
 
