@@ -89,7 +89,7 @@ def test_members_of_a_union_are_told_as_one(tmp_path: Path) -> None:
     ("override", "said"),
     [
         ("batches.alpha=2", "batches.alpha: 2: must be less than or equal to 1, or a schedule"),
-        ("alpha=0.25", "did you mean batches.alpha?"),
+        ("alpha=0.25", "did you mean batches.alpha or model.lora.alpha?"),
         ("steps=3", "did you mean training.steps or 'step'?"),
         (
             "evaluation.checkpoint_benchmarks.0.name=sample",
