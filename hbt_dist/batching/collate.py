@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hbt_dist.batching.counter_random import Int64s, derive_key, hash64
 from hbt_dist.batching.plan import GlobalBatch, RowTransform
-from hbt_dist.batching.tokens import TokenRows, TokenStore, replace_rows
+from hbt_dist.batching.tokens import TokenRows, TokenStore, prefixes_of_rows, replace_rows
 from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.models.tokenising import tokenise
@@ -62,8 +62,10 @@ class TokenTransform:
         changed = self.transform.change(role, self.corpus, batch, first_row)
         if not changed.texts:
             return rows, changed.counts
-        prefix, limit = self.text.prefix(role), self.text.max_tokens(role)
-        encoded = tokenise(self.tokenizer, changed.texts, limit, prefix)
+        texts, languages = _texts_of(role, self.corpus, batch)
+        index = changed.index
+        prefixes = prefixes_of_rows(self.corpus, self.text, role, texts[index], languages[index])
+        encoded = tokenise(self.tokenizer, changed.texts, self.text.max_tokens(role), prefixes)
         return replace_rows(rows, changed.index, encoded), changed.counts
 
 
@@ -92,12 +94,8 @@ def collate(
     """
     local = batch.rank_slice(rank, world_size)
     first_row = rank * len(local)
-    positive = np.asarray(corpus.example_passage)[local.example]
-    questions = tokens.questions(local.example, local.question_language)
-    passages = tokens.passages(
-        np.concatenate([positive, local.negative.ravel()]),
-        np.concatenate([local.passage_language, local.negative_language.ravel()]),
-    )
+    questions = tokens.questions(*_texts_of("question", corpus, local))
+    passages = tokens.passages(*_texts_of("passage", corpus, local))
     aligned: TokenRows | None = None
     changes: dict[Role, Any] | None = None
     if aligned_seed is not None:
@@ -121,6 +119,19 @@ def collate(
         sub_batch_N=gathered_order(batch.sub_batch, sub_batch_of_negative, world_size),
         aligned_questions=aligned,
         changes=changes,
+    )
+
+
+def _texts_of(
+    role: Role, corpus: Corpus, batch: GlobalBatch
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Return rows and languages of the texts of a role: questions, or positives and then negatives."""
+    if role == "question":
+        return batch.example, batch.question_language
+    positive = np.asarray(corpus.example_passage)[batch.example]
+    return (
+        np.concatenate([positive, batch.negative.ravel()]),
+        np.concatenate([batch.passage_language, batch.negative_language.ravel()]),
     )
 
 

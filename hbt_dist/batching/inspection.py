@@ -28,6 +28,7 @@ from hbt_dist.data.corpus.corpus import Corpus, Role
 _SAMPLED_ROWS = 1 << 17
 _SAMPLED_TEXTS = 2000
 _PAIRS_SHOWN = 30
+_PREFIXES_SHOWN = 20
 _NO_LIMIT = 100_000  # columns
 _MOST_DRAWN = 0.95  # share of the examples that an epoch gives, below which it is reported
 _TEXTS = ("question", "passage", "hard negatives")  # columns of a step's table that can be cut
@@ -127,7 +128,28 @@ def _corpus_tables(plan: BatchPlan) -> list[Table]:
     by_dataset = Table(
         "Examples by dataset", ("dataset", "examples", "share", "languages", "remark"), datasets
     )
-    return [overview, by_language, by_pair, by_dataset]
+    return [overview, by_language, by_pair, by_dataset, *_prefix_tables(corpus)]
+
+
+def _prefix_tables(corpus: Corpus) -> list[Table]:
+    """Return the prefixes of each dataset's examples, if there are any but the model's."""
+    if corpus.example_prefix is None or corpus.passage_prefix is None:
+        return []
+    rows: list[tuple[Cell, ...]] = []
+    codes = {"question": corpus.example_prefix, "passage": corpus.passage_prefix[corpus.example_passage]}
+    for index, name in enumerate(corpus.datasets):
+        chosen = np.asarray(corpus.example_dataset) == index
+        for role, of_role in codes.items():
+            counts = np.bincount(np.asarray(of_role)[chosen], minlength=len(corpus.prefixes))
+            most = np.argsort(-counts, kind="stable")[:_PREFIXES_SHOWN]
+            rows += [
+                (name, role, "(the model's)" if prefix is None else repr(prefix), int(counts[code]))
+                for code in most.tolist()
+                if counts[code]
+                for prefix in [corpus.prefixes[code]]
+            ]
+    note = f"at most {_PREFIXES_SHOWN} per dataset and role; {{language}} becomes the language's English name"
+    return [Table("Prefixes by dataset", ("dataset", "role", "prefix", "examples"), rows, note)]
 
 
 def _token_lengths(corpus: Corpus, tokens: TokenStore) -> Table:

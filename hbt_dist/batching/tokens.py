@@ -25,6 +25,7 @@ from hbt_dist.common.console import Progress
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
 from hbt_dist.data.corpus.corpus import Corpus, Role
+from hbt_dist.data.instructions import filled
 from hbt_dist.data.shared_arrays import Space
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.models.tokenising import Tokenised, token_mask, tokenise
@@ -204,10 +205,28 @@ def store_fingerprint(corpus: Corpus, tokenizer: Any, text: TextSettings) -> str
         "tokenizer": tokenizer_digest(tokenizer),
         "pad_id": tokenizer.pad_token_id,
         "limits": {role: text.max_tokens(role) for role in ROLES},
-        "prefixes": {role: text.prefix(role) for role in ROLES},
+        "prefixes": {role: [filled(text.prefix(role), code) for code in corpus.languages] for role in ROLES},
         "include_prompt": text.include_prompt,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def prefixes_of_rows(
+    corpus: Corpus,
+    text: TextSettings,
+    role: Role,
+    rows: NDArray[np.integer],
+    languages: NDArray[np.integer],
+) -> list[str]:
+    """Return the prefix of each text: n rows of a role, in these languages."""
+    codes = corpus.prefix_codes(role, rows).tolist()
+    pairs = list(zip(codes, languages.tolist(), strict=True))
+    prefix = {
+        (code, index): filled(text.prefix(role) if part is None else part, corpus.languages[index])
+        for code, index in set(pairs)
+        for part in [corpus.prefixes[code]]
+    }
+    return [prefix[pair] for pair in pairs]
 
 
 def _units(languages: Iterable[str]) -> list[tuple[Role, str]]:
@@ -256,6 +275,7 @@ def _tokenise_unit(
         else (corpus.num_passages, corpus.passage_texts)
     )
     limit = settings.max_tokens(role)
+    index = corpus.language_index(language)
     texts = truncated = special_only = unknown = longest = 0
     unknown_id = -1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id
     ids_path, offsets_path, prompts_path = _paths(folder, role, language)
@@ -270,7 +290,9 @@ def _tokenise_unit(
             bar.update(stop - start)
             if not available:
                 continue
-            encoded = tokenise(tokenizer, list(available.values()), limit, settings.prefix(role))
+            rows = np.array(list(available))
+            prefixes = prefixes_of_rows(corpus, settings, role, rows, np.full(len(rows), index))
+            encoded = tokenise(tokenizer, list(available.values()), limit, prefixes)
             _reject_empty(corpus, role, language, available, encoded.lengths)
             texts += len(available)
             longest = max(longest, int(encoded.lengths.max()))

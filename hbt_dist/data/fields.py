@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.placeholders import checked_prefix
 from hbt_dist.data.files import kind_of
 from hbt_dist.data.invisible import is_blank
 from hbt_dist.data.languages import language_codes
@@ -92,6 +93,22 @@ def check_id(value: object, location: str, field: str) -> str:
 def id_or_none(row: Mapping[str, Any], key: str, location: str) -> str | None:
     """Return the id under `key`; None if it is absent or null."""
     return None if row.get(key) is None else id_field(row, key, location)
+
+
+def prefix_field(row: Mapping[str, Any], key: str | None, location: str) -> str | None:
+    """Return the instruction under `key`; None if it is absent or null.
+
+    Raises:
+        UserError: it is not a text, or has a placeholder that nothing fills.
+    """
+    if key is None or row.get(key) is None:
+        return None
+    try:
+        return checked_prefix(check_type(row[key], str, location, f"field {key!r}", "a text"))
+    except ValueError as error:
+        raise UserError(
+            location, f"field {key!r}: {error}", "fill it in the data, or set columns: {prefix: null}"
+        ) from None
 
 
 def int_field(row: Mapping[str, Any], key: str, location: str) -> int:

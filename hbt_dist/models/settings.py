@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from hbt_dist.config.placeholders import checked_prefix
 from hbt_dist.config.settings import Settings
 from hbt_dist.data.languages import LanguageCodes, script_parts
 
@@ -175,5 +176,7 @@ class ModelSettings(Settings):
         if unknown := sorted(value.keys() - TextSettings.model_fields.keys()):
             known = ", ".join(sorted(TextSettings.model_fields))
             raise ValueError(f"unknown key {unknown[0]!r}, known keys: {known}")
-        TextSettings(**value)
+        text = TextSettings(**value)
+        for role in ROLES:
+            checked_prefix(text.prefix(role))
         return value

@@ -17,12 +17,18 @@ from numpy.typing import NDArray
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.arrow_texts import TextTableWriter
 from hbt_dist.data.corpus.columns import HashNumbers, StoredColumn
-from hbt_dist.data.corpus.corpus import COLUMNS
+from hbt_dist.data.corpus.corpus import COLUMNS, PREFIX_COLUMNS, Role
 from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64, merge_groups, text_hash
 from hbt_dist.data.corpus.readers.base import content_id, content_key
 from hbt_dist.data.corpus.records import TrainingRecord
+from hbt_dist.data.corpus.settings import SourceSettings
+from hbt_dist.data.instructions import filled
 
 _GROUPS = ("example_group", "passage_group")  # columns that the end of the conversion computes
+
+
+#: Instructions describe tasks: more different ones are texts in the wrong column.
+MOST_PREFIXES = 10_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class CorpusBuilder:
             if name not in _GROUPS
         }
         self._columns["negative_offsets"].append(0)
+        self._prefix_columns = {
+            role: StoredColumn(self._unfinished / name, "i") for role, name in PREFIX_COLUMNS.items()
+        }
+        self._prefixes: dict[str | None, int] = {None: 0}
+        self._filled: set[tuple[str, int]] = set()  # prefixes with the languages that they were filled for
         self._cells: dict[tuple[int, int], int] = {}
         self._sets: dict[int, int] = {}
         self._passage_content = array("Q")
@@ -70,14 +81,23 @@ class CorpusBuilder:
         """Return the number of rows so far."""
         return len(self._columns["example_passage"])
 
-    def start_source(self, index: int, name: str, languages: tuple[str, ...] | None, *, refuse: bool) -> None:
+    @property
+    def prefixes(self) -> list[str | None]:
+        """Return the prefixes so far; None, the model's, is the first."""
+        return list(self._prefixes)
+
+    def start_source(
+        self, index: int, source: SourceSettings, languages: tuple[str, ...] | None, *, refuse: bool
+    ) -> None:
         """Begin a source.
 
         Args:
+            source: its name and prefixes.
             languages: the requested languages, None for all of the source.
             refuse: whether every example must have all of them.
         """
-        self._index, self._source, self._requested, self._refuse = index, name, languages, refuse
+        self._index, self._source, self._requested, self._refuse = index, source.name, languages, refuse
+        self._prefix = {"question": source.question_prefix, "passage": source.passage_prefix}
         self._start = self.num_examples
         self._repeating = 0
         self._passage_ids = HashNumbers()
@@ -100,6 +120,12 @@ class CorpusBuilder:
         row = self._questions.append(record.example_id, question)
         for language, text in question.items():
             self._question_hashes.append(language, row, text_hash(text))
+        self._add_prefix(
+            "question",
+            self._prefix["question"] if record.prefix is None else record.prefix,
+            question,
+            record.location,
+        )
         cell = (self._mask(question), self._mask(passage))
         self._columns["example_passage"].append(passage_row)
         self._columns["example_dataset"].append(self._index)
@@ -140,6 +166,10 @@ class CorpusBuilder:
         Columns can be mapped from files that end with the `with` block.
         """
         columns = {name: column.values() for name, column in self._columns.items()}
+        if len(self._prefixes) > 1:
+            columns |= {
+                PREFIX_COLUMNS[role]: column.values() for role, column in self._prefix_columns.items()
+            }
         columns["example_group"], columns["passage_group"] = merge_groups(
             columns["example_passage"],
             self._passages.num_rows,
@@ -176,6 +206,23 @@ class CorpusBuilder:
             "add the translation, name fewer languages for the source, or set data.missing: skip",
         )
 
+    def _add_prefix(self, role: Role, prefix: str | None, texts: dict[str, str], location: str) -> None:
+        """Add the prefix of a question or passage; refuse one that cannot be filled for its languages."""
+        if prefix is not None and (key := (prefix, self._mask(texts))) not in self._filled:
+            self._filled.add(key)
+            try:
+                for language in texts:
+                    filled(prefix, language)
+            except UserError as error:
+                raise UserError(f"{location}, {error.location}", error.problem, error.remedy) from None
+            if len(self._prefixes) > MOST_PREFIXES:
+                raise UserError(
+                    location,
+                    f"source {self._source} has more than {MOST_PREFIXES:,} different prefixes",
+                    "expected instructions of tasks; set columns: {prefix: null}, or name another column",
+                )
+        self._prefix_columns[role].append(self._prefixes.setdefault(prefix, len(self._prefixes)))
+
     def _mask(self, texts: dict[str, str]) -> int:
         return sum(1 << self.languages.setdefault(language, len(self.languages)) for language in texts)
 
@@ -192,6 +239,7 @@ class CorpusBuilder:
                 )
             return row
         self._passages.append(passage_id, texts)
+        self._add_prefix("passage", self._prefix["passage"], texts, location)
         self._passage_content.append(content)
         self._columns["passage_set"].append(self._sets.setdefault(self._mask(texts), len(self._sets)))
         for language, text in texts.items():

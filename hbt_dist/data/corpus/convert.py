@@ -34,7 +34,7 @@ from hbt_dist.data.leakage.filter import BATCH, OverlapCounts, OverlapFilter, id
 from hbt_dist.data.remote import local_copy
 
 #: Part of every fingerprint; raise it when the same sources give another corpus.
-VERSION = 2
+VERSION = 3
 
 
 def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpus:
@@ -125,7 +125,7 @@ def _build(
         languages = settings.languages or tuple(sorted(builder.languages))
         columns, tables = builder.finish(languages)
         for name, column in columns.items():
-            np.save(folder / f"{name}.npy", np.ascontiguousarray(column, dtype=COLUMNS[name]))
+            np.save(folder / f"{name}.npy", np.ascontiguousarray(column, dtype=COLUMNS.get(name, np.int32)))
     for name, table in tables.items():
         np.save(folder / f"{name}.npy", table)
     manifest = {
@@ -134,6 +134,7 @@ def _build(
         "datasets": [source.name for source in settings.sources],
         "files": [[path.name for path in reader.files] for reader in readers],
         "alignment": [reader.alignment for reader in readers],
+        "prefixes": builder.prefixes,
         "num_examples": len(columns["example_passage"]),
         "num_passages": len(columns["passage_group"]),
         "statistics": statistics,
@@ -151,7 +152,7 @@ def _add_source(
 ) -> dict[str, Any]:
     """Add all examples of a source; return its statistics for the manifest."""
     languages, refuse = settings.languages_of(source), settings.missing_of(source) == "refuse"
-    builder.start_source(index, source.name, languages, refuse=refuse)
+    builder.start_source(index, source, languages, refuse=refuse)
     id_hashes, overlap = array("Q"), OverlapCounts()
     with Progress(None, f"converting {source.name}", "example") as progress:
         records = _records(source, reader)

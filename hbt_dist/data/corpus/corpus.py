@@ -41,6 +41,8 @@ COLUMNS: dict[str, type] = {
     "negative_offsets": np.int64,
     "negatives": np.int64,
 }
+#: Columns of a corpus with prefixes.
+PREFIX_COLUMNS: dict[Role, str] = {"question": "example_prefix", "passage": "passage_prefix"}
 #: Small boolean tables, one `.npy` file each.
 LANGUAGE_TABLES = ("cell_questions", "cell_passages", "set_languages")
 
@@ -68,6 +70,9 @@ class Corpus:
         negative_offsets: (E + 1,) int64; the negatives of example i are
             ``negatives[negative_offsets[i]:negative_offsets[i + 1]]``.
         negatives: flat int64 passage rows.
+        prefixes: texts before questions or passages; None: the model's.
+        example_prefix: (E,) int32, index into `prefixes` of the questions; None: all have the model's.
+        passage_prefix: (P,) int32, index into `prefixes` of the passages; None: all have the model's.
     """
 
     languages: tuple[str, ...]
@@ -86,6 +91,9 @@ class Corpus:
     negative_offsets: NDArray[np.int64]
     negatives: NDArray[np.int64]
     folder: Path
+    prefixes: tuple[str | None, ...] = (None,)
+    example_prefix: NDArray[np.int32] | None = None
+    passage_prefix: NDArray[np.int32] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -97,6 +105,10 @@ class Corpus:
         try:
             manifest = read_manifest(folder)
             columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
+            prefixes = tuple(manifest["prefixes"])
+            if len(prefixes) > 1:
+                for name in PREFIX_COLUMNS.values():
+                    columns[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
             tables = {name: np.load(folder / f"{name}.npy") for name in LANGUAGE_TABLES}
             return cls(
                 languages=tuple(manifest["languages"]),
@@ -104,6 +116,7 @@ class Corpus:
                 alignment=tuple(manifest["alignment"]),
                 fingerprint=manifest["fingerprint"],
                 folder=folder,
+                prefixes=prefixes,
                 **columns,
                 **tables,
             )
@@ -137,6 +150,13 @@ class Corpus:
     ) -> NDArray[np.bool_]:
         """Return whether each passage row has a text in the language index; both broadcast."""
         return self.set_languages[self.passage_set[rows], language]
+
+    def prefix_codes(self, role: Role, rows: NDArray[np.integer] | slice) -> NDArray[np.int32]:
+        """Return the index into `prefixes` of the texts of a role in these rows: (n,)."""
+        codes = self.example_prefix if role == "question" else self.passage_prefix
+        if codes is None:
+            return np.zeros(rows.stop - rows.start if isinstance(rows, slice) else len(rows), np.int32)
+        return np.asarray(codes[rows])
 
     def language_index(self, language: int | str) -> int:
         """Return the index of a language given by code or index.

@@ -27,6 +27,7 @@ class TrainingRecord:
         question: language -> text; a translation of one question.
         passage: language -> text; a translation of one passage.
         negatives: may be empty. The passage itself is left out of them (refused under an explicit id).
+        prefix: instruction before the question; None: the source's, else the model's.
         location: where the record was read, for error messages: ``"train.jsonl line 12"``.
     """
 
@@ -36,3 +37,4 @@ class TrainingRecord:
     passage: dict[str, str]
     negatives: tuple[NegativeRecord, ...] = field(default=())
     location: str = ""
+    prefix: str | None = None

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from hbt_dist.config.placeholders import Prefix
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import UserFunction, is_user_function
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
@@ -49,7 +50,7 @@ OPTIONS: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 #: Formats whose examples come in some of the languages only, by their nature: `missing` has no meaning there.
 RAGGED = frozenset(name for name, options in OPTIONS.items() if "missing" not in options)
-_EVERYWHERE = frozenset({"name", "format", "languages", "limit"})
+_EVERYWHERE = frozenset({"name", "format", "languages", "limit", "question_prefix", "passage_prefix"})
 _USER_DEFINED = frozenset({"path", "missing", "split", "options"})
 
 
@@ -95,6 +96,11 @@ class ColumnSettings(Settings):
         "negatives",
         description="Column of the hard negatives, written like passage: a list or a single negative; or "
         "the columns negative_{number}.",
+    )
+    prefix: str | None = Field(
+        "prefix",
+        description="Column of the instruction before the question, if there is one; null in a row: the "
+        "source's question_prefix, else the model's.",
     )
     language: _FixedLanguage | None = Field(
         None,
@@ -175,6 +181,16 @@ class SourceSettings(Settings):
     hub_split: str = Field("train", description="Split of a hub data set, or of a saved DatasetDict.")
     hub_revision: str | None = Field(
         None, description="Commit, tag or branch of a hub data set; default: the newest."
+    )
+    question_prefix: Prefix | None = Field(
+        None,
+        description="Text before every question of the source, such as an instruction; {language} is the "
+        "English name of the question's language; default: model.text.question_prefix.",
+    )
+    passage_prefix: Prefix | None = Field(
+        None,
+        description="Text before every passage and hard negative of the source; default: "
+        "model.text.passage_prefix.",
     )
     limit: int | None = Field(None, ge=1, description="Take only the first N examples; default: all.")
     options: dict[str, Any] = Field({}, description="Options of a user-defined reader, any keys.")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import user_error
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
-from hbt_dist.data.fields import by_language, check_text
+from hbt_dist.data.fields import by_language, check_text, check_type
 from hbt_dist.data.files import kind_of
 
 _REMEDY = "see hbt_dist/data/corpus/records.py; negatives are a tuple"
@@ -53,6 +53,7 @@ def _checked(row: object, number: str) -> TrainingRecord:
         passage=by_language(row.passage, location, "passage", check_text),
         negatives=tuple(_checked_negative(item, location) for item in row.negatives),
         location=row.location or number,
+        prefix=None if row.prefix is None else check_type(row.prefix, str, location, "prefix", "a text"),
     )
 
 

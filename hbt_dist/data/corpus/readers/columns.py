@@ -22,7 +22,15 @@ from hbt_dist.data.corpus.readers.base import content_id
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.corpus.settings import ColumnSettings
 from hbt_dist.data.corpus.tables.column_names import columns_by_language, numbered_columns
-from hbt_dist.data.fields import by_language, check_text, check_type, id_field, language_at, titled_text
+from hbt_dist.data.fields import (
+    by_language,
+    check_text,
+    check_type,
+    id_field,
+    language_at,
+    prefix_field,
+    titled_text,
+)
 from hbt_dist.data.languages import is_language
 
 _Row = Mapping[str, Any]
@@ -60,7 +68,7 @@ class ColumnMapping:
         self._languages = languages
         self._codes: dict[object, str] = {}  # spelling -> language: there are few, and many rows
         self.doubtful: dict[str, str] = {}
-        named = [columns.example_id, columns.passage_id]
+        named = [columns.example_id, columns.passage_id, columns.prefix]
         named += [columns.language_column, columns.passage_language_column]
         for name in named:
             if name is not None:
@@ -87,10 +95,11 @@ class ColumnMapping:
                     "leave columns.passage_id out: passages with equal texts are one passage",
                 )
             passages = [(id_field(row, columns.passage_id, location), passages[0][1])]
+        prefix = prefix_field(row, columns.prefix, location)
         negatives = tuple(self._negative_records(row, location)) if self._negatives else ()
         for position, (passage_id, passage) in enumerate(passages, start=1):
             name = example_id if position == 1 else f"{example_id}#{position}"
-            yield TrainingRecord(name, passage_id, question, passage, negatives, location)
+            yield TrainingRecord(name, passage_id, question, passage, negatives, location, prefix)
 
     def check_language(self, row: _Row, location: str) -> None:
         """Refuse a fixed language that is in truth the name of a column with the language of each row.

@@ -7,7 +7,8 @@
      "negatives": [{"id": "p9", "text": {"en": "Tartu is in Estonia.", "fi": "Tartu on Virossa."}}]}
 
 `id` (unique in the source), `question` and `passage` are needed. `passage_id` says that examples share a
-passage; without it passages with equal texts are one. `negatives` and their `id` may be left out. Texts are
+passage; without it passages with equal texts are one. `negatives` and their `id` may be left out, `prefix`
+(or `prompt`, `instruction`) is an instruction before the question. Texts are
 objects of language code -> text; codes are ISO 639-1, or ISO 639-3 where there is none. Further fields are
 unused, and reported.
 
@@ -24,8 +25,8 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import ReadingNotes, content_id
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.corpus.settings import ColumnSettings, SourceSettings
-from hbt_dist.data.corpus.tables.usual_columns import usual_columns
-from hbt_dist.data.fields import id_field, id_or_none, object_items, texts_field
+from hbt_dist.data.corpus.tables.usual_columns import usual_columns, usual_prefix
+from hbt_dist.data.fields import id_field, id_or_none, object_items, prefix_field, texts_field
 from hbt_dist.data.tables import Row
 
 _FIELDS = frozenset({"id", "question", "passage", "passage_id", "negatives"})
@@ -45,7 +46,10 @@ def training_records(rows: Iterable[Row], notes: ReadingNotes) -> Iterator[Train
         if (names := tuple(row)) not in fields:
             _check_fields(names, location)
             fields.add(names)
-            notes.unused.update((name, None) for name in names if name not in _FIELDS)
+            prefix = usual_prefix(ColumnSettings(), names)
+            notes.unused.update((name, None) for name in names if name not in {*_FIELDS, prefix})
+            if prefix not in (None, "prefix"):
+                notes.columns["prefix"] = prefix
         yield record_of(row, location)
 
 
@@ -71,5 +75,11 @@ def record_of(row: Mapping[str, Any], location: str) -> TrainingRecord:
         texts = texts_field(item, "text", inner)
         negatives.append(NegativeRecord(id_or_none(item, "id", inner) or content_id(texts), texts))
     return TrainingRecord(
-        example_id, passage_id, texts_field(row, "question", location), passage, tuple(negatives), location
+        example_id,
+        passage_id,
+        texts_field(row, "question", location),
+        passage,
+        tuple(negatives),
+        location,
+        prefix_field(row, usual_prefix(ColumnSettings(), tuple(row)), location),
     )

@@ -9,7 +9,7 @@ from hbt_dist.data.corpus.readers.base import ReadingNotes
 from hbt_dist.data.corpus.readers.columns import ColumnMapping
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import ColumnSettings
-from hbt_dist.data.corpus.tables.usual_columns import usual_columns
+from hbt_dist.data.corpus.tables.usual_columns import usual_columns, usual_prefix
 from hbt_dist.data.tables import Row
 
 
@@ -18,7 +18,7 @@ def mapped_records(
 ) -> Iterator[TrainingRecord]:
     """Yield the records of rows. A row's number, from 0, counts on over the files, and is its default id.
 
-    Only the column of negatives may be absent from some of the rows.
+    Only the columns of negatives and prefixes may be absent from some of the rows.
 
     Args:
         columns: names of columns; left out, the usual names count (usual_columns.py).
@@ -36,12 +36,20 @@ def mapped_records(
             if not mappings:
                 chosen = usual_columns(columns, names, location)
                 notes.columns = {key: value for key, value in chosen if value != getattr(columns, key)}
-            mappings[names] = ColumnMapping(chosen, names, location, languages)
+            prefix = usual_prefix(columns, names)
+            if prefix not in (None, columns.prefix):
+                notes.columns["prefix"] = str(prefix)
+            mapped = chosen.model_copy(update={"prefix": prefix})
+            mappings[names] = ColumnMapping(mapped, names, location, languages)
             mappings[names].check_language(row, location)
         yield from mappings[names].records(row, number, location)
     for mapping in mappings.values():
         notes.unused.update(dict.fromkeys(mapping.unused))
         notes.doubtful.update(mapping.doubtful)
+    if columns.prefix not in (None, ColumnSettings().prefix) and not any(
+        columns.prefix in names for names in mappings
+    ):
+        raise UserError(location, f"no row has a column {columns.prefix!r}", "correct columns.prefix")
     absent = mappings and not any(mapping.has_negatives for mapping in mappings.values())
     if absent:
         notes.columns.pop("negatives", None)

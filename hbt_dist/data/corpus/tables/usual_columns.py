@@ -44,7 +44,22 @@ FORMS = (
     UsualColumns("question", "answer"),
     UsualColumns("sentence1", "sentence2"),
 )
+#: Instructions before the question: FlagEmbedding's, and two names of other collections.
+_PREFIXES = ("prompt", "instruction", "query_instruction")
 _JUDGED = frozenset({"score", "scores", "label", "labels", "similarity", "relevance"})
+
+
+def usual_prefix(given: ColumnSettings, names: Sequence[str]) -> str | None:
+    """Return the column of the instructions among these columns, if there is one.
+
+    A usual name counts where the run file names neither question, passage nor prefix.
+    """
+    default = ColumnSettings()
+    if given.prefix is None or given.prefix in names:
+        return given.prefix
+    if (given.question, given.passage, given.prefix) != (default.question, default.passage, default.prefix):
+        return None
+    return next((name for name in _PREFIXES if name in names), None)
 
 
 def usual_columns(given: ColumnSettings, names: Sequence[str], location: str) -> ColumnSettings:

@@ -1,0 +1,26 @@
+"""Fill prefixes of texts: `{language}` is the English name of the text's language, such as Finnish for fi."""
+
+from __future__ import annotations
+
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.placeholders import LANGUAGE
+from hbt_dist.data.language_facts import LANGUAGES, describe
+from hbt_dist.data.languages import base_language, english_name
+
+
+def filled(prefix: str, code: str) -> str:
+    """Return a prefix for texts in a language.
+
+    Raises:
+        UserError: the prefix asks for the name of a language that has none.
+    """
+    if LANGUAGE not in prefix:
+        return prefix
+    base = base_language(code)
+    if base not in LANGUAGES and not english_name(base):
+        raise UserError(
+            f"prefix {prefix[:60]!r}",
+            f"expected a language with an English name for {LANGUAGE}, got {code!r}",
+            "write the name into the question_prefix or passage_prefix of a source of that language alone",
+        )
+    return prefix.replace(LANGUAGE, describe(code).name)
