@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.placeholders import LANGUAGE
 from hbt_dist.data.language_facts import LANGUAGES, describe
@@ -24,3 +27,14 @@ def filled(prefix: str, code: str) -> str:
             "write the name into the question_prefix or passage_prefix of a source of that language alone",
         )
     return prefix.replace(LANGUAGE, describe(code).name)
+
+
+def check_language_names(text: Mapping[str, Any], languages: Sequence[str]) -> None:
+    """Refuse a prefix of text settings that asks for the name of a language without one.
+
+    Raises:
+        UserError: it names the language.
+    """
+    for key in ("question_prefix", "passage_prefix"):
+        for code in languages:
+            filled(text.get(key) or "", code)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,7 +172,9 @@ def open_embedding_files(
     return EmbeddingFiles(folder, num_rows, width, rows_per_file)
 
 
-def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: Role, dtype: str) -> str:
+def encoding_fingerprint(
+    loaded: LoadedEncoder, texts: Iterable[str], role: Role, dtype: str, prefixes: Sequence[str] = ()
+) -> str:
     """Return the SHA-256 of all that decides the embeddings. Takes a second per GB of weights or texts."""
     text = loaded.text
     facts: list[Any] = [text.pooling, text.normalize, text.prefix(role), text.max_tokens(role)]
@@ -179,7 +182,7 @@ def encoding_fingerprint(loaded: LoadedEncoder, texts: Iterable[str], role: Role
         facts.append(more)  # settings at their default leave the fingerprints of older files as they are
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, role, dtype, facts]).encode())
     digest.update(_weights_fingerprint(loaded).encode())
-    for data in (words.encode("utf-8", "surrogatepass") for words in texts):
+    for data in (words.encode("utf-8", "surrogatepass") for words in chain(texts, prefixes)):
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 

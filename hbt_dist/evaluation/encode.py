@@ -25,6 +25,9 @@ from torch import Tensor
 from hbt_dist.common.console import Progress
 from hbt_dist.common.devices import move, token_width, torch_device
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.placeholders import LANGUAGE
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.instructions import filled
 from hbt_dist.evaluation.embedding_files import (
     EmbeddingFiles,
     Role,
@@ -62,6 +65,7 @@ def encode_with_flags(
     texts: Sequence[str],
     role: Role,
     *,
+    prefixes: Sequence[str] | None = None,
     settings: EvaluationSettings | None = None,
     progress: bool = True,
 ) -> Encoded:
@@ -71,6 +75,7 @@ def encode_with_flags(
         loaded: encoder and tokenizer.
         texts: n texts; a list, or a columnar store that can be sliced.
         role: which prefix and length limit apply.
+        prefixes: of each text, see `prefixes_by_language`; default: the role's.
         settings: precision, batch size, device, and the cache folder.
         progress: show rows per second and time left on stderr.
 
@@ -86,18 +91,18 @@ def encode_with_flags(
         flags = np.zeros(len(texts), np.uint8)
         parts = [range(first, min(first + size, len(texts))) for first in range(0, len(texts), size)]
         with Progress(total=len(texts), desc=label, unit="row", disable=not progress) as bar:
-            for rows, part, tokens in _tokenised(loaded, texts, role, parts, settings):
+            for rows, part, tokens in _tokenised(loaded, texts, role, prefixes, parts, settings):
                 out[rows.start : rows.stop] = encode_rows(
                     loaded, part, role, settings, bar.update, rows.start, tokens
                 )
                 flags[rows.start : rows.stop] = flags_of(tokens)
         return out, flags
-    files = embedding_files(loaded, texts, role, settings)
+    files = embedding_files(loaded, texts, role, settings, prefixes)
     missing = files.missing()
     parts = [files.rows_of_file(number) for number in missing]
     done = len(texts) - sum(map(len, parts))
     with Progress(total=len(texts), initial=done, desc=label, unit="row", disable=not progress) as bar:
-        tokenised = _tokenised(loaded, texts, role, parts, settings)
+        tokenised = _tokenised(loaded, texts, role, prefixes, parts, settings)
         for number, (rows, part, tokens) in zip(missing, tokenised, strict=True):
             values = encode_rows(loaded, part, role, settings, bar.update, rows.start, tokens)
             files.write_flags(number, flags_of(tokens))
@@ -118,6 +123,7 @@ def _tokenised(
     loaded: LoadedEncoder,
     texts: Sequence[str],
     role: Role,
+    prefixes: Sequence[str] | None,
     parts: Sequence[range],
     settings: EvaluationSettings,
 ) -> Iterator[tuple[range, list[str], Tokenised]]:
@@ -125,7 +131,8 @@ def _tokenised(
 
     def tokenised(rows: range) -> tuple[range, list[str], Tokenised]:
         part = texts_of(texts, rows)
-        return rows, part, tokenise(loaded, part, role)
+        chosen = None if prefixes is None else prefixes[rows.start : rows.stop]
+        return rows, part, tokenise(loaded, part, role, chosen)
 
     if torch_device(settings.device).type == "cpu":  # its cores are busy
         yield from map(tokenised, parts)
@@ -140,14 +147,18 @@ def _tokenised(
 
 
 def embedding_files(
-    loaded: LoadedEncoder, texts: Sequence[str], role: Role, settings: EvaluationSettings
+    loaded: LoadedEncoder,
+    texts: Sequence[str],
+    role: Role,
+    settings: EvaluationSettings,
+    prefixes: Sequence[str] | None = None,
 ) -> EmbeddingFiles:
     """Open the cache folder for these texts, with the files that are already complete."""
     if settings.cache_dir is None or settings.dtype == "auto":
         raise ValueError("the settings need a cache folder and an arithmetic, see `with_arithmetic`")
     return open_embedding_files(
         settings.cache_dir,
-        encoding_fingerprint(loaded, texts, role, settings.dtype),
+        encoding_fingerprint(loaded, texts, role, settings.dtype, prefixes or ()),
         num_rows=len(texts),
         width=loaded.encoder.width,
         rows_per_file=settings.rows_per_file,
@@ -261,10 +272,38 @@ class _Vectors:
             self._keep(rows, host.numpy())
 
 
-def tokenise(loaded: LoadedEncoder, texts: list[str], role: Role) -> Tokenised:
-    """Return the token ids of each text with its role's prefix, cut at the role's limit."""
+def prefixes_by_language(loaded: LoadedEncoder, benchmark: Benchmark, role: Role) -> list[str] | None:
+    """Return the prefix of each text of a benchmark; None if all texts of the role have one prefix.
+
+    Raises:
+        UserError: the prefix asks for the name of a language without one.
+    """
+    prefix = loaded.text.prefix(role)
+    if LANGUAGE not in prefix:
+        return None
+    by_language = [filled(prefix, code) for code in benchmark.languages]
+    languages = benchmark.question_language if role == "question" else benchmark.candidate_language
+    return [by_language[index] for index in languages.tolist()]
+
+
+def tokenise(
+    loaded: LoadedEncoder, texts: list[str], role: Role, prefixes: Sequence[str] | None = None
+) -> Tokenised:
+    """Return the token ids of each text with its prefix (default: the role's), cut at the role's limit.
+
+    Raises:
+        UserError: the prefix has `{language}`, and no language is known.
+    """
     text = loaded.text
-    return tokenising.tokenise(loaded.tokenizer, texts, text.max_tokens(role), text.prefix(role))
+    if prefixes is None and LANGUAGE in text.prefix(role):
+        raise UserError(
+            f"prefix {text.prefix(role)[:60]!r}",
+            f"expected texts whose language is known for {LANGUAGE}, got texts alone",
+            f"evaluate on a benchmark without expansions, or write a name in place of {LANGUAGE}",
+        )
+    return tokenising.tokenise(
+        loaded.tokenizer, texts, text.max_tokens(role), text.prefix(role) if prefixes is None else prefixes
+    )
 
 
 def length_batches(lengths: Int64, max_tokens: int) -> list[Int64]:

@@ -16,7 +16,8 @@ from hbt_dist.config.user_functions import is_user_function, user_digests
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.evaluation.encode import encode_with_flags, with_arithmetic
+from hbt_dist.data.instructions import check_language_names
+from hbt_dist.evaluation.encode import encode_with_flags, prefixes_by_language, with_arithmetic
 from hbt_dist.evaluation.evaluation import EmbeddingTransform, Evaluation, evaluate
 from hbt_dist.evaluation.metrics import user_metrics
 from hbt_dist.evaluation.results import summary
@@ -68,6 +69,8 @@ def score_model(
     scoring = scoring or EvaluationSettings()
     check_before_encoding(out, scoring)
     data = load(benchmark, scoring.cache_dir)
+    text = (text or {}) | benchmark.prefixes
+    check_language_names(text, data.languages)
     scoring = with_arithmetic(with_cache(scoring, needed=data.on_disk))
     loaded = load_encoder(
         model, trust_remote_code=trust_remote_code, text=text, at_least=at_least, quiet=quiet
@@ -98,8 +101,20 @@ def score_encoder(
 ) -> Evaluation:
     """Encode a benchmark and evaluate the embeddings, see `evaluate`."""
     how: Any = {"settings": settings, "progress": progress}
-    questions, question_flags = encode_with_flags(loaded, benchmark.question_texts, "question", **how)
-    candidates, candidate_flags = encode_with_flags(loaded, benchmark.candidate_texts, "passage", **how)
+    questions, question_flags = encode_with_flags(
+        loaded,
+        benchmark.question_texts,
+        "question",
+        prefixes=prefixes_by_language(loaded, benchmark, "question"),
+        **how,
+    )
+    candidates, candidate_flags = encode_with_flags(
+        loaded,
+        benchmark.candidate_texts,
+        "passage",
+        prefixes=prefixes_by_language(loaded, benchmark, "passage"),
+        **how,
+    )
     return evaluate(
         benchmark,
         questions,
@@ -130,6 +145,7 @@ def check_encoder(loaded: LoadedEncoder, benchmark: Benchmark, settings: Evaluat
         UserError: a width is larger than the embeddings', or nearly all questions or candidates are unknown.
     """
     settings.representations(loaded.encoder.width)
+    check_language_names(loaded.text.model_dump(), benchmark.languages)
     for texts in (benchmark.question_texts, benchmark.candidate_texts):
         check_readable(loaded.tokenizer, texts, loaded.source)
 

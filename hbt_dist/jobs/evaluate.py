@@ -15,6 +15,7 @@ from hbt_dist.comparison.significance import step_down_by_column
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.fields import languages_at
+from hbt_dist.data.instructions import check_language_names
 from hbt_dist.evaluation.encode import with_arithmetic
 from hbt_dist.evaluation.export import check_trec_ids
 from hbt_dist.evaluation.results import summary
@@ -96,6 +97,8 @@ def evaluate_job(
         training_languages = languages_at(training_languages, "training languages")
     check_before_encoding(out, scoring)
     data = load(benchmark, scoring.cache_dir)
+    text = (text or {}) | benchmark.prefixes
+    check_language_names(text, data.languages)
     if trec:
         check_trec_ids(data)
     if not overwrite:

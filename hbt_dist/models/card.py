@@ -12,8 +12,8 @@ USAGE = """```python
 from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("path/to/this/folder")
-questions = model.encode(["..."], prompt_name="query")
-passages = model.encode(["..."], prompt_name="passage")
+questions = model.encode_query(["..."])
+passages = model.encode_document(["..."])
 scores = model.similarity(questions, passages)
 ```"""
 

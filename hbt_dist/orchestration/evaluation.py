@@ -26,7 +26,7 @@ from hbt_dist.common.console import Progress, say
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, Role, texts_of
-from hbt_dist.evaluation.encode import embedding_files
+from hbt_dist.evaluation.encode import embedding_files, prefixes_by_language
 from hbt_dist.evaluation.evaluation import (
     EmbeddingTransform,
     Evaluation,
@@ -171,6 +171,7 @@ class EvaluationActors:
         role: Role,
         settings: EvaluationSettings,
         *,
+        prefixes: Sequence[str] | None = None,
         loaded: LoadedEncoder | None = None,
         progress: bool = True,
     ) -> EmbeddingFiles:
@@ -181,6 +182,7 @@ class EvaluationActors:
             texts: n texts.
             role: question or passage.
             settings: precision, batch size, file size, and the cache folder, which must be set.
+            prefixes: of each text, see `prefixes_by_language`; default: the role's.
             loaded: the same encoder in this process; default: loaded here.
         """
         if settings.cache_dir is None:
@@ -189,7 +191,8 @@ class EvaluationActors:
                 "is not set",
                 "set it to a folder that all nodes see: actors exchange embeddings through it",
             )
-        files = embedding_files(loaded or load_encoder(**model, quiet=True), texts, role, settings)
+        loaded = loaded or load_encoder(**model, quiet=True)
+        files = embedding_files(loaded, texts, role, settings, prefixes)
         waiting = files.missing()
         done = len(texts) - sum(len(files.rows_of_file(number)) for number in waiting)
         at_once = _FILES_PER_GPU if self.on_gpu else 1
@@ -199,8 +202,11 @@ class EvaluationActors:
             while waiting or running:
                 while idle and waiting:
                     number, handle = waiting.pop(0), idle.pop(0)
-                    batch = texts_of(texts, files.rows_of_file(number))
-                    running[handle.encode.remote(model, files, number, batch, role, settings)] = handle
+                    rows = files.rows_of_file(number)
+                    chosen = None if prefixes is None else prefixes[rows.start : rows.stop]
+                    batch = texts_of(texts, rows)
+                    task = handle.encode.remote(model, files, number, batch, role, settings, chosen)
+                    running[task] = handle
                 left = None if running or idle else max(0.0, self._deadline - time.monotonic())
                 ready, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=left)
                 if not ready:
@@ -293,8 +299,14 @@ def evaluate_with_actors(
     settings = actors.with_arithmetic(settings)
     loaded = loaded or load_encoder(**model, quiet=True)
     how: dict[str, Any] = {"loaded": loaded, "progress": progress}
-    questions = actors.encode(model, benchmark.question_texts, "question", settings, **how)
-    candidates = actors.encode(model, benchmark.candidate_texts, "passage", settings, **how)
+    of_questions = prefixes_by_language(loaded, benchmark, "question")
+    of_candidates = prefixes_by_language(loaded, benchmark, "passage")
+    questions = actors.encode(
+        model, benchmark.question_texts, "question", settings, prefixes=of_questions, **how
+    )
+    candidates = actors.encode(
+        model, benchmark.candidate_texts, "passage", settings, prefixes=of_candidates, **how
+    )
     return evaluate(
         benchmark,
         questions,

@@ -64,6 +64,7 @@ class EvaluationActor:
         texts: list[str],
         role: Role,
         settings: EvaluationSettings,
+        prefixes: Sequence[str] | None = None,
     ) -> int:
         """Write one file of the cache and return its number."""
         if files.file(number).is_file():
@@ -73,7 +74,7 @@ class EvaluationActor:
             if key not in self._encoders:
                 self._encoders = {key: load_encoder(**model, quiet=True)}
             loaded = self._encoders[key]
-            tokens = tokenise(loaded, texts, role)
+            tokens = tokenise(loaded, texts, role, prefixes)
         first = files.rows_of_file(number).start
         with self._encoding:
             rows = encode_rows(loaded, texts, role, settings, first_row=first, tokens=tokens)

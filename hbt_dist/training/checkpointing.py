@@ -152,7 +152,7 @@ def save_checkpoint(session: Session, store: CheckpointStore, step: int) -> None
         **describe(engine),
         "model": {
             "facts": model_facts(run, prepared, step),
-            "card": model_card(run, prepared.corpus, prepared.plan),
+            "card": model_card(run, prepared.corpus, prepared.plan, prepared.model.exported_text),
         },
     }
     store.save(step, write, facts)
@@ -167,7 +167,7 @@ def export_model(session: Session) -> None:
 
     def write() -> None:
         assert weights is not None
-        card = model_card(run, prepared.corpus, prepared.plan)
+        card = model_card(run, prepared.corpus, prepared.plan, prepared.model.exported_text)
         facts = model_facts(run, prepared, run.training.steps)
         model = prepared.model
         if frozen_names(session.engine.model):  # the engine has cut, moved or rounded the frozen weights

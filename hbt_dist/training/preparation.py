@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.convert import build_corpus, overlap_text
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.notes import reading_text
-from hbt_dist.data.instructions import filled
+from hbt_dist.data.instructions import check_language_names
 from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.models.adapters import fingerprint_of
 from hbt_dist.models.encoder import LoadedEncoder
@@ -89,17 +88,6 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     divide(model.encoder, run.optimizer.parts)  # a part that the model lacks is refused before tokenising
     tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
     return Prepared(corpus, model, tokens, plan)
-
-
-def check_language_names(text: Mapping[str, Any], languages: Sequence[str]) -> None:
-    """Refuse a prefix of the run file that asks for the name of a language without one.
-
-    Raises:
-        UserError: it names the language.
-    """
-    for role in ROLES:
-        for code in languages:
-            filled(text.get(f"{role}_prefix", ""), code)
 
 
 def check_similarity(run: RunFile, model: LoadedEncoder) -> None:

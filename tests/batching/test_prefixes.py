@@ -20,9 +20,9 @@ from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.data.corpus.settings import DataSettings
+from hbt_dist.data.instructions import check_language_names
 from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.models.settings import TextSettings
-from hbt_dist.training.preparation import check_language_names
 from tests.batching.test_tokens import make_tokenizer
 
 TEXT = TextSettings(question_prefix="model: ", passage_prefix="text: ", max_question_tokens=40)

@@ -11,12 +11,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hbt_dist.models.card import base_metadata
+from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.checkpoints.card import add_results, card_with_results, model_card
 from hbt_dist.training.run_folder import RunFolder
 from tests.helpers.runs import tiny_run
 
-CORPUS: Any = SimpleNamespace(datasets=["sample"], num_examples=12, fingerprint="c" * 64)
+CORPUS: Any = SimpleNamespace(datasets=["sample"], num_examples=12, fingerprint="c" * 64, prefixes=(None,))
 PLAN: Any = SimpleNamespace(languages=["fi", "en"], fingerprint="p" * 64)
 
 
@@ -45,12 +46,12 @@ def write_results(folder: Path, name: str, monolingual: float) -> None:
 
 
 def test_metadata_of_a_model_of_the_hub(tmp_path: Path) -> None:
-    card = ModelCard(model_card(run_from(tmp_path, "intfloat/not-cached-e5"), CORPUS, PLAN))
+    card = ModelCard(model_card(run_from(tmp_path, "intfloat/not-cached-e5"), CORPUS, PLAN, TextSettings()))
     assert card.data.base_model == "intfloat/not-cached-e5"
     assert card.data.language == ["en", "fi"]
     assert card.data.license is None
     assert "| adapters | LoRA of rank 8, alpha 32, of query |\n" in card.text
-    assert 'prompt_name="query"' in card.text
+    assert 'encode_query(["..."])' in card.text
 
 
 def test_a_folder_passes_on_license_and_base_model(tmp_path: Path) -> None:
@@ -58,20 +59,20 @@ def test_a_folder_passes_on_license_and_base_model(tmp_path: Path) -> None:
     start.mkdir()
     text = "---\nlicense: mit\nbase_model: someone/model\nlanguage: de\n---\n# start\n"
     (start / "README.md").write_text(text, "utf-8")
-    card = ModelCard(model_card(run_from(tmp_path, str(start)), CORPUS, PLAN))
+    card = ModelCard(model_card(run_from(tmp_path, str(start)), CORPUS, PLAN, TextSettings()))
     assert (card.data.license, card.data.base_model) == ("mit", "someone/model")
     assert card.data.language == ["en", "fi"]
     for damaged in ("no header", "---\n[a\n---\n", "---\n- a\n---\n"):
         (start / "README.md").write_text(damaged, "utf-8")
         assert base_metadata(str(start)) == {}
-    card = ModelCard(model_card(run_from(tmp_path, str(start)), CORPUS, PLAN))
+    card = ModelCard(model_card(run_from(tmp_path, str(start)), CORPUS, PLAN, TextSettings()))
     assert card.data.base_model is None
 
 
 def test_figures_are_those_of_the_exported_step(tmp_path: Path) -> None:
     run = run_from(tmp_path, "a/model")
     folder = RunFolder(run.output_dir)
-    plain = model_card(run, CORPUS, PLAN)
+    plain = model_card(run, CORPUS, PLAN, TextSettings())
     assert card_with_results(plain, run, folder, 3) == plain
     write_results(folder.evaluation / "step-3" / "sample-dev", "sample", 0.5)
     write_results(folder.evaluation / "end" / "sample-dev", "sample", 0.75)

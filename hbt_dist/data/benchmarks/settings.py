@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
+from hbt_dist.config.placeholders import Prefix
 from hbt_dist.config.settings import Settings
 from hbt_dist.data.languages import LanguageCodes
 
@@ -46,6 +47,14 @@ class BenchmarkSettings(Settings):
         description="a question whose id is the id of a document (ArguAna, Quora). drop: its rankings leave "
         "the document out; keep: they rank it. Default: drop for beir, else keep",
     )
+    question_prefix: Prefix | None = Field(
+        None,
+        description="text before every question, such as an instruction; {language} is the English name of "
+        "the question's language; default: the model's",
+    )
+    passage_prefix: Prefix | None = Field(
+        None, description="text before every candidate; default: the model's"
+    )
     label: str = Field(
         "",
         description="name in folders, figures and tables, for two benchmarks of one name and variant; "
@@ -74,10 +83,16 @@ class BenchmarkSettings(Settings):
         plain: dict[str, Any] = dump(self)
         if not self.is_labelled:
             plain.pop("label", None)
-        for rule in ("judgements", "identical_ids"):
+        for rule in ("judgements", "identical_ids", "question_prefix", "passage_prefix"):
             if plain.get(rule) is None:
                 plain.pop(rule, None)
         return plain
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        """Return the prefixes that replace the model's, by key of its text settings."""
+        given = {"question_prefix": self.question_prefix, "passage_prefix": self.passage_prefix}
+        return {key: prefix for key, prefix in given.items() if prefix is not None}
 
     @property
     def is_labelled(self) -> bool:

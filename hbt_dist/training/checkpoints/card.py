@@ -8,10 +8,11 @@ from pathlib import Path
 from hbt_dist import __version__
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.common.files import atomic_write
+from hbt_dist.config.placeholders import LANGUAGE
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.evaluation.read_results import headline_figures, read_results
 from hbt_dist.models.card import TAGS, USAGE, base_metadata, header
-from hbt_dist.models.settings import LoraSettings
+from hbt_dist.models.settings import LoraSettings, TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.run_folder import RunFolder
 
@@ -21,10 +22,16 @@ _METRICS = {
     "multilingual": "mAP, pool of all languages",
 }
 
+_SHOWN = 10  # prefixes
 
-def model_card(run: RunFile, corpus: Corpus, plan: BatchPlan) -> str:
-    """Return the README as Markdown, with the metadata header that model hubs read."""
-    start, text = run.model.name_or_path, run.model.text
+
+def model_card(run: RunFile, corpus: Corpus, plan: BatchPlan, text: TextSettings) -> str:
+    """Return the README as Markdown, with the metadata header that model hubs read.
+
+    Args:
+        text: settings of the exported encoder, whatever they come from.
+    """
+    start = run.model.name_or_path
     metadata = header(
         sorted(plan.languages),
         base_metadata(start) if start is not None else {},
@@ -53,8 +60,22 @@ A bi-encoder for retrieval in {len(plan.languages)} languages, trained with hybr
 
 {USAGE}
 
-Question prefix: `{text.get("question_prefix", "")!r}`, passage prefix: `{text.get("passage_prefix", "")!r}`.
+{_prefixes(text, corpus)}.
 """
+
+
+def _prefixes(text: TextSettings, corpus: Corpus) -> str:
+    """Return the prefixes, and what a reader of them must know."""
+    remarks = [f"Question prefix: `{text.question_prefix!r}`, passage prefix: `{text.passage_prefix!r}`"]
+    remarks += ["" if text.include_prompt else "pooling leaves their tokens out"]
+    remarks += ["texts are lower-cased" if text.lowercase else ""]
+    templates = {text.question_prefix, text.passage_prefix, *corpus.prefixes}
+    if any(LANGUAGE in (template or "") for template in templates):
+        remarks.append(f"{LANGUAGE} stands for the English name of the text's language")
+    if trained := [repr(prefix) for prefix in corpus.prefixes if prefix is not None]:
+        more = f" and {len(trained) - _SHOWN:,} more" if len(trained) > _SHOWN else ""
+        remarks.append(f"sources were trained with {', '.join(trained[:_SHOWN])}{more}")
+    return "; ".join(remark for remark in remarks if remark)
 
 
 def _adapter_row(lora: LoraSettings | None) -> str:
