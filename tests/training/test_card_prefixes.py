@@ -1,4 +1,4 @@
-"""The model card reports the prefixes of the exported encoder, whatever they come from."""
+"""The model card reports the prefixes of the exported encoder, also those of its folder."""
 
 from __future__ import annotations
 

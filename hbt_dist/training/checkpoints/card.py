@@ -29,7 +29,7 @@ def model_card(run: RunFile, corpus: Corpus, plan: BatchPlan, text: TextSettings
     """Return the README as Markdown, with the metadata header that model hubs read.
 
     Args:
-        text: settings of the exported encoder, whatever they come from.
+        text: settings of the exported encoder.
     """
     start = run.model.name_or_path
     metadata = header(
