@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.jobs.merge import merge_job
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.training.checkpoints.export import export_checkpoint
 from tests.helpers.runs import weights_digest
@@ -173,3 +175,28 @@ def test_bad_sources_and_targets(finished: Callable[..., Path], tmp_path: Path) 
     with pytest.raises(UserError, match="holds no complete checkpoint"):
         export_checkpoint(output, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_checkpoints_of_a_run_are_averaged(finished: Callable[..., Path], tmp_path: Path) -> None:
+    output = finished(2)
+    checkpoints = [output / "checkpoints" / f"step-000000000{step}" for step in (4, 6)]
+    merge_job(checkpoints, "0.25,0.75", tmp_path / "merged", "average")
+    merge_job([checkpoints[0], output], "0.25,0.75", tmp_path / "with-the-run", "average")
+    parts = []
+    for checkpoint in checkpoints:
+        export_checkpoint(checkpoint, tmp_path / checkpoint.name)
+        parts.append(load_file(tmp_path / checkpoint.name / "model.safetensors"))
+    merged, with_the_run = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("merged", "with-the-run")
+    )
+    for name, tensor in merged.items():
+        expected = 0.25 * parts[0][name].double() + 0.75 * parts[1][name].double()
+        torch.testing.assert_close(tensor, expected.float(), rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(tensor, with_the_run[name], rtol=0, atol=0)
+    assert any((parts[0][name] != parts[1][name]).any() for name in merged)
+    facts = json.loads((tmp_path / "merged" / "hbt_dist.json").read_text("utf-8"))["training"]
+    assert [model["training"]["steps"] for model in facts["merged"]["models"]] == [4, 6]
+    assert facts["languages"] == ["en", "fi", "hu"]
+    left = {"merged", "with-the-run", *(checkpoint.name for checkpoint in checkpoints)}
+    assert {path.name for path in tmp_path.iterdir()} == left
