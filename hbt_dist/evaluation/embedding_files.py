@@ -31,6 +31,7 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 2
 #: Text settings that a fingerprint always has, for its role only.
 _OF_ROLES = {
+    "append_eos",  # the tokenizer has it
     "pooling",
     "normalize",
     "question_prefix",

@@ -71,20 +71,22 @@ class Encoder(nn.Module):
         Returns:
             (n, D) embeddings, of length 1 if `text.normalize`.
         """
+        if lengths is None:
+            input_ids, attention_mask = _padded_on_the_right(input_ids, attention_mask)
         pooled_nT = None if self.text.include_prompt else attention_mask == 1
         if pooled_nT is not None:
             attention_mask = attention_mask.clamp(max=1)
         if lengths is None and input_ids.device.type == "cpu":
             lengths = attention_mask.sum(1).tolist()
-        if lengths is None or not has_row_attention(self.backbone):
-            hidden_nTH = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            pooled = pool(hidden_nTH, attention_mask, self.text.pooling, pooled_nT)
-        elif min(lengths) > 0 and self.packs(input_ids.device):
+        if lengths is not None and min(lengths) > 0 and self.packs(input_ids.device):
             pooled = self._pooled_packed(input_ids, attention_mask, lengths, pooled_nT)
         else:
-            is_padded = min(lengths) < input_ids.shape[1]
-            rows = Rows(lengths, attention_mask[:, None, None, :].bool() if is_padded else None)
-            hidden_nTH = self.backbone(input_ids=input_ids, rows=rows).last_hidden_state
+            how: dict[str, Any] = {"attention_mask": attention_mask}
+            if has_row_attention(self.backbone):
+                is_padded = lengths is None or min(lengths) < input_ids.shape[1]
+                mask = attention_mask[:, None, None, :].bool() if is_padded else None
+                how = {"rows": Rows(lengths or (), mask)}
+            hidden_nTH = self._hidden(input_ids=input_ids, **how)
             pooled = pool(hidden_nTH, attention_mask, self.text.pooling, pooled_nT)
         for layer in self.dense:
             pooled = layer(pooled)
@@ -108,6 +110,13 @@ class Encoder(nn.Module):
         """Return the dtype of the backbone's weights."""
         return next(self.backbone.parameters()).dtype
 
+    def _hidden(self, **inputs: Any) -> Tensor:
+        """Return the token embeddings (n, T, H); decoders keep no keys and values of the texts."""
+        if getattr(self.backbone.config, "use_cache", False):
+            inputs["use_cache"] = False
+        hidden: Tensor = self.backbone(**inputs).last_hidden_state
+        return hidden
+
     def _pooled_packed(
         self, input_ids: Tensor, mask: Tensor, lengths: Sequence[int], pooled_nT: Tensor | None
     ) -> Tensor:
@@ -125,9 +134,14 @@ class Encoder(nn.Module):
         starts = move(torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)), device)
         rows = Rows(lengths, starts=None if device.type == "cpu" else starts, packed=True)
         position_ids = move(torch.from_numpy(in_row + first_position(self.backbone)), device)
-        output = self.backbone(input_ids=tokens_S[None], position_ids=position_ids[None], rows=rows)
-        hidden_SH = output.last_hidden_state[0]
+        hidden_SH = self._hidden(input_ids=tokens_S[None], position_ids=position_ids[None], rows=rows)[0]
         return pool_packed(hidden_SH, starts, self.text.pooling, pooled_S)
+
+
+def _padded_on_the_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the padding of rows behind their tokens: learned positions count from the first token."""
+    order = (mask == 0).long().argsort(dim=1, stable=True)
+    return input_ids.gather(1, order), mask.gather(1, order)
 
 
 @dataclass(frozen=True)

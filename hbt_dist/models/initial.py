@@ -29,6 +29,7 @@ from hbt_dist.models.adapters import (
     find_adapter,
     fingerprint_of,
 )
+from hbt_dist.models.decoders import check_pooling, set_direction
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
 from hbt_dist.models.loading import check_source, load_encoder
 from hbt_dist.models.saving import save_encoder
@@ -36,16 +37,19 @@ from hbt_dist.models.settings import ModelSettings, ScratchSettings, TextSetting
 from hbt_dist.models.tokenising import check_readable
 from hbt_dist.models.weights import explained
 
+_ARCHITECTURE = "model.scratch.architecture"
 _CHECKED_TEXTS = 500  # that the tokenizer of a pre-trained model must know
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
-def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Path) -> LoadedEncoder:
+def prepare_model(
+    settings: ModelSettings, corpus: Corpus, seed: int, folder: Path, *, dtype: torch.dtype = torch.float32
+) -> LoadedEncoder:
     """Return the encoder that the run starts from.
 
     A scratch model is built once into `folder` (tokenizer trained on the corpus, weights drawn with
     `seed`) and read from there afterwards; a pre-trained model is loaded from its folder. Safe when all
-    processes of a node call it at once.
+    processes of a node call it at once. Weights are read in `dtype`.
 
     Raises:
         UserError: the model cannot be loaded, its tokenizer knows nearly no text of the corpus, or its
@@ -53,19 +57,22 @@ def prepare_model(settings: ModelSettings, corpus: Corpus, seed: int, folder: Pa
     """
     if settings.scratch is not None:
         _build_scratch(settings.scratch, TextSettings(**settings.text), corpus, seed, folder)
-        return load_start(settings, seed, folder)
-    loaded = load_start(settings, seed, folder)
+        return load_start(settings, seed, folder, dtype=dtype)
+    loaded = load_start(settings, seed, folder, dtype=dtype)
     check_readable(loaded.tokenizer, list(_some_texts(corpus, _CHECKED_TEXTS)), loaded.source)
     return loaded
 
 
-def load_start(settings: ModelSettings, seed: int, folder: Path) -> LoadedEncoder:
+def load_start(
+    settings: ModelSettings, seed: int, folder: Path, *, dtype: torch.dtype = torch.float32
+) -> LoadedEncoder:
     """Load the encoder that a run starts from, with its new adapters if it trains some.
 
     Args:
         settings: the `model` block.
         seed: of the run.
         folder: of the model that is made for the run, if it is.
+        dtype: of the backbone's weights.
 
     Raises:
         UserError: see `load_encoder` and `hbt_dist.models.adapters.add_adapter`.
@@ -79,6 +86,7 @@ def load_start(settings: ModelSettings, seed: int, folder: Path) -> LoadedEncode
         text=settings.text,
         attention_implementation=settings.attention_implementation,
         lora=lora,
+        dtype=dtype,
         quiet=True,
     )
     if lora is None or loaded.adapter is not None:
@@ -165,10 +173,11 @@ def _random_encoder(settings: ScratchSettings, text: TextSettings, seed: int, to
             torch.set_rng_state(random_state)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            "model.scratch.architecture",
+            _ARCHITECTURE,
             first_line(error),
             "use keys of the transformers configuration class",
         ) from error
+    text, _ = check_pooling(text, set_direction(backbone, text.attention, _ARCHITECTURE), _ARCHITECTURE)
     return Encoder(backbone, text)
 
 

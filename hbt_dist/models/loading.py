@@ -24,6 +24,7 @@ from hbt_dist.models.adapters import (
     fingerprint_of,
 )
 from hbt_dist.models.attention import use_row_attention
+from hbt_dist.models.decoders import add_end_token, check_pooling, set_direction
 from hbt_dist.models.encoder import Encoder, LoadedEncoder
 from hbt_dist.models.files import read_json
 from hbt_dist.models.folders import (
@@ -38,14 +39,11 @@ from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.models.positions import most_tokens
 from hbt_dist.models.settings import LIMITS, AttentionImplementation, LoraSettings, TextSettings
-from hbt_dist.models.tokenizer import (
-    check_vocabulary,
-    last_word_notes,
-    load_tokenizer,
-    lower_case,
-    set_padding,
-)
+from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer, lower_case, set_padding
 from hbt_dist.models.weights import explained, load_weights
+
+#: Encoder-decoders of which the encoder is taken, as sentence-transformers does.
+_T5_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
 def load_encoder(
@@ -56,6 +54,7 @@ def load_encoder(
     at_least: dict[str, int] | None = None,
     attention_implementation: AttentionImplementation = "auto",
     lora: LoraSettings | None = None,
+    dtype: torch.dtype = torch.float32,
     quiet: bool = False,
 ) -> LoadedEncoder:
     """Load an encoder from a folder or from the model hub.
@@ -73,6 +72,7 @@ def load_encoder(
         attention_implementation: see `ModelSettings`.
         lora: train the adapter of an adapter folder further instead of merging it; the backbone of other
             folders gets no adapter (see `hbt_dist.models.adapters.add_adapter`).
+        dtype: of the backbone's weights, read so from the file: no float32 copy is made for bfloat16.
         quiet: do not print the notes, see `LoadedEncoder.notes`.
 
     Raises:
@@ -84,7 +84,7 @@ def load_encoder(
     weights_source = adapter.base if adapter else source
     with explained_base(adapter):
         check_source(weights_source)
-        backbone, notes = load_backbone(weights_source, trust_remote_code, attention_implementation)
+        backbone, notes = load_backbone(weights_source, trust_remote_code, attention_implementation, dtype)
     trained = None
     if adapter is not None:
         trained = TrainedAdapter(adapter.base, fingerprint_of(backbone)) if lora else None
@@ -99,10 +99,15 @@ def load_encoder(
     text = text or {}
     raised = {key: max(limit, recorded.get(key, 0)) for key, limit in (at_least or {}).items()}
     settings, lowered = _fitting(TextSettings(**{**recorded, **raised, **text}), text, backbone, source)
+    causal = set_direction(backbone, settings.attention, source)
+    settings, pooled = check_pooling(settings, causal, source)
+    is_trained = recorded.get("pooling") == "last"
+    settings, ends = add_end_token(tokenizer, settings, source, is_trained=is_trained)
     notes += [
         *lowered,
+        *pooled,
+        *ends,
         *set_padding(tokenizer, source),
-        *last_word_notes(tokenizer, settings.pooling, source),
         *_prompt_notes(prompts, text, folder),
     ]
     if settings.lowercase:
@@ -136,7 +141,7 @@ def check_source(source: str) -> None:
 
 
 def load_backbone(
-    source: str, trust_remote_code: bool, implementation: AttentionImplementation
+    source: str, trust_remote_code: bool, implementation: AttentionImplementation, dtype: torch.dtype
 ) -> tuple[nn.Module, list[str]]:
     """Load `AutoModel` without the pooler of some architectures: unused weights never get a gradient.
 
@@ -148,18 +153,21 @@ def load_backbone(
     """
     import transformers
 
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": torch.float32}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "dtype": dtype}
     with explained(source):
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    if config.is_encoder_decoder or config.model_type in ("t5", "mt5", "umt5"):
+    kind = transformers.AutoModel
+    if config.model_type in _T5_ENCODERS:
+        kind = getattr(transformers, _T5_ENCODERS[config.model_type])
+    elif config.is_encoder_decoder:
         raise UserError(
             source,
             f"is an encoder-decoder ({config.model_type}), which is not supported",
-            "give an encoder (BERT, XLM-R, ...) or a decoder",
+            "give an encoder (BERT, XLM-R, T5, ...) or a decoder",
         )
     if implementation != "auto":
         options["attn_implementation"] = implementation
-    backbone, notes = load_weights(transformers.AutoModel, source, **options)
+    backbone, notes = load_weights(kind, source, **options)
     if implementation == "auto":
         use_row_attention(backbone)
     return backbone, notes

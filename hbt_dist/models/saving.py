@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from hbt_dist.common.console import note
 from hbt_dist.common.files import write_json
 from hbt_dist.models.adapters import TrainedAdapter, save_adapter
 from hbt_dist.models.encoder import Encoder
+from hbt_dist.models.files import read_json
 from hbt_dist.models.folders import CONFIG_FILE, SETTINGS_FILE, Prompts
 from hbt_dist.models.head import DenseLayer, cut_layer, save_dense
 from hbt_dist.models.pooler import pooler_weights
@@ -49,6 +51,11 @@ def save_encoder(
     text = text or encoder.text
     if adapter is not None:
         save_adapter(backbone, adapter, folder)
+        if text.attention == "bidirectional" and backbone.config.is_causal is False:
+            note(
+                "an adapter folder has no direction of attention: sentence-transformers needs "
+                "config_kwargs={'is_causal': False} to load this one, or export the merged model"
+            )
     else:
         _save_backbone(backbone, folder, backbone_state)
     limit = max(text.max_question_tokens, text.max_passage_tokens)
@@ -123,3 +130,7 @@ def _save_backbone(backbone: Any, folder: Path, state: dict[str, Tensor] | None)
             )
     finally:
         del backbone.should_save_on_this_rank
+    # A backbone in bf16 has trained weights in float32; readers load what `dtype` names.
+    stored = next(value.dtype for value in state.values() if value.is_floating_point())
+    config_file = folder / "config.json"
+    _write_json(config_file, read_json(config_file) | {"dtype": str(stored).removeprefix("torch.")})

@@ -21,7 +21,8 @@ class TextSettings(Settings):
 
     pooling: Literal["mean", "cls", "last"] = Field(
         "mean",
-        description="which token embeddings make the text's embedding: their mean, the first, the last",
+        description="which token embeddings make the text's embedding: their mean, the first, the last; "
+        "default of a causal model: last",
     )
     normalize: bool = Field(
         True, description="scale embeddings to length 1, so that a dot product is a cosine"
@@ -46,6 +47,16 @@ class TextSettings(Settings):
         None,
         ge=1,
         description="keep the first values of each embedding, this many, before normalize; default: all",
+    )
+    append_eos: bool | None = Field(
+        None,
+        description="end every text, also a cut one, in the tokenizer's end token if it adds none; default: "
+        "if pooling takes the last token, except in a folder trained without",
+    )
+    attention: Literal["model", "causal", "bidirectional"] = Field(
+        "model",
+        description="which tokens a token sees: as the model's configuration says, its past, or all; "
+        "bidirectional makes an encoder of a decoder, which needs training",
     )
 
     def max_tokens(self, role: Role) -> int:
@@ -111,7 +122,8 @@ class ModelSettings(Settings):
     text: dict[str, Any] = Field(
         default_factory=dict,
         description="pooling, normalize, question_prefix, passage_prefix, include_prompt, lowercase, "
-        "max_question_tokens, max_passage_tokens, width; what is not given is taken from the model folder, "
+        "max_question_tokens, max_passage_tokens, width, append_eos, attention; what is not given is taken "
+        "from the model folder, "
         "else the default",
     )
     attention_implementation: AttentionImplementation = Field(

@@ -58,6 +58,7 @@ def set_padding(tokenizer: Any, source: str) -> list[str]:
     Raises:
         UserError: no token can pad.
     """
+    tokenizer.padding_side = "right"  # learned positions of other readers count padding on the left
     if tokenizer.pad_token_id is not None:
         return []
     token = tokenizer.eos_token or tokenizer.sep_token or tokenizer.unk_token
@@ -65,16 +66,6 @@ def set_padding(tokenizer: Any, source: str) -> list[str]:
         raise UserError(source, "the tokenizer has no padding and no end token", "give it one of them")
     tokenizer.pad_token = token
     return [f"{source}: the tokenizer has no padding token and takes {token!r}; no vector depends on it"]
-
-
-def last_word_notes(tokenizer: Any, pooling: str, source: str) -> list[str]:
-    """Return a line if pooling takes the last token, and the tokenizer ends texts without a special one."""
-    if pooling != "last" or tokenizer("a")["input_ids"][-1] in tokenizer.all_special_ids:
-        return []
-    return [
-        f"{source}: the tokenizer adds no end token, so pooling 'last' takes the last word of each text; "
-        f"let the tokenizer add one, or use pooling 'mean'"
-    ]
 
 
 def lower_case(tokenizer: Any, source: str) -> None:

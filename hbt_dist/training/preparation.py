@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from hbt_dist.batching.collate import TokenTransform
@@ -81,7 +82,9 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
             "set it to keep, or leave out batches.code_switching",
         )
     check_language_names(run.model.text, corpus.languages)
-    model = start_model(run, corpus)
+    # DeepSpeed rounds weights to bf16 before it makes its float32 copy of them: nothing is lost.
+    dtype = torch.bfloat16 if deepspeed.enables("bf16") else torch.float32
+    model = start_model(run, corpus, dtype)
     check_similarity(run, model)
     run.loss.shares_of_widths(model.encoder.width)  # raises if the model is narrower than one of them
     run.evaluation.scoring.representations(model.encoder.width)  # likewise

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.common.errors import UserError
@@ -42,17 +43,17 @@ _WHOLE = 2**24  # tokens: no text is cut
 _TEXTS_AT_ONCE = 2048
 
 
-def start_model(run: RunFile, corpus: Corpus) -> LoadedEncoder:
+def start_model(run: RunFile, corpus: Corpus, dtype: torch.dtype = torch.float32) -> LoadedEncoder:
     """Return the encoder that the run starts from, with the vocabulary that it asks for.
 
-    Safe when all processes of a node call it at once.
+    Safe when all processes of a node call it at once. Weights are read in `dtype`.
 
     Raises:
         UserError: see `prepare_model`; the vocabulary cannot be cut, or lacks a language of a benchmark.
     """
     folder = RunFolder(run.output_dir).start
     if run.model.vocabulary == "keep":
-        return prepare_model(run.model, corpus, run.seed, folder)
+        return prepare_model(run.model, corpus, run.seed, folder, dtype=dtype)
     _check_benchmarks(run, corpus)
     named = Path(str(run.model.name_or_path))
     recipe = {
@@ -63,7 +64,7 @@ def start_model(run: RunFile, corpus: Corpus) -> LoadedEncoder:
         "sources": [source.model_dump(mode="json", exclude={"path"}) for source in run.data.sources],
     }
     made_once(folder, recipe, lambda target: _write(run, corpus, target))
-    loaded = prepare_model(run.model, corpus, run.seed, folder)
+    loaded = prepare_model(run.model, corpus, run.seed, folder, dtype=dtype)
     return dataclasses.replace(loaded, notes=(*loaded.notes, _note(loaded.facts["vocabulary"])))
 
 

@@ -67,7 +67,7 @@ class Case:
     num_rows: int = 12
     duplicates: bool = False
     deepspeed: dict[str, Any] = field(default_factory=dict)
-    model: str = "small"  # or a real XLM-R: xlmr, packed (rows), lora (adapters), dense (a head)
+    model: str = "small"  # or XLM-R: xlmr, packed (rows), lora (adapters), dense (a head); or decoder: Llama
     parts: dict[str, Any] = field(default_factory=dict)  # optimizer.parts
     checkpointing: bool = False
     precision: str = "fp32"
@@ -172,6 +172,8 @@ def build_encoder(case: Case) -> nn.Module:
     from hbt_dist.models.settings import TextSettings
 
     torch.manual_seed(3)
+    if case.model == "decoder":
+        return _decoder(case)
     config = XLMRobertaConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
@@ -209,6 +211,24 @@ def build_encoder(case: Case) -> nn.Module:
     return encoder.train()
 
 
+def _decoder(case: Case) -> nn.Module:
+    """A Llama with grouped heads over packed rows; the last token is the embedding."""
+    from transformers import LlamaConfig, LlamaModel
+
+    from hbt_dist.models.attention import use_row_attention
+    from hbt_dist.models.encoder import Encoder
+    from hbt_dist.models.settings import TextSettings
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=case.layers, num_attention_heads=2,
+        num_key_value_heads=1, intermediate_size=32, max_position_embeddings=32,
+        attention_dropout=case.dropout, initializer_range=0.2,
+    )  # fmt: skip
+    backbone: nn.Module = LlamaModel(config)
+    use_row_attention(backbone)
+    return Encoder(backbone, TextSettings(pooling="last", normalize=False)).train()
+
+
 def seed_of(step: int, rank: int) -> int:
     return 1000 + 10 * step + rank
 
@@ -219,7 +239,7 @@ def reference_loss(
     """Mean loss over the global batch with a graph, every rank's dropout drawn as that rank draws it."""
     slices: list[dict[str, Tensor]] = []
     roles_of_ranks = [roles_of(case, local) for local in ranks]
-    limits = Limits.of(case.step_settings, torch.device("cpu"), packs=case.model == "packed")
+    limits = Limits.of(case.step_settings, torch.device("cpu"), packs=case.model in ("packed", "decoder"))
     plans = plan_chunks_of_ranks(roles_of_ranks, limits)
     for rank, (tokens, chunks) in enumerate(zip(roles_of_ranks, plans, strict=True)):
         torch.manual_seed(seed_of(step, rank))

@@ -125,7 +125,7 @@ def test_packed_rows_with_dropout_repeat_from_the_same_random_numbers() -> None:
 
 def test_other_families_keep_the_attention_of_transformers() -> None:
     config = transformers.AutoConfig.for_model(
-        "qwen2", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        "gpt_neox", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
         intermediate_size=16, vocab_size=60,
     )  # fmt: skip
     backbone = transformers.AutoModel.from_config(config)

@@ -133,7 +133,7 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(
         load_encoder(model)
 
 
-@pytest.mark.parametrize("kind", ["t5", "bart"])
+@pytest.mark.parametrize("kind", ["pegasus", "bart"])
 def test_encoder_decoders_are_refused_by_name(kind: str, model: Path) -> None:
     config = transformers.AutoConfig.for_model(kind, vocab_size=120, d_model=16, num_layers=1)
     transformers.AutoModel.from_config(config).save_pretrained(model)
@@ -203,12 +203,11 @@ def test_a_decoder_without_a_padding_token_is_exported_with_one(pooling: Any, tm
     tokenizer.pad_token = None
     tokenizer.save_pretrained(folder)
     loaded = load_encoder(folder, text={"pooling": pooling, "max_passage_tokens": 64})
-    assert loaded.notes == (
-        f"{folder}: the tokenizer has no padding token and takes '</s>'; no vector depends on it",
-    )
+    line = f"{folder}: the tokenizer has no padding token and takes '</s>'; no vector depends on it"
+    assert loaded.notes[-1] == line
     (tmp_path / "model").mkdir()
     save_encoder(loaded.encoder, loaded.tokenizer, tmp_path / "model")
-    assert load_encoder(tmp_path / "model").notes == ()
+    assert not any("padding" in line for line in load_encoder(tmp_path / "model").notes)
     texts = ["helsinki", "what is the capital of finland"]
     library = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(texts)
     for row, text in zip(library, texts, strict=True):
@@ -217,25 +216,13 @@ def test_a_decoder_without_a_padding_token_is_exported_with_one(pooling: Any, tm
         torch.testing.assert_close(torch.from_numpy(row), vector.detach(), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
-def test_pooling_of_the_last_word_is_reported(pooling: str, tmp_path: Path) -> None:
-    folder = save_kind(tmp_path / "qwen", "qwen3")
-    file = folder / "tokenizer.json"
-    content = json.loads(file.read_text())
-    content["post_processor"] = None
-    file.write_text(json.dumps(content))
-    notes = load_encoder(folder, text={"pooling": pooling, "max_passage_tokens": 64}).notes
-    assert ["pooling 'last' takes the last word of each text" in line for line in notes] == [True] * (
-        pooling == "last"
-    )
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_limits_above_the_positions_are_refused(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = save_kind(tmp_path / kind, kind)
-    fits = load_encoder(folder, text={"max_question_tokens": 8, "max_passage_tokens": POSITIONS})
+    last = {"pooling": "last"}
+    fits = load_encoder(folder, text={**last, "max_question_tokens": 8, "max_passage_tokens": POSITIONS})
     assert fits.notes == ()
     ids = torch.full((1, POSITIONS), 5)
     fits.encoder(ids, torch.ones_like(ids))
@@ -243,7 +230,7 @@ def test_limits_above_the_positions_are_refused(
     assert str(error).startswith(f"max_passage_tokens: is 65, but {folder} has positions for 64 tokens")
     assert error.remedy == "set it to 64 or less"
     capsys.readouterr()
-    lowered = load_encoder(folder)  # the default of 256
+    lowered = load_encoder(folder, text=last)  # the default of 256
     assert (lowered.text.max_question_tokens, lowered.text.max_passage_tokens) == (64, 64)
     line = f"{folder}: max_passage_tokens 256 is lowered to 64, the positions of the model\n"
     assert capsys.readouterr().err == line

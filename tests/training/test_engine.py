@@ -87,6 +87,12 @@ VARIANTS = {
     },
     "lora-temperature-zero2": BASE.but(stage=2, model="lora", loss={"learn_temperature": True}),
     **{f"lora-checkpointing-zero{s}": BASE.but(stage=s, model="lora", checkpointing=True) for s in (2, 3)},
+    **{
+        f"decoder-{mode}-zero{s}".replace("zeroNone", "plain"): BASE.but(
+            stage=s, model="decoder", step={"mode": mode, "chunk_rows": 2}
+        )
+        for s, mode in itertools.product(STAGES, ("direct", "cached"))
+    },
     "sub-batch-alignment-zero1": BASE.but(stage=1, loss={"negatives": "sub_batch", "alignment_weight": 0.5}),
     **{
         f"{name}-{stage}": BASE.but(
@@ -158,6 +164,7 @@ DEFAULT_VARIANTS = [
     "chunk3",
     "kept-zero3",
     "packed-zero2",
+    "decoder-cached-zero2",
     "temperature-zero1",
     "offload-zero2",
     "parts-zero1",
