@@ -51,7 +51,7 @@ def save_encoder(
     text = text or encoder.text
     if adapter is not None:
         save_adapter(backbone, adapter, folder)
-        if text.attention == "bidirectional" and backbone.config.is_causal is False:
+        if text.attention == "bidirectional" and getattr(backbone.config, "is_causal", None) is False:
             note(
                 "an adapter folder has no direction of attention: sentence-transformers needs "
                 "config_kwargs={'is_causal': False} to load this one, or export the merged model"
