@@ -103,14 +103,14 @@ def check_pooling(settings: TextSettings, causal: bool, source: str) -> tuple[Te
     if "pooling" not in settings.model_fields_set:
         line = f"{source}: a causal model without a recorded pooling takes the last token"
         return settings.model_copy(update={"pooling": "last"}), [line]
-    if settings.pooling == "cls":
+    if settings.pooling == "cls" and settings.include_prompt:  # else the first token behind the prompt
         raise UserError(
             source,
             "pooling cls of a causal model: the first token sees no other token, so that vectors are equal",
             "set model.text.pooling: last, or model.text.attention: bidirectional",
         )
     return settings, [
-        f"{source}: pooling mean of a causal model averages tokens that have not seen the text's end; "
+        f"{source}: pooling {settings.pooling} of a causal model takes tokens that have not seen the text's end; "
         "last, or attention: bidirectional, is usual"
     ]
 
