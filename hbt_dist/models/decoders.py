@@ -110,7 +110,7 @@ def check_pooling(settings: TextSettings, causal: bool, source: str) -> tuple[Te
             "set model.text.pooling: last, or model.text.attention: bidirectional",
         )
     return settings, [
-        f"{source}: pooling {settings.pooling} of a causal model takes tokens that have not seen the text's end; "
+        f"{source}: pooling {settings.pooling} of a causal model takes tokens that have not seen its end; "
         "last, or attention: bidirectional, is usual"
     ]
 
