@@ -44,8 +44,8 @@ def _first_token(backbone: Any, input_ids: Tensor) -> Tensor:
 
     layers = [module for module in backbone.modules() if isinstance(module, GradientCheckpointingLayer)]
     hooks = [layer.register_forward_hook(keep) for layer in layers[:1]]
-    was_training, wanted = backbone.training, backbone.config._attn_implementation
-    needs_gpu = "flash" in str(wanted)
+    was_training, implementation = backbone.training, backbone.config._attn_implementation
+    needs_gpu = "flash" in str(implementation)
     if needs_gpu:
         backbone.set_attn_implementation("eager")
     try:
@@ -57,7 +57,7 @@ def _first_token(backbone: Any, input_ids: Tensor) -> Tensor:
     finally:
         backbone.train(was_training)
         if needs_gpu:
-            backbone.set_attn_implementation(wanted)
+            backbone.set_attn_implementation(implementation)
         for hook in hooks:
             hook.remove()
     hidden = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]

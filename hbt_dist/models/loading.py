@@ -42,7 +42,7 @@ from hbt_dist.models.settings import LIMITS, AttentionImplementation, LoraSettin
 from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer, lower_case, set_padding
 from hbt_dist.models.weights import explained, load_weights
 
-#: Encoder-decoders of which the encoder is taken, as sentence-transformers does.
+#: Encoder-decoders -> class of their encoder, which sentence-transformers takes too.
 _T5_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
