@@ -25,7 +25,7 @@ from hbt_dist.run_file import RunFile
 from hbt_dist.search.settings import SearchFile
 from hbt_dist.study.settings import StudyFile
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
-from hbt_dist.training.memory import state_bytes
+from hbt_dist.training.memory import count_states
 
 ROOT = Path(__file__).resolve().parents[1]
 _FILES = {"RunFile": RunFile, "SearchFile": SearchFile, "StudyFile": StudyFile}
@@ -89,7 +89,7 @@ def deepspeed_choices() -> str:
     lines.append("|---|" + "---:|" * len(_CHOICES))
     for model, parameters in _MODELS.items():
         sizes = [
-            state_bytes(resolve_deepspeed(DeepSpeedSettings(config=name)), parameters, w) / 2**30
+            count_states(resolve_deepspeed(DeepSpeedSettings(config=name)), int(parameters), w).total / 2**30
             for name, w in _CHOICES
         ]
         lines.append(f"| {model} | " + " | ".join(f"{size:.1f}" for size in sizes) + " |")

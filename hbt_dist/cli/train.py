@@ -26,6 +26,16 @@ def train(
     as_json: Annotated[
         bool, typer.Option("--json", help="print the outcome as JSON, and progress to stderr")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="print rows, steps, tokens and the memory of each device; start nothing"
+        ),
+    ] = False,
+    gpu_memory: Annotated[
+        float,
+        typer.Option("--gpu-memory", min=1, help="GiB of a GPU, for --dry-run (default: an A100 or H100)"),
+    ] = 79.0,
     quiet: QuietOption = False,
 ) -> None:
     """Train a run; the same command continues an interrupted one.
@@ -36,6 +46,11 @@ def train(
     from hbt_dist.run_file import load_run
     from hbt_dist.training.metrics_log import outcome
 
+    if dry_run:
+        from hbt_dist.jobs.dry_run import describe_training
+
+        typer.echo(describe_training(load_run(run, overrides or []), gpu_memory * 2**30))
+        return
     rank = launched_rank(launcher)
     try:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():

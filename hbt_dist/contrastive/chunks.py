@@ -52,6 +52,15 @@ class Chunk:
 FREE_PADDING = {"cpu": 64, "cuda": 4096}
 
 
+#: Most rows of a chunk, if the run file names none: SDPA's kernels have a limit of their grid.
+DEFAULT_ROWS = {"cpu": 64, "cuda": 32_768}
+
+
+def default_tokens(memory: int) -> int:
+    """Return the tokens that end a chunk on a GPU of `memory` bytes, if the run file names none."""
+    return max(4096, min(65_536, 4096 * (memory // (5 * 1000**3))))
+
+
 @dataclass(frozen=True)
 class Limits:
     """What ends a chunk.
@@ -80,11 +89,9 @@ class Limits:
         on_gpu = device.type == "cuda"
         tokens = step.chunk_tokens
         if tokens is None and step.chunk_rows is None and on_gpu:
-            memory = torch.cuda.get_device_properties(device).total_memory
-            tokens = max(4096, min(65_536, 4096 * (memory // (5 * 1000**3))))
-        default_rows = 32_768 if on_gpu else 64  # SDPA's kernels have a limit of their grid
+            tokens = default_tokens(torch.cuda.get_device_properties(device).total_memory)
         return cls(
-            rows=step.chunk_rows or default_rows,
+            rows=step.chunk_rows or DEFAULT_ROWS["cuda" if on_gpu else "cpu"],
             tokens=tokens,
             padding=None if packs else 0.1,
             free_padding=FREE_PADDING["cuda" if on_gpu else "cpu"],

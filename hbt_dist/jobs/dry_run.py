@@ -1,4 +1,4 @@
-"""Estimate the cost of a study without training: rows, steps, memory, GPU hours.
+"""Estimate the cost of a training or a study without training: rows, steps, memory, GPU hours.
 
 Counts rows of local data; names a data set of the hub without fetching it. Memory per worker and hours are
 estimates:
@@ -19,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
 
+from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.jobs.memory import describe_memory, meta_model
 from hbt_dist.orchestration.cluster import find_cluster
 from hbt_dist.run_file import RunFile
 from hbt_dist.study.study import Study
 from hbt_dist.training.deepspeed.settings import resolve_deepspeed
-from hbt_dist.training.memory import state_bytes
+from hbt_dist.training.memory import count_states
 
 #: (parameters, parameters in embeddings) of common backbones, so that the estimate does not fetch them.
 _KNOWN = {
@@ -115,6 +117,22 @@ def _millions(number: int) -> str:
     return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:,.1f} M"
 
 
+def describe_training(run: RunFile, gpu_bytes: float, tflops: float = REACHED_TFLOPS) -> str:
+    """Return one training as lines: rows, steps, tokens, hours, and the memory of each device.
+
+    Args:
+        run: the run file with absolute paths.
+        gpu_bytes: memory of a GPU.
+        tflops: measured bfloat16 TFLOP/s of one GPU.
+
+    Raises:
+        UserError: the model's configuration cannot be read, or settings contradict each other.
+    """
+    check_divisible(run.batches.global_batch_size, run.workers.num_workers)
+    memory = describe_memory(run, gpu_bytes)
+    return f"{_training_line(run.name, run, estimate(run, tflops)).strip()}\n{memory}"
+
+
 def estimate(run: RunFile, tflops: float) -> Estimate:
     """Estimate the cost of one training."""
     text = run.model.text
@@ -134,7 +152,7 @@ def estimate(run: RunFile, tflops: float) -> Estimate:
         _rows(run),
         tokens,
         parameters=whole,
-        state_gib=state_bytes(deepspeed, whole, workers) / 1024**3,
+        state_gib=count_states(deepspeed, whole, workers).total / 1024**3,
         hours=work / (workers * tflops * 1e12) / 3600,
     )
 
@@ -172,10 +190,7 @@ def _counted(name: str) -> tuple[int, int] | None:
 
 
 def _count(config: Any) -> tuple[int, int]:
-    import torch._dynamo  # transformers' models import it, and torch 2.8 cannot on the device meta
-
-    with torch.device("meta"):
-        model = AutoModel.from_config(config)
+    model = meta_model(config)
     whole = sum(parameter.numel() for parameter in model.parameters())
     embeddings = sum(parameter.numel() for name, parameter in model.named_parameters() if "embed" in name)
     return whole, whole - embeddings

@@ -70,10 +70,11 @@ def choose_chunks(
     embeddings = run.batches.global_batch_size * (1 + passages) * (width + copied)
     texts = 1 + passages + (1 if run.loss.alignment_weight > 0 else 0)  # of a row: the direct step holds all
     parameters = sum(p.numel() for p in encoder.parameters())
+    trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
     most_rows = run.batches.global_batch_size // world.size * texts
     max_tokens = max(text.max_question_tokens, text.max_passage_tokens)
     # Embeddings and their gradients in float32, and what the engine will add to the encoder.
-    reserve_bytes = 2 * 4 * embeddings + added_bytes(deepspeed, parameters, world.size)
+    reserve_bytes = 2 * 4 * embeddings + added_bytes(deepspeed, parameters, world.size, trained)
     autocast = deepspeed.low_precision
     step = run.step
     if step.chunk_rows == "auto":
@@ -92,7 +93,7 @@ def choose_chunks(
         bytes_per_token = graph_bytes(encoder, max_tokens, world.device, autocast=autocast)
         # Gradients, and the loss: scores of row_chunk rows, at most three tensors of them.
         loss_bytes = 3 * 4 * run.loss.row_chunk * run.batches.global_batch_size * passages
-        free = free_bytes(world.device) - reserve_bytes - 4 * parameters - loss_bytes
+        free = free_bytes(world.device) - reserve_bytes - 4 * trained - loss_bytes
         kept = kept_tokens(free, bytes_per_token, chunk_tokens)
         update = {"chunk_tokens": chunk_tokens, "kept_tokens": world.all_min(kept)}
         step = step.model_copy(update=update)

@@ -23,7 +23,10 @@ def config_of(stage: int | None, kind: str, **zero: Any) -> dict[str, Any] | Non
     if stage is None:
         return None
     small = {} if stage == 0 else SMALL_3 if stage == 3 else SMALL
-    config: dict[str, Any] = {"gradient_clipping": 1.0, "zero_optimization": {"stage": stage, **small, **zero}}
+    config: dict[str, Any] = {
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": stage, **small, **zero},
+    }
     if kind != "fp32":
         config |= {kind: {"enabled": True}, "communication_data_type": "fp32"}
     if kind == "bf16":
@@ -62,16 +65,12 @@ def tensor_bytes() -> int:
     return sum(storages.values())
 
 
-def count_states(world: World, configs: dict[str, Any], frozen: bool) -> dict[str, list[int]]:
-    """Return for each configuration: parameters, trained ones, and bytes at the moments of a step."""
-    return {name: _count(world, config, frozen) for name, config in configs.items()}
-
-
-def _count(world: World, config: dict[str, Any] | None, frozen: bool) -> list[int]:
+def count_states(world: World, config: dict[str, Any] | None, frozen: bool) -> dict[str, Any]:
+    """Return sizes of the parameters, and the bytes of all tensors while the chunks of a step add up."""
     before = tensor_bytes()
     model = Tiny(frozen)
     sizes = [p.numel() for p in model.parameters()]
-    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     engine = build_engine(
         model,
@@ -80,14 +79,18 @@ def _count(world: World, config: dict[str, Any] | None, frozen: bool) -> list[in
         world=world,
         deepspeed=resolve_deepspeed(DeepSpeedSettings(config=config), device_type="cpu"),
     )
-    del model
     engine.train()
     input_ids = torch.randint(5, 300, (4, 8))
-    mask = torch.ones_like(input_ids)
-    held = [sum(sizes), sum(trained)]
+    inputs = input_ids, torch.ones_like(input_ids)
+    held = []
+
+    def chunk() -> torch.Tensor:
+        gradients = [parameter.grad for parameter in model.parameters()]  # their wrappers are counted
+        held.append(tensor_bytes() - before - buffers - sum(tensor.nbytes for tensor in inputs))
+        del gradients
+        return engine.encode(*inputs)[0].float().sum()
+
     for step in range(2):
-        engine.accumulate([lambda: engine.encode(input_ids, mask)[0].float().sum() for _ in range(2)])
-        held.append(tensor_bytes() - before - buffers)
+        engine.accumulate([chunk, chunk])
         engine.step(step)
-        held.append(tensor_bytes() - before - buffers)
-    return held
+    return {"parameters": sum(sizes), "sizes": sizes, "trained": trained, "bytes": held[-1]}

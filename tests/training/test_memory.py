@@ -1,11 +1,37 @@
-"""Bytes of states per device, against what the README of the configurations says."""
+"""Bytes of states per device: what the README of the configurations says, and what real engines hold."""
 
 from __future__ import annotations
 
 import pytest
 
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deepspeed
-from hbt_dist.training.memory import added_bytes, state_bytes
+from hbt_dist.training.memory import added_bytes, count_states, small_weight_bytes
+from tests.helpers.ranks import run_ranks
+from tests.training.memory_bodies import config_of
+
+CONFIGS = {
+    "plain": config_of(None, "fp32"),
+    **{f"zero{stage}": config_of(stage, "fp32") for stage in (0, 1, 2)},
+    "zero1-bf16": config_of(1, "bf16"),
+    "zero2-bf16": config_of(2, "bf16"),
+    "zero3": config_of(3, "fp32", stage3_param_persistence_threshold=100),
+    "zero3-bf16": config_of(3, "bf16", stage3_param_persistence_threshold=0),
+}
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["whole", "frozen"])
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_real_engine_holds_what_the_formula_counts(name: str, workers: int, frozen: bool) -> None:
+    config = CONFIGS[name]
+    target = "tests.training.memory_bodies:count_states"
+    (counted, *_) = run_ranks(workers, target, config=config, frozen=frozen)
+    resolved = resolve_deepspeed(DeepSpeedSettings(config=config), device_type="cpu")
+    states = count_states(resolved, counted["parameters"], workers, counted["trained"])
+    expected = states.total + (small_weight_bytes(resolved, counted["sizes"]) if workers > 1 else 0)
+    # Padding of the shares, and DeepSpeed's scalars.
+    print(name, workers, frozen, counted["bytes"], expected, counted["bytes"] / expected)
+    assert expected <= counted["bytes"] * 1.0001 <= 1.01 * expected
 
 
 @pytest.mark.parametrize(
@@ -19,13 +45,14 @@ from hbt_dist.training.memory import added_bytes, state_bytes
         ("zero1_fp16", 4, 8),
         ("zero2_bf16", 8, 4),
         ("zero3", 4, 5),
+        ("zero3_bf16", 8, 2.25),
         ("zero3_offload", 4, 0),
         ("cpu", 2, 14),
     ],
 )
 def test_state_bytes(name: str | None, workers: int, per_parameter: float) -> None:
     config = resolve_deepspeed(DeepSpeedSettings(config=name))
-    assert state_bytes(config, 1000, workers) == 1000 * per_parameter
+    assert count_states(config, 1000, workers).total == 1000 * per_parameter
 
 
 @pytest.mark.parametrize(
@@ -41,4 +68,4 @@ def test_state_bytes(name: str | None, workers: int, per_parameter: float) -> No
 )
 def test_what_training_adds(name: str | None, workers: int, per_parameter: float, elements: float) -> None:
     config = resolve_deepspeed(DeepSpeedSettings(config=name))
-    assert added_bytes(config, 1000, workers) == 1000 * per_parameter + 4 * elements
+    assert added_bytes(config, 1000, workers, 1000) == 1000 * per_parameter + 4 * elements

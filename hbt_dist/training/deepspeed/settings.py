@@ -105,6 +105,10 @@ class ResolvedDeepSpeed:
         """Return whether one of these blocks of the configuration, such as ``bf16``, is enabled."""
         return any((self.config or {}).get(block, {}).get("enabled", False) for block in blocks)
 
+    def offloads(self, what: Literal["optimizer", "param"]) -> bool:
+        """Return whether optimizer states or weights are in host memory."""
+        return bool(self.zero.get(f"offload_{what}", {}).get("device", "none") == "cpu")
+
     @property
     def scales_loss(self) -> bool:
         """Whether an overflow skips a step: fp16."""
