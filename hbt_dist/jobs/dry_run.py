@@ -6,7 +6,8 @@ estimates:
     parameters    P of the backbone's configuration (built on torch's meta device: no memory, no weights)
     states        weights, gradients, optimizer (`hbt_dist.training.memory`)
     work          6 P' T floating-point operations for T tokens per step with P' parameters outside the
-                  embeddings; 8 P' T with the cached step, whose forward pass runs twice
+                  embeddings; 8 P' T with the cached step, whose forward pass runs twice; 2 P' T less with
+                  frozen weights
     hours         work / (workers x `tflops` x 1e12), with the measured `tflops` of one GPU; none on a CPU,
                   because CPUs differ too much
 """
@@ -24,7 +25,7 @@ from transformers import AutoConfig
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.jobs.memory import describe_memory, meta_model
+from hbt_dist.jobs.memory import describe_memory, meta_model, read_model
 from hbt_dist.orchestration.cluster import find_cluster
 from hbt_dist.run_file import RunFile
 from hbt_dist.study.study import Study
@@ -145,14 +146,19 @@ def estimate(run: RunFile, tflops: float) -> Estimate:
     if counts is None:
         return Estimate(_rows(run), tokens)
     whole, working = counts
+    trained = whole
+    if run.model.lora is not None:
+        model = read_model(run)
+        whole, trained = model.parameters, sum(model.trained)
     workers = run.workers.num_workers
     deepspeed = resolve_deepspeed(run.deepspeed, gradient_clipping=run.optimizer.gradient_clipping)
-    work = (8 if run.step.mode != "direct" else 6) * working * tokens
+    # Frozen weights have no gradient: two operations less.
+    work = ((8 if run.step.mode != "direct" else 6) - (2 if trained < whole else 0)) * working * tokens
     return Estimate(
         _rows(run),
         tokens,
         parameters=whole,
-        state_gib=count_states(deepspeed, whole, workers).total / 1024**3,
+        state_gib=count_states(deepspeed, whole, workers, trained).total / 1024**3,
         hours=work / (workers * tflops * 1e12) / 3600,
     )
 

@@ -217,7 +217,10 @@ def _state_terms(deepspeed: ResolvedDeepSpeed, model: Model, workers: int) -> It
         ("AdamW's moments", states.moments),
     ):
         if size:
-            yield Term(name, size, f"{size / trained:g} bytes x {trained:,} trained")
+            rate = size / trained
+            is_shared = stage > 0 and rate * workers in (4, 8)
+            bytes_each = f"{rate * workers if is_shared else rate:g} bytes x {trained:,} trained"
+            yield Term(name, size, bytes_each + (shared if is_shared else ", whole"))
     if stage:
         yield Term("buckets", bucket_bytes(deepspeed, trained), "4 bytes x reduce and all-gather buckets")
 

@@ -121,8 +121,8 @@ def test_full_training_of_8_billion_fits_under_zero_3_only(tmp_path: Path) -> No
     held = sizes(run)
     states = ("weights", "gradients", "float32 weights", "AdamW's moments")
     assert sum(held[name] for name in states) == (2 + 16 / 8) * parameters
-    text = describe_memory(run, 40 * GIB)
-    assert re.search(r"does not fit: set deepspeed.config=zero3_bf16$", text), text
+    text = describe_memory(run, 34 * GIB)
+    assert text.endswith("does not fit: set deepspeed.config=zero3_bf16"), text
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_unknown_targets_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_type_without_formula_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 1, "n_embd": 64}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 1, "n_embd": 48}))
     text = describe_memory(
         load_run("decoder_lora", [f"model.name_or_path={tmp_path}", "model.lora=null"]), 79 * GIB
     )

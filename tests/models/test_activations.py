@@ -131,15 +131,14 @@ def test_a_layer_keeps_what_the_formula_counts(kind: str, numbers: str) -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("numbers", NUMBERS)
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "bert"])
-def test_a_whole_model_within_two_percent(kind: str, numbers: str, checkpointing: bool) -> None:
+def test_a_whole_model(kind: str, numbers: str, checkpointing: bool) -> None:
     got = saved_bytes(kind, 12, numbers, checkpointing=checkpointing)
     shape = shape_of(kind, 12)
     expected = shape.graph_bytes(NUMBERS[numbers], TOKENS, LONGEST, checkpointing=checkpointing)
     if checkpointing:  # the layer that is computed again is not there yet
         expected -= TOKENS * shape.layer_bytes(NUMBERS[numbers], LONGEST)
         expected -= 2 * shape.matrix_elements() if numbers == "autocast" else 0
-    print(kind, numbers, checkpointing, got / expected)
-    assert expected * 0.9 < got < expected * 1.02
+    assert 0.94 < got / expected < 1.01
 
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -169,5 +168,4 @@ def test_the_peak_of_forward_and_backward(kind: str, numbers: str, checkpointing
     shape = shape_of(kind, 8)
     expected = shape.graph_bytes(NUMBERS[numbers], TOKENS, LONGEST, checkpointing=checkpointing)
     expected += shape.working_bytes(NUMBERS[numbers], TOKENS)
-    print(kind, numbers, checkpointing, peak.most / expected)
-    assert 0.8 < peak.most / expected < 1.1
+    assert 0.8 < peak.most / expected <= 1.0  # predicted too high, never too low

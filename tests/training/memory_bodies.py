@@ -60,13 +60,17 @@ class Tiny(nn.Module):
 def tensor_bytes() -> int:
     """Return the bytes of all tensors of this process, shared memory once."""
     gc.collect()
-    tensors = [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]
+    tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if not t.is_meta}
     return sum(storages.values())
 
 
-def count_states(world: World, config: dict[str, Any] | None, frozen: bool) -> dict[str, Any]:
-    """Return sizes of the parameters, and the bytes of all tensors while the chunks of a step add up."""
+def count_states(world: World, configs: dict[str, Any], frozen: bool) -> dict[str, dict[str, Any]]:
+    """Return for each configuration: sizes of parameters, and bytes while the chunks of a step add up."""
+    return {name: _count(world, config, frozen) for name, config in configs.items()}
+
+
+def _count(world: World, config: dict[str, Any] | None, frozen: bool) -> dict[str, Any]:
     before = tensor_bytes()
     model = Tiny(frozen)
     sizes = [p.numel() for p in model.parameters()]
