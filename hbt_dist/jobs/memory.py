@@ -26,7 +26,7 @@ from torch import nn
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.chunks import DEFAULT_ROWS, default_tokens
 from hbt_dist.models.activations import AUTOCAST, BFLOAT16, FLOAT32, Adapters, Numbers, Shape
-from hbt_dist.models.folders import recorded_settings
+from hbt_dist.models.folders import recorded_text
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
@@ -237,7 +237,7 @@ def _graph_terms(
     shape = Shape.of(model.config)
     if shape is None:
         return [], f"activations: there is no formula for model type {model.config.model_type}"
-    text = _text(run)
+    text = resolved_text(run)
     longest = max(text.max_question_tokens, text.max_passage_tokens)
     tokens, why = _chunk_tokens(run, text, gpu_bytes)
     numbers, checkpointing = _numbers(deepspeed), deepspeed.gradient_checkpointing
@@ -258,10 +258,10 @@ def _graph_terms(
     ], None
 
 
-def _text(run: RunFile) -> TextSettings:
+def resolved_text(run: RunFile) -> TextSettings:
     """Return the text settings of the run, with those of its model folder."""
     folder = Path(str(run.model.name_or_path))
-    recorded = recorded_settings(folder)[0] if folder.is_dir() else {}
+    recorded = recorded_text(folder) if folder.is_dir() else {}
     return TextSettings(**{**recorded, **run.model.text})
 
 
@@ -332,7 +332,7 @@ def _plain(value: Any) -> str:
 def _candidates(run: RunFile, model: Model, gpu_bytes: float) -> Iterator[tuple[str, Any]]:
     if not run.deepspeed.gradient_checkpointing and run.deepspeed.precision != "bf16_copy":
         yield "deepspeed.gradient_checkpointing", True
-    text = _text(run)
+    text = resolved_text(run)
     tokens, _ = _chunk_tokens(run, text, gpu_bytes)
     longest = max(text.max_question_tokens, text.max_passage_tokens)
     if run.step.mode == "direct":
