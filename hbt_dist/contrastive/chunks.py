@@ -52,7 +52,7 @@ class Chunk:
 FREE_PADDING = {"cpu": 64, "cuda": 4096}
 
 
-#: Most rows of a chunk, if the run file names none: SDPA's kernels have a limit of their grid.
+#: Default of the rows of a chunk. SDPA's kernels have a limit of their grid.
 DEFAULT_ROWS = {"cpu": 64, "cuda": 32_768}
 
 

@@ -11,7 +11,7 @@ from tests.helpers.command_line import call_main
 from tests.jobs.test_memory import CONFIGS
 
 
-def test_memory_is_printed_and_nothing_written(
+def test_memory_is_printed_and_no_run_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -22,4 +22,4 @@ def test_memory_is_printed_and_nothing_written(
     assert "1,000 steps x 2048 rows" in out
     assert "of 24.0 GiB" in out
     assert "does not fit" not in out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
+    assert not (tmp_path / "runs").exists()

@@ -57,12 +57,18 @@ class Tiny(nn.Module):
         return self.backbone(input_ids=input_ids, attention_mask=mask).last_hidden_state[:, 0]
 
 
-def tensor_bytes() -> int:
-    """Return the bytes of all tensors of this process, shared memory once."""
+def tensors() -> list[torch.Tensor]:
+    """Return all tensors of this process."""
     gc.collect()
-    tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
-    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if not t.is_meta}
-    return sum(storages.values())
+    return [item for item in gc.get_objects() if isinstance(item, torch.Tensor) and not item.is_meta]
+
+
+def bytes_of(items: list[torch.Tensor], known: list[torch.Tensor]) -> int:
+    """Return the bytes of some tensors, shared memory once, without the memory of known tensors."""
+    storages = {item.untyped_storage()._cdata: item.untyped_storage().nbytes() for item in items}
+    return sum(storages.values()) - sum(
+        storages.get(key, 0) for key in {item.untyped_storage()._cdata for item in known}
+    )
 
 
 def count_states(world: World, configs: dict[str, Any], frozen: bool) -> dict[str, dict[str, Any]]:
@@ -71,11 +77,10 @@ def count_states(world: World, configs: dict[str, Any], frozen: bool) -> dict[st
 
 
 def _count(world: World, config: dict[str, Any] | None, frozen: bool) -> dict[str, Any]:
-    before = tensor_bytes()
+    before = tensors()  # kept: memory of an engine that ends now must not look like that of this engine
     model = Tiny(frozen)
     sizes = [p.numel() for p in model.parameters()]
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    buffers = sum(buffer.nbytes for buffer in model.buffers())
     engine = build_engine(
         model,
         optimizer=OptimizerSettings(),
@@ -90,7 +95,7 @@ def _count(world: World, config: dict[str, Any] | None, frozen: bool) -> dict[st
 
     def chunk() -> torch.Tensor:
         gradients = [parameter.grad for parameter in model.parameters()]  # their wrappers are counted
-        held.append(tensor_bytes() - before - buffers - sum(tensor.nbytes for tensor in inputs))
+        held.append(bytes_of(tensors(), [*before, *inputs, *model.buffers()]))
         del gradients
         return engine.encode(*inputs)[0].float().sum()
 
