@@ -189,6 +189,12 @@ def predict(run: RunFile, model: Model, gpu_bytes: float) -> Prediction:
         device_type="cuda" if on_gpu else "cpu",
     )
     terms = [*_state_terms(deepspeed, model, run.workers.num_workers)]
+    whole = 4.0 * sum(model.trained)
+    sums = run.step.grad_reduction == "coalesce" or (
+        run.step.grad_reduction == "auto" and 4 * whole <= gpu_bytes
+    )
+    if deepspeed.zero_stage == 3 and weight_bytes(deepspeed) == 4 and sums:
+        terms.append(Term("whole gradients", whole, "4 bytes per trained weight, while chunks add up"))
     graph, unknown = _graph_terms(run, deepspeed, model, gpu_bytes if on_gpu else None)
     terms += [*graph, *_loss_terms(run, model)]
     if on_gpu:

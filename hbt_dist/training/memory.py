@@ -8,7 +8,8 @@ deepspeed_configs/README.md explains what DeepSpeed holds.
     ZeRO 2            8 + 12 / W     while chunks add up; 4 + 16 / W after a reduction per chunk
     ZeRO 1 in fp16    4 + 16 / W     weight, gradient in fp16; shared out in float32 as in the next line
     ZeRO 2 in bf16    2 + 16 / W     weight in bf16; shared out in float32: gradient, master copy, moments
-    ZeRO 3            20 / W         weight, and in float32 as in the line before; and the layers in use
+    ZeRO 3            20 / W         weight, and in float32 as in the line before; and the layers in use;
+                                     4 more while chunks add up, if that is a quarter of the free memory or less
     ZeRO 3 in bf16    18 / W         the same with the weight in bf16
     ZeRO 3 offloaded  0              the layers in use; the rest is in host memory
 
@@ -77,19 +78,15 @@ def count_states(
         gradients = 4 * part
     elif weight == 4:
         gradients = 4.0 * trained
+    elif (deepspeed.config or {}).get("data_types", {}).get("grad_accum_dtype") == "fp32":
+        gradients = (4.0 + weight) * trained  # the sum in float32, and a chunk's gradients
     else:
-        gradients = _summed_bytes(deepspeed) * trained + 4 * part
+        gradients = weight * trained + 4 * part
     if deepspeed.offloads("param"):
         weights = 0.0
     if deepspeed.offloads("optimizer"):
         return States(weights, gradients if stage < 3 and weight == 4 else 0.0, 0.0, 0.0)
     return States(weights, gradients, 4 * part, 8 * part)
-
-
-def _summed_bytes(deepspeed: ResolvedDeepSpeed) -> int:
-    """Return the bytes of a gradient of ZeRO 1 to which chunks are added."""
-    dtype = (deepspeed.config or {}).get("data_types", {}).get("grad_accum_dtype")
-    return 4 if dtype == "fp32" else 2
 
 
 def small_weight_bytes(deepspeed: ResolvedDeepSpeed, sizes: Iterable[int]) -> int:
