@@ -9,7 +9,7 @@ deepspeed_configs/README.md explains what DeepSpeed holds.
     ZeRO 1 in fp16    4 + 16 / W     weight, gradient in fp16; shared out in float32 as in the next line
     ZeRO 2 in bf16    2 + 16 / W     weight in bf16; shared out in float32: gradient, master copy, moments
     ZeRO 3            20 / W         weight, and in float32 as in the line before; and the layers in use;
-                                     4 more while chunks add up, if that is a quarter of the free memory or less
+                                     4 more while chunks add up, if a quarter of the free memory suffices
     ZeRO 3 in bf16    18 / W         the same with the weight in bf16
     ZeRO 3 offloaded  0              the layers in use; the rest is in host memory
 
