@@ -84,6 +84,7 @@ def make_store(folder: Path, corpus: Corpus) -> TokenStore:
                 if code != CODES[0]:
                     (folder / f"{role}.{code}{end}").symlink_to(f"{role}.{CODES[0]}{end}")
     manifest = {"fingerprint": "benchmark", "languages": CODES, "pad_id": 0}
+    manifest["text"] = {"include_prompt": True}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return TokenStore(folder)
 

@@ -96,6 +96,7 @@ def write_corpus(folder: Path, num_examples: int, num_languages: int) -> Path:
         "languages": CODES[:num_languages],
         "datasets": ["synthetic"],
         "alignment": [False],
+        "prefixes": [None],
         "fingerprint": f"synthetic-{num_examples}-{num_languages}",
         "num_examples": num_examples,
         "num_passages": num_passages,

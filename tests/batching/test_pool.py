@@ -92,7 +92,7 @@ def written(corpus: Corpus, folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name in (*COLUMNS, *LANGUAGE_TABLES):
         np.save(folder / f"{name}.npy", getattr(corpus, name))
-    names = ("languages", "datasets", "alignment", "fingerprint")
+    names = ("languages", "datasets", "alignment", "fingerprint", "prefixes")
     (folder / "manifest.json").write_text(json.dumps({name: getattr(corpus, name) for name in names}))
     return folder
 
