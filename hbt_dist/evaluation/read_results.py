@@ -102,7 +102,7 @@ def evaluation_folder(folder: str | Path) -> Path:
     if (folder / "results.json").is_file() or not (folder / "evaluation").is_dir():
         return folder
     evaluations = sorted(path.parent for path in folder.glob("evaluation/*/*/results.json"))
-    trained = [path for path in evaluations if path.parent.name == "final"]
+    trained = [path for path in evaluations if path.parent.name in ("end", "final")]  # of a run, of a trial
     if len(trained) == 1:
         return trained[0]
     listed = ", ".join(map(str, evaluations[:6]))

@@ -79,13 +79,16 @@ def test_a_mistake_below_the_space_is_placed(command: Any, tmp_path: Path) -> No
     assert "did you mean 'choice'?" in err
 
 
-def test_a_run_is_compared_by_its_evaluation(command: Any, evaluation: Path, tmp_path: Path) -> None:
-    for when in ("start", "final"):
+@pytest.mark.parametrize("trained", ["end", "final"])  # of a run, of a trial
+def test_a_run_is_compared_by_its_evaluation(
+    command: Any, evaluation: Path, tmp_path: Path, trained: str
+) -> None:
+    for when in ("start", trained):
         shutil.copytree(evaluation, tmp_path / "run" / "evaluation" / when / "sample-dev")
     code, out, err = command("compare", evaluation, "--baseline", tmp_path / "run", "--json")
     assert (code, err) == (0, "")
     folders = json.loads(out)["folders"]
-    assert [str(tmp_path / "run/evaluation/final/sample-dev")] in folders.values()
+    assert [str(tmp_path / f"run/evaluation/{trained}/sample-dev")] in folders.values()
 
 
 def test_a_run_with_two_evaluations_or_none_is_refused(
