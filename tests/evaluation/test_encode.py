@@ -230,10 +230,11 @@ def test_every_text_setting_is_in_the_fingerprint_of_stored_embeddings(tiny_mode
     before = fingerprint()
     assert fingerprint(passage_prefix="p: ", max_passage_tokens=5) == before, "the other role's settings"
     changes = {"pooling": "cls", "normalize": False, "question_prefix": "q: ", "max_question_tokens": 5}
-    for name, value in {**changes, "width": 4}.items():
+    for name, value in {**changes, "width": 4, "attention": "causal"}.items():
         assert fingerprint(**{name: value}) != before, name
+    # The tokenizer, whose digest counts, has what append_eos adds.
     names = {"question_prefix", "passage_prefix", "max_question_tokens", "max_passage_tokens"}
-    for name in set(type(text).model_fields) - {"pooling", "normalize", *names}:
+    for name in set(type(text).model_fields) - {"pooling", "normalize", "append_eos", "attention", *names}:
         loaded.encoder.text = text.model_copy(update={name: "a value that is not the default"})
         with pytest.warns(UserWarning, match=name):  # of pydantic: not a value of that setting
             assert encoding_fingerprint(loaded, ["a text"], "question", "float32") != before, name

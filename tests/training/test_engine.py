@@ -105,6 +105,7 @@ VARIANTS = {
     "parts-boundary-zero2": BASE.but(stage=2, parts=PARTS, step={"grad_reduction": "boundary"}, **WITH_HEAD),
     "eq1-zero1": BASE.but(stage=1, loss={"equation": "paper_eq1", "temperature": 1.0}),
 }
+DECODER = {name: case for name, case in VARIANTS.items() if name.startswith("decoder")}
 LORA = {name: case for name, case in VARIANTS.items() if name.startswith("lora")}
 #: Losses at several widths, with a learned temperature, over every engine; one of them is a default test.
 NESTED = {
@@ -290,6 +291,15 @@ def test_a_wrong_factor_of_a_part_would_fail(key: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("world_size", [1, 4])
+@pytest.mark.parametrize("name", DECODER)
+def test_decoders_equal_one_process(world_size: int, name: str) -> None:
+    error = error_of(results("decoder", world_size, DECODER)[name], reference(DECODER[name], world_size))
+    assert max(error.values()) <= TOLERANCE, error
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 4])
 @pytest.mark.parametrize("name", LORA)
 def test_adapters_equal_one_process(world_size: int, name: str) -> None:
     got = results("lora", world_size, LORA)[name]
@@ -368,6 +378,7 @@ def test_a_wrong_scale_would_fail(wrong_scale: float) -> None:
     """
     cases = {name: case for name, case in MATRIX.items() if "1neg-both" in name}
     cases["lora"] = VARIANTS["lora-cached-zero2"]
+    cases["decoder"] = VARIANTS["decoder-cached-zero2"]
     cases["widths"] = NESTED["widths-temperature-3-cached"]
     found = results(f"wrong{wrong_scale}", 2, cases, wrong_scale=wrong_scale)
     for name, case in cases.items():
