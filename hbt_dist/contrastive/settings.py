@@ -117,7 +117,7 @@ class LossSettings(Settings):
             raise UserError(
                 "loss.widths",
                 f"expected at most {width}, the width of the model's embeddings, got {max(widths)}",
-                "remove it from loss.widths",
+                "remove it from loss.widths; model.text.width, where it is set, cuts the embeddings before",
             )
         weights = self.width_weights or [1.0] * len(widths)
         return {each: weight / sum(weights) for each, weight in zip(widths, weights, strict=True)}

@@ -153,7 +153,7 @@ class EvaluationSettings(Settings):
             raise UserError(
                 "evaluation.scoring.widths",
                 f"expected widths of at most {width}, the model's, got {', '.join(map(str, too_wide))}",
-                f"lower the widths (--widths), for example to {width // 2 or 1}",
+                f"lower the widths (of the run file, or --widths), for example to {width // 2 or 1}",
             )
         pairs += [(width, precision) for precision in self.precisions]
         requested = dict.fromkeys(Representation(*pair, is_cut=pair[0] < width) for pair in pairs)

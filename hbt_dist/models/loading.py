@@ -214,7 +214,7 @@ def _check_widths(encoder: Encoder, source: str) -> None:
         raise UserError(
             f"width of {source}",
             f"expected at most {encoder.full_width}, the values of its embeddings, got {encoder.width}",
-            "lower model.text.width, or truncate_dim of the model's files",
+            "lower the width: model.text.width, export --width, or truncate_dim of the model's files",
         )
 
 
