@@ -25,6 +25,7 @@ from hbt_dist.training.checkpoints.engine_state import (
 from hbt_dist.training.checkpoints.export import write_model_folder
 from hbt_dist.training.checkpoints.resharding import universal_form
 from hbt_dist.training.checkpoints.retention import removable
+from hbt_dist.training.checkpoints.start_model import check_start_model, start_digest, start_facts
 from hbt_dist.training.checkpoints.store import Checkpoint, CheckpointStore
 from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.preparation import model_facts
@@ -55,7 +56,14 @@ def load_newest(session: Session, store: CheckpointStore) -> int:
     world, engine, manifest = session.world, session.engine, checkpoint.manifest
     check_resume(manifest["plan"], session.prepared.plan.state)
     check_steps(session.run, checkpoint)
-    on_rank_0(world, session.folder.root, lambda: _check_start_model(session, checkpoint))
+    now = start_facts(session.start_model, session.prepared.model)  # the digest is on rank 0
+    remedy = "name that model, or choose another output_dir"
+    name = session.run.model.name_or_path
+    on_rank_0(
+        world,
+        session.folder.root,
+        lambda: check_start_model(name, checkpoint.step, manifest, now, remedy),
+    )
     current = describe(engine)
     for key, what in (("engine", "engine"), ("zero_stage", "ZeRO stage")):
         if manifest[key] != current[key]:
@@ -109,22 +117,6 @@ def check_steps(run: RunFile, checkpoint: Checkpoint) -> None:
     )
 
 
-def _check_start_model(session: Session, checkpoint: Checkpoint) -> None:
-    """Refuse a start model that differs from the start model of the checkpoint's run (rank 0).
-
-    The digest of an adapter folder is that of its files; its base has a fingerprint.
-    """
-    manifest, adapter = checkpoint.manifest, session.prepared.model.adapter
-    base = None if adapter is None else adapter.fingerprint
-    pairs = [(manifest["start_model"], session.start_model), (manifest.get("base"), base)]
-    if any(before is not None and before != now for before, now in pairs):
-        raise UserError(
-            f"model.name_or_path {session.run.model.name_or_path}",
-            f"is not the model that the checkpoint of step {checkpoint.step} began with",
-            "name that model, or choose another output_dir",
-        )
-
-
 def save_checkpoint(session: Session, store: CheckpointStore, step: int) -> None:
     """Save the state after `step` optimizer steps. Collective.
 
@@ -147,8 +139,7 @@ def save_checkpoint(session: Session, store: CheckpointStore, step: int) -> None
         "run": run.name,
         "plan": prepared.plan.state,
         "schedule_steps": run.training.course,
-        "start_model": session.start_model,
-        "base": None if prepared.model.adapter is None else prepared.model.adapter.fingerprint,
+        **start_facts(session.start_model, prepared.model),
         **describe(engine),
         "model": {
             "facts": model_facts(run, prepared, step),
@@ -171,7 +162,12 @@ def export_model(session: Session) -> None:
         facts = model_facts(run, prepared, run.training.steps)
         model = prepared.model
         if frozen_names(session.engine.model):  # the engine has cut, moved or rounded the frozen weights
-            model = load_start(run.model, run.seed, session.folder.start)
+            began = start_facts(session.start_model, model)
+            made = session.folder.start
+            model = load_start(run.model, run.seed, made)
+            now = start_facts(start_digest(run.model, model.encoder.backbone, made), model)
+            remedy = "restore that model, and start the run again: it exports the checkpoint"
+            check_start_model(run.model.name_or_path, run.training.steps, began, now, remedy)
         write_model_folder(model, weights, folder, card=card, facts=facts)
 
     on_rank_0(session.world, folder, write)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from hbt_dist.batching.collate import TokenTransform
 from hbt_dist.batching.inspection import examples_missed, shares_missed
@@ -21,9 +20,7 @@ from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.data.instructions import check_language_names
 from hbt_dist.methods.code_switching.switching import plan_batches
-from hbt_dist.models.adapters import fingerprint_of
 from hbt_dist.models.encoder import LoadedEncoder
-from hbt_dist.models.files import folder_digest
 from hbt_dist.models.known_width import known_width
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.chunk_size import check_auto_chunks
@@ -123,24 +120,6 @@ def check_widths(run: RunFile) -> None:
         )
     run.loss.shares_of_widths(width or full_width)
     run.evaluation.scoring.representations(width or full_width)
-
-
-def start_digest(run: RunFile, backbone: nn.Module) -> str | None:
-    """Return a digest of the model that the run starts from; None from scratch.
-
-    Cost: reading its folder once, about a second per GiB; of a hub model, whose files may lie anywhere, a
-    sample of the weights.
-
-    Args:
-        run: names the model.
-        backbone: as loaded, on the CPU.
-    """
-    name = run.model.name_or_path
-    if name is None:
-        return None
-    if not Path(name).is_dir():
-        return fingerprint_of(backbone)
-    return folder_digest(Path(name))
 
 
 def describe_data(run: RunFile, prepared: Prepared) -> list[str]:

@@ -19,6 +19,7 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.models.compilation import compile_layers
 from hbt_dist.run_file import RunFile, user_function_facts
 from hbt_dist.training.checkpoints.engine_state import describe
+from hbt_dist.training.checkpoints.start_model import start_digest
 from hbt_dist.training.chunk_size import choose_chunks
 from hbt_dist.training.deepspeed.engine import Engine, build_engine
 from hbt_dist.training.deepspeed.partition import move_unless_partitioned
@@ -27,7 +28,7 @@ from hbt_dist.training.deepspeed.setup import check_with_deepspeed, emulated_bf1
 from hbt_dist.training.metrics_log import Record, Tracker
 from hbt_dist.training.parts import describe as describe_parts
 from hbt_dist.training.parts import divide
-from hbt_dist.training.preparation import Prepared, describe_data, prepare, start_digest
+from hbt_dist.training.preparation import Prepared, describe_data, prepare
 from hbt_dist.training.ranks import gather_objects, on_every_rank, on_rank_0, require_shared
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.runtime import Runtime
@@ -122,8 +123,10 @@ def prepare_all_ranks(
 
     def prepare_rank() -> tuple[Prepared, str | None]:
         prepared = prepare(run, deepspeed)
-        backbone = prepared.model.encoder.backbone
-        return prepared, start_digest(run, backbone) if world.rank == 0 else None
+        if world.rank != 0:
+            return prepared, None
+        backbone, made = prepared.model.encoder.backbone, RunFolder(run.output_dir).start
+        return prepared, start_digest(run.model, backbone, made)
 
     prepared, start_model = on_every_rank(prepare_rank, world)
     fingerprints = gather_objects(world, prepared.fingerprint)

@@ -13,7 +13,7 @@ from hbt_dist.config.difference import changed_settings
 from hbt_dist.config.paths import PATHS, paths_in
 from hbt_dist.orchestration.nodes import inputs_of
 from hbt_dist.run_file import RunFile, resolve_paths
-from hbt_dist.training.preparation import start_digest
+from hbt_dist.training.checkpoints.start_model import start_digest
 from hbt_dist.training.run_folder import RunFolder
 from tests.helpers.runs import tiny_run
 
@@ -115,11 +115,12 @@ def test_a_model_is_known_by_its_content(tmp_path: Path) -> None:
         (tmp_path / place / "README.md").write_text(place)
         model = {"name_or_path": str(tmp_path / place)}
         run = RunFile.model_validate(tiny_run(tmp_path, tmp_path, model=model))
-        digests.append(start_digest(run, backbone))
+        digests.append(start_digest(run.model, backbone, tmp_path))
     assert digests[0] == digests[1]
     assert digests[2] not in {digests[0], None}
-    assert start_digest(RunFile.model_validate(tiny_run(tmp_path, tmp_path)), backbone) is None
+    scratch = RunFile.model_validate(tiny_run(tmp_path, tmp_path))
+    assert start_digest(scratch.model, backbone, tmp_path) is None
     hub = RunFile.model_validate(tiny_run(tmp_path, tmp_path, model={"name_or_path": "organisation/model"}))
-    before = start_digest(hub, backbone)
-    assert before == start_digest(hub, backbone.to(torch.bfloat16).float())
-    assert before != start_digest(hub, torch.nn.Linear(3, 2))
+    before = start_digest(hub.model, backbone, tmp_path)
+    assert before == start_digest(hub.model, backbone.to(torch.bfloat16).float(), tmp_path)
+    assert before != start_digest(hub.model, torch.nn.Linear(3, 2), tmp_path)

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.jobs.merge import merge_job
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.training.checkpoints.export import export_checkpoint, read_weights
 from hbt_dist.training.checkpoints.manifest import read_manifest
@@ -148,6 +150,43 @@ def test_an_adapter_is_trained_further_on_its_base_alone(
     group = launch.start(file, 1)
     assert group.wait() == [2]
     assert "is not the model that the checkpoint of step 2 began with" in group.error()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "changes",
+    [{"model__lora": LORA}, {"optimizer__parts": {"freeze_embeddings": True}, "deepspeed__config": 2}],
+)
+def test_frozen_weights_of_a_changed_start_model_are_not_exported(
+    changes: dict[str, Any], launch: Launch, tmp_path: Path
+) -> None:
+    """The start model changes during the last save; export and merge refuse it until it is restored."""
+    start, changed = tmp_path / "start", tmp_path / "changed.safetensors"
+    shutil.copytree(launch.start_model, start)
+    weights = load_file(start / "model.safetensors")
+    save_file({name: 1.5 * value for name, value in weights.items()}, changed, {"format": "pt"})
+    replace = tmp_path / "replace.py"
+    replace.write_text(
+        f"import shutil\ndef at(moment, step, world, model):\n    if (moment, step) == ('during_save', 2):\n"
+        f"        shutil.copyfile({str(changed)!r}, {str(start / 'model.safetensors')!r})\n"
+    )
+    local = Launch(launch.cache, start)
+    file, output = local.file(tmp_path, **{"deepspeed__config": None, "training__steps": 2, **changes})
+    group = local.start(file, 1, HBT_DIST_FAULT=str(replace))
+    assert group.wait() == [2]
+    message = "is not the model that the checkpoint of step 2 began with"
+    assert message in group.error()
+    assert not (output / "model").exists()
+    with pytest.raises(UserError, match=message):
+        export_checkpoint(output, tmp_path / "new")
+    with pytest.raises(UserError, match=message):
+        merge_job([output / "checkpoints" / "step-0000000002", start], None, tmp_path / "new", "average")
+    assert not (tmp_path / "new").exists()
+    shutil.copyfile(launch.start_model / "model.safetensors", start / "model.safetensors")
+    export_checkpoint(output, tmp_path / "new")
+    assert local.start(file, 1).wait() == [0]
+    assert (output / "model" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow

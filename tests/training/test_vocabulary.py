@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from hbt_dist.models.tokenising import tokenise
 from hbt_dist.models.vocabulary import Cut
 from hbt_dist.run_file import RunFile
 from hbt_dist.training import vocabulary
+from hbt_dist.training.checkpoints.export import export_checkpoint
 from hbt_dist.training.preparation import describe_data, prepare
 from tests.helpers.faults import fault
 from tests.helpers.runs import losses, tiny_run, weights_digest, write_run
@@ -167,3 +169,21 @@ def test_a_run_is_resumed_exported_and_loaded(
     other = launch.start(write_run(tmp_path / "keep.yaml", run), 1)
     assert other.wait() == [2]
     assert "holds another run (model.vocabulary: used there, keep now)" in other.error()
+
+
+@pytest.mark.slow
+def test_frozen_embeddings_are_those_of_the_cut_model(
+    models: Callable[[str], Path], launch: Launch, tmp_path: Path
+) -> None:
+    """It is in the run's folder: the uncut model may change or go."""
+    named = tmp_path / "named"
+    shutil.copytree(models("unigram"), named)
+    frozen = {"optimizer__parts": {"freeze_embeddings": True}, "training__steps": 2}
+    run = run_of(tmp_path, named, **frozen)
+    launch.finish(write_run(tmp_path / "run.yaml", run), 1)
+    shutil.rmtree(named)
+    export_checkpoint(tmp_path / "out", tmp_path / "exported")
+    start = tmp_path / "out" / "start" / "config.json"
+    start.write_text(start.read_text("utf-8") + "\n", "utf-8")
+    with pytest.raises(UserError, match="is not the model that the checkpoint of step 2 began with"):
+        export_checkpoint(tmp_path / "out", tmp_path / "new")

@@ -32,6 +32,7 @@ from hbt_dist.run_file import RunFile
 from hbt_dist.training.checkpoints.card import card_with_results
 from hbt_dist.training.checkpoints.engine_state import PLAIN_FILE, TAG, weights_below
 from hbt_dist.training.checkpoints.manifest import verify
+from hbt_dist.training.checkpoints.start_model import check_start_model, start_digest, start_facts
 from hbt_dist.training.checkpoints.store import Checkpoint, newest_complete
 from hbt_dist.training.run_folder import RunFolder
 
@@ -52,7 +53,8 @@ def export_checkpoint(
 
     Raises:
         UserError: `target` is not empty or cannot be written, no checkpoint is complete, it is not in its
-            run's folder, or `width` is above that of the model.
+            run's folder, `width` is above that of the model, or weights are frozen and the start model has
+            changed.
     """
     check_new_folder(target)
     checkpoint = _find(source.absolute())
@@ -77,6 +79,10 @@ def export_checkpoint(
             "export the whole model: leave --adapter out",
         )
     weights = read_weights(checkpoint)
+    if model.encoder.state_dict().keys() - weights.keys():  # frozen ones are those of the start model
+        now = start_facts(start_digest(settings, model.encoder.backbone, root.start), model)
+        remedy = "restore that model: the checkpoint holds the trained weights alone"
+        check_start_model(settings.name_or_path, checkpoint.step, checkpoint.manifest, now, remedy)
     record = checkpoint.manifest["model"]
     card = (
         record["card"] if width is not None else card_with_results(record["card"], run, root, checkpoint.step)
