@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import yaml
 
+from hbt_dist.config.older import is_newer_default, renamed_keys
 from hbt_dist.config.paths import RunPath, User, with_paths
 
 #: Blocks of the run file that may change when a run continues, because they do not change the result. The
@@ -38,10 +39,13 @@ def changed_settings(
 
     if not any((run.get("loss") or {}).get("learn_temperature") for run in (before, now)):
         may_change = {*may_change, "optimizer.temperature_learning_rate"}  # no code reads it then
+    if "model" in before:
+        before = {**before, "model": renamed_keys(before["model"])}
     return [
         f"{key}: {_shown(old)} there, {_shown(new)} now"
         for key, old, new in leaf_differences(with_paths(before, moved), with_paths(now, moved))
         if not any(f"{key}.".startswith(f"{free}.") for free in may_change)
+        and not is_newer_default(key, old, new)
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from hbt_dist.config.older import renamed_keys
 from hbt_dist.config.placeholders import checked_prefix
 from hbt_dist.config.settings import Settings
 from hbt_dist.data.languages import LanguageCodes, script_parts
@@ -154,6 +155,11 @@ class ModelSettings(Settings):
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the model; off unless you trust it"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, data: Any) -> Any:
+        return renamed_keys(data)
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:

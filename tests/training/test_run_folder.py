@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.settings import load_settings
+from hbt_dist.models.settings import ModelSettings
+from hbt_dist.run_file import RunFile
 from hbt_dist.training.run_folder import RunFolder, check_same_run
 from tests.helpers.runs import tiny_run
 
@@ -81,3 +86,26 @@ def test_a_run_older_than_the_rate_of_the_temperature(tmp_path: Path) -> None:
     folder.write_run_file(before)
     with pytest.raises(UserError, match=r"temperature_learning_rate: nothing there, 0\.001 now"):
         folder.check(now)
+
+
+def test_a_run_older_than_keys_of_its_model_goes_on(tmp_path: Path) -> None:
+    """Its version had no `attention_implementation`, `vocabulary` and `columns.prefix`."""
+    now = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache")).plain()
+    before = copy.deepcopy(now)
+    before["model"]["attention"] = before["model"].pop("attention_implementation")
+    del before["model"]["vocabulary"], before["data"]["sources"][0]["columns"]["prefix"]
+    folder = started(tmp_path, before)
+    folder.check(now)
+    assert load_settings(RunFile, folder.run_file).plain() == now  # export, merge and validation read it so
+    for block, key, value, found in (
+        ("model", "vocabulary", "used", "model.vocabulary: nothing there, used now"),
+        ("model", "attention_implementation", "eager", "attention_implementation: auto there, eager now"),
+    ):
+        with pytest.raises(UserError, match=found):
+            folder.check({**now, block: {**now[block], key: value}})
+
+
+def test_old_and_new_name_of_a_key_at_once_are_refused() -> None:
+    for keys in ({"attention": "bidirectional"}, {"attention": "sdpa", "attention_implementation": "sdpa"}):
+        with pytest.raises(ValidationError):
+            ModelSettings.model_validate({"name_or_path": "organisation/model", **keys})
