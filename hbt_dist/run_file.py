@@ -114,6 +114,14 @@ class RunFile(Settings):
             raise ValueError(
                 "training.schedule_steps is below training.steps: the last steps would have learning rate 0"
             )
+        parts = self.optimizer.parts
+        if self.model.lora is not None and parts is not None:
+            for key in ("embedding_rate", "freeze_embeddings"):
+                if getattr(parts, key) != type(parts).model_fields[key].default:
+                    raise ValueError(
+                        f"optimizer.parts.{key} changes nothing with model.lora, which freezes the word "
+                        f"embeddings: remove optimizer.parts.{key}"
+                    )
         if self.batches.hard_negatives.count == 0:
             if self.loss.equation == "paper_eq1":
                 raise ValueError(

@@ -101,7 +101,7 @@ def check_mergeable(sources: Sequence[Source]) -> None:
     first = sources[0]
     for source in sources[1:]:
         _refuse_difference(source, first, "config.json", _configuration(source), _configuration(first))
-        if _tokenizer_digest(source) != _tokenizer_digest(first):
+        if _tokenizer_files(source) != _tokenizer_files(first):
             raise UserError(
                 source.name,
                 f"its tokenizer differs from that of {first.name}: rows of the word embeddings are different "
@@ -221,8 +221,11 @@ def _text_settings(source: Source) -> dict[str, Any]:
     return TextSettings(**recorded_text(source.folder)).model_dump()
 
 
-def _tokenizer_digest(source: Source) -> Any:
-    """Return what identifies the tokens: tokenizer.json without its state, else the vocabulary's files."""
+def _tokenizer_files(source: Source) -> Any:
+    """Return what identifies the tokens: tokenizer.json without its state, else the vocabulary's files.
+
+    `tokenizer_digest` needs a loaded tokenizer, and for some models their code; merging runs neither.
+    """
     content = read_json(source.folder / "tokenizer.json")
     if content:
         return {key: value for key, value in content.items() if key not in ("truncation", "padding")}

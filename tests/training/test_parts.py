@@ -20,12 +20,13 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.models.encoder import Encoder
 from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.settings import TextSettings
+from hbt_dist.run_file import RunFile
 from hbt_dist.training.optimizer import parameter_groups
 from hbt_dist.training.parts import describe, divide, freeze
 from hbt_dist.training.settings import OptimizerSettings, PartSettings
 from tests.contrastive.tiny import Case, build_encoder
 from tests.helpers.faults import fault
-from tests.helpers.runs import losses, weights_digest
+from tests.helpers.runs import losses, tiny_run, weights_digest
 from tests.training.conftest import Launch
 
 SIZES = {
@@ -145,6 +146,14 @@ def test_a_rate_of_frozen_embeddings_is_refused() -> None:
     for frozen in ({"freeze_embeddings": True}, {"freeze_layers": 1}):
         with pytest.raises(ValidationError, match="embedding_rate is set, but freeze_embeddings"):
             PartSettings(embedding_rate=0.1, **frozen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("parts", [{"embedding_rate": 0.1}, {"freeze_embeddings": True}])
+def test_word_embeddings_below_adapters_are_refused_as_a_part(parts: dict[str, Any], tmp_path: Path) -> None:
+    settings = tiny_run(tmp_path, tmp_path, model={"name_or_path": "organisation/model", "lora": {}})
+    RunFile.model_validate({**settings, "optimizer": {"parts": {"layer_decay": 0.5, "head_rate": 2}}})
+    with pytest.raises(ValidationError, match=f"parts.{next(iter(parts))} changes nothing with model.lora"):
+        RunFile.model_validate({**settings, "optimizer": {"parts": parts}})
 
 
 @pytest.mark.slow
