@@ -138,13 +138,14 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
 
 
 def untrained_values(run: RunFile, model: LoadedEncoder) -> list[str]:
-    """Return a line if the loss reads no value of the embeddings beyond the largest of its widths."""
+    """Return a line if only alignment, or nothing, trains values of the embeddings beyond all widths."""
     if run.loss.widths is None or max(run.loss.widths) == model.encoder.width:
         return []
     widest, width = max(run.loss.widths), model.encoder.width
+    rest = "" if run.loss.alignment_weight == 0 else " (alignment trains the rest)"
     return [
-        f"loss.widths trains the first {widest} of {width} values of the embeddings, alone: add {width}, or "
-        f"set model.text.width to {widest}, which cuts the trained model to them"
+        f"loss.widths trains the first {widest} of {width} values of the embeddings, alone{rest}: "
+        f"add {width}, or set model.text.width to {widest}, which cuts the trained model to them"
     ]
 
 

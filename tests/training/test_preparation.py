@@ -112,7 +112,9 @@ def test_a_start_reports_values_that_no_width_trains(tmp_path: Path) -> None:
     config = transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
     model = loaded(transformers.BertModel, config, TextSettings())
     (line,) = untrained_values(run_with(tmp_path, loss__widths=[4, 2]), model)
-    assert line.startswith("loss.widths trains the first 4 of 8 values")
+    assert line.startswith("loss.widths trains the first 4 of 8 values of the embeddings, alone: add 8")
+    (line,) = untrained_values(run_with(tmp_path, loss__widths=[4, 2], loss__alignment_weight=0.5), model)
+    assert "alone (alignment trains the rest): add 8" in line
     for widths in (None, [8, 2]):
         assert untrained_values(run_with(tmp_path, loss__widths=widths), model) == []
     cut = loaded(transformers.BertModel, config, TextSettings(width=4))

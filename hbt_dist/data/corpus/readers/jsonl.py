@@ -41,16 +41,15 @@ def is_training_format(source: SourceSettings, row: Mapping[str, Any]) -> bool:
 
 def training_records(rows: Iterable[Row], notes: ReadingNotes) -> Iterator[TrainingRecord]:
     """Yield the records of lines of the format above."""
-    fields: set[tuple[str, ...]] = set()  # there are few
+    prefixes: dict[tuple[str, ...], str | None] = {}  # by the fields of a line; there are few sets of fields
     for location, row in rows:
-        if (names := tuple(row)) not in fields:
+        if (names := tuple(row)) not in prefixes:
             _check_fields(names, location)
-            fields.add(names)
-            prefix = usual_prefix(ColumnSettings(), names)
+            prefix = prefixes[names] = usual_prefix(ColumnSettings(), names)
             notes.unused.update((name, None) for name in names if name not in {*_FIELDS, prefix})
             if prefix not in (None, "prefix"):
                 notes.columns["prefix"] = prefix
-        yield record_of(row, location)
+        yield record_of(row, location, prefixes[names])
 
 
 def _check_fields(names: Sequence[str], location: str) -> None:
@@ -65,8 +64,8 @@ def _check_fields(names: Sequence[str], location: str) -> None:
         )
 
 
-def record_of(row: Mapping[str, Any], location: str) -> TrainingRecord:
-    """Return the record in an object of the format above."""
+def record_of(row: Mapping[str, Any], location: str, prefix: str | None) -> TrainingRecord:
+    """Return the record in an object of the format above, whose instruction is in the field `prefix`."""
     example_id = id_field(row, "id", location)
     passage = texts_field(row, "passage", location)
     passage_id = id_or_none(row, "passage_id", location) or content_id(passage)
@@ -81,5 +80,5 @@ def record_of(row: Mapping[str, Any], location: str) -> TrainingRecord:
         passage,
         tuple(negatives),
         location,
-        prefix_field(row, usual_prefix(ColumnSettings(), tuple(row)), location),
+        prefix_field(row, prefix, location),
     )
