@@ -19,14 +19,19 @@ def filled(prefix: str, code: str) -> str:
     """
     if LANGUAGE not in prefix:
         return prefix
-    base = base_language(code)
-    if base not in LANGUAGES and not english_name(base):
+    if not has_name(code):
         raise UserError(
             f"prefix {prefix[:60]!r}",
             f"expected a language with an English name for {LANGUAGE}, got {code!r}",
             "write the name into the question_prefix or passage_prefix of a source of that language alone",
         )
     return prefix.replace(LANGUAGE, describe(code).name)
+
+
+def has_name(code: str) -> bool:
+    """Return whether a language has an English name."""
+    base = base_language(code)
+    return base in LANGUAGES or bool(english_name(base))
 
 
 def check_language_names(text: Mapping[str, Any], languages: Sequence[str]) -> None:

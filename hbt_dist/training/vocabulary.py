@@ -2,7 +2,8 @@
 
 The cut is `hbt_dist.models.vocabulary`; here is what stays and why. Pieces of languages that the corpus lacks
 would be gone: their texts fall into single characters, which no count of unknown tokens shows. So a benchmark
-of the run in such a language is refused unless `model.vocabulary_languages` keeps its script.
+of the run in such a language is refused unless `model.vocabulary_languages` keeps its script. Pieces of
+prefixes stay: those of the run's benchmarks, and `{language}` with every name of a language.
 
 Cost: whole texts are tokenised with all pieces and again with the cut ones, to prove on every text that they
 are the same (8 bytes of cache per token); the cut model is written once.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,17 @@ import torch
 
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.placeholders import LANGUAGE
+from hbt_dist.data.benchmarks.load import load
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.instructions import filled, has_name
+from hbt_dist.data.language_facts import LANGUAGES
 from hbt_dist.data.languages import script_parts
 from hbt_dist.models.encoder import LoadedEncoder
-from hbt_dist.models.files import folder_digest
+from hbt_dist.models.files import folder_digest, read_json
+from hbt_dist.models.folders import SETTINGS_FILE
 from hbt_dist.models.initial import made_once, prepare_model
 from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import LIMITS
@@ -54,7 +62,8 @@ def start_model(run: RunFile, corpus: Corpus, dtype: torch.dtype = torch.float32
     folder = RunFolder(run.output_dir).start
     if run.model.vocabulary == "keep":
         return prepare_model(run.model, corpus, run.seed, folder, dtype=dtype)
-    _check_benchmarks(run, corpus)
+    _refuse_lost(run, corpus.languages, _benchmarks(run))
+    prefixes = _kept_prefixes(run)
     named = Path(str(run.model.name_or_path))
     recipe = {
         "model": folder_digest(named) if named.is_dir() else str(named),
@@ -62,31 +71,86 @@ def start_model(run: RunFile, corpus: Corpus, dtype: torch.dtype = torch.float32
         "languages": run.model.vocabulary_languages,
         "corpus": corpus.fingerprint,
         "sources": [source.model_dump(mode="json", exclude={"path"}) for source in run.data.sources],
+        **({"prefixes": prefixes} if prefixes else {}),
     }
-    made_once(folder, recipe, lambda target: _write(run, corpus, target))
+    made_once(folder, recipe, lambda target: _write(run, corpus, prefixes, target))
     loaded = prepare_model(run.model, corpus, run.seed, folder, dtype=dtype)
     return dataclasses.replace(loaded, notes=(*loaded.notes, _note(loaded.facts["vocabulary"])))
 
 
-def _check_benchmarks(run: RunFile, corpus: Corpus) -> None:
-    """Refuse a benchmark in a language whose pieces would be gone."""
+def check_languages(run: RunFile) -> None:
+    """Refuse a benchmark in a language whose pieces would be gone, before anything is computed.
+
+    Reads benchmarks that name no languages, and converts the data if the run names none.
+
+    Raises:
+        UserError: it names benchmark and languages; or a benchmark or the data cannot be read.
+    """
+    if run.model.vocabulary == "keep" or not _benchmarks(run):
+        return
+    languages = run.data.languages or build_corpus(run.data).languages
+    read = [
+        benchmark.model_copy(update={"languages": benchmark.languages or load(benchmark).languages})
+        for benchmark in _benchmarks(run)
+    ]
+    _refuse_lost(run, languages, read)
+
+
+def _benchmarks(run: RunFile) -> tuple[BenchmarkSettings, ...]:
+    return (*run.evaluation.benchmarks, *run.evaluation.checkpoint_benchmarks)
+
+
+def _refuse_lost(run: RunFile, languages: Sequence[str], benchmarks: Iterable[BenchmarkSettings]) -> None:
+    """Refuse benchmarks that name a language neither among those of the corpus nor in a script that stays."""
     kept = scripts_of(run.model.vocabulary_languages or ())
-    for benchmark in (*run.evaluation.benchmarks, *run.evaluation.checkpoint_benchmarks):
+    for benchmark in benchmarks:
         lost = [
             code
             for code in benchmark.languages or ()
-            if code not in corpus.languages and not (script_parts(code) and set(script_parts(code)) <= kept)
+            if code not in languages and not (script_parts(code) and set(script_parts(code)) <= kept)
         ]
         if lost:
-            languages = ", ".join([*(run.model.vocabulary_languages or ()), *lost])
+            remedy = ", ".join([*(run.model.vocabulary_languages or ()), *lost])
             raise UserError(
                 f"benchmark {benchmark.label}",
                 f"has {', '.join(lost)}, which the corpus lacks: model.vocabulary: used would cut its pieces",
-                f"set model.vocabulary_languages: [{languages}], or leave them to hbt-dist evaluate",
+                f"set model.vocabulary_languages: [{remedy}], or leave them to hbt-dist evaluate",
             )
 
 
-def _write(run: RunFile, corpus: Corpus, target: Path) -> None:
+def _kept_prefixes(run: RunFile) -> list[str]:
+    """Return the prefixes of benchmarks whose pieces stay; after a checkpoint, those of the first start.
+
+    Raises:
+        UserError: a benchmark has a new prefix, but the run has a checkpoint with the cut embeddings.
+    """
+    prefixes = sorted({prefix for benchmark in _benchmarks(run) for prefix in benchmark.prefixes.values()})
+    folder = RunFolder(run.output_dir)
+    if not folder.checkpoint_steps():
+        return prefixes
+    facts = read_json(folder.start / SETTINGS_FILE).get("training", {}).get("vocabulary", {})
+    kept: list[str] = facts.get("prefixes", [])
+    if new := sorted(set(prefixes) - set(kept)):
+        raise UserError(
+            "evaluation",
+            f"a benchmark has a new prefix, {new[0][:60]!r}: the vocabulary of the run may lack its pieces",
+            "leave this benchmark to hbt-dist evaluate, or choose another output_dir",
+        )
+    return kept
+
+
+def _ids_in_prefixes(prefixes: Iterable[str], corpus: Corpus, tokenizer: Any) -> set[int]:
+    """Return the ids of prefixes, with every name of a language for `{language}`."""
+    named = [code for code in corpus.languages if has_name(code)]
+    texts = {
+        filled(prefix, code)
+        for prefix in prefixes
+        for code in ({*LANGUAGES, *named} if LANGUAGE in prefix else ["en"])
+    }
+    return {i for text in texts if text for i in tokenizer(text)["input_ids"]}
+
+
+def _write(run: RunFile, corpus: Corpus, prefixes: list[str], target: Path) -> None:
     """Write the cut model into an empty folder."""
     uncut = run.model.model_copy(update={"vocabulary": "keep", "vocabulary_languages": None})
     source = prepare_model(uncut, corpus, run.seed, target)
@@ -100,7 +164,9 @@ def _write(run: RunFile, corpus: Corpus, target: Path) -> None:
     if source.tokenizer.unk_token_id in used:
         used |= table.pieces_of_unknown_words(_texts(corpus))
     languages = run.model.vocabulary_languages or ()
-    named = used | (table.written_in(scripts_of(languages)) if languages else set())
+    templates = [text for role in ROLES if LANGUAGE in (text := source.text.prefix(role))]
+    instructed = used | _ids_in_prefixes([*prefixes, *templates], corpus, source.tokenizer)
+    named = instructed | (table.written_in(scripts_of(languages)) if languages else set())
     basic = named | table.always_kept() | _ids_of(source.encoder.backbone.config, len(table))
     kept = table.with_parts(basic)
     cut = cut_pieces(table, kept)
@@ -112,8 +178,10 @@ def _write(run: RunFile, corpus: Corpus, target: Path) -> None:
             "after": len(cut.old_ids),
             "corpus": [*corpus.languages],
             "languages": [*languages],
+            "prefixes": prefixes,
             "in_texts": len(used),
-            "of_languages": len(named - used),
+            "of_prefixes": len(instructed - used),
+            "of_languages": len(named - instructed),
             "characters_and_special": len(basic - named),
             "for_merges": len(kept - basic),
             "parameters": cut_embeddings(source.encoder.backbone, cut, source.source),
@@ -124,6 +192,7 @@ def _write(run: RunFile, corpus: Corpus, target: Path) -> None:
             target,
             text=source.exported_text,
             facts={**source.facts, "vocabulary": facts},
+            prompts=source.prompts,
         )
 
 
@@ -168,6 +237,8 @@ def _check_equal(before: TokenStore, after: TokenStore, cut: Cut, source: str) -
 def _note(facts: dict[str, Any]) -> str:
     """Return one line on what stays and why."""
     parts = [f"{facts['in_texts']:,} in texts of the corpus ({' '.join(facts['corpus'])})"]
+    if in_prefixes := facts.get("of_prefixes"):
+        parts.append(f"{in_prefixes:,} more in prefixes")
     if facts["languages"]:
         parts.append(f"{facts['of_languages']:,} more in the scripts of {' '.join(facts['languages'])}")
     parts.append(f"{facts['characters_and_special']:,} more characters, bytes and special tokens")

@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.settings import DataSettings
+from hbt_dist.jobs.train import train_job
 from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.folders import recorded_prompts
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.models.tokenising import tokenise
 from hbt_dist.models.vocabulary import Cut
@@ -25,6 +27,7 @@ from hbt_dist.run_file import RunFile
 from hbt_dist.training import vocabulary
 from hbt_dist.training.checkpoints.export import export_checkpoint
 from hbt_dist.training.preparation import describe_data, prepare
+from hbt_dist.training.vocabulary import check_languages
 from tests.helpers.faults import fault
 from tests.helpers.runs import losses, tiny_run, weights_digest, write_run
 from tests.models.vocabularies import KINDS, save_model
@@ -113,6 +116,72 @@ def test_a_benchmark_in_a_language_that_would_be_cut_is_refused(
     assert "set model.vocabulary_languages: [ru]" in str(caught.value)
     run["model"]["vocabulary_languages"] = ["uk"]
     prepare(RunFile.model_validate(run))
+
+
+@pytest.mark.parametrize("languages", [["en", "ru"], None])
+def test_it_is_refused_before_anything_is_evaluated(
+    languages: list[str] | None, models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    benchmark = {"name": "sample", "languages": languages}  # without languages: all that it has
+    run = run_of(
+        tmp_path, models("unigram"), evaluation={"benchmarks": [benchmark], "when": ["start", "end"]}
+    )
+    with pytest.raises(UserError, match=r"benchmark sample: has .*ru.*, which the corpus lacks"):
+        train_job(RunFile.model_validate(run), "ray", quiet=True)
+    assert not (tmp_path / "out" / "evaluation").exists()
+    for key in ("benchmarks", "checkpoint_benchmarks"):
+        run["evaluation"] = {key: [benchmark]}
+        with pytest.raises(UserError, match="which the corpus lacks"):
+            check_languages(RunFile.model_validate(run))
+    run["model"]["vocabulary"] = "keep"
+    check_languages(RunFile.model_validate(run))
+
+
+def test_pieces_of_the_prefixes_of_benchmarks_stay(models: Callable[[str], Path], tmp_path: Path) -> None:
+    before = load_encoder(models("unigram"))
+    prefix = "Столица страны {language}: "
+    text = prefix.replace("{language}", "Russian")
+    benchmark = {"name": "sample", "languages": ["en"]}
+    run = run_of(tmp_path, models("unigram"), evaluation__benchmarks=[benchmark])
+    without = prepare(RunFile.model_validate(run)).model.tokenizer
+    assert without.tokenize(text) != before.tokenizer.tokenize(text)
+    run["evaluation"]["benchmarks"] = [{**benchmark, "question_prefix": prefix}]
+    after = prepare(RunFile.model_validate(run)).model
+    assert after.tokenizer.tokenize(text) == before.tokenizer.tokenize(text)
+    assert after.facts["vocabulary"]["of_prefixes"] > 0
+    assert len(after.tokenizer) == sum(
+        after.facts["vocabulary"][part]
+        for part in ("in_texts", "of_prefixes", "of_languages", "characters_and_special", "for_merges")
+    )
+    (tmp_path / "out" / "checkpoints" / "step-0000000002").mkdir(parents=True)
+    run["evaluation"]["benchmarks"] = []  # a resumed run keeps the vocabulary of its first start
+    assert len(prepare(RunFile.model_validate(run)).model.tokenizer) == len(after.tokenizer)
+    run["evaluation"]["benchmarks"] = [{**benchmark, "question_prefix": "Найди: "}]
+    with pytest.raises(UserError, match="a benchmark has a new prefix, 'Найди: '"):
+        prepare(RunFile.model_validate(run))
+
+
+def test_pieces_of_the_names_of_languages_in_the_prefix_of_the_model_stay(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = run_of(tmp_path, models("unigram"))
+    run["model"]["text"] = {**TEXT, "question_prefix": "{language}: "}
+    after = prepare(RunFile.model_validate(run)).model
+    assert after.facts["vocabulary"]["of_prefixes"] > 0
+    before = load_encoder(models("unigram")).tokenizer
+    assert after.tokenizer.tokenize("Japanese: ") == before.tokenize("Japanese: ")
+
+
+def test_other_prompts_of_the_model_stay(models: Callable[[str], Path], tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(models("unigram"), model)
+    prompts = {"query": "", "document": "", "clustering": "group: "}
+    described = {"prompts": prompts, "default_prompt_name": "clustering"}
+    (model / "config_sentence_transformers.json").write_text(json.dumps(described), "utf-8")
+    run = RunFile.model_validate(run_of(tmp_path, model))
+    assert prepare(run).model.prompts.by_name["clustering"] == "group: "
+    kept = recorded_prompts(tmp_path / "out" / "start")
+    assert (kept.by_name["clustering"], kept.default) == ("group: ", "clustering")
 
 
 def test_a_tokenizer_that_reads_otherwise_after_its_cut_is_refused(
