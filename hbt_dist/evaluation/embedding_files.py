@@ -1,8 +1,8 @@
 """Store embeddings in `.npy` files of a fixed number of rows, with a manifest of what made them.
 
 A file is either complete or absent, so that an interrupted encode continues with the missing files. The
-folder's name is the fingerprint of model weights, tokenizer, text settings, precision and texts: its files
-are what an encode would compute.
+folder's name is the fingerprint of weights, configuration, tokenizer, text settings, precision and texts: its
+files are what an encode would compute.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_file, write_json
 from hbt_dist.evaluation.matrix_rows import Float32, Int64
 from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.files import NEUTRAL_KEYS
 from hbt_dist.models.tokenizer import tokenizer_digest
 
 Role = Literal["question", "passage"]
@@ -182,19 +183,23 @@ def encoding_fingerprint(
     if more := text.model_dump(mode="json", exclude=_OF_ROLES, exclude_defaults=True):
         facts.append(more)  # settings at their default leave the fingerprints of older files as they are
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, role, dtype, facts]).encode())
-    digest.update(_weights_fingerprint(loaded).encode())
+    digest.update(_model_fingerprint(loaded).encode())
     for data in (words.encode("utf-8", "surrogatepass") for words in chain(texts, prefixes)):
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 
 
-def _weights_fingerprint(loaded: LoadedEncoder) -> str:
-    """Return the SHA-256 of parameters, buffers and tokenizer of an encoder."""
+def _model_fingerprint(loaded: LoadedEncoder) -> str:
+    """Return the SHA-256 of parameters, buffers, configuration and tokenizer of an encoder."""
     digest = hashlib.sha256()
     for name, value in loaded.encoder.state_dict().items():
         array = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(memoryview(array))
+    config: Any = loaded.encoder.backbone.config
+    keys = {key: value for key, value in config.to_dict().items() if key not in (*NEUTRAL_KEYS, "dtype")}
+    activations = [str(layer.activation) for layer in loaded.encoder.dense]  # type: ignore[union-attr]
+    digest.update(json.dumps([keys, activations], sort_keys=True, default=str).encode())
     digest.update(tokenizer_digest(loaded.tokenizer).encode())
     return digest.hexdigest()
 

@@ -29,7 +29,7 @@ from hbt_dist.evaluation.run import (
 )
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.writing import write_evaluation
-from hbt_dist.methods.expansion.combine import evaluate_expanded, make_room
+from hbt_dist.methods.expansion.combine import check_prefixes, evaluate_expanded, make_room
 from hbt_dist.methods.expansion.files import read_expansions
 from hbt_dist.methods.expansion.settings import CombineSettings
 from hbt_dist.methods.language_removal import build_removal
@@ -85,19 +85,13 @@ def evaluate_job(
         UserError: model, benchmark or folder cannot be used.
     """
     scoring, combine = scoring or EvaluationSettings(), combine or CombineSettings()
-    if expansions is not None and actors is not None:
-        raise UserError("--expansions", "is not supported on Ray actors", "evaluate with --launcher local")
-    if expansions is not None and combine.combine == "rrf" and (scoring.widths or scoring.precisions):
-        raise UserError(
-            "--widths, --precisions",
-            "expected one ranking for each question, got --combine rrf, which fuses several",
-            "leave them out, or combine by concatenate or mean",
-        )
+    text = (text or {}) | benchmark.prefixes
+    if expansions is not None:
+        _check_expansions(combine, scoring, actors, text)
     if training_languages is not None:
         training_languages = languages_at(training_languages, "training languages")
     check_before_encoding(out, scoring)
     data = load(benchmark, scoring.cache_dir)
-    text = (text or {}) | benchmark.prefixes
     check_language_names(text, data.languages)
     if trec:
         check_trec_ids(data)
@@ -106,8 +100,10 @@ def evaluate_job(
     scoring = with_cache(scoring, needed=data.on_disk or actors is not None)
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text, at_least=at_least)
     check_encoder(loaded, data, scoring)
-    if expansions is not None and "max_question_tokens" not in (text or {}):
-        make_room(loaded, combine)
+    if expansions is not None:
+        check_prefixes(loaded.text.model_dump())
+        if "max_question_tokens" not in text:
+            make_room(loaded, combine)
     seen = languages_seen(loaded, training_languages)
     if actors is not None:
         from hbt_dist.orchestration.evaluation import EvaluationActors, evaluate_with_actors
@@ -156,6 +152,21 @@ def evaluate_job(
         test_losses=step_down_by_column,
     )
     return summary(evaluation)
+
+
+def _check_expansions(
+    combine: CombineSettings, scoring: EvaluationSettings, actors: int | None, text: dict[str, Any]
+) -> None:
+    """Refuse what an evaluation with expansions does not support, before anything is loaded."""
+    if actors is not None:
+        raise UserError("--expansions", "is not supported on Ray actors", "evaluate with --launcher local")
+    if combine.combine == "rrf" and (scoring.widths or scoring.precisions):
+        raise UserError(
+            "--widths, --precisions",
+            "expected one ranking for each question, got --combine rrf, which fuses several",
+            "leave them out, or combine by concatenate or mean",
+        )
+    check_prefixes(text)
 
 
 def refuse_to_replace(out: Path, model: str, fingerprint: str) -> None:

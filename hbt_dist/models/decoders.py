@@ -14,7 +14,9 @@ from tokenizers import processors
 from torch import Tensor, nn
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.models.layers import word_embeddings
 from hbt_dist.models.settings import TextSettings
+from hbt_dist.models.tokenizer import ends_texts
 
 _PROBE_TOKENS = 8
 
@@ -23,17 +25,33 @@ class _FirstLayerError(Exception):
     """Ends a forward pass after its first layer."""
 
 
-def is_causal(backbone: nn.Module) -> bool:
-    """Return whether the first token of a text ignores the tokens behind it, by trying. Cost: one layer."""
-    embeddings: Any = backbone.get_input_embeddings()  # type: ignore[operator]
-    rows = int(embeddings.num_embeddings)
+def is_causal(backbone: Any) -> bool | None:
+    """Return whether the first token of a text ignores the tokens behind it, by trying. Cost: one layer.
+
+    Returns:
+        None if the trial shows nothing: it fails, or no token depends on another one, as in models whose
+        kernel this machine lacks.
+    """
+    rows = _vocabulary_rows(backbone)
     text = torch.arange(_PROBE_TOKENS) % rows
-    changed = torch.cat([text[:1], (text[1:] + rows // 2) % rows])
-    return torch.equal(*(_first_token(backbone, ids[None]) for ids in (text, changed)))
+    changed = (text + rows // 2) % rows
+    try:
+        tokens = _first_layer(backbone, text)
+        if not torch.equal(tokens[0], _first_layer(backbone, torch.cat([text[:1], changed[1:]]))[0]):
+            return False
+        after = _first_layer(backbone, torch.cat([changed[:1], text[1:]]))
+    except Exception:  # the code of any model
+        return None
+    return None if torch.equal(tokens[1:], after[1:]) else True
 
 
-def _first_token(backbone: Any, input_ids: Tensor) -> Tensor:
-    """Return what the first layer makes of the first token; without layers, what the model makes of it."""
+def _vocabulary_rows(backbone: Any) -> int:
+    rows = getattr(word_embeddings(backbone), "num_embeddings", 0)
+    return int(rows or getattr(backbone.config, "vocab_size", 2 * _PROBE_TOKENS))
+
+
+def _first_layer(backbone: Any, text: Tensor) -> Tensor:
+    """Return what the first layer, or a model without marked layers, makes of a text (T,): (T, H)."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     outputs: list[Any] = []
@@ -50,8 +68,9 @@ def _first_token(backbone: Any, input_ids: Tensor) -> Tensor:
         backbone.set_attn_implementation("eager")
     try:
         with torch.no_grad():
-            ids = input_ids.to(next(backbone.parameters()).device)
-            outputs.append(backbone.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))[0])
+            ids = text[None].to(next(backbone.parameters()).device)
+            no_keys = {"use_cache": False} if getattr(backbone.config, "use_cache", False) else {}
+            outputs.append(backbone.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), **no_keys)[0])
     except _FirstLayerError:
         pass
     finally:
@@ -61,30 +80,48 @@ def _first_token(backbone: Any, input_ids: Tensor) -> Tensor:
         for hook in hooks:
             hook.remove()
     hidden = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
-    return hidden.flatten(0, -2)[0]
+    return hidden.flatten(0, -2)
 
 
-def set_direction(backbone: Any, attention: str, source: str) -> bool:
+def set_direction(backbone: Any, attention: str, source: str) -> tuple[bool, list[str]]:
     """Let a model attend in the direction that the text settings ask for.
 
     Returns:
-        whether the model is causal now.
+        whether the model is causal now, and a line if no trial shows it.
 
     Raises:
         UserError: the model cannot attend in that direction.
     """
+    config, notes = backbone.config, []
     causal = is_causal(backbone)
+    if causal is None:
+        causal = _is_usually_causal(config)
+        notes.append(
+            f"{source}: no text shows in which direction {type(backbone).__name__} attends; by its "
+            f"configuration, {'a token sees its past' if causal else 'tokens see the whole text'}"
+        )
     if attention == "model" or causal == (attention == "causal"):
-        return causal
-    if attention == "bidirectional" or getattr(backbone.config, "is_causal", None) is False:
-        backbone.config.is_causal = attention == "causal"
-        if is_causal(backbone) == (attention == "causal"):
-            return not causal
+        return causal, notes
+    if attention == "bidirectional" or getattr(config, "is_causal", None) is False:
+        config.is_causal = attention == "causal"
+        if is_causal(backbone) is (attention == "causal"):
+            return not causal, notes
     raise UserError(
         "model.text.attention",
         f"is {attention}, but {type(backbone).__name__} of {source} cannot attend so",
         "set it to model",
     )
+
+
+def _is_usually_causal(config: Any) -> bool:
+    """Return what a configuration says of the direction, or that of models for the same tasks."""
+    from transformers.models.auto import modeling_auto
+
+    if (declared := getattr(config, "is_causal", None)) is not None:
+        return bool(declared)
+    generates = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    fills_gaps = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return bool(getattr(config, "is_decoder", False)) or (generates and not fills_gaps)
 
 
 def check_pooling(settings: TextSettings, causal: bool, source: str) -> tuple[TextSettings, list[str]]:
@@ -133,7 +170,7 @@ def add_end_token(
     Raises:
         UserError: an end token is needed, but the tokenizer has none or cannot be changed.
     """
-    if _ends_texts(tokenizer):
+    if ends_texts(tokenizer):
         return settings.model_copy(update={"append_eos": bool(settings.append_eos)}), []
     append = settings.append_eos
     if append is None:
@@ -160,12 +197,6 @@ def add_end_token(
         )
     backend.post_processor = _with_end(backend.post_processor, tokenizer.eos_token, tokenizer.eos_token_id)
     return settings, []
-
-
-def _ends_texts(tokenizer: Any) -> bool:
-    """Return whether the tokenizer puts a special token behind a text."""
-    encoded = tokenizer("a", return_special_tokens_mask=True)
-    return bool(encoded["special_tokens_mask"][-1])
 
 
 def _with_end(processor: Any, token: str, token_id: int) -> Any:

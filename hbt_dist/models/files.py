@@ -16,6 +16,8 @@ from hbt_dist.common.files import sha256_of
 COPY_AGAIN = "copy the file again from the source of the model"
 #: Endings of weights, configuration and tokenizer.
 _DECISIVE = (".safetensors", ".bin", ".json", ".model", ".txt")
+#: Keys of config.json that do not change what the model computes.
+NEUTRAL_KEYS = ("transformers_version", "_name_or_path", "architectures")
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 _LFS_POINTER = b"version https://git-lfs"
 

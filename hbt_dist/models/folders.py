@@ -113,8 +113,8 @@ def recorded_text(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def recorded_dense(folder: Path) -> tuple[list[DenseLayer], dict[str, Any]]:
-    """Return the dense layers of a folder; a last one that only cuts vectors is the setting `width` instead.
+def recorded_dense(folder: Path) -> tuple[list[DenseLayer], int | None]:
+    """Return the dense layers of a folder, without a last one that only cuts vectors, and that one's width.
 
     Raises:
         UserError: a file cannot be read, or names something that is not supported.
@@ -125,7 +125,7 @@ def recorded_dense(folder: Path) -> tuple[list[DenseLayer], dict[str, Any]]:
             with _readable(kind, path):
                 dense.append(load_dense(path))
     cuts = bool(dense) and is_cut(dense[-1])
-    return dense, {"width": dense.pop().linear.out_features} if cuts else {}
+    return dense, dense.pop().linear.out_features if cuts else None
 
 
 @dataclass(frozen=True)

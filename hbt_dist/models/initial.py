@@ -177,7 +177,8 @@ def _random_encoder(settings: ScratchSettings, text: TextSettings, seed: int, to
             first_line(error),
             "use keys of the transformers configuration class",
         ) from error
-    text, _ = check_pooling(text, set_direction(backbone, text.attention, _ARCHITECTURE), _ARCHITECTURE)
+    causal, _ = set_direction(backbone, text.attention, _ARCHITECTURE)
+    text, _ = check_pooling(text, causal, _ARCHITECTURE)
     return Encoder(backbone, text)
 
 

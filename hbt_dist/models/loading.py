@@ -39,7 +39,7 @@ from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.locations import check_hub_reachable
 from hbt_dist.models.positions import most_tokens
 from hbt_dist.models.settings import LIMITS, AttentionImplementation, LoraSettings, TextSettings
-from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer, lower_case, set_padding
+from hbt_dist.models.tokenizer import check_vocabulary, load_tokenizer, lower_case, set_padding, unheeded
 from hbt_dist.models.weights import explained, load_weights
 
 #: Encoder-decoders -> class of their encoder, which sentence-transformers takes too.
@@ -94,21 +94,22 @@ def load_encoder(
     check_vocabulary(tokenizer, backbone, source)
     described = adapter.settings_source if adapter else source
     folder = Path(described) if Path(described).is_dir() else hub_settings_folder(described)
-    dense, cut = recorded_dense(folder)
-    recorded, prompts = cut | recorded_text(folder), recorded_prompts(folder)
+    (dense, recorded), prompts = _recorded(folder), recorded_prompts(folder)
     text = text or {}
     raised = {key: max(limit, recorded.get(key, 0)) for key, limit in (at_least or {}).items()}
     settings, lowered = _fitting(TextSettings(**{**recorded, **raised, **text}), text, backbone, source)
-    causal = set_direction(backbone, settings.attention, source)
+    causal, direction = set_direction(backbone, settings.attention, source)
     settings, pooled = check_pooling(settings, causal, source)
     is_trained = recorded.get("pooling") == "last"
     settings, ends = add_end_token(tokenizer, settings, source, is_trained=is_trained)
     notes += [
         *lowered,
+        *direction,
         *pooled,
         *ends,
         *set_padding(tokenizer, source),
         *_prompt_notes(prompts, text, folder),
+        *unheeded(tokenizer, text, source),
     ]
     if settings.lowercase:
         lower_case(tokenizer, source)
@@ -168,9 +169,24 @@ def load_backbone(
     if implementation != "auto":
         options["attn_implementation"] = implementation
     backbone, notes = load_weights(kind, source, **options)
+    if getattr(backbone, "main_input_name", "input_ids") != "input_ids":
+        raise UserError(
+            source,
+            f"{type(backbone).__name__} takes no token ids (input_ids), which is not supported",
+            "give an encoder (BERT, XLM-R, T5, ...) or a decoder",
+        )
     if implementation == "auto":
         use_row_attention(backbone)
     return backbone, notes
+
+
+def _recorded(folder: Path) -> tuple[list[DenseLayer], dict[str, Any]]:
+    """Return the dense layers and the text settings of a folder; a layer that only cuts is the width."""
+    dense, cut = recorded_dense(folder)
+    text = recorded_text(folder)
+    if cut is not None:
+        text["width"] = min(cut, text.get("width") or cut)
+    return dense, text
 
 
 def _fitting(

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import sha256_of
-from hbt_dist.models.files import check_file, read_json
+from hbt_dist.models.files import NEUTRAL_KEYS, check_file, read_json
 from hbt_dist.models.folders import MODULES_FILE, SETTINGS_FILE, recorded_text
 from hbt_dist.models.locations import no_model_folder
 from hbt_dist.models.settings import TextSettings
@@ -37,8 +37,6 @@ Method = Literal["average", "slerp"]
 PARALLEL = 0.9995
 #: Files of a model folder that are copied; further weights (ONNX, PyTorch's pickles) would be stale.
 _COPIED = (".json", ".txt", ".model", ".tiktoken", ".vocab", ".jinja", ".py", ".safetensors")
-#: Keys of config.json that do not change what the model computes.
-_NEUTRAL = ("transformers_version", "_name_or_path", "architectures")
 _SAME_START = "merge models that were trained from the same start model"
 
 
@@ -207,7 +205,9 @@ def _refuse_difference(
 def _configuration(source: Source) -> dict[str, Any]:
     """Return what the configurations of the backbone and of the modules say."""
     config = {
-        key: value for key, value in read_json(source.folder / "config.json").items() if key not in _NEUTRAL
+        key: value
+        for key, value in read_json(source.folder / "config.json").items()
+        if key not in NEUTRAL_KEYS
     }
     modules = read_json(source.folder / MODULES_FILE, list)
     return config | {

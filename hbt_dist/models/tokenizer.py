@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.models.folders import TOKENIZER_FILE
+from hbt_dist.models.layers import word_embeddings
 
 #: A tokenizer below this share of the embedding rows belongs to another model; padded rows are far fewer.
 _LEAST_SHARE = 0.5
@@ -37,7 +39,7 @@ def load_tokenizer(source: str, trust_remote_code: bool = False, **options: Any)
 
 def check_vocabulary(tokenizer: Any, backbone: nn.Module, source: str) -> None:
     """Refuse a tokenizer whose size does not fit the rows of the word embeddings."""
-    embeddings: Any = backbone.get_input_embeddings()  # type: ignore[operator]
+    embeddings = word_embeddings(backbone)
     if not isinstance(embeddings, nn.Embedding):
         return
     entries, rows = len(tokenizer), embeddings.num_embeddings
@@ -88,6 +90,34 @@ def lower_case(tokenizer: Any, source: str) -> None:
     parts: list[Any] = list(present) if is_sequence else [present] * (present is not None)
     if not any(isinstance(part, normalizers.Lowercase) for part in parts):
         backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
+
+
+def ends_texts(tokenizer: Any) -> bool:
+    """Return whether the tokenizer puts a special token behind a text."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    return bool(encoded["special_tokens_mask"][-1])
+
+
+def unheeded(tokenizer: Any, given: Mapping[str, Any], source: str) -> list[str]:
+    """Return a line per setting of a user that the tokenizer of the folder decides otherwise.
+
+    Exported folders repeat `lowercase` and `append_eos` in the tokenizer, for other readers.
+    """
+    decided = {}
+    if given.get("lowercase") is False and _lower_cases(tokenizer):
+        decided["lowercase"] = "lower-cases texts"
+    if given.get("append_eos") is False and ends_texts(tokenizer):
+        decided["append_eos"] = "ends texts in a special token"
+    return [
+        f"{source}: {key}: false has no effect, because the tokenizer {what}; change its {TOKENIZER_FILE}, "
+        "or leave the setting out"
+        for key, what in decided.items()
+    ]
+
+
+def _lower_cases(tokenizer: Any) -> bool:
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    return normalizer is not None and "a" in normalizer.normalize_str("A")
 
 
 def tokenizer_digest(tokenizer: Any) -> str:

@@ -15,7 +15,9 @@ from hbt_dist.evaluation import encode
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, encoding_fingerprint
 from hbt_dist.evaluation.encode import embedding_files, encode_texts, length_batches, with_arithmetic
 from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.loading import load_encoder
+from tests.models.kinds import save_kind
 
 TEXTS = [f"candidate {'fi ' * (i * 7 % 40)}{i}" for i in range(50)]
 
@@ -238,3 +240,30 @@ def test_every_text_setting_is_in_the_fingerprint_of_stored_embeddings(tiny_mode
         loaded.encoder.text = text.model_copy(update={name: "a value that is not the default"})
         with pytest.warns(UserWarning, match=name):  # of pydantic: not a value of that setting
             assert encoding_fingerprint(loaded, ["a text"], "question", "float32") != before, name
+
+
+def test_the_configuration_is_in_the_fingerprint_of_stored_embeddings(tmp_path: Path) -> None:
+    base = save_kind(tmp_path / "qwen3", "qwen3")
+    file = base / "config.json"
+    content = json.loads(file.read_text())
+
+    def fingerprint(**changes: Any) -> str:
+        file.write_text(json.dumps(content | changes))
+        return encoding_fingerprint(load_encoder(base, quiet=True), ["a text"], "question", "float32")
+
+    before = fingerprint()
+    assert fingerprint(transformers_version="1.0", architectures=None, dtype=None) == before
+    for changes in ({"hidden_act": "gelu"}, {"rms_norm_eps": 0.1}, {"is_causal": False}):
+        assert fingerprint(**changes) != before, changes
+
+
+def test_activations_of_dense_layers_are_in_the_fingerprint(tiny_model: Path) -> None:
+    loaded = load_encoder(tiny_model, quiet=True)
+    full_width, fingerprints = loaded.encoder.full_width, set()
+    for activation in (torch.nn.Identity(), torch.nn.Tanh()):
+        linear = torch.nn.Linear(full_width, 4)
+        torch.nn.init.zeros_(linear.weight)
+        torch.nn.init.zeros_(linear.bias)
+        loaded.encoder.dense = torch.nn.ModuleList([DenseLayer(linear, activation)])
+        fingerprints.add(encoding_fingerprint(loaded, ["a text"], "question", "float32"))
+    assert len(fingerprints) == 2

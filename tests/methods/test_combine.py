@@ -23,6 +23,7 @@ from hbt_dist.methods.expansion.fusion import fuse_rankings
 from hbt_dist.methods.expansion.settings import Combine, CombineSettings
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.loading import load_encoder
+from hbt_dist.models.saving import save_encoder
 from hbt_dist.run_file import BenchmarkSettings
 
 
@@ -246,3 +247,28 @@ def test_from_the_command_line(
         )
     with pytest.raises(UserError, match="would all be the same"):
         runner.invoke(app, [*command, "--temperature", "0"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_prefix_with_the_name_of_a_language_is_refused_before_anything_is_encoded(
+    encoder_folder: Path,
+    benchmark_folder: Path,
+    tmp_path: Path,
+    recorded: bool,
+) -> None:
+    text = {"question_prefix": "in {language}: "}
+    model = tmp_path / "model"
+    if recorded:
+        loaded = load_encoder(encoder_folder, text=text, quiet=True)
+        model.mkdir()
+        save_encoder(loaded.encoder, loaded.tokenizer, model)
+    with pytest.raises(UserError, match=r"question_prefix: expected a prefix without {language}") as caught:
+        evaluate_job(
+            str(model),  # is absent, and not missed, if the prefix is given
+            BenchmarkSettings(name="jsonl", data_dir=str(benchmark_folder)),
+            tmp_path / "out",
+            text={} if recorded else text,
+            expansions=tmp_path / "absent.jsonl",
+            quiet=True,
+        )
+    assert "leave out --expansions" in str(caught.value)

@@ -14,12 +14,13 @@ from tokenizers import Tokenizer, processors
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.models.attention import has_row_attention
-from hbt_dist.models.decoders import is_causal
+from hbt_dist.models.decoders import is_causal, set_direction
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.models.saving import save_encoder
 from hbt_dist.models.settings import ModelSettings
 from hbt_dist.models.tokenising import tokenise
+from hbt_dist.models.tokenizer import check_vocabulary
 from tests.models.kinds import SPECIAL, byte_level, bytes_without_words
 
 TEXTS = ["helsinki", "what is the capital of finland", "the capital of finland is helsinki " * 6, "is"]
@@ -196,6 +197,64 @@ def test_a_direction_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
     assert load(bert, attention="bidirectional").text.pooling == "mean"
     with pytest.raises(ValueError, match="'model', 'causal' or 'bidirectional'"):
         ModelSettings(name_or_path=str(bert), text={"attention": "sideways"})
+
+
+def _small(kind: str, **keys: Any) -> Any:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **sizes, **keys))
+
+
+def test_models_without_word_embeddings_load_and_have_a_direction(tmp_path: Path) -> None:
+    canine = _small("canine")
+    check_vocabulary(None, canine, "canine")
+    assert set_direction(canine, "model", "canine")[0] is False
+
+
+@pytest.mark.parametrize(("is_decoder", "says"), [(False, "the whole text"), (True, "its past")])
+def test_a_model_that_shows_no_direction_has_that_of_its_configuration(is_decoder: bool, says: str) -> None:
+    """Each token of such a layer sees itself alone, as in MRA without its kernel; or the layer fails."""
+    for forward in (lambda hidden, *_, **__: (hidden, None), None):
+        model = _small("bert", vocab_size=50, is_decoder=is_decoder)
+        model.encoder.layer[0].attention.self.forward = forward
+        assert is_causal(model) is None
+        causal, (line,) = set_direction(model, "model", "folder")
+        assert causal is is_decoder
+        assert line.startswith("folder: no text shows in which direction BertModel attends")
+        assert says in line
+        with pytest.raises(UserError, match="BertModel of folder cannot attend so"):
+            set_direction(model, "bidirectional" if causal else "causal", "folder")
+
+
+@pytest.mark.parametrize(
+    ("kind", "causal"), [("mra", False), ("jamba", True), ("gpt2", True), ("bert", False)]
+)
+def test_the_direction_of_a_model_that_cannot_be_tried(kind: str, causal: bool) -> None:
+    model = torch.nn.Module()
+    model.config = transformers.AutoConfig.for_model(kind)  # type: ignore[assignment]
+    assert set_direction(model, "model", "folder")[0] is causal
+
+
+def test_a_model_of_other_inputs_is_refused(tmp_path: Path) -> None:
+    transformers.PerceiverModel(
+        transformers.PerceiverConfig(
+            num_latents=2, d_latents=16, d_model=16, num_blocks=1, num_self_attends_per_block=1,
+            num_self_attention_heads=2, num_cross_attention_heads=2,
+        )
+    ).save_pretrained(tmp_path)  # fmt: skip
+    transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level(), **SPECIAL).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="PerceiverModel takes no token ids"):
+        load_encoder(tmp_path)
+
+
+def test_a_setting_that_the_tokenizer_decides_is_reported(tmp_path: Path) -> None:
+    base = decoder(tmp_path / "base", "qwen3")
+    folder = export(load(base, lowercase=True), tmp_path / "model")
+    both = load(folder, lowercase=False, append_eos=False).notes
+    assert [line.split(": ")[1] for line in both if "has no effect" in line] == ["lowercase", "append_eos"]
+    assert any("because the tokenizer lower-cases texts" in line for line in both)
+    for source, text in ((folder, {}), (base, {"lowercase": False, "append_eos": False})):
+        assert not any("has no effect" in line for line in load(source, **text).notes)
 
 
 def test_an_end_token_that_cannot_be_added_is_refused(tmp_path: Path) -> None:

@@ -48,6 +48,18 @@ def test_a_cut_is_repeated_by_sentence_transformers_and_by_both_readings_of_the_
         assert again.encoder.width == (8 if dense else 16)
 
 
+@pytest.mark.parametrize(("recorded", "width"), [(None, 5), (3, 3), (7, 5)])
+def test_a_cut_layer_cuts_also_where_the_settings_record_more(
+    tmp_path: Path, recorded: int | None, width: int
+) -> None:
+    save_encoder(tiny_encoder(TextSettings(width=5)), tiny_tokenizer(), tmp_path)
+    file = tmp_path / "hbt_dist.json"
+    content = json.loads(file.read_text())
+    content["text"]["width"] = recorded
+    file.write_text(json.dumps(content))
+    assert load_encoder(tmp_path).encoder.width == width
+
+
 def test_the_full_width_needs_no_layer(tmp_path: Path) -> None:
     save_encoder(tiny_encoder(TextSettings(width=16)), tiny_tokenizer(), tmp_path)
     assert not list(tmp_path.glob("*_Dense"))

@@ -13,12 +13,14 @@ is fused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hbt_dist.common.console import Progress
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.placeholders import LANGUAGE
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.evaluation.embedding_files import Role
 from hbt_dist.evaluation.encode import encode_with_flags
@@ -184,6 +186,21 @@ def _fused(
         metrics=settings.metrics,
         texts=texts,
     )
+
+
+def check_prefixes(text: Mapping[str, Any]) -> None:
+    """Refuse prefixes with the name of a language: an expansion has none.
+
+    Raises:
+        UserError: it names the setting.
+    """
+    for key in ("question_prefix", "passage_prefix"):
+        if LANGUAGE in (text.get(key) or ""):
+            raise UserError(
+                key,
+                f"expected a prefix without {LANGUAGE}, as expansions are used, got {text[key][:60]!r}",
+                f"write a name in place of {LANGUAGE}, or leave out --expansions",
+            )
 
 
 def make_room(loaded: LoadedEncoder, how: CombineSettings) -> None:
