@@ -242,9 +242,10 @@ def table(result: dict[str, Any]) -> str:
     losses = result["losses"]
     about = (
         f"{result['model']}: rank 16 on all linear layers, end token, last pooling; {result['steps']} steps "
-        f"of 32 rows in {result['training_seconds']} s ({result['machine']}). Training data: SQuAD in English "
-        "and parallel questions of MKQA in English and Spanish. Benchmark: both and German, which training has not "
-        f"seen, in the first {result['articles']} articles of XQuAD-R."
+        f"of 32 rows in {result['training_seconds']} s ({result['machine']}). "
+        "Training data: SQuAD in English, and parallel questions of MKQA in English and Spanish. "
+        "Benchmark: both and German, which training has not seen, "
+        f"in the first {result['articles']} articles of XQuAD-R."
     )
     caution = (
         f"The loss went from {losses[0]:.2f} to {losses[-1]:.2f}; guessing among 32 passages gives 3.47. The "
