@@ -107,6 +107,16 @@ def is_cut(layer: DenseLayer) -> bool:
     return is_linear and torch.equal(weight, torch.eye(*weight.shape))
 
 
+def whole_copy(layer: nn.Module, weights: dict[str, Tensor]) -> DenseLayer:
+    """Return a float32 layer with these weights: an engine may have rounded those of `layer`."""
+    assert isinstance(layer, DenseLayer)
+    linear = layer.linear
+    whole = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None)
+    copy = DenseLayer(whole, layer.activation)
+    copy.load_state_dict(weights)
+    return copy
+
+
 _READ = ("in_features", "out_features", "bias", "activation_function")
 _NEUTRAL = dict.fromkeys(("module_input_name", "module_output_name"), ("sentence_embedding",))
 _ACTIVATIONS = {"Tanh": nn.Tanh, "Identity": nn.Identity, "ReLU": nn.ReLU, "GELU": nn.GELU}

@@ -369,18 +369,29 @@ def assert_exported(got: list[dict[str, Any]]) -> None:
             assert torch.equal(got[0]["exported"][name.removeprefix("encoder.")], parameter), name
 
 
+ENCODERS = {
+    "lora": VARIANTS["lora-cached-zero2"],
+    "decoder": VARIANTS["decoder-cached-zero2"],
+    "widths": NESTED["widths-temperature-3-cached"],
+}
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("wrong_scale", [2.0, 0.5])
-def test_a_wrong_scale_would_fail(wrong_scale: float) -> None:
+@pytest.mark.parametrize(
+    "cases",
+    [
+        {name: case for name, case in MATRIX.items() if "1neg-both" in name},
+        pytest.param(ENCODERS, marks=pytest.mark.slow),
+    ],
+    ids=["engines", "encoders"],
+)
+def test_a_wrong_scale_would_fail(cases: dict[str, Case], wrong_scale: float) -> None:
     """Times or divided by the world size, as in half of the public trainers: every case must notice.
 
     In the gradient and its norm: clipping and AdamW hide a wrong scale from the parameters here.
     """
-    cases = {name: case for name, case in MATRIX.items() if "1neg-both" in name}
-    cases["lora"] = VARIANTS["lora-cached-zero2"]
-    cases["decoder"] = VARIANTS["decoder-cached-zero2"]
-    cases["widths"] = NESTED["widths-temperature-3-cached"]
-    found = results(f"wrong{wrong_scale}", 2, cases, wrong_scale=wrong_scale)
+    found = results(f"wrong{wrong_scale}-{len(cases)}", 2, cases, wrong_scale=wrong_scale)
     for name, case in cases.items():
         error = error_of(found[name], reference(case, 2))
         assert error["gradient"] == pytest.approx(abs(wrong_scale - 1), rel=1e-3)

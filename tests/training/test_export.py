@@ -15,9 +15,12 @@ from safetensors.torch import load_file
 from hbt_dist.common.errors import UserError
 from hbt_dist.jobs.merge import merge_job
 from hbt_dist.models.loading import load_encoder
-from hbt_dist.training.checkpoints.export import export_checkpoint
+from hbt_dist.models.saving import save_encoder
+from hbt_dist.models.settings import TextSettings
+from hbt_dist.training.checkpoints.export import export_checkpoint, write_model_folder
 from tests.helpers.runs import weights_digest
 from tests.helpers.workers import Workers
+from tests.models.test_encoder import tiny_encoder, tiny_tokenizer
 from tests.training.conftest import Launch
 
 TEXTS = ["Which language has most speakers in Finland?", "Mikä on Unkarin pääkaupunki?", "a"]
@@ -36,6 +39,19 @@ def embeddings_of_transformers(folder: Path) -> np.ndarray:
         mean = hidden[0].mean(0)
         rows.append((mean / mean.norm()).numpy())
     return np.stack(rows)
+
+
+def test_dense_layers_of_a_model_in_bf16_are_written_in_float32(tmp_path: Path) -> None:
+    """Under bf16 the engine's layers are rounded; the optimizer's weights are not."""
+    (tmp_path / "start").mkdir()
+    save_encoder(tiny_encoder(TextSettings(), dense=True), tiny_tokenizer(), tmp_path / "start")
+    model = load_encoder(tmp_path / "start", quiet=True)
+    trained = {name: torch.randn(value.shape) for name, value in model.encoder.state_dict().items()}
+    model.encoder.to(torch.bfloat16)
+    write_model_folder(model, trained, tmp_path / "model", card="", facts={})
+    written = load_encoder(tmp_path / "model", quiet=True).encoder.state_dict()
+    assert written.keys() == trained.keys()
+    assert all(torch.equal(written[name], value) for name, value in trained.items())
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from hbt_dist.common.files import atomic_folder, check_new_folder
 from hbt_dist.config.settings import read_yaml, validate
 from hbt_dist.models.adapters import merge_adapter
 from hbt_dist.models.encoder import LoadedEncoder
+from hbt_dist.models.head import whole_copy
 from hbt_dist.models.initial import load_start
 from hbt_dist.models.saving import save_encoder
 from hbt_dist.run_file import RunFile
@@ -150,8 +151,9 @@ def write_model_folder(
         as_adapter: write adapters alone instead of merging them.
     """
     encoder = model.encoder
-    if dense := weights_below(weights, "dense."):
-        encoder.dense.load_state_dict(dense)
+    for number, layer in enumerate(encoder.dense):
+        if trained := weights_below(weights, f"dense.{number}."):
+            encoder.dense[number] = whole_copy(layer, trained)
     backbone: dict[str, Tensor] | None = weights_below(weights, "backbone.")
     state = encoder.state_dict()
     if state.keys() - weights.keys():  # frozen ones
