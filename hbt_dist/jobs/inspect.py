@@ -20,7 +20,8 @@ def inspect_job(run: RunFile, *, step: int | None, rows: int, tokens: bool, as_j
     Raises:
         UserError: the data or the batches cannot be used.
     """
-    from hbt_dist.batching.inspection import inspect, render
+    from hbt_dist.batching.inspection import inspect
+    from hbt_dist.batching.inspection_text import render
     from hbt_dist.data.corpus.convert import build_corpus
     from hbt_dist.data.corpus.notes import reading_text
     from hbt_dist.methods.code_switching.inspection import switching_tables

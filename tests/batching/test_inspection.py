@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from hbt_dist.batching.inspection import Table, inspect, render
+from hbt_dist.batching.inspection import Table, inspect
+from hbt_dist.batching.inspection_text import render
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings

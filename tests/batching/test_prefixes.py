@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hbt_dist.batching.collate import TokenTransform, collate
-from hbt_dist.batching.inspection import inspect, render
+from hbt_dist.batching.inspection import inspect
+from hbt_dist.batching.inspection_text import render
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.tokens import TokenStore, store_fingerprint
