@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_write, explained_write, write_json
 from hbt_dist.comparison.families import family_differences, family_gains, seed_test
@@ -265,7 +266,7 @@ def comparison_text(document: dict[str, Any]) -> str:
     benchmark = document["benchmark"]
     over_seeds = any(row["seeds"] for row in document["tests"])
     lines = [
-        f"{benchmark['name']} ({benchmark['variant']}), {len(benchmark['languages'])} languages; "
+        f"{benchmark['name']} ({benchmark['variant']}), {counted(len(benchmark['languages']), 'language')}; "
         f"{document['confidence']:.0%} intervals over {document['resampled']}s"
         + (" and over seeds (paired)" if over_seeds else ""),
         "all figures are means over language cells",

@@ -44,6 +44,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hbt_dist.common.console import counted
 from hbt_dist.data.benchmarks.judgements import judgement_lines
 from hbt_dist.data.language_facts import describe, was_seen
 from hbt_dist.evaluation.evaluation import Evaluation
@@ -205,7 +206,7 @@ def summary(evaluation: Evaluation) -> str:
     """Format a few lines for the terminal: the three settings, the bias, seen and unseen languages."""
     benchmark, means = evaluation.benchmark, evaluation.means
     lines = [
-        f"{benchmark.name} ({benchmark.variant}): {len(benchmark.languages)} languages, "
+        f"{benchmark.name} ({benchmark.variant}): {counted(len(benchmark.languages), 'language')}, "
         f"{len(benchmark.question_ids):,} questions, {len(benchmark.candidate_ids):,} candidates",
         f"{'':<16}{'mAP':>9}{'mAP@20':>9}{'MRR':>9}{'R@1':>9}{'R@10':>9}{'nDCG@10':>9}",
     ]

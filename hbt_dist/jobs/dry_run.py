@@ -23,6 +23,7 @@ import torch
 from transformers import AutoConfig
 
 from hbt_dist.batching.plan import check_divisible
+from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.jobs.memory import describe_memory, meta_model, read_model, resolved_text
@@ -171,7 +172,7 @@ def _rows(run: RunFile) -> str:
         corpus = build_corpus(run.data, Path(run.data.cache_dir))
     except UserError as error:
         return f"rows not counted ({error.location}: {error.problem})"
-    return f"{corpus.num_examples:,} examples in {len(corpus.languages)} languages"
+    return f"{corpus.num_examples:,} examples in {counted(len(corpus.languages), 'language')}"
 
 
 def _parameters(run: RunFile) -> tuple[int, int] | None:
@@ -208,6 +209,6 @@ def _benchmark_size(benchmark: BenchmarkSettings) -> str:
     except UserError as error:
         return f"not available ({error.problem})"
     return (
-        f"{len(data.languages)} languages, {len(data.question_texts):,} questions, "
+        f"{counted(len(data.languages), 'language')}, {len(data.question_texts):,} questions, "
         f"{len(data.candidate_texts):,} candidates"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.models.pooler import remove_pooler
 
@@ -44,7 +45,8 @@ def load_weights(kind: Any, source: str, **options: Any) -> tuple[Any, list[str]
         )
     remove_pooler(model, is_trained=not report["missing_keys"])
     unused = sorted(key for key in report["unexpected_keys"] if "pooler" not in key)
-    lines = [f"{source}: {len(unused)} weights of the file are not used ({_some(unused)})"]
+    verb = "is" if len(unused) == 1 else "are"
+    lines = [f"{source}: {counted(len(unused), 'weight')} of the file {verb} not used ({_some(unused)})"]
     return model, lines if unused else []
 
 

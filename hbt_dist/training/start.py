@@ -246,7 +246,7 @@ def _introduction(session: Session) -> list[str]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return [
         f"corpus: {corpus.num_examples:,} examples, {corpus.num_passages:,} passages, "
-        f"{len(corpus.languages)} languages ({' '.join(corpus.languages)})",
+        f"{counted(len(corpus.languages), 'language')} ({' '.join(corpus.languages)})",
         f"model: {parameters:,} parameters{share}; {engine['engine']}, ZeRO stage {engine['zero_stage']}, "
         f"{counted(engine['world_size'], 'worker')} on {name}; "
         f"global batch {run.batches.global_batch_size}, {run.training.steps} steps",

@@ -168,7 +168,7 @@ def test_only_an_unused_pooler_is_silent(
     state = load_file(model / WEIGHTS)
     save_file({**state, "cls.bias": torch.zeros(3)}, model / WEIGHTS, metadata={"format": "pt"})
     load_encoder(model)
-    assert capsys.readouterr().err == f"{model}: 1 weights of the file are not used (cls.bias)\n"
+    assert capsys.readouterr().err == f"{model}: 1 weight of the file is not used (cls.bias)\n"
 
 
 @pytest.mark.parametrize("kind", KINDS)

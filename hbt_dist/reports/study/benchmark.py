@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hbt_dist.common.console import counted
 from hbt_dist.common.numbers import digits_of, p_value, plain, signed, span
 from hbt_dist.comparison.compare import compare, write_comparison
 from hbt_dist.evaluation.read_results import SETTINGS, read_results
@@ -122,7 +123,7 @@ class BenchmarkPart:
             "of all languages contains one hit that is nearly always at rank 1."
         )
         return (
-            f"{len(facts['languages'])} languages, {facts['num_questions']['total']:,} questions, "
+            f"{counted(len(facts['languages']), 'language')}, {facts['num_questions']['total']:,} questions, "
             f"{facts['num_candidates']['total']:,} candidates.{trivial if facts['own_text_relevant'] else ''}"
         )
 

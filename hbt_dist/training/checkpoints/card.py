@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hbt_dist import __version__
 from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.common.console import counted
 from hbt_dist.common.files import atomic_write
 from hbt_dist.config.placeholders import LANGUAGE
 from hbt_dist.data.corpus.corpus import Corpus
@@ -43,7 +44,7 @@ def model_card(run: RunFile, corpus: Corpus, plan: BatchPlan, text: TextSettings
 
 # {run.name}
 
-A bi-encoder for retrieval in {len(plan.languages)} languages, trained with hybrid batches
+A bi-encoder for retrieval in {counted(len(plan.languages), "language")}, trained with hybrid batches
 ([arXiv 2408.10536](https://arxiv.org/abs/2408.10536)) by hbt_dist {__version__}.
 
 | | |
