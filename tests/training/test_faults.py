@@ -120,9 +120,7 @@ def test_two_runs_in_one_folder(launch: Launch, tmp_path: Path) -> None:
     second = launch.start(file, 1)
     assert second.wait() == [2]
     assert "another run is writing to this folder" in second.error()
-    before = steps_done(output)
-    time.sleep(0.5)
-    assert steps_done(output) > before, "the first one goes on"
+    wait_for_step(output, steps_done(output) + 1, first)  # it goes on
     first.signal(0)
     assert first.wait() == [-signal.SIGKILL]
     third = launch.start(file, 1)  # the lock has ended with its process
