@@ -43,6 +43,13 @@ def pytest_collection_finish() -> None:
         helper.await_loaded()
 
 
+def pytest_runtest_setup() -> None:
+    """Show notes: a command that a former test ran in this process may have been quiet."""
+    from hbt_dist.common.console import hush
+
+    hush(False)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add up set-up and call of every default test."""
     if report.when == "teardown" or _NOT_DEFAULT & set(report.keywords):

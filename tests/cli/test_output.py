@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from hbt_dist.common.console import hush
 from hbt_dist.doctor import report as doctor_report
 from hbt_dist.doctor.verdict import Level, Verdict
 from hbt_dist.jobs.train import launched_rank
@@ -21,12 +19,6 @@ from tests.helpers.command_line import call_main
 from tests.helpers.runs import BIN, hbt_dist, tiny_run, write_run
 from tests.helpers.searches import search_of_quickstart
 from tests.reports.made_pages import write_made_evaluation
-
-
-@pytest.fixture(autouse=True)
-def _loud() -> Iterator[None]:
-    yield
-    hush(False)
 
 
 @pytest.fixture

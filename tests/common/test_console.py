@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from hbt_dist.common import console as progress
 from hbt_dist.common.console import Progress, counted, duration, hush, note
 from hbt_dist.training.metrics_log import outcome
 from hbt_dist.training.run_folder import RunFolder
-
-
-@pytest.fixture(autouse=True)
-def _loud() -> Iterator[None]:
-    hush(False)  # commands that other tests ran in this process may have been quiet
-    yield
-    hush(False)
 
 
 def test_a_log_ends_with_the_last_figures(

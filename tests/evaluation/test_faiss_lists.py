@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from hbt_dist.common.console import hush
 from hbt_dist.evaluation import faiss_lists
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.plan import plan_scoring
@@ -132,7 +131,6 @@ def test_searches_on_the_device_of_the_settings(
         monkeypatch.setattr(faiss_lists, "_BLOCK_ROWS", 1060)
     monkeypatch.setattr(faiss_lists, "_QUESTIONS", 11)
     faiss_lists._note_cpu.cache_clear()
-    hush(False)
     plan = plan_scoring(benchmark)
     for _ in range(2):
         found = faiss_lists.faiss_top_lists(plan, questions, candidates, k, device=torch.device(device))
