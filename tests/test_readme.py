@@ -50,6 +50,9 @@ COVERED = {
     "torchrun --nproc_per_node 2 launchers/train.py run.yaml": LAUNCHERS,
     "accelerate launch --num_processes 2 launchers/train.py run.yaml": LAUNCHERS,
     "hbt-dist train run.yaml --launcher local": "tests/test_wheel.py::test_train_and_evaluate",
+    "hbt-dist train decoder_lora --dry-run": (
+        "tests/jobs/test_memory.py::test_the_run_file_under_zero_3_and_zero_2"
+    ),
     "hbt-dist evaluate --model runs/mine/model --benchmark jsonl --data-dir my_benchmark "
     "--output results/mine": IN_ORDER,
     "hbt-dist evaluate --model runs/mine/model --benchmark xquad-r --data-dir DATA/xquad-r "
