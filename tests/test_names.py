@@ -22,6 +22,8 @@ def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Yield every name that a module binds, with its line."""
     for node in ast.walk(tree):
         match node:
+            case ast.FunctionDef(name="mine"):  # the verb
+                continue
             case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
                 yield name, node.lineno
             case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
