@@ -1,4 +1,4 @@
-"""Draw the hard negatives of a batch: from the data, then random passages where the data has too few.
+"""Draw the hard negatives of a batch: from lists, then random passages where the lists have too few.
 
 The hard negatives of an example are visited in a rotation, so over epochs all of them are used. A passage
 of the row's group (the positive, its translations, passages with the same text or question) is never
@@ -11,7 +11,10 @@ Letters: B rows, n negatives per row, P passages, S sets of languages, L languag
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +41,26 @@ def unused_negatives(corpus: Corpus, count: int) -> str:
     return line if available and not count else ""
 
 
+@dataclass(frozen=True)
+class NegativeLists:
+    """The hard negatives of every example: those of the corpus, or those that a phase of training has mined.
+
+    Attributes:
+        offsets: (E + 1,) int64; those of example i are offsets[i] to offsets[i + 1] of the flat columns.
+        passage: flat int64, passage rows of the corpus.
+    """
+
+    offsets: Int64s
+    passage: Int64s
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> Self:
+        """Return the lists of a corpus."""
+        return cls(np.asarray(corpus.negative_offsets), np.asarray(corpus.negatives))
+
+
 class HardNegatives:
-    """The hard negatives of a plan.
+    """The hard negatives of a plan; those of the corpus unless `with_lists` replaces them.
 
     Args:
         corpus: source of the rows.
@@ -51,6 +72,13 @@ class HardNegatives:
     def __init__(self, corpus: Corpus, settings: HardNegativeSettings, languages: Int32s, seed: int) -> None:
         self._corpus, self._settings, self._seed = corpus, settings, seed
         self._languages = languages.astype(np.int32)
+        self._lists = NegativeLists.of(corpus)
+
+    def with_lists(self, lists: NegativeLists) -> HardNegatives:
+        """Return the same draws from different lists."""
+        negatives = copy(self)
+        negatives._lists = lists
+        return negatives
 
     @cached_property
     def _by_language(self) -> PassagesByLanguage:
@@ -91,7 +119,7 @@ class HardNegatives:
         """Return the hard negatives that the data has (B, n), -1 where it has too few."""
         num_rows, count = language.shape
         chosen = np.full((num_rows, count), -1, np.int64)
-        offsets = np.asarray(self._corpus.negative_offsets)
+        offsets = self._lists.offsets
         first, available = offsets[example], offsets[example + 1] - offsets[example]
         turn = below(key, example, np.maximum(available, 1))
         num_chosen = np.zeros(num_rows, np.int64)
@@ -100,7 +128,7 @@ class HardNegatives:
             ahead = seen[rows, None] + np.arange(count + _LOOK_AHEAD)
             exists = ahead < available[rows, None]
             rotated = first[rows, None] + (turn[rows, None] + ahead) % available[rows, None]
-            passage = np.asarray(self._corpus.negatives)[rotated]
+            passage = self._lists.passage[rotated]
             for column in range(ahead.shape[1]):
                 active = np.flatnonzero(exists[:, column] & (num_chosen[rows] < count))
                 row, candidate = rows[active], passage[active, column]

@@ -14,6 +14,7 @@ size of the corpus. Building the plan sorts the examples once per node (strata.p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -25,9 +26,9 @@ from hbt_dist.batching.counter_random import Int32s, Int64s, derive_key, hash64
 from hbt_dist.batching.feasibility import StreamGroups, check_feasible
 from hbt_dist.batching.kinds import all_kinds
 from hbt_dist.batching.mixture import Mixture
-from hbt_dist.batching.negatives import HardNegatives
+from hbt_dist.batching.negatives import HardNegatives, NegativeLists
 from hbt_dist.batching.repeats import Repeats
-from hbt_dist.batching.resume import PLAN_VERSION, state_fingerprint
+from hbt_dist.batching.resume import PLAN_VERSION, Phase, state_fingerprint
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.batching.shares import Cells, user_kinds_state
 from hbt_dist.batching.streams import Streams
@@ -145,6 +146,7 @@ class BatchPlan:
         self.settings = settings
         self.seed = seed
         self.transform = transform
+        self.phase: Phase | None = None
         self.kinds = all_kinds([entry.kind for entry in settings.entries()])
         self.cells = Cells.of(corpus)
         streams = Streams.of(corpus, self.cells, settings, seed)
@@ -159,9 +161,26 @@ class BatchPlan:
         passage_languages = np.concatenate([stream.shares.joint.passage for stream in self.streams])
         self._negatives = HardNegatives(corpus, settings.hard_negatives, np.unique(passage_languages), seed)
 
-    @cached_property
+    def in_phase(self, phase: Phase, lists: NegativeLists | None) -> BatchPlan:
+        """Return the plan of a phase of training.
+
+        Args:
+            phase: its steps; `batch` rejects different ones.
+            lists: hard negatives of the phase; default: those of the corpus.
+        """
+        plan = copy(self)
+        plan.phase = phase
+        if lists is not None:
+            plan._negatives = self._negatives.with_lists(lists)
+        return plan
+
+    @property
     def state(self) -> dict[str, Any]:
         """Everything that decides the batches, as plain data for a checkpoint (resume.check_resume)."""
+        return self._state if self.phase is None else {**self._state, **self.phase.state}
+
+    @cached_property
+    def _state(self) -> dict[str, Any]:
         return {
             "version": PLAN_VERSION,
             "seed": self.seed,
@@ -184,7 +203,13 @@ class BatchPlan:
         return tuple(self.corpus.languages[index] for index in np.unique(np.concatenate(drawn, axis=1)))
 
     def batch(self, step: int) -> GlobalBatch:
-        """Return the global batch of a step (0 is the first)."""
+        """Return the global batch of a step (0 is the first).
+
+        Raises:
+            ValueError: the step belongs to a different phase, whose hard negatives this plan does not have.
+        """
+        if self.phase is not None and step not in self.phase.steps:
+            raise ValueError(f"step {step} is not in the phase of {self.phase.steps}")
         example, slot, stream, pair = self._rows(step)
         shuffled = np.argsort(hash64(derive_key("shuffle", self.seed, step), np.arange(len(example))))
         example, slot, stream, pair = (column[shuffled] for column in (example, slot, stream, pair))

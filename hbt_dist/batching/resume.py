@@ -9,12 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.difference import leaf_differences
 
+_MINED = "mined"
 PLAN_VERSION = 1  # to be raised whenever the same settings give different batches than before
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training whose hard negatives come from one source: the data, or a mining before it.
+
+    Attributes:
+        steps: of the phase.
+        settings: decide when and how the run mines, as plain data.
+        mined: digests of the mined negatives, of this phase and all before it, by the step of the mining.
+    """
+
+    steps: range
+    settings: Mapping[str, Any]
+    mined: Mapping[str, str]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a plan's state has in addition."""
+        return {**self.settings, _MINED: dict(self.mined)}
 
 
 def state_fingerprint(state: Mapping[str, Any]) -> str:
@@ -25,6 +47,8 @@ def state_fingerprint(state: Mapping[str, Any]) -> str:
 def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Reject a resume under a different plan.
 
+    Digests of mined negatives do not count: the run continues with those that the checkpoint holds.
+
     Args:
         saved: `BatchPlan.state` of the checkpoint.
         current: `BatchPlan.state` of the run that resumes.
@@ -32,6 +56,7 @@ def check_resume(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the differences.
     """
+    saved, current = ({key: state[key] for key in state if key != _MINED} for state in (saved, current))
     if state_fingerprint(saved) == state_fingerprint(current):
         return
     before, now = ({"code_switching": {}, **state} for state in (saved, current))

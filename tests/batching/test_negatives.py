@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from hbt_dist.batching import negatives
+from hbt_dist.batching.negatives import NegativeLists
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
+from hbt_dist.batching.resume import Phase, check_resume
 from hbt_dist.batching.settings import BatchSettings
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
@@ -190,3 +194,47 @@ def test_a_row_whose_group_holds_nearly_the_whole_language() -> None:
     plan = plan_of(corpus, 3, global_batch_size=8)
     for step in range(20):
         check(corpus, plan.batch(step))
+
+
+def mined_lists(corpus: Corpus, seed: int) -> NegativeLists:
+    """Lists that hold no passage of the corpus' lists."""
+    random = np.random.default_rng(seed)
+    offsets, group = corpus.negative_offsets, np.asarray(corpus.passage_group)
+    rows = []
+    for example in range(corpus.num_examples):
+        held = corpus.negatives[offsets[example] : offsets[example + 1]]
+        free = np.flatnonzero(group != corpus.example_group[example])
+        rows.append(random.choice(np.setdiff1d(free, held), 8, replace=False))
+    return NegativeLists(np.arange(corpus.num_examples + 1) * 8, np.concatenate(rows).astype(np.int64))
+
+
+def test_a_phase_draws_from_its_mined_lists_alone() -> None:
+    corpus = parallel_corpus(200, 3, 3, seed=1, most_negatives=20)
+    plan, phase = plan_of(corpus, 4), Phase(range(3, 6), {"mine_every": 3}, {"3": "a1"})
+    lists = mined_lists(corpus, 1)
+    mined = plan.in_phase(phase, lists)
+    for step in phase.steps:
+        batch, before = mined.batch(step), plan.batch(step)
+        np.testing.assert_array_equal(batch.example, before.example)
+        held = lists.passage.reshape(-1, 8)[batch.example]
+        assert not batch.negative_filled.any()
+        assert (batch.negative[:, :, None] == held[:, None]).any(axis=2).all()
+        np.testing.assert_array_equal(plan.batch(step).negative, before.negative)  # is not changed
+    for step in (2, 6):
+        with pytest.raises(ValueError, match=f"step {step} is not in the phase"):
+            mined.batch(step)
+
+
+def test_mined_negatives_are_part_of_the_fingerprint_and_not_of_a_resume() -> None:
+    plan = plan_of(parallel_corpus(200, 3, 3), 1)
+    settings = {"mine_every": 3, "mining": {"count": 4}}
+    first = plan.in_phase(Phase(range(3), settings, {}), None)
+    second, changed = (first.in_phase(Phase(range(3, 6), settings, {"3": digest}), None) for digest in "ab")
+    assert len({made.fingerprint for made in (plan, first, second, changed)}) == 4
+    check_resume(json.loads(json.dumps(first.state)), second.state)
+    check_resume(json.loads(json.dumps(second.state)), changed.state)
+    with pytest.raises(UserError, match="mine_every was 3, is None; mining was"):
+        check_resume(second.state, plan.state)
+    other = Phase(range(3), {**settings, "mining": {"count": 5}}, {})
+    with pytest.raises(UserError, match=r"mining\.count was 4, is 5"):
+        check_resume(first.state, plan.in_phase(other, None).state)
