@@ -17,23 +17,17 @@ contributes its b positives, then its negatives row by row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from hbt_dist.common.devices import move
 from hbt_dist.contrastive.layout import Layout
-from hbt_dist.contrastive.row_losses import UNMASKED, Exclude, infonce_rows
+from hbt_dist.contrastive.partition import Index, Part, segments
+from hbt_dist.contrastive.row_losses import UNMASKED, infonce_rows
 from hbt_dist.contrastive.settings import LossSettings
 from hbt_dist.contrastive.widths import Cut
-
-# Rows or columns of a sub-batch: indices, or a full slice, which copies nothing.
-Index = Tensor | slice
 
 
 @dataclass
@@ -101,9 +95,7 @@ def contrast(
     if settings.alignment_weight > 0:
         assert aligned_bD is not None
         aligned_grad = torch.zeros_like(aligned_bD)
-        for rows, columns in _segments(
-            layout.sub_batch_B, layout.sub_batch_N, layout.local_rows, questions_bD.device
-        ):
+        for rows, (columns,) in segments(layout, [layout.sub_batch_N], questions_bD.device):
             alignment += _kl_rows(
                 (questions_bD, questions_grad, aligned_bD, aligned_grad),
                 (passages_ND, passages_grad),
@@ -140,37 +132,33 @@ def _infonce(
     positives_B = layout.positive_columns(device)
     local = layout.local_rows
     group_N = layout.group_N
-    total, questions_grad = _over_segments(
-        questions.embeddings,
-        passages.embeddings,
-        passages.gradient,
-        target_b=positives_B[local],
-        segments=_segments(layout.sub_batch_B, layout.sub_batch_N, local, device),
-        groups=None if group_N is None else (group_N[positives_B[local]], group_N),
-        positives_B=positives_B if settings.equation == "paper_eq1" else None,
-        scale=scale,
-        weight=weight,
-        settings=settings,
+    group_B = None if group_N is None else group_N[positives_B]
+    sizes = {"scale": scale, "weight": weight}
+    questions_grad = torch.zeros_like(questions.embeddings)
+    labels = [] if group_N is None or group_B is None else [(group_B[local], group_N)]
+    if settings.equation == "paper_eq1":
+        is_positive_N = torch.zeros(passages.embeddings.shape[0], dtype=torch.bool, device=device)
+        is_positive_N[positives_B] = True
+        labels.append((is_positive_N.new_ones(layout.num_rows), is_positive_N))
+    part = Part(
+        *(questions.embeddings, questions_grad, passages.embeddings, passages.gradient),
+        sub_batch_M=layout.sub_batch_N,
+        labels=labels,
     )
+    total = _over_segments([part], positives_B[local], layout, settings, **sizes)
     questions.gradient += questions_grad
     slope = inner_product(questions_grad, questions.embeddings)
     for every in every_question:
         local_columns = slice(layout.first_column, layout.first_column + layout.num_rows)
         local_positives = passages.embeddings[local_columns]
-        group_B = None if group_N is None else group_N[positives_B]
-        back, local_positives_grad = _over_segments(
-            local_positives,
-            every.embeddings,
-            every.gradient,
-            target_b=torch.arange(local.start, local.stop, device=device),
-            segments=_segments(layout.sub_batch_B, layout.sub_batch_B, local, device),
-            groups=None if group_B is None else (group_B[local], group_B),
-            positives_B=None,
-            scale=scale,
-            weight=weight,
-            settings=settings,
+        local_positives_grad = torch.zeros_like(local_positives)
+        part = Part(
+            *(local_positives, local_positives_grad, every.embeddings, every.gradient),
+            sub_batch_M=layout.sub_batch_B,
+            labels=[] if group_B is None else [(group_B[local], group_B)],
         )
-        total = total + back
+        target_b = torch.arange(local.start, local.stop, device=device)
+        total = total + _over_segments([part], target_b, layout, settings, **sizes)
         slope = slope + inner_product(local_positives_grad, local_positives)
         passages.gradient[local_columns] += local_positives_grad
     return total, slope
@@ -183,82 +171,36 @@ def inner_product(a_bD: Tensor, b_bD: Tensor) -> Tensor:
     return torch.stack([(a * b).sum(dtype=torch.float64) for a, b in parts]).sum()
 
 
-def _segments(
-    row_labels_B: NDArray[np.int64] | None,
-    column_labels: NDArray[np.int64] | None,
-    local: slice,
-    device: torch.device,
-) -> Iterator[tuple[Index, Index]]:
-    """Yield (local row indices, column indices) of each sub-batch; without sub-batches, two full slices."""
-    if row_labels_B is None or column_labels is None:
-        yield slice(None), slice(None)
-        return
-    labels = row_labels_B[local]
-    for label in np.unique(labels):  # on the host, which would wait for sizes that the device finds
-        rows, columns = np.flatnonzero(labels == label), np.flatnonzero(column_labels == label)
-        yield move(torch.from_numpy(rows), device), move(torch.from_numpy(columns), device)
-
-
 def _over_segments(
-    rows_bD: Tensor,
-    columns_MD: Tensor,
-    columns_grad_MD: Tensor,
-    *,
+    parts: Sequence[Part],
     target_b: Tensor,
-    segments: Iterator[tuple[Index, Index]],
-    groups: tuple[Tensor, Tensor] | None,
-    positives_B: Tensor | None,
+    layout: Layout,
+    settings: LossSettings,
+    *,
     scale: float,
     weight: float,
-    settings: LossSettings,
-) -> tuple[Tensor, Tensor]:
-    """Return the sum of the row losses and the gradient of the rows; add to `columns_grad_MD`."""
-    is_positive = None
-    if positives_B is not None:
-        is_positive = torch.zeros(columns_MD.shape[0], dtype=torch.bool, device=columns_MD.device)
-        is_positive[positives_B] = True
-    total = torch.zeros((), dtype=torch.float64, device=rows_bD.device)
-    rows_grad = torch.empty(0)
-    for rows, columns in segments:
-        subset = columns_MD[columns]
-        grad = columns_grad_MD if isinstance(columns, slice) else torch.zeros_like(subset)
-        target = target_b if isinstance(columns, slice) else torch.searchsorted(columns, target_b[rows])
-        exclude = _exclusion(
-            target,
-            None if groups is None else (groups[0][rows], groups[1][columns]),
-            None if is_positive is None else is_positive[columns],
-        )
-        kernel = UNMASKED[settings.kernel] if exclude is None else partial(infonce_rows, exclude=exclude)
-        loss, part_grad = kernel(
-            rows_bD[rows], subset, grad, target, scale=scale, weight=weight, row_chunk=settings.row_chunk
-        )
-        if isinstance(columns, slice):
-            return loss, part_grad
-        total += loss
-        if not rows_grad.numel():
-            rows_grad = torch.empty_like(rows_bD)
-        rows_grad[rows] = part_grad
-        columns_grad_MD.index_add_(0, columns, grad)
-    return total, rows_grad
+) -> Tensor:
+    """Return the sum of the row losses; add to the gradients of all parts.
 
-
-def _exclusion(
-    target_b: Tensor, groups: tuple[Tensor, Tensor] | None, is_positive: Tensor | None
-) -> Exclude | None:
-    """Return a mask per chunk: columns of the positive's group, for Eq. 1 all positives; never the target."""
-    if groups is None and is_positive is None:
-        return None
-
-    def exclude(start: int, stop: int) -> Tensor:
-        masks = []
-        if groups is not None:
-            masks.append(groups[1][None, :] == groups[0][start:stop, None])
-        if is_positive is not None:
-            masks.append(is_positive[None, :].expand(stop - start, -1))
-        mask = masks[0] | masks[1] if len(masks) == 2 else masks[0].clone()
-        return mask.scatter_(1, target_b[start:stop, None], False)
-
-    return exclude
+    Args:
+        parts: of one partition function; the first holds the targets.
+        target_b: column of each row's positive.
+    """
+    device = target_b.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for rows, columns_of_parts in segments(layout, [part.sub_batch_M for part in parts], device):
+        first = columns_of_parts[0]
+        target = target_b if isinstance(first, slice) else torch.searchsorted(first, target_b[rows])
+        blocks = [
+            part.block(rows, columns, target if number == 0 else None)
+            for number, (part, columns) in enumerate(zip(parts, columns_of_parts, strict=True))
+        ]
+        is_plain = len(blocks) == 1 and blocks[0].is_plain
+        kernel = UNMASKED[settings.kernel] if is_plain else infonce_rows
+        total += kernel(blocks, target, scale=scale, weight=weight, row_chunk=settings.row_chunk)
+        for part, block, columns in zip(parts, blocks, columns_of_parts, strict=True):
+            part.add_gradients(block, rows, columns)
+    return total
 
 
 def _kl_rows(

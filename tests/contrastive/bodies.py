@@ -119,10 +119,9 @@ def kernel_errors(
         want = {"loss": loss.detach(), "rows": exact[0].grad, "columns": before.double() + exact[1].grad}
         errors = []
         for function in (kernels.UNMASKED[kernel], kernels.infonce_rows):
-            got = {"columns": before.clone()}
-            got["loss"], got["rows"] = function(
-                rows, columns, got["columns"], target, scale=20.0, weight=0.3, row_chunk=row_chunk
-            )
+            block = kernels.Block(rows, torch.zeros_like(rows), columns, before.clone())
+            loss = function([block], target, scale=20.0, weight=0.3, row_chunk=row_chunk)
+            got = {"loss": loss, "rows": block.rows_grad_bD, "columns": block.columns_grad_MD}
             errors.append({name: float((got[name].double() - want[name]).norm()) for name in want})
         sizes_of = {name: max(float(tensor.norm()), 1e-30) for name, tensor in want.items()}
         found.append({name: tuple(each[name] / sizes_of[name] for each in errors) for name in want})
