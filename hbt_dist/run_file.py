@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,7 +24,7 @@ from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings, check_labels
 from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.evaluation.settings import EvaluationSettings
-from hbt_dist.models.settings import LIMITS, ModelSettings
+from hbt_dist.models.settings import LIMITS, ModelSettings, TeacherSettings
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
 from hbt_dist.training.settings import OptimizerSettings, TrainingSettings
@@ -93,6 +93,11 @@ class RunFile(Settings):
     batches: BatchSettings = Field(description="composition of a global batch")
     model: ModelSettings = Field(description="encoder to train: source and text settings")
     loss: LossSettings = Field(default_factory=LossSettings, description="contrastive objective")
+    teachers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")], TeacherSettings] = Field(
+        default_factory=dict,
+        description="frozen models by name, for the parts of the loss that name one; their vectors are "
+        "computed before the first step",
+    )
     step: StepSettings = Field(default_factory=StepSettings, description="computation of the gradient")
     optimizer: OptimizerSettings = Field(
         default_factory=OptimizerSettings, description="AdamW and its schedule"
@@ -105,6 +110,15 @@ class RunFile(Settings):
         default_factory=WorkerSettings, description="number of processes and their resources on Ray"
     )
     evaluation: RunEvaluation = Field(default_factory=RunEvaluation, description="benchmarks of the run")
+
+    @model_validator(mode="after")
+    def _known_teachers(self) -> RunFile:
+        for key, name in self.loss.teachers().items():
+            if name not in self.teachers:
+                close = difflib.get_close_matches(name, self.teachers, n=1)
+                known = f"did you mean {close[0]}?" if close else f"add teachers.{name}.name_or_path"
+                raise ValueError(f"{key} names {name}, which `teachers` lacks: {known}")
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> RunFile:

@@ -10,15 +10,17 @@ then its b * n negatives row by row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.counter_random import Int64s, derive_key, hash64
+from hbt_dist.batching.frozen import Float32s, FrozenVectors, VectorReader
 from hbt_dist.batching.plan import GlobalBatch, RowTransform
-from hbt_dist.batching.tokens import TokenRows, TokenStore, prefixes_of_rows, replace_rows
+from hbt_dist.batching.tokens import ROLES, TokenRows, TokenStore, prefixes_of_rows, replace_rows
 from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.models.settings import TextSettings
 from hbt_dist.models.tokenising import tokenise
@@ -40,6 +42,7 @@ class LocalBatch:
     sub_batch_N: NDArray[np.int32]  # sub-batch of each gathered passage
     aligned_questions: TokenRows | None = None  # (b) the questions in a second language
     changes: dict[Role, Any] | None = None  # what the transform of the texts counted in this slice
+    frozen: Mapping[str, FrozenVectors] = field(default_factory=dict)  # by name of the frozen model
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,37 @@ def collate(
         aligned_questions=aligned,
         changes=changes,
     )
+
+
+def frozen_vectors(
+    reader: VectorReader, corpus: Corpus, batch: GlobalBatch, rank: int, world_size: int, *, every: bool
+) -> FrozenVectors:
+    """Return the vectors of a rank's slice by a frozen model.
+
+    Args:
+        reader: reads them by row.
+        corpus: of the rows.
+        batch: the whole global batch.
+        rank, world_size: which slice.
+        every: add those of the whole global batch, which take its bytes once more per rank.
+    """
+    ranks = range(world_size) if every else [rank]
+    slices = [batch.rank_slice(each, world_size) for each in ranks]
+    questions, passages = (
+        [_of_length_1(reader.read(role, *_texts_of(role, corpus, part))) for part in slices] for role in ROLES
+    )
+    local = rank if every else 0
+    return FrozenVectors(
+        questions_bE=questions[local],
+        passages_nE=passages[local],
+        questions_BE=np.concatenate(questions) if every else None,
+        passages_NE=np.concatenate(passages) if every else None,
+    )
+
+
+def _of_length_1(vectors_nE: Float32s) -> Float32s:
+    lengths = np.linalg.norm(vectors_nE, axis=1, keepdims=True)
+    return vectors_nE / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
 def _texts_of(

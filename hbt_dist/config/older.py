@@ -7,7 +7,11 @@ from typing import Any
 
 _ATTENTION, _IMPLEMENTATION = "attention", "attention_implementation"
 #: Keys that older versions did not record -> the value that describes such a run.
-_UNRECORDED = {"model.vocabulary": "keep", "data.sources.*.columns.prefix": "prefix"}
+_UNRECORDED: dict[str, Any] = {
+    "model.vocabulary": "keep",
+    "data.sources.*.columns.prefix": "prefix",
+    "teachers": {},
+}
 
 
 def renamed_keys(model: Any) -> Any:

@@ -29,6 +29,7 @@ PATHS: dict[str, User] = {
     "batches.code_switching.dictionaries.*": "workers",
     "batches.code_switching.vectors.*": "workers",
     "model.name_or_path": "workers",
+    "teachers.*.name_or_path": "workers",
     "deepspeed.config": "workers",
     "training.storage": "made",
     "evaluation.benchmarks.*.data_dir": "driver",
@@ -90,7 +91,7 @@ def _is_path(run: dict[str, Any], key: tuple[str | int, ...], pattern: str, valu
         return bool(run["data"]["sources"][key[2]].get("format") != "hub") and "://" not in value
     if pattern == "batches.code_switching.dictionaries":
         return value != "sample"
-    if pattern == "model.name_or_path":
+    if pattern.endswith(".name_or_path"):
         return Path(value).is_absolute() or expanded(value).is_dir()
     if pattern == "deepspeed.config":
         return "/" in value or value.endswith(".json")

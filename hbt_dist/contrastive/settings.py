@@ -103,6 +103,10 @@ class LossSettings(Settings):
             )
         return self
 
+    def teachers(self) -> dict[str, str]:
+        """Return the frozen models that the loss uses: key of the run file -> name in `teachers`."""
+        return {}
+
     def shares_of_widths(self, width: int) -> dict[int, float]:
         """Return the share of each width in the loss; shares sum to 1.
 

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hbt_dist.batching.frozen import FrozenVectors
 from hbt_dist.common.devices import move
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.precision import products
@@ -95,6 +96,10 @@ class LocalRows(Protocol):
     @property
     def sub_batch_N(self) -> NDArray[np.integer]:
         """(N,) sub-batch of every gathered passage."""
+
+    @property
+    def frozen(self) -> Mapping[str, FrozenVectors]:
+        """Vectors of the rows by each frozen model that the loss names, by its name in `teachers`."""
 
 
 @dataclass(frozen=True)

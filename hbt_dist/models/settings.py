@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hbt_dist.config.older import renamed_keys
 from hbt_dist.config.placeholders import checked_prefix
@@ -69,6 +69,25 @@ class TextSettings(Settings):
         return self.question_prefix if role == "question" else self.passage_prefix
 
 
+def _checked_text(value: dict[str, Any]) -> dict[str, Any]:
+    if unknown := sorted(value.keys() - TextSettings.model_fields.keys()):
+        known = ", ".join(sorted(TextSettings.model_fields))
+        raise ValueError(f"unknown key {unknown[0]!r}, known keys: {known}")
+    text = TextSettings(**value)
+    for role in ROLES:
+        checked_prefix(text.prefix(role))
+    return value
+
+
+#: Some of the `TextSettings`, which replace those of a model folder.
+TextOverrides = Annotated[dict[str, Any], AfterValidator(_checked_text)]
+_TEXT = (
+    "pooling, normalize, question_prefix, passage_prefix, include_prompt, lowercase, max_question_tokens, "
+    "max_passage_tokens, width, append_eos, attention; what is not given is taken from the model folder, "
+    "else the default"
+)
+
+
 class ScratchSettings(Settings):
     """A randomly initialised encoder with a tokenizer trained on the corpus."""
 
@@ -120,13 +139,7 @@ class ModelSettings(Settings):
     scratch: ScratchSettings | None = Field(
         None, description="start from random weights instead; default: name_or_path"
     )
-    text: dict[str, Any] = Field(
-        default_factory=dict,
-        description="pooling, normalize, question_prefix, passage_prefix, include_prompt, lowercase, "
-        "max_question_tokens, max_passage_tokens, width, append_eos, attention; what is not given is taken "
-        "from the model folder, "
-        "else the default",
-    )
+    text: TextOverrides = Field(default_factory=dict, description=_TEXT)
     attention_implementation: AttentionImplementation = Field(
         "auto",
         description="auto: without padding where model and device allow it (BERT, ELECTRA, DistilBERT, "
@@ -188,13 +201,28 @@ class ModelSettings(Settings):
         """Whether the start model is made for the run, into its folder."""
         return self.scratch is not None or self.vocabulary == "used"
 
-    @field_validator("text")
-    @classmethod
-    def _text_settings(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if unknown := sorted(value.keys() - TextSettings.model_fields.keys()):
-            known = ", ".join(sorted(TextSettings.model_fields))
-            raise ValueError(f"unknown key {unknown[0]!r}, known keys: {known}")
-        text = TextSettings(**value)
-        for role in ROLES:
-            checked_prefix(text.prefix(role))
-        return value
+
+class TeacherSettings(Settings):
+    """A frozen model, whose vectors the loss uses; it may be the model that the run starts from."""
+
+    name_or_path: str = Field(
+        description="folder or hub name of a transformers or sentence-transformers model, or of this project"
+    )
+    text: TextOverrides = Field(default_factory=dict, description=_TEXT)
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with the model; off unless you trust it"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the encoder; auto: bfloat16 on GPUs that have it, else float32"
+    )
+    storage: Literal["float32", "float16"] = Field(
+        "float32",
+        description="numbers of the vectors' files in data.cache_dir: 4 bytes each, or 2, which rounds a "
+        "vector of length 1 by about 0.0003",
+    )
+    max_tokens_per_batch: int = Field(
+        0,
+        ge=0,
+        description="padded tokens per forward pass; 0: 2,048 on a CPU and 32,768 on a GPU; lower it for a "
+        "model that fills the GPU",
+    )

@@ -186,6 +186,7 @@ def _slice(rank: int, world_size: int) -> Any:  # a LocalRows
         sub_batch_B=np.zeros_like(every),
         sub_batch_N=np.zeros_like(columns),
         aligned_questions=None,
+        frozen={},
     )
 
 

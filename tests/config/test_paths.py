@@ -34,6 +34,7 @@ def full_run(dictionaries: Any = "dictionaries") -> RunFile:
         data__exclude_overlap_with=[{"name": "mkqa", "data_dir": "mkqa"}, {"name": "sample"}],
         batches__code_switching=switching,
         model={"name_or_path": "/models/e5"},
+        teachers={"base": {"name_or_path": "/models/labse"}, "hub": {"name_or_path": "some/model"}},
         deepspeed__config="own/zero2.json",
         training__storage="copies",
         evaluation={
@@ -64,7 +65,7 @@ def test_every_line_of_the_table_is_found_and_made_absolute(
 
 def test_nodes_must_have_all_that_is_read_there() -> None:
     names = {Path(path).name for path in inputs_of(full_run())}
-    assert names == {"train.jsonl", "mkqa", "dictionaries", "e5", "zero2.json", "mlqa-r", "lir"}
+    assert names == {"train.jsonl", "mkqa", "dictionaries", "e5", "labse", "zero2.json", "mlqa-r", "lir"}
     assert {Path(path).name for path in inputs_of(full_run(None))} >= {"en.vec", "fi.vec"}
     run = full_run()
     unmeasured = run.model_copy(
