@@ -24,6 +24,7 @@ from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings, check_labels
 from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.evaluation.settings import EvaluationSettings
+from hbt_dist.mining.settings import MiningSettings
 from hbt_dist.models.settings import LIMITS, ModelSettings, TeacherSettings
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.training.deepspeed.settings import DeepSpeedSettings
@@ -110,6 +111,9 @@ class RunFile(Settings):
         default_factory=WorkerSettings, description="number of processes and their resources on Ray"
     )
     evaluation: RunEvaluation = Field(default_factory=RunEvaluation, description="benchmarks of the run")
+    mining: MiningSettings | None = Field(
+        None, description="hard negatives that `hbt-dist mine` looks for; default: none are mined"
+    )
 
     @model_validator(mode="after")
     def _known_teachers(self) -> RunFile:

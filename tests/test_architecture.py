@@ -25,18 +25,19 @@ ROOMS = {
     "evaluation": "common config models data",
     "comparison": "common data evaluation",
     "methods": "common config models data batching evaluation",
+    "mining": "common config models data batching evaluation",
     "testing": "common config data batching contrastive",
-    "training": "common config models data batching contrastive evaluation methods testing",
+    "training": "common config models data batching contrastive evaluation methods mining testing",
     "search": "common config data batching",
     "study": "common config data evaluation comparison search",
     "analysis": "common config search",
-    "orchestration": "common config models data batching evaluation training search",
+    "orchestration": "common config models data batching evaluation mining training search",
     "reports": "common config data evaluation comparison search study analysis",
     "doctor": "common config contrastive training orchestration",
-    "jobs": "common config models data batching contrastive evaluation comparison methods training search "
-    "study analysis orchestration reports",
-    "cli": "common config data evaluation comparison methods training search study analysis reports doctor "
-    "jobs",
+    "jobs": "common config models data batching contrastive evaluation comparison methods mining training "
+    "search study analysis orchestration reports",
+    "cli": "common config data evaluation comparison methods mining training search study analysis reports "
+    "doctor jobs",
 }
 #: Modules that settings modules may import, besides common, config and each other: they import no room.
 LEAVES = {"data.languages", "data.splits", "batching.kinds"}

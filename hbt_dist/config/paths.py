@@ -32,6 +32,7 @@ PATHS: dict[str, User] = {
     "teachers.*.name_or_path": "workers",
     "deepspeed.config": "workers",
     "training.storage": "made",
+    "mining.judge.name_or_path": "workers",
     "evaluation.benchmarks.*.data_dir": "driver",
     "evaluation.checkpoint_benchmarks.*.data_dir": "checkpoints",
     "evaluation.scoring.cache_dir": "made",

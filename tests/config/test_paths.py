@@ -37,6 +37,7 @@ def full_run(dictionaries: Any = "dictionaries") -> RunFile:
         teachers={"base": {"name_or_path": "/models/labse"}, "hub": {"name_or_path": "some/model"}},
         deepspeed__config="own/zero2.json",
         training__storage="copies",
+        mining={"judge": {"name_or_path": "/models/judge"}},
         evaluation={
             "benchmarks": [{"name": "xquad-r", "data_dir": "xquad-r"}],
             "checkpoint_benchmarks": [{"name": "mlqa-r", "data_dir": "mlqa-r"}],
@@ -65,7 +66,17 @@ def test_every_line_of_the_table_is_found_and_made_absolute(
 
 def test_nodes_must_have_all_that_is_read_there() -> None:
     names = {Path(path).name for path in inputs_of(full_run())}
-    assert names == {"train.jsonl", "mkqa", "dictionaries", "e5", "labse", "zero2.json", "mlqa-r", "lir"}
+    assert names == {
+        "train.jsonl",
+        "mkqa",
+        "dictionaries",
+        "e5",
+        "judge",
+        "labse",
+        "zero2.json",
+        "mlqa-r",
+        "lir",
+    }
     assert {Path(path).name for path in inputs_of(full_run(None))} >= {"en.vec", "fi.vec"}
     run = full_run()
     unmeasured = run.model_copy(

@@ -1,0 +1,1 @@
+"""Mine hard negatives by language: pool of candidates, exact search, selection."""
