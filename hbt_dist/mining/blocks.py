@@ -35,8 +35,8 @@ class MiningPlan:
     Attributes:
         seed: of random sampling, and of the rotation of shares.
         folder: of the files of finished blocks.
-        questions: (n, D) vectors of the texts of `question_texts(corpus)`.
-        candidates: (N, D) vectors of the texts of `candidate_texts(corpus)`.
+        questions: (n, D) vectors of the texts of `FlatTexts(corpus, "question")`.
+        candidates: (N, D) vectors of the texts of `FlatTexts(corpus, "passage")`.
     """
 
     corpus: Corpus
