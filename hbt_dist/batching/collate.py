@@ -156,6 +156,22 @@ def _of_length_1(vectors_nE: Float32s) -> Float32s:
     return vectors_nE / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
+def teacher_scores(batch: GlobalBatch, corpus: Corpus) -> NDArray[np.float32] | None:
+    """Return the teacher's scores of each row's positive and hard negatives: (rows, 1 + n).
+
+    A score belongs to question and passage in every language. NaN where the data have none, and for negatives
+    drawn at random. None: the corpus has no scores.
+    """
+    if corpus.example_score is None and batch.negative_score is None:
+        return None
+    scores = np.full((len(batch), 1 + batch.negative.shape[1]), np.nan, np.float32)
+    if corpus.example_score is not None:
+        scores[:, 0] = corpus.example_score[batch.example]
+    if batch.negative_score is not None:
+        scores[:, 1:] = batch.negative_score
+    return scores
+
+
 def _texts_of(
     role: Role, corpus: Corpus, batch: GlobalBatch
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:

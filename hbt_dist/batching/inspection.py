@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hbt_dist.batching.collate import teacher_scores
 from hbt_dist.batching.counter_random import Floats
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
@@ -120,7 +121,30 @@ def _corpus_tables(plan: BatchPlan) -> list[Table]:
     by_dataset = Table(
         "Examples by dataset", ("dataset", "examples", "share", "languages", "remark"), datasets
     )
-    return [overview, by_language, by_pair, by_dataset, *_prefix_tables(corpus)]
+    return [overview, by_language, by_pair, by_dataset, *_prefix_tables(corpus), *_negative_tables(corpus)]
+
+
+def _negative_tables(corpus: Corpus) -> list[Table]:
+    """Return the teacher's scores, and the languages of mined negatives, as far as the data have them."""
+    tables = []
+    scores = {"passage": corpus.example_score, "hard negative": corpus.negative_score}
+    rows: list[tuple[Cell, ...]] = []
+    for role, of_role in scores.items():
+        scored = np.empty(0) if of_role is None else of_role[~np.isnan(of_role)]
+        if of_role is not None and len(scored):
+            low, middle, high = np.percentile(scored, [0, 50, 100]).tolist()
+            rows.append((role, len(scored), len(scored) / len(of_role), low, middle, high))
+    if rows:
+        columns = ("role", "scored", "share", "lowest", "median", "highest")
+        tables.append(Table("Scores of a teacher", columns, rows))
+    if corpus.negative_language is not None:
+        counts = np.bincount(np.asarray(corpus.negative_language) + 1, minlength=1 + len(corpus.languages))
+        named = zip(("(not recorded)", *corpus.languages), counts.tolist(), strict=True)
+        total = max(len(corpus.negative_language), 1)
+        by_language: list[tuple[Cell, ...]] = [(name, count, count / total) for name, count in named if count]
+        title = "Hard negatives by the language in which they were mined"
+        tables.append(Table(title, ("language", "hard negatives", "share"), by_language))
+    return tables
 
 
 def _prefix_tables(corpus: Corpus) -> list[Table]:
@@ -331,6 +355,7 @@ def _step_table(plan: BatchPlan, batch: GlobalBatch, rows: int) -> Table:
         for role in changed:
             change = plan.transform.change(role, corpus, batch)
             changed[role] = dict(zip(change.index.tolist(), change.texts, strict=True))
+    scores = teacher_scores(batch, corpus)
     shown: list[tuple[Cell, ...]] = []
     for i in range(min(rows, len(batch))):
         example = int(batch.example[i])
@@ -350,9 +375,12 @@ def _step_table(plan: BatchPlan, batch: GlobalBatch, rows: int) -> Table:
             f"{names[language]}:{corpus.passage_id(row)}{' (random)' * filled}"
             for row, language, filled in zip(*(column.tolist() for column in drawn), strict=True)
         ]
-        shown.append((*cells, *([" ".join(negatives)] if negatives else [])))
+        cells += [" ".join(negatives)] if negatives else []
+        cells += [] if scores is None else [" ".join(f"{score:.3g}" for score in scores[i])]
+        shown.append(tuple(cells))
     columns = ["kind", *(["sub-batch"] if sub_batches else []), "pair", "dataset", "example"]
     columns += ["question", "passage", *(["hard negatives"] if batch.negative.shape[1] else [])]
+    columns += [] if scores is None else ["scores of a teacher"]
     left_out = len(batch) - len(shown)
     note = f"{left_out:,} more rows" if left_out > 0 else ""
     return Table(f"Step {batch.step:,}: {batch.kind}, {len(batch):,} rows", tuple(columns), shown, note)

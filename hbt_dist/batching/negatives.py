@@ -48,15 +48,32 @@ class NegativeLists:
     Attributes:
         offsets: (E + 1,) int64; those of example i are offsets[i] to offsets[i + 1] of the flat columns.
         passage: flat int64, passage rows of the corpus.
+        language: flat int32, language in which a miner chose each, which the passage has; -1: not recorded.
+        score: flat float32, of a teacher; NaN: not scored.
     """
 
     offsets: Int64s
     passage: Int64s
+    language: Int32s | None = None
+    score: NDArray[np.float32] | None = None
 
     @classmethod
     def of(cls, corpus: Corpus) -> Self:
         """Return the lists of a corpus."""
-        return cls(np.asarray(corpus.negative_offsets), np.asarray(corpus.negatives))
+        return cls(
+            np.asarray(corpus.negative_offsets),
+            np.asarray(corpus.negatives),
+            corpus.negative_language,
+            corpus.negative_score,
+        )
+
+    def scores(self, number: Int64s) -> NDArray[np.float32] | None:
+        """Return the scores of negatives by their numbers, NaN for the number -1; None without scores."""
+        if self.score is None:
+            return None
+        scores = np.full(number.shape, np.nan, np.float32)
+        scores[number >= 0] = self.score[number[number >= 0]]
+        return scores
 
 
 class HardNegatives:
@@ -74,6 +91,11 @@ class HardNegatives:
         self._languages = languages.astype(np.int32)
         self._lists = NegativeLists.of(corpus)
 
+    @property
+    def lists(self) -> NegativeLists:
+        """What the negatives are drawn from."""
+        return self._lists
+
     def with_lists(self, lists: NegativeLists) -> HardNegatives:
         """Return the same draws from different lists."""
         negatives = copy(self)
@@ -86,8 +108,10 @@ class HardNegatives:
 
     def draw(
         self, step: int, example: Int64s, question: Int32s, passage: Int32s
-    ) -> tuple[Int64s, Int32s, Bools]:
-        """Return passage rows, their languages, and whether each was drawn at random: (B, n) each.
+    ) -> tuple[Int64s, Int32s, Int64s]:
+        """Return passage rows, their languages, and their numbers in the lists: (B, n) each.
+
+        The number is -1 where a passage was drawn at random.
 
         Args:
             step: of the batch.
@@ -100,7 +124,7 @@ class HardNegatives:
         count = self._settings.count
         shape = (len(example), count)
         if not count:
-            return np.empty(shape, np.int64), np.empty(shape, np.int32), np.empty(shape, np.bool_)
+            return np.empty(shape, np.int64), np.empty(shape, np.int32), np.empty(shape, np.int64)
         if self._settings.language == "random":
             key = derive_key("negative language", self._seed, step)
             numbers = np.arange(len(example) * count).reshape(shape)
@@ -110,15 +134,14 @@ class HardNegatives:
             language = np.repeat(of_row[:, None], count, axis=1)
         group = np.asarray(self._corpus.example_group)[example]
         key = derive_key("negatives", self._seed, step)
-        chosen = self._from_data(example, group, language, key)
-        filled = chosen < 0
+        chosen, number = self._from_data(example, group, language, key)
         self._fill(chosen, group, language, key)
-        return chosen, language, filled
+        return chosen, language, number
 
-    def _from_data(self, example: Int64s, group: Int64s, language: Int32s, key: int) -> Int64s:
-        """Return the hard negatives that the data has (B, n), -1 where it has too few."""
+    def _from_data(self, example: Int64s, group: Int64s, language: Int32s, key: int) -> tuple[Int64s, Int64s]:
+        """Return the hard negatives that the data has, and their numbers: (B, n), -1 where it has too few."""
         num_rows, count = language.shape
-        chosen = np.full((num_rows, count), -1, np.int64)
+        chosen, number = np.full((2, num_rows, count), -1, np.int64)
         offsets = self._lists.offsets
         first, available = offsets[example], offsets[example + 1] - offsets[example]
         turn = below(key, example, np.maximum(available, 1))
@@ -136,9 +159,10 @@ class HardNegatives:
                 good &= self._corpus.passage_has(candidate, language[row, num_chosen[row]])
                 good &= ~(chosen[row] == candidate[:, None]).any(axis=1)
                 chosen[row[good], num_chosen[row[good]]] = candidate[good]
+                number[row[good], num_chosen[row[good]]] = rotated[active[good], column]
                 num_chosen[row[good]] += 1
             seen[rows] += count + _LOOK_AHEAD
-        return chosen
+        return chosen, number
 
     def _is_foreign(self, passage: Int64s, group: Int64s | int) -> Bools:
         """Whether each passage is of a different group than its row."""

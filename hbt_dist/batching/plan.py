@@ -47,12 +47,18 @@ class GlobalBatch:
     passage_language: Int32s  # (B,)
     negative: Int64s  # (B, n) passage rows
     negative_language: Int32s  # (B, n)
-    negative_filled: NDArray[np.bool_]  # (B, n) a random passage, because the data has too few
+    negative_number: Int64s  # (B, n) index into the plan's lists; -1: a random passage, see negative_filled
     sub_batch: Int32s  # (B,) 0 unless mixing is shares
     kind_of_row: Int32s  # (B,) index into the plan's kinds
+    negative_score: NDArray[np.float32] | None = None  # (B, n) of a teacher; NaN: not scored
 
     def __len__(self) -> int:
         return len(self.example)
+
+    @property
+    def negative_filled(self) -> NDArray[np.bool_]:
+        """Whether each negative is a random passage, because the data has too few: (B, n)."""
+        return self.negative_number < 0
 
     def rows(self, which: slice | NDArray[np.integer]) -> GlobalBatch:
         """Return some of the rows."""
@@ -220,7 +226,7 @@ class BatchPlan:
             question[rows] = shares.joint.question[pair[rows]]
             passage[rows] = shares.joint.passage[pair[rows]]
             kind[rows] = self.kinds.index(self.mixture.entries[shares.entry].kind)
-        negative, language, filled = self._negatives.draw(step, example, question, passage)
+        negative, language, number = self._negatives.draw(step, example, question, passage)
         return GlobalBatch(
             step=step,
             kind="shares" if self.settings.mixing == "shares" else self.kinds[kind[0]],
@@ -229,9 +235,10 @@ class BatchPlan:
             passage_language=passage,
             negative=negative,
             negative_language=language,
-            negative_filled=filled,
+            negative_number=number,
             sub_batch=slot.astype(np.int32),
             kind_of_row=kind,
+            negative_score=self._negatives.lists.scores(number),
         )
 
     def _rows(self, step: int) -> tuple[Int64s, Int64s, Int64s, Int64s]:

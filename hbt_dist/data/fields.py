@@ -12,6 +12,7 @@ from hbt_dist.data.invisible import is_blank
 from hbt_dist.data.languages import language_codes
 
 T = TypeVar("T")
+_LARGEST_SCORE = 3.4e38  # of float32, in which a corpus holds scores
 
 
 def check_type(value: object, kind: type[T], location: str, field: str, expected: str) -> T:
@@ -109,6 +110,31 @@ def prefix_field(row: Mapping[str, Any], key: str | None, location: str) -> str 
         raise UserError(
             location, f"field {key!r}: {error}", "fill it in the data, or set columns: {prefix: null}"
         ) from None
+
+
+def check_score(value: object, location: str, field: str) -> float | None:
+    """Return a teacher's score: a finite number in the range of float32, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(location, f"{field} is {kind_of(value)}", "expected a number, or null for no score")
+    if not abs(value) <= _LARGEST_SCORE:
+        raise UserError(location, f"{field} is {value}", "expected a finite number, or null for no score")
+    return float(value)
+
+
+def language_among(written: object, texts: Mapping[str, str], location: str) -> str | None:
+    """Return the language in which a miner chose a passage: None, or one of those of its texts."""
+    if written is None:
+        return None
+    language = language_at(written, location)
+    if language not in texts:
+        raise UserError(
+            location,
+            f"language is {language!r}, but the passage has texts in {', '.join(texts)}",
+            "add the text in this language, or remove the field language",
+        )
+    return language
 
 
 def int_field(row: Mapping[str, Any], key: str, location: str) -> int:

@@ -27,6 +27,7 @@ FLAG_ROWS = [
         "pos": ["Turku is in Finland.", "Åbo"],
         "neg": ["Tartu", "Riga"],
         "pos_scores": [1, 2],
+        "neg_scores": [0.5, None],
     },
     {"query": "where is Tartu", "pos": ["Tartu is in Estonia."], "neg": []},
     {"query": "where is Riga", "pos": ["Riga is in Latvia."]},
@@ -60,6 +61,8 @@ def test_flag_embedding(write_lines: Write, tmp_path: Path) -> None:
     assert [one.passage["en"] for one in found[:2]] == ["Turku is in Finland.", "Åbo"]
     assert {one.question["en"] for one in found[:2]} == {"where is Turku"}
     assert [one.passage for one in found[1].negatives] == [{"en": "Tartu"}, {"en": "Riga"}]
+    assert [one.score for one in found] == [1.0, 2.0, None, None]
+    assert [one.score for one in found[1].negatives] == [0.5, None]
     assert found[2].negatives == found[3].negatives == ()
     write_lines("two/b.jsonl", FLAG_ROWS[2:])
     write_lines("two/a.jsonl", FLAG_ROWS[:2])

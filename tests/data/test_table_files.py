@@ -236,7 +236,7 @@ def test_usual_names_need_no_columns(
     if "query_id" in row:
         assert corpus.example_id(0) == "7"
     if "type" in row:
-        assert corpus.manifest["statistics"][0]["unused"] == ["pos_scores", "type"]
+        assert corpus.manifest["statistics"][0]["unused"] == ["type"]
 
 
 def test_reading_parquet_holds_a_row_group_at_a_time(tmp_path: Path) -> None:

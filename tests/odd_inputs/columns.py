@@ -136,7 +136,7 @@ def lines() -> Iterator[tuple[str, Case]]:
     yield (
         "flag-scores",
         columns(pairs(pos_scores=[1.0], neg_scores=[0.1], prompt="x", type="t"), **FLAG).gives(
-            "pos_scores", "neg_scores", "prompt", "type", given=6, **ENGLISH
+            "prompt", "type", given=6, **ENGLISH
         ),
     )
     unnamed = columns(pairs(), language="en")

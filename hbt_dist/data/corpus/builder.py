@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.arrow_texts import TextTableWriter
 from hbt_dist.data.corpus.columns import HashNumbers, StoredColumn
-from hbt_dist.data.corpus.corpus import COLUMNS, PREFIX_COLUMNS, Role
+from hbt_dist.data.corpus.corpus import COLUMNS, OPTIONAL_COLUMNS, PREFIX_COLUMNS, Role
 from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64, merge_groups, text_hash
 from hbt_dist.data.corpus.readers.base import content_id, content_key
 from hbt_dist.data.corpus.records import TrainingRecord
@@ -25,6 +25,7 @@ from hbt_dist.data.corpus.settings import SourceSettings
 from hbt_dist.data.instructions import filled
 
 _GROUPS = ("example_group", "passage_group")  # columns that the end of the conversion computes
+_NO_SCORE, _NO_LANGUAGE = float("nan"), -1
 
 
 #: Instructions describe tasks: more different ones are texts in the wrong column.
@@ -56,6 +57,11 @@ class CorpusBuilder:
             if name not in _GROUPS
         }
         self._columns["negative_offsets"].append(0)
+        self._optional = {
+            name: StoredColumn(self._unfinished / name, np.dtype(kind).char)
+            for name, kind in OPTIONAL_COLUMNS.items()
+        }
+        self._present: set[str] = set()  # those of the optional columns that have a value
         self._prefix_columns = {
             role: StoredColumn(self._unfinished / name, "i") for role, name in PREFIX_COLUMNS.items()
         }
@@ -130,6 +136,7 @@ class CorpusBuilder:
         self._columns["example_passage"].append(passage_row)
         self._columns["example_dataset"].append(self._index)
         self._columns["example_cell"].append(self._cells.setdefault(cell, len(self._cells)))
+        self._add_optional("example_score", record.score, _NO_SCORE)
         for negative in record.negatives:
             texts = self._select(negative.passage, f"negative {negative.passage_id!r}", record.location)
             if not texts:
@@ -145,6 +152,9 @@ class CorpusBuilder:
                 self._repeating += 1  # mined negatives often hold the positive
                 continue
             self._columns["negatives"].append(negative_row)
+            chosen = self.languages[negative.language] if negative.language in texts else None
+            self._add_optional("negative_score", negative.score, _NO_SCORE)
+            self._add_optional("negative_language", chosen, _NO_LANGUAGE)
         self._columns["negative_offsets"].append(len(self._columns["negatives"]))
 
     def end_source(self) -> SourceCount:
@@ -170,6 +180,11 @@ class CorpusBuilder:
             columns |= {
                 PREFIX_COLUMNS[role]: column.values() for role, column in self._prefix_columns.items()
             }
+        columns |= {name: self._optional[name].values() for name in OPTIONAL_COLUMNS if name in self._present}
+        if "negative_language" in columns:
+            index = np.full(len(self.languages) + 1, _NO_LANGUAGE)  # the last for -1
+            index[[self.languages[language] for language in languages]] = range(len(languages))
+            columns["negative_language"] = index[columns["negative_language"]]
         columns["example_group"], columns["passage_group"] = merge_groups(
             columns["example_passage"],
             self._passages.num_rows,
@@ -205,6 +220,11 @@ class CorpusBuilder:
             f"{reason} languages [{', '.join(languages)}] in source {self._source} with missing: refuse\n"
             "add the translation, name fewer languages for the source, or set data.missing: skip",
         )
+
+    def _add_optional(self, column: str, value: float | None, none: float) -> None:
+        self._optional[column].append(none if value is None else value)
+        if value is not None:
+            self._present.add(column)
 
     def _add_prefix(self, role: Role, prefix: str | None, texts: dict[str, str], location: str) -> None:
         """Add the prefix of a question or passage; refuse one that cannot be filled for its languages."""

@@ -1,4 +1,4 @@
-"""Hold the integers of a corpus while it is built: columns in files, and a compact table of hashes.
+"""Hold the numbers of a corpus while it is built: columns in files, and a compact table of hashes.
 
 A Python dictionary takes 150 bytes per entry and a list 40; these take none per value of a column, and 16 to
 28 per hash (8 for the hash, 4 per slot of a table that is one third to two thirds full).
@@ -19,7 +19,7 @@ _FIRST_SLOTS = 1 << 10
 
 
 class StoredColumn:
-    """A column of integers that grows in a file: append values, then read all of them as an array.
+    """A column of numbers that grows in a file: append values, then read all of them as an array.
 
     Args:
         path: of the file, new.
@@ -27,13 +27,14 @@ class StoredColumn:
     """
 
     def __init__(self, path: Path, code: str) -> None:
-        self._path, self._waiting = path, array(code)
+        self._path = path
+        self._waiting: array[Any] = array(code)
         self._written = 0
 
     def __len__(self) -> int:
         return self._written + len(self._waiting)
 
-    def append(self, value: int) -> None:
+    def append(self, value: float) -> None:
         """Add a value."""
         self._waiting.append(value)
         if len(self._waiting) >= _VALUES_PER_WRITE:

@@ -25,11 +25,17 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
 from hbt_dist.data.cache import MANIFEST, built_once, make_cache, remembered_digest
 from hbt_dist.data.corpus.builder import CorpusBuilder
-from hbt_dist.data.corpus.corpus import COLUMNS, Corpus
+from hbt_dist.data.corpus.corpus import COLUMNS, OPTIONAL_COLUMNS, Corpus
 from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64
 from hbt_dist.data.corpus.readers import SourceReader, open_source
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.corpus.settings import RAGGED, DataSettings, SourceSettings
+from hbt_dist.data.corpus.settings import (
+    RAGGED,
+    SCORE_COLUMNS,
+    ColumnSettings,
+    DataSettings,
+    SourceSettings,
+)
 from hbt_dist.data.leakage.filter import BATCH, OverlapCounts, OverlapFilter, identity_of
 from hbt_dist.data.remote import local_copy
 
@@ -87,6 +93,9 @@ def _identity(
     chosen = source.model_dump(mode="json", exclude={"path", "languages", "missing"})
     if not source.options:  # keeps the fingerprint of sources without options
         del chosen["options"]
+    for setting in SCORE_COLUMNS:  # likewise
+        if getattr(source.columns, setting) == ColumnSettings.model_fields[setting].default:
+            del chosen["columns"][setting]
     return {
         **chosen,
         "languages": settings.languages_of(source),
@@ -124,8 +133,10 @@ def _build(
             )
         languages = settings.languages or tuple(sorted(builder.languages))
         columns, tables = builder.finish(languages)
+        kinds = COLUMNS | OPTIONAL_COLUMNS
         for name, column in columns.items():
-            np.save(folder / f"{name}.npy", np.ascontiguousarray(column, dtype=COLUMNS.get(name, np.int32)))
+            np.save(folder / f"{name}.npy", np.ascontiguousarray(column, dtype=kinds.get(name, np.int32)))
+    optional = [name for name in columns if name in OPTIONAL_COLUMNS]
     for name, table in tables.items():
         np.save(folder / f"{name}.npy", table)
     manifest = {
@@ -138,6 +149,7 @@ def _build(
         "num_examples": len(columns["example_passage"]),
         "num_passages": len(columns["passage_group"]),
         "statistics": statistics,
+        "optional_columns": optional,
     }
     write_json(folder / MANIFEST, manifest)
 

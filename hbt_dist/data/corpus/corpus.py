@@ -43,6 +43,12 @@ COLUMNS: dict[str, type] = {
 }
 #: Columns of a corpus with prefixes.
 PREFIX_COLUMNS: dict[Role, str] = {"question": "example_prefix", "passage": "passage_prefix"}
+#: Columns of a corpus whose data have teacher scores, or name the languages of mined negatives.
+OPTIONAL_COLUMNS: dict[str, type] = {
+    "example_score": np.float32,
+    "negative_score": np.float32,
+    "negative_language": np.int32,
+}
 #: Small boolean tables, one `.npy` file each.
 LANGUAGE_TABLES = ("cell_questions", "cell_passages", "set_languages")
 
@@ -73,6 +79,11 @@ class Corpus:
         prefixes: texts before questions or passages; None: the model's.
         example_prefix: (E,) int32, index into `prefixes` of the questions; None: all have the model's.
         passage_prefix: (P,) int32, index into `prefixes` of the passages; None: all have the model's.
+        example_score: (E,) float32, a teacher's score of question and passage; NaN: not scored. None: no
+            example is.
+        negative_score: flat float32, the same of the question and each of `negatives`.
+        negative_language: flat int32, language in which a miner chose each of `negatives`, which it has;
+            -1: not recorded. None: of no negative.
     """
 
     languages: tuple[str, ...]
@@ -94,6 +105,9 @@ class Corpus:
     prefixes: tuple[str | None, ...] = (None,)
     example_prefix: NDArray[np.int32] | None = None
     passage_prefix: NDArray[np.int32] | None = None
+    example_score: NDArray[np.float32] | None = None
+    negative_score: NDArray[np.float32] | None = None
+    negative_language: NDArray[np.int32] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -104,11 +118,10 @@ class Corpus:
         """
         try:
             manifest = read_manifest(folder)
-            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
             prefixes = tuple(manifest["prefixes"])
-            if len(prefixes) > 1:
-                for name in PREFIX_COLUMNS.values():
-                    columns[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
+            names = [*COLUMNS, *manifest.get("optional_columns", [])]
+            names += PREFIX_COLUMNS.values() if len(prefixes) > 1 else ()
+            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
             tables = {name: np.load(folder / f"{name}.npy") for name in LANGUAGE_TABLES}
             return cls(
                 languages=tuple(manifest["languages"]),

@@ -11,10 +11,19 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class NegativeRecord:
-    """A hard negative: a passage that doesn't answer the question, in one or more languages."""
+    """A hard negative: a passage that doesn't answer the question, in one or more languages.
+
+    Attributes:
+        passage_id: as that of a `TrainingRecord`.
+        passage: language -> text; a translation of one passage.
+        language: in which a miner chose it; one of those of `passage`. None: not recorded.
+        score: of a teacher, for the question and this passage; None: not scored.
+    """
 
     passage_id: str
     passage: dict[str, str]
+    language: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,7 @@ class TrainingRecord:
         passage: language -> text; a translation of one passage.
         negatives: may be empty. The passage itself is left out of them (refused under an explicit id).
         prefix: instruction before the question; None: the source's, else the model's.
+        score: of a teacher, for the question and the passage; None: not scored.
         location: where the record was read, for error messages: ``"train.jsonl line 12"``.
     """
 
@@ -38,3 +48,4 @@ class TrainingRecord:
     negatives: tuple[NegativeRecord, ...] = field(default=())
     location: str = ""
     prefix: str | None = None
+    score: float | None = None

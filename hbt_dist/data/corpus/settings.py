@@ -73,6 +73,10 @@ def _no_column_name(written: object) -> object:
 _FixedLanguage = Annotated[LanguageCode, BeforeValidator(_no_column_name)]
 
 
+#: The columns with the scores of a teacher, which may be absent.
+SCORE_COLUMNS = ("passage_score", "negative_scores")
+
+
 class ColumnSettings(Settings):
     """Which column of a table, or field of a JSON line, holds what; `{language}` stands for each code."""
 
@@ -96,6 +100,16 @@ class ColumnSettings(Settings):
         "negatives",
         description="Column of the hard negatives, written like passage: a list or a single negative; or "
         "the columns negative_{number}.",
+    )
+    passage_score: str | None = Field(
+        "pos_scores",
+        description="Column of a teacher's score of question and passage: a number, or a list of one per "
+        "passage; null: not read.",
+    )
+    negative_scores: str | None = Field(
+        "neg_scores",
+        description="Column of a teacher's scores of question and negatives: a list of one per negative, or "
+        "the columns negative_score_{number}; null: not read.",
     )
     prefix: str | None = Field(
         "prefix",

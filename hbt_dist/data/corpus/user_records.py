@@ -8,7 +8,7 @@ from dataclasses import replace
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import user_error
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
-from hbt_dist.data.fields import by_language, check_text, check_type
+from hbt_dist.data.fields import by_language, check_score, check_text, check_type, language_among
 from hbt_dist.data.files import kind_of
 
 _REMEDY = "see hbt_dist/data/corpus/records.py; negatives are a tuple"
@@ -54,6 +54,7 @@ def _checked(row: object, number: str) -> TrainingRecord:
         negatives=tuple(_checked_negative(item, location) for item in row.negatives),
         location=row.location or number,
         prefix=None if row.prefix is None else check_type(row.prefix, str, location, "prefix", "a text"),
+        score=check_score(row.score, location, "score"),
     )
 
 
@@ -61,4 +62,8 @@ def _checked_negative(item: object, location: str) -> NegativeRecord:
     if not isinstance(item, NegativeRecord):
         raise UserError(location, f"expected a NegativeRecord, got {type(item).__name__}", _REMEDY)
     passage_id = check_text(item.passage_id, location, "passage_id of a negative")
-    return NegativeRecord(passage_id, by_language(item.passage, location, "a negative", check_text))
+    texts = by_language(item.passage, location, "a negative", check_text)
+    language = language_among(item.language, texts, location)
+    return NegativeRecord(
+        passage_id, texts, language, check_score(item.score, location, "score of a negative")
+    )

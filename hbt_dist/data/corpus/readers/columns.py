@@ -9,7 +9,8 @@ A passage or negative may also be {"docid": ..., "title": ..., "text": ...} (Tev
 text, its docid as id. A column of passages may hold lists (FlagEmbedding's `pos`): every passage of a list
 makes an example, the first with the row's id, the next with #2, #3, ... behind it. They share the question,
 so no batch holds two of them. Negatives are a list, or one, or the columns `negative_{number}`. Objects of
-lists, as `datasets` stores a sequence of objects, are lists of objects.
+lists, as `datasets` stores a sequence of objects, are lists of objects. Scores of a teacher (`pos_scores`,
+`neg_scores`) are numbers in the order of the passages and of the negatives.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import content_id
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
@@ -24,6 +26,7 @@ from hbt_dist.data.corpus.settings import ColumnSettings
 from hbt_dist.data.corpus.tables.column_names import columns_by_language, numbered_columns
 from hbt_dist.data.fields import (
     by_language,
+    check_score,
     check_text,
     check_type,
     id_field,
@@ -76,7 +79,10 @@ class ColumnMapping:
         negatives = columns.negatives
         self._negatives = [] if negatives is None else numbered_columns(negatives, self._names)
         self.has_negatives = bool(self._negatives)
-        self._used = {name for name in named if name is not None} | set(self._negatives)
+        self._passage_score = columns.passage_score if columns.passage_score in self._names else None
+        self._negative_scores = self._score_columns(columns.negative_scores)
+        scores = {self._passage_score, *self._negative_scores}
+        self._used = {name for name in (*named, *self._negatives, *scores) if name is not None}
         self._question = self._by_column(columns.question) or self._plain_question
         self._passage = self._by_column(columns.passage)
         self.unused = [name for name in self._names if name not in self._used]
@@ -97,9 +103,11 @@ class ColumnMapping:
             passages = [(id_field(row, columns.passage_id, location), passages[0][1])]
         prefix = prefix_field(row, columns.prefix, location)
         negatives = tuple(self._negative_records(row, location)) if self._negatives else ()
-        for position, (passage_id, passage) in enumerate(passages, start=1):
+        scores = _scores(row, self._passage_score, len(passages), "passage", location)
+        scored = zip(passages, scores, strict=True)
+        for position, ((passage_id, passage), score) in enumerate(scored, start=1):
             name = example_id if position == 1 else f"{example_id}#{position}"
-            yield TrainingRecord(name, passage_id, question, passage, negatives, location, prefix)
+            yield TrainingRecord(name, passage_id, question, passage, negatives, location, prefix, score)
 
     def check_language(self, row: _Row, location: str) -> None:
         """Refuse a fixed language that is in truth the name of a column with the language of each row.
@@ -157,13 +165,16 @@ class ColumnMapping:
 
     def _negative_records(self, row: _Row, location: str) -> Iterator[NegativeRecord]:
         language = self._row_passage_language(row, location)
-        for name in self._negatives:
+        for name, scores_name in zip(self._negatives, self._negative_scores, strict=True):
             if row[name] is None:
                 continue
-            for inner, item in _items(row[name], f"column {name!r}", name, location):
-                yield NegativeRecord(
-                    *self._identified(item, f"{location}, {inner}", "the negative", language)
-                )
+            identified = [
+                self._identified(item, f"{location}, {inner}", "the negative", language)
+                for inner, item in _items(row[name], f"column {name!r}", name, location)
+            ]
+            scores = _scores(row, scores_name, len(identified), "negative", location)
+            for (passage_id, texts), score in zip(identified, scores, strict=True):
+                yield NegativeRecord(passage_id, texts, score=score)
 
     def _identified(
         self, value: object, location: str, field: str, language: str | None
@@ -211,6 +222,18 @@ class ColumnMapping:
         present = {code: text for code, text in content.items() if text is not None}
         return by_language(present, location, field, check_text)
 
+    def _score_columns(self, pattern: str | None) -> Sequence[str | None]:
+        """Return the column with the scores of each column of negatives."""
+        names = numbered_columns(pattern, self._names) if pattern and self._negatives else []
+        if names and len(names) != len(self._negatives):
+            raise UserError(
+                self._location,
+                f"expected {counted(len(self._negatives), 'column')} like {pattern!r}, one per column of "
+                f"negatives, got {len(names)}",
+                "name as many columns, or set columns: {negative_scores: null}",
+            )
+        return names or [None] * len(self._negatives)
+
     def _must_have(self, name: str) -> None:
         if name not in self._names:
             raise UserError(
@@ -222,6 +245,31 @@ class ColumnMapping:
 
 def _or(setting: str) -> str:
     return "" if setting in {"language", "language_column"} else f" or columns.{setting}"
+
+
+def _scores(row: _Row, name: str | None, count: int, what: str, location: str) -> list[float | None]:
+    """Return a teacher's score of each passage or negative; the column may be null or an empty list."""
+    if name is None or row[name] in (None, "", []):
+        return [None] * count
+    values = _items(row[name], f"column {name!r}", name, location)
+    if len(values) != count:
+        setting = "passage_score" if what == "passage" else "negative_scores"
+        raise UserError(
+            location,
+            f"expected {counted(count, 'score')} in {name!r}, one per {what}, got {len(values):,}",
+            f"correct the list, or set columns: {{{setting}: null}}, which reads no scores",
+        )
+    return [check_score(_number(value), location, inner) for inner, value in values]
+
+
+def _number(value: object) -> object:
+    """Return the number in a text, as CSV holds it; None for an empty text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value) if value.strip() else None
+    except ValueError:
+        return value
 
 
 def _items(value: object, field: str, name: str, location: str) -> list[tuple[str, object]]:

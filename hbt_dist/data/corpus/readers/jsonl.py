@@ -4,13 +4,16 @@
      "question": {"en": "Where is Turku?", "fi": "Missä Turku on?"},
      "passage": {"en": "Turku is in Finland.", "fi": "Turku on Suomessa."},
      "passage_id": "p7",
-     "negatives": [{"id": "p9", "text": {"en": "Tartu is in Estonia.", "fi": "Tartu on Virossa."}}]}
+     "score": 0.91,
+     "negatives": [{"id": "p9", "text": {"en": "Tartu is in Estonia.", "fi": "Tartu on Virossa."},
+                    "language": "fi", "score": 0.42}]}
 
 `id` (unique in the source), `question` and `passage` are needed. `passage_id` says that examples share a
 passage; without it passages with equal texts are one. `negatives` and their `id` may be left out, `prefix`
-(or `prompt`, `instruction`) is an instruction before the question. Texts are
-objects of language code -> text; codes are ISO 639-1, or ISO 639-3 where there is none. Further fields are
-unused, and reported.
+(or `prompt`, `instruction`) is an instruction before the question. `score` is a teacher's score of the
+question and the passage, `language` the one in which a miner chose the negative; both may be left out or
+null. Texts are objects of language code -> text; codes are ISO 639-1, or ISO 639-3 where there is none.
+Further fields are unused, and reported.
 
 Lines of another form are read with `columns`, as tables are (columns.py): FlagEmbedding's, Tevatron's, pairs
 in one language per file. Only negatives may be absent from some of the lines.
@@ -26,10 +29,18 @@ from hbt_dist.data.corpus.readers.base import ReadingNotes, content_id
 from hbt_dist.data.corpus.records import NegativeRecord, TrainingRecord
 from hbt_dist.data.corpus.settings import ColumnSettings, SourceSettings
 from hbt_dist.data.corpus.tables.usual_columns import usual_columns, usual_prefix
-from hbt_dist.data.fields import id_field, id_or_none, object_items, prefix_field, texts_field
+from hbt_dist.data.fields import (
+    check_score,
+    id_field,
+    id_or_none,
+    language_among,
+    object_items,
+    prefix_field,
+    texts_field,
+)
 from hbt_dist.data.tables import Row
 
-_FIELDS = frozenset({"id", "question", "passage", "passage_id", "negatives"})
+_FIELDS = frozenset({"id", "question", "passage", "passage_id", "negatives", "score"})
 
 
 def is_training_format(source: SourceSettings, row: Mapping[str, Any]) -> bool:
@@ -72,7 +83,14 @@ def record_of(row: Mapping[str, Any], location: str, prefix: str | None) -> Trai
     negatives = []
     for inner, item in object_items(row, "negatives", location) if row.get("negatives") is not None else ():
         texts = texts_field(item, "text", inner)
-        negatives.append(NegativeRecord(id_or_none(item, "id", inner) or content_id(texts), texts))
+        negatives.append(
+            NegativeRecord(
+                id_or_none(item, "id", inner) or content_id(texts),
+                texts,
+                language_among(item.get("language"), texts, inner),
+                check_score(item.get("score"), inner, "field 'score'"),
+            )
+        )
     return TrainingRecord(
         example_id,
         passage_id,
@@ -81,4 +99,5 @@ def record_of(row: Mapping[str, Any], location: str, prefix: str | None) -> Trai
         tuple(negatives),
         location,
         prefix_field(row, prefix, location),
+        check_score(row.get("score"), location, "field 'score'"),
     )

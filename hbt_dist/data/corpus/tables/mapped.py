@@ -8,7 +8,8 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.readers.base import ReadingNotes
 from hbt_dist.data.corpus.readers.columns import ColumnMapping
 from hbt_dist.data.corpus.records import TrainingRecord
-from hbt_dist.data.corpus.settings import ColumnSettings
+from hbt_dist.data.corpus.settings import SCORE_COLUMNS, ColumnSettings
+from hbt_dist.data.corpus.tables.column_names import numbered_columns
 from hbt_dist.data.corpus.tables.usual_columns import usual_columns, usual_prefix
 from hbt_dist.data.tables import Row
 
@@ -18,7 +19,7 @@ def mapped_records(
 ) -> Iterator[TrainingRecord]:
     """Yield the records of rows. A row's number, from 0, counts on over the files, and is its default id.
 
-    Only the columns of negatives and prefixes may be absent from some of the rows.
+    Only the columns of negatives, scores and prefixes may be absent from some of the rows.
 
     Args:
         columns: names of columns; left out, the usual names count (usual_columns.py).
@@ -50,6 +51,11 @@ def mapped_records(
         columns.prefix in names for names in mappings
     ):
         raise UserError(location, f"no row has a column {columns.prefix!r}", "correct columns.prefix")
+    for setting in SCORE_COLUMNS:
+        column = getattr(columns, setting)
+        default = ColumnSettings.model_fields[setting].default
+        if column not in (None, default) and not any(numbered_columns(column, names) for names in mappings):
+            raise UserError(location, f"no row has a column {column!r}", f"correct columns.{setting}")
     absent = mappings and not any(mapping.has_negatives for mapping in mappings.values())
     if absent:
         notes.columns.pop("negatives", None)
