@@ -56,6 +56,11 @@ class EmbeddingFiles:
         """(rows, width)."""
         return self.num_rows, self.width
 
+    @property
+    def num_files(self) -> int:
+        """Number of the files of all rows."""
+        return -(-self.num_rows // self.rows_per_file)
+
     def __getitem__(self, rows: slice | Int64) -> Float32:
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(self.num_rows))
@@ -77,8 +82,7 @@ class EmbeddingFiles:
 
     def flags(self) -> NDArray[np.uint8]:
         """Return the flags of all rows, (n,), see `hbt_dist.evaluation.text_counts`."""
-        numbers = range(-(-self.num_rows // self.rows_per_file))
-        return np.concatenate([np.load(self._flags_file(number)) for number in numbers])
+        return np.concatenate([np.load(self._flags_file(number)) for number in range(self.num_files)])
 
     def write_flags(self, number: int, flags: NDArray[np.uint8]) -> None:
         """Write the flags of a file's rows; before the rows, whose file marks both as complete."""
@@ -99,8 +103,7 @@ class EmbeddingFiles:
         Raises:
             UserError: a file does not hold its rows.
         """
-        num_files = -(-self.num_rows // self.rows_per_file)
-        return [number for number in range(num_files) if not self._is_complete(number)]
+        return [number for number in range(self.num_files) if not self._is_complete(number)]
 
     def _is_complete(self, number: int) -> bool:
         path, expected = self.file(number), (len(self.rows_of_file(number)), self.width)

@@ -98,16 +98,39 @@ def encode_with_flags(
                 flags[rows.start : rows.stop] = flags_of(tokens)
         return out, flags
     files = embedding_files(loaded, texts, role, settings, prefixes)
-    missing = files.missing()
-    parts = [files.rows_of_file(number) for number in missing]
-    done = len(texts) - sum(map(len, parts))
-    with Progress(total=len(texts), initial=done, desc=label, unit="row", disable=not progress) as bar:
-        tokenised = _tokenised(loaded, texts, role, prefixes, parts, settings)
-        for number, (rows, part, tokens) in zip(missing, tokenised, strict=True):
-            values = encode_rows(loaded, part, role, settings, bar.update, rows.start, tokens)
-            files.write_flags(number, flags_of(tokens))
-            files.write_file(number, values)
+    encode_missing(files, loaded, texts, role, prefixes=prefixes, settings=settings, progress=progress)
     return files, files.flags()
+
+
+def encode_missing(
+    files: EmbeddingFiles,
+    loaded: LoadedEncoder,
+    texts: Sequence[str],
+    role: Role,
+    *,
+    settings: EvaluationSettings,
+    prefixes: Sequence[str] | None = None,
+    share: tuple[int, int] = (0, 1),
+    progress: bool = True,
+) -> None:
+    """Encode the files that do not exist yet.
+
+    Args:
+        files: of `embedding_files`, with the same texts, prefixes and settings.
+        share: (number, workers): of several workers, the one with this number encodes its share of the files.
+    """
+    number, workers = share
+    numbers = range(files.num_files)[number::workers]
+    missing = [file for file in files.missing() if file in numbers]
+    parts = [files.rows_of_file(file) for file in missing]
+    total = sum(len(files.rows_of_file(file)) for file in numbers)
+    done = total - sum(map(len, parts))
+    with Progress(total, f"encode {role}s", initial=done, disable=not progress, first_seconds=1.0) as bar:
+        tokenised = _tokenised(loaded, texts, role, prefixes, parts, settings)
+        for file, (rows, part, tokens) in zip(missing, tokenised, strict=True):
+            values = encode_rows(loaded, part, role, settings, bar.update, rows.start, tokens)
+            files.write_flags(file, flags_of(tokens))
+            files.write_file(file, values)
 
 
 def with_arithmetic(settings: EvaluationSettings) -> EvaluationSettings:

@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 
 from hbt_dist.batching.collate import TokenTransform, collate
+from hbt_dist.batching.flat_prefixes import flat_prefixes
 from hbt_dist.batching.inspection import inspect
 from hbt_dist.batching.inspection_text import render
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.settings import BatchSettings
-from hbt_dist.batching.tokens import TokenStore, store_fingerprint
+from hbt_dist.batching.tokens import ROLES, TokenStore, store_fingerprint
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus import builder
 from hbt_dist.data.corpus.convert import build_corpus
-from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.corpus import Corpus, Role
+from hbt_dist.data.corpus.flat_texts import FlatTexts
 from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.data.corpus.settings import DataSettings
-from hbt_dist.data.instructions import check_language_names
+from hbt_dist.data.instructions import check_language_names, filled
 from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.models.settings import TextSettings
 from tests.batching.test_tokens import make_tokenizer
@@ -236,3 +238,27 @@ def test_texts_in_the_column_of_instructions_are_refused(tmp_path: Path, monkeyp
     path = lines(tmp_path / "a.jsonl", prefixes=tuple(f"t{i}" for i in range(12)))
     with pytest.raises(UserError, match="more than 5 different prefixes"):
         corpus_of(tmp_path, {"path": path})
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_prefixes_of_all_texts_in_one_sequence(tmp_path: Path, role: Role) -> None:
+    corpus = mixed(tmp_path)
+    texts = FlatTexts(corpus, role)
+    prefixes = flat_prefixes(texts, TEXT)
+    assert prefixes is not None
+    rows, languages = texts.sources(range(len(texts)))
+    codes = corpus.prefix_codes(role, rows)
+    want = [
+        filled(TEXT.prefix(role) if corpus.prefixes[code] is None else corpus.prefixes[code], name)
+        for code, name in zip(codes, np.array(corpus.languages)[languages], strict=True)
+    ]
+    assert len(set(want)) > 2 if role == "question" else len(set(want)) == 2
+    assert list(prefixes) == want
+    assert [prefixes[number] for number in range(len(texts))] == want
+    assert prefixes[5:11] == want[5:11]
+    plain = FlatTexts(corpus_of(tmp_path, {"path": lines(tmp_path / "plain.jsonl")}), role)
+    assert flat_prefixes(plain, TEXT) is None
+    named = TEXT.model_copy(update={"question_prefix": FIND, "passage_prefix": FIND})
+    assert list(flat_prefixes(plain, named) or ()) == [
+        filled(FIND, code) for code in ("en", "fi") for _ in range(12)
+    ]

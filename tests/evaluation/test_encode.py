@@ -13,7 +13,13 @@ import torch
 from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation import encode
 from hbt_dist.evaluation.embedding_files import EmbeddingFiles, encoding_fingerprint
-from hbt_dist.evaluation.encode import embedding_files, encode_texts, length_batches, with_arithmetic
+from hbt_dist.evaluation.encode import (
+    embedding_files,
+    encode_missing,
+    encode_texts,
+    length_batches,
+    with_arithmetic,
+)
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.models.head import DenseLayer
 from hbt_dist.models.loading import load_encoder
@@ -118,6 +124,20 @@ def test_files_are_resumed_and_reused(loaded, tmp_path, monkeypatch):
             encode_texts(loaded, TEXTS, "passage", settings=settings, progress=False).folder != plain.folder
         )
         bias -= 0.5
+
+
+def test_workers_share_the_files_of_an_encode(loaded, tmp_path):
+    settings = with_arithmetic(EvaluationSettings(device="cpu", cache_dir=str(tmp_path), rows_per_file=8))
+    files = embedding_files(loaded, TEXTS, "passage", settings)
+    files.write_file(4, np.zeros((8, 16), np.float32))  # of an earlier start
+    for number, left in ((1, [0, 2, 3, 5, 6]), (2, [0, 3, 6]), (0, [])):
+        share = (number, 3)
+        encode_missing(files, loaded, TEXTS, "passage", settings=settings, share=share, progress=False)
+        assert files.missing() == left
+    want = encode_texts(loaded, TEXTS, "passage", settings=EvaluationSettings(device="cpu", rows_per_file=8))
+    assert (files[32:40] == 0).all()
+    rows = np.r_[0:32, 40:50]
+    np.testing.assert_array_equal(files[rows], want[rows])
 
 
 def test_an_interrupted_file_is_not_there(loaded, tmp_path, monkeypatch):
