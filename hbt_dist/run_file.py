@@ -145,6 +145,11 @@ class RunFile(Settings):
                 raise ValueError(
                     "loss.equation paper_eq1 needs hard negatives, but batches.hard_negatives.count is 0"
                 )
+            masks = self.loss.false_negatives
+            if masks is not None and masks.columns == "hard_negatives":
+                raise ValueError(
+                    "loss.false_negatives.columns is hard_negatives, but batches.hard_negatives.count is 0"
+                )
             if self.batches.global_batch_size == 1:
                 raise ValueError(
                     "batches.global_batch_size is 1 without hard negatives: the batch has no negatives"

@@ -44,6 +44,11 @@ class LocalBatch:
     changes: dict[Role, Any] | None = None  # what the transform of the texts counted in this slice
     frozen: Mapping[str, FrozenVectors] = field(default_factory=dict)  # by name of the frozen model
 
+    @property
+    def passage_language_N(self) -> NDArray[np.int32]:
+        """Language of each gathered passage."""
+        return gathered_order(self.batch.passage_language, self.batch.negative_language, self.world_size)
+
 
 @dataclass(frozen=True)
 class TokenTransform:

@@ -80,3 +80,10 @@ class Layout:
         """Return the column of every global row's positive: (B,)."""
         rows = torch.arange(self.world_size * self.num_rows, device=device)
         return rows + (rows // self.num_rows) * self.num_rows * self.num_negatives
+
+    def rows_of_hard_negatives(self, device: torch.device) -> Tensor:
+        """Return the global row that each column is a hard negative of, -1 for positives: (N,)."""
+        b, n = self.num_rows, self.num_negatives
+        column = torch.arange(self.world_size * b * (1 + n), device=device)
+        rank, local = column // (b * (1 + n)), column % (b * (1 + n))
+        return torch.where(local < b, -1, rank * b + (local - b) // max(n, 1))

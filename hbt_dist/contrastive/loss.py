@@ -17,12 +17,14 @@ contributes its b positives, then its negatives row by row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from hbt_dist.contrastive.false_negatives import FalseNegatives, Partition
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.partition import Index, Part, segments
 from hbt_dist.contrastive.row_losses import UNMASKED, infonce_rows
@@ -54,6 +56,7 @@ def contrast(
     scale: float,
     questions_BD: Tensor | None = None,
     aligned_bD: Tensor | None = None,
+    masks: FalseNegatives | None = None,
 ) -> Contrast:
     """Contrast the local rows with the global batch: InfoNCE, and alignment if its weight is above 0.
 
@@ -65,6 +68,7 @@ def contrast(
         scale: 1 / temperature.
         questions_BD: gathered questions, needed for ``directions: both``.
         aligned_bD: local questions in a second language, needed for alignment.
+        masks: leave out columns by similarity; count them at the largest width.
     """
     b = layout.num_rows
     share = 1.0 - settings.alignment_weight
@@ -82,7 +86,8 @@ def contrast(
             Cut(embeddings, gradient, width, rescale=settings.similarity == "cosine")
             for embeddings, gradient in zip(every, gradients, strict=True)
         ]
-        total, slope = _infonce(cuts, layout, settings, scale=scale, weight=width_share * weight)
+        partition = None if masks is None else partial(masks.partition, counted=width == max(shares))
+        total, slope = _infonce(cuts, layout, settings, partition, scale=scale, weight=width_share * weight)
         of_widths[width] = total * (weight / share)
         log_scale += slope
         for cut in cuts:
@@ -119,13 +124,20 @@ def contrast(
 
 
 def _infonce(
-    cuts: list[Cut], layout: Layout, settings: LossSettings, *, scale: float, weight: float
+    cuts: list[Cut],
+    layout: Layout,
+    settings: LossSettings,
+    partition: Callable[[], Partition] | None,
+    *,
+    scale: float,
+    weight: float,
 ) -> tuple[Tensor, Tensor]:
     """Return the sum of the local rows' losses, and `weight` times its derivative by log(scale).
 
     Args:
         cuts: local questions, gathered passages, and for both directions gathered questions; the gradients of
             `weight` times the sum are added to theirs.
+        partition: begins the masks by similarity of one partition function per row.
     """
     questions, passages, *every_question = cuts
     device = questions.embeddings.device
@@ -144,6 +156,7 @@ def _infonce(
         *(questions.embeddings, questions_grad, passages.embeddings, passages.gradient),
         sub_batch_M=layout.sub_batch_N,
         labels=labels,
+        similar=None if partition is None else partition().similar("question", "passage"),
     )
     total = _over_segments([part], positives_B[local], layout, settings, **sizes)
     questions.gradient += questions_grad
@@ -156,6 +169,7 @@ def _infonce(
             *(local_positives, local_positives_grad, every.embeddings, every.gradient),
             sub_batch_M=layout.sub_batch_B,
             labels=[] if group_B is None else [(group_B[local], group_B)],
+            similar=None if partition is None else partition().similar("positive", "question"),
         )
         target_b = torch.arange(local.start, local.stop, device=device)
         total = total + _over_segments([part], target_b, layout, settings, **sizes)

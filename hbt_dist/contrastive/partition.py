@@ -23,6 +23,9 @@ from hbt_dist.contrastive.row_losses import Block, Exclude, Weigh
 
 # Rows or columns of a sub-batch: indices, or a full slice, which copies nothing.
 Index = Tensor | slice
+# Gets the rows and columns of a sub-batch, the target of these rows among these columns (None in a part
+# without targets), and the mask of columns that are left out anyway; returns the mask of all that are.
+Similar = Callable[[Index, Index, Tensor | None, Exclude | None], Exclude]
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ class Part:
         sub_batch_M: sub-batch of every column, on the host; None without sub-batches.
         labels: pairs (b,) and (M,); a row leaves out the columns that have its label in one of the pairs,
             never its target.
-        excludes: further masks. Each gets the rows and columns of a sub-batch, and the target of these rows
-            among these columns (None in a part without targets); returns the mask of a chunk of these rows.
-        weigh: gets the same; returns what weighs the columns.
+        similar: leaves out further columns, by their scores.
+        weigh: gets the rows and columns of a sub-batch, and the target of these rows among these columns
+            (None in a part without targets); returns what weighs the columns.
     """
 
     rows_bD: Tensor
@@ -46,13 +49,15 @@ class Part:
     columns_grad_MD: Tensor
     sub_batch_M: NDArray[np.integer] | None
     labels: Sequence[tuple[Tensor, Tensor]] = ()
-    excludes: Sequence[Callable[[Index, Index, Tensor | None], Exclude]] = ()
+    similar: Similar | None = None
     weigh: Callable[[Index, Index, Tensor | None], Weigh] | None = None
 
     def block(self, rows: Index, columns: Index, target_b: Tensor | None) -> Block:
         """Return the block of a sub-batch; its gradients are this part's, or zeros for `add_gradients`."""
         masks = [_equal_labels(of_rows[rows], of_columns[columns]) for of_rows, of_columns in self.labels]
-        masks += [exclude(rows, columns, target_b) for exclude in self.excludes]
+        exclude = _any_of(masks, target_b) if masks else None
+        if self.similar is not None:
+            exclude = self.similar(rows, columns, target_b, exclude)
         if isinstance(rows, slice):
             tensors = (self.rows_bD, self.rows_grad_bD, self.columns_MD, self.columns_grad_MD)
         else:
@@ -60,7 +65,7 @@ class Part:
             tensors = (rows_bD, torch.zeros_like(rows_bD), columns_MD, torch.zeros_like(columns_MD))
         return Block(
             *tensors,
-            exclude=_any_of(masks, target_b) if masks else None,
+            exclude=exclude,
             weigh=None if self.weigh is None else self.weigh(rows, columns, target_b),
         )
 

@@ -12,6 +12,37 @@ from hbt_dist.config.settings import Settings
 Kernel = Literal["auto", "rows", "liger"]
 
 
+class FalseNegativeSettings(Settings):
+    """Leave out columns whose similarity to a row is above that of the row's positive by a margin."""
+
+    margin: float | None = Field(
+        None,
+        description="in units of the similarity: 0.1 (Qwen3-Embedding) leaves out what exceeds the positive "
+        "by more than 0.1; below 0: also what comes close to it (GIST, whose margins have the other sign)",
+    )
+    relative_margin: float | None = Field(
+        None,
+        description="instead of margin: a share of the positive's similarity; -0.05 leaves out what is above "
+        "95 % of it",
+    )
+    guide: str | None = Field(
+        None,
+        description="name in `teachers` of a frozen model whose similarities decide (GIST); default: those "
+        "of the trained model",
+    )
+    columns: Literal["all", "in_batch", "hard_negatives"] = Field(
+        "all",
+        description="hard_negatives: leave out only a row's hard negatives; in_batch: only columns of other "
+        "rows; all: both",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> FalseNegativeSettings:
+        if (self.margin is None) == (self.relative_margin is None):
+            raise ValueError("set either margin, such as 0.1, or relative_margin")
+        return self
+
+
 class LossSettings(Settings):
     """InfoNCE over the global batch."""
 
@@ -45,6 +76,11 @@ class LossSettings(Settings):
     )
     mask_false_negatives: bool = Field(
         True, description="leave out columns whose passage is in the same group as the row's positive"
+    )
+    false_negatives: FalseNegativeSettings | None = Field(
+        None,
+        description="also leave out columns by similarity, such as {margin: 0.1}, in every direction and at "
+        "every width; alignment keeps all columns; default: none",
     )
     alignment_weight: float = Field(
         0.0,
@@ -90,6 +126,15 @@ class LossSettings(Settings):
             raise ValueError("equation paper_eq1 has one direction: set directions to question_to_passage")
         if self.equation == "paper_eq1" and self.kernel == "liger":
             raise ValueError("equation paper_eq1 needs masks: set kernel to auto or rows")
+        if self.false_negatives is not None:
+            if self.kernel == "liger":
+                raise ValueError("false_negatives needs masks: set kernel to auto or rows")
+            is_cosine = self.similarity == "cosine" or self.false_negatives.guide is not None
+            if is_cosine and abs(self.false_negatives.margin or 0.0) >= 2:
+                raise ValueError(
+                    "false_negatives.margin must be between -2 and 2, as cosines differ by at most 2; got "
+                    f"{self.false_negatives.margin:g}"
+                )
         if self.min_temperature > self.max_temperature:
             raise ValueError("min_temperature is above max_temperature")
         if self.learn_temperature and not self.min_temperature <= self.temperature <= self.max_temperature:
@@ -105,7 +150,8 @@ class LossSettings(Settings):
 
     def teachers(self) -> dict[str, str]:
         """Return the frozen models that the loss uses: key of the run file -> name in `teachers`."""
-        return {}
+        masks = self.false_negatives
+        return {} if masks is None or masks.guide is None else {"loss.false_negatives.guide": masks.guide}
 
     def shares_of_widths(self, width: int) -> dict[int, float]:
         """Return the share of each width in the loss; shares sum to 1.

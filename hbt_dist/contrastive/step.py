@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from hbt_dist.common.devices import move
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.precision import products
 from hbt_dist.contrastive.chunks import ChunkOrder, Limits, RandomState, Tokens, plan_chunks
+from hbt_dist.contrastive.false_negatives import FalseNegatives, MaskedColumns
 from hbt_dist.contrastive.finite import BatchFacts, NonFiniteError, broken_rows
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.layout import Layout
@@ -98,6 +99,10 @@ class LocalRows(Protocol):
         """(N,) sub-batch of every gathered passage."""
 
     @property
+    def passage_language_N(self) -> NDArray[np.integer]:
+        """(N,) language of every gathered passage, for the counts of false negatives by similarity."""
+
+    @property
     def frozen(self) -> Mapping[str, FrozenVectors]:
         """Vectors of the rows by each frozen model that the loss names, by its name in `teachers`."""
 
@@ -117,6 +122,7 @@ class StepResult:
     num_padded_tokens: int  # the same with the padding that was computed
     num_chunks: int  # of one rank
     num_kept_chunks: int  # of one rank: those whose graphs were kept
+    masked: MaskedColumns | None  # None without `loss.false_negatives`
     traffic: dict[str, tuple[int, int]]  # collective -> (calls, bytes of the full tensor), this step
 
 
@@ -210,6 +216,7 @@ def contrastive_step(
         num_padded_tokens=round(figures["padded"] * world.size),
         num_chunks=len(chunks),
         num_kept_chunks=len(chunks) - num_replayed,
+        masked=figures["masked"],
         traffic=world.traffic_since(before),
     )
 
@@ -280,7 +287,7 @@ def _global_loss(
     scale: float,
     token_counts: tuple[int, int],
     world: World,
-) -> tuple[dict[str, float], dict[str, Tensor]]:
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Gather, contrast, scatter: return the step's scalars, and the gradient at each role's embeddings."""
     questions_bD, passages_nD = rows["question"], rows["passage"]
     b = questions_bD.shape[0]
@@ -296,6 +303,16 @@ def _global_loss(
         settings=loss,
         device=world.device,
     )
+    masks = None
+    if loss.false_negatives is not None:
+        masks = FalseNegatives(
+            loss.false_negatives,
+            layout,
+            (local.batch.question_language, local.passage_language_N),
+            local.frozen,
+            scale=scale,
+            device=world.device,
+        )
     parts = contrast(
         questions_bD,
         passages_ND,
@@ -304,8 +321,9 @@ def _global_loss(
         scale=scale,
         questions_BD=gather_embeddings(questions_bD, world) if loss.directions == "both" else None,
         aligned_bD=rows.get("aligned"),
+        masks=masks,
     )
-    figures = _mean_figures(parts, rows, passages_ND, token_counts, local.batch, world)
+    figures = _mean_figures(parts, rows, passages_ND, token_counts, local.batch, masks, world)
     gradients = {"question": parts.questions_bD, "passage": scatter_gradients(parts.passages_ND, world)}
     if parts.questions_BD is not None:
         gradients["question"].add_(scatter_gradients(parts.questions_BD, world))
@@ -320,8 +338,9 @@ def _mean_figures(
     passages_ND: Tensor,
     token_counts: tuple[int, int],
     batch: BatchFacts,
+    masks: FalseNegatives | None,
     world: World,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return the step's scalars, averaged over ranks; raise on all ranks if one of them is not finite."""
     questions_bD = rows["question"]
     b = questions_bD.shape[0]
@@ -335,9 +354,11 @@ def _mean_figures(
     counts = move(torch.tensor(token_counts, dtype=torch.float64), world.device)
     of_widths = parts.info_nce_of_widths
     vector = torch.cat([torch.stack([*of_widths.values(), *values]), counts, bad_b.any().double()[None]])
-    vector = world.all_reduce(vector / world.size)
+    vector /= world.size
+    sums = world.all_reduce(vector if masks is None else torch.cat([vector, masks.counts()])).tolist()
     names = [*(f"info_nce_{width}" for width in of_widths), *_SCALARS]
-    figures: dict[str, float] = dict(zip(names, vector.tolist(), strict=True))
+    figures: dict[str, Any] = dict(zip(names, sums, strict=masks is None))
+    figures["masked"] = None if masks is None else masks.of_counts(sums[len(names) :])
     broken = figures["bad"] > 0
     if broken or not math.isfinite(figures["loss"]):
         if not broken:

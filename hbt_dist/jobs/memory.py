@@ -307,6 +307,9 @@ def _loss_terms(run: RunFile, model: Model) -> Iterator[Term]:
     )
     scored = min(run.loss.row_chunk, rows)
     yield Term("scores", 12.0 * scored * columns, f"3 x 4 bytes x {scored:,} rows x {columns:,} columns")
+    if (masks := run.loss.false_negatives) is not None:
+        size = 7 if masks.guide is None else 11  # three masks, the largest mask as numbers, a guide's scores
+        yield Term("masks", float(size) * scored * columns, f"{size} bytes x {scored:,} x {columns:,}")
 
 
 def _host(run: RunFile, deepspeed: ResolvedDeepSpeed, model: Model) -> Term:

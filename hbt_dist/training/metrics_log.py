@@ -54,6 +54,7 @@ class Tracker:
 
             self._board = SummaryWriter(str(folder.tensorboard), purge_step=start)
         self._progress = StepProgress(start, total, quiet=quiet)
+        self._warned = False
 
     def __enter__(self) -> Self:
         return self
@@ -79,6 +80,12 @@ class Tracker:
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"train/{name}", value, step)
         self._progress.show(step, figures)
+        if figures.get("rows_without_negatives") and not self._warned:
+            self._warned = True
+            self.say(
+                f"step {step}: {figures['rows_without_negatives']:.1%} of the rows had no negative left and "
+                "taught nothing; raise the margin of loss.false_negatives"
+            )
 
 
 class StepProgress(Progress):

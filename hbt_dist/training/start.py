@@ -11,6 +11,7 @@ import torch
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import read_json_lines
 from hbt_dist.common.processors import Processors, divide_threads
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.row_losses import check_kernel
@@ -25,6 +26,7 @@ from hbt_dist.training.deepspeed.engine import Engine, build_engine
 from hbt_dist.training.deepspeed.partition import move_unless_partitioned
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.deepspeed.setup import check_with_deepspeed, emulated_bf16
+from hbt_dist.training.masked_columns import masked_summary
 from hbt_dist.training.metrics_log import Record, Tracker
 from hbt_dist.training.parts import describe as describe_parts
 from hbt_dist.training.parts import divide
@@ -207,6 +209,8 @@ def record_start(session: Session, launcher: str, first: int, *, quiet: bool) ->
     else:
         with tracker:
             yield tracker.step
+            if summary := masked_summary(read_json_lines(session.folder.metrics)):
+                tracker.say(summary)
 
 
 def _open_tracker(session: Session, launcher: str, first: int, quiet: bool) -> Tracker:

@@ -18,6 +18,7 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.methods.code_switching.switching import SwitchCounts
 from hbt_dist.testing import faults
+from hbt_dist.training.masked_columns import masked_figures
 from hbt_dist.training.prefetch import Prefetcher
 from hbt_dist.training.start import Session
 
@@ -54,7 +55,7 @@ def train_step(
         raise explain_divergence(error, corpus) from error
     seconds = time.monotonic() - began
     figures = asdict(result)
-    del figures["traffic"]
+    del figures["traffic"], figures["masked"]
     of_widths = figures.pop("info_nce_of_widths")
     figures |= {f"info_nce_{width}": value for width, value in of_widths.items()}
     batch = local.batch
@@ -66,6 +67,7 @@ def train_step(
         "learning_rate": engine.learning_rate(step),
         "gradient_norm": norm,
         **figures,
+        **({} if result.masked is None else masked_figures(result.masked, corpus.languages)),
         **({} if local.changes is None else summed_figures(local.changes, world)),
         "seconds": round(seconds, 4),
         "seconds_planning": round(planned - began, 4),

@@ -15,6 +15,7 @@ from torch import Tensor
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive import loss as loss_module
 from hbt_dist.contrastive import step as step_module
+from hbt_dist.contrastive.false_negatives import FalseNegatives
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import Contrast, contrast
 from hbt_dist.contrastive.settings import LossSettings
@@ -47,26 +48,49 @@ def layout_of(case: Case, local: Any, settings: LossSettings) -> Layout:
     )
 
 
+def masks_of(case: Case, local: Any, settings: LossSettings) -> FalseNegatives | None:
+    if settings.false_negatives is None:
+        return None
+    return FalseNegatives(
+        settings.false_negatives,
+        layout_of(case, local, settings),
+        (local.batch.question_language, local.passage_language_N),
+        local.frozen,
+        scale=1 / settings.temperature,
+        device=torch.device("cpu"),
+    )
+
+
 def on_every_rank(
     case: Case, settings: LossSettings, world_size: int, rows: dict[str, Tensor]
 ) -> list[Contrast]:
     """`contrast` of each rank's rows; the passages are already in gathered order."""
-    b = case.num_rows // world_size
-    found = []
-    for rank, local in enumerate(locals_of(case, world_size, 0)):
-        own = slice(rank * b, (rank + 1) * b)
-        found.append(
-            contrast(
-                rows["question"].detach()[own],
-                rows["passage"].detach(),
-                layout_of(case, local, settings),
-                settings,
-                scale=1 / settings.temperature,
-                questions_BD=rows["question"].detach() if settings.directions == "both" else None,
-                aligned_bD=rows["aligned"].detach()[own] if settings.alignment_weight > 0 else None,
-            )
-        )
-    return found
+    return [
+        contrast_of_rank(case, settings, rank, local, rows, masks_of(case, local, settings))
+        for rank, local in enumerate(locals_of(case, world_size, 0))
+    ]
+
+
+def contrast_of_rank(
+    case: Case,
+    settings: LossSettings,
+    rank: int,
+    local: Any,
+    rows: dict[str, Tensor],
+    masks: FalseNegatives | None,
+) -> Contrast:
+    b = case.num_rows // local.world_size
+    own = slice(rank * b, (rank + 1) * b)
+    return contrast(
+        rows["question"].detach()[own],
+        rows["passage"].detach(),
+        layout_of(case, local, settings),
+        settings,
+        scale=1 / settings.temperature,
+        questions_BD=rows["question"].detach() if settings.directions == "both" else None,
+        aligned_bD=rows["aligned"].detach()[own] if settings.alignment_weight > 0 else None,
+        masks=masks,
+    )
 
 
 def check(case: Case, world_size: int, tolerance: float = 1e-12, dtype: torch.dtype = torch.float64) -> None:

@@ -69,6 +69,7 @@ def test_chunks_change_nothing(step: dict[str, Any], directions: str) -> None:
         {"learn_temperature": True, "directions": "both"},
         {"learn_temperature": True, "directions": "both", "widths": [16, 5]},
         {"similarity": "dot", "temperature": 5.0, "widths": [9, 4], "width_weights": [1.0, 3.0]},
+        {"false_negatives": {"margin": 0.02}, "learn_temperature": True, "negatives": "sub_batch"},
     ],
 )
 @pytest.mark.parametrize("mode", ["direct", "cached"])

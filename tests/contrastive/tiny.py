@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hbt_dist.batching.frozen import FrozenVectors
 from hbt_dist.contrastive.chunks import Chunk, Limits, plan_chunks_of_ranks
-from hbt_dist.contrastive.settings import LossSettings, StepSettings
+from hbt_dist.contrastive.settings import FalseNegativeSettings, LossSettings, StepSettings
 
 VOCABULARY = 120
 
@@ -54,6 +55,8 @@ class Local:
     sub_batch_B: np.ndarray
     sub_batch_N: np.ndarray
     aligned_questions: Texts | None = None
+    passage_language_N: np.ndarray | None = None
+    frozen: dict[str, FrozenVectors] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,21 @@ def locals_of(case: Case, world_size: int, step: int) -> list[Local]:
         step=step,
         kind="mixed",
         example=np.arange(B),
-        question_language=np.zeros(B),
-        passage_language=np.zeros(B),
+        question_language=np.arange(B) % 3,
+        passage_language=np.arange(B) % 2 * 4,
     )
+    of_negatives = np.arange(B * n).reshape(B, n) % 5
+    language, guide_N = [], []
+    vectors = _unit_vectors(generator, B * (2 + n))
+    guide_questions, guide_positives, guide_negatives = np.split(vectors, [B, 2 * B])
+    for rows in slices:
+        language += [*batch.passage_language[rows], *of_negatives[rows].ravel()]
+        guide_N += [guide_positives[rows], guide_negatives[rows.start * n : rows.stop * n]]
+    guide_passages = np.concatenate(guide_N)
+    guides = [
+        FrozenVectors(guide_questions[rows], part, guide_questions, guide_passages)
+        for rows, part in zip(slices, np.split(guide_passages, world_size), strict=True)
+    ]
     return [
         Local(
             batch,
@@ -128,9 +143,16 @@ def locals_of(case: Case, world_size: int, step: int) -> list[Local]:
             sub_B,
             np.array(sub),
             aligned[rows],
+            np.array(language),
+            {"guide": guides[rank]},
         )
         for rank, rows in enumerate(slices)
     ]
+
+
+def _unit_vectors(generator: np.random.Generator, count: int) -> np.ndarray:
+    vectors = generator.normal(size=(count, 4)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 class SmallEncoder(nn.Module):
@@ -317,9 +339,44 @@ def plain_infonce(
         segment = sub_B[:, None] == sub_N[None, :]
     allowed &= segment
     allowed[torch.arange(B), target] = True
+    back_allowed = allowed[:, target].T.clone()
+    if settings.false_negatives is not None:
+        similar, back_similar = plain_similar(q, p, target, local, settings.false_negatives)
+        allowed &= ~similar
+        back_allowed &= ~back_similar
     scores = q @ p.T * scale
     loss = F.cross_entropy(scores.masked_fill(~allowed, -torch.inf), target)
     if settings.directions == "both":
-        back = (scores[:, target].T).masked_fill(~allowed[:, target].T, -torch.inf)
+        back = (scores[:, target].T).masked_fill(~back_allowed, -torch.inf)
         loss = (loss + F.cross_entropy(back, torch.arange(B))) / 2
     return loss
+
+
+def plain_similar(
+    q: Tensor, p: Tensor, target: Tensor, local: Local, settings: FalseNegativeSettings
+) -> tuple[Tensor, Tensor]:
+    """Which columns are above the positive by the margin, (B, N) for questions and (B, B) for positives."""
+    similarity = (q @ p.T).detach()
+    if settings.guide is not None:
+        guide = local.frozen[settings.guide]
+        assert guide.questions_BE is not None
+        assert guide.passages_NE is not None
+        similarity = torch.as_tensor(guide.questions_BE @ guide.passages_NE.T)
+    B, N, W = len(q), len(p), local.world_size
+    b, n = B // W, N // B - 1
+    hard = torch.zeros(B, N, dtype=torch.bool)
+    for row in range(B):
+        first = row // b * b * (1 + n) + b + row % b * n
+        hard[row, first : first + n] = True
+    similar = torch.zeros(B, N, dtype=torch.bool)
+    back = torch.zeros(B, B, dtype=torch.bool)
+    for row in range(B):
+        positive = similarity[row, target[row]]
+        limit = positive + (settings.margin or 0.0) + (settings.relative_margin or 0.0) * positive.abs()
+        similar[row] = similarity[row] > limit
+        similar[row, target[row]] = False
+        back[row] = similarity[:, target[row]] > limit
+        back[row, row] = False
+    if settings.columns == "hard_negatives":
+        return similar & hard, torch.zeros_like(back)
+    return (similar & ~hard if settings.columns == "in_batch" else similar), back

@@ -28,6 +28,14 @@ VARIANTS = {
     "sub-batches, masks, negatives": _BASE.but(
         duplicates=True, num_negatives=2, loss={"negatives": "sub_batch", **_BOTH}
     ),
+    "false negatives by similarity": _BASE.but(
+        duplicates=True,
+        num_negatives=2,
+        loss={**_BOTH, "false_negatives": {"margin": 0.02, "columns": "in_batch"}},
+    ),
+    "false negatives by a guide": _BASE.but(
+        num_negatives=1, loss={"negatives": "sub_batch", "false_negatives": {"margin": 0.0, "guide": "guide"}}
+    ),
     "Eq. 1 of the paper": _BASE.but(num_negatives=1, loss={"equation": "paper_eq1"}),
     "learned temperature": _BASE.but(loss={"learn_temperature": True}),
     "dot products": _BASE.but(loss={"similarity": "dot", "temperature": 1.0}),

@@ -122,6 +122,17 @@ NESTED = {
     for stage, mode in itertools.product(STAGES, ["direct", "cached"])
 }
 VARIANTS["widths-temperature-zero2"] = NESTED["widths-temperature-2-cached"]
+#: False negatives by similarity, with a learned temperature, the model's scores or a guide's.
+SIMILAR = {
+    f"similar-{name}-{'plain' if stage is None else stage}-{mode}": BASE.but(
+        stage=stage,
+        step={"mode": mode, "chunk_rows": 2},
+        loss={"directions": "both", "learn_temperature": True, "false_negatives": masks},
+    )
+    for stage, mode in itertools.product((None, 2), ["direct", "cached"])
+    for name, masks in {"model": {"margin": 0.02}, "guide": {"margin": 0.1, "guide": "guide"}}.items()
+}
+VARIANTS["similar-zero2"] = SIMILAR["similar-model-2-cached"]
 BF16: dict[str, dict[str, Any]] = {
     "bf16": {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}},
     "autocast": {
@@ -172,6 +183,7 @@ DEFAULT_VARIANTS = [
     "frozen-zero3",
     "lora-cached-zero1",
     "widths-temperature-zero2",
+    "similar-zero2",
 ]
 DEFAULT_LOW = ["bf16-zero1", "copy-zero2", "fp16-zero2"]
 _results: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -254,6 +266,18 @@ def test_several_widths_equal_one_process(world_size: int, name: str) -> None:
     got = results("nested", world_size, NESTED)[name]
     error = error_of(got, reference(NESTED[name], world_size))
     assert max(error.values()) <= 3 * TOLERANCE, error
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("name", SIMILAR)
+def test_false_negatives_by_similarity_equal_one_process(world_size: int, name: str) -> None:
+    got = results("similar", world_size, SIMILAR)[name]
+    error = error_of(got, reference(SIMILAR[name], world_size))
+    assert max(error.values()) <= 3 * TOLERANCE, error
+    masked = [result.masked for result in got[0]["results"]]
+    assert all(0 < sum(map(sum, each.masked_LL)) < sum(map(sum, each.columns_LL)) for each in masked)
 
 
 @pytest.mark.timeout(300)
