@@ -10,7 +10,7 @@ then its b * n negatives row by row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.counter_random import Int64s, derive_key, hash64
-from hbt_dist.batching.frozen import Float32s, FrozenVectors, VectorReader
+from hbt_dist.batching.frozen import Float32s, FrozenVectors, Targets, VectorReader
 from hbt_dist.batching.plan import GlobalBatch, RowTransform
 from hbt_dist.batching.tokens import ROLES, TokenRows, TokenStore, prefixes_of_rows, replace_rows
 from hbt_dist.data.corpus.corpus import Corpus, Role
@@ -43,6 +43,7 @@ class LocalBatch:
     aligned_questions: TokenRows | None = None  # (b) the questions in a second language
     changes: dict[Role, Any] | None = None  # what the transform of the texts counted in this slice
     frozen: Mapping[str, FrozenVectors] = field(default_factory=dict)  # by name of the frozen model
+    targets: Mapping[Role, Targets] = field(default_factory=dict)  # of the roles that have some
 
     @property
     def passage_language_N(self) -> NDArray[np.int32]:
@@ -154,6 +155,42 @@ def frozen_vectors(
         questions_BE=np.concatenate(questions) if every else None,
         passages_NE=np.concatenate(passages) if every else None,
     )
+
+
+def target_vectors(
+    reader: VectorReader, corpus: Corpus, local: GlobalBatch, roles: Iterable[Role], language: int | None
+) -> dict[Role, Targets]:
+    """Return what the vectors of a slice's texts are drawn to.
+
+    Args:
+        reader: of the teacher's vectors.
+        corpus: of the rows.
+        local: a rank's slice of a global batch.
+        roles: whose texts.
+        language: of the translations whose vectors are the targets; None: of the texts themselves.
+    """
+    return {role: _targets(reader, corpus, local, role, language) for role in roles}
+
+
+def _targets(
+    reader: VectorReader, corpus: Corpus, local: GlobalBatch, role: Role, language: int | None
+) -> Targets:
+    rows, languages = _texts_of(role, corpus, local)
+    if language is None:
+        return Targets(reader.read(role, rows, languages), np.ones(len(rows), np.bool_))
+    present = has_text(corpus, role, rows, language)
+    vectors = np.zeros((len(rows), reader.width), np.float32)
+    vectors[present] = reader.read(role, rows[present], np.full(present.sum(), language))
+    return Targets(vectors, present)
+
+
+def has_text(
+    corpus: Corpus, role: Role, rows: NDArray[np.integer] | slice, language: int
+) -> NDArray[np.bool_]:
+    """Return whether examples have a question, or passages a text, in a language: (n,)."""
+    if role == "question":
+        return corpus.cell_questions[np.asarray(corpus.example_cell[rows]), language]
+    return corpus.set_languages[np.asarray(corpus.passage_set[rows]), language]
 
 
 def _of_length_1(vectors_nE: Float32s) -> Float32s:

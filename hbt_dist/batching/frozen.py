@@ -23,6 +23,10 @@ Float32s = NDArray[np.float32]
 class VectorReader(Protocol):
     """Reads the vectors that a frozen model gives the texts of a corpus."""
 
+    @property
+    def width(self) -> int:
+        """E."""
+
     def read(self, role: Role, rows: NDArray[np.integer], languages: NDArray[np.integer]) -> Float32s:
         """Return the vectors of questions of examples, or of passages, in languages: (n,) each, (n, E)."""
 
@@ -42,3 +46,16 @@ class FrozenVectors:
     passages_nE: Float32s
     questions_BE: Float32s | None = None
     passages_NE: Float32s | None = None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Vectors that the model's vectors of a slice's texts are drawn to; k texts of one role, on the host.
+
+    Attributes:
+        vectors_kE: as the teacher gives them; zeros where there is none.
+        present_k: whether a text has a target.
+    """
+
+    vectors_kE: Float32s
+    present_k: NDArray[np.bool_]

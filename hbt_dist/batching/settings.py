@@ -23,77 +23,12 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from hbt_dist.batching.kinds import KINDS, Kind
+from hbt_dist.config.schedule import Number, Schedule, at_steps
 from hbt_dist.config.settings import Settings
 from hbt_dist.config.user_functions import UserFunction, is_user_function
 from hbt_dist.data.languages import LanguageCodes, language_code, pair_label, spelled_keys
 from hbt_dist.methods.code_switching.settings import CodeSwitchingSettings
 
-
-class Schedule(Settings):
-    """A number that changes with the optimizer step: from `start` to `end`, or in steps."""
-
-    schedule: Literal["linear", "cosine", "steps"] = Field(description="Shape of the change.")
-    start: float | None = Field(
-        None,
-        ge=0,
-        description="Value at step `from_step` and before; for linear and cosine (default: none).",
-    )
-    end: float | None = Field(
-        None, ge=0, description="Value at the end and after; for linear and cosine (default: none)."
-    )
-    from_step: int = Field(0, ge=0, description="Step at which the change begins (linear, cosine).")
-    over_steps: int | None = Field(
-        None, ge=1, description="Steps that the change takes; for linear and cosine (default: none)."
-    )
-    values: dict[int, Annotated[float, Field(ge=0)]] | None = Field(
-        None,
-        description="First step of each value, 0 included, such as {0: 1.0, 1000: 0.5}; for steps "
-        "(default: none).",
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> Schedule:
-        ramp = (self.start, self.end, self.over_steps)
-        if self.schedule == "steps":
-            if self.values is None or ramp != (None, None, None) or self.from_step:
-                raise ValueError("a schedule in steps has `values` and nothing else: {0: 1.0, 1000: 0.5}")
-            if 0 not in self.values or min(self.values) < 0:
-                raise ValueError(f"`values` must begin with step 0, found {sorted(self.values)}")
-        elif None in ramp or self.values is not None:
-            raise ValueError(
-                f"a {self.schedule} schedule has `start`, `end` and `over_steps`, and no `values`"
-            )
-        return self
-
-    def at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the value at each step: (n,) -> (n,)."""
-        if self.values is not None:
-            firsts = np.array(sorted(self.values), np.int64)
-            levels = np.array([self.values[int(first)] for first in firsts], np.float64)
-            return levels[np.searchsorted(firsts, steps, side="right") - 1]
-        start, end = self._levels().values()
-        done = np.clip((steps - self.from_step) / (self.over_steps or 1), 0.0, 1.0)
-        if self.schedule == "cosine":
-            done = (1.0 - np.cos(np.pi * done)) / 2.0
-        return start + (end - start) * done
-
-    def extremes(self) -> tuple[float, float]:
-        """Return the smallest and the largest value."""
-        levels = self._levels().values()
-        return min(levels), max(levels)
-
-    def complement(self) -> Schedule:
-        """Return one minus this schedule."""
-        levels = {name: 1.0 - value for name, value in self._levels().items()}
-        return self.model_copy(update=levels if self.values is None else {"values": levels})
-
-    def _levels(self) -> dict[Any, float]:
-        """Return the values by step; without them the start and the end."""
-        ends = {"start": self.start, "end": self.end}
-        return self.values or {name: value for name, value in ends.items() if value is not None}
-
-
-Number = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -117,8 +52,7 @@ class MixtureEntry(Settings):
 
     def weight_at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the weight at each step."""
-        weight = self.weight
-        return weight.at(steps) if isinstance(weight, Schedule) else np.full(len(steps), weight, np.float64)
+        return at_steps(self.weight, steps)
 
     def weight_extremes(self) -> tuple[float, float]:
         """Return the smallest and the largest weight over the training."""
@@ -274,8 +208,7 @@ class BatchSettings(Settings):
         steps = {0}
         for entry in self.entries():
             if isinstance(entry.weight, Schedule):
-                ends = {entry.weight.from_step, entry.weight.from_step + (entry.weight.over_steps or 0)}
-                steps |= ends | set(entry.weight.values or ())
+                steps |= entry.weight.moments()
         moments = np.array(sorted(steps), np.int64)
         totals = np.sum([entry.weight_at(moments) for entry in self.entries()], axis=0)
         if (totals <= 0).any():

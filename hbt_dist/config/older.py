@@ -10,6 +10,7 @@ _ATTENTION, _IMPLEMENTATION = "attention", "attention_implementation"
 _UNRECORDED: dict[str, Any] = {
     "model.vocabulary": "keep",
     "data.sources.*.columns.prefix": "prefix",
+    "loss.info_nce_weight": 1.0,
     "teachers": {},
 }
 

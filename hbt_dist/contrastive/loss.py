@@ -64,15 +64,17 @@ def contrast(
         questions_bD: local questions.
         passages_ND: gathered passages.
         layout: where the positives are and what is masked.
-        settings: the objective; its temperature is not read.
+        settings: the objective, its weights as numbers (`LossSettings.at`); its temperature is not read.
         scale: 1 / temperature.
         questions_BD: gathered questions, needed for ``directions: both``.
         aligned_bD: local questions in a second language, needed for alignment.
         masks: leave out columns by similarity; count them at the largest width.
     """
     b = layout.num_rows
-    share = 1.0 - settings.alignment_weight
-    weight = share / (2 * b if settings.directions == "both" else b)
+    assert isinstance(settings.info_nce_weight, float)
+    share = (1.0 - settings.alignment_weight) * settings.info_nce_weight
+    num_losses = 2 * b if settings.directions == "both" else b
+    weight = share / num_losses
     every = [questions_bD, passages_ND]
     if settings.directions == "both":
         assert questions_BD is not None
@@ -88,7 +90,7 @@ def contrast(
         ]
         partition = None if masks is None else partial(masks.partition, counted=width == max(shares))
         total, slope = _infonce(cuts, layout, settings, partition, scale=scale, weight=width_share * weight)
-        of_widths[width] = total * (weight / share)
+        of_widths[width] = total * (1.0 / num_losses)
         log_scale += slope
         for cut in cuts:
             cut.carry_back()

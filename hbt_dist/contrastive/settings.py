@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.schedule import Number, Schedule, at_steps
 from hbt_dist.config.settings import Settings
+from hbt_dist.data.languages import LanguageCode
 
 Kernel = Literal["auto", "rows", "liger"]
 
@@ -41,6 +44,30 @@ class FalseNegativeSettings(Settings):
         if (self.margin is None) == (self.relative_margin is None):
             raise ValueError("set either margin, such as 0.1, or relative_margin")
         return self
+
+
+class TargetSettings(Settings):
+    """Draw the vectors of the rows' texts to those that a frozen teacher gives the same texts."""
+
+    teacher: str = Field(description="name of the teacher in `teachers`; its vectors have the model's width")
+    weight: Number | Schedule = Field(
+        1.0, description="weight of this part of the loss next to info_nce_weight; a number or a schedule"
+    )
+    form: Literal["cosine", "mse"] = Field(
+        "cosine",
+        description="cosine: 1 - cosine of the two vectors; mse: mean squared difference of their values, "
+        "with similarity: cosine after scaling both to length 1",
+    )
+    language: LanguageCode | None = Field(
+        None,
+        description="draw to the teacher's vector of the text's translation into this language, such as en; "
+        "a text without one has no target; default: of the text itself",
+    )
+    on: Literal["questions", "passages", "both"] = Field(
+        "both",
+        description="texts that have targets; passages: positives and hard negatives; both: the mean of the "
+        "two parts",
+    )
 
 
 class LossSettings(Settings):
@@ -81,6 +108,14 @@ class LossSettings(Settings):
         None,
         description="also leave out columns by similarity, such as {margin: 0.1}, in every direction and at "
         "every width; alignment keeps all columns; default: none",
+    )
+    info_nce_weight: Number | Schedule = Field(
+        1.0,
+        description="weight of InfoNCE next to `targets`; a number or a schedule. 0: InfoNCE is computed and "
+        "reported, and trains nothing",
+    )
+    targets: TargetSettings | None = Field(
+        None, description="distillation from a teacher's vectors; default: none"
     )
     alignment_weight: float = Field(
         0.0,
@@ -148,10 +183,40 @@ class LossSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _trains_at_every_step(self) -> LossSettings:
+        weights = [self.info_nce_weight, self.alignment_weight]
+        if self.targets is not None:
+            weights.append(self.targets.weight)
+        schedules = [weight for weight in weights if isinstance(weight, Schedule)]
+        moments = np.array(sorted({0}.union(*(schedule.moments() for schedule in schedules))), np.int64)
+        total = np.sum([at_steps(weight, moments) for weight in weights], axis=0)
+        if (total == 0).any():
+            raise ValueError(
+                f"every weight of the loss is 0 at step {moments[total == 0][0]}: raise info_nce_weight or "
+                "targets.weight"
+            )
+        return self
+
+    def at(self, step: int) -> LossSettings:
+        """Return the settings with the weights of a step as numbers."""
+        targets, moment = self.targets, np.array([step])
+        changed: dict[str, Any] = {}
+        if isinstance(self.info_nce_weight, Schedule):
+            changed["info_nce_weight"] = float(self.info_nce_weight.at(moment)[0])
+        if targets is not None and isinstance(targets.weight, Schedule):
+            weight = float(targets.weight.at(moment)[0])
+            changed["targets"] = targets.model_copy(update={"weight": weight})
+        return self.model_copy(update=changed) if changed else self
+
     def teachers(self) -> dict[str, str]:
         """Return the frozen models that the loss uses: key of the run file -> name in `teachers`."""
-        masks = self.false_negatives
-        return {} if masks is None or masks.guide is None else {"loss.false_negatives.guide": masks.guide}
+        named = {}
+        if self.false_negatives is not None and self.false_negatives.guide is not None:
+            named["loss.false_negatives.guide"] = self.false_negatives.guide
+        if self.targets is not None:
+            named["loss.targets.teacher"] = self.targets.teacher
+        return named
 
     def shares_of_widths(self, width: int) -> dict[int, float]:
         """Return the share of each width in the loss; shares sum to 1.

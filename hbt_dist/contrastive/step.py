@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hbt_dist.batching.frozen import FrozenVectors
+from hbt_dist.batching.frozen import FrozenVectors, Targets
 from hbt_dist.common.devices import move
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.precision import products
@@ -42,7 +42,9 @@ from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.loss import Contrast, contrast, inner_product
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
+from hbt_dist.contrastive.targets import draw_to_targets
 from hbt_dist.contrastive.world import World
+from hbt_dist.models.settings import Role
 
 Inputs = tuple[Tensor, Tensor, list[int]]  # (r, T) token ids and mask of a chunk, tokens of each row
 _SCALARS = ("loss", "info_nce", "alignment", "log_scale", "positive", "mean", "tokens", "padded", "bad")
@@ -106,6 +108,10 @@ class LocalRows(Protocol):
     def frozen(self) -> Mapping[str, FrozenVectors]:
         """Vectors of the rows by each frozen model that the loss names, by its name in `teachers`."""
 
+    @property
+    def targets(self) -> Mapping[Role, Targets]:
+        """Vectors that the embeddings of each role are drawn to, for the roles of `loss.targets`."""
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -113,8 +119,8 @@ class StepResult:
 
     loss: float
     info_nce: float
-    info_nce_of_widths: dict[int, float]  # empty without `loss.widths`
     alignment: float
+    terms: dict[str, float]  # InfoNCE of each of `loss.widths`, and figures of further parts of the loss
     temperature: float
     positive_score: float  # mean score of questions with their passages
     negative_score: float  # mean score over all other gathered passages, masked passages included
@@ -139,7 +145,7 @@ def contrastive_step(
     Args:
         engine: encodes and backpropagates; its optimizer step is the caller's next call.
         local: this rank's rows.
-        loss: the objective.
+        loss: the objective; weights with a schedule have those of the batch's step.
         step: chunk sizes, and which graphs are kept.
         world: the ranks that share the global batch; all call this together.
         replay_tolerance: if given, refuse second forwards whose embeddings differ from those of the first
@@ -149,7 +155,7 @@ def contrastive_step(
         NonFiniteError: on all ranks.
         UserError: on all ranks, see `replay_tolerance`.
     """
-    before = dict(world.traffic)
+    before, loss = dict(world.traffic), loss.at(local.batch.step)
     roles = _tokens_by_role(local, loss, world)
     limits = Limits.of(step, world.device, engine.packs)
     chunks = plan_chunks(roles, limits, world)
@@ -203,15 +209,14 @@ def contrastive_step(
     engine.accumulate(surrogates)
     if replay_tolerance is not None:
         _check_replay(replay_errors, replay_tolerance, world)
-    num_columns = len(local.passage_group_N)
     return StepResult(
         loss=figures["loss"],
         info_nce=figures["info_nce"],
-        info_nce_of_widths={width: figures[f"info_nce_{width}"] for width in loss.widths or ()},
         alignment=figures["alignment"],
+        terms=_terms(figures),
         temperature=1.0 / scale,
         positive_score=figures["positive"],
-        negative_score=(figures["mean"] * num_columns - figures["positive"]) / max(num_columns - 1, 1),
+        negative_score=_negative_score(figures, len(local.passage_group_N)),
         num_tokens=round(figures["tokens"] * world.size),
         num_padded_tokens=round(figures["padded"] * world.size),
         num_chunks=len(chunks),
@@ -219,6 +224,14 @@ def contrastive_step(
         masked=figures["masked"],
         traffic=world.traffic_since(before),
     )
+
+
+def _negative_score(figures: Mapping[str, float], num_columns: int) -> float:
+    return (figures["mean"] * num_columns - figures["positive"]) / max(num_columns - 1, 1)
+
+
+def _terms(figures: Mapping[str, Any]) -> dict[str, float]:
+    return {name: figure for name, figure in figures.items() if name not in (*_SCALARS, "masked")}
 
 
 def _tokens_by_role(local: LocalRows, loss: LossSettings, world: World) -> dict[str, Tokens]:
@@ -288,7 +301,7 @@ def _global_loss(
     token_counts: tuple[int, int],
     world: World,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Gather, contrast, scatter: return the step's scalars, and the gradient at each role's embeddings."""
+    """Gather, contrast, scatter: return the step's figures, and the gradient at each role's embeddings."""
     questions_bD, passages_nD = rows["question"], rows["passage"]
     b = questions_bD.shape[0]
     passages_ND = gather_embeddings(passages_nD, world)
@@ -323,17 +336,27 @@ def _global_loss(
         aligned_bD=rows.get("aligned"),
         masks=masks,
     )
-    figures = _mean_figures(parts, rows, passages_ND, token_counts, local.batch, masks, world)
+    terms = {f"info_nce_{width}": value for width, value in parts.info_nce_of_widths.items()}
+    drawn: dict[str, Tensor] = {}
+    if loss.targets is not None:
+        towards = draw_to_targets(rows, local.targets, loss, loss.targets)
+        parts.loss += towards.loss * towards.weight
+        terms |= {"targets": towards.loss, "without_target": towards.missing}
+        drawn = towards.gradients
+    figures = _mean_figures(parts, terms, rows, passages_ND, token_counts, local.batch, masks, world)
     gradients = {"question": parts.questions_bD, "passage": scatter_gradients(parts.passages_ND, world)}
     if parts.questions_BD is not None:
         gradients["question"].add_(scatter_gradients(parts.questions_BD, world))
     if parts.aligned_bD is not None:
         gradients["aligned"] = parts.aligned_bD
+    for role, gradient in drawn.items():
+        gradients[role].add_(gradient)
     return figures, gradients
 
 
 def _mean_figures(
     parts: Contrast,
+    terms: Mapping[str, Tensor],
     rows: Mapping[str, Tensor],
     passages_ND: Tensor,
     token_counts: tuple[int, int],
@@ -341,7 +364,7 @@ def _mean_figures(
     masks: FalseNegatives | None,
     world: World,
 ) -> dict[str, Any]:
-    """Return the step's scalars, averaged over ranks; raise on all ranks if one of them is not finite."""
+    """Return scalars and terms, averaged over ranks; raise on all ranks if a scalar is not finite."""
     questions_bD = rows["question"]
     b = questions_bD.shape[0]
     positive = inner_product(questions_bD, rows["passage"][:b]) / b
@@ -352,11 +375,10 @@ def _mean_figures(
         bad_b |= bad[:b] | bad[b:].view(b, -1).any(1)
     values = [parts.loss, parts.info_nce, parts.alignment, parts.log_scale, positive, mean.double()]
     counts = move(torch.tensor(token_counts, dtype=torch.float64), world.device)
-    of_widths = parts.info_nce_of_widths
-    vector = torch.cat([torch.stack([*of_widths.values(), *values]), counts, bad_b.any().double()[None]])
+    vector = torch.cat([torch.stack([*terms.values(), *values]), counts, bad_b.any().double()[None]])
     vector /= world.size
     sums = world.all_reduce(vector if masks is None else torch.cat([vector, masks.counts()])).tolist()
-    names = [*(f"info_nce_{width}" for width in of_widths), *_SCALARS]
+    names = [*terms, *_SCALARS]
     figures: dict[str, Any] = dict(zip(names, sums, strict=masks is None))
     figures["masked"] = None if masks is None else masks.of_counts(sums[len(names) :])
     broken = figures["bad"] > 0

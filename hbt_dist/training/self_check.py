@@ -187,6 +187,7 @@ def _slice(rank: int, world_size: int) -> Any:  # a LocalRows
         sub_batch_N=np.zeros_like(columns),
         aligned_questions=None,
         frozen={},
+        targets={},
     )
 
 

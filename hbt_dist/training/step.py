@@ -56,8 +56,7 @@ def train_step(
     seconds = time.monotonic() - began
     figures = asdict(result)
     del figures["traffic"], figures["masked"]
-    of_widths = figures.pop("info_nce_of_widths")
-    figures |= {f"info_nce_{width}": value for width, value in of_widths.items()}
+    figures |= figures.pop("terms")
     batch = local.batch
     languages = sorted({corpus.languages[i] for i in np.unique(batch.question_language)})
     return {

@@ -70,6 +70,10 @@ def test_chunks_change_nothing(step: dict[str, Any], directions: str) -> None:
         {"learn_temperature": True, "directions": "both", "widths": [16, 5]},
         {"similarity": "dot", "temperature": 5.0, "widths": [9, 4], "width_weights": [1.0, 3.0]},
         {"false_negatives": {"margin": 0.02}, "learn_temperature": True, "negatives": "sub_batch"},
+        {"targets": {"teacher": "t", "weight": 0.8}, "info_nce_weight": 0.2},
+        {"targets": {"teacher": "t", "weight": 2.0, "on": "passages"}, "widths": [16, 5]},
+        {"targets": {"teacher": "t", "form": "mse", "weight": 9.0}, "similarity": "dot", "temperature": 5.0},
+        {"targets": {"teacher": "t", "on": "questions"}, "similarity": "dot", "info_nce_weight": 0.0},
     ],
 )
 @pytest.mark.parametrize("mode", ["direct", "cached"])

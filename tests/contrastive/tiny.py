@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hbt_dist.batching.frozen import FrozenVectors
+from hbt_dist.batching.frozen import FrozenVectors, Targets
 from hbt_dist.contrastive.chunks import Chunk, Limits, plan_chunks_of_ranks
 from hbt_dist.contrastive.settings import FalseNegativeSettings, LossSettings, StepSettings
 
@@ -57,6 +57,7 @@ class Local:
     aligned_questions: Texts | None = None
     passage_language_N: np.ndarray | None = None
     frozen: dict[str, FrozenVectors] = field(default_factory=dict)
+    targets: dict[Any, Targets] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ class Case:
     steps: int = 3
     dropout: float = 0.1
     layers: int = 1
+
+    @property
+    def width(self) -> int:
+        return 8 if self.model == "dense" else 16
 
     @property
     def loss_settings(self) -> LossSettings:
@@ -132,6 +137,7 @@ def locals_of(case: Case, world_size: int, step: int) -> list[Local]:
         FrozenVectors(guide_questions[rows], part, guide_questions, guide_passages)
         for rows, part in zip(slices, np.split(guide_passages, world_size), strict=True)
     ]
+    targets = targets_of(case, step)
     return [
         Local(
             batch,
@@ -145,9 +151,37 @@ def locals_of(case: Case, world_size: int, step: int) -> list[Local]:
             aligned[rows],
             np.array(language),
             {"guide": guides[rank]},
+            slice_of_targets(case, targets, rows),
         )
         for rank, rows in enumerate(slices)
     ]
+
+
+def targets_of(case: Case, step: int) -> dict[str, np.ndarray]:
+    """A target for each question (B, 1, D) and for each passage of each row (B, 1 + n, D); NaN: none."""
+    generator = np.random.default_rng((6, step))
+    targets = {
+        role: generator.normal(size=(case.num_rows, size, case.width)).astype(np.float32)
+        for role, size in (("question", 1), ("passage", 1 + case.num_negatives))
+    }
+    for vectors in targets.values():
+        vectors[::3, -1] = np.nan
+    return targets
+
+
+def slice_of_targets(case: Case, targets: dict[str, np.ndarray], rows: slice) -> dict[str, Targets]:
+    """What `locals_of` gives a rank: positives before the negatives, zeros where there is none."""
+    settings = case.loss_settings.targets
+    if settings is None:
+        return {}
+    roles = {"questions": ["question"], "passages": ["passage"]}.get(settings.on, ["question", "passage"])
+    found = {}
+    for role in roles:
+        part = targets[role][rows]
+        vectors = np.concatenate([part[:, 0], part[:, 1:].reshape(-1, case.width)])
+        present = ~np.isnan(vectors).any(1)
+        found[role] = Targets(np.where(present[:, None], vectors, 0), present)
+    return found
 
 
 def _unit_vectors(generator: np.random.Generator, count: int) -> np.ndarray:
@@ -267,7 +301,30 @@ def reference_loss(
         torch.manual_seed(seed_of(step, rank))
         slices.append(encode_slice(encode, case, tokens, chunks))
     roles = {role: torch.cat([part[role] for part in slices]) for role in slices[0]}
-    return plain_loss(roles, ranks[0], case.loss_settings, log_scale)
+    loss = plain_loss(roles, ranks[0], case.loss_settings.at(step), log_scale)
+    return loss + plain_targets(slices, ranks, case.loss_settings.at(step))
+
+
+def plain_targets(slices: list[dict[str, Tensor]], ranks: list[Local], settings: LossSettings) -> Tensor:
+    """The weighted distance to the targets, text by text."""
+    total = slices[0]["question"].new_zeros(())
+    if settings.targets is None:
+        return total
+    assert isinstance(settings.targets.weight, float)
+    for role in ranks[0].targets:
+        distances = []
+        for part, local in zip(slices, ranks, strict=True):
+            target = local.targets[role]
+            for vector, wanted, present in zip(part[role], target.vectors_kE, target.present_k, strict=True):
+                to = torch.as_tensor(wanted, dtype=vector.dtype)
+                to = F.normalize(to, dim=0) if settings.similarity == "cosine" else to
+                if settings.targets.form == "cosine":
+                    distance = 1 - F.cosine_similarity(vector, to, dim=0)
+                else:
+                    distance = F.mse_loss(vector, to)
+                distances.append(distance if present else distance * 0)
+        total = total + torch.stack(distances).mean() / len(ranks[0].targets)
+    return settings.targets.weight * total
 
 
 def roles_of(case: Case, local: Local) -> dict[str, Texts]:
@@ -305,7 +362,8 @@ def plain_loss(
         cut = [x[:, :width] for x in (q, p)]
         if settings.similarity == "cosine" and width < q.shape[1]:
             cut = [F.normalize(x, dim=-1) for x in cut]
-        loss = loss + weight / sum(weights) * plain_infonce(*cut, local, settings, log_scale)
+        infonce = plain_infonce(*cut, local, settings, log_scale)
+        loss = loss + settings.info_nce_weight * weight / sum(weights) * infonce
     if settings.alignment_weight > 0:
         sub_B, sub_N = torch.as_tensor(local.sub_batch_B), torch.as_tensor(local.sub_batch_N)
         hidden = torch.zeros(len(q), len(p), dtype=torch.bool)

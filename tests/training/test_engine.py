@@ -133,6 +133,22 @@ SIMILAR = {
     for name, masks in {"model": {"margin": 0.02}, "guide": {"margin": 0.1, "guide": "guide"}}.items()
 }
 VARIANTS["similar-zero2"] = SIMILAR["similar-model-2-cached"]
+#: InfoNCE and distances to a teacher's vectors by weights that change; default tests take those without ZeRO.
+SWITCHED = {"schedule": "steps", "values": {0: 0.0, 1: 0.3}}
+DRAWN = {
+    f"{form}-{similarity}-{stage}-{mode}": BASE.but(
+        stage=stage,
+        step={"mode": mode, "chunk_rows": 2},
+        loss={
+            "similarity": similarity,
+            "temperature": 5.0 if similarity == "dot" else 0.1,
+            "info_nce_weight": SWITCHED,
+            "targets": {"teacher": "t", "form": form, "weight": 0.8},
+        },
+    )
+    for stage, mode in itertools.product(STAGES, ["direct", "cached"])
+    for form, similarity in itertools.product(["cosine", "mse"], ["cosine", "dot"])
+}
 BF16: dict[str, dict[str, Any]] = {
     "bf16": {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}},
     "autocast": {
@@ -278,6 +294,36 @@ def test_false_negatives_by_similarity_equal_one_process(world_size: int, name: 
     assert max(error.values()) <= 3 * TOLERANCE, error
     masked = [result.masked for result in got[0]["results"]]
     assert all(0 < sum(map(sum, each.masked_LL)) < sum(map(sum, each.columns_LL)) for each in masked)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("name", DRAWN)
+def test_targets_equal_one_process(world_size: int, name: str) -> None:
+    error = error_of(results("drawn", world_size, DRAWN)[name], reference(DRAWN[name], world_size))
+    assert max(error.values()) <= TOLERANCE, error
+
+
+def test_targets_of_two_processes_equal_one() -> None:
+    cases = {name: case for name, case in DRAWN.items() if "None" in name}
+    found = results("drawn-plain", 2, cases)
+    for name, case in cases.items():
+        error = error_of(found[name], reference(case, 2))
+        assert max(error.values()) <= TOLERANCE, (name, error)
+
+
+def test_a_wrong_scale_of_the_targets_would_fail() -> None:
+    """Times the number of processes, as if the mean were over the rank's rows alone."""
+    cases = {name: case for name, case in DRAWN.items() if "None-cached" in name}
+    twice = {name: case.but(loss=_times_two(case.loss)) for name, case in cases.items()}
+    found = results("drawn-twice", 2, twice)
+    for name, case in cases.items():
+        assert error_of(found[name], reference(case, 2))["gradient"] > 0.9
+
+
+def _times_two(loss: dict[str, Any]) -> dict[str, Any]:
+    return {**loss, "targets": {**loss["targets"], "weight": 2 * loss["targets"]["weight"]}}
 
 
 @pytest.mark.timeout(300)
