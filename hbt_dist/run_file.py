@@ -232,9 +232,18 @@ def user_function_facts(run: RunFile) -> dict[str, Any]:
 
 def resolve_paths(run: RunFile) -> RunFile:
     """Return the run with absolute paths."""
-    data = with_paths(run.plain(), lambda path: str(expanded(path.path).absolute()))
+    return RunFile.model_validate(absolute_paths(run.plain(), run.data))
+
+
+def absolute_paths(plain: dict[str, Any], data: DataSettings) -> dict[str, Any]:
+    """Return a file in plain data with absolute paths.
+
+    Args:
+        data: its block data, whose sources know which of their options are set.
+    """
+    changed = with_paths(plain, lambda path: str(expanded(path.path).absolute()))
     # A data source checks the options that are set against its format, so defaults must stay unset.
-    for source, block in zip(run.data.sources, data["data"]["sources"], strict=True):
+    for source, block in zip(data.sources, changed["data"]["sources"], strict=True):
         for name in set(block) - source.model_fields_set:
             del block[name]
-    return RunFile.model_validate(data)
+    return changed

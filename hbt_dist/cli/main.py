@@ -24,6 +24,7 @@ from hbt_dist.cli.expand import expand
 from hbt_dist.cli.export import export
 from hbt_dist.cli.files import files
 from hbt_dist.cli.merge import merge
+from hbt_dist.cli.mine import mine
 from hbt_dist.cli.options import Commands, InterruptError
 from hbt_dist.cli.report import report
 from hbt_dist.cli.schema import schema
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 for command in (
     train,
+    mine,
     export,
     merge,
     evaluate,

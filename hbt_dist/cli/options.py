@@ -16,6 +16,7 @@ from hbt_dist.config.shipped import RUN_FILES
 OVERVIEW = {
     "Train": {
         "train": "train a run; the same command continues an interrupted one",
+        "mine": "mine hard negatives from a corpus with a model",
         "export": "write a checkpoint's model for transformers",
         "merge": "merge models or checkpoints: average, or slerp of two",
     },
@@ -33,15 +34,14 @@ OVERVIEW = {
         "data": "inspect: show the corpus and the batches of a run",
         "doctor": "check that this machine is ready to train",
         "files": "list or copy the configurations of the package",
-        "schema": "print every key of the run, search or study file",
+        "schema": "print every key of the run, mine, search or study file",
     },
 }
 EPILOG = """Options: --help (also after a command), --version, --install-completion.
-Exit codes: 0 done; 1 an unexpected failure, or a problem that doctor reports;
-2 an input cannot be used; 130 interrupted; 143 terminated."""
+Exit codes: 0 done; 1 failure or problem; 2 unusable input; 130 or 143 stopped."""
 
 #: Commands that continue an interrupted run; all further commands start again.
-CONTINUING = ("train", "search", "study", "expand")
+CONTINUING = ("train", "mine", "search", "study", "expand")
 
 
 class InterruptError(Exception):

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_file, write_json
@@ -186,25 +187,31 @@ def encoding_fingerprint(
     if more := text.model_dump(mode="json", exclude=_OF_ROLES, exclude_defaults=True):
         facts.append(more)  # settings at their default leave the fingerprints of older files as they are
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, role, dtype, facts]).encode())
-    digest.update(_model_fingerprint(loaded).encode())
+    digest.update(model_fingerprint(loaded).encode())
     for data in (words.encode("utf-8", "surrogatepass") for words in chain(texts, prefixes)):
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 
 
-def _model_fingerprint(loaded: LoadedEncoder) -> str:
+def model_fingerprint(loaded: LoadedEncoder) -> str:
     """Return the SHA-256 of parameters, buffers, configuration and tokenizer of an encoder."""
-    digest = hashlib.sha256()
-    for name, value in loaded.encoder.state_dict().items():
-        array = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(memoryview(array))
+    digest = weights_digest(loaded.encoder)
     config: Any = loaded.encoder.backbone.config
     keys = {key: value for key, value in config.to_dict().items() if key not in (*NEUTRAL_KEYS, "dtype")}
     activations = [str(layer.activation) for layer in loaded.encoder.dense]  # type: ignore[union-attr]
     digest.update(json.dumps([keys, activations], sort_keys=True, default=str).encode())
     digest.update(tokenizer_digest(loaded.tokenizer).encode())
     return digest.hexdigest()
+
+
+def weights_digest(module: nn.Module) -> Any:
+    """Return a SHA-256 object that has read the parameters and buffers of a module."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        array = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(memoryview(array))
+    return digest
 
 
 def texts_of(texts: Sequence[str], rows: range) -> list[str]:

@@ -90,7 +90,7 @@ def encode_with_flags(
         out = np.empty((len(texts), loaded.encoder.width), np.float32)
         flags = np.zeros(len(texts), np.uint8)
         parts = [range(first, min(first + size, len(texts))) for first in range(0, len(texts), size)]
-        with Progress(total=len(texts), desc=label, unit="row", disable=not progress) as bar:
+        with Progress(total=len(texts), desc=label, disable=not progress, first_seconds=1.0) as bar:
             for rows, part, tokens in _tokenised(loaded, texts, role, prefixes, parts, settings):
                 out[rows.start : rows.stop] = encode_rows(
                     loaded, part, role, settings, bar.update, rows.start, tokens

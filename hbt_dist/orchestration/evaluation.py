@@ -13,7 +13,7 @@ share them; each actor reads its candidates from the cache.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
@@ -45,6 +45,7 @@ from hbt_dist.models.loading import load_encoder
 from hbt_dist.orchestration.cluster import Cluster, check_shares, has_gpus, hidden_gpus
 from hbt_dist.orchestration.evaluation_actor import EvaluationActor, Task
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 _FILES_PER_GPU = 2
 
@@ -196,27 +197,57 @@ class EvaluationActors:
         waiting = files.missing()
         done = len(texts) - sum(len(files.rows_of_file(number)) for number in waiting)
         at_once = _FILES_PER_GPU if self.on_gpu else 1
-        idle = self._started * at_once
-        running: dict[Any, Any] = {}
-        with Progress(len(texts), f"encode {role}s", initial=done, disable=not progress) as bar:
-            while waiting or running:
-                while idle and waiting:
-                    number, handle = waiting.pop(0), idle.pop(0)
-                    rows = files.rows_of_file(number)
-                    chosen = None if prefixes is None else prefixes[rows.start : rows.stop]
-                    batch = texts_of(texts, rows)
-                    task = handle.encode.remote(model, files, number, batch, role, settings, chosen)
-                    running[task] = handle
-                left = None if running or idle else max(0.0, self._deadline - time.monotonic())
-                ready, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=left)
-                if not ready:
-                    raise self._no_start()
-                if ready[0] in running:
-                    bar.update(len(files.rows_of_file(_get(ready[0]))))
-                    idle.append(running.pop(ready[0]))
-                else:
-                    idle += [self._note_start(ready[0])] * at_once
+
+        def start(handle: Any, number: int) -> Any:
+            rows = files.rows_of_file(number)
+            chosen = None if prefixes is None else prefixes[rows.start : rows.stop]
+            return handle.encode.remote(model, files, number, texts_of(texts, rows), role, settings, chosen)
+
+        with Progress(
+            len(texts), f"encode {role}s", initial=done, disable=not progress, first_seconds=1.0
+        ) as bar:
+            for number in self._deal(waiting, start, at_once):
+                bar.update(len(files.rows_of_file(number)))
         return files
+
+    def run(self, call: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield the results of a pure function of files, each item by the next free actor, as they finish.
+
+        Args:
+            call: a function that Ray can send to the actors; a repeated call must give the same result.
+            items: its arguments.
+        """
+        function = ray.put(call)
+        return self._deal(items, lambda handle, item: handle.run.remote(function, item))
+
+    def _deal(
+        self, items: Sequence[Item], start: Callable[[Any, Item], ObjectRef[Result]], at_once: int = 1
+    ) -> Iterator[Result]:
+        """Yield the results of calls in the order in which they finish.
+
+        Args:
+            items: one call each.
+            start: calls a started actor with an item.
+            at_once: calls that an actor holds at the same time.
+
+        Raises:
+            UserError: no actor has started in time.
+        """
+        waiting, idle = list(items), self._started * at_once
+        running: dict[Any, Any] = {}
+        while waiting or running:
+            while idle and waiting:
+                handle = idle.pop(0)
+                running[start(handle, waiting.pop(0))] = handle
+            left = None if running or idle else max(0.0, self._deadline - time.monotonic())
+            ready, _ = ray.wait([*running, *self._starting], num_returns=1, timeout=left)
+            if not ready:
+                raise self._no_start()
+            if ready[0] in running:
+                idle.append(running.pop(ready[0]))
+                yield _get(ready[0])
+            else:
+                idle += [self._note_start(ready[0])] * at_once
 
     def rank(
         self,

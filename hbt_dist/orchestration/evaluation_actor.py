@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -26,6 +26,9 @@ from hbt_dist.evaluation.shard import Counts
 from hbt_dist.evaluation.text_counts import flags_of
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.loading import load_encoder
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class EvaluationActor:
         files.write_flags(number, flags_of(tokens))
         files.write_file(number, rows)
         return number
+
+    def run(self, call: Callable[[Item], Result], item: Item) -> Result:
+        """Return the result of a function of files."""
+        return call(item)
 
     def relevant_scores(self, task: Task, blocks: range) -> tuple[Any, Any]:
         """Return the scores of the relevant candidates of the shard."""

@@ -7,7 +7,7 @@ the rows of each language: 8 bytes per text, none for a language that every row 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ class FlatTexts(Sequence[str]):
         self._rows = [self._rows_with(language) for language in range(len(corpus.languages))]
         counts = [self._num_rows if rows is None else len(rows) for rows in self._rows]
         self.offsets = np.cumsum([0, *counts], dtype=np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.corpus, self.role))  # another process counts the rows itself
 
     def __len__(self) -> int:
         return int(self.offsets[-1])

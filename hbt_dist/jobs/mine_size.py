@@ -1,0 +1,40 @@
+"""Predict what a mining takes, without a model: texts, blocks, disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hbt_dist.common.console import counted
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.flat_texts import FlatTexts
+from hbt_dist.jobs.mine_file import MineFile
+from hbt_dist.mining.checks import check_mining
+from hbt_dist.models.known_width import known_width
+
+_MIB = 2**20
+
+
+def describe_mining(job: MineFile) -> str:
+    """Return a mining as lines: examples, passages, texts to encode, blocks, embeddings.
+
+    Raises:
+        UserError: data or settings cannot be used.
+    """
+    corpus = build_corpus(job.data, Path(job.data.cache_dir))
+    check_mining(job.mining, corpus)
+    questions, passages = (len(FlatTexts(corpus, role)) for role in ("question", "passage"))
+    texts = questions + passages
+    lines = [
+        f"{counted(corpus.num_examples, 'question')} in {questions:,} texts, "
+        f"{counted(corpus.num_passages, 'passage')} in {passages:,} texts; {', '.join(corpus.languages)}",
+        f"at most {job.mining.count * corpus.num_examples:,} negatives, {job.mining.count} per question",
+    ]
+    width = job.model.text.get("width") or known_width(job.model)
+    if width is None:
+        lines.append("width of the embeddings unknown: the model's configuration is not on this machine")
+    else:
+        lines.append(
+            f"embeddings on disk: {texts:,} x {width} x 4 bytes = {texts * width * 4 / _MIB:,.1f} MiB in "
+            f"{job.data.cache_dir}/embeddings"
+        )
+    return "\n".join(lines)
