@@ -140,6 +140,10 @@ class RunFile(Settings):
                         f"optimizer.parts.{key} changes nothing with model.lora, which freezes the word "
                         f"embeddings: remove optimizer.parts.{key}"
                     )
+        names = [source.name for source in self.data.sources]
+        for index, entry in enumerate(self.batches.entries()):
+            if unknown := entry.unknown_source(names):
+                raise ValueError(f"batches.mixture.{index}.sources: {unknown[0]}; {unknown[1]}")
         if self.batches.hard_negatives.count == 0:
             if self.loss.equation == "paper_eq1":
                 raise ValueError(

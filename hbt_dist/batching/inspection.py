@@ -203,11 +203,18 @@ def _plan_tables(plan: BatchPlan, total_steps: int) -> list[Table]:
     mixture, names, rows = plan.mixture, plan.corpus.languages, plan.settings.global_batch_size
     all_steps = np.arange(total_steps, dtype=np.int64)
     entry_share = mixture.probabilities(all_steps).mean(axis=0)
+    by_source = any(entry.sources for entry in mixture.entries)
     kinds = Table(
         f"Kinds over {total_steps:,} steps of {rows:,} rows (mixing: {plan.settings.mixing})",
-        ("kind", "languages", "configured share", "drawn share"),
+        ("kind", "languages", *(["sources"] if by_source else []), "configured share", "drawn share"),
         [
-            (entry.kind, " ".join(entry.languages or ["all"]), float(share), float(drawn))
+            (
+                entry.kind,
+                " ".join(entry.languages or ["all"]),
+                *([" ".join(entry.sources or ["all"])] if by_source else []),
+                float(share),
+                float(drawn),
+            )
             for entry, share, drawn in zip(
                 mixture.entries, entry_share, _drawn_kinds(plan, all_steps), strict=True
             )
@@ -323,7 +330,8 @@ def _epochs(plan: BatchPlan, stream_share: Floats, total_steps: int) -> Table:
         joint = stream.shares.joint
         pair = [plan.corpus.languages[side[0]] for side in (joint.question, joint.passage)]
         label = "-".join(dict.fromkeys(pair)) if len(joint.question) == 1 else f"{len(joint.question)} pairs"
-        kind = plan.mixture.entries[stream.shares.entry].kind
+        entry = plan.mixture.entries[stream.shares.entry]
+        kind = entry.kind if entry.sources is None else f"{entry.kind} ({' '.join(entry.sources)})"
         num_examples = np.array([stratum.num_examples for stratum in stream.strata])
         drawn = share * total_steps * plan.settings.global_batch_size * np.diff(stream.bounds)
         turns = drawn / 2.0**32 / stream.rows / num_examples

@@ -9,12 +9,20 @@
       datasets: {temperature: 0.7, max_share: 0.5}
       hard_negatives: {count: 1}
 
+    batches:                                                 # 70 % of every batch from one source
+      global_batch_size: 1024
+      mixing: shares
+      mixture:
+        - {kind: monolingual, weight: 0.7, sources: [faq]}
+        - {kind: crosslingual, weight: 0.3}
+
 `alpha` and `mixture` exclude each other: alpha is a mixture of two kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -43,12 +51,27 @@ class MixtureEntry(Settings):
     )
     weight: Number | Schedule = Field(1.0, description="Weight against the other entries; may be a schedule.")
     languages: LanguageCodes | None = Field(None, description="Only these languages; default: all.")
+    sources: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Only examples of these sources, by name of data.sources; default: all. With mixing: "
+        "shares, a share of every global batch comes from them.",
+    )
     sub_batches: int = Field(
         1,
         ge=1,
         description="With mixing: shares, the number of sub-batches that the rows of this entry make; "
         "each monolingual sub-batch draws a language.",
     )
+
+    def unknown_source(self, names: Sequence[str]) -> tuple[str, str] | None:
+        """Return problem and remedy of the first source that is not among the names of the data."""
+        for name in self.sources or ():
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                remedy = f"did you mean {close[0]!r}?" if close else "give names of data.sources"
+                return f"expected names of sources ({', '.join(names)}), got {name!r}", remedy
+        return None
 
     def weight_at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the weight at each step."""
@@ -232,4 +255,7 @@ class BatchSettings(Settings):
         """
         spelled_out = {"alpha", "mixture", "code_switching"}
         mixture = [entry.model_dump(mode="json") for entry in self.entries()]
+        for entry in mixture:  # plans without the key keep the fingerprint that they had before it existed
+            if entry["sources"] is None:
+                del entry["sources"]
         return {**self.model_dump(mode="json", exclude=spelled_out), "mixture": mixture}

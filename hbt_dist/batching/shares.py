@@ -8,7 +8,7 @@ Letters: C cells, P ordered pairs, D datasets, L languages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,20 +90,17 @@ def joint_share(corpus: Corpus, cells: Cells, settings: BatchSettings, index: in
     """
     entry = settings.entries()[index]
     location = f"batches.mixture[{index}] ({entry.kind})"
+    cells = _cells_of_sources(entry, corpus, cells, location)
     question, passage = _pairs_of(entry, corpus, location)
     available = cells.questions[:, question] & cells.passages[:, passage]  # (C, P)
     available &= ~(cells.same_text[:, None] & (question == passage))
     sizes = cells.num_examples @ available  # (P,)
     if not sizes.any():
-        by_alpha = settings.mixture is None
-        without = _ALPHA_WITHOUT[entry.kind] if by_alpha else f"leave {entry.kind} out of batches.mixture"
-        raise UserError(
-            location,
-            "the corpus holds no example for it",
-            f"languages of the corpus: {', '.join(corpus.languages)}; "
-            + _NEEDS.get(entry.kind, "needs examples in the pairs that the function gives")
-            + f"\n{without}, or add such examples{_SUCH.get(entry.kind, '')}",
-        )
+        raise _no_example(entry, corpus, cells, location, by_alpha=settings.mixture is None)
+    if entry.sources is not None:  # weights by language hold among the languages of the sources
+        present = sizes > 0
+        question, passage, sizes = question[present], passage[present], sizes[present]
+        available = available[:, present]
     weights = _pair_weights(entry, settings, corpus, cells, (question, passage, sizes), location)
     keep = weights > 0
     question, passage, available, weights = question[keep], passage[keep], available[:, keep], weights[keep]
@@ -121,7 +118,60 @@ def joint_share(corpus: Corpus, cells: Cells, settings: BatchSettings, index: in
         share = dataset_shares(usable, settings.datasets, corpus.datasets)[:, None] * within
     per_example = np.divide(share, by_dataset, out=np.zeros_like(share), where=by_dataset > 0)  # (D, P)
     joint = available * cells.num_examples[:, None] * per_example[cells.dataset]
+    if not joint.any():
+        raise UserError(
+            location,
+            "every source that it may draw from has weight 0 in batches.datasets.weights",
+            "give one of these sources weight, or leave the entry out",
+        )
     return Joint(question.astype(np.int32), passage.astype(np.int32), joint / joint.sum())
+
+
+def _cells_of_sources(entry: MixtureEntry, corpus: Corpus, cells: Cells, location: str) -> Cells:
+    """Return the cells, those of sources that the entry leaves out as empty ones.
+
+    Raises:
+        UserError: an unknown source, or a language of the entry that none of its sources has.
+    """
+    if entry.sources is None:
+        return cells
+    if unknown := entry.unknown_source(corpus.datasets):
+        raise UserError(f"{location}.sources", *unknown)
+    chosen = [corpus.datasets.index(name) for name in entry.sources]
+    counts = np.where(np.isin(cells.dataset, chosen), cells.num_examples, 0)
+    languages = _languages_in(corpus, replace(cells, num_examples=counts))
+    lacking = [name for name in entry.languages or () if name in corpus.languages and name not in languages]
+    if lacking:
+        raise UserError(
+            location,
+            f"expected examples in {lacking[0]!r}, got {' and '.join(entry.sources)} only in "
+            f"{', '.join(languages) or 'no language'}",
+            f"take {lacking[0]} out of its languages, or add a source that has it",
+        )
+    return replace(cells, num_examples=counts)
+
+
+def _languages_in(corpus: Corpus, cells: Cells) -> list[str]:
+    """Return the languages that questions or passages of non-empty cells have."""
+    filled = cells.num_examples > 0
+    has = np.any(cells.questions[filled] | cells.passages[filled], axis=0)
+    return [corpus.languages[number] for number in np.flatnonzero(has)]
+
+
+def _no_example(
+    entry: MixtureEntry, corpus: Corpus, cells: Cells, location: str, *, by_alpha: bool
+) -> UserError:
+    """Return the error of an entry without examples."""
+    without = _ALPHA_WITHOUT[entry.kind] if by_alpha else f"leave {entry.kind} out of batches.mixture"
+    holder = "the corpus" if entry.sources is None else " and ".join(entry.sources)
+    languages = corpus.languages if entry.sources is None else _languages_in(corpus, cells)
+    return UserError(
+        location,
+        f"{holder} holds no example for it",
+        f"languages of {holder}: {', '.join(languages)}; "
+        + _NEEDS.get(entry.kind, "needs examples in the pairs that the function gives")
+        + f"\n{without}, or add such examples{_SUCH.get(entry.kind, '')}",
+    )
 
 
 _NEEDS = {

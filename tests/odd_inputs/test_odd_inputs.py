@@ -14,7 +14,6 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +126,16 @@ def test_there_are_enough() -> None:
     assert all(case.error or case.reports or case.figures for case in CASES.values())
 
 
-def parameters() -> Iterator[Any]:
+def parameters() -> list[Any]:
     """All names; of a family (`columns-suffix-...`) those from the ninth on are for `--all`."""
     seen: Counter[str] = Counter()
+    listed: list[Any] = []
     for name in CASES:
         family = "-".join(name.split("-")[:2])
         seen[family] += 1
         alike = seen[family] > 8 and not name.startswith("malformed-")
-        yield pytest.param(name, marks=pytest.mark.slow) if alike else name
+        listed.append(pytest.param(name, marks=pytest.mark.slow) if alike else name)
+    return listed
 
 
 @pytest.mark.parametrize("name", parameters())

@@ -39,7 +39,10 @@ def model_card(run: RunFile, corpus: Corpus, plan: BatchPlan, text: TextSettings
         datasets=sorted({str(source.path) for source in run.data.sources if source.format == "hub"}),
         tags=[*TAGS, "hybrid-batch-training"],
     )
-    mixture = ", ".join(f"{entry.kind} {entry.weight}" for entry in run.batches.entries())
+    mixture = ", ".join(
+        f"{entry.kind} {entry.weight}" + (f" ({' '.join(entry.sources)})" if entry.sources else "")
+        for entry in run.batches.entries()
+    )
     return f"""{metadata}
 
 # {run.name}
