@@ -42,6 +42,7 @@ class LocalBatch:
     sub_batch_N: NDArray[np.int32]  # sub-batch of each gathered passage
     aligned_questions: TokenRows | None = None  # (b) the questions in a second language
     changes: dict[Role, Any] | None = None  # what the transform of the texts counted in this slice
+    teacher_scores_bM: NDArray[np.float32] | None = None  # (b, 1 + n), see `teacher_scores`
     frozen: Mapping[str, FrozenVectors] = field(default_factory=dict)  # by name of the frozen model
     targets: Mapping[Role, Targets] = field(default_factory=dict)  # of the roles that have some
 
@@ -128,6 +129,7 @@ def collate(
         sub_batch_N=gathered_order(batch.sub_batch, sub_batch_of_negative, world_size),
         aligned_questions=aligned,
         changes=changes,
+        teacher_scores_bM=teacher_scores(local, corpus),
     )
 
 

@@ -24,6 +24,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from hbt_dist.contrastive.distillation import distil
 from hbt_dist.contrastive.false_negatives import FalseNegatives, Partition
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.partition import Index, Part, segments
@@ -40,6 +41,7 @@ class Contrast:
     info_nce: Tensor  # () float64: over the widths, weighted
     info_nce_of_widths: dict[int, Tensor]  # () float64 each; empty without `widths`
     alignment: Tensor  # () float64, 0 without alignment
+    further: dict[str, Tensor]  # () float64 each: figures of optional parts, by name
     questions_bD: Tensor  # gradient with respect to the local questions
     passages_ND: Tensor  # this rank's part of the gradient with respect to every passage
     questions_BD: Tensor | None  # the same for every question, if both directions are trained
@@ -57,8 +59,9 @@ def contrast(
     questions_BD: Tensor | None = None,
     aligned_bD: Tensor | None = None,
     masks: FalseNegatives | None = None,
+    teacher_bM: Tensor | None = None,
 ) -> Contrast:
-    """Contrast the local rows with the global batch: InfoNCE, and alignment if its weight is above 0.
+    """Contrast the local rows with the global batch: InfoNCE, and the further parts that are switched on.
 
     Args:
         questions_bD: local questions.
@@ -69,6 +72,7 @@ def contrast(
         questions_BD: gathered questions, needed for ``directions: both``.
         aligned_bD: local questions in a second language, needed for alignment.
         masks: leave out columns by similarity; count them at the largest width.
+        teacher_bM: scores of a teacher for the local positives and hard negatives, needed for distillation.
     """
     b = layout.num_rows
     assert isinstance(settings.info_nce_weight, float)
@@ -112,11 +116,25 @@ def contrast(
                 row_chunk=settings.row_chunk,
             )
         alignment /= b
+    loss = share * info_nce + settings.alignment_weight * alignment
+    further: dict[str, Tensor] = {}
+    if settings.distillation is not None:
+        assert teacher_bM is not None
+        distilled = distil(
+            (questions_bD, questions_grad),
+            (passages_ND, passages_grad),
+            *(teacher_bM, layout, settings.distillation),
+            scale=scale,
+        )
+        loss += settings.distillation.weight * distilled.loss
+        log_scale += distilled.log_scale
+        further |= distilled.figures
     return Contrast(
-        loss=share * info_nce + settings.alignment_weight * alignment,
+        loss=loss,
         info_nce=info_nce,
         info_nce_of_widths=of_widths if settings.widths else {},
         alignment=alignment,
+        further=further,
         questions_bD=questions_grad,
         passages_ND=passages_grad,
         questions_BD=gradients[2] if len(gradients) == 3 else None,

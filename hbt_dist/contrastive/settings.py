@@ -70,6 +70,23 @@ class TargetSettings(Settings):
     )
 
 
+class DistillationSettings(Settings):
+    """Distil a teacher's scores of each row's positive and hard negatives into the model."""
+
+    weight: float = Field(
+        1.0,
+        gt=0,
+        description="w in InfoNCE + w KL(softmax(teacher's scores / temperature) || softmax(scores / "
+        "loss.temperature)), over the scored candidates of a row; the mean runs over all rows of the batch",
+    )
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        description="the teacher's scores are divided by it: about 1 for logits of cross-encoders, 0.02 to "
+        "0.1 for cosines. The start of a training measures whether it fits the scores",
+    )
+
+
 class LossSettings(Settings):
     """InfoNCE over the global batch."""
 
@@ -126,6 +143,11 @@ class LossSettings(Settings):
     )
     alignment_temperature: float = Field(
         1.0, gt=0, description="temperature of the alignment's softmax; the paper uses plain cosines, 1.0"
+    )
+    distillation: DistillationSettings | None = Field(
+        None,
+        description="learn from a teacher's scores in the data (docs/negatives.md), with embeddings of the "
+        "full width; default: scores are not used",
     )
     widths: list[Annotated[int, Field(ge=1)]] | None = Field(
         None,
@@ -188,6 +210,8 @@ class LossSettings(Settings):
         weights = [self.info_nce_weight, self.alignment_weight]
         if self.targets is not None:
             weights.append(self.targets.weight)
+        if self.distillation is not None:
+            weights.append(self.distillation.weight)
         schedules = [weight for weight in weights if isinstance(weight, Schedule)]
         moments = np.array(sorted({0}.union(*(schedule.moments() for schedule in schedules))), np.int64)
         total = np.sum([at_steps(weight, moments) for weight in weights], axis=0)

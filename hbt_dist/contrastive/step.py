@@ -36,6 +36,7 @@ from hbt_dist.common.devices import move
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.precision import products
 from hbt_dist.contrastive.chunks import ChunkOrder, Limits, RandomState, Tokens, plan_chunks
+from hbt_dist.contrastive.distillation import teacher_tensor
 from hbt_dist.contrastive.false_negatives import FalseNegatives, MaskedColumns
 from hbt_dist.contrastive.finite import BatchFacts, NonFiniteError, broken_rows
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
@@ -111,6 +112,10 @@ class LocalRows(Protocol):
     @property
     def targets(self) -> Mapping[Role, Targets]:
         """Vectors that the embeddings of each role are drawn to, for the roles of `loss.targets`."""
+
+    @property
+    def teacher_scores_bM(self) -> NDArray[np.float32] | None:
+        """(b, 1 + n) scores of a teacher for the local positives and hard negatives, NaN where not scored."""
 
 
 @dataclass(frozen=True)
@@ -335,8 +340,9 @@ def _global_loss(
         questions_BD=gather_embeddings(questions_bD, world) if loss.directions == "both" else None,
         aligned_bD=rows.get("aligned"),
         masks=masks,
+        teacher_bM=None if loss.distillation is None else teacher_tensor(local.teacher_scores_bM, world),
     )
-    terms = {f"info_nce_{width}": value for width, value in parts.info_nce_of_widths.items()}
+    terms = {f"info_nce_{width}": value for width, value in parts.info_nce_of_widths.items()} | parts.further
     drawn: dict[str, Tensor] = {}
     if loss.targets is not None:
         towards = draw_to_targets(rows, local.targets, loss, loss.targets)

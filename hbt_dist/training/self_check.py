@@ -188,6 +188,7 @@ def _slice(rank: int, world_size: int) -> Any:  # a LocalRows
         aligned_questions=None,
         frozen={},
         targets={},
+        teacher_scores_bM=None,
     )
 
 

@@ -90,6 +90,7 @@ def contrast_of_rank(
         questions_BD=rows["question"].detach() if settings.directions == "both" else None,
         aligned_bD=rows["aligned"].detach()[own] if settings.alignment_weight > 0 else None,
         masks=masks,
+        teacher_bM=None if settings.distillation is None else torch.as_tensor(local.teacher_scores_bM),
     )
 
 

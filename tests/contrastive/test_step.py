@@ -68,6 +68,8 @@ def test_chunks_change_nothing(step: dict[str, Any], directions: str) -> None:
         {"learn_temperature": True},
         {"learn_temperature": True, "directions": "both"},
         {"learn_temperature": True, "directions": "both", "widths": [16, 5]},
+        {"distillation": {"weight": 2.0, "temperature": 0.7}, "directions": "both", "alignment_weight": 0.3},
+        {"distillation": {"weight": 2.0}, "learn_temperature": True, "widths": [16, 5]},
         {"similarity": "dot", "temperature": 5.0, "widths": [9, 4], "width_weights": [1.0, 3.0]},
         {"false_negatives": {"margin": 0.02}, "learn_temperature": True, "negatives": "sub_batch"},
         {"targets": {"teacher": "t", "weight": 0.8}, "info_nce_weight": 0.2},

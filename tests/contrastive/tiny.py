@@ -58,6 +58,7 @@ class Local:
     passage_language_N: np.ndarray | None = None
     frozen: dict[str, FrozenVectors] = field(default_factory=dict)
     targets: dict[Any, Targets] = field(default_factory=dict)
+    teacher_scores_bM: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def locals_of(case: Case, world_size: int, step: int) -> list[Local]:
         example=np.arange(B),
         question_language=np.arange(B) % 3,
         passage_language=np.arange(B) % 2 * 4,
+        teacher_scores_BM=teacher_scores(case, step),
     )
     of_negatives = np.arange(B * n).reshape(B, n) % 5
     language, guide_N = [], []
@@ -152,6 +154,7 @@ def locals_of(case: Case, world_size: int, step: int) -> list[Local]:
             np.array(language),
             {"guide": guides[rank]},
             slice_of_targets(case, targets, rows),
+            batch.teacher_scores_BM[rows],
         )
         for rank, rows in enumerate(slices)
     ]
@@ -187,6 +190,15 @@ def slice_of_targets(case: Case, targets: dict[str, np.ndarray], rows: slice) ->
 def _unit_vectors(generator: np.random.Generator, count: int) -> np.ndarray:
     vectors = generator.normal(size=(count, 4)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def teacher_scores(case: Case, step: int) -> np.ndarray:
+    """(B, 1 + n): rows with all scores, with some, with one, and with none."""
+    shape = (case.num_rows, 1 + case.num_negatives)
+    scores = np.random.default_rng((6, step)).normal(size=shape).astype(np.float32)
+    scores.ravel()[3::5] = np.nan
+    scores[::4] = np.nan
+    return scores
 
 
 class SmallEncoder(nn.Module):
@@ -374,7 +386,30 @@ def plain_loss(
         log_b = torch.log_softmax((roles["aligned"] @ p.T * inverse).masked_fill(hidden, -1e30), 1)
         kl = F.kl_div(log_a, log_b, reduction="batchmean", log_target=True)
         loss = (1 - settings.alignment_weight) * loss + settings.alignment_weight * kl
+    if settings.distillation is not None:
+        scale = 1 / settings.temperature if log_scale is None else log_scale.exp()
+        loss = loss + settings.distillation.weight * plain_distillation(q, p, local, settings, scale)
     return loss
+
+
+def plain_distillation(
+    q: Tensor, p: Tensor, local: Local, settings: LossSettings, scale: float | Tensor
+) -> Tensor:
+    """KL over the scored candidates of each row, row by row; the mean over all rows."""
+    assert settings.distillation is not None
+    teacher_BM = torch.as_tensor(local.batch.teacher_scores_BM).to(q.dtype)
+    B, n = len(q), teacher_BM.shape[1] - 1
+    b = B // local.world_size
+    total = q.new_zeros(())
+    for row, teacher in enumerate(teacher_BM):
+        first, inside = row // b * b * (1 + n), row % b
+        columns = [first + inside, *range(first + b + inside * n, first + b + inside * n + n)]
+        scored = ~teacher.isnan()
+        if scored.sum() > 1:
+            target = torch.softmax(teacher[scored] / settings.distillation.temperature, 0)
+            log_model = torch.log_softmax(scale * (p[columns][scored] @ q[row]), 0)
+            total = total + F.kl_div(log_model, target, reduction="sum")
+    return total / B
 
 
 def plain_infonce(

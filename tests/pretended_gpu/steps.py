@@ -36,6 +36,7 @@ VARIANTS = {
     "false negatives by a guide": _BASE.but(
         num_negatives=1, loss={"negatives": "sub_batch", "false_negatives": {"margin": 0.0, "guide": "guide"}}
     ),
+    "distillation": _BASE.but(num_negatives=2, loss={"distillation": {"temperature": 0.5}}),
     "Eq. 1 of the paper": _BASE.but(num_negatives=1, loss={"equation": "paper_eq1"}),
     "learned temperature": _BASE.but(loss={"learn_temperature": True}),
     "dot products": _BASE.but(loss={"similarity": "dot", "temperature": 1.0}),

@@ -54,6 +54,7 @@ def test_budget_of_plain_torch(precision: str) -> None:
         (10, {"learn_temperature": True}),  # its value, and the norm of another group of parameters
         (7, {"directions": "both"}),
         (7, {"negatives": "sub_batch"}),
+        (7, {"distillation": {}}),
         (7, {"false_negatives": {"margin": 0.0, "guide": "guide"}, "directions": "both"}),
     ],
 )

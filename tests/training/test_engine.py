@@ -133,6 +133,16 @@ SIMILAR = {
     for name, masks in {"model": {"margin": 0.02}, "guide": {"margin": 0.1, "guide": "guide"}}.items()
 }
 VARIANTS["similar-zero2"] = SIMILAR["similar-model-2-cached"]
+#: Distillation of a teacher's scores, with a learned temperature; default tests take those without ZeRO.
+DISTILLED = {
+    f"distilled-{stage}-{mode}": BASE.but(
+        stage=stage,
+        num_negatives=2,
+        step={"mode": mode, "chunk_rows": 2},
+        loss={"learn_temperature": True, "distillation": {"weight": 1.5, "temperature": 0.5}},
+    )
+    for stage, mode in itertools.product(STAGES, ["direct", "cached"])
+}
 #: InfoNCE and distances to a teacher's vectors by weights that change; default tests take those without ZeRO.
 SWITCHED = {"schedule": "steps", "values": {0: 0.0, 1: 0.3}}
 DRAWN = {
@@ -303,6 +313,25 @@ def test_false_negatives_by_similarity_equal_one_process(world_size: int, name: 
 def test_targets_equal_one_process(world_size: int, name: str) -> None:
     error = error_of(results("drawn", world_size, DRAWN)[name], reference(DRAWN[name], world_size))
     assert max(error.values()) <= TOLERANCE, error
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("name", DISTILLED)
+def test_distillation_equals_one_process(world_size: int, name: str) -> None:
+    got = results("distilled", world_size, DISTILLED)[name]
+    error = error_of(got, reference(DISTILLED[name], world_size))
+    assert max(error.values()) <= 3 * TOLERANCE, error
+    assert all(result.terms["distilled_rows"] == pytest.approx(9 / 12) for result in got[0]["results"])
+
+
+def test_distillation_of_two_processes_equals_one() -> None:
+    cases = {name: case for name, case in DISTILLED.items() if "None" in name}
+    found = results("distilled-plain", 2, cases)
+    for name, case in cases.items():
+        error = error_of(found[name], reference(case, 2))
+        assert max(error.values()) <= 3 * TOLERANCE, (name, error)
 
 
 def test_targets_of_two_processes_equal_one() -> None:
