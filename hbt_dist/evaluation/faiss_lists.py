@@ -42,8 +42,14 @@ Keys = NDArray[np.uint64]
 Search = Callable[[Float32, int], tuple[Float32, Int64]]
 
 
-def load_faiss() -> Any:
+def load_faiss(
+    setting: str = "evaluation.scoring.ranked_lists: faiss", instead: str = ", or set ranked_lists: counted"
+) -> Any:
     """Import faiss, GPU or CPU build.
+
+    Args:
+        setting: what needs faiss, for the message.
+        instead: end of the remedy, what works without faiss.
 
     Raises:
         UserError: none is installed.
@@ -52,9 +58,9 @@ def load_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise UserError(
-            "evaluation.scoring.ranked_lists: faiss",
+            setting,
             f"faiss cannot be imported: {error}",
-            "install hbt-dist[cpu] or hbt-dist[gpu], or set ranked_lists: counted",
+            f"install hbt-dist[cpu] or hbt-dist[gpu]{instead}",
         ) from error
     return faiss
 
@@ -89,7 +95,7 @@ def part_keys(
     faiss = load_faiss()
     if num_threads:
         faiss.omp_set_num_threads(num_threads)
-    searcher = _searcher(faiss, device)
+    searcher = open_searcher(faiss, device)
     start = blocks.start * plan.block_candidates
     stop = min(blocks.stop * plan.block_candidates, plan.num_candidates)
     best = np.zeros((questions.shape[0], k), np.uint64)
@@ -128,7 +134,7 @@ def _block_keys(search: Search, questions: Float32, id_order: NDArray[Any], k: i
     return keys
 
 
-def _searcher(faiss: Any, device: torch.device) -> Callable[[Float32], Search]:
+def open_searcher(faiss: Any, device: torch.device) -> Callable[[Float32], Search]:
     """Return what makes an exact search on a device from the (rows, D) vectors of a block."""
     gpu = device.index or 0
     visible = faiss.get_num_gpus() if device.type == "cuda" and hasattr(faiss, "GpuIndexFlatIP") else 0
@@ -161,7 +167,7 @@ def _searcher(faiss: Any, device: torch.device) -> Callable[[Float32], Search]:
 @cache
 def _note_cpu(reason: str) -> None:
     """Print once per process why faiss searches on the CPU."""
-    note(f"ranked lists: faiss searches on the CPU: {reason}")
+    note(f"faiss searches on the CPU: {reason}")
 
 
 @cache

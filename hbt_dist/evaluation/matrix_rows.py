@@ -74,11 +74,14 @@ def check_shapes(
         )
 
 
-def check_rows(block_CD: Float32, name_of: Callable[[int], str], role: str) -> None:
+def check_rows(block_CD: Float32, name_of: Callable[[int], str], role: str) -> float:
     """Check that rows can be ranked: finite, not all zero, and not too long for float32 scores.
 
     Args:
         name_of: the name of a row of the block, for the message.
+
+    Returns:
+        the largest length of a row.
 
     Raises:
         UserError: names the first row that cannot be ranked.
@@ -102,3 +105,4 @@ def check_rows(block_CD: Float32, name_of: Callable[[int], str], role: str) -> N
             f"expected a finite vector of length above 0 and at most {LARGEST_NORM:g}; "
             f"{int(bad.sum())} of {len(bad)} rows read so far are bad. Check the model and the texts",
         )
+    return float(np.sqrt(square.max(initial=0.0)))

@@ -41,5 +41,7 @@ def test_every_text_once_and_found_by_row_and_language(ragged: Corpus, role: Rol
     for number, row, language in zip(range(2, len(want)), rows.tolist(), languages.tolist(), strict=True):
         assert read(language, row, row + 1) == [want[number]]
         assert texts.numbers(np.array([row]), language).tolist() == [number]
+    shuffled = np.random.default_rng(0).permutation(len(rows)).reshape(-1, 1)
+    np.testing.assert_array_equal(texts.locate(shuffled + 2), (rows[shuffled], languages[shuffled]))
     with pytest.raises(IndexError):
         texts[len(want)]

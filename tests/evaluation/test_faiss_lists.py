@@ -48,7 +48,7 @@ def test_lists_equal_the_counted_ones(
 def test_a_tie_at_the_end_of_a_list_is_searched_deeper(make_benchmark, make_embeddings, monkeypatch):
     benchmark = make_benchmark()
     depths = []
-    searcher = faiss_lists._searcher
+    searcher = faiss_lists.open_searcher
 
     def watched(faiss, device):
         def open_block(block):
@@ -57,7 +57,7 @@ def test_a_tie_at_the_end_of_a_list_is_searched_deeper(make_benchmark, make_embe
 
         return open_block
 
-    monkeypatch.setattr(faiss_lists, "_searcher", watched)
+    monkeypatch.setattr(faiss_lists, "open_searcher", watched)
     questions = make_embeddings("constant", benchmark.num_questions, 1)
     candidates = make_embeddings("constant", benchmark.num_candidates, 2)
     settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=3, ranked_lists="faiss")

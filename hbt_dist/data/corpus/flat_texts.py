@@ -71,6 +71,16 @@ class FlatTexts(Sequence[str]):
         empty = np.empty(0, np.int64)
         return np.concatenate([empty, *rows]), np.concatenate([empty, *languages])
 
+    def locate(self, numbers: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return row and language index of texts in any order, given by their numbers; of their shape."""
+        languages = np.searchsorted(self.offsets, numbers, side="right") - 1
+        rows = numbers - self.offsets[languages]
+        for language, known in enumerate(self._rows):
+            if known is not None:
+                inside = languages == language
+                rows[inside] = known[rows[inside]]
+        return rows, languages
+
     def _rows_with(self, language: int) -> NDArray[np.int64] | None:
         """Return the rows with a language; None if all have it."""
         corpus = self.corpus
