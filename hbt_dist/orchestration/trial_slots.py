@@ -53,7 +53,9 @@ def trials_in_all(total: Resources, driver: Resources, worker: Resources, num_wo
 
 def _times(node: Resources, share: Resources) -> int:
     """Return how many shares a node holds."""
-    return min(int((node.get(name, 0.0) + 1e-6) // amount) for name, amount in share.items() if amount > 0)
+    amounts = {name: amount for name, amount in share.items() if amount > 0}
+    times = (int((node.get(name, 0.0) + 1e-6) // amount) for name, amount in amounts.items())
+    return min(times, default=_MANY)
 
 
 def _slots(

@@ -40,6 +40,10 @@ def test_one_trial_that_fits_only_if_its_driver_lies_well_is_tried() -> None:
     assert trials([{"CPU": 8}], 1, {"CPU": 8}) == 0
 
 
+def test_a_driver_without_resources_fits_on_every_node() -> None:
+    assert trials([{"CPU": 2}], 0, {"CPU": 1}) == 2
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_the_worst_arrangement_is_found(seed: int) -> None:
     draw = random.Random(seed)
