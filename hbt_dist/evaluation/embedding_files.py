@@ -45,12 +45,16 @@ _OF_ROLES = {
 
 @dataclass(frozen=True)
 class EmbeddingFiles:
-    """An (n, D) float32 matrix over files, read by rows; holds no memory and no open file between reads."""
+    """An (n, D) float32 matrix over files, read by rows; holds no memory and no open file between reads.
+
+    `dtype` is that of the files.
+    """
 
     folder: Path
     num_rows: int
     width: int
     rows_per_file: int
+    dtype: str = "float32"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -120,12 +124,19 @@ class EmbeddingFiles:
         return True
 
     def write_file(self, number: int, values: Float32) -> None:
-        """Write a file in one step."""
+        """Write a file in one step.
+
+        Raises:
+            UserError: a value is too large for the files' dtype.
+        """
         expected = (len(self.rows_of_file(number)), self.width)
         if values.shape != expected:
             raise ValueError(f"file {number} takes {expected} values, got {values.shape}")
+        if (largest := np.abs(values).max(initial=0.0)) > np.finfo(self.dtype).max:
+            problem = f"expected values that {self.dtype} can hold, got {largest:.0f}"
+            raise UserError(str(self.file(number)), problem, "store them as float32")
         with atomic_file(self.file(number)) as temporary, temporary.open("wb") as file:
-            np.save(file, np.ascontiguousarray(values, np.float32))
+            np.save(file, np.ascontiguousarray(values, self.dtype))
 
 
 def open_embedding_files(
@@ -135,9 +146,12 @@ def open_embedding_files(
     num_rows: int,
     width: int,
     rows_per_file: int,
+    dtype: str = "float32",
     facts: Any = None,
 ) -> EmbeddingFiles:
     """Open the cache folder of one encode, or make it. An existing folder keeps its number of rows per file.
+
+    The fingerprint must depend on `dtype`, that of the files.
 
     Raises:
         UserError: the folder holds another matrix, or cannot be written.
@@ -157,7 +171,7 @@ def open_embedding_files(
             same = False
         if not same:
             raise UserError(str(manifest), "does not describe these embeddings", "remove the folder")
-        return EmbeddingFiles(folder, num_rows, width, rows_per_file)
+        return EmbeddingFiles(folder, num_rows, width, rows_per_file, dtype)
     document = {
         "schema": "hbt_dist.embeddings",
         "schema_version": SCHEMA_VERSION,
@@ -165,7 +179,7 @@ def open_embedding_files(
         "num_rows": num_rows,
         "width": width,
         "rows_per_file": rows_per_file,
-        "dtype": "float32",
+        "dtype": dtype,
         "made_from": facts,
     }
     try:
@@ -175,7 +189,16 @@ def open_embedding_files(
         raise UserError(
             str(folder), f"cannot be written: {error.strerror}", "name another cache folder"
         ) from error
-    return EmbeddingFiles(folder, num_rows, width, rows_per_file)
+    return EmbeddingFiles(folder, num_rows, width, rows_per_file, dtype)
+
+
+def recorded_width(cache_dir: str | Path, fingerprint: str) -> int | None:
+    """Return the width of the vectors of an encode that has begun; None before it has."""
+    try:
+        manifest = Path(cache_dir) / fingerprint[:24] / MANIFEST
+        return int(json.loads(manifest.read_text("utf-8"))["width"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def encoding_fingerprint(

@@ -112,12 +112,15 @@ def encode_missing(
     prefixes: Sequence[str] | None = None,
     share: tuple[int, int] = (0, 1),
     progress: bool = True,
+    label: str | None = None,
 ) -> None:
     """Encode the files that do not exist yet.
 
     Args:
         files: of `embedding_files`, with the same texts, prefixes and settings.
         share: (number, workers): of several workers, the one with this number encodes its share of the files.
+        progress: show rows per second and time left on stderr.
+        label: name of the work; default: the role's.
     """
     number, workers = share
     numbers = range(files.num_files)[number::workers]
@@ -125,7 +128,8 @@ def encode_missing(
     parts = [files.rows_of_file(file) for file in missing]
     total = sum(len(files.rows_of_file(file)) for file in numbers)
     done = total - sum(map(len, parts))
-    with Progress(total, f"encode {role}s", initial=done, disable=not progress, first_seconds=1.0) as bar:
+    label = label or f"encode {role}s"
+    with Progress(total, label, initial=done, disable=not progress, first_seconds=1.0) as bar:
         tokenised = _tokenised(loaded, texts, role, prefixes, parts, settings)
         for file, (rows, part, tokens) in zip(missing, tokenised, strict=True):
             values = encode_rows(loaded, part, role, settings, bar.update, rows.start, tokens)

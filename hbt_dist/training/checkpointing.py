@@ -31,6 +31,7 @@ from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.preparation import model_facts
 from hbt_dist.training.ranks import on_rank_0
 from hbt_dist.training.start import Session
+from hbt_dist.training.teacher_checks import check_same_teachers
 
 
 def open_store(session: Session) -> CheckpointStore:
@@ -64,6 +65,8 @@ def load_newest(session: Session, store: CheckpointStore) -> int:
         session.folder.root,
         lambda: check_start_model(name, checkpoint.step, manifest, now, remedy),
     )
+    recorded, digests = manifest.get("teachers", {}), session.prepared.teachers.digests
+    check_same_teachers(session.run, checkpoint.step, recorded, digests)
     current = describe(engine)
     for key, what in (("engine", "engine"), ("zero_stage", "ZeRO stage")):
         if manifest[key] != current[key]:
@@ -141,6 +144,7 @@ def save_checkpoint(session: Session, store: CheckpointStore, step: int) -> None
         "schedule_steps": run.training.course,
         **start_facts(session.start_model, prepared.model),
         **describe(engine),
+        "teachers": dict(prepared.teachers.digests),
         "model": {
             "facts": model_facts(run, prepared, step),
             "card": model_card(run, prepared.corpus, prepared.plan, prepared.model.exported_text),

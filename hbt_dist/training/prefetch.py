@@ -53,7 +53,7 @@ def prefetch_rows(run: RunFile, world: World, prepared: Prepared) -> Prefetcher[
     """Return this rank's rows of every step of a run."""
 
     def make(step: int) -> LocalBatch:
-        return collate(
+        local = collate(
             prepared.plan.batch(step),
             prepared.corpus,
             prepared.tokens,
@@ -62,5 +62,6 @@ def prefetch_rows(run: RunFile, world: World, prepared: Prepared) -> Prefetcher[
             aligned_seed=run.seed if run.loss.alignment_weight > 0 else None,
             transform=prepared.transform,
         )
+        return prepared.teachers.add_to(local, prepared.corpus, run.loss)
 
     return Prefetcher(make, run.training.steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from hbt_dist.run_file import RunFile
 from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.parts import divide
+from hbt_dist.training.teacher_checks import check_target_language, check_teachers, untargeted_texts
+from hbt_dist.training.teachers import Teachers
 from hbt_dist.training.vocabulary import start_model
 
 #: Share of unknown tokens that is worth a line.
@@ -40,6 +42,7 @@ class Prepared:
     model: LoadedEncoder
     tokens: TokenStore
     plan: BatchPlan
+    teachers: Teachers = field(default_factory=Teachers)
 
     @cached_property
     def transform(self) -> TokenTransform | None:
@@ -69,8 +72,10 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
         deepspeed = resolve_deepspeed(run.deepspeed, gradient_clipping=run.optimizer.gradient_clipping)
     check_auto_chunks(run, deepspeed.zero_stage)
     check_widths(run)  # before the data is converted, which can take hours
+    check_teachers(run)
     cache = Path(run.data.cache_dir)
     corpus = build_corpus(run.data, cache)
+    check_target_language(run, corpus)
     plan = plan_batches(corpus, run.batches, run.seed)
     if run.model.vocabulary == "used" and plan.transform is not None:
         raise UserError(
@@ -133,6 +138,8 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
         *untrained_values(run, prepared.model),
         *shares_missed(prepared.plan, run.training.steps),
         *examples_missed(prepared.plan),
+        *prepared.teachers.notes,
+        *untargeted_texts(run, prepared.corpus),
         *describe_texts(prepared.tokens),
     ]
 

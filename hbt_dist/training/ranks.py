@@ -73,7 +73,14 @@ def gather_objects(world: World, value: Value) -> list[Value]:
     return values
 
 
-def require_shared(folder: Path, world: World, seconds: float = LATE_SECONDS) -> None:
+def require_shared(
+    folder: Path,
+    world: World,
+    seconds: float = LATE_SECONDS,
+    *,
+    name: str = "output_dir",
+    purpose: str = "all workers write their part of each checkpoint there",
+) -> None:
     """Refuse a folder that is not the same folder for all ranks. Collective.
 
     On separate disks every rank would keep its part of a checkpoint to itself, and no start could use it.
@@ -82,6 +89,8 @@ def require_shared(folder: Path, world: World, seconds: float = LATE_SECONDS) ->
         folder: exists on rank 0.
         world: the ranks.
         seconds: how long a network file system may take to show a new file.
+        name: key of the run file.
+        purpose: why the folder must be shared.
 
     Raises:
         UserError: on all ranks; it names a rank that sees a different folder.
@@ -95,12 +104,12 @@ def require_shared(folder: Path, world: World, seconds: float = LATE_SECONDS) ->
     blind = gather_objects(world, None if seen else f"rank {world.rank} on {socket.gethostname()}")
     if world.rank == 0:
         (folder / token[0]).unlink(missing_ok=True)
-    name = next((rank for rank in blind if rank is not None), None)
-    if name is not None:
+    worker = next((rank for rank in blind if rank is not None), None)
+    if worker is not None:
         raise UserError(
-            f"output_dir {folder}",
-            f"is not the same folder for all workers: {name} does not see what rank 0 writes there",
-            "all workers write their part of each checkpoint there: name a folder on shared storage\n"
+            f"{name} {folder}",
+            f"is not the same folder for all workers: {worker} does not see what rank 0 writes there",
+            f"{purpose}: name a folder on shared storage\n"
             "(NFS, Lustre, FSx, Filestore, a read-write-many volume), or run on one node",
         )
 

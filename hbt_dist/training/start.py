@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -35,6 +35,8 @@ from hbt_dist.training.ranks import gather_objects, on_every_rank, on_rank_0, re
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.runtime import Runtime
 from hbt_dist.training.self_check import require_self_check
+from hbt_dist.training.teacher_checks import check_target_width
+from hbt_dist.training.teachers import compute_vectors
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def prepare_all_ranks(
     """Prepare the run on every rank; return also the digest of its start model, on rank 0. Collective.
 
     Raises:
-        UserError: on all ranks: an input cannot be used, or ranks prepared different data.
+        UserError: on all ranks: an input cannot be used, or ranks prepared different data or teachers.
     """
 
     def prepare_rank() -> tuple[Prepared, str | None]:
@@ -141,7 +143,9 @@ def prepare_all_ranks(
         )
     rows = run.batches.global_batch_size // world.size
     check_equal_slices(rows, run.batches.hard_negatives.count, world)
-    return prepared, start_model
+    teachers = compute_vectors(run, prepared.plan, world)
+    check_target_width(run, teachers, prepared.model.encoder.width)
+    return replace(prepared, teachers=teachers), start_model
 
 
 def build(
