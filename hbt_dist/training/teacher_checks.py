@@ -85,7 +85,7 @@ def check_target_language(run: RunFile, corpus: Corpus) -> None:
 
 
 def untargeted_texts(run: RunFile, corpus: Corpus) -> list[str]:
-    """Return a line for each role of which some texts have no translation to be drawn to."""
+    """Return a line for each role with texts that have no target."""
     targets = run.loss.targets
     if targets is None or targets.language is None:
         return []
