@@ -24,6 +24,7 @@ from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.instructions import check_language_names
 from hbt_dist.evaluation.embedding_files import model_fingerprint, weights_digest
+from hbt_dist.evaluation.faiss_lists import load_faiss
 from hbt_dist.jobs.mine_file import MineFile
 from hbt_dist.mining.blocks import Judge, MiningPlan, join_blocks, mine_block
 from hbt_dist.mining.checks import check_mining
@@ -85,6 +86,9 @@ def mine_job(job: MineFile, launcher: Launcher, *, quiet: bool = False) -> dict[
     check_writable(out, "choose another output_dir")
     corpus = build_corpus(job.data, Path(job.data.cache_dir))
     check_mining(job.mining, corpus)
+    load_faiss()  # its absence is reported before the encoding
+    if launcher == "local":
+        torch_device(job.mining.encoding.device)
     check_language_names(job.model.text, corpus.languages)
     model: dict[str, Any] = {
         "name_or_path": job.model.name_or_path,
@@ -179,8 +183,7 @@ def _mine_with(
     write_lines(out / NEGATIVES, corpus, mined, progress=not quiet)
     path = out / NEGATIVES
     file = {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    figures = describe(corpus, mined, job.mining.count)
-    written = record.write(job.plain(), file, figures=figures, counts=mined.counts)
+    written = record.write(job.plain(), file, scores=describe(corpus, mined), counts=mined.counts)
     for blocks in out.glob("blocks-*"):
         shutil.rmtree(blocks)
     return written
@@ -189,8 +192,7 @@ def _mine_with(
 def _search(workers: Workers, miner: BlockMiner, *, quiet: bool) -> None:
     """Mine the missing blocks."""
     plan, missing = miner.plan, miner.plan.missing()
-    total, size = plan.corpus.num_examples, plan.settings.examples_per_block
-    sizes = {number: min(size, total - number * size) for number in missing}
+    total, sizes = plan.corpus.num_examples, {number: len(plan.examples(number)) for number in missing}
     done = total - sum(sizes.values())
     with Progress(total, "mine", "question", initial=done, disable=quiet, first_seconds=1.0) as bar:
         for number in workers.run(miner, missing):
@@ -200,6 +202,7 @@ def _search(workers: Workers, miner: BlockMiner, *, quiet: bool) -> None:
 @contextmanager
 def _workers(job: MineFile, launcher: Launcher) -> Iterator[Workers]:
     """Yield this process, or actors of the cluster that the file names."""
+    load_faiss()  # its absence is reported before the encoding
     if launcher == "local":
         yield LocalWorker()
         return

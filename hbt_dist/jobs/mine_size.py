@@ -1,4 +1,4 @@
-"""Predict what a mining takes, without a model: texts, blocks, disk."""
+"""Predict what a mining takes, without a model: texts, blocks, disk, memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hbt_dist.common.console import counted
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.flat_texts import FlatTexts
 from hbt_dist.jobs.mine_file import MineFile
+from hbt_dist.mining.blocks import block_memory
 from hbt_dist.mining.checks import check_mining
 from hbt_dist.models.known_width import known_width
 
@@ -36,5 +37,12 @@ def describe_mining(job: MineFile) -> str:
         lines.append(
             f"embeddings on disk: {texts:,} x {width} x 4 bytes = {texts * width * 4 / _MIB:,.1f} MiB in "
             f"{job.data.cache_dir}/embeddings"
+        )
+        languages = int(corpus.cell_questions.sum(axis=1).max())
+        block = block_memory(job.mining, width, languages)
+        lines.append(
+            f"{counted(-(-corpus.num_examples // job.mining.examples_per_block), 'block')} of "
+            f"{job.mining.examples_per_block:,} questions; a worker searches one in at most "
+            f"{block / _MIB:,.0f} MiB in addition to the model"
         )
     return "\n".join(lines)

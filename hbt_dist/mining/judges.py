@@ -101,7 +101,8 @@ class EncoderJudge:
         for language in np.flatnonzero(cells.any(0)).tolist():
             rows = np.flatnonzero(cells[:, language])
             questions_nD = self.questions[questions.numbers(examples[rows], language)]
-            best[rows] = np.maximum(best[rows], np.einsum("nd,nd->n", questions_nD, vectors_nD[rows]))
+            sums = np.einsum("nd,nd->n", questions_nD, vectors_nD[rows], dtype=np.float64)
+            best[rows] = np.maximum(best[rows], sums.astype(np.float32))
         return best
 
 

@@ -1,0 +1,115 @@
+"""A miner that is killed continues with the same bytes: its driver, its actors, any number of actors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.runs import BIN, finish, hbt_dist, left_behind, session_of, start, tiny_run, write_run
+from tests.jobs.made_mining import LANGUAGES, mine_file, read_lines
+
+SECONDS = 400  # a start of Ray takes 20 seconds on two quiet cores, minutes on busy ones
+BLOCKS = {"count": 2, "examples_per_block": 2, "languages": {"passage": 0.5, "question": 0.5}}
+
+
+def wait_until(condition: Callable[[], bool], process: object, seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()  # type: ignore[attr-defined]
+        time.sleep(0.001)
+
+
+def blocks(folder: Path) -> int:
+    return len(list(folder.glob("blocks-*/block-*.npz")))
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """mine.yaml, and the file that one process writes without a fault."""
+    folder = tmp_path_factory.mktemp("mining") / "made"
+    file = mine_file(folder, 400, mining=BLOCKS)
+    code, _, err = hbt_dist("mine", file, "--launcher", "local", cwd=folder)
+    assert code == 0, err
+    return file, (folder / "out" / "negatives.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_driver_continues_with_the_same_bytes(expected: tuple[Path, bytes], tmp_path: Path) -> None:
+    file, want = expected
+    out = tmp_path / "out"
+    command: list[str | Path] = [BIN / "hbt-dist", "mine", file, "--launcher", "local", f"output_dir={out}"]
+    for more in (3, 20):
+        process = start(command, tmp_path)
+        wait_until(lambda number=more: blocks(out) >= number, process)  # type: ignore[misc]
+        os.kill(process.pid, signal.SIGKILL)
+        assert finish(process)[0] == -signal.SIGKILL
+        assert not (out / "negatives.jsonl").exists()
+    kept = blocks(out)
+    assert 20 <= kept < 200
+    code, _, err = finish(start(command, tmp_path))
+    assert code == 0, err
+    assert (out / "negatives.jsonl").read_bytes() == want
+    assert blocks(out) == 0
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("actors", [1, 2, 3])
+def test_any_number_of_actors_and_a_killed_one_give_the_same_bytes(
+    expected: tuple[Path, bytes], tmp_path: Path, actors: int
+) -> None:
+    file, want = expected
+    out = tmp_path / "out"
+    overrides = [f"output_dir={out}", f"workers.num_workers={actors}", f"data.cache_dir={tmp_path}/cache"]
+    process = start([BIN / "hbt-dist", "mine", file, *overrides], tmp_path)
+    if actors > 1:
+        wait_until(lambda: blocks(out) >= 5, process)
+        workers = [each for each in session_of(process.pid) if "EvaluationActor" in " ".join(each.cmdline())]
+        assert workers
+        workers[0].kill()
+    code, _, err = finish(process)
+    assert code == 0, err
+    assert (out / "negatives.jsonl").read_bytes() == want
+    assert left_behind(process.pid) == []
+
+
+@pytest.mark.slow
+def test_mined_negatives_are_inspected_and_trained_on(tmp_path: Path) -> None:
+    """The whole way over the command line: mine, inspect, two steps with the mined languages."""
+    shares = {"passage": 0.5, "question": 0.5}
+    file = mine_file(tmp_path / "made", 60, mining={"count": 2, "languages": shares})
+    code, _, err = hbt_dist("mine", file, "--launcher", "local", cwd=tmp_path)
+    assert code == 0, err
+    negatives = tmp_path / "made" / "out" / "negatives.jsonl"
+    languages = [item["language"] for row in read_lines(negatives) for item in row["negatives"]]
+    assert set(languages) == set(LANGUAGES)
+    run = tiny_run(
+        tmp_path / "run",
+        tmp_path / "cache",
+        data={
+            "sources": [{"name": "mined", "format": "jsonl", "path": str(negatives)}],
+            "missing": "skip",
+            "cache_dir": str(tmp_path / "cache"),
+        },
+        model={"name_or_path": str(tmp_path / "made" / "model")},
+        batches__hard_negatives={"count": 2, "language": "mined"},
+        training__steps=2,
+    )
+    run_file = write_run(tmp_path / "run.yaml", run)
+    code, out, err = hbt_dist("data", "inspect", run_file, "--json", cwd=tmp_path)
+    assert code == 0, err
+    shown = json.loads(out)
+    assert "unused columns" not in " ".join(shown["notes"])
+    for code_of_language in LANGUAGES:
+        number = languages.count(code_of_language)
+        assert f"{number}" in json.dumps(shown["corpus"])
+    code, out, err = hbt_dist("train", run_file, "--launcher", "local", "--quiet", cwd=tmp_path)
+    assert code == 0, err
+    assert out.startswith("trained 2 steps")
