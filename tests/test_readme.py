@@ -38,6 +38,9 @@ COVERED = {
     "hbt-dist data inspect run.yaml --step 0": IN_ORDER,
     "hbt-dist train run.yaml": IN_ORDER,
     "hbt-dist train run.yaml batches.alpha=0.25 output_dir=runs/quarter": IN_ORDER,
+    "hbt-dist mine run.yaml model.name_or_path=runs/mine/model mining.count=4 output_dir=mined": (
+        "tests/jobs/test_mine_faults.py::test_mined_negatives_are_inspected_and_trained_on"
+    ),
     "hbt-dist schema": IN_ORDER,
     "hbt-dist train run.yaml workers.num_workers=8": LAUNCHERS,
     "ray submit ray_configs/on_premises.yaml launchers/train.py -- run.yaml": (

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,34 +83,34 @@ def test_any_number_of_actors_and_a_killed_one_give_the_same_bytes(
 
 @pytest.mark.slow
 def test_mined_negatives_are_inspected_and_trained_on(tmp_path: Path) -> None:
-    """The whole way over the command line: mine, inspect, two steps with the mined languages."""
-    shares = {"passage": 0.5, "question": 0.5}
-    file = mine_file(tmp_path / "made", 60, mining={"count": 2, "languages": shares})
-    code, _, err = hbt_dist("mine", file, "--launcher", "local", cwd=tmp_path)
-    assert code == 0, err
-    negatives = tmp_path / "made" / "out" / "negatives.jsonl"
-    languages = [item["language"] for row in read_lines(negatives) for item in row["negatives"]]
-    assert set(languages) == set(LANGUAGES)
+    """The README's command on a run file, then its output in the same run with the mined languages."""
+    made = mine_file(tmp_path / "made", 60).parent
+    source = {"name": "made", "format": "jsonl", "path": str(made / "train.jsonl")}
     run = tiny_run(
-        tmp_path / "run",
+        tmp_path / "runs" / "mine",
         tmp_path / "cache",
-        data={
-            "sources": [{"name": "mined", "format": "jsonl", "path": str(negatives)}],
-            "missing": "skip",
-            "cache_dir": str(tmp_path / "cache"),
-        },
-        model={"name_or_path": str(tmp_path / "made" / "model")},
+        data={"sources": [source], "missing": "skip", "cache_dir": str(tmp_path / "cache")},
+        model={"name_or_path": "absent/model", "text": {"max_passage_tokens": 32}},
         batches__hard_negatives={"count": 2, "language": "mined"},
         training__steps=2,
     )
-    run_file = write_run(tmp_path / "run.yaml", run)
-    code, out, err = hbt_dist("data", "inspect", run_file, "--json", cwd=tmp_path)
+    file = write_run(tmp_path / "run.yaml", run)
+    model = f"model.name_or_path={made}/model"
+    overrides = ["mining.count=4", "output_dir=mined", "mining.languages={passage: 0.5, question: 0.5}"]
+    code, out, err = hbt_dist("mine", file, model, *overrides, "--launcher", "local", cwd=tmp_path)
+    assert code == 0, err
+    assert "share passage: " in out
+    negatives = tmp_path / "mined" / "negatives.jsonl"
+    languages = [item["language"] for row in read_lines(negatives) for item in row["negatives"]]
+    assert set(languages) == set(LANGUAGES)
+
+    on_mined = [model, f"data.sources.0.path={negatives}"]
+    code, out, err = hbt_dist("data", "inspect", file, *on_mined, "--json", cwd=tmp_path)
     assert code == 0, err
     shown = json.loads(out)
     assert "unused columns" not in " ".join(shown["notes"])
-    for code_of_language in LANGUAGES:
-        number = languages.count(code_of_language)
-        assert f"{number}" in json.dumps(shown["corpus"])
-    code, out, err = hbt_dist("train", run_file, "--launcher", "local", "--quiet", cwd=tmp_path)
+    (table,) = [each for each in shown["corpus"] if "language in which they were mined" in each["title"]]
+    assert {row[0]: row[1] for row in table["rows"]} == Counter(languages)
+    code, out, err = hbt_dist("train", file, *on_mined, "--launcher", "local", "--quiet", cwd=tmp_path)
     assert code == 0, err
     assert out.startswith("trained 2 steps")
