@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.batching.settings import BatchSettings, HardNegativeSettings
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import expanded
 from hbt_dist.config.paths import with_paths
@@ -82,6 +82,14 @@ class RunEvaluation(Settings):
         check_labels(benchmarks=self.benchmarks)
         check_labels(checkpoint_benchmarks=self.checkpoint_benchmarks)
         return self
+
+
+def _drawn(negatives: HardNegativeSettings) -> set[str]:
+    """Return the shares of a miner whose negatives the batches draw."""
+    language = negatives.language
+    if language in ("passage", "question"):
+        return {"any", language}
+    return {"any", "passage", "question", "other"}
 
 
 class RunFile(Settings):
@@ -158,6 +166,46 @@ class RunFile(Settings):
                 raise ValueError(
                     "batches.global_batch_size is 1 without hard negatives: the batch has no negatives"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_phases(self) -> RunFile:
+        """Check what mining between phases of training needs."""
+        every, mining, negatives = self.training.mine_every, self.mining, self.batches.hard_negatives
+        if every is None:
+            return self
+        if mining is None:
+            raise ValueError("training.mine_every needs the block mining, such as mining: {count: 4}")
+        if negatives.count == 0:
+            raise ValueError(
+                "training.mine_every mines for batches without hard negatives: set "
+                "batches.hard_negatives.count, or remove training.mine_every"
+            )
+        if every >= self.training.steps and not self.training.mine_at_start:
+            raise ValueError(
+                f"training.mine_every is {every}, training.steps {self.training.steps}: the run would never "
+                "mine; lower it, or set training.mine_at_start"
+            )
+        if mining.judge is not None:
+            raise ValueError(
+                "mining.judge does not fit training.mine_every, with which the trained model judges alone: "
+                "remove it, or mine with 'hbt-dist mine' before the training"
+            )
+        if mining.encoding.device not in ("auto", "cpu"):
+            raise ValueError(
+                f"mining.encoding.device is {mining.encoding.device}, but with training.mine_every each "
+                "worker mines on its device: set auto, or cpu"
+            )
+        if self.loss.distillation is not None:
+            raise ValueError(
+                "loss.distillation reads a teacher's scores, which hard negatives of training.mine_every do "
+                "not have: remove one of them, or mine with 'hbt-dist mine' before the training"
+            )
+        if missed := sorted(set(mining.shares()) - _drawn(negatives)):
+            raise ValueError(
+                f"mining.languages has the share {', '.join(missed)}, which batches.hard_negatives never "
+                f"draws with language {negatives.language}: set batches.hard_negatives.language: mined"
+            )
         return self
 
     def evaluated_text(self) -> dict[str, Any]:

@@ -66,6 +66,22 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
+def link_files(source: Path, target: Path) -> None:
+    """Give all files of a folder a second name in `target`, or copies on file systems without hard links.
+
+    Raises:
+        OSError, shutil.Error: a file cannot be read, or `target` cannot be written.
+    """
+    shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
     """Replace a JSON file."""
     atomic_write(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")

@@ -13,8 +13,9 @@ from hbt_dist.config.older import is_newer_default, renamed_keys
 from hbt_dist.config.paths import RunPath, User, with_paths
 
 #: Blocks of the run file that may change when a run continues, because they do not change the result. The
-#: trainer compares the training steps, and a schedule made for them, with the checkpoint.
-MAY_CHANGE = ("output_dir", "workers", "evaluation", "training", "step")
+#: trainer compares the training steps, a schedule made for them, and what decides mined negatives with the
+#: checkpoint.
+MAY_CHANGE = ("output_dir", "workers", "evaluation", "mining", "training", "step")
 
 
 def changed_settings(

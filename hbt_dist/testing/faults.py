@@ -22,7 +22,7 @@ def at(moment: str, step: int, world: World, model: nn.Module | None = None) -> 
     """Call `at` of the file that `HBT_DIST_FAULT` names, if it is set.
 
     Args:
-        moment: in_step, during_save or between_save_and_report.
+        moment: in_step, during_save, between_save_and_report, before_mining, during_mining or after_mining.
         step: counted from 1.
         model: in a step, the engine's model.
     """

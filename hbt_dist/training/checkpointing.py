@@ -1,4 +1,4 @@
-"""Load the newest checkpoint of a run, save a checkpoint, export the trained model."""
+"""Load the newest checkpoint of a run, save a checkpoint, export the model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch.distributed as dist
 
 from hbt_dist.batching.resume import check_resume
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.files import link_files
+from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.initial import load_start
 from hbt_dist.run_file import RunFile
 from hbt_dist.testing import faults
@@ -26,10 +28,10 @@ from hbt_dist.training.checkpoints.export import write_model_folder
 from hbt_dist.training.checkpoints.resharding import universal_form
 from hbt_dist.training.checkpoints.retention import removable
 from hbt_dist.training.checkpoints.start_model import check_start_model, start_digest, start_facts
-from hbt_dist.training.checkpoints.store import Checkpoint, CheckpointStore
+from hbt_dist.training.checkpoints.store import MINED, Checkpoint, CheckpointStore
 from hbt_dist.training.optimizer import learning_rate
 from hbt_dist.training.preparation import model_facts
-from hbt_dist.training.ranks import on_rank_0
+from hbt_dist.training.ranks import attempt, on_rank_0, raise_problem, wait_for_rank_0
 from hbt_dist.training.start import Session
 from hbt_dist.training.teacher_checks import check_same_teachers
 
@@ -45,15 +47,15 @@ def open_store(session: Session) -> CheckpointStore:
     )
 
 
-def load_newest(session: Session, store: CheckpointStore) -> int:
-    """Load the newest complete checkpoint into the engine; return the first step to make. Collective.
+def load_newest(session: Session, store: CheckpointStore) -> Checkpoint | None:
+    """Load the newest complete checkpoint into the engine and return it; None before the first. Collective.
 
     Raises:
         UserError: on all ranks: the checkpoint belongs to a different plan, schedule, model or engine.
     """
     checkpoint = store.newest()
     if checkpoint is None:
-        return 0
+        return None
     world, engine, manifest = session.world, session.engine, checkpoint.manifest
     check_resume(manifest["plan"], session.prepared.plan.state)
     check_steps(session.run, checkpoint)
@@ -89,7 +91,7 @@ def load_newest(session: Session, store: CheckpointStore) -> int:
         if checkpoint.step >= total
         else f"continuing from the checkpoint of step {checkpoint.step}"
     )
-    return checkpoint.step
+    return checkpoint
 
 
 def check_steps(run: RunFile, checkpoint: Checkpoint) -> None:
@@ -136,6 +138,8 @@ def save_checkpoint(session: Session, store: CheckpointStore, step: int) -> None
 
     def write(folder: Path) -> None:
         save_engine(engine, folder)
+        if session.world.rank == 0 and session.is_mined_before(step):
+            link_files(session.folder.mined_before(run.training.phase(step).start), folder / MINED)
         faults.at("during_save", step, session.world)
 
     facts = {
@@ -166,12 +170,37 @@ def export_model(session: Session) -> None:
         facts = model_facts(run, prepared, run.training.steps)
         model = prepared.model
         if frozen_names(session.engine.model):  # the engine has cut, moved or rounded the frozen weights
-            began = start_facts(session.start_model, model)
-            made = session.folder.start
-            model = load_start(run.model, run.seed, made)
-            now = start_facts(start_digest(run.model, model.encoder.backbone, made), model)
-            remedy = "restore that model, and start the run again: it exports the checkpoint"
-            check_start_model(run.model.name_or_path, run.training.steps, began, now, remedy)
+            model = _load_start_again(session, run.training.steps)
         write_model_folder(model, weights, folder, card=card, facts=facts)
 
     on_rank_0(session.world, folder, write)
+
+
+def write_current_model(session: Session, step: int, folder: Path) -> None:
+    """Write the model after `step` steps as `export_model` does, and leave the engine as it is. Collective.
+
+    The start model is loaded again for it: once more the weights in the memory of rank 0's host.
+    """
+    weights = gather_weights(session.engine)
+
+    def write() -> None:
+        assert weights is not None
+        write_model_folder(_load_start_again(session, step), weights, folder, card="", facts={})
+
+    wait_for_rank_0(lambda: raise_problem(attempt(write, folder)[1]), session.world)
+
+
+def _load_start_again(session: Session, step: int) -> LoadedEncoder:
+    """Load the start model on rank 0.
+
+    Raises:
+        UserError: it has changed, and weights of the engine's model are frozen.
+    """
+    run, made = session.run, session.folder.start
+    model = load_start(run.model, run.seed, made)
+    if frozen_names(session.engine.model):
+        began = start_facts(session.start_model, session.prepared.model)
+        now = start_facts(start_digest(run.model, model.encoder.backbone, made), model)
+        remedy = "restore that model, and start the run again: it continues from the last checkpoint"
+        check_start_model(run.model.name_or_path, step, began, now, remedy)
+    return model

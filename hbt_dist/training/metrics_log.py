@@ -7,7 +7,6 @@ continues from, so that it holds every step once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,9 +14,6 @@ from typing import Any, Self
 from hbt_dist.common.console import Progress, counted, duration
 from hbt_dist.common.files import atomic_write, read_json_lines
 from hbt_dist.training.run_folder import RunFolder
-
-#: Records the figures of a finished step, counted from 1.
-Record = Callable[[int, dict[str, Any]], None]
 
 
 class Tracker:
@@ -54,6 +50,7 @@ class Tracker:
 
             self._board = SummaryWriter(str(folder.tensorboard), purge_step=start)
         self._progress = StepProgress(start, total, quiet=quiet)
+        self.quiet = quiet
         self._warned = False
 
     def __enter__(self) -> Self:

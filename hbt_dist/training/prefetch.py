@@ -49,8 +49,8 @@ class Prefetcher(Generic[Item]):
         return item
 
 
-def prefetch_rows(run: RunFile, world: World, prepared: Prepared) -> Prefetcher[LocalBatch]:
-    """Return this rank's rows of every step of a run."""
+def prefetch_rows(run: RunFile, world: World, prepared: Prepared, last: int) -> Prefetcher[LocalBatch]:
+    """Return this rank's rows of every step before `last`."""
 
     def make(step: int) -> LocalBatch:
         local = collate(
@@ -64,4 +64,4 @@ def prefetch_rows(run: RunFile, world: World, prepared: Prepared) -> Prefetcher[
         )
         return prepared.teachers.add_to(local, prepared.corpus, run.loss)
 
-    return Prefetcher(make, run.training.steps)
+    return Prefetcher(make, last)

@@ -13,6 +13,7 @@ from hbt_dist.batching.collate import TokenTransform
 from hbt_dist.batching.inspection import examples_missed, shares_missed
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
+from hbt_dist.batching.resume import Phase
 from hbt_dist.batching.tokens import ROLES, TokenStore
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.convert import build_corpus, overlap_text
@@ -20,6 +21,7 @@ from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.data.instructions import check_language_names
 from hbt_dist.methods.code_switching.switching import plan_batches
+from hbt_dist.mining.checks import check_mining
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.known_width import known_width
 from hbt_dist.run_file import RunFile
@@ -30,6 +32,11 @@ from hbt_dist.training.teacher_checks import check_target_language, check_teache
 from hbt_dist.training.teachers import Teachers
 from hbt_dist.training.vocabulary import start_model
 
+#: Settings of the miner that decide no negatives: a run can change them and continue.
+_FREE: dict[str, Any] = {
+    "examples_per_block": True,
+    "encoding": {"device", "max_tokens_per_batch", "rows_per_file"},
+}
 #: Share of unknown tokens that is worth a line.
 _MANY_UNKNOWN = 0.1
 
@@ -77,6 +84,9 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     corpus = build_corpus(run.data, cache)
     check_target_language(run, corpus)
     plan = plan_batches(corpus, run.batches, run.seed)
+    if run.mining is not None and (phase := first_phase(run)) is not None:
+        check_mining(run.mining, corpus)
+        plan = plan.in_phase(phase, None)
     if run.model.vocabulary == "used" and plan.transform is not None:
         raise UserError(
             "model.vocabulary",
@@ -93,6 +103,19 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     divide(model.encoder, run.optimizer.parts)  # a part that the model lacks is refused before tokenising
     tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
     return Prepared(corpus, model, tokens, plan)
+
+
+def first_phase(run: RunFile) -> Phase | None:
+    """Return what the plan knows about minings before the first; None if the run does not mine."""
+    training, mining = run.training, run.mining
+    if training.mine_every is None or mining is None:
+        return None
+    settings = {
+        "mine_every": training.mine_every,
+        "mine_at_start": training.mine_at_start,
+        "mining": mining.model_dump(mode="json", exclude=_FREE),
+    }
+    return Phase(range(training.steps), settings, {})
 
 
 def check_similarity(run: RunFile, model: LoadedEncoder) -> None:

@@ -62,8 +62,13 @@ def raise_everywhere(world: World, problem: UserError | None) -> None:
     problems = [problem]
     if world.size > 1:
         dist.broadcast_object_list(problems, src=0, group=world.group)
-    if problems[0] is not None:
-        raise problems[0]
+    raise_problem(problems[0])
+
+
+def raise_problem(problem: UserError | None) -> None:
+    """Raise a problem, if there is one."""
+    if problem is not None:
+        raise problem
 
 
 def gather_objects(world: World, value: Value) -> list[Value]:
@@ -178,7 +183,9 @@ def _state(future: Future[Any]) -> str | UserError:
 
 
 @contextmanager
-def full_memory_explained(world: World, chunk_rows: int | str | None) -> Iterator[None]:
+def full_memory_explained(
+    world: World, chunk_rows: int | str | None, remedy: str | None = None
+) -> Iterator[None]:
     """Turn an error of full memory into an error that names the settings to change.
 
     Ray does not restart a run after it: the next start would meet the same wall.
@@ -186,6 +193,7 @@ def full_memory_explained(world: World, chunk_rows: int | str | None) -> Iterato
     Args:
         world: this rank and its device.
         chunk_rows: `step.chunk_rows` of the run file.
+        remedy: default: the settings of a step.
 
     Raises:
         OneRankError: this rank's GPU is full. The other ranks may have free memory.
@@ -201,7 +209,8 @@ def full_memory_explained(world: World, chunk_rows: int | str | None) -> Iterato
         raise OneRankError(
             f"rank {world.rank} on {socket.gethostname()}",
             f"the memory of {world.device} is full{_peak(world.device)}: {reason}",
-            f"lower step.chunk_rows ({chunk_rows or 'by device'} now; auto: the largest that fits) or "
+            remedy
+            or f"lower step.chunk_rows ({chunk_rows or 'by device'} now; auto: the largest that fits) or "
             "step.chunk_tokens;\nstep.mode: cached, "
             "deepspeed.gradient_checkpointing: true, a higher ZeRO stage, shorter texts (model.text),\n"
             "and more workers need less, too. The same command continues from the last checkpoint",

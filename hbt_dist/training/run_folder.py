@@ -7,6 +7,8 @@ log.txt            the messages of the run
 tensorboard/       the same figures for TensorBoard
 start/             the model before training (only if it is made from scratch)
 checkpoints/       the states that the same command continues from
+mined/             the hard negatives that this part of the training draws, with `training.mine_every`
+mining/            unfinished work of the mining in progress
 universal/         the last checkpoint, converted for a different number of workers
 model/             the trained model
 evaluation/        one folder per evaluation
@@ -43,6 +45,8 @@ class RunFolder:
         self.tensorboard = self.root / "tensorboard"
         self.start = self.root / "start"
         self.checkpoints = self.root / "checkpoints"
+        self.mined = self.root / "mined"
+        self.mining = self.root / "mining"
         self.universal = self.root / "universal"
         self.model = self.root / "model"
         self.validation = self.root / "validation.jsonl"
@@ -52,6 +56,10 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
         return self.checkpoints / checkpoint_name(step)
+
+    def mined_before(self, step: int) -> Path:
+        """Return the folder of the hard negatives that are mined before a step."""
+        return self.mined / checkpoint_name(step)
 
     def checkpoint_steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in order; its files are not verified."""

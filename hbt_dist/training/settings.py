@@ -34,6 +34,18 @@ class TrainingSettings(Settings):
         description="also keep the checkpoint with the best such mAP on the first of "
         "evaluation.checkpoint_benchmarks; default: only the newest",
     )
+    mine_every: int | None = Field(
+        None,
+        ge=1,
+        description="steps between two minings: after steps N, 2N, ... the model mines hard negatives "
+        "in the run's data, as `mining` describes, and the following steps draw them; default: the hard "
+        "negatives of the data",
+    )
+    mine_at_start: bool = Field(
+        False,
+        description="with mine_every: also mine before the first step, with the start model; otherwise the "
+        "first steps draw the hard negatives of the data",
+    )
     storage: str | None = Field(
         None,
         description="target of a copy of each checkpoint and of the trained model, below the run's name, "
@@ -60,6 +72,25 @@ class TrainingSettings(Settings):
     def course(self) -> int:
         """Steps of the learning rate's schedule."""
         return self.steps if self.schedule_steps is None else self.schedule_steps
+
+    def phase(self, step: int) -> range:
+        """Return the steps around `step` that draw the same hard negatives."""
+        if self.mine_every is None:
+            return range(self.steps)
+        first = step - step % self.mine_every
+        return range(first, min(first + self.mine_every, self.steps))
+
+    def mines_before(self, step: int) -> bool:
+        """Return whether the run mines between the optimizer steps before `step` and `step` itself."""
+        if self.mine_every is None or step % self.mine_every:
+            return False
+        return step > 0 or self.mine_at_start
+
+    @model_validator(mode="after")
+    def _mines_at_all(self) -> TrainingSettings:
+        if self.mine_at_start and self.mine_every is None:
+            raise ValueError("mine_at_start needs mine_every: set it, or leave mine_at_start out")
+        return self
 
     @field_validator("storage")
     @classmethod

@@ -27,7 +27,7 @@ from hbt_dist.training.deepspeed.partition import move_unless_partitioned
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.deepspeed.setup import check_with_deepspeed, emulated_bf16
 from hbt_dist.training.masked_columns import masked_summary
-from hbt_dist.training.metrics_log import Record, Tracker
+from hbt_dist.training.metrics_log import Tracker
 from hbt_dist.training.parts import describe as describe_parts
 from hbt_dist.training.parts import divide
 from hbt_dist.training.preparation import Prepared, describe_data, prepare
@@ -59,6 +59,11 @@ class Session:
     step_settings: StepSettings
     start_model: str | None
     notes: list[str] = field(default_factory=list)
+
+    def is_mined_before(self, step: int) -> bool:
+        """Return whether `step` draws hard negatives that were mined before an earlier step."""
+        first = self.run.training.phase(step).start
+        return step != first and self.run.training.mines_before(first)
 
 
 def set_threads(run: RunFile, world: World) -> list[str]:
@@ -196,8 +201,8 @@ def _check_compile(deepspeed: ResolvedDeepSpeed) -> None:
 
 
 @contextmanager
-def record_start(session: Session, launcher: str, first: int, *, quiet: bool) -> Iterator[Record]:
-    """Record this start, and yield the function that records a step; only rank 0 writes. Collective.
+def record_start(session: Session, launcher: str, first: int, *, quiet: bool) -> Iterator[Tracker | None]:
+    """Record this start, and yield the tracker of its steps on rank 0, None elsewhere. Collective.
 
     Args:
         session: of this start.
@@ -209,10 +214,10 @@ def record_start(session: Session, launcher: str, first: int, *, quiet: bool) ->
         session.world, session.folder.root, lambda: _open_tracker(session, launcher, first, quiet)
     )
     if tracker is None:
-        yield lambda *_: None
+        yield None
     else:
         with tracker:
-            yield tracker.step
+            yield tracker
             if summary := masked_summary(read_json_lines(session.folder.metrics)):
                 tracker.say(summary)
 

@@ -16,7 +16,9 @@ from hbt_dist.contrastive.world import World
 from hbt_dist.run_file import RunFile
 from hbt_dist.testing import faults
 from hbt_dist.training.checkpointing import export_model, load_newest, open_store, save_checkpoint
-from hbt_dist.training.metrics_log import Record
+from hbt_dist.training.checkpoints.store import CheckpointStore
+from hbt_dist.training.metrics_log import Tracker
+from hbt_dist.training.phases import enter_phase, resume_plan
 from hbt_dist.training.prefetch import prefetch_rows
 from hbt_dist.training.ranks import attempt, full_memory_explained, raise_everywhere
 from hbt_dist.training.runtime import Request, Runtime
@@ -67,37 +69,72 @@ def train(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult
         session = build(run, world, folder, deepspeed, prepared, start_model)
         session.notes.extend(limits)
         store = open_store(session)
-        first, total = load_newest(session, store), run.training.steps
-        loss = None
-        with (
-            record_start(session, runtime.launcher, first, quiet=quiet) as record,
-            prefetch_rows(run, world, prepared) as rows,
-        ):
+        checkpoint = load_newest(session, store)
+        session = resume_plan(session, checkpoint)
+        first = step = 0 if checkpoint is None else checkpoint.step
+        loss, total, request = None, run.training.steps, Request.NONE
+        with record_start(session, runtime.launcher, first, quiet=quiet) as tracker:
             session.engine.train()
-            for step in range(first, total):
-                figures = train_step(session, step, rows, check_replay=step == first)
-                loss = float(figures["loss"])
-                request = _record(session, runtime, record, step + 1, figures)
-                is_due = (step + 1) % run.training.checkpoint_every == 0 or step + 1 == total
-                if is_due or request is not Request.NONE:
-                    save_checkpoint(session, store, step + 1)
-                    faults.at("between_save_and_report", step + 1, world)
-                    runtime.report({"step": step + 1.0, "loss": loss})
-                if request is Request.STOP and step + 1 < total:
-                    return TrainResult(step + 1, False, loss, time.monotonic() - began)
+            while step < total and request is not Request.STOP:
+                session, mining = enter_phase(session, step, checkpoint, tracker)
+                step, loss, request = _train_phase(
+                    session, store, runtime, tracker, step, mining, check_replay=step == first
+                )
+            if step < total:
+                return TrainResult(step, False, loss, time.monotonic() - began)
             export_model(session)
     return TrainResult(total, True, loss, time.monotonic() - began)
 
 
+def _train_phase(
+    session: Session,
+    store: CheckpointStore,
+    runtime: Runtime,
+    tracker: Tracker | None,
+    first: int,
+    mining: dict[str, Any],
+    *,
+    check_replay: bool,
+) -> tuple[int, float, Request]:
+    """Make the steps from `first` to the end of its phase, or to a request to stop. Collective.
+
+    The last step of a phase has a checkpoint, from which the next phase can be mined again.
+
+    Args:
+        mining: figures of the mining before `first`.
+        check_replay: also compare the embeddings of a chunk in the two forwards of the first step.
+
+    Returns:
+        number of finished steps, last loss, last request.
+    """
+    run, last = session.run, session.run.training.phase(first).stop
+    with prefetch_rows(run, session.world, session.prepared, last) as rows:
+        for step in range(first, last):
+            figures = train_step(session, step, rows, check_replay=check_replay and step == first)
+            figures |= mining if step == first else {}
+            loss = float(figures["loss"])
+            request = _record(session, runtime, tracker, step + 1, figures)
+            is_due = (step + 1) % run.training.checkpoint_every == 0 or step + 1 == last
+            if is_due or request is not Request.NONE:
+                save_checkpoint(session, store, step + 1)
+                faults.at("between_save_and_report", step + 1, session.world)
+                runtime.report({"step": step + 1.0, "loss": loss})
+            if request is Request.STOP:
+                break
+    return step + 1, loss, request
+
+
 def _record(
-    session: Session, runtime: Runtime, record: Record, step: int, figures: dict[str, Any]
+    session: Session, runtime: Runtime, tracker: Tracker | None, step: int, figures: dict[str, Any]
 ) -> Request:
     """Record a step's figures (rank 0), and return the strongest request of all ranks. Collective.
 
     The collective delays a GPU by little: the GPU has no work then, because the host has just waited for the
     norm of the gradient. Inside the step, a request would wait for the end of the next step.
     """
-    _, problem = attempt(lambda: record(step, figures), session.folder.root)
+    problem = None
+    if tracker is not None:
+        _, problem = attempt(lambda: tracker.step(step, figures), session.folder.root)
     failed = len(Request)  # above all requests, so that a step without a problem needs one collective only
     request = session.world.all_max(failed if problem else runtime.request())
     if request == failed:

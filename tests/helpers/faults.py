@@ -11,6 +11,9 @@ where    before_forward            the batch is there, nothing is computed
          during_save               this rank's files are written, the checkpoint has no manifest
          out_of_memory             does not die: raises torch's error of a full GPU where before_forward dies
          hang                      does not die: sleeps for 10 minutes where before_forward dies
+         before_mining             after `step` steps, the model is not written yet
+         during_mining             a block of the mining is a file
+         after_mining              the mined negatives are written, no step has drawn them
          between_save_and_report   the checkpoint is complete, the launcher has not heard of it
 once     a file; the fault happens only if it can be created: workers that start again live on
 """
@@ -33,7 +36,8 @@ from hbt_dist.contrastive.world import World
 
 VARIABLE = "HBT_DIST_FAULT"
 IN_STEP = ("hang", "out_of_memory", "before_forward", "between_chunks", "in_collective")
-MOMENTS = (*IN_STEP, "during_save", "between_save_and_report")
+MINING = ("before_mining", "during_mining", "after_mining")
+MOMENTS = (*IN_STEP, *MINING, "during_save", "between_save_and_report")
 
 
 def fault(settings: str) -> str:

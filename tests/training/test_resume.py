@@ -127,7 +127,7 @@ def test_finished_run_started_again_changes_nothing(launch: Launch, finished: Fi
 )
 def test_other_numbers_of_workers(stage: int, learned: bool, launch: Launch, tmp_path: Path) -> None:
     """2 -> 1 -> 2 -> 3 -> 2, each killed after a step, and a plain resume of what a converted start saved."""
-    model = _without_dropout(launch.start_model, tmp_path / "start")
+    model = without_dropout(launch.start_model, tmp_path / "start")
     own = Launch(launch.cache, model)
     changes = {
         "deepspeed__config": stage,
@@ -155,7 +155,7 @@ def test_other_numbers_of_workers(stage: int, learned: bool, launch: Launch, tmp
 
 @pytest.mark.slow
 def test_plain_checkpoints_fit_any_number_of_workers(launch: Launch, tmp_path: Path) -> None:
-    own = Launch(launch.cache, _without_dropout(launch.start_model, tmp_path / "start"))
+    own = Launch(launch.cache, without_dropout(launch.start_model, tmp_path / "start"))
     reference_file, reference = own.file(tmp_path / "reference", deepspeed__config=None)
     own.finish(reference_file, 2)
     file, output = own.file(tmp_path / "changing", deepspeed__config=None)
@@ -272,7 +272,7 @@ def _figures(output: Path, name: str) -> list[Any]:
     return [json.loads(line)[name] for line in (output / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-def _without_dropout(model: Path, folder: Path) -> Path:
+def without_dropout(model: Path, folder: Path) -> Path:
     """Dropout draws from (seed, step, rank): with it another number of workers trains with other noise."""
     folder.mkdir()
     for file in model.rglob("*"):

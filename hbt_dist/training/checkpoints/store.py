@@ -20,6 +20,7 @@ from hbt_dist.common.files import explain_failed_write, flush_to_disk, wait_for
 from hbt_dist.training.checkpoints.manifest import files_below, hash_files, verify, write_manifest
 from hbt_dist.training.run_folder import checkpoint_name, checkpoint_steps
 
+MINED = "mined"
 Result = TypeVar("Result")
 
 
@@ -30,6 +31,11 @@ class Checkpoint:
     folder: Path
     step: int
     manifest: dict[str, Any]
+
+    @property
+    def mined(self) -> Path:
+        """Folder of the hard negatives that the next step draws, if they were mined some steps ago."""
+        return self.folder / MINED
 
 
 @dataclass(frozen=True)

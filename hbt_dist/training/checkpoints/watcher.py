@@ -7,7 +7,6 @@ Training waits only at its end, until the function has seen the checkpoints that
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.files import atomic_folder
+from hbt_dist.common.files import atomic_folder, link_files
 from hbt_dist.training.checkpoints.manifest import read_manifest
 from hbt_dist.training.run_folder import RunFolder, checkpoint_name, checkpoint_steps
 
@@ -118,16 +117,9 @@ def hold(source: Path, target: Path) -> bool:
     """
     try:
         with atomic_folder(target) as temporary:
-            shutil.copytree(source, temporary, copy_function=_link, dirs_exist_ok=True)
+            link_files(source, temporary)
             for name in read_manifest(temporary)["files"]:
                 (temporary / name).stat()
     except (shutil.Error, OSError, ValueError, AttributeError):
         return False
     return True
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
