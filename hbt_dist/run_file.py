@@ -191,6 +191,11 @@ class RunFile(Settings):
                 "mining.judge does not fit training.mine_every, with which the trained model judges alone: "
                 "remove it, or mine with 'hbt-dist mine' before the training"
             )
+        if mining.pool is not None:
+            raise ValueError(
+                "mining.pool does not fit training.mine_every, which mines among the passages of the data: "
+                "remove it, or mine with 'hbt-dist mine' before the training"
+            )
         if mining.encoding.device not in ("auto", "cpu"):
             raise ValueError(
                 f"mining.encoding.device is {mining.encoding.device}, but with training.mine_every each "

@@ -33,6 +33,7 @@ PATHS: dict[str, User] = {
     "deepspeed.config": "workers",
     "training.storage": "made",
     "mining.judge.name_or_path": "workers",
+    "mining.pool": "driver",
     "evaluation.benchmarks.*.data_dir": "driver",
     "evaluation.checkpoint_benchmarks.*.data_dir": "checkpoints",
     "evaluation.scoring.cache_dir": "made",

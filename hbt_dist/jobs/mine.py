@@ -20,12 +20,11 @@ from typing import Any, Literal
 from hbt_dist.common.console import Progress, counted, note
 from hbt_dist.common.devices import torch_device
 from hbt_dist.common.files import check_writable, sha256_of
-from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.instructions import check_language_names
 from hbt_dist.evaluation.embedding_files import model_fingerprint, weights_digest
 from hbt_dist.evaluation.faiss_lists import load_faiss
-from hbt_dist.jobs.mine_file import MineFile
+from hbt_dist.jobs.mine_file import MineFile, mining_corpus
 from hbt_dist.mining.blocks import Judge, MiningPlan, join_blocks, mine_block
 from hbt_dist.mining.checks import check_mining
 from hbt_dist.mining.encode import LocalWorker, Workers, encode_corpus
@@ -84,7 +83,7 @@ def mine_job(job: MineFile, launcher: Launcher, *, quiet: bool = False) -> dict[
     """
     out = Path(job.output_dir)
     check_writable(out, "choose another output_dir")
-    corpus = build_corpus(job.data, Path(job.data.cache_dir))
+    corpus = mining_corpus(job)
     check_mining(job.mining, corpus)
     load_faiss()  # its absence is reported before the encoding
     if launcher == "local":

@@ -8,6 +8,7 @@ mining: {count: 4}
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -15,6 +16,8 @@ from pydantic import Field, model_validator
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.settings import Settings, load_settings, read_yaml
 from hbt_dist.config.user_functions import is_user_function, load_user_function
+from hbt_dist.data.corpus.convert import build_corpus
+from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.mining.settings import MiningSettings
 from hbt_dist.models.settings import ModelSettings
@@ -51,6 +54,16 @@ class MineFile(Settings):
     def plain(self) -> dict[str, Any]:
         """Return the file as plain data (YAML, JSON)."""
         return self.model_dump(mode="json")
+
+
+def mining_corpus(job: MineFile) -> Corpus:
+    """Return the examples of a file, with the passages of its data and of its pool.
+
+    Raises:
+        UserError: see `build_corpus`.
+    """
+    pool = None if job.mining.pool is None else Path(job.mining.pool)
+    return build_corpus(job.data, Path(job.data.cache_dir), pool=pool)
 
 
 def load_mine_file(path: str, overrides: list[str] | tuple[str, ...] = ()) -> MineFile:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from hbt_dist.common.console import counted
-from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.flat_texts import FlatTexts
-from hbt_dist.jobs.mine_file import MineFile
+from hbt_dist.jobs.mine_file import MineFile, mining_corpus
 from hbt_dist.mining.blocks import block_memory
 from hbt_dist.mining.checks import check_mining
 from hbt_dist.models.known_width import known_width
@@ -21,7 +18,7 @@ def describe_mining(job: MineFile) -> str:
     Raises:
         UserError: data or settings cannot be used.
     """
-    corpus = build_corpus(job.data, Path(job.data.cache_dir))
+    corpus = mining_corpus(job)
     check_mining(job.mining, corpus)
     questions, passages = (len(FlatTexts(corpus, role)) for role in ("question", "passage"))
     texts = questions + passages

@@ -2,7 +2,7 @@
 
 Questions and passages are those of the corpus. A negative has all texts of its passage, the language in which
 it was mined, and its score; a line has the score of its positive. Ids are those of the data; with several
-sources the source's name is before them.
+sources the source's name is before them, and "pool/" before those of a pool.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from hbt_dist.common.console import Progress
 from hbt_dist.common.files import atomic_file
+from hbt_dist.data.corpus.convert import POOL
 from hbt_dist.data.corpus.corpus import Corpus
 from hbt_dist.mining.mined import MinedNegatives
 
@@ -59,6 +60,7 @@ class _Lines:
         # Sources follow each other, and the first passage of a source is that of its first example.
         self._sources, first_examples = np.unique(corpus.example_dataset, return_index=True)
         self._first_passages = corpus.example_passage[first_examples]
+        self._first_of_pool = corpus.manifest.get("first_of_pool", corpus.num_passages)
 
     def of_examples(self, examples: range) -> Iterator[dict[str, Any]]:
         """Yield the lines of a part of the examples."""
@@ -98,13 +100,17 @@ class _Lines:
         sources = self._sources[numbers]
         return {
             row: {
-                "id": self._named(source, corpus.passage_id(row)),
+                "id": self._passage_id(row, source),
                 "text": _by_row(
                     [corpus.passage_texts(code, row, row + 1) for code in corpus.languages], corpus.languages
                 )[0],
             }
             for row, source in zip(sorted(rows), sources.tolist(), strict=True)
         }
+
+    def _passage_id(self, row: int, source: int) -> str:
+        text_id = self._corpus.passage_id(row)
+        return f"{POOL}/{text_id}" if row >= self._first_of_pool else self._named(source, text_id)
 
     def _named(self, source: int, text_id: str) -> str:
         return text_id if len(self._sources) == 1 else f"{self._corpus.datasets[source]}/{text_id}"

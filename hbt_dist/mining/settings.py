@@ -80,6 +80,12 @@ class MiningSettings(Settings):
         "question: 0.25, other: 0.25}. Each share has a list of candidates, to which ranks, scores and "
         "margins apply; a remainder rotates over the examples",
     )
+    pool: str | None = Field(
+        None,
+        description="file of further passages that can become negatives: JSON lines such as {id: p9, text: "
+        "{en: ...}}. The passages of the data are candidates, too: an equal text is never a negative of its "
+        "example. Default: the passages of the data alone",
+    )
     rank_min: int = Field(
         0,
         ge=0,

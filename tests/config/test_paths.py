@@ -37,7 +37,7 @@ def full_run(dictionaries: Any = "dictionaries") -> RunFile:
         teachers={"base": {"name_or_path": "/models/labse"}, "hub": {"name_or_path": "some/model"}},
         deepspeed__config="own/zero2.json",
         training__storage="copies",
-        mining={"judge": {"name_or_path": "/models/judge"}},
+        mining={"pool": "pool.jsonl", "judge": {"name_or_path": "/models/judge"}},
         evaluation={
             "benchmarks": [{"name": "xquad-r", "data_dir": "xquad-r"}],
             "checkpoint_benchmarks": [{"name": "mlqa-r", "data_dir": "mlqa-r"}],

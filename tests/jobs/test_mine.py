@@ -123,6 +123,30 @@ def test_lines_of_several_sources_give_the_same_corpus(command: Command, made: P
     assert not np.any(after.passage_group[after.negatives] == np.repeat(after.example_group, 3))
 
 
+def test_pool_adds_passages_and_none_equals_a_positive(command: Command, made: Path, tmp_path: Path) -> None:
+    """Ids of the pool are those of the data, but with the texts of the next example's passage."""
+    rows = [row["passage"] for row in lines(40)]
+    fresh = [row["passage"] for row in lines(30, seed=5)]
+    pool = [{"id": f"p{number}", "text": text} for number, text in enumerate([*rows[1:], rows[0], *fresh])]
+    overrides = [f"mining.pool={write_lines(tmp_path / 'pool.jsonl', pool)}", "mining.count=8"]
+    file = mined(command, made / "mine.yaml", tmp_path / "out", *overrides)
+    ids = [negative["id"] for row in read_lines(file) for negative in row["negatives"]]
+    assert {text_id.startswith("pool/") for text_id in ids} == {True, False}
+    for row in read_lines(file):
+        positive = set(row["passage"].values())
+        assert not any(positive & set(negative["text"].values()) for negative in row["negatives"])
+    settings = DataSettings(
+        sources=({"name": "again", "format": "jsonl", "path": str(file)},),  # type: ignore[arg-type]
+        missing="skip",
+    )
+    assert build_corpus(settings, tmp_path / "cache").num_examples == 40
+    absent = refused(command, made / "mine.yaml", "--launcher", "local", "mining.pool=absent.jsonl")
+    assert "absent.jsonl" in absent
+    (tmp_path / "pool.jsonl").write_text('{"id": "p1", "text": "plain"}', "utf-8")
+    message = refused(command, made / "mine.yaml", "--launcher", "local", overrides[0])
+    assert "pool.jsonl line 1" in message
+
+
 def test_finished_is_kept_and_another_mining_is_refused(command: Command, made: Path, tmp_path: Path) -> None:
     file, out = made / "mine.yaml", tmp_path / "out"
     first = mined(command, file, out)

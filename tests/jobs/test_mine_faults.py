@@ -9,10 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
-from tests.helpers.runs import BIN, finish, hbt_dist, left_behind, session_of, start, tiny_run, write_run
+from hbt_dist.jobs.mine import mine_job
+from hbt_dist.jobs.mine_file import load_mine_file
+from hbt_dist.orchestration.cluster import connect
+from hbt_dist.orchestration.evaluation import EvaluationActors
+from hbt_dist.orchestration.settings import WorkerSettings
+from tests.helpers.runs import BIN, finish, hbt_dist, start, tiny_run, write_run
 from tests.jobs.made_mining import LANGUAGES, mine_file, read_lines
 
 SECONDS = 400  # a start of Ray takes 20 seconds on two quiet cores, minutes on busy ones
@@ -35,7 +42,7 @@ def blocks(folder: Path) -> int:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     """mine.yaml, and the file that one process writes without a fault."""
     folder = tmp_path_factory.mktemp("mining") / "made"
-    file = mine_file(folder, 400, mining=BLOCKS)
+    file = mine_file(folder, 200, mining=BLOCKS)
     code, _, err = hbt_dist("mine", file, "--launcher", "local", cwd=folder)
     assert code == 0, err
     return file, (folder / "out" / "negatives.jsonl").read_bytes()
@@ -53,7 +60,7 @@ def test_killed_driver_continues_with_the_same_bytes(expected: tuple[Path, bytes
         assert finish(process)[0] == -signal.SIGKILL
         assert not (out / "negatives.jsonl").exists()
     kept = blocks(out)
-    assert 20 <= kept < 200
+    assert 20 <= kept < 100
     code, _, err = finish(start(command, tmp_path))
     assert code == 0, err
     assert (out / "negatives.jsonl").read_bytes() == want
@@ -62,23 +69,39 @@ def test_killed_driver_continues_with_the_same_bytes(expected: tuple[Path, bytes
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("actors", [1, 2, 3])
 def test_any_number_of_actors_and_a_killed_one_give_the_same_bytes(
-    expected: tuple[Path, bytes], tmp_path: Path, actors: int
+    expected: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One cluster for all: 1, 2 and 3 actors; of several, one is killed once five blocks are written."""
+    import ray
+
     file, want = expected
-    out = tmp_path / "out"
-    overrides = [f"output_dir={out}", f"workers.num_workers={actors}", f"data.cache_dir={tmp_path}/cache"]
-    process = start([BIN / "hbt-dist", "mine", file, *overrides], tmp_path)
-    if actors > 1:
-        wait_until(lambda: blocks(out) >= 5, process)
-        workers = [each for each in session_of(process.pid) if "EvaluationActor" in " ".join(each.cmdline())]
-        assert workers
-        workers[0].kill()
-    code, _, err = finish(process)
-    assert code == 0, err
-    assert (out / "negatives.jsonl").read_bytes() == want
-    assert left_behind(process.pid) == []
+    begin = EvaluationActors.__init__
+    killed: list[int] = []
+
+    def kill_one(actors: EvaluationActors, out: Path) -> None:
+        process = ray.get(actors.handles[0].process_id.remote())
+        for _ in range(SECONDS * 1000):
+            if blocks(out) >= 5:
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+                return
+            time.sleep(0.001)
+
+    with connect(WorkerSettings(address="local", num_workers=3)):
+        for number in (1, 2, 3):
+            out = tmp_path / str(number)
+            overrides = [f"output_dir={out}", f"workers.num_workers={number}", f"data.cache_dir={out}/cache"]
+
+            def watched(actors: EvaluationActors, *arguments: Any, out: Path = out, **options: Any) -> None:
+                begin(actors, *arguments, **options)
+                if len(actors.handles) > 1:
+                    Thread(target=kill_one, args=(actors, out), daemon=True).start()
+
+            monkeypatch.setattr(EvaluationActors, "__init__", watched)
+            mine_job(load_mine_file(str(file), overrides), "ray", quiet=True)
+            assert (out / "negatives.jsonl").read_bytes() == want
+            assert len(killed) == number - 1
 
 
 @pytest.mark.slow

@@ -204,6 +204,7 @@ def test_phases_cover_every_step_once(steps: int, every: int, at_start: bool) ->
         ({"batches__hard_negatives": {"count": 0}}, "batches without hard negatives"),
         ({"training__mine_every": 8, "training__mine_at_start": False}, "the run would never mine"),
         ({"training__mine_every": None}, "mine_at_start needs mine_every"),
+        ({"mining__pool": "pool.jsonl"}, "mining.pool does not fit training.mine_every"),
         ({"mining__judge": {"name_or_path": "a/b"}}, "mining.judge does not fit training.mine_every"),
         ({"mining__encoding": {"device": "cuda:1"}}, "each worker mines on its device"),
         ({"loss": {"distillation": {"weight": 1.0}}}, "reads a teacher's scores"),

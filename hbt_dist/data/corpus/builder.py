@@ -88,6 +88,11 @@ class CorpusBuilder:
         return len(self._columns["example_passage"])
 
     @property
+    def num_passages(self) -> int:
+        """Return the number of passages so far."""
+        return self._passages.num_rows
+
+    @property
     def prefixes(self) -> list[str | None]:
         """Return the prefixes so far; None, the model's, is the first."""
         return list(self._prefixes)
@@ -156,6 +161,13 @@ class CorpusBuilder:
             self._add_optional("negative_score", negative.score, _NO_SCORE)
             self._add_optional("negative_language", chosen, _NO_LANGUAGE)
         self._columns["negative_offsets"].append(len(self._columns["negatives"]))
+
+    def add_passage(self, record: TrainingRecord) -> bool:
+        """Add the passage of a record without its question; return whether it has a requested language."""
+        texts = self._select(record.passage, "passage", record.location)
+        if texts:
+            self._passage_row(record.passage_id, texts, record.location)
+        return bool(texts)
 
     def end_source(self) -> SourceCount:
         """Finish a source: with `refuse` and no languages named, its texts must have all its languages."""

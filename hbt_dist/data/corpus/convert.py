@@ -28,6 +28,7 @@ from hbt_dist.data.corpus.builder import CorpusBuilder
 from hbt_dist.data.corpus.corpus import COLUMNS, OPTIONAL_COLUMNS, Corpus
 from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64
 from hbt_dist.data.corpus.readers import SourceReader, open_source
+from hbt_dist.data.corpus.readers.jsonl import pool_records
 from hbt_dist.data.corpus.records import TrainingRecord
 from hbt_dist.data.corpus.settings import (
     RAGGED,
@@ -36,14 +37,19 @@ from hbt_dist.data.corpus.settings import (
     DataSettings,
     SourceSettings,
 )
+from hbt_dist.data.files import read_json_lines
 from hbt_dist.data.leakage.filter import BATCH, OverlapCounts, OverlapFilter, identity_of
 from hbt_dist.data.remote import local_copy
 
+#: Name of a pool's passages, where sources have theirs.
+POOL = "pool"
 #: Part of every fingerprint; raise it when the same sources give another corpus.
 VERSION = 3
 
 
-def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpus:
+def build_corpus(
+    settings: DataSettings, cache_dir: Path | None = None, *, pool: Path | None = None
+) -> Corpus:
     """Return the corpus of these sources: open it if it was converted before, otherwise convert it now.
 
     Safe when many processes call it at once: one process converts, the rest wait and open. An interrupted
@@ -51,6 +57,7 @@ def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpu
 
     Args:
         cache_dir: folder of converted corpora; by default `settings.cache_dir`.
+        pool: JSON lines of further passages, behind those of the sources, see `pool_records`.
 
     Raises:
         UserError: a source is missing or holds a mistake; the message names file, line and remedy.
@@ -71,10 +78,12 @@ def build_corpus(settings: DataSettings, cache_dir: Path | None = None) -> Corpu
             identity_of(benchmark, lambda path: remembered_digest(path, cache_dir))
             for benchmark in settings.exclude_overlap_with
         ]
+    if pool is not None:
+        recipe["pool"] = remembered_digest(pool, cache_dir, unpacked=True)
     fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder = built_once(
         cache_dir / f"corpus-{fingerprint[:24]}",
-        lambda folder: _build(settings, readers, folder, {"fingerprint": fingerprint, **recipe}),
+        lambda folder: _build(settings, readers, folder, {"fingerprint": fingerprint, **recipe}, pool),
     )
     return Corpus.open(folder)
 
@@ -113,7 +122,11 @@ def _file_identity(path: Path, reader: SourceReader, cache_dir: Path) -> list[st
 
 
 def _build(
-    settings: DataSettings, readers: Sequence[SourceReader], folder: Path, manifest: dict[str, Any]
+    settings: DataSettings,
+    readers: Sequence[SourceReader],
+    folder: Path,
+    manifest: dict[str, Any],
+    pool: Path | None,
 ) -> None:
     statistics = []
     excluded = OverlapFilter(settings.exclude_overlap_with) if settings.exclude_overlap_with else None
@@ -124,6 +137,9 @@ def _build(
             raise UserError(
                 "data.sources", "they give no example at all", "check languages, split, missing and the files"
             )
+        first_of_pool = builder.num_passages
+        if pool is not None:
+            statistics.append(_add_pool(builder, settings, pool, excluded))
         absent = [code for code in settings.languages or () if code not in builder.languages]
         if absent:
             raise UserError(
@@ -146,6 +162,7 @@ def _build(
         "files": [[path.name for path in reader.files] for reader in readers],
         "alignment": [reader.alignment for reader in readers],
         "prefixes": builder.prefixes,
+        **({} if pool is None else {"first_of_pool": first_of_pool}),
         "num_examples": len(columns["example_passage"]),
         "num_passages": len(columns["passage_group"]),
         "statistics": statistics,
@@ -200,6 +217,26 @@ def _add_source(
         **({"repeating_negatives": kept.repeating_negatives} if kept.repeating_negatives else {}),
         **({} if excluded is None else {"overlap": asdict(overlap)}),
     }
+
+
+def _add_pool(
+    builder: CorpusBuilder, settings: DataSettings, pool: Path, excluded: OverlapFilter | None
+) -> dict[str, Any]:
+    """Add the passages of a pool, in the languages of the corpus; return its statistics for the manifest."""
+    prefixes = {source.passage_prefix for source in settings.sources}
+    prefix = prefixes.pop() if len(prefixes) == 1 else None
+    source = SourceSettings(name=POOL, format="jsonl", path=str(pool), passage_prefix=prefix)
+    languages = settings.languages or tuple(sorted(builder.languages))
+    builder.start_source(len(settings.sources), source, languages, refuse=False)
+    overlap, read, kept = OverlapCounts(), 0, 0
+    records = pool_records(read_json_lines(pool))
+    with Progress(None, "converting the pool", "passage") as progress:
+        while batch := list(islice(records, BATCH)):
+            read += len(batch)
+            for record in batch if excluded is None else excluded.keep(batch, overlap):
+                kept += builder.add_passage(record)
+            progress.update(len(batch))
+    return {"name": POOL, "passages": kept, "dropped": read - kept}
 
 
 def overlap_text(corpus: Corpus) -> str:

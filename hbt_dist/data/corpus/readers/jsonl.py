@@ -43,6 +43,18 @@ from hbt_dist.data.tables import Row
 _FIELDS = frozenset({"id", "question", "passage", "passage_id", "negatives", "score"})
 
 
+def pool_records(rows: Iterable[Row]) -> Iterator[TrainingRecord]:
+    """Yield the passages in lines of a pool, such as {"id": "p9", "text": {"en": "Tartu is in Estonia."}}.
+
+    Raises:
+        UserError: a line has no `text` by language.
+    """
+    for location, row in rows:
+        passage = texts_field(row, "text", location)
+        passage_id = id_or_none(row, "id", location) or content_id(passage)
+        yield TrainingRecord(passage_id, passage_id, {}, passage, location=location)
+
+
 def is_training_format(source: SourceSettings, row: Mapping[str, Any]) -> bool:
     """Return whether the lines of a source have the format above, judged by the first one."""
     if source.format != "jsonl" or source.columns != ColumnSettings():
