@@ -50,6 +50,10 @@ PHASES: dict[str, Any] = {
     "optimizer__schedule": "constant",
     "optimizer__warmup_steps": 1,
 }
+KINDS: dict[str, dict[str, Any]] = {
+    "zero_3": {"deepspeed__config": 3},
+    "adapters": {"deepspeed__config": 1, "model__lora": {"rank": 4}},
+}
 FIGURES = {"mining_seconds", "mined_negatives", "mined_unfilled", "mined_scores"}
 
 
@@ -65,25 +69,25 @@ def mined_digests(output: Path, step: int = 8) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def whole(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The output folder of an uninterrupted run of two processes."""
-    done: dict[Any, Path] = {}
+    """The output folder of an uninterrupted run of two processes with ZeRO 3, or of adapters with ZeRO 1."""
+    done: dict[str, Path] = {}
 
-    def run(stage: int | None) -> Path:
-        if stage not in done:
-            folder = tmp_path_factory.mktemp(f"whole-{stage}")
-            file, done[stage] = launch.file(folder, **PHASES, deepspeed__config=stage)
+    def run(kind: str) -> Path:
+        if kind not in done:
+            file, done[kind] = launch.file(tmp_path_factory.mktemp(kind), **PHASES, **KINDS[kind])
             launch.finish(file, 2)
-        return done[stage]
+        return done[kind]
 
     return run
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_model_of_a_checkpoint_mines_what_the_next_steps_draw(
-    whole: Callable[..., Path], tmp_path: Path
+    kind: str, whole: Callable[..., Path], tmp_path: Path
 ) -> None:
-    output = whole(3)
+    output = whole(kind)
     for number, row in enumerate(rows_of(output)):
         assert (row.keys() & FIGURES == FIGURES) == (number in (0, 3, 6))
     assert not (output / "mining").exists()
@@ -127,22 +131,20 @@ def test_the_model_of_a_checkpoint_mines_what_the_next_steps_draw(
 def test_killed_around_a_mining_and_continued(
     launch: Launch, whole: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """One run, killed before, during and after minings, in a save inside a phase, and inside a step."""
-    file, output = launch.file(tmp_path, **PHASES, deepspeed__config=None)
+    """One run, killed before, after and during a mining, and in a save inside a phase."""
+    file, output = launch.file(tmp_path, **PHASES, **KINDS["zero_3"])
     for step, where in (
-        (0, "during_mining"),
         (3, "before_mining"),
         (3, "after_mining"),
         (4, "during_save"),
         (6, "during_mining"),
-        (8, "before_forward"),
     ):
         group = launch.start(file, 2, HBT_DIST_FAULT=fault(f"rank=0,step={step},where={where}"))
         assert group.wait()[0] == -signal.SIGKILL, group.error()
         if where == "after_mining":  # half of the result is lost
             next((output / "mined" / "step-0000000003").glob("score.npy")).unlink()
     launch.finish(file, 2)
-    reference = whole(None)
+    reference = whole("zero_3")
     assert mined_digests(output) == mined_digests(reference)
     assert losses(output) == losses(reference)
     assert weights_digest(output) == weights_digest(reference)
