@@ -26,12 +26,17 @@ from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.data.corpus.flat_texts import FlatTexts
 from hbt_dist.jobs.memory import describe_memory, meta_model, read_model, resolved_text
+from hbt_dist.models.known_width import known_width
+from hbt_dist.models.settings import ROLES, ModelSettings
 from hbt_dist.orchestration.cluster import find_cluster
 from hbt_dist.run_file import RunFile
 from hbt_dist.study.study import Study
 from hbt_dist.training.deepspeed.settings import resolve_deepspeed
 from hbt_dist.training.memory import count_states
+from hbt_dist.training.teacher_checks import check_target_language, check_teachers
+from hbt_dist.training.teachers import units_of, unused_teachers
 
 #: (parameters, parameters in embeddings) of common backbones, so that the estimate does not fetch them.
 _KNOWN = {
@@ -131,8 +136,36 @@ def describe_training(run: RunFile, gpu_bytes: float, tflops: float = REACHED_TF
         UserError: the model's configuration cannot be read, or settings contradict each other.
     """
     check_divisible(run.batches.global_batch_size, run.workers.num_workers)
+    check_teachers(run)
     memory = describe_memory(run, gpu_bytes)
-    return f"{_training_line(run.name, run, estimate(run, tflops)).strip()}\n{memory}"
+    line = _training_line(run.name, run, estimate(run, tflops)).strip()
+    return "\n".join([line, *_vector_lines(run), memory])
+
+
+def _vector_lines(run: RunFile) -> list[str]:
+    """Return a line for the vectors of each frozen model, as if rows were drawn in all languages."""
+    from hbt_dist.data.corpus.convert import build_corpus
+
+    if not run.loss.teachers() or any(source.format == "hub" for source in run.data.sources):
+        return unused_teachers(run)
+    corpus = build_corpus(run.data, Path(run.data.cache_dir))
+    texts = {role: FlatTexts(corpus, role) for role in ROLES}
+    check_target_language(run, corpus)
+    lines = []
+    for name, units in units_of(run, corpus, corpus.languages).items():
+        teacher = run.teachers[name]
+        count = sum(len(texts[role].rows(language)) for role, language in units)
+        width = teacher.text.get("width") or known_width(ModelSettings(name_or_path=teacher.name_or_path))
+        size = "unknown width" if width is None else _size(count, width, teacher.storage)
+        lines.append(
+            f"teachers.{name}: vectors of at most {_millions(count)} texts before the first step, {size}"
+        )
+    return [*lines, *unused_teachers(run)]
+
+
+def _size(count: int, width: int, storage: str) -> str:
+    each = (2 if storage == "float16" else 4) * width
+    return f"{each:,} bytes each, {count * each / 1e9:,.2f} GB in data.cache_dir"
 
 
 def estimate(run: RunFile, tflops: float) -> Estimate:

@@ -35,6 +35,7 @@ from hbt_dist.study.study import (
     trials_of,
 )
 from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.teacher_checks import check_teachers
 
 _MAY_CHANGE = (
     "output_dir",
@@ -78,6 +79,8 @@ def study_job(
         print(describe_study(study))
         return folder.root
     fingerprints = check_benchmarks(study.file.all_benchmarks())
+    for run in study.runs.values():
+        check_teachers(run)
     folder.open(
         _identity(study.file),
         {"study.yaml": study.file.model_dump(mode="json")},

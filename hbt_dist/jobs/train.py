@@ -18,6 +18,7 @@ from hbt_dist.training.background import use_storage, watch_checkpoints
 from hbt_dist.training.checkpoints.card import add_results
 from hbt_dist.training.checkpoints.measure import measure_in_a_process
 from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.teacher_checks import check_teachers
 from hbt_dist.training.vocabulary import check_languages
 
 Launcher = Literal["ray", "local"]
@@ -65,6 +66,7 @@ def _open(run: RunFile, folder: RunFolder, quiet: bool, resources: ExitStack) ->
     folder.check(run.plain())
     check_benchmarks(run.evaluation.benchmarks)
     check_languages(run)
+    check_teachers(run)
     resources.enter_context(use_storage(run, folder, folder.log_writer(None if quiet else say)))
 
 

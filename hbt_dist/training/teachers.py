@@ -131,10 +131,15 @@ def guide_of(loss: LossSettings) -> str | None:
     return None if loss.false_negatives is None else loss.false_negatives.guide
 
 
-def units_of(run: RunFile, plan: BatchPlan) -> dict[str, list[Unit]]:
-    """Return the roles and languages that each frozen model must encode, by its name."""
-    corpus, loss = plan.corpus, run.loss
-    drawn = [corpus.language_index(code) for code in plan.languages]
+def units_of(run: RunFile, corpus: Corpus, languages: Sequence[str]) -> dict[str, list[Unit]]:
+    """Return the roles and languages that each frozen model must encode, by its name.
+
+    Args:
+        run: names the models.
+        corpus: has the texts.
+        languages: that rows are drawn in.
+    """
+    loss, drawn = run.loss, [corpus.language_index(code) for code in languages]
     every: dict[Role, list[int]] = {"question": drawn, "passage": drawn}
     negatives = run.batches.hard_negatives
     if negatives.count and negatives.language not in ("passage", "question", "random"):
@@ -158,7 +163,7 @@ def compute_vectors(run: RunFile, plan: BatchPlan, world: World) -> Teachers:
     Raises:
         UserError: on all ranks: a model cannot be used, the ranks have different models or no common folder.
     """
-    units = units_of(run, plan)
+    units = units_of(run, plan.corpus, plan.languages)
     if not units:
         return Teachers(notes=unused_teachers(run))
     cache = Path(run.data.cache_dir) / FOLDER

@@ -344,6 +344,34 @@ def test_a_whole_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.slow
+def test_the_shipped_method_with_a_teacher(tmp_path: Path) -> None:
+    """A missing teacher is refused at once; then the method trains towards it, in two stages."""
+    shipped = yaml.safe_load((ROOT / "ray_configs" / "studies" / "mimo.yaml").read_text("utf-8"))
+    methods = {name: shipped["methods"][name] for name in ("x-y", "mimo")}
+    overrides = methods["mimo"]["overrides"]
+    overrides["teachers.english.name_or_path"] = str(tmp_path / "teacher" / "model")
+    overrides["loss.targets.weight"]["values"] = {0: 1.0, 6: 0.8}
+    overrides["loss.info_nce_weight"]["values"] = {0: 0.0, 6: 0.2}
+    methods["mimo"]["against"] = ["x-y"]
+    path = write_study(tmp_path, methods=methods, baseline="x-y", seeds=[0])
+    with pytest.raises(UserError, match=r"teachers\.english\.name_or_path.*teacher/model: no such model"):
+        study_job(str(path), quiet=True)
+    train = ("train", "--launcher", "local", "--quiet")
+    english = ["batches.alpha=1.0", "batches.languages={en: 1}", f"output_dir={tmp_path / 'teacher'}"]
+    code, _, err = hbt_dist(*train, "base.yaml", *english, "evaluation.when=[]", cwd=tmp_path, timeout=100)
+    assert code == 0, err[-3000:]
+    run = Study.load(str(path)).runs["mimo"].plain() | {"output_dir": str(tmp_path / "out")}
+    (tmp_path / "mimo.yaml").write_text(yaml.safe_dump(run), "utf-8")
+    code, _, err = hbt_dist(*train, "mimo.yaml", "evaluation.when=[]", cwd=tmp_path, timeout=100)
+    assert code == 0, err[-3000:]
+    steps = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").open()]
+    assert steps[0]["loss"] == pytest.approx(steps[0]["targets"])
+    assert steps[-1]["loss"] == pytest.approx(0.8 * steps[-1]["targets"] + 0.2 * steps[-1]["info_nce"])
+    assert steps[-1]["targets"] < steps[0]["targets"]
+    assert {row["kind"] for row in steps} == {"crosslingual"}
+
+
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_two_language_subsets_of_one_benchmark(tmp_path: Path) -> None:
