@@ -21,12 +21,13 @@ class FalseNegativeSettings(Settings):
     margin: float | None = Field(
         None,
         description="in units of the similarity: 0.1 (Qwen3-Embedding) leaves out what exceeds the positive "
-        "by more than 0.1; below 0: also what comes close to it (GIST, whose margins have the other sign)",
+        "by more than 0.1; below 0: also what comes close to it (GIST, whose margins have the other sign); "
+        "default: relative_margin",
     )
     relative_margin: float | None = Field(
         None,
         description="instead of margin: a share of the positive's similarity; -0.05 leaves out what is above "
-        "95 % of it",
+        "95 % of it; default: margin",
     )
     guide: str | None = Field(
         None,
