@@ -11,6 +11,7 @@ Letters: B rows, n negatives per row, P passages, S sets of languages, L languag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.batching.counter_random import Int32s, Int64s, below, derive_key
+from hbt_dist.batching.negative_languages import NegativeLanguages, check_languages, too_few_passages
 from hbt_dist.batching.settings import HardNegativeSettings
 from hbt_dist.batching.strata import blocks, row_type, scatter
 from hbt_dist.common.errors import UserError
@@ -83,13 +85,26 @@ class HardNegatives:
         corpus: source of the rows.
         settings: number and language of the negatives.
         languages: every language that a passage of the plan can have, ascending.
+        pairs: languages of question and passage of the plan's rows, ascending.
         seed: of the run.
+
+    Raises:
+        UserError: a row cannot have negatives in the languages that the settings ask for.
     """
 
-    def __init__(self, corpus: Corpus, settings: HardNegativeSettings, languages: Int32s, seed: int) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        settings: HardNegativeSettings,
+        languages: Int32s,
+        pairs: Sequence[tuple[int, int]],
+        seed: int,
+    ) -> None:
         self._corpus, self._settings, self._seed = corpus, settings, seed
-        self._languages = languages.astype(np.int32)
+        self._languages = NegativeLanguages(settings, languages, seed)
         self._lists = NegativeLists.of(corpus)
+        if settings.count:
+            check_languages(settings, corpus, pairs, languages, self._by_language.count)
 
     @property
     def lists(self) -> NegativeLists:
@@ -125,13 +140,7 @@ class HardNegatives:
         shape = (len(example), count)
         if not count:
             return np.empty(shape, np.int64), np.empty(shape, np.int32), np.empty(shape, np.int64)
-        if self._settings.language == "random":
-            key = derive_key("negative language", self._seed, step)
-            numbers = np.arange(len(example) * count).reshape(shape)
-            language = self._languages[below(key, numbers, len(self._languages))]
-        else:
-            of_row = passage if self._settings.language == "passage" else question
-            language = np.repeat(of_row[:, None], count, axis=1)
+        language = self._languages.draw(step, question, passage)
         group = np.asarray(self._corpus.example_group)[example]
         key = derive_key("negatives", self._seed, step)
         chosen, number = self._from_data(example, group, language, key)
@@ -139,7 +148,11 @@ class HardNegatives:
         return chosen, language, number
 
     def _from_data(self, example: Int64s, group: Int64s, language: Int32s, key: int) -> tuple[Int64s, Int64s]:
-        """Return the hard negatives that the data has, and their numbers: (B, n), -1 where it has too few."""
+        """Return the hard negatives that the data has, and their numbers: (B, n), -1 where it has too few.
+
+        A candidate takes the first free column of its row whose language it has. With `language: random` it
+        takes the first free column or none; with `mined` it brings its language, written to `language`.
+        """
         num_rows, count = language.shape
         chosen, number = np.full((2, num_rows, count), -1, np.int64)
         offsets = self._lists.offsets
@@ -154,15 +167,26 @@ class HardNegatives:
             passage = self._lists.passage[rotated]
             for column in range(ahead.shape[1]):
                 active = np.flatnonzero(exists[:, column] & (num_chosen[rows] < count))
-                row, candidate = rows[active], passage[active, column]
-                good = self._is_foreign(candidate, group[row])
-                good &= self._corpus.passage_has(candidate, language[row, num_chosen[row]])
+                row, candidate, numbered = rows[active], passage[active, column], rotated[active, column]
+                accepted = self._accepted(language[row], numbered)
+                fits = (chosen[row] < 0) & self._corpus.passage_has(candidate[:, None], accepted)
+                if self._settings.language == "random":
+                    fits[np.arange(count) != num_chosen[row, None]] = False
+                good = fits.any(axis=1) & self._is_foreign(candidate, group[row])
                 good &= ~(chosen[row] == candidate[:, None]).any(axis=1)
-                chosen[row[good], num_chosen[row[good]]] = candidate[good]
-                number[row[good], num_chosen[row[good]]] = rotated[active[good], column]
+                taken = (row[good], fits[good].argmax(axis=1))
+                chosen[taken], number[taken] = candidate[good], numbered[good]
+                language[taken] = accepted[good, taken[1]]
                 num_chosen[row[good]] += 1
             seen[rows] += count + _LOOK_AHEAD
         return chosen, number
+
+    def _accepted(self, language: Int32s, number: Int64s) -> Int32s:
+        """Return the languages in which a row would have a candidate, column by column: (r, n)."""
+        if self._settings.language != "mined" or self._lists.language is None:
+            return language
+        mined = np.asarray(self._lists.language)[number, None]
+        return np.where(mined < 0, language, mined)
 
     def _is_foreign(self, passage: Int64s, group: Int64s | int) -> Bools:
         """Whether each passage is of a different group than its row."""
@@ -208,12 +232,7 @@ class HardNegatives:
         raise self._too_few(language)
 
     def _too_few(self, language: int) -> UserError:
-        code, count = self._corpus.languages[language], self._settings.count
-        return UserError(
-            "batches.hard_negatives.count",
-            f"there are not {count} passages in {code!r} outside a row's group",
-            "lower the count or leave the language out",
-        )
+        return too_few_passages(self._corpus, language, self._settings.count)
 
 
 class PassagesByLanguage:

@@ -165,7 +165,9 @@ class BatchPlan:
         group = np.asarray(corpus.example_group)
         self._repeats = Repeats(self.streams, groups.fewest_first, self.cells, self._pool, group)
         passage_languages = np.concatenate([stream.shares.joint.passage for stream in self.streams])
-        self._negatives = HardNegatives(corpus, settings.hard_negatives, np.unique(passage_languages), seed)
+        self._negatives = HardNegatives(
+            corpus, settings.hard_negatives, np.unique(passage_languages), self._pairs(), seed
+        )
 
     def in_phase(self, phase: Phase, lists: NegativeLists | None) -> BatchPlan:
         """Return the plan of a phase of training.
@@ -204,9 +206,13 @@ class BatchPlan:
     @cached_property
     def languages(self) -> tuple[str, ...]:
         """The languages that rows are drawn in, without languages of the corpus that no row can have."""
+        return tuple(self.corpus.languages[index] for index in np.unique(self._pairs()))
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        """Return the languages of question and passage that rows can have, ascending."""
         joints = [stream.shares.joint for stream in self.streams]
         drawn = [np.stack([joint.question, joint.passage])[:, joint.share.any(axis=0)] for joint in joints]
-        return tuple(self.corpus.languages[index] for index in np.unique(np.concatenate(drawn, axis=1)))
+        return sorted(set(map(tuple, np.concatenate(drawn, axis=1).T.tolist())))
 
     def batch(self, step: int) -> GlobalBatch:
         """Return the global batch of a step (0 is the first).

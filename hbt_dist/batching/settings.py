@@ -24,7 +24,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +136,11 @@ class DatasetSettings(Settings):
         return self
 
 
+#: Languages of a hard negative: that of the row's passage, that of its question, or a further one.
+NegativeShare = Literal["passage", "question", "other"]
+NEGATIVE_SHARES: tuple[NegativeShare, ...] = get_args(NegativeShare)
+
+
 class HardNegativeSettings(Settings):
     """Hard negatives next to the positive of each row."""
 
@@ -145,11 +150,25 @@ class HardNegativeSettings(Settings):
         description="Hard negatives per question. Examples with fewer in the data are filled up with "
         "random passages of the same language, never of the row's group.",
     )
-    language: Literal["passage", "question", "random"] = Field(
+    language: Literal["passage", "question", "random", "mined"] | dict[NegativeShare, Share] = Field(
         "passage",
         description="Language of the hard negatives: that of the row's passage (otherwise the language alone "
-        "reveals them), that of its question, or any of the run's.",
+        "reveals them), that of its question, any of the run's (random), or the one in which a miner chose "
+        "the negative (mined; the passage's where none is recorded). Or shares with the sum 1, drawn per "
+        "negative: {passage: 0.5, question: 0.25, other: 0.25}; other is a language of neither.",
     )
+
+    @model_validator(mode="after")
+    def _shares_make_1(self) -> HardNegativeSettings:
+        if isinstance(self.language, dict) and abs((total := sum(self.language.values())) - 1) > 1e-6:
+            raise ValueError(f"language: shares must have the sum 1, got {total:g}")
+        return self
+
+    def shares(self) -> dict[NegativeShare, float]:
+        """Return the shares above 0 of languages that depend on the row's question and passage."""
+        if isinstance(self.language, dict):
+            return {name: share for name, share in self.language.items() if share > 0}
+        return {name: 1.0 for name in NEGATIVE_SHARES if name == self.language}
 
 
 class BatchSettings(Settings):

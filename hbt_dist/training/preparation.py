@@ -11,6 +11,7 @@ import torch
 
 from hbt_dist.batching.collate import TokenTransform
 from hbt_dist.batching.inspection import examples_missed, shares_missed
+from hbt_dist.batching.negative_languages import mined_languages_missing
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
 from hbt_dist.batching.resume import Phase
@@ -152,12 +153,13 @@ def check_widths(run: RunFile) -> None:
 
 def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
     """Return one line for each part of the data that is left out, cut or not used; printed once per start."""
-    unused = unused_negatives(prepared.corpus, run.batches.hard_negatives.count)
+    negatives = run.batches.hard_negatives
+    unused = unused_negatives(prepared.corpus, negatives.count)
     return [
         *prepared.model.notes,
         *overlap_text(prepared.corpus).splitlines(),
         *reading_text(prepared.corpus).splitlines(),
-        *([unused] if unused else []),
+        *(line for line in (unused, mined_languages_missing(prepared.corpus, negatives)) if line),
         *untrained_values(run, prepared.model),
         *shares_missed(prepared.plan, run.training.steps),
         *examples_missed(prepared.plan),
