@@ -9,7 +9,9 @@ gradients are left out of what is reported. B questions and B passages of width 
 Methods: ours (row loop), the same for one rank of 16 (B / 16 questions against B passages),
 the plain matrix with `cross_entropy`, and the two losses of sentence-transformers. A method
 whose matrices alone would take more memory than there is is skipped and the size said. Not in the list of
-all methods: "ours, widths" has the loss at 768, 384, 192 and 96 values (--methods ours "ours, widths").
+all methods: "ours, widths" has the loss at 768, 384, 192 and 96 values; "ours, similar" leaves out columns
+by similarity and counts them by pairs of 10 languages; "ours, similar, guide" does so by vectors of width 384
+of a frozen model (--methods ours "ours, similar" "ours, similar, guide").
 """
 
 from __future__ import annotations
@@ -21,11 +23,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from hbt_dist.contrastive.false_negatives import FalseNegatives
+    from hbt_dist.contrastive.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -61,7 +68,11 @@ def loss_and_gradients(method: str, q: Tensor, p: Tensor) -> tuple[float, Tensor
         settings = LossSettings(row_chunk=CHUNK, widths=widths)
         ranks = 16 if "16" in method else 1
         own = len(q) // ranks
-        part = contrast(q[:own], p, Layout(0, ranks, own, 0), settings, scale=SCALE)
+        layout = Layout(0, ranks, own, 0)
+        masks = _masks(layout, len(p), guided="guide" in method) if "similar" in method else None
+        part = contrast(q[:own], p, layout, settings, scale=SCALE, masks=masks)
+        if masks is not None:
+            masks.counts()
         return float(part.loss), part.passages_ND
     q.requires_grad_()
     p.requires_grad_()
@@ -85,6 +96,22 @@ def loss_and_gradients(method: str, q: Tensor, p: Tensor) -> tuple[float, Tensor
             loss.backward()
     assert p.grad is not None
     return loss.item(), p.grad
+
+
+def _masks(layout: Layout, rows: int, *, guided: bool) -> FalseNegatives:
+    """Masks of texts in 10 languages; the guide's vectors are random."""
+    from hbt_dist.batching.frozen import FrozenVectors
+    from hbt_dist.contrastive.false_negatives import FalseNegatives
+    from hbt_dist.contrastive.settings import FalseNegativeSettings
+
+    language = np.arange(rows) % 10
+    frozen = {}
+    if guided:
+        vectors = F.normalize(torch.randn(2, rows, WIDTH // 2), dim=-1).numpy()
+        frozen["guide"] = FrozenVectors(vectors[0][: layout.num_rows], vectors[1], vectors[0], vectors[1])
+    settings = FalseNegativeSettings(margin=0.05, guide="guide" if guided else None)
+    device = torch.device("cpu")
+    return FalseNegatives(settings, layout, (language, language), frozen, scale=SCALE, device=device)
 
 
 def measure(method: str, rows: int) -> dict[str, Any]:

@@ -165,6 +165,10 @@ class _Mask:
         self._target_b, self._excluded = target_b, excluded
         self._rows = masks.rows[roles[0]].part(index[0])
         self._columns = masks.columns[roles[1]].part(index[1])
+        self._target_language_b: Tensor | None = None
+        if masks.settings.languages == "positive":
+            counterpart: Role = "positive" if roles[0] == "question" else "question"
+            self._target_language_b = masks.rows[counterpart].language_k[index[0]]
         self._row_b = torch.arange(layout.num_rows, device=device)[index[0]]
         self._owner_M: Tensor | None = None
         if masks.settings.columns != "all" and roles[1] == "passage":
@@ -199,8 +203,10 @@ class _Mask:
         return scores_rM > positive_r1 + masks.settings.margin * masks.unit
 
     def _choose(self, start: int, stop: int, similar_rM: Tensor) -> None:
-        """Keep of the mask what `columns` allows."""
+        """Keep of the mask what `columns` and `languages` allow."""
         masks = self._partition.masks
+        if self._target_language_b is not None:
+            similar_rM &= self._columns.language_k[None] == self._target_language_b[start:stop, None]
         allowed = masks.settings.columns
         if self._owner_M is not None:
             is_hard_rM = self._owner_M[None] == self._row_b[start:stop, None] + masks.layout.first_row

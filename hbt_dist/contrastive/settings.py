@@ -39,6 +39,11 @@ class FalseNegativeSettings(Settings):
         description="hard_negatives: leave out only a row's hard negatives; in_batch: only columns of other "
         "rows; all: both",
     )
+    languages: Literal["all", "positive"] = Field(
+        "all",
+        description="positive: leave out only columns in the language of the row's positive, so that a "
+        "model's preference for the question's language leaves out nothing",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> FalseNegativeSettings:

@@ -17,6 +17,7 @@ from tests.contrastive.tiny import Case, locals_of
 SETTINGS: list[dict[str, Any]] = [
     {"margin": 0.1},
     {"margin": -0.2},
+    {"margin": -0.2, "languages": "positive"},
     {"relative_margin": 0.3, "columns": "in_batch"},
     {"margin": 0.0, "columns": "hard_negatives"},
     {"margin": 0.0, "guide": "guide"},

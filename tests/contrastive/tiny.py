@@ -457,6 +457,7 @@ def plain_similar(
         similarity = torch.as_tensor(guide.questions_BE @ guide.passages_NE.T)
     B, N, W = len(q), len(p), local.world_size
     b, n = B // W, N // B - 1
+    language_N = local.passage_language_N
     hard = torch.zeros(B, N, dtype=torch.bool)
     for row in range(B):
         first = row // b * b * (1 + n) + b + row % b * n
@@ -470,6 +471,10 @@ def plain_similar(
         similar[row, target[row]] = False
         back[row] = similarity[:, target[row]] > limit
         back[row, row] = False
+    if settings.languages == "positive":
+        question, passage = (torch.as_tensor(each) for each in (local.batch.question_language, language_N))
+        similar &= passage[None] == passage[target][:, None]
+        back &= question[None] == question[:, None]
     if settings.columns == "hard_negatives":
         return similar & hard, torch.zeros_like(back)
     return (similar & ~hard if settings.columns == "in_batch" else similar), back
