@@ -152,20 +152,26 @@ class RunFile(Settings):
         for index, entry in enumerate(self.batches.entries()):
             if unknown := entry.unknown_source(names):
                 raise ValueError(f"batches.mixture.{index}.sources: {unknown[0]}; {unknown[1]}")
-        if self.batches.hard_negatives.count == 0:
-            if self.loss.equation == "paper_eq1":
+        return self
+
+    @model_validator(mode="after")
+    def _check_negatives(self) -> RunFile:
+        if self.batches.hard_negatives.count > 0:
+            return self
+        if self.loss.equation == "paper_eq1":
+            raise ValueError(
+                "loss.equation paper_eq1 needs hard negatives, but batches.hard_negatives.count is 0"
+            )
+        for key in ("false_negatives", "hardness"):
+            if getattr(getattr(self.loss, key), "columns", None) == "hard_negatives":
                 raise ValueError(
-                    "loss.equation paper_eq1 needs hard negatives, but batches.hard_negatives.count is 0"
+                    f"loss.{key}.columns is hard_negatives, but batches.hard_negatives.count is 0: set "
+                    f"loss.{key}.columns to in_batch"
                 )
-            masks = self.loss.false_negatives
-            if masks is not None and masks.columns == "hard_negatives":
-                raise ValueError(
-                    "loss.false_negatives.columns is hard_negatives, but batches.hard_negatives.count is 0"
-                )
-            if self.batches.global_batch_size == 1:
-                raise ValueError(
-                    "batches.global_batch_size is 1 without hard negatives: the batch has no negatives"
-                )
+        if self.batches.global_batch_size == 1:
+            raise ValueError(
+                "batches.global_batch_size is 1 without hard negatives: the batch has no negatives"
+            )
         return self
 
     @model_validator(mode="after")

@@ -24,12 +24,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from hbt_dist.contrastive.denominators import further_parts
 from hbt_dist.contrastive.distillation import distil
 from hbt_dist.contrastive.false_negatives import FalseNegatives, Partition
+from hbt_dist.contrastive.hardness import hardness_weights
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.partition import Index, Part, segments
 from hbt_dist.contrastive.row_losses import UNMASKED, infonce_rows
-from hbt_dist.contrastive.settings import LossSettings
+from hbt_dist.contrastive.settings import LossSettings, SpreadOutSettings
+from hbt_dist.contrastive.spread_out import Pairs, spread_out
 from hbt_dist.contrastive.widths import Cut
 
 
@@ -44,7 +47,7 @@ class Contrast:
     further: dict[str, Tensor]  # () float64 each: figures of optional parts, by name
     questions_bD: Tensor  # gradient with respect to the local questions
     passages_ND: Tensor  # this rank's part of the gradient with respect to every passage
-    questions_BD: Tensor | None  # the same for every question, if both directions are trained
+    questions_BD: Tensor | None  # the same for every question, if questions are columns
     aligned_bD: Tensor | None  # gradient with respect to the questions in the other language
     log_scale: Tensor  # () float64: gradient with respect to log(1 / temperature)
 
@@ -69,7 +72,7 @@ def contrast(
         layout: where the positives are and what is masked.
         settings: the objective, its weights as numbers (`LossSettings.at`); its temperature is not read.
         scale: 1 / temperature.
-        questions_BD: gathered questions, needed for ``directions: both``.
+        questions_BD: gathered questions, if `settings.gathers_questions`.
         aligned_bD: local questions in a second language, needed for alignment.
         masks: leave out columns by similarity; count them at the largest width.
         teacher_bM: scores of a teacher for the local positives and hard negatives, needed for distillation.
@@ -80,22 +83,28 @@ def contrast(
     num_losses = 2 * b if settings.directions == "both" else b
     weight = share / num_losses
     every = [questions_bD, passages_ND]
-    if settings.directions == "both":
+    if settings.gathers_questions:
         assert questions_BD is not None
         every.append(questions_BD)
     gradients = [torch.zeros_like(embeddings) for embeddings in every]
     log_scale = torch.zeros((), dtype=torch.float64, device=questions_bD.device)
     shares = settings.shares_of_widths(questions_bD.shape[1])
     of_widths: dict[int, Tensor] = {}
+    further: dict[str, Tensor] = {}
     for width, width_share in shares.items():
         cuts = [
             Cut(embeddings, gradient, width, rescale=settings.similarity == "cosine")
             for embeddings, gradient in zip(every, gradients, strict=True)
         ]
         partition = None if masks is None else partial(masks.partition, counted=width == max(shares))
-        total, slope = _infonce(cuts, layout, settings, partition, scale=scale, weight=width_share * weight)
+        sizes = {"scale": scale, "weight": width_share * weight}
+        total, slope, figures = _infonce(cuts, layout, settings, partition, **sizes)
         of_widths[width] = total * (1.0 / num_losses)
         log_scale += slope
+        if settings.spread_out is not None:
+            figures["spread_out"] = _spread_out(cuts, layout, settings, settings.spread_out, width_share)
+        for name, figure in figures.items():
+            further[name] = further.get(name, 0.0) + width_share * figure
         for cut in cuts:
             cut.carry_back()
     info_nce = torch.stack([of_widths[width] * part for width, part in shares.items()]).sum()
@@ -117,7 +126,8 @@ def contrast(
             )
         alignment /= b
     loss = share * info_nce + settings.alignment_weight * alignment
-    further: dict[str, Tensor] = {}
+    if settings.spread_out is not None:
+        loss += settings.spread_out.weight * further["spread_out"]
     if settings.distillation is not None:
         assert teacher_bM is not None
         distilled = distil(
@@ -137,7 +147,7 @@ def contrast(
         further=further,
         questions_bD=questions_grad,
         passages_ND=passages_grad,
-        questions_BD=gradients[2] if len(gradients) == 3 else None,
+        questions_BD=gradients[2] if settings.scatters_questions else None,
         aligned_bD=aligned_grad,
         log_scale=log_scale,
     )
@@ -151,11 +161,11 @@ def _infonce(
     *,
     scale: float,
     weight: float,
-) -> tuple[Tensor, Tensor]:
-    """Return the sum of the local rows' losses, and `weight` times its derivative by log(scale).
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return the sum of the local rows' losses, `weight` times its derivative by log(scale), and figures.
 
     Args:
-        cuts: local questions, gathered passages, and for both directions gathered questions; the gradients of
+        cuts: local questions, gathered passages, and where needed gathered questions; the gradients of
             `weight` times the sum are added to theirs.
         partition: begins the masks by similarity of one partition function per row.
     """
@@ -163,39 +173,74 @@ def _infonce(
     device = questions.embeddings.device
     positives_B = layout.positive_columns(device)
     local = layout.local_rows
-    group_N = layout.group_N
+    local_columns = slice(layout.first_column, layout.first_column + layout.num_rows)
+    local_positives = passages.embeddings[local_columns]
+    group_N, hardness = layout.group_N, settings.hardness
     group_B = None if group_N is None else group_N[positives_B]
     sizes = {"scale": scale, "weight": weight}
+    # Gradients of the vectors on the left of the scores, apart from those of the same vectors as columns.
     questions_grad = torch.zeros_like(questions.embeddings)
+    positives_grad = torch.zeros_like(local_positives) if settings.has_passages_as_rows else None
     labels = [] if group_N is None or group_B is None else [(group_B[local], group_N)]
     if settings.equation == "paper_eq1":
         is_positive_N = torch.zeros(passages.embeddings.shape[0], dtype=torch.bool, device=device)
         is_positive_N[positives_B] = True
         labels.append((is_positive_N.new_ones(layout.num_rows), is_positive_N))
+    similar = None if partition is None else partition()
     part = Part(
         *(questions.embeddings, questions_grad, passages.embeddings, passages.gradient),
         sub_batch_M=layout.sub_batch_N,
         labels=labels,
-        similar=None if partition is None else partition().similar("question", "passage"),
+        similar=None if similar is None else similar.similar("question", "passage"),
+        weigh=None if hardness is None else hardness_weights(hardness, layout, scale, device),
+        target_b=positives_B[local],
     )
-    total = _over_segments([part], positives_B[local], layout, settings, **sizes)
-    questions.gradient += questions_grad
-    slope = inner_product(questions_grad, questions.embeddings)
-    for every in every_question:
-        local_columns = slice(layout.first_column, layout.first_column + layout.num_rows)
-        local_positives = passages.embeddings[local_columns]
-        local_positives_grad = torch.zeros_like(local_positives)
+    denominators = further_parts(
+        settings.denominators or [],
+        layout,
+        questions=(questions.embeddings, questions_grad),
+        positives=None if positives_grad is None else (local_positives, positives_grad),
+        every_question=(every_question[0].embeddings, every_question[0].gradient) if every_question else None,
+        passages=(passages.embeddings, passages.gradient),
+        similar=similar,
+    )
+    total = _over_segments([part, *denominators.values()], layout, settings, **sizes)
+    if settings.directions == "both":
+        assert positives_grad is not None
         part = Part(
-            *(local_positives, local_positives_grad, every.embeddings, every.gradient),
+            *(local_positives, positives_grad, every_question[0].embeddings, every_question[0].gradient),
             sub_batch_M=layout.sub_batch_B,
             labels=[] if group_B is None else [(group_B[local], group_B)],
             similar=None if partition is None else partition().similar("positive", "question"),
+            target_b=torch.arange(local.start, local.stop, device=device),
         )
-        target_b = torch.arange(local.start, local.stop, device=device)
-        total = total + _over_segments([part], target_b, layout, settings, **sizes)
-        slope = slope + inner_product(local_positives_grad, local_positives)
-        passages.gradient[local_columns] += local_positives_grad
-    return total, slope
+        total = total + _over_segments([part], layout, settings, **sizes)
+    questions.gradient += questions_grad
+    slope = inner_product(questions_grad, questions.embeddings)
+    if positives_grad is not None:
+        slope = slope + inner_product(positives_grad, local_positives)
+        passages.gradient[local_columns] += positives_grad
+    shares = {name: part.share for name, part in denominators.items() if part.share is not None}
+    return total, slope, {f"{name}_share": share / layout.num_rows for name, share in shares.items()}
+
+
+def _spread_out(
+    cuts: list[Cut], layout: Layout, settings: LossSettings, spread: SpreadOutSettings, width_share: float
+) -> Tensor:
+    """Return the regulariser at one width, the sum over its texts; add its gradient to the cuts'."""
+    questions, passages, *every_question = cuts
+    device = questions.embeddings.device
+    pairs = Pairs(layout.group_B, layout.world_size * layout.num_rows, layout.local_rows, device)
+    local_columns = slice(layout.first_column, layout.first_column + layout.num_rows)
+    vectors = []
+    if "questions" in spread.texts:
+        vectors.append((every_question[0].embeddings, questions.gradient))
+    if "passages" in spread.texts:
+        positives = passages.embeddings[layout.positive_columns(device)]
+        vectors.append((positives, passages.gradient[local_columns]))
+    weight = spread.weight * width_share
+    of_texts = [spread_out(*each, pairs, weight=weight, chunk=settings.row_chunk) for each in vectors]
+    return torch.stack(of_texts).sum()
 
 
 def inner_product(a_bD: Tensor, b_bD: Tensor) -> Tensor:
@@ -207,7 +252,6 @@ def inner_product(a_bD: Tensor, b_bD: Tensor) -> Tensor:
 
 def _over_segments(
     parts: Sequence[Part],
-    target_b: Tensor,
     layout: Layout,
     settings: LossSettings,
     *,
@@ -217,22 +261,19 @@ def _over_segments(
     """Return the sum of the row losses; add to the gradients of all parts.
 
     Args:
-        parts: of one partition function; the first holds the targets.
-        target_b: column of each row's positive.
+        parts: of one partition function; the first holds the positives.
     """
-    device = target_b.device
+    device = parts[0].rows_bD.device
     total = torch.zeros((), dtype=torch.float64, device=device)
     for rows, columns_of_parts in segments(layout, [part.sub_batch_M for part in parts], device):
-        first = columns_of_parts[0]
-        target = target_b if isinstance(first, slice) else torch.searchsorted(first, target_b[rows])
-        blocks = [
-            part.block(rows, columns, target if number == 0 else None)
-            for number, (part, columns) in enumerate(zip(parts, columns_of_parts, strict=True))
-        ]
+        cut = list(zip(parts, columns_of_parts, strict=True))
+        targets = [part.target_of(rows, columns) for part, columns in cut]
+        assert targets[0] is not None
+        blocks = [part.block(rows, columns, of) for (part, columns), of in zip(cut, targets, strict=True)]
         is_plain = len(blocks) == 1 and blocks[0].is_plain
         kernel = UNMASKED[settings.kernel] if is_plain else infonce_rows
-        total += kernel(blocks, target, scale=scale, weight=weight, row_chunk=settings.row_chunk)
-        for part, block, columns in zip(parts, blocks, columns_of_parts, strict=True):
+        total += kernel(blocks, targets[0], scale=scale, weight=weight, row_chunk=settings.row_chunk)
+        for (part, columns), block in zip(cut, blocks, strict=True):
             part.add_gradients(block, rows, columns)
     return total
 

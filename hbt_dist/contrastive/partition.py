@@ -41,6 +41,9 @@ class Part:
         similar: leaves out further columns, by their scores.
         weigh: gets the rows and columns of a sub-batch, and the target of these rows among these columns
             (None in a part without targets); returns what weighs the columns.
+        target_b: column of each row that is its counterpart, which no mask leaves out; the first part of a
+            partition function has those of the loss.
+        share: () float64; receives the sum over rows of the softmax over this part's columns.
     """
 
     rows_bD: Tensor
@@ -51,6 +54,14 @@ class Part:
     labels: Sequence[tuple[Tensor, Tensor]] = ()
     similar: Similar | None = None
     weigh: Callable[[Index, Index, Tensor | None], Weigh] | None = None
+    target_b: Tensor | None = None
+    share: Tensor | None = None
+
+    def target_of(self, rows: Index, columns: Index) -> Tensor | None:
+        """Return the targets of a sub-batch's rows among its columns."""
+        if self.target_b is None or isinstance(columns, slice):
+            return self.target_b
+        return torch.searchsorted(columns, self.target_b[rows])
 
     def block(self, rows: Index, columns: Index, target_b: Tensor | None) -> Block:
         """Return the block of a sub-batch; its gradients are this part's, or zeros for `add_gradients`."""
@@ -67,6 +78,7 @@ class Part:
             *tensors,
             exclude=exclude,
             weigh=None if self.weigh is None else self.weigh(rows, columns, target_b),
+            share=self.share,
         )
 
     def add_gradients(self, block: Block, rows: Index, columns: Index) -> None:

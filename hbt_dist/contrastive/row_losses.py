@@ -52,6 +52,7 @@ class Block:
     columns_grad_MD: Tensor
     exclude: Exclude | None = None  # sees the scores without weights
     weigh: Weigh | None = None
+    share: Tensor | None = None  # () float64; receives the sum over rows of the softmax over these columns
 
     @property
     def is_plain(self) -> bool:
@@ -85,7 +86,12 @@ def infonce_rows(
         scaled = [_score(block, start, stop, part_rM, scale) for block, part_rM in parts]
         target_score_r1 = scores_rM.gather(1, target_r1)
         highest_r1 = scores_rM.amax(1, keepdim=True)
-        mass_r1 = scores_rM.sub_(highest_r1).exp_().sum(1, keepdim=True)
+        scores_rM.sub_(highest_r1).exp_()
+        masses = [part_rM.sum(1, keepdim=True) for _, part_rM in parts]
+        mass_r1 = sum(masses[1:], start=masses[0])
+        for block, part_r1 in zip(blocks, masses, strict=True):
+            if block.share is not None:
+                block.share.add_((part_r1 / mass_r1).sum(dtype=torch.float64))
         total += (mass_r1.log() + highest_r1 - target_score_r1).sum(dtype=torch.float64)
         # From here on the scores' buffer holds their gradient: weight * (softmax - one-hot).
         scores_rM.mul_(weight / mass_r1)

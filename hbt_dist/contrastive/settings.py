@@ -13,6 +13,38 @@ from hbt_dist.config.settings import Settings
 from hbt_dist.data.languages import LanguageCode
 
 Kernel = Literal["auto", "rows", "liger"]
+Denominator = Literal["question_question", "passage_passage", "passage_question"]
+
+
+class HardnessSettings(Settings):
+    """Weights of negatives: exp(strength * score), the score without temperature and without gradient."""
+
+    columns: Literal["hard_negatives", "in_batch", "both"] = Field(
+        "hard_negatives",
+        description="hard_negatives: a row's hard negatives (EmbeddingGemma, arXiv 2509.20354); in_batch: "
+        "the passages of other rows (arXiv 2503.04812); both: all but the positive",
+    )
+    strength: float = Field(5.0, gt=0, description="5 in EmbeddingGemma; 9 in arXiv 2503.04812, for in_batch")
+
+
+class SpreadOutSettings(Settings):
+    """Mean squared cosine of different texts of the global batch, sub-batches or not (EmbeddingGemma)."""
+
+    weight: float = Field(1.0, gt=0, description="of the regulariser, which is added to the rest of the loss")
+    texts: list[Literal["questions", "passages"]] = Field(
+        ["questions", "passages"],
+        min_length=1,
+        description="whose mean is added: of the questions, of the positive passages, or the sum of both",
+    )
+    mask_groups: bool = Field(
+        True, description="leave out pairs of one group, such as translations and equal passages"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> SpreadOutSettings:
+        if len(set(self.texts)) < len(self.texts):
+            raise ValueError(f"texts must differ from each other, got {self.texts}")
+        return self
 
 
 class FalseNegativeSettings(Settings):
@@ -166,6 +198,20 @@ class LossSettings(Settings):
         None,
         description="weight of each of the widths, relative to their sum; default: equal weights",
     )
+    denominators: list[Denominator] | None = Field(
+        None,
+        min_length=1,
+        description="further negatives in the partition function. question_question: questions of other "
+        "rows; passage_passage: the positive passage against all passages of other rows; passage_question: "
+        "the positive passage against all questions. All three: GTE (arXiv 2308.03281). Groups are masked "
+        "like passages; default: none",
+    )
+    hardness: HardnessSettings | None = Field(
+        None, description="weigh negatives by how hard they are; {} takes the defaults; default: weight 1"
+    )
+    spread_out: SpreadOutSettings | None = Field(
+        None, description="add the spread-out regulariser; {} takes the defaults; default: none"
+    )
     row_chunk: int = Field(
         256,
         ge=1,
@@ -238,6 +284,48 @@ class LossSettings(Settings):
             weight = float(targets.weight.at(moment)[0])
             changed["targets"] = targets.model_copy(update={"weight": weight})
         return self.model_copy(update=changed) if changed else self
+
+    @model_validator(mode="after")
+    def _check_optional_terms(self) -> LossSettings:
+        for key in ("denominators", "hardness"):
+            if getattr(self, key) is not None and self.equation == "paper_eq1":
+                raise ValueError(f"{key} changes equation paper_eq1: set equation to standard")
+            if getattr(self, key) is not None and self.kernel == "liger":
+                raise ValueError(f"{key} needs the row loop: set kernel to auto or rows")
+        names = self.denominators or []
+        if len(set(names)) < len(names):
+            raise ValueError(f"denominators must differ from each other, got {names}")
+        if names and self.directions == "both":
+            raise ValueError(
+                "denominators belong to one partition function per row, and directions: both has two: set "
+                "directions to question_to_passage, and add passage_question to denominators"
+            )
+        if self.spread_out is not None and self.similarity == "dot":
+            raise ValueError(
+                "spread_out needs vectors of length 1, or it would shorten them: set similarity to cosine"
+            )
+        return self
+
+    @property
+    def gathers_questions(self) -> bool:
+        """Whether the loss needs the questions of all ranks."""
+        spread_out = self.spread_out is not None and "questions" in self.spread_out.texts
+        return self.directions == "both" or self._scores_questions or spread_out
+
+    @property
+    def has_passages_as_rows(self) -> bool:
+        """Whether a part of a partition function scores columns with the positive passage."""
+        return self.directions == "both" or bool(set(self.denominators or ()) - {"question_question"})
+
+    @property
+    def _scores_questions(self) -> bool:
+        """Whether questions are columns of a part of the partition function."""
+        return bool({"question_question", "passage_question"} & set(self.denominators or ()))
+
+    @property
+    def scatters_questions(self) -> bool:
+        """Whether ranks have parts of the gradient of one another's questions."""
+        return self.directions == "both" or self._scores_questions
 
     def teachers(self) -> dict[str, str]:
         """Return the frozen models that the loss uses: key of the run file -> name in `teachers`."""

@@ -6,9 +6,9 @@ the same random numbers afterwards (GradCache, arXiv 2101.06983): activations of
 more forward, a third of a step. How many graphs are kept changes memory and time, never the gradient.
 
 Collectives of a step do not depend on the number of chunks: one all-gather and one reduce-scatter of the
-passages (the same of the questions if both directions are trained), one all-reduce of a few scalars, one of
-an integer per role where chunks depend on lengths, with `replay_tolerance` one of a number. The engine
-reduces the model's gradient.
+passages, the same of the questions where they are columns (the spread-out regulariser only gathers them), one
+all-reduce of a few scalars, one of an integer per role where chunks depend on lengths, with
+`replay_tolerance` one of a number. The engine reduces the model's gradient.
 
 The scale is that of `hbt_dist.contrastive.gather`: losses are means over local rows, gathered gradients are
 summed, the engine averages over ranks.
@@ -337,7 +337,7 @@ def _global_loss(
         layout,
         loss,
         scale=scale,
-        questions_BD=gather_embeddings(questions_bD, world) if loss.directions == "both" else None,
+        questions_BD=gather_embeddings(questions_bD, world) if loss.gathers_questions else None,
         aligned_bD=rows.get("aligned"),
         masks=masks,
         teacher_bM=None if loss.distillation is None else teacher_tensor(local.teacher_scores_bM, world),

@@ -23,6 +23,14 @@ CASES = [ONE.but(step=step) for step in STEPS] + [
     ONE.but(loss={"directions": "both"}, step=step) for step in STEPS[:2]
 ]
 CASES += [ONE.but(loss={"directions": "both", "widths": [16, 8, 4]}, step=STEPS[1])]
+CASES += [
+    ONE.but(loss=loss)
+    for loss in (
+        {"hardness": {}, "denominators": ["passage_passage"]},
+        {"spread_out": {}},
+        {"spread_out": {}, "denominators": ["question_question", "passage_question"]},
+    )
+]
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -56,7 +64,7 @@ def test_ranks_agree_on_the_number_of_chunks(found: list[dict[str, Any]]) -> Non
 
 
 def test_collectives_do_not_depend_on_the_number_of_chunks(found: list[dict[str, Any]]) -> None:
-    direct, ones, fours, tokens, both, both_ones, widths = found[0]["traffic"]
+    direct, ones, fours, tokens, both, both_ones, widths = found[0]["traffic"][:7]
     passages, questions, scalars = 24 * 16 * 4, 12 * 16 * 4, 9 * 8
     assert direct == ones == fours
     assert direct == {
@@ -69,6 +77,16 @@ def test_collectives_do_not_depend_on_the_number_of_chunks(found: list[dict[str,
     assert both["all_gather"] == both["reduce_scatter"] == (2, passages + questions)
     calls, num_bytes = both["all_reduce"]
     assert widths == both | {"all_reduce": (calls, num_bytes + 3 * 8)}  # the loss of each width
+
+
+def test_optional_terms_gather_questions_at_most_once(found: list[dict[str, Any]]) -> None:
+    """Each of their figures adds one number to the sum of scalars."""
+    direct, both = found[0]["traffic"][0], found[0]["traffic"][4]
+    calls, num_bytes = direct["all_reduce"]
+    of_passages, spread, of_questions = found[0]["traffic"][7:]
+    assert of_passages == direct | {"all_reduce": (calls, num_bytes + 8)}
+    assert spread == direct | {"all_gather": both["all_gather"], "all_reduce": (calls, num_bytes + 8)}
+    assert of_questions == both | {"all_reduce": (calls, num_bytes + 3 * 8)}
 
 
 @pytest.mark.parametrize("where", ["nan", "inf"])

@@ -87,7 +87,7 @@ def contrast_of_rank(
         layout_of(case, local, settings),
         settings,
         scale=1 / settings.temperature,
-        questions_BD=rows["question"].detach() if settings.directions == "both" else None,
+        questions_BD=rows["question"].detach() if settings.gathers_questions else None,
         aligned_bD=rows["aligned"].detach()[own] if settings.alignment_weight > 0 else None,
         masks=masks,
         teacher_bM=None if settings.distillation is None else torch.as_tensor(local.teacher_scores_bM),
@@ -108,7 +108,7 @@ def check(case: Case, world_size: int, tolerance: float = 1e-12, dtype: torch.dt
     )
     passages = sum(part.passages_ND for part in got) / world_size
     questions = torch.cat([part.questions_bD for part in got]) / world_size
-    if settings.directions == "both":
+    if settings.scatters_questions:
         questions = questions + sum(part.questions_BD for part in got) / world_size
     for found, leaf in [(passages, "passage"), (questions, "question")]:
         assert float((found.double() - rows[leaf].grad).norm() / rows[leaf].grad.norm()) < tolerance

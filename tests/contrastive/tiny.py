@@ -369,13 +369,15 @@ def plain_loss(
     q, p = roles["question"], roles["passage"]
     widths = settings.widths or [q.shape[1]]
     weights = settings.width_weights or [1.0] * len(widths)
-    loss = q.new_zeros(())
+    loss, added = q.new_zeros(()), q.new_zeros(())
     for width, weight in zip(widths, weights, strict=True):
         cut = [x[:, :width] for x in (q, p)]
         if settings.similarity == "cosine" and width < q.shape[1]:
             cut = [F.normalize(x, dim=-1) for x in cut]
         infonce = plain_infonce(*cut, local, settings, log_scale)
         loss = loss + settings.info_nce_weight * weight / sum(weights) * infonce
+        if settings.spread_out is not None:
+            added = added + weight / sum(weights) * plain_spread_out(*cut, local, settings)
     if settings.alignment_weight > 0:
         sub_B, sub_N = torch.as_tensor(local.sub_batch_B), torch.as_tensor(local.sub_batch_N)
         hidden = torch.zeros(len(q), len(p), dtype=torch.bool)
@@ -389,7 +391,71 @@ def plain_loss(
     if settings.distillation is not None:
         scale = 1 / settings.temperature if log_scale is None else log_scale.exp()
         loss = loss + settings.distillation.weight * plain_distillation(q, p, local, settings, scale)
-    return loss
+    return loss + added
+
+
+def positives_of(local: Local) -> Tensor:
+    """The column of every row's positive."""
+    W, N, B = local.world_size, len(local.sub_batch_N), len(local.sub_batch_B)
+    return torch.tensor([(i // (B // W)) * (N // W) + i % (B // W) for i in range(B)])
+
+
+def owners_of(local: Local) -> Tensor:
+    """The row of every column."""
+    W, N, B = local.world_size, len(local.sub_batch_N), len(local.sub_batch_B)
+    b, n = B // W, N // B - 1
+    of_rank = [*range(b), *(row for row in range(b) for _ in range(n))]
+    return torch.tensor([rank * b + row for rank in range(W) for row in of_rank])
+
+
+def plain_spread_out(q: Tensor, p: Tensor, local: Local, settings: LossSettings) -> Tensor:
+    """Mean squared score of pairs that count, for the questions and for the positives, weighted."""
+    target = positives_of(local)
+    counted = ~torch.eye(len(q), dtype=torch.bool)
+    if settings.spread_out.mask_groups:
+        group = torch.as_tensor(local.passage_group_N)[target]
+        counted &= group[:, None] != group[None, :]
+    vectors = {"questions": q, "passages": p[target]}
+    chosen = [vectors[name] for name in settings.spread_out.texts]
+    return settings.spread_out.weight * sum((x @ x.T)[counted].square().mean() for x in chosen)
+
+
+def plain_denominators(
+    q: Tensor, p: Tensor, local: Local, settings: LossSettings, scale: Any
+) -> dict[str, Tensor]:
+    """Further scores of the partition function, -inf where they do not count."""
+    target, owner, row = positives_of(local), owners_of(local), torch.arange(len(q))
+    group_N = torch.as_tensor(local.passage_group_N if settings.mask_false_negatives else range(len(p)))
+    sub_B, sub_N = torch.as_tensor(local.sub_batch_B), torch.as_tensor(local.sub_batch_N)
+    group_B, is_global = group_N[target], settings.negatives == "global"
+    unlike = group_B[:, None] != group_B[None, :]
+    near_B, near_N = (is_global | (sub_B[:, None] == sub[None, :]) for sub in (sub_B, sub_N))
+    other = (owner[None, :] != row[:, None]) & (group_B[:, None] != group_N[None, :])
+    every = {
+        "question_question": (q @ q.T, unlike & near_B),
+        "passage_passage": (p[target] @ p.T, other & near_N),
+        "passage_question": (p[target] @ q.T, (unlike | torch.eye(len(q), dtype=torch.bool)) & near_B),
+    }
+    chosen = {name: every[name] for name in settings.denominators or ()}
+    masks = settings.false_negatives
+    if chosen and masks is not None and masks.columns != "hard_negatives":
+        assert masks.guide is None
+        positive = (q * p[target]).sum(1, keepdim=True).detach()
+        limit = positive + (masks.margin or 0.0) + (masks.relative_margin or 0.0) * positive.abs()
+        for name, (x, allowed) in chosen.items():
+            similar = x.detach() > limit
+            if name == "passage_question":
+                similar[row, row] = False
+            chosen[name] = (x, allowed & ~similar)
+    return {name: (scale * x).masked_fill(~allowed, -torch.inf) for name, (x, allowed) in chosen.items()}
+
+
+def plain_hardness(scores: Tensor, local: Local, settings: LossSettings) -> Tensor:
+    """The logarithm of every column's weight; scores without temperature."""
+    own = owners_of(local)[None, :] == torch.arange(len(scores))[:, None]
+    is_target = torch.zeros_like(own).scatter_(1, positives_of(local)[:, None], True)
+    columns = {"hard_negatives": own & ~is_target, "in_batch": ~own, "both": ~is_target}
+    return settings.hardness.strength * scores.detach() * columns[settings.hardness.columns]
 
 
 def plain_distillation(
@@ -438,7 +504,10 @@ def plain_infonce(
         allowed &= ~similar
         back_allowed &= ~back_similar
     scores = q @ p.T * scale
-    loss = F.cross_entropy(scores.masked_fill(~allowed, -torch.inf), target)
+    logits = scores if settings.hardness is None else scores + plain_hardness(q @ p.T, local, settings)
+    further = plain_denominators(q, p, local, settings, scale)
+    logits = torch.cat([logits.masked_fill(~allowed, -torch.inf), *further.values()], 1)
+    loss = F.cross_entropy(logits, target)
     if settings.directions == "both":
         back = (scores[:, target].T).masked_fill(~back_allowed, -torch.inf)
         loss = (loss + F.cross_entropy(back, torch.arange(B))) / 2

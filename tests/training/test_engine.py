@@ -121,6 +121,22 @@ NESTED = {
     )
     for stage, mode in itertools.product(STAGES, ["direct", "cached"])
 }
+#: Every optional term of the loss, alone and with what it shares its vectors, masks and widths with.
+ALL = ["question_question", "passage_passage", "passage_question"]
+TERMS = {
+    f"{name}-{stage}-{mode}": BASE.but(stage=stage, step={"mode": mode, "chunk_rows": 2}, loss=loss)
+    for name, loss in {
+        "denominators": {"denominators": ALL, "negatives": "sub_batch", "learn_temperature": True},
+        "hardness": {"hardness": {"columns": "both"}, "directions": "both", "widths": [16, 6]},
+        "spread_out": {"spread_out": {"weight": 2.0}, "denominators": ["passage_passage"]},
+        "terms": {
+            **{"denominators": ALL, "hardness": {}, "spread_out": {}},
+            **{"widths": [16, 6], "learn_temperature": True},
+        },
+    }.items()
+    for stage, mode in itertools.product([None, 2, 3], ["direct", "cached"])
+}
+VARIANTS["terms-temperature-zero2"] = TERMS["terms-2-cached"]
 VARIANTS["widths-temperature-zero2"] = NESTED["widths-temperature-2-cached"]
 #: False negatives by similarity, with a learned temperature, the model's scores or a guide's.
 SIMILAR = {
@@ -211,6 +227,7 @@ DEFAULT_VARIANTS = [
     "lora-cached-zero1",
     "widths-temperature-zero2",
     "similar-zero2",
+    "terms-temperature-zero2",
 ]
 DEFAULT_LOW = ["bf16-zero1", "copy-zero2", "fp16-zero2"]
 _results: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -305,6 +322,15 @@ def test_false_negatives_by_similarity_equal_one_process(world_size: int, name: 
     assert max(error.values()) <= 3 * TOLERANCE, error
     masked = [result.masked for result in got[0]["results"]]
     assert all(0 < sum(map(sum, each.masked_LL)) < sum(map(sum, each.columns_LL)) for each in masked)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("name", TERMS)
+def test_optional_terms_equal_one_process(world_size: int, name: str) -> None:
+    error = error_of(results("terms", world_size, TERMS)[name], reference(TERMS[name], world_size))
+    assert max(error.values()) <= 3 * TOLERANCE, error
 
 
 @pytest.mark.slow

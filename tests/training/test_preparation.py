@@ -44,6 +44,9 @@ def test_a_batch_without_anything_to_contrast_with_is_refused(tmp_path: Path) ->
         run_with(tmp_path, batches=alone)
     with_negatives = {**alone, "hard_negatives": {"count": 1}}
     run_with(tmp_path, batches=with_negatives, loss__equation="paper_eq1")
+    with pytest.raises(ValidationError, match=r"set loss\.hardness\.columns to in_batch"):
+        run_with(tmp_path, loss__hardness={})
+    run_with(tmp_path, loss__hardness={"columns": "in_batch"})
 
 
 @pytest.mark.parametrize("count", [0, 1])
