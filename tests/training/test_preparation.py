@@ -27,6 +27,7 @@ from hbt_dist.training.preparation import (
     prepare,
     untrained_values,
 )
+from hbt_dist.training.teachers import Teachers
 from tests.batching.corpora import parallel_corpus
 from tests.helpers.products import precision_of_products
 from tests.helpers.runs import tiny_run
@@ -55,7 +56,8 @@ def test_a_start_tells_that_hard_negatives_are_not_used(count: int, tmp_path: Pa
     corpus = SimpleNamespace(manifest={}, negative_offsets=[0, 2, 5])
     plan = BatchPlan(parallel_corpus(), run.batches, 0)
     model, tokens = SimpleNamespace(notes=()), SimpleNamespace(reports=[])
-    prepared: Any = SimpleNamespace(corpus=corpus, model=model, tokens=tokens, plan=plan)
+    parts = {"corpus": corpus, "model": model, "tokens": tokens, "plan": plan, "teachers": Teachers()}
+    prepared: Any = SimpleNamespace(**parts)
     told = ["5 hard negatives are not used: batches.hard_negatives.count is 0"]
     assert describe_data(run, prepared) == (told if count == 0 else [])
 
