@@ -133,6 +133,15 @@ class RunFile(Settings):
         return self
 
     @model_validator(mode="after")
+    def _candidates_of_distillation(self) -> RunFile:
+        if self.loss.distillation is not None and self.batches.hard_negatives.count == 0:
+            raise ValueError(
+                "loss.distillation compares a passage with its hard negatives, but "
+                "batches.hard_negatives.count is 0: set it to 1 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check(self) -> RunFile:
         if self.training.keep_best is not None and not self.evaluation.checkpoint_benchmarks:
             raise ValueError("training.keep_best needs evaluation.checkpoint_benchmarks")

@@ -30,6 +30,7 @@ from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
 from hbt_dist.training.parts import divide
 from hbt_dist.training.teacher_checks import check_target_language, check_teachers, untargeted_texts
+from hbt_dist.training.teacher_scores import describe_scores
 from hbt_dist.training.teachers import Teachers
 from hbt_dist.training.vocabulary import start_model
 
@@ -83,6 +84,7 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     check_teachers(run)
     cache = Path(run.data.cache_dir)
     corpus = build_corpus(run.data, cache)
+    describe_scores(run.loss.distillation, corpus)  # raises if there are none, before a model is loaded
     check_target_language(run, corpus)
     plan = plan_batches(corpus, run.batches, run.seed)
     if run.mining is not None and (phase := first_phase(run)) is not None:
@@ -161,6 +163,7 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
         *reading_text(prepared.corpus).splitlines(),
         *(line for line in (unused, mined_languages_missing(prepared.corpus, negatives)) if line),
         *untrained_values(run, prepared.model),
+        *describe_scores(run.loss.distillation, prepared.corpus),
         *shares_missed(prepared.plan, run.training.steps),
         *examples_missed(prepared.plan),
         *prepared.teachers.notes,
