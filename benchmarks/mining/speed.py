@@ -200,9 +200,10 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         f"# Mining {report['passages']:,} passages x {report['questions']:,} questions, next to faiss alone",
         "",
-        "Made by `benchmarks/mining/speed.py`, which says how. "
-        f"Width {report['width']}, blocks of {report['examples_per_block']:,} examples, "
-        f"k {report['results'][0]['k']}, {report['machine']}, faiss {report['faiss']}. ",
+        "Made by `benchmarks/mining/speed.py`, which describes the measurement. Two pools of this size,",
+        f"half of the questions each. Width {report['width']}, blocks of "
+        f"{report['examples_per_block']:,} examples, k {report['results'][0]['k']}, {report['machine']},",
+        f"faiss {report['faiss']}.",
         f"The pool itself ({size:,.0f} MB) is in memory for faiss alone, on top of its peak; the miner reads",
         "a file.",
         "",

@@ -180,7 +180,7 @@ class _Block:
         self.examples = np.arange(rows.start, rows.stop)
         cells = np.asarray(corpus.example_cell[rows.start : rows.stop])
         self._passage_has, question_has = corpus.cell_passages[cells], corpus.cell_questions[cells]
-        self._members = _members(self._passage_has, question_has)
+        self._members = languages_of_lists(self._passage_has, question_has)
         self._group = np.asarray(corpus.example_group[rows.start : rows.stop])
         self._passage = np.asarray(corpus.example_passage[rows.start : rows.stop])
         self._questions = self._read_questions(question_has)
@@ -269,8 +269,8 @@ class _Block:
         return dict(zip(lists, map(best_first, rescored), strict=True)), positive
 
 
-def _members(passage_has: Bools, question_has: Bools) -> dict[Share, Bools]:
-    """Return the languages of each list: share -> (n, L)."""
+def languages_of_lists(passage_has: Bools, question_has: Bools) -> dict[Share, Bools]:
+    """Return the languages of each list: share -> (n, L), from those of passages and questions, (n, L)."""
     return {
         "any": np.ones_like(passage_has),
         "passage": passage_has,

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from hbt_dist.common.console import counted, note
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
-from hbt_dist.mining.settings import MiningSettings
+from hbt_dist.mining.blocks import languages_of_lists
+from hbt_dist.mining.settings import MiningSettings, Share
 
 
 def check_mining(settings: MiningSettings, corpus: Corpus) -> None:
@@ -37,16 +38,10 @@ def check_mining(settings: MiningSettings, corpus: Corpus) -> None:
             )
 
 
-def languages_of_shares(corpus: Corpus) -> dict[str, NDArray[np.bool_]]:
+def languages_of_shares(corpus: Corpus) -> dict[Share, NDArray[np.bool_]]:
     """Return for each share whether the examples of a cell can have such a negative in a language: (C, L)."""
-    questions, passages = corpus.cell_questions, corpus.cell_passages
     pool = corpus.set_languages.any(0)
-    lists = {
-        "any": np.ones_like(passages),
-        "passage": passages,
-        "question": questions,
-        "other": ~(questions | passages),
-    }
+    lists = languages_of_lists(corpus.cell_passages, corpus.cell_questions)
     return {share: languages & pool for share, languages in lists.items()}
 
 

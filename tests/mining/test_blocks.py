@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from hbt_dist.mining.mined import MinedNegatives
 from hbt_dist.mining.selection import quotas
 from hbt_dist.mining.settings import MiningSettings
 from tests.batching.corpora import parallel_corpus, ragged_corpus
+from tests.evaluation.test_faiss_lists import GpuBuild
 from tests.mining.plain import PlainMiner, made_plan
 
 SHARES = {"passage": 0.5, "question": 0.25, "other": 0.25}
@@ -274,6 +276,28 @@ def test_a_plan_pickles_and_continues_with_the_missing_blocks(tmp_path: Path) ->
     assert plan.file(0).read_bytes() == first
     assert mined(copy).digest == whole.digest
     assert pickle.loads(pickle.dumps(plan.settings)) == plan.settings
+
+
+@pytest.mark.parametrize(
+    ("device", "searched_on"), [("cuda:1", {1, "cpu"}), ("cuda:2", {"cpu"}), ("cpu", {"cpu"})]
+)
+def test_a_gpu_that_faiss_can_use_searches(
+    device: str, searched_on: set[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists deeper than a GPU finds are searched on the CPU; the negatives are the same."""
+    corpus = parallel_corpus(2600, 1, 1)
+    plan = made_plan(corpus, tmp_path / "want", made_settings(examples_per_block=64), whole=False)
+    candidates = np.array(plan.candidates)
+    candidates[:2500] = candidates[0]  # a tie of 2,500
+    plan = dataclasses.replace(plan, candidates=candidates)
+    want = np.load(mine_block(plan, 0))
+    build = GpuBuild()
+    monkeypatch.setattr(search, "load_faiss", lambda *_: build)
+    there = dataclasses.replace(plan, folder=tmp_path / device)
+    got = np.load(mine_block(there, 0, device=torch.device(device)))
+    assert set(build.asked) == searched_on
+    for name in ("passage", "language", "score", "number"):
+        np.testing.assert_array_equal(got[name], want[name])
 
 
 def test_memory_grows_with_the_block_and_not_with_the_pool() -> None:

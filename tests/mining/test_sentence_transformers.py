@@ -8,7 +8,6 @@ example compares with its positive.
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ class GivenVectors:
     """Stands for a model of sentence-transformers: its vectors of a text are given."""
 
     device = torch.device("cpu")
-    model_card_data = SimpleNamespace(base_model="")
     similarity = staticmethod(dot_score)
     similarity_pairwise = staticmethod(pairwise_dot_score)
 
