@@ -84,6 +84,7 @@ class FalseNegatives:
         vectors: list[Tensor | None] = [None, None, None]
         if guide is not None:
             arrays = (guide.questions_bE, guide.questions_BE, guide.passages_NE)
+            assert all(array is not None for array in arrays)  # else the row loop's scores would decide
             vectors = [None if array is None else move(torch.from_numpy(array), device) for array in arrays]
         passages = _Texts(language[num_questions:], vectors[2])
         self.columns: dict[Role, _Texts] = {

@@ -28,6 +28,7 @@ OBJECTIVES: list[dict[str, Any]] = [
     {"directions": "both", "negatives": "sub_batch", "alignment_weight": 0.4},
     {"equation": "paper_eq1", "negatives": "sub_batch"},
     {"directions": "both", "widths": [5, 3], "width_weights": [1.0, 0.5]},
+    {"denominators": ["question_question", "passage_passage", "passage_question"], "hardness": {}},
     {"similarity": "dot", "temperature": 2.0, "widths": [4, 2], "mask_false_negatives": False},
 ]
 

@@ -439,11 +439,28 @@ def plain_denominators(
     chosen = {name: every[name] for name in settings.denominators or ()}
     masks = settings.false_negatives
     if chosen and masks is not None and masks.columns != "hard_negatives":
-        assert masks.guide is None
-        positive = (q * p[target]).sum(1, keepdim=True).detach()
+        x, y = q.detach(), p.detach()
+        if masks.guide is not None:
+            guide = local.frozen[masks.guide]
+            x, y = torch.as_tensor(guide.questions_BE), torch.as_tensor(guide.passages_NE)
+        positive = (x * y[target]).sum(1, keepdim=True)
         limit = positive + (masks.margin or 0.0) + (masks.relative_margin or 0.0) * positive.abs()
+        deciding = {
+            "question_question": x @ x.T,
+            "passage_passage": y[target] @ y.T,
+            "passage_question": y[target] @ x.T,
+        }
+        of_question = torch.as_tensor(local.batch.question_language)
+        of_passage = torch.as_tensor(local.passage_language_N)
+        languages = {
+            "question_question": (of_passage[target], of_question),
+            "passage_passage": (of_question, of_passage),
+            "passage_question": (of_question, of_question),
+        }
         for name, (x, allowed) in chosen.items():
-            similar = x.detach() > limit
+            similar = deciding[name] > limit
+            if masks.languages == "positive":
+                similar &= languages[name][0][:, None] == languages[name][1][None]
             if name == "passage_question":
                 similar[row, row] = False
             chosen[name] = (x, allowed & ~similar)
