@@ -13,6 +13,7 @@ where    before_forward            the batch is there, nothing is computed
          hang                      does not die: sleeps for 10 minutes where before_forward dies
          before_mining             after `step` steps, the model is not written yet
          during_mining             a block of the mining is a file
+         slow_mining               does not die: sleeps for 12 seconds where during_mining dies
          after_mining              the mined negatives are written, no step has drawn them
          between_save_and_report   the checkpoint is complete, the launcher has not heard of it
 once     a file; the fault happens only if it can be created: workers that start again live on
@@ -36,7 +37,7 @@ from hbt_dist.contrastive.world import World
 
 VARIABLE = "HBT_DIST_FAULT"
 IN_STEP = ("hang", "out_of_memory", "before_forward", "between_chunks", "in_collective")
-MINING = ("before_mining", "during_mining", "after_mining")
+MINING = ("before_mining", "during_mining", "slow_mining", "after_mining")
 MOMENTS = (*IN_STEP, *MINING, "during_save", "between_save_and_report")
 
 
@@ -54,6 +55,8 @@ def at(moment: str, step: int, world: World, model: nn.Module | None) -> None:
     requested = _requested(moment, step)
     if requested is not None and requested["rank"] == world.rank:
         _die(requested)
+    if moment == "during_mining" and (slow := _requested("slow_mining", step)) is not None:
+        time.sleep(12 if slow["rank"] == world.rank else 0)
 
 
 def in_step(step: int, world: World, model: nn.Module) -> None:

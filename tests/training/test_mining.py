@@ -153,17 +153,18 @@ def test_killed_around_a_mining_and_continued(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_other_numbers_of_workers_and_a_copy_in_the_storage(launch: Launch, tmp_path: Path) -> None:
-    """Without dropout, whose noise depends on the rank."""
+    """Without dropout, whose noise depends on the rank. Rank 0 mines for longer than a rank may hang."""
     plain = Launch(launch.cache, without_dropout(launch.start_model, tmp_path / "start"))
     changes = {**PHASES, "deepspeed__config": None}
     file, reference = plain.file(tmp_path / "reference", **changes)
     plain.finish(file, 2)
 
-    file, output = plain.file(tmp_path / "damaged", **changes)
+    file, output = plain.file(tmp_path / "damaged", **changes | {"training__hang_timeout_seconds": 8})
     shutil.copytree(reference, output)
     damaged = output / "checkpoints" / "step-0000000008" / "mined" / "passage.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
-    plain.finish(file, 3)
+    group = plain.start(file, 3, HBT_DIST_FAULT=fault(f"rank=0,step=6,where=slow_mining,once={tmp_path}/x"))
+    assert group.wait() == [0, 0, 0], group.error()
     log = (output / "log.txt").read_text("utf-8")
     assert "step-0000000008 is passed over: mined/passage.npy does not match its checksum" in log
     assert "continuing from the checkpoint of step 6" in log
