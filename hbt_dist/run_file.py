@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from hbt_dist.batching.settings import BatchSettings, HardNegativeSettings
+from hbt_dist.batching.settings import NEGATIVE_SHARES, BatchSettings, HardNegativeSettings
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import expanded
 from hbt_dist.config.paths import with_paths
@@ -86,10 +86,7 @@ class RunEvaluation(Settings):
 
 def _drawn(negatives: HardNegativeSettings) -> set[str]:
     """Return the shares of a miner whose negatives the batches draw."""
-    language = negatives.language
-    if language in ("passage", "question"):
-        return {"any", language}
-    return {"any", "passage", "question", "other"}
+    return {"any", *(negatives.shares() or NEGATIVE_SHARES)}
 
 
 class RunFile(Settings):
