@@ -4,7 +4,8 @@ A tiny encoder with dropout is trained for no step: its gradient through the run
 stage, precision, offload, way of reduction), over the real ranks, in several chunks, with hard negatives and
 in both directions, is compared with plain autograd on the whole B x N matrix. A wrong scale, a lost chunk or
 dropout that does not repeat cannot pass. The tiny loss has two widths if `loss.widths` is set. Every rank
-computes the reference alone: it draws the dropout of every rank from that rank's seed. The step runs with the
+computes the reference alone: it draws the dropout of every rank from that rank's seed. Further denominators,
+weights and regularisers are left out: they add no way for gradients to travel. The step runs with the
 run's `loss.kernel`; what the tolerance of a reduced precision would hide of it,
 `hbt_dist.contrastive.row_losses.check_kernel` finds.
 """

@@ -19,6 +19,11 @@ from tests.pretended_gpu.tensors import OPERATIONS
 
 _BASE = Case(stage=None, loss={"mask_false_negatives": False}, steps=2)
 _BOTH = {"directions": "both", "mask_false_negatives": True}
+_TERMS = {
+    "denominators": ["question_question", "passage_passage", "passage_question"],
+    "hardness": {"columns": "both"},
+    "spread_out": {},
+}
 #: Every variant of the contrastive step.
 VARIANTS = {
     "cached": _BASE,
@@ -40,6 +45,9 @@ VARIANTS = {
     "Eq. 1 of the paper": _BASE.but(num_negatives=1, loss={"equation": "paper_eq1"}),
     "learned temperature": _BASE.but(loss={"learn_temperature": True}),
     "dot products": _BASE.but(loss={"similarity": "dot", "temperature": 1.0}),
+    "denominators, hardness, spread-out": _BASE.but(
+        duplicates=True, num_negatives=2, loss={**_TERMS, "negatives": "sub_batch", "widths": [16, 6]}
+    ),
     "XLM-R, cached": _BASE.but(model="xlmr"),
     "XLM-R, direct": _BASE.but(model="xlmr", step={"mode": "direct"}),
     "XLM-R, checkpointing": _BASE.but(model="xlmr", checkpointing=True),

@@ -13,6 +13,7 @@ EQUAL = {"loss": 0.0, "norm": 0.0, "parameters": 0.0, "chunks": 0}
 #: The names of steps.VARIANTS, in processes of at most 5 seconds.
 PROCESSES = [
     ["cached", "direct", "masks, negatives, both directions", "Eq. 1 of the paper", "learned temperature"],
+    ["denominators, hardness, spread-out"],
     ["sub-batches, alignment", "sub-batches, masks, negatives", "dot products"],
     ["false negatives by similarity", "false negatives by a guide", "distillation"],
     ["XLM-R, cached", "XLM-R, direct", "XLM-R, some graphs kept"],
