@@ -160,8 +160,37 @@ def test_finished_is_kept_and_another_mining_is_refused(command: Command, made: 
     message = refused(command, *arguments, "mining.count=2", "seed=3")
     assert "holds another mining (mining.count: 3 there, 2 now; seed: 0 there, 3 now)" in message
     assert "choose another output_dir" in message
+    assert "model.text.pooling: mean there, cls now" in refused(command, *arguments, "model.text.pooling=cls")
+    assert "holds another mining (corpus: " in refused(command, *arguments, "data.sources.0.limit=39")
     first.unlink()  # a record without its file: the same mining starts anew
     assert mined(command, file, out).read_bytes() == content
+
+
+def test_questions_without_candidates_are_reported_and_filled_by_choice(
+    command: Command, made: Path, tmp_path: Path
+) -> None:
+    arguments = ["mine", made / "mine.yaml", "--launcher", "local", "mining.margin=0.9"]
+    code, out, _ = command(*arguments, f"output_dir={tmp_path}/left")
+    assert code == 0
+    assert "by a margin" in out
+    assert "without any (" in out
+    assert "because every candidate was left out); mining.fill: relax fills them" in out
+    code, out, _ = command(*arguments, f"output_dir={tmp_path}/filled", "mining.fill=relax")
+    assert code == 0
+    assert "share any: 120 of 120, " in out
+    assert "of them by fill: relax" in out
+    assert [len(row["negatives"]) for row in read_lines(tmp_path / "filled" / "negatives.jsonl")] == [3] * 40
+
+
+def test_schema_of_the_file(command: Command) -> None:
+    assert set(json.loads(command("schema", "mine")[1])["properties"]) == {
+        "output_dir",
+        "seed",
+        "data",
+        "model",
+        "mining",
+        "workers",
+    }
 
 
 def test_judge_rescores_and_its_scores_are_written(command: Command, made: Path, tmp_path: Path) -> None:
@@ -216,7 +245,9 @@ def test_encoder_as_judge_with_the_same_model_changes_nothing(
     ("overrides", "said"),
     [
         (["model.name_or_path=./absent"], ["no such model folder"]),
+        (["model.name_or_path=nobody/absent"], ["nobody/absent"]),
         (["mining.judge.name_or_path=./absent"], ["no such model folder"]),
+        (["mining.judge.name_or_path=nobody/absent"], ["nobody/absent"]),
         (["mining.judge.name_or_path={folder}/model"], ["expected a cross-encoder, got", "kind: encoder"]),
         (["mining.encoding.device=cuda"], ["device 'cuda'"]),
         (["mining.encoding.dtype=float8"], ["mining.encoding.dtype", "float8"]),

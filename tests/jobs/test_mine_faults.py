@@ -63,6 +63,7 @@ def test_killed_driver_continues_with_the_same_bytes(expected: tuple[Path, bytes
     assert 20 <= kept < 100
     code, _, err = finish(start(command, tmp_path))
     assert code == 0, err
+    assert "mining for 200 questions among" in err
     assert (out / "negatives.jsonl").read_bytes() == want
     assert blocks(out) == 0
 
