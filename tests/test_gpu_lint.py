@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1] / "hbt_dist"
-FILES = [*ROOT.glob("contrastive/*.py"), ROOT / "training/deepspeed/engine.py", ROOT / "training/step.py"]
+#: Settings hold no tensors.
+FILES = [file for file in ROOT.glob("contrastive/*.py") if file.name != "settings.py"]
+FILES += [ROOT / "training/deepspeed/engine.py", ROOT / "training/step.py"]
 #: Methods of a tensor that make the host wait, or copy to a GPU from pageable memory.
 METHODS = {"item", "tolist", "cpu", "cuda", "nonzero", "unique", "masked_select", "repeat_interleave"}
 #: The same of torch, with a device.
@@ -23,6 +25,7 @@ BUILTINS = {"float", "bool"}
 ALLOWED = {
     "contrastive/chunks.py:plan_chunks": "chunks by tokens on several ranks: once per step",
     "contrastive/gather.py:check_equal_slices": "once, at the start",
+    "contrastive/layout.py:rows_of_columns": "does not wait: the number of repeats is known on the host",
     "contrastive/row_losses.py:kernel_error": "once, at the start",
     "contrastive/step.py:contrastive_step": "a learned temperature: once per step",
     "contrastive/step.py:_mean_figures": "the figures of the step: once per step",
