@@ -40,6 +40,7 @@ from hbt_dist.training.teachers import units_of, unused_teachers
 
 #: (parameters, parameters in embeddings) of common backbones, so that the estimate does not fetch them.
 _KNOWN = {
+    "intfloat/multilingual-e5-small": (117_653_760, 96_212_352),
     "FacebookAI/xlm-roberta-base": (278_043_648, 192_398_592),
     "FacebookAI/xlm-roberta-large": (559_890_432, 256_531_456),
     "sentence-transformers/LaBSE": (470_926_848, 385_281_792),
