@@ -29,6 +29,7 @@ from tests.analysis.made_search import write_search
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_docs_build_strictly_and_list_every_key(tmp_path: Path) -> None:
     done = subprocess.run(

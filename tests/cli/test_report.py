@@ -40,6 +40,7 @@ def write_study_folder(root: Path) -> SearchFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_a_report_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
