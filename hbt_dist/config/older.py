@@ -10,6 +10,8 @@ _ATTENTION, _IMPLEMENTATION = "attention", "attention_implementation"
 _UNRECORDED: dict[str, Any] = {
     "model.vocabulary": "keep",
     "data.sources.*.columns.prefix": "prefix",
+    "data.sources.*.columns.passage_score": "pos_scores",
+    "data.sources.*.columns.negative_scores": "neg_scores",
     "loss.info_nce_weight": 1.0,
     "teachers": {},
 }
@@ -26,7 +28,7 @@ def is_newer_default(key: str, recorded: Any, now: Any) -> bool:
     """Return whether a run lacks a dotted key because it is older than the key, and behaves as `now` says.
 
     A field named prefix was not read then; if the data has such a field, the corpus has changed, which the
-    trainer refuses.
+    trainer refuses. Scores of a teacher change no batch.
     """
     return recorded is None and any(
         fnmatch.fnmatchcase(key, pattern) and now == value for pattern, value in _UNRECORDED.items()

@@ -89,11 +89,13 @@ def test_a_run_older_than_the_rate_of_the_temperature(tmp_path: Path) -> None:
 
 
 def test_a_run_older_than_keys_of_its_model_goes_on(tmp_path: Path) -> None:
-    """Its version had no `attention_implementation`, `vocabulary` and `columns.prefix`."""
+    """Its version had no `attention_implementation`, `vocabulary`, and columns of prefixes and scores."""
     now = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache")).plain()
     before = copy.deepcopy(now)
     before["model"]["attention"] = before["model"].pop("attention_implementation")
-    del before["model"]["vocabulary"], before["data"]["sources"][0]["columns"]["prefix"]
+    del before["model"]["vocabulary"]
+    for column in ("prefix", "passage_score", "negative_scores"):
+        del before["data"]["sources"][0]["columns"][column]
     folder = started(tmp_path, before)
     folder.check(now)
     assert load_settings(RunFile, folder.run_file).plain() == now  # export, merge and validation read it so
