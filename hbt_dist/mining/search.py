@@ -34,7 +34,8 @@ EXTRA = 17
 PART_BYTES, PAIRS = 2**27, 2**21
 #: Bytes per such pair, while lists are merged and scored.
 PAIR_BYTES = 72
-_PAIRS_AT_ONCE = 2**14
+#: Bytes of vectors that are multiplied at once in float64, and those of a value of a pair of them.
+_PRODUCT_BYTES, _VALUE_BYTES = 2**26, 24
 _LARGEST_POOL = 2**32 - 1
 
 Keys = NDArray[np.uint64]
@@ -159,23 +160,23 @@ class PoolSearch:
     def _nearest(
         self, questions: Questions, examples: Int64, texts: range, depth: int
     ) -> tuple[Keys, Float32]:
-        """Return the scored candidates that faiss finds, (k, c) keys, best first, each candidate once.
+        """Return the best candidates that faiss finds, (k, depth) keys, best first, each candidate once.
 
         Also returns (k,) the score that no other candidate exceeds.
         """
         rows, starts = questions.of(examples)
         keys, floor = self._search(questions.vectors[rows], texts, depth)
         counts = np.diff(starts)
-        if (
-            most := int(counts.max())
-        ) > 1:  # several questions of an example: the best score of each candidate
-            together = np.zeros((len(examples), most, depth), np.uint64)
-            owner = np.repeat(np.arange(len(examples)), counts)
-            together[owner, np.arange(len(rows)) - starts[owner]] = keys
-            keys = together.reshape(len(examples), -1)
-            floor = np.maximum.reduceat(floor, starts[:-1])
-        keys = best_first(keys)
-        return (without_repeats(keys, self._pool.decode(keys)[1]) if most > 1 else keys), floor
+        floor = np.maximum.reduceat(floor, starts[:-1])
+        merged = np.zeros((len(examples), depth), np.uint64)
+        for count in np.unique(counts).tolist():  # rows of one length take no padding
+            chosen = np.flatnonzero(counts == count)
+            of_questions = keys[starts[chosen, None] + np.arange(count)]
+            best = best_first(of_questions.reshape(len(chosen), -1))
+            if count > 1:  # the best score of each candidate
+                best = without_repeats(best, self._pool.decode(best)[1])[:, :depth]
+            merged[chosen] = best
+        return merged, floor
 
     def _search(self, questions: Float32, texts: range, depth: int) -> tuple[Keys, Float32]:
         """Return the keys of the best `depth` candidates by faiss's sums, (m, depth), with exact scores.
@@ -218,8 +219,9 @@ def error_bound(width: int) -> float:
 def pair_scores(left: Float32, left_rows: Int64, right: Float32, right_rows: Int64) -> Float32:
     """Return the products of pairs of vectors, summed in float64 and rounded once: (n,)."""
     scores = np.empty(len(left_rows), np.float32)
-    for start in range(0, len(scores), _PAIRS_AT_ONCE):
-        pairs = slice(start, start + _PAIRS_AT_ONCE)
+    at_once = max(1, _PRODUCT_BYTES // (_VALUE_BYTES * left.shape[1]))
+    for start in range(0, len(scores), at_once):
+        pairs = slice(start, start + at_once)
         scores[pairs] = np.einsum(
             "nd,nd->n", left[left_rows[pairs]].astype(np.float64), right[right_rows[pairs]].astype(np.float64)
         )

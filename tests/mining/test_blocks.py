@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.flat_texts import FlatTexts
 from hbt_dist.mining import search
 from hbt_dist.mining.blocks import MiningPlan, block_memory, join_blocks, mine_block
 from hbt_dist.mining.mined import MinedNegatives
@@ -304,3 +307,41 @@ def test_memory_grows_with_the_block_and_not_with_the_pool() -> None:
     small, large = (block_memory(made_settings(examples_per_block=n), 64, 2) for n in (4096, 8192))
     assert small == 2 * 2**27 + 2 * 4096 * 64 * 8 + 72 * 2**22 + 96 * 4096 * 41
     assert large - small == 2 * 4096 * 64 * 8 + 96 * 4096 * 41
+
+
+def test_pairs_take_the_stated_memory_for_every_width_and_mixture_of_questions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few examples with 40 questions between 2,000 with one, and wide vectors."""
+    monkeypatch.setattr(search, "PART_BYTES", 2**18)
+    monkeypatch.setattr(search, "PAIRS", 2**15)
+    monkeypatch.setattr(search, "_PRODUCT_BYTES", 2**18)
+    counts = np.ones(2000, np.int64)
+    counts[::250] = 40
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    random = np.random.default_rng(0)
+    questions = search.Questions(random.normal(size=(starts[-1], 4)).astype(np.float32), starts)
+    corpus = parallel_corpus(2000, 1, 1)
+    candidates = random.normal(size=(2000, 4)).astype(np.float32)
+    pool = search.Pool(FlatTexts(corpus, "passage"), candidates)
+    found = search.PoolSearch(pool, torch.device("cpu"), 1)
+    examples = np.arange(2000)
+    lists, peak = traced(lambda: found.lists(questions, examples, examples, 0, 41)[0])
+    assert peak < 2 * 2**18 + search.PAIR_BYTES * 2**16 + 96 * 2000 * 41
+    best = (questions.vectors.astype(np.float64) @ candidates.T.astype(np.float64)).astype(np.float32)
+    best = np.maximum.reduceat(best, starts[:-1], axis=0)
+    best[examples, examples] = -np.inf
+    np.testing.assert_array_equal(pool.decode(lists)[0], -np.sort(-best, axis=1)[:, :41])
+
+    monkeypatch.undo()
+    wide, rows = np.ones((4, 4096), np.float32), np.arange(8192) % 4
+    assert traced(lambda: search.pair_scores(wide, rows, wide, rows))[1] < 2**27
+
+
+def traced(work: Callable[[], Any]) -> tuple[Any, int]:
+    """The result of some work, and the most bytes that it took at once."""
+    tracemalloc.start()
+    try:
+        return work(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
