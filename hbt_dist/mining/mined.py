@@ -27,6 +27,7 @@ ARRAYS: dict[str, type] = {
     "score": np.float32,
     "positive_score": np.float32,
 }
+_FILES = {MANIFEST, *(f"{name}.npy" for name in ARRAYS)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,8 +80,8 @@ class MinedNegatives:
                 "counts": self.counts,
             }
             write_json(target / MANIFEST, manifest)
-            if (folder / MANIFEST).is_file():
-                shutil.rmtree(folder)
+            if folder.is_dir() and {file.name for file in folder.iterdir()} <= _FILES:
+                shutil.rmtree(folder)  # a process that was killed in here left a part of the files
 
     @classmethod
     def open(cls, folder: Path, corpus: Corpus | None = None) -> Self:

@@ -31,6 +31,7 @@ def made_negatives(**changes: Any) -> MinedNegatives:
 def test_a_folder_holds_what_was_saved_and_replaces_an_older_one(tmp_path: Path) -> None:
     folder = tmp_path / "negatives"
     made_negatives(passage=np.array([9, 9, 9])).save(folder)
+    (folder / "manifest.json").unlink()  # killed while it removed the older one
     made_negatives().save(folder)
     opened = MinedNegatives.open(folder)
     assert opened.digest == made_negatives().digest
