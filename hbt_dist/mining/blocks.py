@@ -259,14 +259,25 @@ class _Block:
             row * size + candidates[row, column], return_index=True, return_inverse=True
         )
         passages, languages = self.pool.texts.locate(pairs % size)
-        scores = judge(self.examples[row[first]], passages, languages)
+        scores = _finite(judge(self.examples[row[first]], passages, languages))
         judged = np.zeros(keys.shape, np.uint64)
         judged[row, column] = self.pool.keys(np.asarray(scores, np.float32), pairs % size)[inverse]
         rescored = np.split(judged, len(lists), axis=1)
         example, language = np.nonzero(self._passage_has)
         positive = positive.copy()
-        positive[example, language] = judge(self.examples[example], self._passage[example], language)
+        positive[example, language] = _finite(judge(self.examples[example], self._passage[example], language))
         return dict(zip(lists, map(best_first, rescored), strict=True)), positive
+
+
+def _finite(scores: Float32) -> Float32:
+    """Return a judge's scores; refuse NaN, which would rank first and pass every margin."""
+    if bad := int(np.count_nonzero(~np.isfinite(scores))):
+        raise UserError(
+            "mining.judge",
+            f"expected finite scores, got {bad:,} of {len(scores):,} that are not",
+            "check the judge on its own texts, or name another one",
+        )
+    return scores
 
 
 def languages_of_lists(passage_has: Bools, question_has: Bools) -> dict[Share, Bools]:

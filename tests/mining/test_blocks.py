@@ -338,6 +338,15 @@ def test_pairs_take_the_stated_memory_for_every_width_and_mixture_of_questions(
     assert traced(lambda: search.pair_scores(wide, rows, wide, rows))[1] < 2**27
 
 
+def test_scores_of_a_judge_must_be_finite(tmp_path: Path) -> None:
+    plan = made_plan(parallel_corpus(20, 1, 1), tmp_path, made_settings())
+    with pytest.raises(UserError, match="expected finite scores, got 16 of "):
+        mine_block(plan, 0, judge=lambda *of: np.where(of[1] == of[0], np.nan, 0.5).astype(np.float32))
+    with pytest.raises(UserError, match=r"mining\.judge"):
+        mine_block(plan, 0, judge=lambda *of: np.full(len(of[0]), np.nan, np.float32))
+    assert not plan.file(0).exists()
+
+
 def traced(work: Callable[[], Any]) -> tuple[Any, int]:
     """The result of some work, and the most bytes that it took at once."""
     tracemalloc.start()
