@@ -1,7 +1,7 @@
 """Write files so that a reader sees the old content or the new content, never half of it.
 
 `atomic_*` and `write_json` write to a temporary name in the same folder and rename it. A killed process
-leaves a temporary file or folder, which the next write to the same target replaces.
+leaves a temporary file, or a temporary folder, which the next write to the same target replaces.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -27,8 +28,12 @@ _FULL = 16 * 1024**2  # bytes; with less space left, a failed write without a re
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; rename it to `path` if the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Yield a temporary path; rename it to `path` if the block ends without an error.
+
+    Several processes may write the same file. Containers that share a disk can have the same process number,
+    so the temporary name is drawn.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         temporary.replace(path)

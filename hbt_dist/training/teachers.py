@@ -174,19 +174,25 @@ def compute_vectors(run: RunFile, plan: BatchPlan, world: World) -> Teachers:
     readers, digests, notes = {}, {}, []
     for name, parts in units.items():
         store = _Store(name, run.teachers[name], cache, texts, world)
+        on_every_rank(store.identify, world)
+        _require_same_model(store, name, run.teachers[name].name_or_path, world)
         files = on_every_rank(partial(store.fill, parts), world)
         on_every_rank(partial(wait_for_files, files), world)
-        every = gather_objects(world, store.digest) if world.size > 1 else [store.digest]
-        if different := [rank for rank, digest in enumerate(every) if digest != every[0]]:
-            raise UserError(
-                f"teachers.{name}.name_or_path {run.teachers[name].name_or_path}",
-                f"is a different model on rank {different[0]} than on rank 0",
-                "copy the same folder to every node",
-            )
         readers[name] = StoredVectors(texts, files, store.width)
         digests[name] = store.digest
         notes.append(_described(name, run.teachers[name], files, store.width))
     return Teachers(readers, digests, [*notes, *_code_switched(run), *unused_teachers(run)])
+
+
+def _require_same_model(store: _Store, name: str, source: str, world: World) -> None:
+    """Refuse different models before hours of encoding, and before ranks wait for files of another model."""
+    every = gather_objects(world, store.digest) if world.size > 1 else [store.digest]
+    if different := [rank for rank, digest in enumerate(every) if digest != every[0]]:
+        raise UserError(
+            f"teachers.{name}.name_or_path {source}",
+            f"is a different model on rank {different[0]} than on rank 0",
+            "copy the same folder to every node",
+        )
 
 
 def unused_teachers(run: RunFile) -> list[str]:
@@ -233,6 +239,7 @@ class _Store:
     ) -> None:
         self._name, self._settings, self._texts, self._world = name, settings, texts, world
         self.digest, self.width = "", 0
+        self._loaded: LoadedEncoder | None = None  # from `identify` to `fill`
         self._encoding = with_arithmetic(
             EvaluationSettings(
                 device=str(world.device),
@@ -243,18 +250,27 @@ class _Store:
             )
         )
 
+    def identify(self) -> None:
+        """Set the digest of the model and its settings; loads a model whose files may be anywhere.
+
+        Raises:
+            UserError: the model cannot be loaded.
+        """
+        path = Path(self._settings.name_or_path)
+        if path.is_dir() and find_adapter(str(path)) is None:
+            content = folder_digest(path)
+        else:  # its content is known only after it is loaded
+            self._loaded = self._load()
+            content = _content(self._loaded)
+        self.digest = self._identify(content)
+
     def fill(self, units: Sequence[Unit]) -> dict[Unit, EmbeddingFiles]:
-        """Encode this rank's share of the missing files; return the files of all units.
+        """Encode this rank's share of the missing files; return the files of all units. After `identify`.
 
         Raises:
             UserError: the model cannot be loaded, or gives a vector that cannot be used.
         """
-        loaded = None
-        path = Path(self._settings.name_or_path)
-        is_whole = path.is_dir() and find_adapter(str(path)) is None
-        if not is_whole:  # its content is known only after it is loaded
-            loaded = self._load()
-        self.digest = self._identify(folder_digest(path) if loaded is None else _content(loaded))
+        loaded, self._loaded = self._loaded, None
         if loaded is None:
             files = self._complete(units)
             if files is not None:

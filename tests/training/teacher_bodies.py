@@ -31,9 +31,15 @@ def stored(world: World, run: dict[str, Any], folder: str) -> dict[str, str]:
 
 
 def everything(world: World, run: dict[str, Any], folder: str) -> dict[str, Any]:
-    """A folder of all ranks, and a folder for each."""
+    """A folder of all ranks, a model that is not the same on rank 1, and a folder for each."""
     teachers.ROWS_PER_FILE = 100
     found: dict[str, Any] = {"files": stored(world, run, folder)}
+    changed = {"teachers": {"english": {"name_or_path": run["model"]["name_or_path"]}}}
+    try:
+        stored(world, {**run, **changed} if world.rank == 1 else run, f"{folder}-different")
+    except UserError as error:
+        found["different"] = str(error)
+    found["encoded"] = [str(file) for file in Path(f"{folder}-different").rglob("rows-*.npy")]
     teachers.require_shared = partial(teachers.require_shared, seconds=0.2)
     try:
         stored(world, run, f"{folder}-{world.rank}")

@@ -133,7 +133,7 @@ def test_vectors_are_those_of_the_teacher(
 def test_ranks_share_the_files_and_give_the_same_digits(
     launch: Launch, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three ranks complete what was interrupted, as one process would; separate disks are refused."""
+    """Three ranks complete what was interrupted, as one process would; separate disks and models are refused."""
     run = run_with(launch, tmp_path, teacher)
     monkeypatch.setattr(teachers, "ROWS_PER_FILE", 100)
     want = stored(World.alone(), run, str(tmp_path / "one"))
@@ -144,6 +144,8 @@ def test_ranks_share_the_files_and_give_the_same_digits(
     found = run_ranks(3, "tests.training.teacher_bodies:everything", run=run, folder=str(tmp_path / "two"))
     for rank in found:
         assert rank["files"] == want
+        assert "is a different model on rank 1 than on rank 0" in rank["different"]
+        assert rank["encoded"] == []  # refused before it encodes
         assert "is not the same folder for all workers: rank 1 on" in rank["separate"]
         assert "all workers share the vectors of teachers there: name a folder" in rank["separate"]
 
