@@ -298,7 +298,7 @@ def _loss_terms(run: RunFile, model: Model) -> Iterator[Term]:
     batch, passages = run.batches.global_batch_size, 1 + run.batches.hard_negatives.count
     rows, width = batch // run.workers.num_workers, model.config.hidden_size
     columns = batch * passages
-    gathered = columns + (batch if run.loss.directions == "both" else 0)
+    gathered = columns + (batch if run.loss.gathers_questions else 0)
     local = rows * (1 + passages)
     yield Term(
         "embeddings",
@@ -306,7 +306,9 @@ def _loss_terms(run: RunFile, model: Model) -> Iterator[Term]:
         f"8 bytes x {width:,} x ({gathered:,} gathered + {local:,} local), with gradients",
     )
     scored = min(run.loss.row_chunk, rows)
-    yield Term("scores", 12.0 * scored * columns, f"3 x 4 bytes x {scored:,} rows x {columns:,} columns")
+    further = [passages if name == "passage_passage" else 1 for name in run.loss.denominators or ()]
+    every = columns + batch * sum(further)  # columns of a row's partition function, in one buffer
+    yield Term("scores", 12.0 * scored * every, f"3 x 4 bytes x {scored:,} rows x {every:,} columns")
     if (masks := run.loss.false_negatives) is not None:
         size = 7 if masks.guide is None else 11  # three masks, the largest mask as numbers, a guide's scores
         yield Term("masks", float(size) * scored * columns, f"{size} bytes x {scored:,} x {columns:,}")

@@ -150,6 +150,18 @@ def test_every_term_has_a_formula_and_the_sum_is_theirs(tmp_path: Path) -> None:
     assert sum(terms) == pytest.approx(total, abs=0.01)
 
 
+def test_further_denominators_need_more_columns_and_the_questions(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    names = ["question_question", "passage_passage"]
+    more = run.model_copy(update={"loss": run.loss.model_copy(update={"denominators": names})})
+    before, after = sizes(run), sizes(more)
+    batch, passages = run.batches.global_batch_size, 1 + run.batches.hard_negatives.count
+    assert after["scores"] / before["scores"] == pytest.approx(
+        (batch + 2 * batch * passages) / (batch * passages)
+    )
+    assert after["embeddings"] - before["embeddings"] == 8 * 4096 * batch
+
+
 def test_a_folder_without_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         describe_memory(load_run("decoder_lora", [f"model.name_or_path={tmp_path}"]), 79 * GIB)

@@ -133,7 +133,7 @@ def test_vectors_are_those_of_the_teacher(
 def test_ranks_share_the_files_and_give_the_same_digits(
     launch: Launch, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three ranks complete what was interrupted, as one process would; separate disks and models are refused."""
+    """Three ranks complete what was interrupted like one process; separate disks and models are refused."""
     run = run_with(launch, tmp_path, teacher)
     monkeypatch.setattr(teachers, "ROWS_PER_FILE", 100)
     want = stored(World.alone(), run, str(tmp_path / "one"))
