@@ -15,6 +15,12 @@ from typing import Any
 
 import numpy as np
 
+HEADING = """# Language bias and pair matrices
+
+Mean over seeds, in brackets the standard deviation between them. Columns: mAP of the three settings, then the
+[measures of bias](../../../docs/evaluation.md#language-bias).
+
+"""
 BIAS = ("rank_distance", "complete@10", "language_preference_rate", "same_language_share@10")
 
 
@@ -30,7 +36,7 @@ def main() -> None:
     methods = results_of(given.study)
     if given.model:
         methods = {"start model": [json.loads((given.model / "results.json").read_text())], **methods}
-    given.out.write_text(bias_table(methods) + "\n" + pair_tables(methods), "utf-8")
+    given.out.write_text(HEADING + bias_table(methods) + "\n" + pair_tables(methods), "utf-8")
 
 
 def results_of(study: Path) -> dict[str, list[dict[str, Any]]]:
