@@ -20,7 +20,9 @@ from typing import Any, Literal
 from hbt_dist.common.console import Progress, counted, note
 from hbt_dist.common.devices import torch_device
 from hbt_dist.common.files import check_writable, sha256_of
+from hbt_dist.data.corpus.convert import overlap_text
 from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.notes import reading_text
 from hbt_dist.data.instructions import check_language_names
 from hbt_dist.evaluation.embedding_files import model_fingerprint, weights_digest
 from hbt_dist.evaluation.faiss_lists import load_faiss
@@ -84,6 +86,8 @@ def mine_job(job: MineFile, launcher: Launcher, *, quiet: bool = False) -> dict[
     out = Path(job.output_dir)
     check_writable(out, "choose another output_dir")
     corpus = mining_corpus(job)
+    for line in (*overlap_text(corpus).splitlines(), *reading_text(corpus).splitlines()):
+        note(line)
     check_mining(job.mining, corpus)
     load_faiss()  # its absence is reported before the encoding
     if launcher == "local":
@@ -95,7 +99,7 @@ def mine_job(job: MineFile, launcher: Launcher, *, quiet: bool = False) -> dict[
         "text": job.model.text,
     }
     loaded = load_encoder(**model, quiet=quiet)
-    judge = _LoadedJudge(job)
+    judge = _LoadedJudge(job, launcher)
     folder = RunFolder(out)
     folder.acquire()
     try:
@@ -108,14 +112,16 @@ def mine_job(job: MineFile, launcher: Launcher, *, quiet: bool = False) -> dict[
 class _LoadedJudge:
     """The judge of a file, if it has one: loaded in this process, so that mistakes are reported at once."""
 
-    def __init__(self, job: MineFile) -> None:
+    def __init__(self, job: MineFile, launcher: Launcher) -> None:
         self.settings = job.mining.judge
         self._device = job.mining.encoding.device
         self.digest: str | None = None
         if self.settings is None:
             return
         if self.settings.kind == "cross_encoder":
-            self.digest = weights_digest(load_cross_encoder(self.settings, self._device)).hexdigest()
+            # The driver of actors may have no GPU: it reads the weights alone.
+            device = "cpu" if launcher == "ray" else self._device
+            self.digest = weights_digest(load_cross_encoder(self.settings, device)).hexdigest()
             return
         self._model: dict[str, Any] = {
             "name_or_path": self.settings.name_or_path,

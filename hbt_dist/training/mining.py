@@ -277,11 +277,13 @@ class _Mining:
 
     @cached_property
     def _plan(self) -> MiningPlan:
+        # A start on another device may encode in another arithmetic: its blocks are not joined with these.
+        vectors = self._files["passage"].folder.name
         return MiningPlan(
             corpus=self.session.prepared.corpus,
             settings=self._mining,
             seed=self.session.run.seed,
-            folder=self.work / f"blocks-{self.identity[:16]}-{self._mining.examples_per_block}",
+            folder=self.work / f"blocks-{self.identity[:16]}-{self._mining.examples_per_block}-{vectors}",
             questions=self._files["question"],
             candidates=self._files["passage"],
         )

@@ -128,8 +128,13 @@ def test_pool_adds_passages_and_none_equals_a_positive(command: Command, made: P
     rows = [row["passage"] for row in lines(40)]
     fresh = [row["passage"] for row in lines(30, seed=5)]
     pool = [{"id": f"p{number}", "text": text} for number, text in enumerate([*rows[1:], rows[0], *fresh])]
+    pool.append({"id": "sv", "text": {"sv": "Åbo ligger i Finland."}})
     overrides = [f"mining.pool={write_lines(tmp_path / 'pool.jsonl', pool)}", "mining.count=8"]
-    file = mined(command, made / "mine.yaml", tmp_path / "out", *overrides)
+    output = f"output_dir={tmp_path / 'out'}"
+    code, _, err = command("mine", made / "mine.yaml", "--launcher", "local", output, *overrides)
+    assert code == 0, err
+    assert "pool: left out 1 passage without a requested language" in err
+    file = tmp_path / "out" / "negatives.jsonl"
     ids = [negative["id"] for row in read_lines(file) for negative in row["negatives"]]
     assert {text_id.startswith("pool/") for text_id in ids} == {True, False}
     for row in read_lines(file):

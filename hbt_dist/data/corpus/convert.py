@@ -236,7 +236,7 @@ def _add_pool(
             for record in batch if excluded is None else excluded.keep(batch, overlap):
                 kept += builder.add_passage(record)
             progress.update(len(batch))
-    return {"name": POOL, "passages": kept, "dropped": read - kept}
+    return {"name": POOL, "passages": kept, "passages_left_out": read - kept}
 
 
 def overlap_text(corpus: Corpus) -> str:

@@ -29,3 +29,5 @@ def _lines(source: dict[str, Any]) -> Iterator[str]:
         yield f"unused columns: {', '.join(unused)}"
     if count := source.get("repeating_negatives"):
         yield f"left out {count:,} hard negatives that are the passage itself"
+    if count := source.get("passages_left_out"):
+        yield f"left out {counted(count, 'passage')} without a requested language or like a benchmark"
