@@ -58,6 +58,7 @@ class FalseNegativeSettings(Settings):
     )
     relative_margin: float | None = Field(
         None,
+        ge=-1,
         description="instead of margin: a share of the positive's similarity; -0.05 leaves out what is above "
         "95 % of it; default: margin",
     )

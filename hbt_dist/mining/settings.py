@@ -106,6 +106,8 @@ class MiningSettings(Settings):
     )
     relative_margin: float | None = Field(
         None,
+        ge=-1,
+        le=1,
         description="a negative scores at least this share of the positive's score below it; 0.05 in "
         "arXiv 2407.15831; default: no margin",
     )

@@ -178,7 +178,8 @@ class ModelSettings(Settings):
     def _one_start(self) -> Self:
         if (self.name_or_path is None) == (self.scratch is None):
             raise ValueError(
-                "give exactly one of name_or_path (a pre-trained model) and scratch (random weights)"
+                "give exactly one of name_or_path (a pre-trained model) and scratch (random weights), "
+                "and null for the other one: model.scratch=null"
             )
         if self.lora is not None and self.scratch is not None:
             raise ValueError("lora needs name_or_path: adapters of random weights would learn nothing useful")

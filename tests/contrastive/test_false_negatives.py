@@ -158,6 +158,7 @@ def plain_counts(
     [
         ({}, "set either margin"),
         ({"margin": 0.1, "relative_margin": 0.1}, "set either margin"),
+        ({"relative_margin": -5.0}, "greater than or equal to -1"),
         ({"margin": 2.5}, "between -2 and 2"),
         ({"margin": float("nan")}, "finite"),
         ({"margin": 0.1, "columns": "hard"}, "in_batch"),

@@ -66,6 +66,7 @@ def test_a_folder_of_another_corpus_or_without_an_array_is_refused(tmp_path: Pat
         ({"languages": "elsewhere"}, "languages"),
         ({"languages": {"passage": 0.5, "elsewhere": 0.5}}, "languages"),
         ({"rank_min": 10, "rank_max": 12}, "leave 2 candidates for count 4"),
+        ({"relative_margin": 5.0}, "less than or equal to 1"),
         ({"rank_min": 10, "rank_max": 5}, "leave 0 candidates"),
         ({"min_score": 0.5, "max_score": 0.25}, "min_score 0.5 is above max_score 0.25"),
     ],
