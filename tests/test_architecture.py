@@ -18,12 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "common": "",
     "config": "common",
+    "pages": "common",
     "data": "common config",
     "models": "common config data",
     "batching": "common config models data",
     "contrastive": "common batching",
-    "evaluation": "common config models data",
-    "comparison": "common data evaluation",
+    "evaluation": "common config models data pages",
+    "comparison": "common data evaluation pages",
     "methods": "common config models data batching evaluation",
     "mining": "common config models data batching evaluation",
     "testing": "common config data batching contrastive",
@@ -32,10 +33,10 @@ ROOMS = {
     "study": "common config data evaluation comparison search",
     "analysis": "common config search",
     "orchestration": "common config models data batching evaluation mining training search",
-    "reports": "common config data evaluation comparison search study analysis",
+    "reports": "common config pages data evaluation comparison search study analysis",
     "doctor": "common config contrastive training orchestration",
-    "jobs": "common config models data batching contrastive evaluation comparison methods mining training "
-    "search study analysis orchestration reports",
+    "jobs": "common config pages models data batching contrastive evaluation comparison methods mining "
+    "training search study analysis orchestration reports",
     "cli": "common config data evaluation comparison methods mining training search study analysis reports "
     "doctor jobs",
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from hbt_dist.common.numbers import digits_of, p_clause, p_value, plain, signed, span
-from hbt_dist.reports.pages.html import is_numeric
+from hbt_dist.pages.html import is_numeric
 
 
 def test_numbers_have_a_leading_zero() -> None:
-    assert [signed(0.0196), signed(-1.25), signed(1e-6), signed(-1e-6)] == ["+0.0196", "-1.2500", "0", "0"]
-    assert [plain(0.5), plain(-0.5), plain(0.0), plain(1.0)] == ["0.5000", "-0.5000", "0.0000", "1.0000"]
-    assert span(-0.1, 0.00001) == "[-0.1000, 0]"
+    assert [signed(0.0196), signed(-1.25), signed(1e-6), signed(-1e-6)] == ["+0.020", "-1.250", "0", "0"]
+    assert [plain(0.5), plain(-0.5), plain(0.0), plain(1.0)] == ["0.500", "-0.500", "0.000", "1.000"]
+    assert span(-0.1, 0.00001) == "[-0.100, 0]"
 
 
 def test_ranks_keep_every_digit() -> None:
@@ -20,8 +20,8 @@ def test_ranks_keep_every_digit() -> None:
     assert span(-10.0, 20.25, 1) == "[-10.0, +20.2]"
 
 
-def test_shares_have_four_digits_and_ranks_one() -> None:
-    assert [digits_of(name) for name in ("map", "rank_distance", "max_at_r")] == [4, 1, 1]
+def test_shares_have_three_digits_and_ranks_one() -> None:
+    assert [digits_of(name) for name in ("map", "rank_distance", "max_at_r")] == [3, 1, 1]
 
 
 def test_probabilities() -> None:

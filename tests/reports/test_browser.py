@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hbt_dist.reports.pages.document import Document
-from hbt_dist.reports.pages.matrix import Matrix
+from hbt_dist.pages.document import Document
+from hbt_dist.pages.matrix import Matrix
 
 pytestmark = pytest.mark.slow  # a browser, and pages of every kind
 PAPER = 718  # pixels

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from hbt_dist.comparison.significance import holm
-from hbt_dist.reports.pages.document import Document
+from hbt_dist.pages.document import Document
 from hbt_dist.reports.study.answer import add_answer
 from hbt_dist.reports.study.families import (
     add_family_table,

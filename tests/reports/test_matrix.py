@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from hbt_dist.reports.pages.matrix import Matrix
+from hbt_dist.pages.matrix import Matrix
 
 
 def contrast(one: str, other: str) -> float:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from hbt_dist.common.numbers import p_clause, plain, signed, span
 from hbt_dist.comparison.significance import SIGNIFICANT
+from hbt_dist.pages.document import Document
 from hbt_dist.reports.evaluation.figures import draw_gains, gains_finding
 from hbt_dist.reports.evaluation.sections import add_cell_changes, add_tests
-from hbt_dist.reports.pages.document import Document
 
 #: Settings of mAP in words, the decisive setting first.
 SETTING_PHRASES = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.numbers import plain, signed
 from hbt_dist.comparison.typology import language_distances
-from hbt_dist.reports.pages.figures import (
+from hbt_dist.pages.figures import (
     BLUE,
     GREY,
     MARKERS,

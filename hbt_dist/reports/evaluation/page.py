@@ -24,6 +24,7 @@ from hbt_dist.evaluation.metrics import METRICS, near_chance
 from hbt_dist.evaluation.read_results import rank_distance_of, read_evaluation, read_results
 from hbt_dist.evaluation.results import LANGUAGE_MEASURES
 from hbt_dist.evaluation.text_counts import text_lines
+from hbt_dist.pages.document import Document
 from hbt_dist.reports.evaluation.change import SETTING_PHRASES, Change, add_changes, change_sentence
 from hbt_dist.reports.evaluation.figures import (
     PLOTTED_DISTANCES,
@@ -41,7 +42,6 @@ from hbt_dist.reports.evaluation.sections import (
     metric_title,
     pair_heatmap,
 )
-from hbt_dist.reports.pages.document import Document
 
 STEM = "report"
 HEATMAP = "heatmap.png"

@@ -6,8 +6,8 @@ from typing import Any
 
 from hbt_dist.common.numbers import plain, signed
 from hbt_dist.evaluation.read_results import SETTINGS
+from hbt_dist.pages.document import Document
 from hbt_dist.reports.evaluation.sections import SETTING_TITLES
-from hbt_dist.reports.pages.document import Document
 
 _MOST_NAMED = 3
 

@@ -11,8 +11,8 @@ import numpy as np
 from hbt_dist.common.numbers import digits_of, p_value, plain, signed, span
 from hbt_dist.comparison.significance import SIGNIFICANT
 from hbt_dist.data.language_facts import describe
-from hbt_dist.reports.pages.document import Document
-from hbt_dist.reports.pages.matrix import Matrix
+from hbt_dist.pages.document import Document
+from hbt_dist.pages.matrix import Matrix
 
 SETTING_TITLES = {
     "crosslingual": "cross-lingual",

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hbt_dist.analysis.overview import Analysis
-from hbt_dist.reports.pages.figures import (
+from hbt_dist.pages.figures import (
     BLUE,
     GREY,
     MARKERS,

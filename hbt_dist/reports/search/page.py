@@ -20,9 +20,9 @@ from hbt_dist.analysis.overview import (
     value_text,
 )
 from hbt_dist.common.numbers import p_value, plain
-from hbt_dist.reports.pages.document import Document
-from hbt_dist.reports.pages.figures import png, svg
-from hbt_dist.reports.pages.matrix import Matrix
+from hbt_dist.pages.document import Document
+from hbt_dist.pages.figures import png, svg
+from hbt_dist.pages.matrix import Matrix
 from hbt_dist.reports.search.figures import draw_curve, draw_front, draw_importance, objective_title
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from hbt_dist.common.numbers import p_value, plain, signed, span
 from hbt_dist.comparison.typology import FAMILIES
+from hbt_dist.pages.document import Document
 from hbt_dist.reports.evaluation.sections import SETTING_TITLES
-from hbt_dist.reports.pages.document import Document
 from hbt_dist.reports.study.benchmark import BenchmarkPart
 from hbt_dist.reports.study.families import (
     add_family_table,

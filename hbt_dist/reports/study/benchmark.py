@@ -15,10 +15,10 @@ from hbt_dist.common.console import counted
 from hbt_dist.common.numbers import digits_of, p_value, plain, signed, span
 from hbt_dist.comparison.compare import compare, write_comparison
 from hbt_dist.evaluation.read_results import SETTINGS, read_results
+from hbt_dist.pages.document import Document
+from hbt_dist.pages.figures import SERIES, new_figure, png
 from hbt_dist.reports.evaluation.figures import draw_gains, gains_finding
 from hbt_dist.reports.evaluation.sections import SETTING_TITLES, add_cell_changes, add_distances, add_tests
-from hbt_dist.reports.pages.document import Document
-from hbt_dist.reports.pages.figures import SERIES, new_figure, png
 from hbt_dist.search.settings import OBJECTIVES
 from hbt_dist.study.settings import StudyFile
 from hbt_dist.study.tables import seed_values, summary_table

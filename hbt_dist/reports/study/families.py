@@ -19,7 +19,7 @@ from hbt_dist.comparison.families import claim_possible
 from hbt_dist.comparison.gains import MIN_UNITS
 from hbt_dist.comparison.significance import SIGNIFICANT, holm
 from hbt_dist.comparison.typology import FAMILIES
-from hbt_dist.reports.pages.document import Document
+from hbt_dist.pages.document import Document
 from hbt_dist.reports.study.benchmark import BenchmarkPart
 from hbt_dist.study.verdicts import Contrast
 

@@ -20,7 +20,7 @@ from hbt_dist.common.environment import environment_facts
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import explained_write, read_json_lines
 from hbt_dist.evaluation.read_results import SETTINGS
-from hbt_dist.reports.pages.document import Document
+from hbt_dist.pages.document import Document
 from hbt_dist.reports.study.answer import add_answer
 from hbt_dist.reports.study.benchmark import BenchmarkPart
 from hbt_dist.search.folder import SearchFolder, Trial

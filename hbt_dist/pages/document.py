@@ -11,9 +11,9 @@ from html import escape
 from pathlib import Path
 
 from hbt_dist.common.files import atomic_write, explained_write
-from hbt_dist.reports.pages import html
-from hbt_dist.reports.pages.figures import DPI
-from hbt_dist.reports.pages.matrix import Matrix
+from hbt_dist.pages import html
+from hbt_dist.pages.figures import DPI
+from hbt_dist.pages.matrix import Matrix
 
 _CSS_DPI = 96
 

@@ -18,8 +18,8 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 from numpy.typing import NDArray
 
 from hbt_dist.common.numbers import plain, signed
-from hbt_dist.reports.pages.figures import BLUE, VERMILLION, new_figure, png
-from hbt_dist.reports.pages.html import table
+from hbt_dist.pages.figures import BLUE, VERMILLION, new_figure, png
+from hbt_dist.pages.html import table
 
 AXES = "Rows: question language; columns: candidate language"
 _DIFFERENCE = LinearSegmentedColormap.from_list("difference", (VERMILLION, "#FFFFFF", BLUE))
