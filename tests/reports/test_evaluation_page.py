@@ -78,30 +78,30 @@ def test_tables_equal_the_results(new: Path, results: dict[str, Any]) -> None:
     assert len(means_table) == 4
     for setting, means in results["means"].items():
         row = means_table[SETTING_TITLES[setting]]
-        assert number(row["mAP (micro)"]) == pytest.approx(means["micro"]["map"], abs=5.01e-5)
-        assert number(row["random order"]) == pytest.approx(results["chance"][setting], abs=5.01e-5)
+        assert number(row["mAP (micro)"]) == pytest.approx(means["micro"]["map"], abs=5.01e-4)
+        assert number(row["random order"]) == pytest.approx(results["chance"][setting], abs=5.01e-4)
         for metric in ("map", "mrr", "recall@10", "ndcg@10", "accuracy"):
-            assert number(row[metric_title(metric)]) == pytest.approx(means["macro"][metric], abs=5.01e-5)
+            assert number(row[metric_title(metric)]) == pytest.approx(means["macro"][metric], abs=5.01e-4)
     for key, caption in (("family", "mAP by family"), ("script", "by script"), ("seen", "seen and not seen")):
         shown = table(page, caption)
         assert set(shown) == set(results["groups"][key])
         for name, row in shown.items():
             stored = results["groups"][key][name]
             assert row["languages"] == ", ".join(stored["languages"])
-            assert number(row["asking"]) == pytest.approx(stored["crosslingual_asking"], abs=5.01e-5)
+            assert number(row["asking"]) == pytest.approx(stored["crosslingual_asking"], abs=5.01e-4)
     for name, row in table(page, "mAP by language").items():
         stored = results["by_language"][name.split()[0]]
         assert row["seen"] == ("yes" if stored["seen"] else "no")
         assert number(row["rank distance"]) == pytest.approx(stored["rank_distance"], abs=0.0501)
     for name, row in table(page, "kind of pair").items():
         stored = results["groups"]["crosslingual"][name.replace(" ", "_")]
-        assert (int(row["pairs"]), float(row["mAP"])) == (stored["num_pairs"], round(stored["map"], 4))
+        assert (int(row["pairs"]), float(row["mAP"])) == (stored["num_pairs"], round(stored["map"], 3))
     bias = table(page, "decide its rank")
     for name in ("rank_distance", "max_at_r", "language_preference_rate", "same_language_share@10"):
         assert number(bias[metric_title(name)]["mean"]) == pytest.approx(
             results["bias"][name]["macro"], abs=0.0501
         )
-    assert number(bias["MRC"]["mean"]) == pytest.approx(results["ranking_consistency"]["mrc"], abs=5.01e-5)
+    assert number(bias["MRC"]["mean"]) == pytest.approx(results["ranking_consistency"]["mrc"], abs=5.01e-4)
     assert results["benchmark"]["fingerprint"] in page.text
     level, chance = results["means"]["crosslingual"]["macro"]["map"], results["chance"]["crosslingual"]
     assert f"mAP {plain(level)} across languages (random order: {plain(chance)})" in page.text
@@ -129,7 +129,7 @@ def test_change_against_a_baseline(new: Path, old: Path, results: dict[str, Any]
             other = asked != frame.candidate_language.astype(str)
             member = asked.map(lambda code: describe(code).family) == family
             found.append(frame[(frame.setting == "pair") & other & member]["map"].mean())
-        assert number(row["gain"]) == pytest.approx(found[1] - found[0], abs=5.01e-5)
+        assert number(row["gain"]) == pytest.approx(found[1] - found[0], abs=5.01e-4)
     assert "grow with the distance of the languages? Slope" in page.text
     assert not (new / "figures" / "difference.png").exists()
     assert (tmp_path / "out" / "figures" / "difference.png").is_file()
