@@ -14,6 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+#: Lines of a module of the package at most.
+MOST_LINES = 400
+
 #: room -> rooms that it may import, besides itself and settings modules; from low to high.
 ROOMS = {
     "common": "",
@@ -67,7 +70,7 @@ def imports() -> dict[str, set[str]]:
 
 def is_settings(module: str) -> bool:
     """Whether all rooms may import a module."""
-    return module == "run_file" or module.endswith(".settings")
+    return module == "run_file" or module.endswith((".settings", "_settings"))
 
 
 def room(module: str) -> str:
@@ -119,6 +122,12 @@ def test_leaves_import_no_room() -> None:
     assert {
         target for leaf in LEAVES for target in graph[leaf] if room(target) not in {"common", "config"}
     } == set()
+
+
+def test_no_module_is_longer_than_allowed() -> None:
+    files = (ROOT / "hbt_dist").rglob("*.py")
+    lines = {str(file.relative_to(ROOT)): file.read_text("utf-8").count("\n") for file in files}
+    assert {file: number for file, number in lines.items() if number > MOST_LINES} == {}
 
 
 def test_exceptions_are_needed() -> None:

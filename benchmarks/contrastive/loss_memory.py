@@ -102,7 +102,7 @@ def _masks(layout: Layout, rows: int, *, guided: bool) -> FalseNegatives:
     """Masks of texts in 10 languages; the guide's vectors are random."""
     from hbt_dist.batching.frozen import FrozenVectors
     from hbt_dist.contrastive.false_negatives import FalseNegatives
-    from hbt_dist.contrastive.settings import FalseNegativeSettings
+    from hbt_dist.contrastive.term_settings import FalseNegativeSettings
 
     language = np.arange(rows) % 10
     frozen = {}

@@ -26,7 +26,7 @@ from torch import Tensor
 from hbt_dist.contrastive.false_negatives import Partition, Role
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.partition import Part
-from hbt_dist.contrastive.settings import Denominator
+from hbt_dist.contrastive.term_settings import Denominator
 
 _ROLES: Mapping[Denominator, tuple[Role, Role]] = {
     "question_question": ("question", "question"),

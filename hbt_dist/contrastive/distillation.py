@@ -23,7 +23,7 @@ from torch import Tensor
 from hbt_dist.common.devices import move
 from hbt_dist.common.errors import UserError
 from hbt_dist.contrastive.layout import Layout
-from hbt_dist.contrastive.settings import DistillationSettings
+from hbt_dist.contrastive.term_settings import DistillationSettings
 from hbt_dist.contrastive.world import World
 
 _NO_PROBABILITY = -1e4  # a logarithm; its exponential is exactly 0, and its products with 0 are no NaN

@@ -25,7 +25,7 @@ from hbt_dist.common.devices import move
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.partition import Index, Similar
 from hbt_dist.contrastive.row_losses import Exclude
-from hbt_dist.contrastive.settings import FalseNegativeSettings
+from hbt_dist.contrastive.term_settings import FalseNegativeSettings
 
 Role = Literal["question", "positive", "passage"]  # passage: the positives and all hard negatives
 

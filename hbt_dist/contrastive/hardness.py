@@ -18,7 +18,7 @@ from torch import Tensor
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.partition import Index
 from hbt_dist.contrastive.row_losses import Weigh
-from hbt_dist.contrastive.settings import HardnessSettings
+from hbt_dist.contrastive.term_settings import HardnessSettings
 
 
 def hardness_weights(

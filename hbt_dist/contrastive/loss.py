@@ -31,8 +31,9 @@ from hbt_dist.contrastive.hardness import hardness_weights
 from hbt_dist.contrastive.layout import Layout
 from hbt_dist.contrastive.partition import Index, Part, segments
 from hbt_dist.contrastive.row_losses import UNMASKED, infonce_rows
-from hbt_dist.contrastive.settings import LossSettings, SpreadOutSettings
+from hbt_dist.contrastive.settings import LossSettings
 from hbt_dist.contrastive.spread_out import Pairs, spread_out
+from hbt_dist.contrastive.term_settings import SpreadOutSettings
 from hbt_dist.contrastive.widths import Cut
 
 

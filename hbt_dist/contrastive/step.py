@@ -38,17 +38,17 @@ from hbt_dist.common.precision import products
 from hbt_dist.contrastive.chunks import ChunkOrder, Limits, RandomState, Tokens, plan_chunks
 from hbt_dist.contrastive.distillation import teacher_tensor
 from hbt_dist.contrastive.false_negatives import FalseNegatives, MaskedColumns
-from hbt_dist.contrastive.finite import BatchFacts, NonFiniteError, broken_rows
+from hbt_dist.contrastive.figures import mean_figures, negative_score, terms_in
+from hbt_dist.contrastive.finite import BatchFacts
 from hbt_dist.contrastive.gather import gather_embeddings, scatter_gradients
 from hbt_dist.contrastive.layout import Layout
-from hbt_dist.contrastive.loss import Contrast, contrast, inner_product
+from hbt_dist.contrastive.loss import contrast
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.contrastive.targets import draw_to_targets
 from hbt_dist.contrastive.world import World
 from hbt_dist.models.settings import Role
 
 Inputs = tuple[Tensor, Tensor, list[int]]  # (r, T) token ids and mask of a chunk, tokens of each row
-_SCALARS = ("loss", "info_nce", "alignment", "log_scale", "positive", "mean", "tokens", "padded", "bad")
 
 
 class ContrastiveEngine(Protocol):
@@ -218,10 +218,10 @@ def contrastive_step(
         loss=figures["loss"],
         info_nce=figures["info_nce"],
         alignment=figures["alignment"],
-        terms=_terms(figures),
+        terms=terms_in(figures),
         temperature=1.0 / scale,
         positive_score=figures["positive"],
-        negative_score=_negative_score(figures, len(local.passage_group_N)),
+        negative_score=negative_score(figures, len(local.passage_group_N)),
         num_tokens=round(figures["tokens"] * world.size),
         num_padded_tokens=round(figures["padded"] * world.size),
         num_chunks=len(chunks),
@@ -229,14 +229,6 @@ def contrastive_step(
         masked=figures["masked"],
         traffic=world.traffic_since(before),
     )
-
-
-def _negative_score(figures: Mapping[str, float], num_columns: int) -> float:
-    return (figures["mean"] * num_columns - figures["positive"]) / max(num_columns - 1, 1)
-
-
-def _terms(figures: Mapping[str, Any]) -> dict[str, float]:
-    return {name: figure for name, figure in figures.items() if name not in (*_SCALARS, "masked")}
 
 
 def _tokens_by_role(local: LocalRows, loss: LossSettings, world: World) -> dict[str, Tokens]:
@@ -349,7 +341,7 @@ def _global_loss(
         parts.loss += towards.loss * towards.weight
         terms |= {"targets": towards.loss, "without_target": towards.missing}
         drawn = towards.gradients
-    figures = _mean_figures(parts, terms, rows, passages_ND, token_counts, local.batch, masks, world)
+    figures = mean_figures(parts, terms, rows, passages_ND, token_counts, local.batch, masks, world)
     gradients = {"question": parts.questions_bD, "passage": scatter_gradients(parts.passages_ND, world)}
     if parts.questions_BD is not None:
         gradients["question"].add_(scatter_gradients(parts.questions_BD, world))
@@ -358,43 +350,6 @@ def _global_loss(
     for role, gradient in drawn.items():
         gradients[role].add_(gradient)
     return figures, gradients
-
-
-def _mean_figures(
-    parts: Contrast,
-    terms: Mapping[str, Tensor],
-    rows: Mapping[str, Tensor],
-    passages_ND: Tensor,
-    token_counts: tuple[int, int],
-    batch: BatchFacts,
-    masks: FalseNegatives | None,
-    world: World,
-) -> dict[str, Any]:
-    """Return scalars and terms, averaged over ranks; raise on all ranks if a scalar is not finite."""
-    questions_bD = rows["question"]
-    b = questions_bD.shape[0]
-    positive = inner_product(questions_bD, rows["passage"][:b]) / b
-    mean = questions_bD.mean(0) @ passages_ND.mean(0)
-    bad_b = broken_rows(questions_bD)
-    for role in rows.keys() - {"question"}:  # positives and negatives row by row, so that both name their row
-        bad = broken_rows(rows[role])
-        bad_b |= bad[:b] | bad[b:].view(b, -1).any(1)
-    values = [parts.loss, parts.info_nce, parts.alignment, parts.log_scale, positive, mean.double()]
-    counts = move(torch.tensor(token_counts, dtype=torch.float64), world.device)
-    vector = torch.cat([torch.stack([*terms.values(), *values]), counts, bad_b.any().double()[None]])
-    vector /= world.size
-    sums = world.all_reduce(vector if masks is None else torch.cat([vector, masks.counts()])).tolist()
-    names = [*terms, *_SCALARS]
-    figures: dict[str, Any] = dict(zip(names, sums, strict=masks is None))
-    figures["masked"] = None if masks is None else masks.of_counts(sums[len(names) :])
-    broken = figures["bad"] > 0
-    if broken or not math.isfinite(figures["loss"]):
-        if not broken:
-            bad_b = broken_rows(parts.questions_bD)
-        bad_B = world.all_gather(bad_b.to(torch.uint8)).cpu().numpy()
-        bad_rows = bad_B.nonzero()[0] if bad_B.any() else np.arange(len(bad_B))
-        raise NonFiniteError("embedding" if broken else "loss", batch, bad_rows)
-    return figures
 
 
 def _surrogate(

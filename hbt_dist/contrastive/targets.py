@@ -26,7 +26,8 @@ from torch import Tensor
 
 from hbt_dist.batching.frozen import Targets
 from hbt_dist.common.devices import move
-from hbt_dist.contrastive.settings import LossSettings, TargetSettings
+from hbt_dist.contrastive.settings import LossSettings
+from hbt_dist.contrastive.term_settings import TargetSettings
 from hbt_dist.models.settings import Role
 
 _SHORTEST = 1e-12  # as torch's normalize

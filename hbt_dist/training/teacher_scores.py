@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.contrastive.settings import DistillationSettings
+from hbt_dist.contrastive.term_settings import DistillationSettings
 from hbt_dist.data.corpus.corpus import Corpus
 
 _SAMPLED = 10_000

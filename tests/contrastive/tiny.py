@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from hbt_dist.batching.frozen import FrozenVectors, Targets
 from hbt_dist.contrastive.chunks import Chunk, Limits, plan_chunks_of_ranks
-from hbt_dist.contrastive.settings import FalseNegativeSettings, LossSettings, StepSettings
+from hbt_dist.contrastive.settings import LossSettings, StepSettings
+from hbt_dist.contrastive.term_settings import FalseNegativeSettings
 
 VOCABULARY = 120
 

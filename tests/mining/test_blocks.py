@@ -101,12 +101,25 @@ def draw_settings(draw: st.DrawFn) -> MiningSettings:
     )
 
 
-@settings(max_examples=25)
+@settings(max_examples=6)
 @given(st.data())
 def test_no_example_gets_its_group_or_a_passage_twice(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """Over random corpora and settings; other blocks, parts of the pool, pairs and threads give the same."""
+    check_random_mining(tmp_path_factory, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=25)
+@given(st.data())
+def test_no_example_gets_its_group_or_a_passage_twice_in_more_cases(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    check_random_mining(tmp_path_factory, data)
+
+
+def check_random_mining(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     chosen = data.draw(st.composite(draw_settings)())
     corpus = ragged_corpus(
         data.draw(st.integers(0, 1000)),

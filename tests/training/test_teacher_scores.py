@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hbt_dist.common.errors import UserError
-from hbt_dist.contrastive.settings import DistillationSettings
+from hbt_dist.contrastive.term_settings import DistillationSettings
 from hbt_dist.data.cache import MANIFEST
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
