@@ -25,7 +25,7 @@ def main() -> None:
         evaluation = read_evaluation(run / "evaluation" / when / "sample")
         rows = [evaluation.languages.index(code) for code in LANGUAGES]
         values = evaluation.cells()[np.ix_(rows, rows)]
-        picture = language_matrix(f"{name} training", list(LANGUAGES), values).picture("mAP")
+        picture = language_matrix(f"{name} training", list(LANGUAGES), values).picture()
         (Path(__file__).parent / "images" / f"quickstart_{name}.png").write_bytes(picture)
 
 

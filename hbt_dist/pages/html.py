@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 
 _NO_NUMBER = ("-", "trivial")
+_PHONE_CHARACTERS = 42
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -49,30 +50,48 @@ def table(
         attributes: HTML attributes of the table.
         note: HTML in the frame below the table.
     """
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    body = "".join(f'<tr role="row">{"".join(row)}</tr>' for row in rows)
     name = escape(caption)
     return (
         f'<div class="scroll" role="group" tabindex="0" aria-label="{name}">'
-        f"<table{' ' + attributes if attributes else ''}><caption><span>{name}</span></caption>"
-        f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table>{note}</div>"
+        f'<table role="table"{" " + attributes if attributes else ""}><caption><span>{name}</span></caption>'
+        f'<thead role="rowgroup"><tr role="row">{"".join(heads)}</tr></thead>'
+        f'<tbody role="rowgroup">{body}</tbody></table>{note}</div>'
     )
 
 
 def text_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of texts; the first column names the row, columns of numbers are aligned right."""
+    """Return a table of texts; the first column names the row, columns of numbers are aligned right.
+
+    On a phone each row of a wide table becomes a card with a line per column, so that no column is cut off.
+    Explicit roles keep it a table for screen readers, which such a layout would hide.
+    """
     kinds = [_kind([row[i] for row in rows]) for i in range(1, len(columns))]
-    heads = [f'<th scope="col">{escape(columns[0])}</th>']
+    heads = [f'<th role="columnheader" scope="col">{escape(columns[0])}</th>']
     heads += [
-        f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns[1:], kinds, strict=True)
+        f'<th role="columnheader" scope="col"{kind}>{escape(name)}</th>'
+        for name, kind in zip(columns[1:], kinds, strict=True)
     ]
     cells = (
         [
-            f'<th scope="row">{escape(name)}</th>',
-            *(f"<td{kind}>{escape(text)}</td>" for text, kind in zip(texts, kinds, strict=True)),
+            f'<th role="rowheader" scope="row">{escape(name)}</th>',
+            *(
+                f'<td role="cell"{kind} data-column="{escape(column)}">{escape(text)}</td>'
+                for column, text, kind in zip(columns[1:], texts, kinds, strict=True)
+            ),
         ]
         for name, *texts in rows
     )
-    return table(caption, heads, cells)
+    return table(caption, heads, cells, attributes='class="cards"' if _is_wide(columns, rows) else "")
+
+
+def _is_wide(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether a table is wider than a phone, each column as wide as its longest word or number."""
+    widths = [
+        max(max(map(len, text.split()), default=0) for text in column)
+        for column in zip(columns, *rows, strict=True)
+    ]
+    return sum(widths) + 3 * len(widths) > _PHONE_CHARACTERS
 
 
 def is_numeric(texts: Sequence[str]) -> bool:

@@ -79,7 +79,8 @@ def test_captions_stay_in_sight_while_tables_scroll(sized: Any, pages: dict[str,
         "document.head.append(Object.assign(document.createElement('style'), {textContent: arguments[0]}))",
         plain,
     )
-    if sized.execute_script("return window.innerWidth") < 500:  # and this finds captions that do not
+    narrow = sized.execute_script("return window.innerWidth") < 500
+    if narrow and kind != "search":  # whose tables all fit; and this finds captions that do not
         assert max(max(sides) for sides in sized.execute_script(CAPTIONS)) > 100
 
 
@@ -174,7 +175,7 @@ def test_nothing_is_cut_off_in_print(paper: Any, pages: dict[str, Path], kind: s
 
 def test_a_matrix_of_many_languages_fits_the_paper(paper: Any, tmp_path: Path) -> None:
     size = 30
-    document = Document("many", "languages", "made report")
+    document = Document("many", "made report")
     document.heading("Matrix")
     cells = np.full((size, size), 0.888)
     names = tuple(f"l{i}" for i in range(size))

@@ -6,7 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import imread
 
 from hbt_dist.pages.matrix import Matrix
@@ -70,3 +70,29 @@ def test_a_matrix_without_values() -> None:
     assert matrix.picture().startswith(b"\x89PNG")
     assert ">-</td>" in matrix.html()
     assert matrix.finding == "no values"
+
+
+def test_scale_from_chance_and_languages_that_training_did_not_see() -> None:
+    values = np.array([[0.6, 0.1], [0.3, 0.5]])
+    matrix = Matrix(
+        "made",
+        ("en", "uk"),
+        values,
+        names=("English", "Ukrainian"),
+        low=0.1,
+        high=0.6,
+        low_name="random order",
+        hollow=(False, True),
+        marks=np.array([[False, False], [True, False]]),
+        mark="~",
+        marked="no significant change",
+    )
+    assert matrix.colours[0][1][0] == to_hex(matrix.scale(0.0))
+    assert matrix.colours[0][0][0] == to_hex(matrix.scale(1.0))
+    assert matrix.rows()[1] == ["uk° Ukrainian", "0.300~", "0.500"]
+    assert matrix.legend == "~ no significant change; ° not in the training data"
+    page = matrix.html()
+    assert 'class="hollow" title="Ukrainian">uk° <small>Ukrainian</small></th>' in page
+    assert "random order 0.100<span" in page
+    assert matrix.legend in page
+    assert 'font-style="italic">uk°</text>' in matrix.map()

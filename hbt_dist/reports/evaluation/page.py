@@ -112,7 +112,8 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
     summary, about = _levels(results), _about(results)
     if change is not None:
         summary, about = change_sentence(change), f"{summary} {about}"
-    document = Document(title, summary, "evaluation report", about)
+    document = Document(title, "evaluation report")
+    document.lead(summary, about)
     document.heading("Language pairs")
     document.matrix(pair_heatmap(results), HEATMAP)
     document.paragraph(

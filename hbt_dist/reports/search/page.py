@@ -35,7 +35,8 @@ def search_document(analysis: Analysis, summary: dict[str, Any], best_run: str |
     """
     knee = summary["knee"]
     lead = "No checkpoint has all objectives." if knee is None else f"Knee: {candidate_text(knee)}."
-    document = Document(f"Search {summary['search']}", lead, "search report", f"{totals_text(summary)}.")
+    document = Document(f"Search {summary['search']}", "search report")
+    document.lead(lead, f"{totals_text(summary)}.")
     _trade_off(document, analysis, summary)
     _parameters(document, analysis)
     if analysis.difference is not None:

@@ -64,7 +64,8 @@ def write_study_report(
         (out / "tables").mkdir(parents=True, exist_ok=True)
         for part in parts:
             part.write_tables(out, folder.root, [item for item in findings if item.label == part.label])
-    document = Document(f"Study {study.name}", study.question, "study report")
+    document = Document(f"Study {study.name}", "study report")
+    document.lead(study.question)
     add_answer(document, study, parts, findings)
     _all_methods(document, study, parts, findings)
     _setting(document, study, folder)
