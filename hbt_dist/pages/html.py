@@ -94,6 +94,19 @@ def _is_wide(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     return sum(widths) + 3 * len(widths) > _PHONE_CHARACTERS
 
 
+def tiles(items: Iterable[tuple[str, str, str, str]]) -> str:
+    """Return large figures: label, value before or empty, value, note or empty."""
+    parts = (
+        f"<div><dt>{escape(label)}</dt><dd>"
+        + (f'<span class="before">{escape(before)} → </span>' if before else "")
+        + f"<strong>{escape(after)}</strong></dd>"
+        + (f'<dd class="note">{escape(note)}</dd>' if note else "")
+        + "</div>"
+        for label, before, after, note in items
+    )
+    return f'<dl class="tiles">{"".join(parts)}</dl>'
+
+
 def is_numeric(texts: Sequence[str]) -> bool:
     """Return whether every text of a column begins as a number or stands for a missing number."""
     return all(text in _NO_NUMBER or text.lstrip("+-[.<")[:1].isdigit() for text in texts)
