@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from hbt_dist.batching.settings import NEGATIVE_SHARES, BatchSettings, HardNegativeSettings
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import expanded
-from hbt_dist.config.paths import with_paths
+from hbt_dist.config.paths import check_relative, inputs_in, with_paths
 from hbt_dist.config.settings import Settings, load_settings
 from hbt_dist.config.shipped import RUN_FILES
 from hbt_dist.config.user_functions import is_user_function, load_user_function, user_digests
@@ -260,8 +260,18 @@ def load_run(path: str, overrides: list[str] | tuple[str, ...] = ()) -> RunFile:
         UserError: see `load_settings`; a user function cannot be imported.
     """
     run = load_settings(RunFile, file := find_run_file(path), overrides)
+    check_paths(run, file)
     check_user_functions(run, str(file))
     return resolve_paths(run)
+
+
+def check_paths(run: RunFile, file: Path) -> None:
+    """Refuse relative paths that exist next to a run file, but not in the working directory.
+
+    Raises:
+        UserError: see `check_relative`.
+    """
+    check_relative(inputs_in(run.plain()), file)
 
 
 def check_user_functions(run: RunFile, location: str) -> None:
@@ -296,7 +306,7 @@ def user_functions(run: RunFile) -> Iterator[tuple[str, str]]:
 def user_function_facts(run: RunFile) -> dict[str, Any]:
     """Return the digests of the user functions that affect the training, for provenance."""
     named = [name for key, name in user_functions(run) if key.startswith(("data.sources.", "batches."))]
-    return {"own": user_digests(named)} if named else {}
+    return {"user_functions": user_digests(named)} if named else {}
 
 
 def resolve_paths(run: RunFile) -> RunFile:

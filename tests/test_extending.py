@@ -77,10 +77,13 @@ def test_the_page_runs(tmp_path: Path) -> None:
     assert "my_kind:from_english" in said["hbt-dist data inspect run.yaml --step 0"]
     assert re.search(r"\[.+\], p = ", said["python compare.py"])
     (first, *_) = json.loads((tmp_path / "runs" / "own" / "provenance.json").read_text("utf-8"))
-    assert set(first["own"]) == {"my_reader:open_faq", "my_kind:from_english"}
+    assert set(first["user_functions"]) == {"my_reader:open_faq", "my_kind:from_english"}
     for folder in ("results/own", "runs/own/evaluation/end/my_benchmark-read_terms"):
         results = json.loads((tmp_path / folder / "results.json").read_text("utf-8"))
-        assert set(results["provenance"]["own"]) == {"my_benchmark:read_terms", "my_metric:success_at_3"}
+        assert set(results["provenance"]["user_functions"]) == {
+            "my_benchmark:read_terms",
+            "my_metric:success_at_3",
+        }
         for setting in results["means"].values():
             assert 0 <= setting["macro"]["success_at_3"] <= 1
         assert "success_at_3" in (tmp_path / "results" / "own" / "report.md").read_text("utf-8")

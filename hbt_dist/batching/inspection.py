@@ -87,12 +87,12 @@ def _corpus_tables(plan: BatchPlan) -> list[Table]:
     num_groups, largest = int(np.count_nonzero(group_sizes)), int(group_sizes.max(initial=0))
     negatives = float(corpus.negative_offsets[-1]) / max(total, 1)
     note = "The examples of a group must not meet in a batch: one passage, its translations, equal texts."
-    unused = unused_negatives(corpus, plan.settings.hard_negatives.count)
+    unused = unused_negatives(corpus, plan.settings.hard_negatives)
     overview = Table(
         "Corpus",
         ("examples", "passages", "groups", "examples in the largest group", "hard negatives per example"),
         [(total, corpus.num_passages, num_groups, largest, negatives)],
-        "\n".join(line for line in (note, unused) if line),
+        "\n".join([note, *unused]),
     )
     both = cells.questions & cells.passages
     counts = [(cells.num_examples @ has).tolist() for has in (cells.questions, cells.passages, both)]

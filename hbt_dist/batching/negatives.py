@@ -36,11 +36,15 @@ _WALK = 4096  # passages that are checked at once
 Bools = NDArray[np.bool_]
 
 
-def unused_negatives(corpus: Corpus, count: int) -> str:
-    """Return one line if the corpus has hard negatives and the batches use none (`count` 0); else ""."""
+def unused_negatives(corpus: Corpus, settings: HardNegativeSettings) -> list[str]:
+    """Return a line each if hard negatives of the corpus, or their `language`, are not used: `count` is 0."""
+    if settings.count:
+        return []
     available = int(corpus.negative_offsets[-1])
-    line = f"{available:,} hard negatives are not used: batches.hard_negatives.count is 0"
-    return line if available and not count else ""
+    unused = [f"{available:,} hard negatives are"] if available else []
+    if settings.language != HardNegativeSettings().language:
+        unused.append("batches.hard_negatives.language is")
+    return [f"{subject} not used: batches.hard_negatives.count is 0" for subject in unused]
 
 
 @dataclass(frozen=True)

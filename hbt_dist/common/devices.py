@@ -11,8 +11,12 @@ from hbt_dist.common.processors import num_processors
 WIDTH_STEP = 16
 
 
-def torch_device(device: str) -> torch.device:
+def torch_device(device: str, key: str = "device") -> torch.device:
     """Return the torch device of a name, prepared; `auto` is the GPU if this process has one, else the CPU.
+
+    Args:
+        device: its name.
+        key: the setting that named it, for messages.
 
     Raises:
         UserError: torch has no such device on this machine.
@@ -22,9 +26,8 @@ def torch_device(device: str) -> torch.device:
     try:
         result = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device '{device}'", first_line(error), "set evaluation.device to auto, cpu or cuda"
-        ) from error
+        remedy = "set it to auto, cpu or cuda"
+        raise UserError(f"{key} {device!r}", first_line(error), remedy) from error
     prepare_device(result)
     return result
 

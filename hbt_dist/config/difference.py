@@ -42,12 +42,25 @@ def changed_settings(
         may_change = {*may_change, "optimizer.temperature_learning_rate"}  # no code reads it then
     if "model" in before:
         before = {**before, "model": renamed_keys(before["model"])}
+    before, now = _without_unused_teachers(before), _without_unused_teachers(now)
     return [
         f"{key}: {_shown(old)} there, {_shown(new)} now"
         for key, old, new in leaf_differences(with_paths(before, moved), with_paths(now, moved))
         if not any(f"{key}.".startswith(f"{free}.") for free in may_change)
         and not is_newer_default(key, old, new)
     ]
+
+
+def _without_unused_teachers(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run without the `teachers` that its loss does not name; they change no result."""
+    teachers, loss = run.get("teachers"), run.get("loss") or {}
+    if not teachers:
+        return run
+    named = [
+        (loss.get(block) or {}).get(key)
+        for block, key in (("false_negatives", "guide"), ("targets", "teacher"))
+    ]
+    return {**run, "teachers": {name: teacher for name, teacher in teachers.items() if name in named}}
 
 
 def first_of(differences: list[str]) -> str:

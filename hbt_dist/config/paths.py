@@ -7,12 +7,14 @@ not make a different run: fingerprints compare the content, and the location doe
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import expanded
+from hbt_dist.config.messages import dotted_key
 
 #: Who uses a path. made: the run writes it. workers: every worker reads it. checkpoints: the process that
 #: measures checkpoints reads it, on any node. driver: the process that starts the run reads it.
@@ -75,6 +77,37 @@ def with_paths(run: dict[str, Any], change: Callable[[RunPath], str]) -> dict[st
             block = block[part]
         block[path.key[-1]] = change(path)
     return changed
+
+
+def inputs_in(run: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield dotted key and value of every path that a run reads, and of the names of its models."""
+    for pattern, user in PATHS.items():
+        for key, value in _matching(run, pattern.split("."), ()) if user != "made" else ():
+            is_model = pattern.endswith(".name_or_path")
+            if isinstance(value, str) and (is_model or _is_path(run, key, pattern, value)):
+                yield dotted_key(key), value
+
+
+def check_relative(paths: Iterable[tuple[str, str | None]], file: Path) -> None:
+    """Refuse a relative path that leads nowhere from the working directory, but somewhere from its file.
+
+    Args:
+        paths: dotted key and path, as they are in the file.
+        file: the file with these keys.
+
+    Raises:
+        UserError: names both places.
+    """
+    for key, path in paths:
+        if not path or expanded(path).is_absolute() or expanded(path).exists():
+            continue
+        if (neighbour := file.parent / path).exists():
+            raise UserError(
+                f"{file}, {key}",
+                f"{path} is not in {Path.cwd()}, where relative paths start (the working directory), but "
+                f"{neighbour} exists",
+                f"write {key}: {neighbour}, or change the directory: cd {file.parent}",
+            )
 
 
 def _matching(

@@ -145,6 +145,11 @@ class LossSettings(Settings):
             raise ValueError("min_temperature is above max_temperature")
         if self.learn_temperature and not self.min_temperature <= self.temperature <= self.max_temperature:
             raise ValueError("temperature is outside min_temperature..max_temperature")
+        if self.learn_temperature and self.info_nce_weight == 0 and self.distillation is None:
+            raise ValueError(
+                "learn_temperature trains nothing with info_nce_weight 0, as no other part of the loss has a "
+                "temperature: set it to false, or raise info_nce_weight"
+            )
         if len(set(self.widths or ())) < len(self.widths or ()):
             raise ValueError(f"widths must differ from each other, got {self.widths}")
         if self.width_weights is not None and len(self.width_weights) != len(self.widths or ()):

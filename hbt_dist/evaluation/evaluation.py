@@ -250,7 +250,7 @@ def assemble(
     """
     tables = question_tables(benchmark, ranks, user_metrics(metrics))
     facts = dict(provenance or {})
-    digests = {**facts.get("own", {}), **user_digests(metrics)}
+    digests = {**facts.get("user_functions", {}), **user_digests(metrics)}
     bias_values = question_bias(benchmark, tables["multilingual"], ranks.pooled)
     if top is not None:
         bias_values |= same_language_share(benchmark, top)
@@ -266,6 +266,6 @@ def assemble(
         bias=summarise_bias(benchmark, bias_values),
         consistency=consistency,
         seen_languages=None if seen_languages is None else tuple(seen_languages),
-        provenance={**facts, "own": digests} if digests else facts,
+        provenance={**facts, "user_functions": digests} if digests else facts,
         texts=texts,
     )

@@ -172,6 +172,6 @@ def scoring_facts(
         "text": loaded.text.model_dump(),
         "scoring": settings.model_dump(mode="json"),
         "training": loaded.facts,
-        **({"own": user_digests([benchmark.name])} if is_user_function(benchmark.name) else {}),
+        **({"user_functions": user_digests([benchmark.name])} if is_user_function(benchmark.name) else {}),
         **environment_facts(),
     }

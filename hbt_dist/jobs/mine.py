@@ -91,7 +91,7 @@ def mine_job(job: MineFile, launcher: Launcher, *, quiet: bool = False) -> dict[
     check_mining(job.mining, corpus)
     load_faiss()  # its absence is reported before the encoding
     if launcher == "local":
-        torch_device(job.mining.encoding.device)
+        torch_device(job.mining.encoding.device, "mining.encoding.device")
     check_language_names(job.model.text, corpus.languages)
     model: dict[str, Any] = {
         "name_or_path": job.model.name_or_path,

@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.config.paths import check_relative, inputs_in
 from hbt_dist.config.settings import Settings, load_settings, read_yaml
 from hbt_dist.config.user_functions import is_user_function, load_user_function
 from hbt_dist.data.corpus.convert import build_corpus
@@ -78,6 +79,7 @@ def load_mine_file(path: str, overrides: list[str] | tuple[str, ...] = ()) -> Mi
         job = _of_run(load_settings(RunFile, file, overrides), str(file))
     else:
         job = load_settings(MineFile, file, overrides)
+    check_relative(inputs_in(job.plain()), file)
     for number, source in enumerate(job.data.sources):
         if is_user_function(source.format):
             load_user_function(source.format, f"{file}, data.sources.{number}.format")

@@ -8,6 +8,7 @@ from hbt_dist.jobs.mine_file import MineFile, mining_corpus
 from hbt_dist.mining.blocks import block_memory
 from hbt_dist.mining.checks import check_mining
 from hbt_dist.models.known_width import known_width
+from hbt_dist.models.loading import check_present
 
 _MIB = 2**20
 
@@ -16,8 +17,11 @@ def describe_mining(job: MineFile) -> str:
     """Return a mining as lines: examples, passages, texts to encode, blocks, embeddings.
 
     Raises:
-        UserError: data or settings cannot be used.
+        UserError: data, models or settings cannot be used.
     """
+    check_present(str(job.model.name_or_path), "model.name_or_path")
+    if job.mining.judge is not None:
+        check_present(job.mining.judge.name_or_path, "mining.judge.name_or_path")
     corpus = mining_corpus(job)
     check_mining(job.mining, corpus)
     questions, passages = (len(FlatTexts(corpus, role)) for role in ("question", "passage"))

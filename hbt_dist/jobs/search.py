@@ -14,6 +14,7 @@ from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.settings import OBJECTIVES, SearchFile
 from hbt_dist.search.source import SearchSource
 from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
+from hbt_dist.training.teacher_checks import check_models
 
 #: Settings of the base run that do not change a trial's figures, or that every trial replaces.
 CHANGES_NO_FIGURE = (
@@ -36,7 +37,7 @@ def load_search_file(path: str, overrides: Sequence[str] = ()) -> tuple[SearchFi
     Raises:
         UserError: a value is impossible.
     """
-    search = absolute(load_settings(SearchFile, Path(path), overrides))
+    search = absolute(load_settings(SearchFile, Path(path), overrides), Path(path))
     base = Base.load(search.run, search.overrides)
     check_space(search, base, path)
     return search, base
@@ -70,6 +71,7 @@ def search_job(
     search, base = load_search_file(path, overrides)
     run = base.run({}, location=path)
     check_benchmark(search, run, path)
+    check_models(base.run({key: values.corners()[0] for key, values in search.space.items()}, location=path))
     folder = SearchFolder(Path(search.output_dir))
     check_base(folder, search, run)
     if dry_run:

@@ -35,7 +35,7 @@ from hbt_dist.study.study import (
     trials_of,
 )
 from hbt_dist.training.run_folder import RunFolder
-from hbt_dist.training.teacher_checks import check_teachers
+from hbt_dist.training.teacher_checks import check_models
 
 _MAY_CHANGE = (
     "output_dir",
@@ -73,14 +73,14 @@ def study_job(
     study = Study.load(path, overrides)
     folder = SearchFolder(Path(study.file.output_dir))
     check_bases(study, folder)
+    for run in study.runs.values():
+        check_models(run)
     if dry_run:
         from hbt_dist.jobs.dry_run import describe_study
 
         print(describe_study(study))
         return folder.root
     fingerprints = check_benchmarks(study.file.all_benchmarks())
-    for run in study.runs.values():
-        check_teachers(run)
     folder.open(
         _identity(study.file),
         {"study.yaml": study.file.model_dump(mode="json")},

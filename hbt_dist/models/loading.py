@@ -130,15 +130,31 @@ def check_source(source: str) -> None:
     Raises:
         UserError: see `hbt_dist.models.folders.check_files`.
     """
+    check_present(source)
+    if Path(source).is_dir():
+        check_files(Path(source))
+    else:
+        check_hub_reachable(source)
+
+
+def check_present(source: str, key: str | None = None) -> None:
+    """Refuse a path that is not a folder; names of the hub pass.
+
+    Args:
+        source: folder or hub name.
+        key: the setting that names it, for messages.
+
+    Raises:
+        UserError: there is a file, or nothing.
+    """
     folder = Path(source)
-    if folder.is_dir():
-        check_files(folder)
-        return
-    if folder.exists():
-        raise UserError(source, "expected a model folder, got a file", f"give the folder: {folder.parent}")
-    if source.count("/") > 1 or source.startswith((".", "~", "/")):
-        raise UserError(source, "no such model folder", "give an existing folder or a name on the model hub")
-    check_hub_reachable(source)
+    location = source if key is None else f"{key} {source}"
+    if folder.is_file():
+        raise UserError(location, "expected a model folder, got a file", f"give the folder: {folder.parent}")
+    if not folder.exists() and (source.count("/") > 1 or source.startswith((".", "~", "/"))):
+        raise UserError(
+            location, "no such model folder", "give an existing folder or a name on the model hub"
+        )
 
 
 def load_backbone(

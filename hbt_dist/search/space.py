@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import expanded
+from hbt_dist.config.paths import check_relative
 from hbt_dist.config.settings import apply_override, read_yaml, set_value, validate
-from hbt_dist.run_file import RunFile, check_user_functions, find_run_file, resolve_paths
+from hbt_dist.config.shipped import RUN_FILES
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.run_file import RunFile, check_paths, check_user_functions, find_run_file, resolve_paths
 from hbt_dist.search.settings import SearchFile
 
 Point = dict[str, Any]
@@ -42,7 +47,7 @@ class Base:
         path = find_run_file(run)
         data, lines = read_yaml(path)
         overridden = {apply_override(data, item): item for item in overrides}
-        validate(RunFile, data, str(path), lines, overridden)
+        check_paths(validate(RunFile, data, str(path), lines, overridden), path)
         return cls(str(path), data)
 
     def run(self, point: Point, *, location: str, **fixed: Any) -> RunFile:
@@ -144,14 +149,34 @@ def _questions(data: Any) -> dict[tuple[str, str], str]:
     }
 
 
-def absolute(search: SearchFile) -> SearchFile:
-    """Return the search with absolute folders."""
+def absolute(search: SearchFile, file: Path) -> SearchFile:
+    """Return the search of a file with absolute folders.
+
+    Raises:
+        UserError: see `check_relative`.
+    """
+    folders = {f"warm_start.{number}": folder for number, folder in enumerate(search.warm_start)}
+    benchmarks = {f"test_benchmarks.{number}": each for number, each in enumerate(search.test_benchmarks)}
+    inputs = (
+        data_dirs({"benchmark": search.benchmark, **benchmarks}) | run_files({"run": search.run}) | folders
+    )
+    check_relative(inputs.items(), file)
     data = search.model_dump(mode="json")
     data["output_dir"] = str(expanded(search.output_dir).absolute())
     for block in [data["benchmark"], *data["test_benchmarks"]]:
         absolute_benchmark(block)
     data["warm_start"] = [str(expanded(folder).absolute()) for folder in search.warm_start]
     return SearchFile.model_validate(data)
+
+
+def data_dirs(benchmarks: Mapping[str, BenchmarkSettings]) -> dict[str, str | None]:
+    """Return the dotted key of each benchmark's data folder -> the folder."""
+    return {f"{key}.data_dir": benchmark.data_dir for key, benchmark in benchmarks.items()}
+
+
+def run_files(runs: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return the dotted key of each base run -> its file; None for a run file of the package."""
+    return {key: None if (RUN_FILES / f"{run}.yaml").is_file() else run for key, run in runs.items()}
 
 
 def absolute_benchmark(block: dict[str, Any]) -> None:

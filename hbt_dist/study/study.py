@@ -12,11 +12,12 @@ from pathlib import Path
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import expanded
+from hbt_dist.config.paths import check_relative
 from hbt_dist.config.settings import load_settings
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import SearchFolder, Trial
-from hbt_dist.search.space import Base, absolute_benchmark
+from hbt_dist.search.space import Base, absolute_benchmark, data_dirs, run_files
 from hbt_dist.study.settings import Method, StudyFile
 
 #: File of the study's folder with the number of training examples that repeat the later benchmarks.
@@ -40,6 +41,7 @@ class Study:
             UserError: a value is impossible.
         """
         study = load_settings(StudyFile, Path(path), overrides)
+        check_relative(_inputs(study).items(), Path(path))
         data = study.model_dump(mode="json")
         data["output_dir"] = str(expanded(study.output_dir).absolute())
         for block in data["benchmarks"] + data["later_benchmarks"]:
@@ -71,6 +73,14 @@ class Study:
             update={"benchmarks": (), "scoring": scoring_of(run, method, f"{location}.scoring")}
         )
         return run.model_copy(update={"evaluation": evaluation})
+
+
+def _inputs(study: StudyFile) -> dict[str, str | None]:
+    """Return dotted key -> path of everything that a study file reads."""
+    blocks = {"benchmarks": study.benchmarks, "later_benchmarks": study.later_benchmarks}
+    benchmarks = {f"{key}.{i}": each for key, block in blocks.items() for i, each in enumerate(block)}
+    runs = {f"methods.{name}.run": method.run for name, method in study.methods.items()}
+    return data_dirs(benchmarks) | run_files({"run": study.run, **runs})
 
 
 def scoring_of(run: RunFile, method: Method, location: str) -> EvaluationSettings:

@@ -34,6 +34,16 @@ def masked_figures(masked: MaskedColumns, languages: Sequence[str]) -> dict[str,
     }
 
 
+def bare_rows_warning(step: int, figures: Mapping[str, Any]) -> str | None:
+    """Return a line if rows of a step lost all their negatives; other parts of the loss still use them."""
+    if not (share := figures.get("rows_without_negatives")):
+        return None
+    return (
+        f"step {step}: {share:.1%} of the rows had no negative left: InfoNCE learned nothing from them; "
+        "raise the margin of loss.false_negatives"
+    )
+
+
 def masked_summary(rows: Iterable[Mapping[str, Any]]) -> str | None:
     """Return a line about all steps of a run; None if no step masked by similarity.
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from hbt_dist.common.console import Progress, counted, duration
 from hbt_dist.common.files import atomic_write, read_json_lines
+from hbt_dist.training.masked_columns import bare_rows_warning
 from hbt_dist.training.run_folder import RunFolder
 
 
@@ -77,12 +78,9 @@ class Tracker:
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"train/{name}", value, step)
         self._progress.show(step, figures)
-        if figures.get("rows_without_negatives") and not self._warned:
+        if not self._warned and (warning := bare_rows_warning(step, figures)):
             self._warned = True
-            self.say(
-                f"step {step}: {figures['rows_without_negatives']:.1%} of the rows had no negative left and "
-                "taught nothing; raise the margin of loss.false_negatives"
-            )
+            self.say(warning)
 
 
 class StepProgress(Progress):

@@ -156,14 +156,14 @@ def check_widths(run: RunFile) -> None:
 def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
     """Return one line for each part of the data that is left out, cut or not used; printed once per start."""
     negatives = run.batches.hard_negatives
-    unused = unused_negatives(prepared.corpus, negatives.count)
     will_mine = run.training.mine_every is not None
     unrecorded = "" if will_mine else mined_languages_missing(prepared.corpus, negatives)
     return [
         *prepared.model.notes,
         *overlap_text(prepared.corpus).splitlines(),
         *reading_text(prepared.corpus).splitlines(),
-        *(line for line in (unused, unrecorded) if line),
+        *unused_negatives(prepared.corpus, negatives),
+        *([unrecorded] if unrecorded else []),
         *untrained_values(run, prepared.model),
         *describe_scores(run.loss.distillation, prepared.corpus),
         *shares_missed(prepared.plan, run.training.steps),

@@ -52,6 +52,7 @@ class RunFolder:
         self.validation = self.root / "validation.jsonl"
         self.evaluation = self.root / "evaluation"
         self._lock = FileLock(self.root / ".lock")
+        self._made = False  # the root, by `acquire`
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
@@ -91,6 +92,7 @@ class RunFolder:
             UserError: another process writes to the folder, or the folder is not writable.
         """
         try:
+            self._made = not self.root.exists()
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=wait_seconds)
         except Timeout:
@@ -120,6 +122,19 @@ class RunFolder:
     def release(self) -> None:
         """Let another process write."""
         self._lock.release()
+
+    def discard(self) -> None:
+        """Remove what a start that was refused wrote, if it wrote its run file alone; call it with the lock.
+
+        A folder that `acquire` made is removed too.
+        """
+        traces = {Path(self._lock.lock_file), self.run_file}
+        if not traces.issuperset(self.root.iterdir()):
+            return
+        for file in traces:
+            file.unlink(missing_ok=True)
+        if self._made:
+            self.root.rmdir()
 
     def write_run_file(self, run: dict[str, Any]) -> None:
         """Record the resolved run file."""

@@ -116,6 +116,10 @@ def open_folder(run: RunFile, runtime: Runtime, world: World) -> Iterator[RunFol
     try:
         require_shared(folder.root, world)
         yield folder
+    except UserError:
+        if world.rank == 0:
+            folder.discard()
+        raise
     finally:
         if world.rank == 0:
             folder.release()

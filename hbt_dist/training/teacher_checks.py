@@ -9,10 +9,21 @@ import numpy as np
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.corpus.corpus import Corpus, Role
 from hbt_dist.models.known_width import known_width
-from hbt_dist.models.loading import check_source
+from hbt_dist.models.loading import check_present, check_source
 from hbt_dist.models.settings import ModelSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.teachers import ROLES_OF_TARGETS, Teachers
+
+
+def check_models(run: RunFile) -> None:
+    """Refuse a start model that is a path to nothing, and see `check_teachers`.
+
+    Raises:
+        UserError: names the key.
+    """
+    if run.model.name_or_path is not None:
+        check_present(run.model.name_or_path, "model.name_or_path")
+    check_teachers(run)
 
 
 def check_teachers(run: RunFile) -> None:

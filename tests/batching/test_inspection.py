@@ -14,7 +14,7 @@ from hbt_dist.batching.inspection import Table, inspect
 from hbt_dist.batching.inspection_text import render
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan
-from hbt_dist.batching.settings import BatchSettings
+from hbt_dist.batching.settings import BatchSettings, HardNegativeSettings
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.settings import DataSettings
 from tests.batching.corpora import parallel_corpus, ragged_corpus
@@ -95,7 +95,11 @@ def test_negatives_that_no_batch_takes_are_told() -> None:
         in notes[0]
     )
     assert "not used" not in notes[1]
-    assert unused_negatives(parallel_corpus(), 0) == ""
+    assert unused_negatives(parallel_corpus(), HardNegativeSettings()) == []
+    shares = HardNegativeSettings(language={"passage": 0.5, "question": 0.5})
+    assert unused_negatives(parallel_corpus(), shares) == [
+        "batches.hard_negatives.language is not used: batches.hard_negatives.count is 0"
+    ]
 
 
 def test_texts_and_lengths_of_a_real_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

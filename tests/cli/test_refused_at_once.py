@@ -79,6 +79,15 @@ def test_a_mistake_below_the_space_is_placed(command: Any, tmp_path: Path) -> No
     assert "did you mean 'choice'?" in err
 
 
+def test_a_dry_run_looks_for_the_model(command: Any, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    overrides = [*SEARCH["overrides"], "model={name_or_path: ./absent}"]
+    file.write_text(yaml.safe_dump({**SEARCH, "overrides": overrides, "output_dir": str(tmp_path / "out")}))
+    code, out, err = command("search", file, "--dry-run")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: model.name_or_path ./absent: no such model folder\n")
+
+
 @pytest.mark.parametrize("trained", ["end", "final"])  # of a run, of a trial
 def test_a_run_is_compared_by_its_evaluation(
     command: Any, evaluation: Path, tmp_path: Path, trained: str

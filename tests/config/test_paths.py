@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import torch
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.difference import changed_settings
 from hbt_dist.config.paths import PATHS, paths_in
+from hbt_dist.jobs.mine_file import load_mine_file
+from hbt_dist.jobs.search import load_search_file
 from hbt_dist.orchestration.nodes import inputs_of
-from hbt_dist.run_file import RunFile, resolve_paths
+from hbt_dist.run_file import RunFile, load_run, resolve_paths
+from hbt_dist.study.study import Study
 from hbt_dist.training.checkpoints.start_model import start_digest
 from hbt_dist.training.run_folder import RunFolder
-from tests.helpers.runs import tiny_run
+from tests.helpers.runs import tiny_run, write_run
 
 SOURCE = {"name": "own", "format": "jsonl", "path": "train.jsonl"}
 HUB = {"name": "hub", "format": "hub", "path": "some/set"}
@@ -45,6 +49,58 @@ def full_run(dictionaries: Any = "dictionaries") -> RunFile:
         },
     )
     return RunFile.model_validate(run)
+
+
+BENCH = {"name": "jsonl", "data_dir": "bench"}
+SEARCH = {"space": {"batches.alpha": {"choice": [0, 1]}}, "benchmark": {"name": "sample", "variant": "dev"}}
+STUDY = {
+    "question": "?",
+    "methods": {"a": {}, "b": {"overrides": {"batches.alpha": 0}}},
+    "baseline": "a",
+    "benchmarks": [{"name": "sample"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("load", "changes", "key", "path"),
+    [
+        (load_run, {"data__sources": [SOURCE]}, "data.sources.0.path", "train.jsonl"),
+        (load_run, {"model": {"name_or_path": "bench"}}, "model.name_or_path", "bench"),
+        (load_mine_file, {"data__sources": [SOURCE]}, "data.sources.0.path", "train.jsonl"),
+        (load_search_file, {**SEARCH, "run": "run.yaml"}, "run", "run.yaml"),
+        (load_search_file, {**SEARCH, "benchmark": BENCH}, "benchmark.data_dir", "bench"),
+        (Study.load, {**STUDY, "run": "run.yaml"}, "run", "run.yaml"),
+        (Study.load, {**STUDY, "benchmarks": [BENCH]}, "benchmarks.0.data_dir", "bench"),
+    ],
+)
+def test_a_path_that_starts_at_its_file_is_refused(
+    load: Callable[[str], object],
+    changes: dict[str, Any],
+    key: str,
+    path: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The path exists next to the file, and not in the working directory."""
+    (tmp_path / "own" / "bench").mkdir(parents=True)
+    (tmp_path / "own" / "train.jsonl").write_text("")
+    of_run = load in (load_run, load_mine_file)
+    run = tiny_run(tmp_path / "out", tmp_path / "cache", **(changes if of_run else {}))
+    if load is load_mine_file:
+        run |= {"mining": {"count": 2}, "model": {"name_or_path": "a/b"}}
+    file = write_run(tmp_path / "own" / "run.yaml", run)
+    if not of_run:
+        common = {"name": "x", "output_dir": "x", "run": "own/run.yaml", "seeds": [1]}
+        file = write_run(tmp_path / "own" / "file.yaml", common | changes)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as refused:
+        load(str(file.relative_to(tmp_path)))
+    assert refused.value.location == f"own/{file.name}, {key}"
+    assert refused.value.problem == (
+        f"{path} is not in {tmp_path}, where relative paths start (the working directory), but own/{path} "
+        "exists"
+    )
+    assert refused.value.remedy == f"write {key}: own/{path}, or change the directory: cd own"
 
 
 def test_every_line_of_the_table_is_found_and_made_absolute(

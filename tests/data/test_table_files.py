@@ -194,13 +194,24 @@ def test_a_saved_dict_reads_one_split(tmp_path: Path, build: Build) -> None:
     ).save_to_disk(tmp_path / "d")
     corpus = build(tmp_path / "d", "arrow", columns=EN)
     assert corpus.num_examples == 3
-    assert "left out 1 file: test" in reading_text(corpus)
+    assert "left out 1 split of the folder: test; hub_split names a split" in reading_text(corpus)
     assert build(tmp_path / "d", "arrow", columns=EN, hub_split="test").num_examples == 2
     with pytest.raises(UserError, match=r"(?s)has no split 'dev'.*set hub_split to train, test"):
         build(tmp_path / "d", "arrow", columns=EN, hub_split="dev")
     (tmp_path / "d" / "dataset_dict.json").write_text('{"splits": 3}', "utf-8")
     with pytest.raises(UserError, match="not a folder that datasets saved"):
         build(tmp_path / "d", "arrow", columns=EN)
+
+
+def test_a_split_that_no_source_reads_is_reported_once(tmp_path: Path, build: Build) -> None:
+    parts = {name: datasets.Dataset.from_list(ROWS[:2]) for name in ("train", "dev", "test")}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "d")
+    source = {"format": "arrow", "path": str(tmp_path / "d"), "columns": EN}
+    sources = [{"name": name, "hub_split": name, **source} for name in ("train", "dev")]
+    corpus = build(sources=sources)
+    assert [line for line in reading_text(corpus).splitlines() if "left out" in line] == [
+        "train: left out 1 split of the folder: test; hub_split names a split"
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])

@@ -254,7 +254,7 @@ def test_encoder_as_judge_with_the_same_model_changes_nothing(
         (["mining.judge.name_or_path=./absent"], ["no such model folder"]),
         (["mining.judge.name_or_path=nobody/absent"], ["nobody/absent"]),
         (["mining.judge.name_or_path={folder}/model"], ["expected a cross-encoder, got", "kind: encoder"]),
-        (["mining.encoding.device=cuda"], ["device 'cuda'"]),
+        (["mining.encoding.device=cuda"], ["mining.encoding.device 'cuda'", "set it to auto, cpu or cuda"]),
         (["mining.encoding.dtype=float8"], ["mining.encoding.dtype", "float8"]),
         (
             ["mining.rank_min=90", "mining.rank_max=200"],
@@ -304,4 +304,7 @@ def test_dry_run_counts_texts_and_writes_nothing(command: Command, made: Path, t
     passages = sum(len(row["passage"]) for row in lines(40))
     assert f"40 questions in 120 texts, 40 passages in {passages} texts" in out
     assert f"{120 + passages} x 12 x 4 bytes" in out
+    for key in ("model.name_or_path", "mining.judge.name_or_path"):
+        absent = refused(command, made / "mine.yaml", "--dry-run", f"{key}=./absent")
+        assert f"error: {key} ./absent: no such model folder" in absent
     assert list(tmp_path.iterdir()) == []

@@ -104,6 +104,12 @@ def test_shipped_studies_resolve_without_their_data(file: Path, monkeypatch: pyt
     assert "unknown" not in text
 
 
+def test_a_dry_run_looks_for_the_models(tmp_path: Path) -> None:
+    path = write_study(tmp_path, overrides=["model={name_or_path: ./absent}"])
+    with pytest.raises(UserError, match=r"model\.name_or_path \./absent: no such model folder"):
+        study_job(str(path), dry_run=True)
+
+
 def test_a_private_cluster_on_a_machine_without_a_gpu_gets_no_hours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from hbt_dist.contrastive.false_negatives import MaskedColumns
 from hbt_dist.run_file import RunFile
-from hbt_dist.training.masked_columns import masked_figures, masked_summary
+from hbt_dist.training.masked_columns import bare_rows_warning, masked_figures, masked_summary
 from tests.helpers.runs import tiny_run
 
 
@@ -40,6 +40,11 @@ def test_figures_and_summary_name_the_pairs() -> None:
         "rows_without_negatives": 0.25,
         "masked_by_pair": {"de-de": [3, 10], "fi-de": [5, 20], "fi-fi": [1, 4]},
     }
+    assert bare_rows_warning(7, figures) == (
+        "step 7: 25.0% of the rows had no negative left: InfoNCE learned nothing from them; raise the margin "
+        "of loss.false_negatives"
+    )
+    assert bare_rows_warning(8, {**figures, "rows_without_negatives": 0.0}) is None
     assert masked_summary([{"loss": 1.0}]) is None
     assert masked_summary([figures, {**figures, "masked_by_pair": {}, "masked_columns": 0.0}]) == (
         "false negatives: masked 11.250% of the columns, mean of 2 steps; most of them question-passage "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from pydantic import ValidationError
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.settings import load_settings
+from hbt_dist.contrastive.world import World
 from hbt_dist.models.settings import ModelSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.run_folder import RunFolder, check_same_run
+from hbt_dist.training.start import open_folder
 from tests.helpers.runs import tiny_run
 
 
@@ -111,3 +114,43 @@ def test_old_and_new_name_of_a_key_at_once_are_refused() -> None:
     for keys in ({"attention": "bidirectional"}, {"attention": "sdpa", "attention_implementation": "sdpa"}):
         with pytest.raises(ValidationError):
             ModelSettings.model_validate({"name_or_path": "organisation/model", **keys})
+
+
+def refused_start(run: RunFile) -> None:
+    """A start that writes its run file, and is refused then."""
+    runtime: Any = SimpleNamespace(folder_wait_seconds=1)
+    with open_folder(run, runtime, World.alone()) as folder:
+        assert folder.run_file.is_file()
+        raise UserError("data", "no", "yes")
+
+
+def test_a_refused_start_leaves_nothing(tmp_path: Path) -> None:
+    run = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache"))
+    kept = tmp_path / "out" / "notes.txt"
+    with pytest.raises(UserError, match="no"):
+        refused_start(run)
+    assert not kept.parent.exists()
+    kept.parent.mkdir()
+    kept.write_text("of the user")
+    with pytest.raises(UserError, match="no"):
+        refused_start(run)
+    assert {path.name for path in kept.parent.iterdir()} == {"notes.txt", "run.yaml", ".lock"}
+    kept.unlink()
+    with pytest.raises(UserError, match="no"):
+        refused_start(run)
+    assert list(kept.parent.iterdir()) == []  # the folder existed before
+
+
+def test_teachers_that_no_loss_names_may_change(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "out", tmp_path / "cache")
+    run["teachers"] = {"english": {"name_or_path": "a/b"}, "spare": {"name_or_path": "c/d"}}
+    run["loss"] = {"targets": {"teacher": "english"}}
+    before = RunFile.model_validate(run).plain()
+    folder = started(tmp_path, before)
+    run["teachers"]["spare"]["name_or_path"] = "e/f"
+    folder.check(RunFile.model_validate(run).plain())
+    del run["teachers"]["spare"]
+    folder.check(RunFile.model_validate(run).plain())
+    run["teachers"]["english"]["name_or_path"] = "e/f"
+    with pytest.raises(UserError, match=r"teachers\.english\.name_or_path: a/b there, e/f now"):
+        folder.check(RunFile.model_validate(run).plain())

@@ -208,6 +208,10 @@ BAD: dict[str, tuple[Callable[[dict[str, Any], Path], None], str]] = {
         lambda run, _: run["loss"].update(info_nce_weight=0, targets={**TARGETS, "weight": 0}),
         "every weight of the loss is 0 at step 0: raise info_nce_weight or targets.weight",
     ),
+    "temperature without InfoNCE": (
+        lambda run, _: run["loss"].update(info_nce_weight=0, learn_temperature=True),
+        "learn_temperature trains nothing with info_nce_weight 0",
+    ),
     "missing folder": (
         lambda run, path: run["teachers"]["english"].update(name_or_path=str(path / "nothing")),
         "nothing: no such model folder",

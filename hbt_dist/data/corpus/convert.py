@@ -129,6 +129,7 @@ def _build(
     pool: Path | None,
 ) -> None:
     statistics = []
+    _keep_unread_splits(settings.sources, readers)
     excluded = OverlapFilter(settings.exclude_overlap_with) if settings.exclude_overlap_with else None
     with CorpusBuilder(folder) as builder:
         for index, (source, reader) in enumerate(zip(settings.sources, readers, strict=True)):
@@ -169,6 +170,15 @@ def _build(
         "optional_columns": optional,
     }
     write_json(folder / MANIFEST, manifest)
+
+
+def _keep_unread_splits(sources: Sequence[SourceSettings], readers: Sequence[SourceReader]) -> None:
+    """Leave each split that no source reads in the notes of the first source of its folder alone."""
+    noted = {(source.path, source.hub_split) for source in sources}
+    for source, reader in zip(sources, readers, strict=True):
+        unread = [name for name in reader.notes.splits_left_out if (source.path, name) not in noted]
+        reader.notes.splits_left_out[:] = unread
+        noted |= {(source.path, name) for name in unread}
 
 
 def _add_source(

@@ -20,6 +20,9 @@ def reading_text(corpus: Corpus) -> str:
 def _lines(source: dict[str, Any]) -> Iterator[str]:
     if columns := source.get("columns"):
         yield "read by usual names, columns: " + ", ".join(f"{key}: {name}" for key, name in columns.items())
+    if splits := source.get("splits_left_out"):
+        number = counted(len(splits), "split")
+        yield f"left out {number} of the folder: {', '.join(splits)}; hub_split names a split"
     if files := source.get("files_left_out"):
         more = f" and {len(files) - _SHOWN:,} more" if len(files) > _SHOWN else ""
         yield f"left out {counted(len(files), 'file')}: {', '.join(files[:_SHOWN])}{more}"

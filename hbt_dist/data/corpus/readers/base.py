@@ -21,12 +21,14 @@ class ReadingNotes:
 
     Attributes:
         columns: role -> column, where usual names chose it.
+        splits_left_out: splits of a saved DatasetDict that the source does not name.
         files_left_out: names of files in the source's folder that the reader did not read.
         unused: columns that give nothing to the records.
         doubtful: column -> language of those whose suffix could be a language, but is probably none.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
+    splits_left_out: list[str] = field(default_factory=list)
     files_left_out: list[str] = field(default_factory=list)
     unused: dict[str, None] = field(default_factory=dict)
     doubtful: dict[str, str] = field(default_factory=dict)
@@ -34,6 +36,7 @@ class ReadingNotes:
     def recorded(self) -> dict[str, Any]:
         """Return what is not empty, for a manifest."""
         content: dict[str, Any] = {"columns": self.columns, "files_left_out": self.files_left_out}
+        content |= {"splits_left_out": self.splits_left_out}
         content |= {"unused": list(self.unused), "doubtful": dict(self.doubtful)}
         return {key: value for key, value in content.items() if value}
 

@@ -36,9 +36,11 @@ _ENDINGS = {
 def open_table(source: SourceSettings, languages: tuple[str, ...] | None, missing: Missing) -> SourceReader:
     """Open a file, or all files of a format in a folder and its sub-folders, in the order of their names."""
     _check_ending(source)
-    saved = _saved_files(source) if source.format == "arrow" else None
-    files, left_out = saved or table_files(source_path(source), _ENDINGS[source.format], source.name)
-    notes = ReadingNotes(files_left_out=left_out)
+    notes = ReadingNotes()
+    if source.format == "arrow" and (saved := _saved_files(source)) is not None:
+        files, notes.splits_left_out = saved
+    else:
+        files, notes.files_left_out = table_files(source_path(source), _ENDINGS[source.format], source.name)
 
     def records() -> Iterator[TrainingRecord]:
         rows = chain.from_iterable(file_rows(source.format, file) for file in files)
@@ -68,7 +70,7 @@ def _check_ending(source: SourceSettings) -> None:
 
 
 def _saved_files(source: SourceSettings) -> tuple[list[TableFile], list[str]] | None:
-    """Return the files of a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
+    """Return the files of a folder that `datasets` saved, and its splits that are not read."""
     folder = source_path(source)
     left_out: list[str] = []
     if (folder / "dataset_dict.json").is_file():
