@@ -47,7 +47,8 @@ class RunEvaluation(Settings):
         (), description="measured at the moments of `when`; default: no evaluation after the training"
     )
     when: tuple[Literal["start", "end"], ...] = Field(
-        ("end",), description="start: the model before training; end: the trained model"
+        ("start", "end"),
+        description="start: the model before training; end: the trained model; [end] saves time",
     )
     checkpoint_benchmarks: tuple[BenchmarkSettings, ...] = Field(
         (),

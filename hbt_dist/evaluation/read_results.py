@@ -49,6 +49,14 @@ def rank_distance_of(results: Mapping[str, Any]) -> float | None:
     return None if measured is None else measured["macro"]
 
 
+def title_of(results: Mapping[str, Any]) -> str:
+    """Return the benchmark's name for people: its label, else name and variant."""
+    benchmark = results["benchmark"]
+    label = benchmark.get("label") or results["provenance"].get("label")
+    name, variant = str(benchmark["name"]), benchmark["variant"]
+    return str(label or (name if variant in (name, "default") else f"{name} ({variant})"))
+
+
 def headline_figures(results: Mapping[str, Any]) -> dict[str, float | None]:
     """Return the mAP of the three settings and the rank distance; None where the benchmark has no value."""
     figures: dict[str, float | None] = {

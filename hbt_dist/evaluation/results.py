@@ -58,8 +58,10 @@ from hbt_dist.evaluation.read_results import (
     headline_figures,
     json_values,
     read_results,
+    title_of,
 )
 from hbt_dist.evaluation.text_counts import text_lines
+from hbt_dist.pages.text_matrix import MOST_SHOWN, UNSEEN, extreme_lines, matrix_lines
 
 _SEEN_MEASURES = (("mono", "monolingual"), ("cross", "crosslingual_asking"), ("multi", "multilingual"))
 TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
@@ -204,9 +206,9 @@ def _pair_groups(evaluation: Evaluation, rows: dict[str, dict[str, Any]]) -> dic
 
 def summary(evaluation: Evaluation) -> str:
     """Format a few lines for the terminal: the three settings, the bias, seen and unseen languages."""
-    benchmark, means = evaluation.benchmark, evaluation.means
+    benchmark, means, results = evaluation.benchmark, evaluation.means, results_document(evaluation)
     lines = [
-        f"{benchmark.name} ({benchmark.variant}): {counted(len(benchmark.languages), 'language')}, "
+        f"{title_of(results)}: {counted(len(benchmark.languages), 'language')}, "
         f"{len(benchmark.question_ids):,} questions, {len(benchmark.candidate_ids):,} candidates",
         f"{'':<16}{'mAP':>9}{'mAP@20':>9}{'MRR':>9}{'R@1':>9}{'R@10':>9}{'nDCG@10':>9}",
     ]
@@ -241,7 +243,18 @@ def summary(evaluation: Evaluation) -> str:
         lines.append(f"language components removed: {removed['rank']} per language, fitted on {texts}")
     if benchmark.question_text_relevant:
         lines.append("monolingual cells are trivial here: a question's own text is among its candidates")
-    return "\n".join([*lines, *judgement_lines(benchmark.judgements.plain)])
+    lines += ["", *pair_lines(results), ""]
+    return "\n".join([*lines, *judgement_lines(benchmark.judgements.plain)]).rstrip()
+
+
+def pair_lines(results: dict[str, Any]) -> list[str]:
+    """Format the mAP of every language pair, or of the best and worst pairs of many languages."""
+    languages = results["pair_matrix"]["languages"]
+    hollow = [results["by_language"][code]["seen"] is False for code in languages]
+    show = matrix_lines if len(languages) <= MOST_SHOWN else extreme_lines
+    lines = ["mAP of each pair: question language (rows), candidate language (columns)"]
+    lines += show(languages, results["pair_matrix"]["metrics"]["map"], hollow=hollow)
+    return [*lines, f"{UNSEEN} not in the training data"] if any(hollow) else lines
 
 
 def before_and_after(before: Path, after: Path) -> str:

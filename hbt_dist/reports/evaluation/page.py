@@ -21,7 +21,7 @@ from hbt_dist.comparison.typology import distance_effects
 from hbt_dist.data.benchmarks.judgements import judgement_lines
 from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.metrics import METRICS, near_chance
-from hbt_dist.evaluation.read_results import rank_distance_of, read_evaluation, read_results
+from hbt_dist.evaluation.read_results import rank_distance_of, read_evaluation, read_results, title_of
 from hbt_dist.evaluation.results import LANGUAGE_MEASURES
 from hbt_dist.evaluation.text_counts import text_lines
 from hbt_dist.pages.document import Document
@@ -107,8 +107,7 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
     """
     benchmark = results["benchmark"]
     model = "/".join(Path(str(results["provenance"].get("model", ""))).parts[-2:])
-    on = f"{results['provenance'].get('label') or benchmark['name']} ({benchmark['variant']})"
-    title = f"{model} on {on}" if model else on
+    title = f"{model} on {title_of(results)}" if model else title_of(results)
     summary, about = _levels(results), _about(results)
     if change is not None:
         summary, about = change_sentence(change), f"{summary} {about}"
