@@ -1,4 +1,4 @@
-"""Write report.html and report.md of an evaluation, from results.json alone.
+"""Write report.html and report.md of an evaluation, from results.json and the files of its run.
 
 The report begins with the answer: mAP next to that of a random order, or the change against a baseline, and
 the matrix of language pairs. Means, bias, families, distances, settings and provenance follow. With a
@@ -8,16 +8,13 @@ Takes about a second, and a few more with a baseline.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hbt_dist.common.console import counted
-from hbt_dist.common.numbers import digits_of, p_clause, plain
-from hbt_dist.comparison.significance import SIGNIFICANT
-from hbt_dist.comparison.typology import distance_effects
+from hbt_dist.common.numbers import digits_of, plain
 from hbt_dist.data.benchmarks.judgements import judgement_lines
 from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.metrics import METRICS, near_chance
@@ -26,45 +23,25 @@ from hbt_dist.evaluation.results import LANGUAGE_MEASURES
 from hbt_dist.evaluation.text_counts import text_lines
 from hbt_dist.pages.document import Document
 from hbt_dist.reports.evaluation.change import SETTING_PHRASES, Change, add_changes, change_sentence
-from hbt_dist.reports.evaluation.figures import (
-    PLOTTED_DISTANCES,
-    bias_finding,
-    draw_bias,
-    draw_distances,
-)
+from hbt_dist.reports.evaluation.distances import add_distance_section
+from hbt_dist.reports.evaluation.facts import provenance_facts, settings_facts
+from hbt_dist.reports.evaluation.language_bias import add_bias
 from hbt_dist.reports.evaluation.representations import add_representations
 from hbt_dist.reports.evaluation.sections import (
     SETTING_TITLES,
-    add_distances,
     family_list,
     language_matrix,
     languages_by_family,
     metric_title,
     pair_heatmap,
 )
+from hbt_dist.reports.evaluation.training import TrainingStory, add_training
 
 STEM = "report"
 HEATMAP = "heatmap.png"
 _METRICS = ("map@20", "mrr", "recall@1", "recall@10", "ndcg@10", "accuracy")
 _SETTINGS = ("crosslingual", "monolingual", "multilingual", "one_target")
 _LANGUAGE_TITLES = ("monolingual", "asking", "answering", "multilingual", "rank distance")
-_BIAS_MEANING = {
-    "rank_distance": "worst minus best rank of a question's relevant candidates in the pool",
-    "log_rank_distance": "logarithm of worst / best rank",
-    "rank_distance_share": "rank distance as a share of the pool",
-    "max_at_r": "worst rank of a relevant candidate",
-    "complete@10": "share of questions with all relevant candidates in the first ten",
-    "language_preference_rate": "share of questions whose first relevant candidate is in the same language",
-    "language_preference_neutral": "the same for a ranking independent of language",
-    "same_language_share@10": "share of the same language in the first 10 minus its share of the pool",
-    "same_language_share@100": "share of the same language in the first 100 minus its share of the pool",
-    "mrc": "rank correlation between a question's language versions, whole ranking",
-    "mrc@100": "the same over the first 100",
-}
-
-#: Provenance of an evaluation; everything else that it recorded is a setting.
-_MADE = ("command", "time", "hbt_dist", "python", "platform", "cpus")
-_NO_SETTING = (*_MADE, "host", "versions", "training")
 
 
 def write_report(
@@ -94,16 +71,19 @@ def write_report(
         families = group_gains(rows, lambda question, _: describe(question).family)
         change = Change(next(iter(comparison["folders"])), read_results(baseline), comparison, families)
     target = Path(output if output is not None else folder)
-    report_document(results, change).write(target, STEM)
+    report_document(results, change, TrainingStory.of(Path(folder))).write(target, STEM)
     return target / f"{STEM}.html"
 
 
-def report_document(results: dict[str, Any], change: Change | None = None) -> Document:
+def report_document(
+    results: dict[str, Any], change: Change | None = None, story: TrainingStory | None = None
+) -> Document:
     """Build the report of an evaluation.
 
     Args:
         results: the content of results.json.
         change: the comparison with a baseline, if there is one.
+        story: the training of the model, if its run folder is known.
     """
     benchmark = results["benchmark"]
     model = "/".join(Path(str(results["provenance"].get("model", ""))).parts[-2:])
@@ -127,12 +107,14 @@ def report_document(results: dict[str, Any], change: Change | None = None) -> Do
         add_changes(document, change)
     _one_target(document, results)
     _groups(document, results)
-    _bias(document, results, change)
-    _distances(document, results, change)
+    add_bias(document, results, change)
+    add_distance_section(document, results, change)
+    if story is not None:
+        add_training(document, story)
     document.heading("Settings")
-    document.facts(_settings_facts(results))
+    document.facts(settings_facts(results))
     document.heading("Provenance")
-    facts = _provenance_facts(results)
+    facts = provenance_facts(results)
     if change is not None:
         facts["baseline"] = change.comparison["folders"][change.name][0]
         facts["baseline.model"] = change.baseline["provenance"].get("model", "not recorded")
@@ -254,143 +236,3 @@ def _groups(document: Document, results: dict[str, Any]) -> None:
 
 def _language_cells(row: dict[str, Any]) -> list[str]:
     return [plain(row[name], digits_of(name)) for name in LANGUAGE_MEASURES]
-
-
-def _bias(document: Document, results: dict[str, Any], change: Change | None) -> None:
-    document.heading("Language bias")
-    old = None if change is None else change.baseline
-    measures = _bias_values(results)
-    if not measures:
-        document.paragraph("None can be measured: no question has relevant candidates in two languages.")
-        return
-    columns = {"mean": measures} if old is None else {"mean": measures, "baseline": _bias_values(old)}
-    rows = [
-        [
-            metric_title(name),
-            *(plain(column.get(name), digits_of(name)) for column in columns.values()),
-            _BIAS_MEANING[name],
-        ]
-        for name in measures
-    ]
-    document.table("Does a candidate's language decide its rank?", ["measure", *columns, "meaning"], rows)
-    order = languages_by_family(results["benchmark"]["languages"])
-    picture = draw_bias(results, order, old)
-    if picture is not None:
-        extra = "" if change is None else f"; filled: this evaluation, hollow: {change.name}"
-        document.figure(
-            "figures/bias.png",
-            picture,
-            f"Language bias by question language; black bars: neutral{extra}",
-            f"Language bias by question language: {bias_finding(results, order, old)}",
-        )
-
-
-def _bias_values(results: dict[str, Any]) -> dict[str, float | None]:
-    values = {name: entry["macro"] for name, entry in results["bias"].items()}
-    consistency = results["ranking_consistency"] or {}
-    return values | {name: consistency[name] for name in ("mrc", "mrc@100") if name in consistency}
-
-
-def _distances(document: Document, results: dict[str, Any], change: Change | None) -> None:
-    document.heading("Distance of languages")
-    codes = results["pair_matrix"]["languages"]
-    cells = np.array(results["pair_matrix"]["metrics"]["map"], np.float64)
-    picture = draw_distances(cells, codes, "mAP")
-    if picture is None:
-        document.paragraph(
-            "There is one language only."
-            if len(codes) == 1
-            else "No effect: no question has a relevant candidate in another language."
-        )
-        return
-    lines = [
-        _distance_line(asdict(effect))
-        for effect in distance_effects(cells, codes, PLOTTED_DISTANCES, mixed=False)
-    ]
-    document.items(lines)
-    document.figure(
-        "figures/distance.png",
-        picture,
-        "mAP of every pair of two languages against their distance",
-        f"Scatter of cross-lingual mAP against distance. {'. '.join(lines)}",
-    )
-    if change is None:
-        return
-    gain = np.array(change.comparison["cell_gain"][change.system], np.float64)
-    moved = draw_distances(gain, codes, "change in mAP")
-    add_distances(document, change.comparison)
-    if moved is not None:
-        lines = [
-            _distance_line(effect, "the change")
-            for effect in change.comparison["typology"][change.system]["distances"]
-            if effect["source"] in PLOTTED_DISTANCES
-        ]
-        document.figure(
-            "figures/distance_gain.png",
-            moved,
-            f"Change in mAP against {change.name} and the distance of the languages",
-            f"Scatter of the change in cross-lingual mAP against distance. {'. '.join(lines)}",
-        )
-
-
-def _distance_line(effect: dict[str, Any], what: str = "mAP") -> str:
-    """Describe the slope of a figure over a distance; `effect` is a `DistanceEffect` as a dictionary."""
-    if not effect["num_permutations"]:
-        return f"{effect['source']}: {effect['verdict']}"
-    chance = "" if effect["p_holm"] < SIGNIFICANT else ", possibly by chance"
-    return (
-        f"{effect['source']}: {what} {'rises' if effect['slope'] > 0 else 'falls'} by "
-        f"{plain(abs(effect['slope']), 3)} per unit of distance{chance} ({p_clause(effect['p_holm'])}, "
-        f"{len(effect['languages'])} languages, means of the languages removed)"
-    )
-
-
-def _settings_facts(results: dict[str, Any]) -> dict[str, object]:
-    """Return benchmark, model and settings, nested settings with dotted names as in a run file."""
-    benchmark = results["benchmark"]
-    recorded = {key: value for key, value in results["provenance"].items() if key not in _NO_SETTING}
-    return {
-        "benchmark": benchmark["name"],
-        "variant": benchmark["variant"],
-        "languages": ", ".join(benchmark["languages"]),
-        "relevant candidates per question": "{min} to {max}, mean {mean:.2f}".format(
-            **benchmark["relevant_per_question"]
-        ),
-        **{
-            key: benchmark["judgements"][key]
-            for key in ("judgements", "identical_ids")
-            if "judgements" in benchmark
-        },
-        **_flat(recorded),
-    }
-
-
-def _provenance_facts(results: dict[str, Any]) -> dict[str, object]:
-    """Return the command, versions, fingerprint of the benchmark, training data, ties."""
-    recorded, ties = results["provenance"], results["ties"]
-    facts: dict[str, object] = {key: recorded[key] for key in _MADE if recorded.get(key) is not None}
-    facts |= {
-        "versions": ", ".join(f"{name} {version}" for name, version in recorded.get("versions", {}).items()),
-        "benchmark.fingerprint": results["benchmark"]["fingerprint"],
-        **_flat({"training": recorded.get("training") or {}}),
-        "ties": f"{ties['num_relevant_pairs_tied']:,} relevant candidates; {ties['rule']}",
-    }
-    return {key: value for key, value in facts.items() if value != ""}
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": _text(value)}
-        )
-    return flat
-
-
-def _text(value: Any) -> str:
-    """Format a setting as in a run file."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return "not set"
-    return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "(empty)"
