@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Literal
 
 from hbt_dist.common.console import note, say
 from hbt_dist.common.environment import environment_number
 from hbt_dist.common.signals import interrupted, report_stop
 from hbt_dist.data.benchmarks.load import check_benchmarks
-from hbt_dist.jobs.evaluate_run import evaluate_run, evaluate_start_apart
+from hbt_dist.jobs.evaluate_run import When, evaluate_run, evaluate_start_apart
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.background import use_storage, watch_checkpoints
 from hbt_dist.training.checkpoints.card import add_results
 from hbt_dist.training.checkpoints.measure import measure_in_a_process
+from hbt_dist.training.follow import Listener, follow, succeeds
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.teacher_checks import check_teachers
 from hbt_dist.training.vocabulary import check_languages
@@ -24,13 +27,16 @@ from hbt_dist.training.vocabulary import check_languages
 Launcher = Literal["ray", "local"]
 
 
-def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFolder:
+def train_job(
+    run: RunFile, launcher: Launcher, *, listeners: Sequence[Listener] = (), quiet: bool = False
+) -> RunFolder:
     """Train a run, and evaluate the model before and after as the run file requests.
 
     Args:
         run: the run file with absolute paths.
         launcher: ``ray`` starts workers; ``local`` trains in this process, which torchrun, deepspeed,
             accelerate or Slurm may have started together with further processes.
+        listeners: receive the figures in this process, if it is the first one; closed at the end.
         quiet: print results only.
 
     Raises:
@@ -40,7 +46,10 @@ def train_job(run: RunFile, launcher: Launcher, *, quiet: bool = False) -> RunFo
     folder = RunFolder(run.output_dir)
     first = launched_rank(launcher) == 0
     with ExitStack() as resources:
-        finished = _train_and_evaluate(run, folder, launcher, first=first, quiet=quiet, resources=resources)
+        job = _FirstProcess(run, folder, quiet, resources, list(listeners)) if first else None
+        finished = _train(run, launcher, job, quiet=quiet)
+        if job is not None and finished and not interrupted():
+            job.after()
     if first and not finished:
         step = max(folder.checkpoint_steps(), default=0)
         report_stop(f"stopped at step {step} as asked; the same command continues from there")
@@ -57,52 +66,93 @@ def launched_rank(launcher: Launcher) -> int:
     return environment_number("RANK", slurm)
 
 
-def _open(run: RunFile, folder: RunFolder, quiet: bool, resources: ExitStack) -> None:
-    """Check folder and benchmarks, and open the storage, in the first process before training.
+def _train(run: RunFile, launcher: Launcher, job: _FirstProcess | None, *, quiet: bool) -> bool:
+    """Return whether the training reached its last step.
 
     Args:
-        resources: keeps the storage open until the results are written.
+        job: what the first process does; None in the others.
     """
-    folder.check(run.plain())
-    check_benchmarks(run.evaluation.benchmarks)
-    check_languages(run)
-    check_teachers(run)
-    resources.enter_context(use_storage(run, folder, folder.log_writer(None if quiet else say)))
+    with ExitStack() as following:
 
+        def before() -> None:
+            assert job is not None
+            job.before()
+            following.enter_context(follow(job.folder, job.listeners))
 
-def _train_and_evaluate(
-    run: RunFile, folder: RunFolder, launcher: Launcher, *, first: bool, quiet: bool, resources: ExitStack
-) -> bool:
-    """Return whether the training reached its last step."""
-    evaluated = set(run.evaluation.when) if first and run.evaluation.benchmarks else set()
-    if launcher == "ray":
-        _open(run, folder, quiet, resources)
-        if "start" in evaluated:
-            evaluate_start_apart(run, quiet=quiet)
+        if launcher == "local":
+            if job is not None:
+                note_unused_workers(run)
+            return train_in_process(run, quiet=quiet, before=before)
+        before()
         from hbt_dist.orchestration.train import train_on_ray
 
-        finished = train_on_ray(run, quiet=quiet)
-    else:
-        if first:
-            note_unused_workers(run)
-        finished = train_in_process(run, quiet=quiet, before=lambda: _open(run, folder, quiet, resources))
-    if not finished or interrupted():
-        return finished
-    if launcher == "local" and "start" in evaluated:
-        evaluate_run(run, "start", quiet=quiet)
-    if "end" in evaluated:
-        evaluate_run(run, "end", quiet=quiet)
+        return train_on_ray(run, quiet=quiet)
+
+
+@dataclass
+class _FirstProcess:
+    """Work of the first process before and after the training.
+
+    Args:
+        resources: keeps the storage open until the results are written, then closes the listeners.
+    """
+
+    run: RunFile
+    folder: RunFolder
+    quiet: bool
+    resources: ExitStack
+    listeners: list[Listener]
+
+    def before(self) -> None:
+        """Check folder and benchmarks, open the storage, evaluate the start model."""
+        run = self.run
+        self.folder.check(run.plain())
+        check_benchmarks(run.evaluation.benchmarks)
+        check_languages(run)
+        check_teachers(run)
+        log = self.folder.log_writer(None if self.quiet else say)
+        self.resources.enter_context(use_storage(run, self.folder, log))
+        for listener in self.listeners:
+            self.resources.callback(succeeds, listener, listener.close)
+        if "start" in run.evaluation.when and run.evaluation.benchmarks:
+            evaluate_start_apart(run, quiet=self.quiet)
+            self._pass_evaluations("start")
+
+    def after(self) -> None:
+        """Evaluate the trained model and compare it with the start model."""
+        run = self.run
+        if "end" not in run.evaluation.when or not run.evaluation.benchmarks:
+            return
+        evaluate_run(run, "end", quiet=self.quiet)
+        self._pass_evaluations("end")
         add_results(run)
-    if {"start", "end"} <= evaluated:
+        if "start" in run.evaluation.when:
+            self._compare()
+
+    def _compare(self) -> None:
         from hbt_dist.evaluation.results import before_and_after
         from hbt_dist.reports.evaluation.page import write_report
 
-        for benchmark in run.evaluation.benchmarks:
-            before, after = (folder.evaluation / when / benchmark.label for when in ("start", "end"))
+        for benchmark in self.run.evaluation.benchmarks:
+            before, after = (self.folder.evaluation / when / benchmark.label for when in ("start", "end"))
             page = write_report(after, baseline=before)
-            if not quiet:
+            if not self.quiet:
                 say(f"{before_and_after(before, after)}\n  report: {page}")
-    return finished
+
+    def _pass_evaluations(self, when: When) -> None:
+        """Pass the evaluations of a model to the listeners."""
+        if not self.listeners:
+            return
+        from hbt_dist.evaluation.read_results import read_results
+        from hbt_dist.reports.evaluation.sections import pair_heatmap
+
+        for benchmark in self.run.evaluation.benchmarks:
+            folder = self.folder.evaluation / when / benchmark.label
+            png = pair_heatmap(read_results(folder)).picture()
+            for listener in list(self.listeners):
+                call = partial(listener.evaluated, when, benchmark.label, folder, png)
+                if not succeeds(listener, call):
+                    self.listeners.remove(listener)
 
 
 def train_in_process(run: RunFile, *, quiet: bool = False, before: Callable[[], None] = lambda: None) -> bool:

@@ -6,8 +6,6 @@ user's mistakes before a worker starts; a mistake that only a worker can find en
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from hbt_dist.orchestration.ray_runtime import read_refusal, refusal_file, train
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.background import watch_checkpoints
 from hbt_dist.training.checkpoints.measure import Measure, measure_checkpoint
+from hbt_dist.training.follow import NewLines, polled
 from hbt_dist.training.metrics_log import StepProgress
 from hbt_dist.training.preparation import prepare
 from hbt_dist.training.ranks import run_in_thread
@@ -208,54 +207,20 @@ def _shown_progress(folder: RunFolder, run: RunFile, *, quiet: bool) -> Iterator
     if quiet:
         yield
         return
-    log, metrics, stop = _NewLines(folder.log), _NewLines(folder.metrics), threading.Event()
+    log, metrics = NewLines(folder.log), NewLines(folder.metrics)
+    progress: StepProgress | None = None
 
     def show() -> None:
-        progress: StepProgress | None = None
-        last = False
-        while not last:
-            last = stop.wait(0.5)
-            for line in log.read():
-                (progress.say if progress else say)(line)
-            for figures in filter(None, map(_figures, metrics.read())):
-                if progress is None:
-                    progress = StepProgress(figures["step"] - 1, run.training.steps)
-                progress.show(figures["step"], figures)
-        if progress:
-            progress.close()
+        nonlocal progress
+        for line in log.read():
+            (progress.say if progress else say)(line)
+        for figures in metrics.rows():
+            progress = progress or StepProgress(figures["step"] - 1, run.training.steps)
+            progress.show(figures["step"], figures)
 
-    thread = threading.Thread(target=show, name="progress", daemon=True)
-    thread.start()
     try:
-        yield
+        with polled(show, "progress"):
+            yield
     finally:
-        stop.set()
-        thread.join(timeout=5)
-
-
-class _NewLines:
-    """Read the complete lines that a file has gained since the last call."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._position = path.stat().st_size if path.is_file() else 0
-
-    def read(self) -> list[str]:
-        try:
-            self._position = min(self._position, self._path.stat().st_size)  # a restart truncates the file
-            with self._path.open("rb") as file:
-                file.seek(self._position)
-                new = file.read()
-        except OSError:
-            return []
-        complete = new[: new.rfind(b"\n") + 1]
-        self._position += len(complete)
-        return complete.decode("utf-8", errors="replace").splitlines()
-
-
-def _figures(line: str) -> dict[str, Any] | None:
-    try:
-        figures = json.loads(line)
-    except ValueError:
-        return None
-    return figures if isinstance(figures, dict) and "step" in figures else None
+        if progress is not None:
+            progress.close()
