@@ -1,6 +1,8 @@
 """The wheel, installed into a fresh environment elsewhere, does what the checkout does.
 
-The environment sees the packages that are installed here, but not the checkout, so nothing is fetched.
+These are the steps of .github/workflows/release.yml: source archive, wheel from it, `twine check`,
+installation, version, doctor, training. The environment sees the packages that are installed here, but not
+the checkout, so nothing is fetched.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class Installed:
     folder: Path
     bin: Path
     wheel: Path
+    archive: Path
 
     def run(self, *arguments: str | Path) -> str:
         """What the command prints; it must succeed without a traceback."""
@@ -63,10 +66,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         )
     for name in FILES:
         shutil.copy(ROOT / name, source / name)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(work), str(source)]
+    subprocess.run(build, check=True, capture_output=True, timeout=300)
+    (wheel,), (archive,) = work.glob("*.whl"), work.glob("*.tar.gz")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    build = ["wheel", str(source), "--no-deps", "--no-build-isolation", "--wheel-dir", str(work)]
-    subprocess.run([*pip, *build], check=True, capture_output=True, timeout=300)
-    (wheel,) = work.glob("*.whl")
     environment = work / "environment"
     venv.create(environment, with_pip=False)
     python = environment / "bin" / "python"
@@ -77,7 +80,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     subprocess.run([*pip, *install], check=True, capture_output=True, timeout=300)
     folder = work / "elsewhere"
     folder.mkdir()
-    return Installed(folder, environment / "bin", wheel)
+    return Installed(folder, environment / "bin", wheel, archive)
 
 
 def test_it_is_the_wheel_that_runs(installed: Installed) -> None:
@@ -90,6 +93,14 @@ def test_it_is_the_wheel_that_runs(installed: Installed) -> None:
         text=True,
     )
     assert Path(where.stdout.strip()).is_relative_to(installed.bin.parent)
+
+
+def test_metadata_and_version(installed: Installed) -> None:
+    check = [sys.executable, "-m", "twine", "check", "--strict", str(installed.wheel), str(installed.archive)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+    assert installed.run("--version").strip() == installed.wheel.name.split("-")[1]
 
 
 def test_it_holds_every_file_of_the_package(installed: Installed) -> None:
