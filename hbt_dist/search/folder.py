@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from hbt_dist import __version__
 from hbt_dist.common.errors import UserError
-from hbt_dist.common.files import append_line, atomic_write, read_json_lines, write_json
+from hbt_dist.common.files import append_line, atomic_write, explained_write, read_json_lines, write_json
 from hbt_dist.config.difference import changed_settings, first_of
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.files import kind_of
@@ -123,15 +123,15 @@ class SearchFolder:
             may_grow: keys of `identity` that may gain entries; old entries must stay.
 
         Raises:
-            UserError: another process uses the folder; it holds another search, or one of another format.
+            UserError: the folder cannot be written, another process uses it, or it holds another search.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=10)
-        except Timeout:
-            raise UserError(
-                str(self.root), "another process works on this search", "wait for that process, or stop it"
-            ) from None
+        with explained_write(self.root, "choose another output_dir"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=10)
+            except Timeout:
+                remedy = "wait for that process, or stop it"
+                raise UserError(str(self.root), "another process works on this search", remedy) from None
         fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         file = self.root / "search.json"
         before = read_object(file, "repair the file, or choose another output_dir")

@@ -79,6 +79,17 @@ def test_a_mistake_below_the_space_is_placed(command: Any, tmp_path: Path) -> No
     assert "did you mean 'choice'?" in err
 
 
+@pytest.mark.parametrize("above", ["a file", "/proc"])
+def test_a_search_is_refused_where_nothing_can_be_written(command: Any, tmp_path: Path, above: str) -> None:
+    (tmp_path / "a file").write_text("x")
+    file, target = tmp_path / "s.yaml", tmp_path / above / "out"
+    file.write_text(yaml.safe_dump({**SEARCH, "output_dir": str(target)}))
+    code, out, err = command("search", file)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {target}: cannot be written: ")
+    assert "choose another output_dir" in err
+
+
 def test_a_dry_run_looks_for_the_model(command: Any, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     overrides = [*SEARCH["overrides"], "model={name_or_path: ./absent}"]

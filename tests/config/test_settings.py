@@ -160,6 +160,20 @@ def test_a_wrong_weight_is_not_reported_as_a_missing_temperature() -> None:
         assert "also" not in refused.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("data.sources=[{name: en, format: csvx}]", "'csvx': must be 'jsonl', 'csv'"),
+        ("data.sources.0.languages=[en, klingonese]", "'klingonese' is not a language code"),
+    ],
+)
+def test_a_mistake_inside_a_list_is_one_error(override: str, problem: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_run("quickstart", [override])
+    assert problem in refused.value.problem
+    assert "also" not in str(refused.value)
+
+
 def test_several_mistakes_are_one_error(tmp_path: Path) -> None:
     message = refusal(tmp_path, "name: x\ninner: {rate: 0, mode: q}\n")
     assert message.count("also:") == 1
