@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class RunFolder:
         self.validation = self.root / "validation.jsonl"
         self.evaluation = self.root / "evaluation"
         self._lock = FileLock(self.root / ".lock")
-        self._made = False  # the root, by `acquire`
+        self._made: list[Path] = []  # folders that `acquire` has made, the root first
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
@@ -92,7 +93,7 @@ class RunFolder:
             UserError: another process writes to the folder, or the folder is not writable.
         """
         try:
-            self._made = not self.root.exists()
+            self._made = [path for path in (self.root, *self.root.parents) if not path.exists()]
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=wait_seconds)
         except Timeout:
@@ -126,15 +127,16 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what a start that was refused wrote, if it wrote its run file alone; call it with the lock.
 
-        A folder that `acquire` made is removed too.
+        Folders that `acquire` made are removed too.
         """
         traces = {Path(self._lock.lock_file), self.run_file}
         if not traces.issuperset(self.root.iterdir()):
             return
         for file in traces:
             file.unlink(missing_ok=True)
-        if self._made:
-            self.root.rmdir()
+        with suppress(OSError):  # another run may use a folder above
+            for folder in self._made:
+                folder.rmdir()
 
     def write_run_file(self, run: dict[str, Any]) -> None:
         """Record the resolved run file."""

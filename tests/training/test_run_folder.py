@@ -125,12 +125,12 @@ def refused_start(run: RunFile) -> None:
 
 
 def test_a_refused_start_leaves_nothing(tmp_path: Path) -> None:
-    run = RunFile.model_validate(tiny_run(tmp_path / "out", tmp_path / "cache"))
-    kept = tmp_path / "out" / "notes.txt"
+    run = RunFile.model_validate(tiny_run(tmp_path / "runs" / "out", tmp_path / "cache"))
+    kept = tmp_path / "runs" / "out" / "notes.txt"
     with pytest.raises(UserError, match="no"):
         refused_start(run)
-    assert not kept.parent.exists()
-    kept.parent.mkdir()
+    assert not (tmp_path / "runs").exists()
+    kept.parent.mkdir(parents=True)
     kept.write_text("of the user")
     with pytest.raises(UserError, match="no"):
         refused_start(run)
