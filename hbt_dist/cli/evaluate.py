@@ -120,6 +120,8 @@ def evaluate(
     """Score a model on every pair of question and candidate language, and on the pool of all languages."""
     from hbt_dist.config.settings import settings_from_items, settings_from_options
     from hbt_dist.data.benchmarks.judgements import judgement_lines
+    from hbt_dist.evaluation.read_results import read_results
+    from hbt_dist.evaluation.results import pair_lines
     from hbt_dist.evaluation.settings import EvaluationSettings
     from hbt_dist.jobs.evaluate import evaluate_job
     from hbt_dist.methods.expansion.settings import CombineSettings
@@ -169,11 +171,11 @@ def evaluate(
         report=True,
         overwrite=overwrite,
     )
+    results = read_results(output)
     if as_json:
-        results = json.loads((output / "results.json").read_text("utf-8"))
         printed = {key: results[key] for key in ("means", "bias")}
         notes = judgement_lines(results["benchmark"]["judgements"])
         typer.echo(json.dumps({**printed, "notes": notes, "folder": str(output)}))
     else:
-        typer.echo(summary)
+        typer.echo("\n".join([summary, *pair_lines(results)]))
         typer.echo(f"written: {output}/report.html, results.json, pair_matrix.csv, heatmap.png")

@@ -206,9 +206,10 @@ def _pair_groups(evaluation: Evaluation, rows: dict[str, dict[str, Any]]) -> dic
 
 def summary(evaluation: Evaluation) -> str:
     """Format a few lines for the terminal: the three settings, the bias, seen and unseen languages."""
-    benchmark, means, results = evaluation.benchmark, evaluation.means, results_document(evaluation)
+    benchmark, means = evaluation.benchmark, evaluation.means
+    named = {"benchmark": _benchmark(evaluation), "provenance": evaluation.provenance}
     lines = [
-        f"{title_of(results)}: {counted(len(benchmark.languages), 'language')}, "
+        f"{title_of(named)}: {counted(len(benchmark.languages), 'language')}, "
         f"{len(benchmark.question_ids):,} questions, {len(benchmark.candidate_ids):,} candidates",
         f"{'':<16}{'mAP':>9}{'mAP@20':>9}{'MRR':>9}{'R@1':>9}{'R@10':>9}{'nDCG@10':>9}",
     ]
@@ -243,8 +244,7 @@ def summary(evaluation: Evaluation) -> str:
         lines.append(f"language components removed: {removed['rank']} per language, fitted on {texts}")
     if benchmark.question_text_relevant:
         lines.append("monolingual cells are trivial here: a question's own text is among its candidates")
-    lines += ["", *pair_lines(results), ""]
-    return "\n".join([*lines, *judgement_lines(benchmark.judgements.plain)]).rstrip()
+    return "\n".join([*lines, *judgement_lines(benchmark.judgements.plain)])
 
 
 def pair_lines(results: dict[str, Any]) -> list[str]:

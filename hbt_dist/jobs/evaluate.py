@@ -6,12 +6,13 @@ Encodes and ranks in this process or on Ray actors; both give the same digits.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.comparison.significance import step_down_by_column
+from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import load
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.fields import languages_at
@@ -53,6 +54,7 @@ def evaluate_job(
     actors: int | None = None,
     address: str | None = None,
     quiet: bool = False,
+    announce: Callable[[Benchmark], None] | None = None,
     expansions: Path | None = None,
     combine: CombineSettings | None = None,
     report: bool = False,
@@ -73,6 +75,7 @@ def evaluate_job(
         actors: number of Ray actors that encode and score; default: this process. The digits are the same.
         address: Ray cluster for the actors, see `WorkerSettings.address`.
         quiet: no progress.
+        announce: called with the benchmark before anything is encoded.
         expansions: expansion file of the benchmark; questions are expanded with it.
         combine: how questions and expansions are combined; default: `CombineSettings()`.
         report: also write report.html and report.md.
@@ -97,6 +100,8 @@ def evaluate_job(
         check_trec_ids(data)
     if not overwrite:
         refuse_to_replace(out, model, data.fingerprint)
+    if announce is not None:
+        announce(data)
     scoring = with_cache(scoring, needed=data.on_disk or actors is not None)
     loaded = load_encoder(model, trust_remote_code=trust_remote_code, text=text, at_least=at_least)
     check_encoder(loaded, data, scoring)

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +22,19 @@ import torch
 
 from hbt_dist.common.console import hush, say
 from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.benchmark import Benchmark
+from hbt_dist.data.benchmarks.settings import BenchmarkSettings
+from hbt_dist.evaluation.read_results import read_results
+from hbt_dist.evaluation.results import pair_lines
 from hbt_dist.jobs.evaluate import evaluate_job
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.checkpoints.measure import end_with
+from hbt_dist.training.memory import release_memory
 from hbt_dist.training.run_folder import RunFolder
 
 When = Literal["start", "end"]
+#: Texts from which on the evaluation before training says how to leave it out.
+MANY_TEXTS = 20_000
 
 
 def evaluate_run(run: RunFile, when: When, *, quiet: bool = False) -> None:
@@ -39,43 +48,67 @@ def evaluate_run(run: RunFile, when: When, *, quiet: bool = False) -> None:
     Raises:
         UserError: model or benchmark cannot be used.
     """
-    from hbt_dist.data.corpus.convert import build_corpus
-    from hbt_dist.methods.code_switching.switching import plan_batches
-    from hbt_dist.training.preparation import prepare
-
     folder = RunFolder(run.output_dir)
+    benchmarks = run.evaluation.benchmarks
+    if when == "start":  # a resumed run: the start model has not changed
+        benchmarks = tuple(b for b in benchmarks if not _results(folder, when, b).is_file())
+    if not benchmarks:
+        return
     model = run.model.name_or_path if when == "start" else str(folder.model)
-    if model is None:  # from scratch
-        prepare(run)
-        model = str(folder.start)
-    corpus = build_corpus(run.data, Path(run.data.cache_dir))
-    languages = plan_batches(corpus, run.batches, run.seed).languages
-    for benchmark in run.evaluation.benchmarks:
-        out = folder.evaluation / when / benchmark.label
-        if when == "start" and (out / "results.json").is_file():
-            continue  # a resumed run: the start model has not changed
-        title = "before training" if when == "start" else "after training"
-        if not quiet:
-            say(f"evaluate {title}: {benchmark.label}")
+    languages = _languages(run, when)
+    for benchmark in benchmarks:
         text = evaluate_job(
-            model,
+            str(model or folder.start),
             benchmark,
-            out,
+            _results(folder, when, benchmark).parent,
             **run.evaluated_text(),
             scoring=run.evaluation.scoring,
             trust_remote_code=run.model.trust_remote_code,
             training_languages=languages,
             quiet=quiet,
+            announce=None if quiet else partial(_announce, when, benchmark.label),
             report=True,
         )
-        if not quiet:
-            say(text)
+        if quiet:
+            continue
+        say(text)
+        if when == "start" or "start" not in run.evaluation.when:  # else the end of the run shows both
+            say("\n".join(pair_lines(read_results(_results(folder, when, benchmark).parent))))
+
+
+def _results(folder: RunFolder, when: When, benchmark: BenchmarkSettings) -> Path:
+    return folder.evaluation / when / benchmark.label / "results.json"
+
+
+def _languages(run: RunFile, when: When) -> Sequence[str]:
+    """Return the languages of the training; before it, also find what the training would refuse."""
+    from hbt_dist.data.corpus.convert import build_corpus
+    from hbt_dist.methods.code_switching.switching import plan_batches
+    from hbt_dist.training.preparation import prepare
+
+    if when == "start":
+        return prepare(run).plan.languages
+    return plan_batches(build_corpus(run.data, Path(run.data.cache_dir)), run.batches, run.seed).languages
+
+
+def _announce(when: When, label: str, data: Benchmark) -> None:
+    """Print what is evaluated, and for many texts how to leave out the evaluation before training."""
+    texts = data.num_questions + data.num_candidates
+    line = f"evaluate {'before' if when == 'start' else 'after'} training: {label}, {texts:,} texts"
+    if when == "start" and texts > MANY_TEXTS:
+        line += "; as long as after the training; evaluation.when=[end] leaves it out"
+    say(line)
 
 
 def evaluate_start_apart(run: RunFile, *, quiet: bool = False) -> None:
-    """Evaluate the start model without a trace of it on the GPUs of this process, see `evaluate_run`."""
-    if run.evaluation.scoring.device == "cpu" or not torch.cuda.is_available():
+    """Evaluate the start model without a trace of it on the GPUs of this process, see `evaluate_run`.
+
+    A process that uses a GPU already (`--launcher local`) evaluates on it, and releases the memory.
+    """
+    apart = torch.cuda.is_available() and not torch.cuda.is_initialized()
+    if run.evaluation.scoring.device == "cpu" or not apart:
         evaluate_run(run, "start", quiet=quiet)
+        release_memory()
         return
     with tempfile.TemporaryDirectory(prefix="hbt-evaluation-") as temporary:
         refusal = Path(temporary) / "refusal.json"

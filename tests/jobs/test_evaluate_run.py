@@ -73,6 +73,7 @@ def test_without_a_gpu_nothing_is_started(
         evaluate_start_apart(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [None, 16])
 def test_evaluations_do_not_inherit_the_limits_of_the_training(limit: int | None, tmp_path: Path) -> None:
     """The model reads 32 tokens, is trained on 8, and is measured with 32 before and after."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hbt_dist.run_file import load_run
 from hbt_dist.training.checkpoints.export import export_checkpoint
 from hbt_dist.training.checkpoints.retention import validation_lines
 from hbt_dist.training.run_folder import RunFolder
+from tests.helpers.runs import losses
 from tests.helpers.tensorboard import scalars
 from tests.training.conftest import Launch
 
@@ -69,11 +71,30 @@ def test_two_benchmarks_of_one_kind_keep_their_results(launch: Launch, tmp_path:
         assert results["benchmark"]["fingerprint"] == load_benchmark("jsonl", data_dir).fingerprint
         assert results["provenance"].get("label", "jsonl") == Path(name).name
     page = (output / "evaluation" / "end" / "jsonl-large" / "report.md").read_text("utf-8")
-    assert "on jsonl-large (jsonl)" in page
+    assert "on jsonl-large\n" in page
     lines = validation_lines(RunFolder(output))
     assert [line["benchmark"] for line in lines] == ["mine", "jsonl-large"]
     figures = scalars(output / "tensorboard" / "validation")
     assert {"mine/crosslingual", "jsonl-large/crosslingual"} <= set(figures)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_start_model_is_evaluated_before_the_first_step(
+    launch: Launch, finished: Callable[..., Path], tmp_path: Path
+) -> None:
+    """By default, on the first of two processes, and without a trace in the training."""
+    file, output = launch.file(
+        tmp_path / "run",
+        evaluation={"benchmarks": [own_benchmark(tmp_path / "small", 6)]},
+        deepspeed__config=1,
+    )
+    launch.finish(file, 2)
+    assert losses(output) == losses(finished(1))
+    checkpoints = (output / "checkpoints").glob("step-*/*")
+    written = (output / "evaluation/start/jsonl/results.json").stat().st_mtime_ns
+    assert written < min(file.stat().st_mtime_ns for file in checkpoints)
+    assert (output / "evaluation/end/jsonl/results.json").is_file()
 
 
 def test_two_results_in_one_place_are_refused(launch: Launch, tmp_path: Path) -> None:
