@@ -13,7 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Cluster:
     num_gpus: float
     nodes: tuple[dict[str, float], ...] = ()  # resources of each living node
     growth: dict[str, float] | None = None  # largest resources with an autoscaler; None: fixed size
+    dashboard: str | None = None  # address of the dashboard of a private cluster
 
     @property
     def largest(self) -> dict[str, float]:
@@ -46,12 +47,13 @@ class Cluster:
 
 
 @contextmanager
-def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Cluster]:
+def connect(settings: WorkerSettings, *, extra_cpus: float = 0, dashboard: bool = False) -> Iterator[Cluster]:
     """Connect to the cluster that the settings name; a private cluster ends with the block.
 
     Args:
         settings: address, and the CPUs that a private cluster must offer at least.
         extra_cpus: CPUs needed in addition to the workers'.
+        dashboard: start a private cluster with its dashboard; trials that stop early need it.
 
     Raises:
         UserError: the named cluster does not answer.
@@ -67,11 +69,13 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0) -> Iterator[Clus
     address = find_cluster(settings)
     if address is None:
         num_cpus = settings.num_workers * settings.cpus_per_worker + extra_cpus
-        connection = private_cluster(num_cpus, _inherited_variables())
+        connection = private_cluster(num_cpus, _inherited_variables(), dashboard=dashboard)
     else:
         connection = _named_cluster(address)
-    with connection:
-        yield _describe(ray.get_runtime_context().gcs_address, private=address is None)
+    with connection as page:
+        yield replace(
+            _describe(ray.get_runtime_context().gcs_address, private=address is None), dashboard=page
+        )
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 One temporary folder holds its logs, its sockets, its access token and, without a usable HOME, its home. The
 path of a socket has at most 107 bytes, and Ray adds 64 to the folder's: a short one replaces a long TMPDIR.
 
-The dashboard runs on a free loopback port: Ray frees the workers of stopped trials through the dashboard's
-server, and without it they never end. Workers run at the priority of this process; by default Ray lowers it
+The dashboard of a search runs on a free loopback port: Ray frees the workers of stopped trials through the
+dashboard's server, and without it they never end. Workers run at the priority of this process; by default Ray lowers it
 (nice +15). `Cleanup` removes the cluster of a killed driver.
 """
 
@@ -35,12 +35,18 @@ _REMEDY = "'hbt-dist doctor' checks folders, HOME and packages; --launcher local
 
 
 @contextmanager
-def private_cluster(num_cpus: float, variables: Mapping[str, str]) -> Iterator[None]:
+def private_cluster(
+    num_cpus: float, variables: Mapping[str, str], *, dashboard: bool = False
+) -> Iterator[str | None]:
     """Start a private cluster and connect this process to it; the cluster ends with the block.
 
     Args:
         num_cpus: CPUs that it must offer at least; it offers all of this machine.
         variables: environment of its workers.
+        dashboard: also start Ray's dashboard.
+
+    Yields:
+        the address of the dashboard.
 
     Raises:
         UserError: Ray does not start.
@@ -52,9 +58,10 @@ def private_cluster(num_cpus: float, variables: Mapping[str, str]) -> Iterator[N
     remove = True
     try:
         with _variables(_environment(folder)), _new_token():
-            _start(folder, math.ceil(num_cpus), variables)
+            port = free_port() if dashboard else None
+            _start(folder, math.ceil(num_cpus), variables, port)
             try:
-                yield
+                yield None if port is None else f"http://127.0.0.1:{port}"
             except Exception:
                 remove = False  # the logs can explain it
                 raise
@@ -173,25 +180,21 @@ def init_ray(**options: Any) -> None:
         raise TerminationError from None
 
 
-def _start(folder: Path, num_cpus: int, variables: Mapping[str, str]) -> None:
-    port = free_port()
+def _start(folder: Path, num_cpus: int, variables: Mapping[str, str], dashboard_port: int | None) -> None:
+    # Every process receives the address, so that none joins a different cluster on the host.
+    address = (
+        {} if dashboard_port is None else {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
+    )
+    dashboard = {"dashboard_host": "127.0.0.1", "dashboard_port": dashboard_port} if dashboard_port else {}
     options: dict[str, Any] = {
         "address": "local",
         "log_to_driver": False,
         "num_cpus": max(num_processors(), num_cpus),
-        "include_dashboard": True,
-        "dashboard_host": "127.0.0.1",
-        "dashboard_port": port,
+        "include_dashboard": dashboard_port is not None,
+        **dashboard,
         "object_store_memory": 200 * 1024**2,
         "_temp_dir": str(folder),
-        "runtime_env": {
-            "env_vars": {
-                # Every process receives the address, so that none joins a different cluster on the host.
-                "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}",
-                "TMPDIR": tempfile.gettempdir(),
-                **variables,
-            }
-        },
+        "runtime_env": {"env_vars": {**address, "TMPDIR": tempfile.gettempdir(), **variables}},
     }
     try:
         with _variables({"TMPDIR": str(folder)}):  # Ray's own processes leave files there

@@ -89,7 +89,7 @@ def run_trials(
     num_trials = max_concurrent or 1
     extra_cpus = trial_resources.get("CPU", 0.0) * num_trials
     extra_cpus += workers.num_workers * workers.cpus_per_worker * (num_trials - 1)
-    with connect(workers, extra_cpus=extra_cpus) as cluster:
+    with connect(workers, extra_cpus=extra_cpus, dashboard=True) as cluster:
         slots = concurrent_trials(cluster, workers, trial_resources, _free_resources(cluster))
         parallel = min(slots, max_concurrent or slots)
         say(f"{source.remaining()} trials to run, {parallel} at a time")
