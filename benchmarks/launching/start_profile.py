@@ -137,7 +137,9 @@ def _kind(command: str) -> str:
 
 def report(title: str, starts: list[Start]) -> None:
     first = statistics.median(start.first_step for start in starts)
-    print(f"\n## {title}: {first:.1f} s to the first step (of {', '.join(f'{s.first_step:.1f}' for s in starts)})\n")
+    print(
+        f"\n## {title}: {first:.1f} s to the first step (of {', '.join(f'{s.first_step:.1f}' for s in starts)})\n"
+    )
     print("| after | line |\n|---|---|")
     for seconds, text in starts[-1].lines:
         if text.strip():

@@ -4,8 +4,8 @@ One temporary folder holds its logs, its sockets, its access token and, without 
 path of a socket has at most 107 bytes, and Ray adds 64 to the folder's: a short one replaces a long TMPDIR.
 
 The dashboard of a search runs on a free loopback port: Ray frees the workers of stopped trials through the
-dashboard's server, and without it they never end. Workers run at the priority of this process; by default Ray lowers it
-(nice +15). `Cleanup` removes the cluster of a killed driver.
+dashboard's server, and without it they never end. Workers run at the priority of this process; by default Ray
+lowers it (nice +15). `Cleanup` removes the cluster of a killed driver.
 """
 
 from __future__ import annotations
