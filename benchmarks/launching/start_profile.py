@@ -1,9 +1,9 @@
-"""Where the seconds of a start go: when each line is printed, the first step, and processor seconds by process.
+"""Where the seconds of a start go: when lines are printed, the first step, processor seconds by process.
 
     python benchmarks/launching/start_profile.py [--checkout FOLDER ...] [--rounds 3] [--ways ray local]
 
-The quickstart's training without its evaluations, for 3 steps, with two Ray workers or in this process. Tokenizer
-and tokens are cached by a start before. The checkouts take turns. Tables go to standard output.
+The quickstart's training without its evaluations, for 3 steps, with two Ray workers or in this process.
+Tokenizer and tokens are cached by a start before. The checkouts take turns. Tables go to standard output.
 """
 
 from __future__ import annotations
@@ -28,20 +28,19 @@ ROOT = Path(__file__).resolve().parents[2]
 WAYS = {"ray": [], "local": ["--launcher", "local"]}
 #: First match names the process.
 KINDS = {
-    "driver": r"hbt-dist|hbt_dist\b.* train",
-    "worker": r"RayTrainWorker|RayWorkerWrapper|::_RayTrain",
+    "worker": r"RayTrainWorker",
     "controller": r"TrainController",
-    "coordinator": r"AutoscalingCoordinator",
+    "autoscaling coordinator": r"AutoscalingCoordinator",
     "placement group cleaner": r"PlacementGroupCleaner",
+    "synchronisation actor": r"SynchronizationActor",
+    "data set manager": r"DatasetManager",
+    "preemption watcher": r"PreemptionWatcher",
     "idle worker": r"ray::IDLE|default_worker|setup_worker",
-    "dashboard": r"dashboard/dashboard\.py|dashboard\.py",
-    "dashboard modules": r"spawn_main|DashboardSubprocess|ray-dashboard",
-    "agents": r"agent",
-    "monitor": r"monitor\.py",
-    "log monitor": r"log_monitor",
+    "dashboard": r"dashboard/dashboard\.py|spawn_main|multiprocessing\.forks",
+    "agents": r"(?i)agent",
+    "autoscaling monitor": r"monitor\.py",
     "gcs": r"gcs_server",
     "raylet": r"raylet",
-    "dataset tokens": r"resource_tracker",
 }
 
 
@@ -131,15 +130,13 @@ def _add_processors(pid: int, seconds: dict[int, tuple[str, float]]) -> None:
 
 
 def _kind(command: str) -> str:
-    found = next((name for name, pattern in KINDS.items() if re.search(pattern, command)), None)
-    return found or f"other: {command[:60]}"
+    return next((name for name, pattern in KINDS.items() if re.search(pattern, command)), "other")
 
 
 def report(title: str, starts: list[Start]) -> None:
     first = statistics.median(start.first_step for start in starts)
-    print(
-        f"\n## {title}: {first:.1f} s to the first step (of {', '.join(f'{s.first_step:.1f}' for s in starts)})\n"
-    )
+    each = ", ".join(f"{start.first_step:.1f}" for start in starts)
+    print(f"\n## {title}: {first:.1f} s to the first step (of {each})\n")
     print("| after | line |\n|---|---|")
     for seconds, text in starts[-1].lines:
         if text.strip():
