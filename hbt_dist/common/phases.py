@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from hbt_dist.common.console import Say, duration
 
-#: A phase that took longer says so.
+#: A longer phase prints its seconds.
 _LONG_SECONDS = 2.0
 
 
