@@ -113,14 +113,14 @@ def evaluate(
     ] = False,
     as_json: Annotated[
         bool,
-        in_output("--json", help="print the means as JSON instead of a table"),
+        in_output("--json", help="print means, bias and language pairs as JSON instead of tables"),
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Score a model on every pair of question and candidate language, and on the pool of all languages."""
     from hbt_dist.config.settings import settings_from_items, settings_from_options
     from hbt_dist.data.benchmarks.judgements import judgement_lines
-    from hbt_dist.evaluation.read_results import read_results
+    from hbt_dist.evaluation.read_results import pairs_of, read_results
     from hbt_dist.evaluation.results import pair_lines
     from hbt_dist.evaluation.settings import EvaluationSettings
     from hbt_dist.jobs.evaluate import evaluate_job
@@ -175,7 +175,8 @@ def evaluate(
     if as_json:
         printed = {key: results[key] for key in ("means", "bias")}
         notes = judgement_lines(results["benchmark"]["judgements"])
-        typer.echo(json.dumps({**printed, "notes": notes, "folder": str(output)}))
+        pairs = pairs_of(results)
+        typer.echo(json.dumps({**printed, "pairs": pairs, "notes": notes, "folder": str(output)}))
     else:
         typer.echo("\n".join([summary, *pair_lines(results)]))
         typer.echo(f"written: {output}/report.html, results.json, pair_matrix.csv, heatmap.png")

@@ -42,6 +42,7 @@ def train(
 
     Ctrl-C saves after the running step and ends; a second Ctrl-C ends at once.
     """
+    from hbt_dist.jobs.evaluate_run import evaluated_pairs
     from hbt_dist.jobs.train import launched_rank, train_job
     from hbt_dist.run_file import load_run
     from hbt_dist.training.metrics_log import outcome
@@ -63,6 +64,6 @@ def train(
         return
     trained = outcome(folder, loaded.training.steps)
     if as_json:
-        typer.echo(json.dumps(asdict(trained)))
+        typer.echo(json.dumps({**asdict(trained), "pairs": evaluated_pairs(loaded)}))
     elif trained.finished:
         typer.echo(str(trained))

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from hbt_dist.common.numbers import plain
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.matrix_rows import Float64, Int64
 from hbt_dist.evaluation.pair_matrix import language_means, mean_or_nan
@@ -80,7 +81,7 @@ def loss_lines(evaluation: Evaluation) -> list[str]:
     lines = [f"{'representation':<16}{'bytes':>9}" + "".join(f"{setting:>14}" for setting in SETTINGS)]
     for item, scored in scored_forms(evaluation).items():
         values = (scored.means[setting]["macro"]["map"] for setting in SETTINGS)
-        shown = "".join(f"{'-' if isnan(value) else f'{value:.4f}':>14}" for value in values)
+        shown = "".join(f"{plain(value):>14}" for value in values)
         lines.append(f"{item.name:<16}{item.bytes_per_vector:9,}{shown}")
     return lines
 

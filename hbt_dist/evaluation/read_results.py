@@ -65,6 +65,16 @@ def headline_figures(results: Mapping[str, Any]) -> dict[str, float | None]:
     return {**figures, "rank_distance": rank_distance_of(results)}
 
 
+def pairs_of(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return languages, and mAP and number of questions of each pair: rows question languages."""
+    matrix = results["pair_matrix"]
+    return {
+        "languages": matrix["languages"],
+        "map": matrix["metrics"]["map"],
+        "num_questions": matrix["num_questions"],
+    }
+
+
 @dataclass(frozen=True)
 class StoredEvaluation:
     """An evaluation folder, read."""

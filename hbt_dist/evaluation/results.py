@@ -45,6 +45,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.common.console import counted
+from hbt_dist.common.numbers import digits_of, plain
 from hbt_dist.data.benchmarks.judgements import judgement_lines
 from hbt_dist.data.language_facts import describe, was_seen
 from hbt_dist.evaluation.evaluation import Evaluation
@@ -61,7 +62,7 @@ from hbt_dist.evaluation.read_results import (
     title_of,
 )
 from hbt_dist.evaluation.text_counts import text_lines
-from hbt_dist.pages.text_matrix import MOST_SHOWN, UNSEEN, extreme_lines, matrix_lines
+from hbt_dist.pages.text_matrix import MOST_SHOWN, UNSEEN, extreme_lines, matrix_lines, next_to_each_other
 
 _SEEN_MEASURES = (("mono", "monolingual"), ("cross", "crosslingual_asking"), ("multi", "multilingual"))
 TIE_RULE = "float32 score descending, then candidate id descending (trec_eval)"
@@ -218,9 +219,9 @@ def summary(evaluation: Evaluation) -> str:
             means[setting]["macro"][m] for m in ("map", "map@20", "mrr", "recall@1", "recall@10", "ndcg@10")
         ]
         if not all(math.isnan(value) for value in values):
-            lines.append(f"{setting:<16}" + "".join(f"{value:9.4f}" for value in values))
+            lines.append(f"{setting:<16}" + "".join(f"{plain(value):>9}" for value in values))
     for name in (name for name in means["monolingual"]["macro"] if name not in METRICS):
-        parts = [f"{setting} {means[setting]['macro'][name]:.4f}" for setting in SETTINGS]
+        parts = [f"{setting} {plain(means[setting]['macro'][name])}" for setting in SETTINGS]
         lines.append(f"{name}: {', '.join(parts)}")
     lines += [*loss_lines(evaluation), *text_lines(evaluation.texts)]
     distance = evaluation.bias.get("rank_distance")
@@ -236,7 +237,7 @@ def summary(evaluation: Evaluation) -> str:
     if evaluation.seen_languages is not None:
         for label, row in groups(evaluation)["seen"].items():
             name = "seen in training" if label == "seen" else "not seen"
-            parts = [f"{title} {row[m]:.4f}" for title, m in _SEEN_MEASURES if not math.isnan(row[m])]
+            parts = [f"{title} {plain(row[m])}" for title, m in _SEEN_MEASURES if not math.isnan(row[m])]
             lines.append(f"{name} ({', '.join(row['languages'])}): {', '.join(parts)}")
     removed = evaluation.provenance.get("language_removal")
     if removed is not None:
@@ -247,24 +248,53 @@ def summary(evaluation: Evaluation) -> str:
     return "\n".join([*lines, *judgement_lines(benchmark.judgements.plain)])
 
 
-def pair_lines(results: dict[str, Any]) -> list[str]:
-    """Format the mAP of every language pair, or of the best and worst pairs of many languages."""
+def pair_lines(results: dict[str, Any], baseline: dict[str, Any] | None = None) -> list[str]:
+    """Format the mAP of every language pair, or of the best and worst pairs of many languages.
+
+    Args:
+        results: the content of results.json.
+        baseline: of the same benchmark and languages; the model before training.
+    """
+    shown = {"": results} if baseline is None else {"before training": baseline, "after training": results}
     languages = results["pair_matrix"]["languages"]
+    if len(languages) == 1:
+        return []
     hollow = [results["by_language"][code]["seen"] is False for code in languages]
-    show = matrix_lines if len(languages) <= MOST_SHOWN else extreme_lines
-    lines = ["mAP of each pair: question language (rows), candidate language (columns)"]
-    lines += show(languages, results["pair_matrix"]["metrics"]["map"], hollow=hollow)
-    return [*lines, f"{UNSEEN} not in the training data"] if any(hollow) else lines
+    cells = {title: part["pair_matrix"]["metrics"]["map"] for title, part in shown.items()}
+    legend = [f"{UNSEEN} not in the training data"] if any(hollow) else []
+    if len(languages) <= MOST_SHOWN:
+        blocks = [
+            [*filter(None, [title]), *matrix_lines(languages, cells[title], hollow=hollow)] for title in shown
+        ]
+        head = "mAP of each pair: question language (rows), candidate language (columns)"
+        return [head, *next_to_each_other(blocks), *legend]
+    lines = [f"mAP of {counted(len(languages) ** 2, 'pair')}: question language - candidate language"]
+    for title, part in shown.items():
+        about = f"{title}, " * bool(title)
+        lines += [about + line for line in extreme_lines(languages, cells[title], hollow=hollow)]
+        lines.append(about + _family_means(part))
+    return [*lines, *legend]
+
+
+def _family_means(results: dict[str, Any]) -> str:
+    """Format the means over the pairs of one language, of one family, of two families."""
+    kinds = results["groups"]["crosslingual"]
+    parts = [f"within languages {plain(results['means']['monolingual']['macro']['map'])}"]
+    for kind, words in (("same_family", "within families"), ("other_family", "across families")):
+        if kind in kinds:
+            parts.append(f"{words} {plain(kinds[kind]['map'])} ({counted(kinds[kind]['num_pairs'], 'pair')})")
+    return f"means: {', '.join(parts)}"
 
 
 def before_and_after(before: Path, after: Path) -> str:
     """Format the comparison of one benchmark before and after training."""
     results = [read_results(folder) for folder in (before, after)]
     old, new = map(headline_figures, results)
-    lines = [f"{after.name}: before -> after training"]
+    lines = [f"{title_of(results[1])}: before -> after training"]
     for name in old:
-        title, digits = ("rank distance", 1) if name == "rank_distance" else (f"{name} mAP", 4)
-        shown = ["-" if value is None else f"{value:.{digits}f}" for value in (old[name], new[name])]
+        title = "rank distance" if name == "rank_distance" else f"{name} mAP"
+        shown = [plain(value, digits_of(name)) for value in (old[name], new[name])]
         lines.append(f"  {title:<18} {shown[0]:>8} -> {shown[1]:>8}")
+    lines += [f"  {line}" for line in pair_lines(results[1], results[0])]
     lines += dict.fromkeys(f"  {line}" for figures in results for line in text_lines(figures.get("texts")))
     return "\n".join(lines)

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -24,7 +24,7 @@ from hbt_dist.common.console import hush, say
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
-from hbt_dist.evaluation.read_results import read_results
+from hbt_dist.evaluation.read_results import pairs_of, read_results
 from hbt_dist.evaluation.results import pair_lines
 from hbt_dist.jobs.evaluate import evaluate_job
 from hbt_dist.run_file import RunFile
@@ -74,6 +74,21 @@ def evaluate_run(run: RunFile, when: When, *, quiet: bool = False) -> None:
         say(text)
         if when == "start" or "start" not in run.evaluation.when:  # else the end of the run shows both
             say("\n".join(pair_lines(read_results(_results(folder, when, benchmark).parent))))
+
+
+def evaluated_pairs(run: RunFile) -> dict[str, dict[str, Any]]:
+    """Return label -> moment -> languages and matrix of the evaluations of a run, see `pairs_of`."""
+    folder = RunFolder(run.output_dir)
+    files = {
+        (benchmark.label, when): _results(folder, when, benchmark)
+        for benchmark in run.evaluation.benchmarks
+        for when in run.evaluation.when
+    }
+    pairs: dict[str, dict[str, Any]] = {}
+    for (label, when), file in files.items():
+        if file.is_file():
+            pairs.setdefault(label, {})[when] = pairs_of(read_results(file.parent))
+    return pairs
 
 
 def _results(folder: RunFolder, when: When, benchmark: BenchmarkSettings) -> Path:

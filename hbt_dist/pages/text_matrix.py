@@ -17,6 +17,7 @@ MOST_SHOWN = 12
 WIDTH = 100
 UNSEEN = "°"
 _EXTREMES = 5
+_GAP = " " * 4
 
 
 def matrix_lines(
@@ -66,6 +67,18 @@ def extreme_lines(
         return ", ".join(f"{names[i]}-{names[j]} {texts[i][j].strip()}" for i, j in ends)
 
     return [f"highest: {pairs(order[: -_EXTREMES - 1 : -1])}", f"lowest: {pairs(order[:_EXTREMES])}"]
+
+
+def next_to_each_other(blocks: Sequence[Sequence[str]]) -> list[str]:
+    """Return blocks of lines next to each other where they fit, else one below the other."""
+    widths = [max(map(cell_len, block)) for block in blocks]
+    if sum(widths) + len(_GAP) * (len(blocks) - 1) > WIDTH:
+        return [line for block in blocks for line in block]
+    rows = zip_longest(*blocks, fillvalue="")
+    return [
+        _GAP.join(padded(line, width, left=True) for line, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

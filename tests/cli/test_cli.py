@@ -65,9 +65,14 @@ def test_a_training_ends_with_one_line_and_quiet_means_quiet(tmp_path: Path) -> 
     code, out, err = hbt_dist_process(*command, "--quiet", cwd=tmp_path)
     assert (code, err) == (0, "")
     assert re.fullmatch(r"trained 6 steps in [\d.]+ s, last loss [\d.]+; model: out/model\n", out), out
-    code, out, err = hbt_dist_process(*command, "--json", cwd=tmp_path)
+    benchmark = "evaluation.benchmarks=[{name: sample, variant: dev, languages: [en, de, fi]}]"
+    code, out, err = hbt_dist_process(*command, benchmark, "--json", cwd=tmp_path)
     assert code == 0, err
     ended = json.loads(out)
+    assert set(ended["pairs"]["sample-dev"]) == {"start", "end"}
+    assert ended["pairs"]["sample-dev"]["end"]["languages"] == ["en", "de", "fi"]
+    assert re.search(r"^  before training +after training$", err, re.MULTILINE)
+    assert err.count("° not in the training data\n") == 2  # before the training, and after it
     assert {key: ended[key] for key in ("steps", "of_steps", "finished", "model")} == {
         "steps": 6,
         "of_steps": 6,

@@ -62,7 +62,9 @@ def test_evaluate_and_export_in_processes_of_their_own(trained: Path, tmp_path: 
     code, out, err = hbt_dist(*EVALUATE, trained / "model", "--output", "a", "--json", cwd=tmp_path)
     assert code == 0, err
     answer = json.loads(out)
-    assert set(answer) == {"means", "bias", "folder", "notes"}
+    assert set(answer) == {"means", "bias", "pairs", "folder", "notes"}
+    languages, matrix = answer["pairs"]["languages"], answer["pairs"]["map"]
+    assert [len(row) for row in matrix] == [len(languages)] * len(languages)
     assert answer["folder"] == "a"
     code, out, err = hbt_dist(*EVALUATE, trained / "model", "--output", "b", "--quiet", cwd=tmp_path)
     assert (code, err) == (0, "")

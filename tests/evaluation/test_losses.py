@@ -113,7 +113,7 @@ def test_terminal_and_page_have_a_line_for_each(evaluation: Evaluation, folder: 
     for item, scored in scored_forms(evaluation).items():
         [line] = [line for line in lines if line[:1] == [item.name]]
         assert line[1] == str(item.bytes_per_vector)
-        assert line[2] == f"{scored.means['monolingual']['macro']['map']:.4f}"
+        assert line[2] == f"{scored.means['monolingual']['macro']['map']:.3f}"
     page = (folder / "report.md").read_text("utf-8")
     assert "## Short vectors" in page
     assert "| 8:int8 | 8 |" in page

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.evaluation.evaluation import evaluate
 from hbt_dist.evaluation.read_results import headline_figures, rank_distance_of, read_evaluation, read_results
-from hbt_dist.evaluation.results import before_and_after
+from hbt_dist.evaluation.results import before_and_after, pair_lines
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.writing import write_evaluation
 from hbt_dist.training.checkpoints.measure import objectives_of
@@ -66,6 +67,47 @@ def test_a_monolingual_benchmark_has_no_rank_distance(folders: list[Path]) -> No
     assert "rank distance" in text
     assert "nan" not in text
     assert set(objectives_of(folders[1])) == {"monolingual", "multilingual"}
+
+
+def made_results(languages: list[str], values: NDArray[np.float64]) -> dict[str, Any]:
+    """The blocks of results.json that the terminal shows; the last language is unseen."""
+    means = {"same_family": {"map": 0.5, "num_pairs": 2}, "other_family": {"map": 0.25, "num_pairs": 4}}
+    return {
+        "pair_matrix": {"languages": languages, "metrics": {"map": values.tolist()}},
+        "by_language": {code: {"seen": code != languages[-1]} for code in languages},
+        "means": {"monolingual": {"macro": {"map": 0.75}}},
+        "groups": {"crosslingual": means},
+    }
+
+
+def test_two_matrices_are_next_to_each_other_where_they_fit() -> None:
+    after = made_results(["en", "uk"], np.array([[0.9, 0.8], [0.7, 0.6]]))
+    before = made_results(["en", "uk"], np.array([[0.1, 0.2], [np.nan, 0.0]]))
+    assert pair_lines(after, before) == [
+        "mAP of each pair: question language (rows), candidate language (columns)",
+        "before training      after training",
+        "        en    uk°            en    uk°",
+        "en   0.100  0.200    en   0.900  0.800",
+        "uk°      -  0.000    uk°  0.700  0.600",
+        "° not in the training data",
+    ]
+    codes = [f"l{n}" for n in range(12)]
+    wide = made_results(codes, np.full((12, 12), 0.5))
+    lines = pair_lines(wide, wide)
+    assert max(map(len, lines)) <= 100
+    assert lines[1] == "before training"
+    assert lines[15] == "after training"
+
+
+def test_many_languages_are_shown_by_extremes_and_means_of_families() -> None:
+    values = np.linspace(0, 1, 169).reshape(13, 13)
+    lines = pair_lines(made_results([f"l{n}" for n in range(13)], values))
+    assert lines[0] == "mAP of 169 pairs: question language - candidate language"
+    assert lines[1].startswith("highest: l12°-l12° 1.000, ")
+    assert lines[2].startswith("lowest: l0-l0 0.000, ")
+    assert lines[3] == (
+        "means: within languages 0.750, within families 0.500 (2 pairs), across families 0.250 (4 pairs)"
+    )
 
 
 def test_only_what_is_asked_for_is_read(folders: list[Path]) -> None:
