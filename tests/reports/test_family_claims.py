@@ -135,16 +135,16 @@ def test_the_table_and_what_a_claim_takes(tmp_path: Any) -> None:
     families = rows_of([MadePart("a", hybrid=[difference(), few]), MadePart("b", hybrid=[short])], HYBRID)[
         HYBRID
     ]
-    document = Document("t", "s", "k")
+    document = Document("t", "s")
     document.heading("Answer")
     add_family_table(document, families, HYBRID)
     document.write(tmp_path, "page")
     text = (tmp_path / "page.md").read_text("utf-8")
-    interval = "[-0.0300, -0.0100]"
+    interval = "[-0.030, -0.010]"
     assert f"| {interval} | {interval} | 0.001 | 0.020 (at best 0.036) | 5 and 3 (et, fi, hu) |" in text
     assert "| - | at best 0.667 | 1 and 2 (et, hu) |" in text
     none = "no claim, fewer than two languages of a family"
-    assert f"| -0.0200 | {none} | - | {interval} | - | at best 0.333 | 5 and 1 (hu) |" in text
+    assert f"| -0.020 | {none} | - | {interval} | - | at best 0.333 | 5 and 1 (hu) |" in text
     languages, questions = needed_lines(families)
     assert "needs 8 and 2, or 5 and 3 languages" in languages
     assert languages.endswith("a, unseen only has 1 and 2; b has 5 and 1.")
@@ -187,12 +187,12 @@ def test_a_plan_is_made_for_the_tests_that_are_corrected_together(
     documents = {label: {"base": {"tests": [{**test, "seeds": dict(seeds)}]}} for label in ("a", "b")}
     open_difference = difference(p_seeds=0.3)
     parts: Any = [MadePart("a", hybrid=[open_difference]), MadePart("b", hybrid=[difference(low=None)])]
-    document = Document("t", "s", "k")
+    document = Document("t", "s")
     add_answer(document, study, parts, judge(study, documents))
     document.write(tmp_path, "page")
     text = (tmp_path / "page.md").read_text("utf-8")
     assert "5 % divided by the tests that are corrected together" in text
     for label in ("a", "b"):
-        assert f"| {label}: hybrid - base | +0.0200 | 0.0100 | 2 | 0.0979 |" in text  # 4.625 * 2.117 * 0.01
-    assert "| a: Uralic - Indo-European, hybrid | -0.0200 | 0.0040 | 1 | 0.0276 |" in text
+        assert f"| {label}: hybrid - base | +0.020 | 0.010 | 2 | 0.098 |" in text  # 4.625 * 2.117 * 0.01
+    assert "| a: Uralic - Indo-European, hybrid | -0.020 | 0.004 | 1 | 0.028 |" in text
     assert "| b: Uralic - Indo-European" not in text
