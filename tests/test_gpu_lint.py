@@ -28,7 +28,7 @@ ALLOWED = {
     "contrastive/layout.py:rows_of_columns": "does not wait: the number of repeats is known on the host",
     "contrastive/row_losses.py:kernel_error": "once, at the start",
     "contrastive/step.py:contrastive_step": "a learned temperature: once per step",
-    "contrastive/step.py:_mean_figures": "the figures of the step: once per step",
+    "contrastive/figures.py:mean_figures": "the figures of the step: once per step",
     "contrastive/step.py:_check_replay": "the first step only",
     "contrastive/world.py:all_max": "once, at the start",
     "training/deepspeed/engine.py:step": "the norm of the gradient: once per step",

@@ -91,28 +91,24 @@ class DeviceShard:
             UserError: a candidate vector that cannot be ranked.
         """
         plan = self.plan
-        pairs, question = plan.pairs_of(blocks)
-        position = plan.relevant_position[pairs]
-        block_of_pair, column = np.divmod(position, plan.block_candidates)
-        question_block, row = np.divmod(question, plan.block_questions)
-        pair = np.flatnonzero((block_of_pair >= self.blocks.start) & (block_of_pair < self.blocks.stop))
-        pair = pair[np.lexsort((question_block[pair], block_of_pair[pair]))]
+        owned = plan.owned_pairs(blocks, self.blocks)
+        order = np.lexsort((owned.question_block, owned.candidate_block))
         # Pairs of one block lie together now: its number in the whole grid, and where it starts and stops.
-        grid = block_of_pair[pair] * plan.num_question_blocks + question_block[pair]
+        grid = (owned.candidate_block * plan.num_question_blocks + owned.question_block)[order]
         numbers, starts = np.unique(grid, return_index=True)
         parts: dict[int, list[tuple[int, slice]]] = {}
-        edges = [*starts.tolist(), len(pair)]
+        edges = [*starts.tolist(), len(grid)]
         for number, (start, stop) in zip(numbers.tolist(), pairwise(edges), strict=True):
             candidate_block, block = divmod(number, plan.num_question_blocks)
             parts.setdefault(candidate_block, []).append((block, slice(start, stop)))
 
-        cell = move(torch.from_numpy(row[pair] * plan.block_candidates + column[pair]), self.device)
-        scores = torch.empty(len(pair), device=self.device)
+        cell = move(torch.from_numpy((owned.row * plan.block_candidates + owned.column)[order]), self.device)
+        scores = torch.empty(len(grid), device=self.device)
         with products("ieee"):
             for candidate_block, block_CD in self._uploaded(list(parts)):
                 for block, part in parts[candidate_block]:
                     scores[part] = self._product(block, block_CD).flatten().index_select(0, cell[part])
-        return pair + pairs.start, scores.cpu().numpy()
+        return owned.number[order], scores.cpu().numpy()
 
     def count(self, blocks: range, scores: Float32) -> Counts:
         """Count this shard's candidates above each relevant pair of the question `blocks`.
@@ -140,8 +136,7 @@ class DeviceShard:
         self._kept.clear()
         result = torch.cat([counts.totals.flatten(), top.flatten()]).cpu().numpy()  # the only wait
         higher, in_language, tied = result[: 3 * len(scores)].reshape(3, -1)
-        block_of_pair = plan.relevant_position[plan.pairs_of(blocks)[0]] // plan.block_candidates
-        tied -= (block_of_pair >= self.blocks.start) & (block_of_pair < self.blocks.stop)
+        tied[plan.owned_pairs(blocks, self.blocks).number - plan.relevant_range(blocks[0]).start] -= 1
         keys = result[3 * len(scores) :].reshape(top.shape)
         return Counts(higher, in_language, tied, keys_from_device(keys) if self.top_k else None)
 

@@ -42,6 +42,17 @@ _MOST_RUNS = 1000
 
 
 @dataclass(frozen=True)
+class OwnedPairs:
+    """Relevant pairs of one shard, (m,) each: number in the plan's order, and the cell of the grid."""
+
+    number: Int64
+    question_block: Int64
+    row: Int64  # of the question in its block
+    candidate_block: Int64
+    column: Int64  # of the candidate in its block
+
+
+@dataclass(frozen=True)
 class ScoringPlan:
     """A pure function of the benchmark; pickles to actors without texts or embeddings.
 
@@ -130,6 +141,18 @@ class ScoringPlan:
         stop = self.relevant_range(blocks[-1]).stop
         questions = np.searchsorted(self.relevant_offsets, np.arange(start, stop), side="right") - 1
         return slice(start, stop), questions
+
+    def owned_pairs(self, blocks: range, candidate_blocks: range) -> OwnedPairs:
+        """Relevant pairs of some question blocks whose candidate is in a run of candidate blocks."""
+        pairs, question = self.pairs_of(blocks)
+        position = self.relevant_position[pairs]
+        candidate_block = position // self.block_candidates
+        owned = np.flatnonzero(
+            (candidate_block >= candidate_blocks.start) & (candidate_block < candidate_blocks.stop)
+        )
+        question_block, row = np.divmod(question[owned], self.block_questions)
+        column = position[owned] % self.block_candidates
+        return OwnedPairs(owned + pairs.start, question_block, row, candidate_block[owned], column)
 
     def pieces(self, block: int) -> list[tuple[int, int, int]]:
         """(start, stop, language) of a block's rows, cut at languages."""

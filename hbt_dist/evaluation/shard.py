@@ -97,29 +97,23 @@ class Shard:
             UserError: a candidate vector that cannot be ranked.
         """
         plan, keep = self.plan, len(blocks) <= self.blocks_at_once
-        pairs, question = plan.pairs_of(blocks)
-        position = plan.relevant_position[pairs]
-        block_of_pair = position // plan.block_candidates
-        question_block = question // plan.block_questions
-        owned = np.flatnonzero((block_of_pair >= self.blocks.start) & (block_of_pair < self.blocks.stop))
-        scores = np.empty(len(owned), np.float32)
+        pairs = plan.owned_pairs(blocks, self.blocks)
+        scores = np.empty(len(pairs.number), np.float32)
         self._cache.clear()
 
         def visit(candidate_block: int, product: Callable[[int], Any]) -> None:
-            pairs_in_block = np.flatnonzero(block_of_pair[owned] == candidate_block)
-            blocks_of_pairs = question_block[owned[pairs_in_block]]
+            pairs_in_block = np.flatnonzero(pairs.candidate_block == candidate_block)
+            blocks_of_pairs = pairs.question_block[pairs_in_block]
             for block in blocks if keep else np.unique(blocks_of_pairs):
                 result = product(int(block))
                 if keep:
                     self._cache[int(block), candidate_block] = result
                 chosen = pairs_in_block[blocks_of_pairs == block]
-                rows = position[owned[chosen]] % plan.block_candidates
-                columns = question[owned[chosen]] % plan.block_questions
-                scores[chosen] = result[rows, columns]
+                scores[chosen] = result[pairs.column[chosen], pairs.row[chosen]]
 
-        wanted_blocks = self.blocks if keep else np.unique(block_of_pair[owned]).tolist()
+        wanted_blocks = self.blocks if keep else np.unique(pairs.candidate_block).tolist()
         self._visit(wanted_blocks, visit, reuse_buffer=not keep)
-        return owned + pairs.start, scores
+        return pairs.number, scores
 
     def count(self, blocks: range, scores: Float32) -> Counts:
         """Count this shard's candidates above each relevant pair of the question `blocks`.
