@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from hbt_dist.evaluation.matrix_rows import Float64
 
@@ -111,6 +110,8 @@ def compare_units(
         p = 1.0 if mean == 0.0 else 2.0 ** (1 - min(len(difference), 1000))
         size = 0.0 if mean == 0.0 else float(np.sign(mean)) * float("inf")
         return Comparison(len(difference), mean_a, mean_b, mean, mean, mean, p, p, size, size, size)
+    from scipy import stats
+
     rng = np.random.default_rng(seed)
     if 2 ** len(flipped) <= resamples:  # all sign patterns
         randomisation = stats.permutation_test(
@@ -204,6 +205,8 @@ def compare_seeds(differences: Sequence[float], confidence: float = 0.95) -> See
     mean, spread = float(values.mean()), float(values.std(ddof=1))
     if not values.any():
         return SeedTest(len(values), 0.0, 0.0, 0.0, 1.0, 0.0)
+    from scipy import stats
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # seeds that agree in all digits but the last
         result = stats.ttest_1samp(values, 0.0)
@@ -239,6 +242,8 @@ def _cohen(x: Float64, axis: int = -1) -> Float64:
 def _bootstrap(
     values: Float64, statistic: object, confidence: float, resamples: int, rng: np.random.Generator
 ) -> tuple[float, float, Float64]:
+    from scipy import stats
+
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore")  # samples of one value repeated; the interval is checked below
         result = stats.bootstrap(

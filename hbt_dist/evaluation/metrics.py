@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy.special import digamma
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import load_user_function
@@ -139,6 +138,8 @@ def chance_average_precision(num_relevant: Int64, pool: Int64) -> Float64:
         num_relevant: (n,) R.
         pool: (n,) N, at least R.
     """
+    from scipy.special import digamma
+
     size = np.asarray(pool, np.float64)
     harmonic = digamma(size + 1) + np.euler_gamma
     more_relevant = np.divide(num_relevant - 1, size - 1, out=np.zeros(len(size)), where=size > 1)

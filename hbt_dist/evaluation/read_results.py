@@ -7,14 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hbt_dist.common.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "hbt_dist.evaluation"
 SCHEMA_VERSION = 1
@@ -105,7 +107,7 @@ class StoredEvaluation:
             frame = frame[same if setting == "monolingual" else ~same]
         columns = [*KEY, "question_cluster"]
         if metric not in frame:
-            return pd.DataFrame(columns=[*columns, "value"])
+            return frame.head(0).reindex(columns=[*columns, "value"])
         chosen = frame[[*columns, metric]].rename(columns={metric: "value"}).dropna(subset="value")
         return chosen.fillna({"candidate_language": ""}).reset_index(drop=True)
 

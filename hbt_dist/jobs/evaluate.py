@@ -37,7 +37,6 @@ from hbt_dist.methods.language_removal import build_removal
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.orchestration.cluster import connect
 from hbt_dist.orchestration.settings import WorkerSettings
-from hbt_dist.reports.evaluation.page import write_report
 
 
 def evaluate_job(
@@ -153,7 +152,7 @@ def evaluate_job(
         evaluation,
         out,
         trec=trec,
-        add_files=write_report if report else None,
+        add_files=_write_report if report else None,
         test_losses=step_down_by_column,
     )
     return summary(evaluation)
@@ -199,3 +198,10 @@ def refuse_to_replace(out: Path, model: str, fingerprint: str) -> None:
             f"holds another evaluation, {content}",
             "name another folder, or replace it with --overwrite",
         )
+
+
+def _write_report(folder: Path) -> object:
+    """Write the report of an evaluation; loads matplotlib, which a training does without."""
+    from hbt_dist.reports.evaluation.page import write_report
+
+    return write_report(folder)

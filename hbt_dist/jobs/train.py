@@ -7,22 +7,23 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hbt_dist.common.console import note, say
 from hbt_dist.common.environment import environment_number
 from hbt_dist.common.signals import interrupted, report_stop
 from hbt_dist.data.benchmarks.load import check_benchmarks
-from hbt_dist.jobs.evaluate_run import When, evaluate_run, evaluate_start_apart
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.background import use_storage, watch_checkpoints
-from hbt_dist.training.checkpoints.card import add_results
 from hbt_dist.training.checkpoints.measure import measure_in_a_process
 from hbt_dist.training.follow import Listener, follow, succeeds
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.teacher_checks import check_teachers
 from hbt_dist.training.vocabulary import check_languages
+
+if TYPE_CHECKING:
+    from hbt_dist.jobs.evaluate_run import When
 
 Launcher = Literal["ray", "local"]
 
@@ -115,6 +116,8 @@ class _FirstProcess:
         for listener in self.listeners:
             self.resources.callback(succeeds, listener, listener.close)
         if "start" in run.evaluation.when and run.evaluation.benchmarks:
+            from hbt_dist.jobs.evaluate_run import evaluate_start_apart
+
             evaluate_start_apart(run, quiet=self.quiet)
             self._pass_evaluations("start")
 
@@ -123,6 +126,9 @@ class _FirstProcess:
         run = self.run
         if "end" not in run.evaluation.when or not run.evaluation.benchmarks:
             return
+        from hbt_dist.jobs.evaluate_run import evaluate_run
+        from hbt_dist.training.checkpoints.card import add_results
+
         evaluate_run(run, "end", quiet=self.quiet)
         self._pass_evaluations("end")
         add_results(run)

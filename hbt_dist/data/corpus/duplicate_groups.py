@@ -14,8 +14,6 @@ from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from hbt_dist.data.invisible import without_format
 
@@ -101,6 +99,9 @@ def merge_groups(
 
 def _join(joined: NDArray[np.integer], pairs: NDArray[np.integer]) -> NDArray[np.integer]:
     """Return the first passage of the group of each passage (P,) after joining pairs (n, 2) of passages."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     edges = joined[pairs]
     edges = edges[edges[:, 0] != edges[:, 1]]
     if not len(edges):

@@ -30,7 +30,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from hbt_dist.data.arrow_texts import take_texts
 from hbt_dist.data.benchmarks.benchmark import Benchmark
@@ -125,7 +124,9 @@ class _LanguageIndex:
         self.shingles, column = np.unique(
             np.concatenate([part.shingle for part in parts]), return_inverse=True
         )
-        self.holders = sparse.csr_array(
+        from scipy.sparse import csr_array
+
+        self.holders = csr_array(
             (np.ones(len(entry), np.int32), (column, entry)), shape=(len(self.shingles), len(entries))
         )
 
@@ -152,13 +153,15 @@ class _LanguageIndex:
         return text, entry, np.ones(len(text)), np.ones(len(text), bool)
 
     def _near(self, texts: ShingledTexts) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        from scipy.sparse import csr_array
+
         if not len(self.shingles):
             nothing = np.zeros(0, np.int64)
             return nothing, nothing, np.zeros(0), np.zeros(0, bool)
         column = np.minimum(np.searchsorted(self.shingles, texts.shingle), len(self.shingles) - 1)
         hit = self.shingles[column] == texts.shingle
         num_texts = len(texts.exact)
-        has = sparse.csr_array(
+        has = csr_array(
             (np.ones(int(hit.sum()), np.int32), (texts.row[hit], column[hit])),
             shape=(num_texts, len(self.shingles)),
         )
