@@ -59,9 +59,7 @@ def load_deepspeed() -> None:
         sys.modules["mlflow"] = None  # type: ignore[assignment]
     torch.compile = _compile_at_first_call  # type: ignore[assignment]
     try:
-        import deepspeed
-
-        with contextlib.suppress(ImportError):  # where a version keeps it elsewhere, it loads as it does
+        with contextlib.suppress(ImportError):  # a version that keeps it elsewhere loads as it does
             import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
     finally:
         torch.compile = compile_now
