@@ -146,6 +146,18 @@ def chance_average_precision(num_relevant: Int64, pool: Int64) -> Float64:
     return np.asarray((harmonic + more_relevant * (size - harmonic)) / size)
 
 
+def ceilings(num_relevant: Int64, num_in_pool: Int64) -> dict[str, Float64]:
+    """Return the best values that any ranking can have where these are below 1 for some: (G,) by metric.
+
+    Args:
+        num_relevant: (G,) R.
+        num_in_pool: (G,) relevant candidates that can be found, at most R.
+    """
+    best = {f"recall@{k}": np.minimum(num_in_pool, k) / num_relevant for k in (1, 10, 100)}
+    best["map@20"] = np.minimum(num_in_pool, 20) / np.minimum(num_relevant, 20)
+    return {"map": num_in_pool / num_relevant, **best}
+
+
 def near_chance(value: float | None, chance: float | None) -> bool:
     """Check whether an mAP is little better than that of a random order; false if either is unknown."""
     return value is not None and chance is not None and value < NEAR_CHANCE * chance

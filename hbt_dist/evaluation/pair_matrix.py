@@ -25,6 +25,7 @@ from hbt_dist.evaluation.matrix_rows import Float64, Int64
 from hbt_dist.evaluation.metrics import (
     UNRANKED,
     Metric,
+    ceilings,
     chance_average_precision,
     metrics_from_ranks,
     user_values,
@@ -156,6 +157,15 @@ def language_means(benchmark: Benchmark, table: QuestionTable) -> dict[str, Floa
     question_language = np.asarray(benchmark.question_language, np.int64)[table.question]
     counts = np.bincount(question_language, minlength=len(benchmark.languages))
     return {m: cell_means(table.values[m], question_language, counts) for m in table.values}
+
+
+def ceiling_means(benchmark: Benchmark, tables: dict[str, QuestionTable]) -> dict[str, dict[str, float]]:
+    """Macro means of the best values that any ranking can have: setting -> metric -> value."""
+    best = {
+        name: replace(table, values=ceilings(table.num_relevant, table.num_in_pool))
+        for name, table in tables.items()
+    }
+    return {setting: means["macro"] for setting, means in setting_means(benchmark, best).items()}
 
 
 def chance_means(benchmark: Benchmark, tables: dict[str, QuestionTable]) -> dict[str, float]:

@@ -11,6 +11,8 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
     means               setting -> "macro" | "micro" -> metric -> value; settings: monolingual, crosslingual,
                         multilingual (pool of all languages), one_target (that pool, one target language)
     chance              setting -> mAP of a random order of the candidates, macro
+    ceilings            setting -> metric -> best macro mean of any ranking: recall@1 cannot reach 1 where a
+                        question has several relevant candidates (optional)
     pair_matrix         languages, num_questions [[..]], metrics {metric: [[..]]}: rows question languages,
                         columns candidate languages, candidates of that language only
     one_target_matrix   the same over the pool of all languages, other relevant candidates left out
@@ -51,7 +53,13 @@ from hbt_dist.data.language_facts import describe, was_seen
 from hbt_dist.evaluation.evaluation import Evaluation
 from hbt_dist.evaluation.losses import loss_block, loss_lines
 from hbt_dist.evaluation.metrics import METRICS
-from hbt_dist.evaluation.pair_matrix import PairMatrix, chance_means, language_means, mean_or_nan
+from hbt_dist.evaluation.pair_matrix import (
+    PairMatrix,
+    ceiling_means,
+    chance_means,
+    language_means,
+    mean_or_nan,
+)
 from hbt_dist.evaluation.read_results import (
     SCHEMA,
     SCHEMA_VERSION,
@@ -77,6 +85,7 @@ def results_document(evaluation: Evaluation) -> dict[str, Any]:
         "benchmark": _benchmark(evaluation),
         "means": evaluation.means,
         "chance": chance_means(evaluation.benchmark, evaluation.tables),
+        "ceilings": ceiling_means(evaluation.benchmark, evaluation.tables),
         "pair_matrix": _matrix(pair),
         "one_target_matrix": _matrix(one_target),
         "pool_gap": (pair.values["map"] - one_target.values["map"]).tolist(),

@@ -68,6 +68,13 @@ class Blocks:
         yield
         self._both("</details>", "</details>")
 
+    @contextmanager
+    def columns(self) -> Iterator[None]:
+        """Put the blocks added inside next to each other where the page is wide enough."""
+        self._html('<div class="pair">')
+        yield
+        self._html("</div>")
+
     def table(self, caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Add a table; the first column names the row, the caption is unique on the page."""
         self._both(

@@ -77,8 +77,9 @@ class Document(Blocks):
         data = base64.b64encode(content).decode()
         self._both(
             f"![{plain_markdown(description)}]({file})\n\n*{plain_markdown(caption)}*",
-            f'<figure><img alt="{escape(description)}" width="{width}" height="{height}" '
-            f'src="data:image/png;base64,{data}"><figcaption>{escape(caption)}</figcaption></figure>',
+            f'<figure style="max-width:{width}px"><img alt="{escape(description)}" '
+            f'width="{width}" height="{height}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>",
         )
 
     def matrix(self, matrix: Matrix, file: str | None = None, *, numbers: bool = True) -> None:
@@ -137,7 +138,7 @@ class Document(Blocks):
         ]
         links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in sections)
         lead, small = (
-            f'<p class="{name}">{escape(text)}</p>\n' if text else ""
+            f'<p class="{name}">{html.unbroken(text)}</p>\n' if text else ""
             for name, text in (("lead", self._lead), ("small", self._small))
         )
         contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>'

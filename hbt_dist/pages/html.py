@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 _NO_NUMBER = ("-", "trivial")
-_PHONE_CHARACTERS = 42
+_PHONE_CHARACTERS = 44
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -86,11 +86,11 @@ def text_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
 
 def _is_wide(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Return whether a table is wider than a phone, each column as wide as its longest word or number."""
-    widths = [
-        max(max(map(len, text.split()), default=0) for text in column)
-        for column in zip(columns, *rows, strict=True)
-    ]
+    """Return whether a table is wider than a phone; numbers stay on one line, texts break at spaces."""
+    widths = []
+    for head, *texts in zip(columns, *rows, strict=True):
+        parts = [head, *texts] if is_numeric(texts) else " ".join([head, *texts]).split()
+        widths.append(max(map(len, parts), default=0))
     return sum(widths) + 3 * len(widths) > _PHONE_CHARACTERS
 
 
@@ -105,6 +105,11 @@ def tiles(items: Iterable[tuple[str, str, str, str]]) -> str:
         for label, before, after, note in items
     )
     return f'<dl class="tiles">{"".join(parts)}</dl>'
+
+
+def unbroken(text: str) -> str:
+    """Escape a text; no line breaks next to its arrows."""
+    return escape(text).replace(" → ", "&nbsp;→&nbsp;")
 
 
 def is_numeric(texts: Sequence[str]) -> bool:

@@ -18,11 +18,13 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 from numpy.typing import NDArray
 
 from hbt_dist.common.numbers import plain, signed
-from hbt_dist.pages.figures import BLUE, VERMILLION, new_figure, png
+from hbt_dist.pages.figures import new_figure, png
 from hbt_dist.pages.html import table
 
+_MOST_SPACIOUS = 12  # languages of a difference in large digits
 AXES = "Rows: question language; columns: candidate language"
-_DIFFERENCE = LinearSegmentedColormap.from_list("difference", (VERMILLION, "#FFFFFF", BLUE))
+#: Light enough for black ink in every cell: ink that alternates in one colour looks like noise.
+_DIFFERENCE = LinearSegmentedColormap.from_list("difference", ("#E8833A", "#FFFFFF", "#56A8E0"))
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ class Matrix:
 
     def _at(self, cell: int) -> str:
         i, j = divmod(cell, len(self.languages))
-        return f"{self.text(i, j).rstrip(self.mark)} ({self.languages[i]} to {self.languages[j]})"
+        question, candidate = (self.names or self.languages)[i], (self.names or self.languages)[j]
+        return f"{self.text(i, j).rstrip(self.mark)} ({question} to {candidate})"
 
     def html(self) -> str:
         """Return a shaded table; the titles of its head cells are the language's name and group."""
@@ -148,10 +151,12 @@ class Matrix:
         caption = f"{self.caption}. {AXES}"
         longest = max(len(self.text(i, j)) for i in size for j in size)
         style = f"--columns:{len(rows) + 1};--characters:{longest}"  # print scales it to the paper
-        note = f'<p class="legend">{escape(self.legend)}</p>' if self.legend else ""
-        return table(
-            caption, heads, rows, attributes=f'class="matrix" style="{style}"', note=self._scale() + note
-        )
+        kind = "matrix dense" if self.difference and len(rows) > _MOST_SPACIOUS else "matrix"
+        note = self._scale() + self._legend()
+        return table(caption, heads, rows, attributes=f'class="{kind}" style="{style}"', note=note)
+
+    def _legend(self) -> str:
+        return f'<p class="legend">{escape(self.legend)}</p>' if self.legend else ""
 
     def _scale(self) -> str:
         low, high = (signed(end, 2) if self.difference else plain(end) for end in self.bounds)
@@ -179,10 +184,11 @@ class Matrix:
                 f'<rect x="{side + j * cell}" y="{at}" width="{cell}" height="{cell}" fill="{ground}"/>'
                 for j, (ground, _) in enumerate(self.colours[i])
             ]
+        about = escape(f"{self.caption}: {self.finding}")
         return (
-            f'<figure><figcaption>{escape(self.caption)}</figcaption><svg role="img" viewBox="0 0 {width} '
-            f'{width}" aria-label="{escape(f"{self.caption}: {self.finding}")}">{"".join(shapes)}</svg>'
-            f"{self._scale()}</figure>"
+            f'<figure><figcaption>{escape(self.caption)}</figcaption><svg role="img" aria-label="{about}" '
+            f'shape-rendering="crispEdges" viewBox="0 0 {width} {width}">{"".join(shapes)}</svg>'
+            f"{self._scale()}{self._legend()}</figure>"
         )
 
     def _cell(self, i: int, j: int) -> str:

@@ -87,11 +87,32 @@ def test_captions_stay_in_sight_while_tables_scroll(sized: Any, pages: dict[str,
 @pytest.mark.parametrize("kind", ["evaluation", "change"])
 def test_the_answer_is_on_the_first_screen(sized: Any, pages: dict[str, Path], kind: str) -> None:
     sized.get(pages[kind].as_uri())
-    lead, matrix = sized.execute_script(
-        "return ['.lead', '.matrix'].map((one) => document.querySelector(one).getBoundingClientRect())"
-        ".map((one) => [one.top, one.bottom])"
+    lead, tiles, matrix = sized.execute_script(
+        "return ['.lead', '.tiles', '.matrix, svg'].map((one) => document.querySelector(one))"
+        ".map((one) => one.getBoundingClientRect()).map((one) => [one.top, one.bottom])"
     )
-    assert lead[1] < matrix[0] < 800
+    assert lead[1] < tiles[0]
+    assert tiles[1] < 600
+    assert matrix[0] < (800 if sized.execute_script("return window.innerWidth") > 500 else 1100)
+
+
+CELLS = """
+return [...document.querySelectorAll(".matrix td.n")].filter((cell) => cell.checkVisibility())
+  .map((cell) => cell.getBoundingClientRect()).map((cell) => Math.min(cell.width, cell.height));
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cells_are_large_and_tables_are_not_cut_off(sized: Any, pages: dict[str, Path], kind: str) -> None:
+    sized.get(pages[kind].as_uri())
+    cells = sized.execute_script(CELLS)
+    assert min(cells, default=40) >= 40
+    cut = sized.execute_script(
+        "return [...document.querySelectorAll('.scroll')].filter((one) => one.checkVisibility() && "
+        "!one.querySelector('.matrix') && one.scrollWidth > one.clientWidth + 1)"
+        ".map((one) => one.getAttribute('aria-label'))"
+    )
+    assert cut == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -45,7 +45,7 @@ def write_run(folder: Path, steps: int = 40, **batches: Any) -> Path:
         ),
         (
             {"mixture": [{"kind": "any_pair", "weight": 1}, {"kind": "monolingual"}], "mixing": "shares"},
-            "half any-pair and half monolingual among the rows of a batch",
+            "half any-pair and half monolingual rows in every batch",
             "half any-pair and half monolingual",
         ),
     ],
@@ -55,7 +55,7 @@ def test_mixture_in_words(tmp_path: Path, batches: Any, sentence: str, mixture: 
     assert story is not None
     assert story.sentence == f"40 steps with {sentence}"
     assert mixture in story.facts()["batches"]
-    assert story.facts()["data"] == "300 examples, 3 languages (de en fi)"
+    assert story.facts()["data"] == "300 examples, 3 languages (German, English, Finnish)"
     assert story.facts()["steps"] == "40, in 20 s"
 
 

@@ -1,24 +1,19 @@
-"""Report the change against an older evaluation: a sentence for the head of the page, and a section."""
+"""Report the change against an older evaluation: matrix, gains by family, tests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hbt_dist.common.numbers import p_clause, plain, signed, span
-from hbt_dist.comparison.significance import SIGNIFICANT
+from hbt_dist.common.numbers import plain, signed, span
 from hbt_dist.pages.document import Document
 from hbt_dist.reports.evaluation.figures import draw_gains, gains_finding
 from hbt_dist.reports.evaluation.sections import add_cell_changes, add_tests
 
-#: Settings of mAP in words, the decisive setting first.
-SETTING_PHRASES = {
-    "crosslingual": "across languages",
-    "monolingual": "within languages",
-    "multilingual": "in the pool of all languages",
-}
+START_MODEL, TRAINED_MODEL = "start model", "trained model"
 
 
 @dataclass(frozen=True)
@@ -36,45 +31,30 @@ class Change:
         return next(iter(self.comparison["cell_gain"]))
 
 
-def change_sentence(change: Change) -> str:
-    """Return the change of mAP with interval and corrected p, across languages if the benchmark has that."""
-    tests = {row["setting"]: row for row in change.comparison["tests"] if row["metric"] == "map"}
-    rows = [
-        (phrase, tests[key])
-        for key, phrase in SETTING_PHRASES.items()
-        if key in tests and not tests[key]["trivial"]
-    ]
-    if not rows:
-        return f"Nothing can be tested against {change.name}: too few questions, or only trivial figures."
-    phrase, main = rows[0]
-    levels = f"{plain(main['macro_baseline'])} to {plain(main['macro_system'])}"
-    if main["p_holm"] < SIGNIFICANT:
-        verdict = f"mAP {phrase} {'rises' if main['difference'] > 0 else 'falls'} from {levels}"
-    else:
-        verdict = f"no change of mAP {phrase} is found, {levels}"
-    text = (
-        f"Against {change.name}, {verdict}: {signed(main['difference'])}, "
-        f"{100 * change.comparison['confidence']:.0f} % interval {span(main['low'], main['high'])}, "
-        f"{p_clause(main['p_holm'])}."
-    )
-    if len(rows) > 1:
-        also = "; ".join(
-            f"{name} {signed(row['difference'])}, {p_clause(row['p_holm'])}" for name, row in rows[1:]
-        )
-        text += f" {also[0].upper()}{also[1:]} (all p corrected for the tests made together)."
-    return text
+def model_names(baseline: str | Path, folder: str | Path) -> tuple[str, str] | None:
+    """Return names for the two evaluations of a run; None for evaluations of different origin."""
+    before, after = (Path(path).absolute() for path in (baseline, folder))
+    root = after.parent.parent
+    if root.name == "evaluation" and (after.parent.name, before) == ("end", root / "start" / after.name):
+        return START_MODEL, TRAINED_MODEL
+    return None
 
 
 def add_changes(document: Document, change: Change) -> None:
-    """Add tests, the difference of the pair matrices, gains by family."""
-    document.heading(f"Change against {change.name}")
-    add_tests(document, change.comparison, named=False)
+    """Add the difference of the pair matrices, gains by family."""
+    document.heading("What changed")
     add_cell_changes(document, change.comparison, change.system, "figures/difference.png")
     if not len(change.families):
         return
     families = change.families.sort_values("gain", ascending=False, kind="stable")
+    gains = {change.system: families}
+    with document.columns():
+        _add_families(document, gains, families)
+
+
+def _add_families(document: Document, gains: dict[str, pd.DataFrame], families: pd.DataFrame) -> None:
     document.table(
-        "Cross-lingual mAP by family of the question's language, gain with 95 % interval over questions",
+        "Gain in cross-lingual mAP by family of the question's language, with 95 % interval over questions",
         ["family", "pairs", "baseline", "gain", "interval"],
         [
             [
@@ -87,7 +67,6 @@ def add_changes(document: Document, change: Change) -> None:
             for row in families.to_dict("records")
         ],
     )
-    gains = {change.system: families}
     document.figure(
         "figures/families.png",
         draw_gains(gains, "gain by family of the question's language"),
@@ -95,4 +74,19 @@ def add_changes(document: Document, change: Change) -> None:
         "not corrected for the number of families. If an interval excludes 0, the black line, the family "
         "gains or loses.",
         f"Gain in cross-lingual mAP by family: {gains_finding(gains)}",
+    )
+
+
+def add_statistics(document: Document, change: Change) -> None:
+    """Add the tests of all means, with their terms."""
+    document.heading("Statistics")
+    add_tests(document, change.comparison, named=False)
+    document.meaning(
+        {
+            "interval": "range of changes that fit the data; a change of 0 outside of it is unlikely",
+            "d": "effect size: mean change of a question, divided by the standard deviation of the changes",
+            "p": "probability of such a change if the models were equally good",
+            "paired randomisation": "test that swaps the two models' values of random questions",
+            "Holm": "correction of p for the number of rows of the table",
+        }
     )

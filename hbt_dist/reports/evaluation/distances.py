@@ -15,6 +15,13 @@ from hbt_dist.reports.evaluation.change import Change
 from hbt_dist.reports.evaluation.figures import PLOTTED_DISTANCES, draw_distances
 from hbt_dist.reports.evaluation.sections import add_distances
 
+_DISTANCES = {
+    "syntax": "difference of grammar by 103 features, such as word order, 0 to 1 (URIEL)",
+    "grambank": "a second opinion: share of differing grammatical features, 0 to 1 (Grambank)",
+    "geography": "distance of the languages' regions, 1 is half the equator",
+    "means of the languages removed": "a language that is hard in every pair does not count as distant",
+}
+
 
 def add_distance_section(document: Document, results: dict[str, Any], change: Change | None) -> None:
     """Add slopes and scatter plots; with a baseline also those of the change."""
@@ -29,34 +36,43 @@ def add_distance_section(document: Document, results: dict[str, Any], change: Ch
             else "No effect: no question has a relevant candidate in another language."
         )
         return
-    lines = [
-        _distance_line(asdict(effect))
-        for effect in distance_effects(cells, codes, PLOTTED_DISTANCES, mixed=False)
-    ]
-    document.items(lines)
-    document.figure(
-        "figures/distance.png",
-        picture,
-        "mAP of every pair of two languages against their distance",
-        f"Scatter of cross-lingual mAP against distance. {'. '.join(lines)}",
-    )
-    if change is None:
+    effects = [asdict(effect) for effect in distance_effects(cells, codes, PLOTTED_DISTANCES, mixed=False)]
+    if not any(effect["num_permutations"] for effect in effects):
+        nearest = max(effects, key=lambda effect: len(effect["languages"]))
+        document.paragraph(f"No test: {nearest['verdict']}.")
         return
-    gain = np.array(change.comparison["cell_gain"][change.system], np.float64)
-    moved = draw_distances(gain, codes, "change in mAP")
-    add_distances(document, change.comparison)
-    if moved is not None:
-        lines = [
-            _distance_line(effect, "the change")
-            for effect in change.comparison["typology"][change.system]["distances"]
-            if effect["source"] in PLOTTED_DISTANCES
-        ]
+    lines = [_distance_line(effect) for effect in effects]
+    document.items(lines)
+    document.meaning(_DISTANCES)
+    if change is not None:
+        add_distances(document, change.comparison, named=False)
+    with document.columns():
         document.figure(
-            "figures/distance_gain.png",
-            moved,
-            f"Change in mAP against {change.name} and the distance of the languages",
-            f"Scatter of the change in cross-lingual mAP against distance. {'. '.join(lines)}",
+            "figures/distance.png",
+            picture,
+            "mAP of every pair of two languages against their distance",
+            f"Scatter of cross-lingual mAP against distance. {'. '.join(lines)}",
         )
+        if change is not None:
+            _add_change_figure(document, change, codes)
+
+
+def _add_change_figure(document: Document, change: Change, codes: list[str]) -> None:
+    gain = np.array(change.comparison["cell_gain"][change.system], np.float64)
+    picture = draw_distances(gain, codes, "change in mAP")
+    if picture is None:
+        return
+    lines = [
+        _distance_line(effect, "the change")
+        for effect in change.comparison["typology"][change.system]["distances"]
+        if effect["source"] in PLOTTED_DISTANCES
+    ]
+    document.figure(
+        "figures/distance_gain.png",
+        picture,
+        f"Change in mAP against {change.name} and the distance of the languages",
+        f"Scatter of the change in cross-lingual mAP against distance. {'. '.join(lines)}",
+    )
 
 
 def _distance_line(effect: dict[str, Any], what: str = "mAP") -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hbt_dist.common.console import counted
+
 #: Provenance of an evaluation; everything else that it recorded is a setting.
 _MADE = ("command", "time", "hbt_dist", "python", "platform", "cpus")
 _NO_SETTING = (*_MADE, "host", "versions", "training")
@@ -37,7 +39,7 @@ def provenance_facts(results: dict[str, Any]) -> dict[str, object]:
         "versions": ", ".join(f"{name} {version}" for name, version in recorded.get("versions", {}).items()),
         "benchmark.fingerprint": results["benchmark"]["fingerprint"],
         **_flat({"training": recorded.get("training") or {}}),
-        "ties": f"{ties['num_relevant_pairs_tied']:,} relevant candidates; {ties['rule']}",
+        "ties": f"{counted(ties['num_relevant_pairs_tied'], 'relevant candidate')}; {ties['rule']}",
     }
     return {key: value for key, value in facts.items() if value != ""}
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.numbers import plain, signed
 from hbt_dist.comparison.typology import language_distances
+from hbt_dist.data.language_facts import describe
 from hbt_dist.pages.figures import (
     BLUE,
     GREY,
@@ -75,7 +76,7 @@ def draw_bias(
             axes.plot(neutral, rows, "|", color="black", markersize=8, label="neutral")
         tidy(axes)
         axes.set_title(title, fontsize=9)
-        axes.set_yticks(rows, languages, fontsize=7.5, parse_math=False)
+        axes.set_yticks(rows, [describe(code).name for code in languages], fontsize=7.5, parse_math=False)
         axes.tick_params(axis="x", labelsize=7.5)
         axes.locator_params(axis="x", nbins=4)  # long numbers must not touch
         axes.set_ylim(len(languages) - 0.5, -0.5)

@@ -10,6 +10,7 @@ from hbt_dist.reports.evaluation.change import Change
 from hbt_dist.reports.evaluation.figures import bias_finding, draw_bias
 from hbt_dist.reports.evaluation.sections import languages_by_family, metric_title
 
+_LIST_LENGTH = 10
 _BIAS_MEANING = {
     "rank_distance": "worst minus best rank of a question's relevant candidates in the pool",
     "log_rank_distance": "logarithm of worst / best rank",
@@ -33,7 +34,9 @@ def add_bias(document: Document, results: dict[str, Any], change: Change | None)
     if not measures:
         document.paragraph("None can be measured: no question has relevant candidates in two languages.")
         return
-    columns = {"mean": measures} if old is None else {"mean": measures, "baseline": _bias_values(old)}
+    if results["benchmark"]["relevant_per_question"]["min"] > _LIST_LENGTH:
+        measures.pop("complete@10", None)  # 0 for any ranking
+    columns = {"mean": measures} if old is None else {"before": _bias_values(old), "after": measures}
     rows = [
         [
             metric_title(name),

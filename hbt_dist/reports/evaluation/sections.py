@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hbt_dist.common.numbers import digits_of, p_value, plain, signed, span
 from hbt_dist.comparison.significance import SIGNIFICANT
@@ -43,45 +45,82 @@ def languages_by_family(codes: Iterable[str]) -> list[str]:
     return sorted(codes, key=lambda code: (-sizes[describe(code).family], describe(code).family, code))
 
 
+def language_list(codes: Iterable[str]) -> str:
+    """Format languages for people: ``German (de), Finnish (fi)``."""
+    return ", ".join(f"{describe(code).name} ({code})" for code in codes)
+
+
 def family_list(codes: Iterable[str]) -> str:
-    """Format the families of some languages, each with its codes."""
+    """Format the families of some languages, each with its languages."""
     members: dict[str, list[str]] = {}
     for code in languages_by_family(codes):
         members.setdefault(describe(code).family, []).append(code)
-    return "; ".join(f"{family} ({', '.join(languages)})" for family, languages in members.items())
+    return "; ".join(f"{family}: {language_list(languages)}" for family, languages in members.items())
+
+
+def moved(before: float | None, after: float | None, digits: int = 3) -> str:
+    """Format a figure, with its value before a change if there is one: ``0.056 → 0.672``."""
+    return plain(after, digits) if before is None else f"{plain(before, digits)} → {plain(after, digits)}"
 
 
 def language_matrix(
-    caption: str, codes: list[str], values: Any, p_values: Any = None, *, difference: bool = False
+    caption: str,
+    codes: list[str],
+    values: Any,
+    *,
+    scale_of: dict[str, Any] | None = None,
+    high: float = 1.0,
+    difference: bool = False,
 ) -> Matrix:
     """Return a matrix with its languages ordered by family.
 
     Args:
         values: (L, L) nested lists in the order of `codes`, None for an empty cell.
-        p_values: (L, L) likewise; cells below 0.05 get a star.
+        scale_of: results.json whose random order begins the scale, and whose training marks the languages.
+        high: end of the scale.
+        difference: whether the values are differences.
     """
     order = languages_by_family(codes)
-    indices = [codes.index(code) for code in order]
-
-    def ordered(cells: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return np.array(cells, np.float64)[np.ix_(indices, indices)]
-
+    low, seen = 0.0, {}
+    if scale_of is not None:
+        chances = [scale_of["chance"][setting] for setting in ("crosslingual", "monolingual")]
+        low = next((chance for chance in chances if chance is not None), 0.0)
+        seen = {code: row["seen"] for code, row in scale_of["by_language"].items()}
     return Matrix(
         caption,
         tuple(order),
-        ordered(values),
+        in_order(values, codes, order),
         difference,
-        None if p_values is None else ordered(p_values) < SIGNIFICANT,
-        tuple(describe(code).family for code in order),
-        tuple(describe(code).name for code in order),
+        groups=tuple(describe(code).family for code in order),
+        names=tuple(describe(code).name for code in order),
+        low=low,
+        high=high,
+        low_name="random order" if low else "",
+        hollow=tuple(seen.get(code) is False for code in order),
     )
 
 
-def pair_heatmap(results: dict[str, Any]) -> Matrix:
-    """Return the pair matrix of an evaluation."""
+def in_order(cells: Any, codes: list[str], order: list[str]) -> NDArray[np.float64]:
+    """Return (L, L) cells, given in the order of `codes`, in another order."""
+    indices = [codes.index(code) for code in order]
+    return np.array(cells, np.float64)[np.ix_(indices, indices)]
+
+
+def pair_heatmap(
+    results: dict[str, Any], caption: str = "mAP of every language pair", high: float = 0.0
+) -> Matrix:
+    """Return the pair matrix of an evaluation; its scale ends at `high` or its largest value."""
     pairs = results["pair_matrix"]
-    caption = f"{results['benchmark']['name']}: mAP, candidates of one language"
-    return language_matrix(caption, pairs["languages"], pairs["metrics"]["map"])
+    cells = pairs["metrics"]["map"]
+    return language_matrix(
+        caption, pairs["languages"], cells, scale_of=results, high=max(high, largest_cell(results))
+    )
+
+
+def largest_cell(results: dict[str, Any]) -> float:
+    """Return the largest mAP of a language pair; 0 without any."""
+    cells = (cell for row in results["pair_matrix"]["metrics"]["map"] for cell in row)
+    return max((cell for cell in cells if cell is not None), default=0.0)
 
 
 def add_tests(
@@ -145,57 +184,59 @@ def add_tests(
 def add_cell_changes(
     document: Document, comparison: dict[str, Any], system: str, file: str, *, about: str = ""
 ) -> None:
-    """Add the difference of the pair matrices, with stars at significant changes."""
+    """Add the difference of the pair matrices; the rarer of certain and uncertain changes has a sign."""
     p_values = comparison["cell_p"][system]
     tested = [p for row in p_values for p in row if p is not None]
-    baseline = next(iter(comparison["folders"]))
+    certain = sum(p < SIGNIFICANT for p in tested)
+    codes, baseline = comparison["benchmark"]["languages"], next(iter(comparison["folders"]))
     matrix = language_matrix(
-        f"{about}{system} minus {baseline}, mAP; * p < 0.05",
-        comparison["benchmark"]["languages"],
-        comparison["cell_gain"][system],
-        p_values,
-        difference=True,
+        f"{about}{system} minus {baseline}, mAP", codes, comparison["cell_gain"][system], difference=True
     )
+    p = in_order(p_values, codes, list(matrix.languages))
+    if certain > len(tested) / 2:
+        marks, mark, marked = p >= SIGNIFICANT, "~", "uncertain change: p at least 0.05"
+    else:
+        marks, mark, marked = p < SIGNIFICANT, "*", "certain change: p < 0.05"
+    matrix = replace(matrix, marks=marks, mark=mark, marked=marked)
     document.paragraph(
-        f"{sum(p < SIGNIFICANT for p in tested)} of {len(tested)} cells differ (*: p < 0.05, paired "
-        f"randomisation over {comparison['resampled']}s, step-down maxT over the cells). "
-        f"Blue: better than {baseline}; orange: worse."
+        f"{certain} of {len(tested)} language pairs differ with p < 0.05 (paired randomisation over "
+        f"{comparison['resampled']}s, corrected for the number of pairs by step-down maxT). "
+        f"Blue: better than {baseline}; orange: worse. {matrix.finding[0].upper()}{matrix.finding[1:]}."
     )
     document.matrix(matrix, file, numbers=False)
 
 
-def add_distances(document: Document, comparison: dict[str, Any], about: str = "") -> None:
-    """Add whether the cross-lingual gain grows with the distance of the languages: a row for each system."""
+def add_distances(
+    document: Document, comparison: dict[str, Any], about: str = "", *, named: bool = True
+) -> None:
+    """Add whether the cross-lingual gain grows with the distance of the languages: a row for each distance.
+
+    Args:
+        named: whether each row names its system.
+    """
     parts = comparison["typology"]
-    sources = [effect["source"] for effect in next(iter(parts.values()))["distances"]] if parts else []
+    effects = [(name, effect) for name, part in parts.items() for effect in part["distances"]]
     rows = [
-        [name, *(_distance_cell(effect) for effect in part["distances"])]
-        for name, part in parts.items()
-        if any(effect["p_holm"] is not None for effect in part["distances"])
+        [
+            f"{name}: {effect['source']}" if named else effect["source"],
+            signed(effect["slope"]),
+            p_value(effect["p_holm"]),
+            span(effect["mixed_low"], effect["mixed_high"]),
+        ]
+        for name, effect in effects
+        if effect["p_holm"] is not None
     ]
-    notes = [
-        f"{effect['source']}: {effect['verdict']}"
-        for part in parts.values()
-        for effect in part["distances"]
-        if effect["p_holm"] is None
-    ]
-    baseline = next(iter(comparison["folders"]))
+    notes = [f"{effect['source']}: {effect['verdict']}" for _, effect in effects if effect["p_holm"] is None]
     if rows:
         document.table(
-            f"{about}Does the cross-lingual gain over {baseline} grow with the distance of the languages? "
-            "Slope per unit of distance (means of the languages removed), p of a permutation of the "
-            f"languages (Holm over the {len(sources)} distances; * p < 0.05), 95 % interval of a mixed "
-            "model's slope",
-            ["system", *sources],
+            f"{about}Does the cross-lingual gain over {next(iter(comparison['folders']))} grow with the "
+            "distance of the languages?",
+            ["system and distance" if named else "distance", "slope", "p", "95 % interval"],
             rows,
+        )
+        document.paragraph(
+            "Slope: gain per unit of distance, with the means of the languages removed. p: permutation of "
+            "the languages, corrected for the number of distances (Holm). Interval: slope of a mixed model."
         )
     if notes:
         document.items(["No test of " + note for note in dict.fromkeys(notes)])
-
-
-def _distance_cell(effect: dict[str, Any]) -> str:
-    if effect["p_holm"] is None:
-        return "-"
-    star = "*" if effect["p_holm"] < SIGNIFICANT else ""
-    model = span(effect["mixed_low"], effect["mixed_high"], 3)
-    return f"{signed(effect['slope'], 3)}{star} (p {p_value(effect['p_holm'])}; {model})"

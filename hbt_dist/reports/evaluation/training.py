@@ -13,13 +13,13 @@ import yaml
 from hbt_dist.batching.settings import BatchSettings, MixtureEntry
 from hbt_dist.common.console import counted, duration
 from hbt_dist.common.files import read_json_lines
+from hbt_dist.data.language_facts import describe
 from hbt_dist.pages.document import Document
 from hbt_dist.pages.figures import BLUE, ORANGE, SERIES, png, single_axes
 
 _KINDS = {"crosslingual": "cross-lingual", "mixed_monolingual": "mixed monolingual", "any_pair": "any-pair"}
 _COLOURS = {"crosslingual": BLUE, "monolingual": ORANGE}
 _SHARES = {1 / 4: "a quarter", 1 / 3: "a third", 1 / 2: "half", 2 / 3: "two thirds", 3 / 4: "three quarters"}
-_LINES_OF_THE_LOG = {"corpus: ": "data", "model: ": "model"}
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,8 @@ class TrainingStory:
         batches, model, training, optimizer = settings
         planned = int(training["steps"])
         seconds = sum(float(row.get("seconds", 0.0)) for row in self.rows)
-        rows = batches["global_batch_size"]
-        logged = {
-            name: line.removeprefix(prefix)
-            for prefix, name in _LINES_OF_THE_LOG.items()
-            for line in self.log
-            if line.startswith(prefix)
-        }
+        rows, sources = batches["global_batch_size"], self.run["data"]["sources"]
+        logged = {line.partition(": ")[0]: line.partition(": ")[2] for line in self.log}
         epochs = list(dict.fromkeys(line for line in self.log if " epochs" in line))
         facts = {
             "steps": f"{self.steps:,}"
@@ -89,10 +84,10 @@ class TrainingStory:
             + (f", in {duration(seconds)}" if seconds else ""),
             "batches": self._mixture(brief=False),
             "batch size": f"{rows:,} questions, each with its answer; answers to the others are wrong ones",
-            "data": logged.get("data", ", ".join(source["name"] for source in self.run["data"]["sources"])),
+            "data": _named(logged.get("corpus", "")) or ", ".join(source["name"] for source in sources),
             "passes over the data": "; ".join(epochs),
             "start model": model["name_or_path"] or "random weights",
-            "model": logged.get("model", ""),
+            "model": logged.get("model", "").partition("; global batch")[0],
             "highest learning rate": f"{optimizer['learning_rate']:g}",
             "hard negatives": str(batches.get("hard_negatives", {}).get("count", 0)) + " per question",
         }
@@ -120,7 +115,10 @@ class TrainingStory:
         if brief and set(kinds) == {"monolingual", "crosslingual"}:
             return f"{_share(*kinds['crosslingual'])} of {whole} cross-lingual"
         parts = [f"{_share(*ends)} {_kind(kind)}" for kind, ends in kinds.items()]
-        return f"{', '.join(parts[:-1])} and {parts[-1]} among {whole}"
+        listed = f"{', '.join(parts[:-1])} and {parts[-1]}"
+        if self.run["batches"].get("mixing") == "shares":
+            return f"{listed} rows in every batch"
+        return f"{listed} batches"
 
     def loss_picture(self) -> bytes:
         """Draw the loss of every step, a curve for each kind of batch; return a PNG."""
@@ -158,14 +156,21 @@ class TrainingStory:
 def add_training(document: Document, story: TrainingStory) -> None:
     """Add a section: the training in words and its loss."""
     document.heading("The training")
-    document.facts(story.facts())
-    document.figure(
-        "figures/loss.png",
-        story.loss_picture(),
-        "Loss of every step (dots) and its running median (line), by kind of batch. The loss of a batch is "
-        "low when each question scores highest with its answer, so kinds differ in difficulty.",
-        f"Curve of the {story.loss_finding()}",
-    )
+    with document.columns():
+        document.facts(story.facts())
+        document.figure(
+            "figures/loss.png",
+            story.loss_picture(),
+            "Loss of every step (dots) and its running median (line), by kind of batch. It is low when each "
+            "question scores highest with its answer; kinds of batches differ in difficulty.",
+            f"Curve of the {story.loss_finding()}",
+        )
+
+
+def _named(corpus: str) -> str:
+    """Replace the codes that end a line on the corpus by names of languages."""
+    head, _, codes = corpus.rstrip(")").rpartition("(")
+    return f"{head}({', '.join(describe(code).name for code in codes.split())})" if head else corpus
 
 
 def _kind(kind: str) -> str:
