@@ -100,10 +100,7 @@ def check_feasible(groups: StreamGroups) -> None:
     if lacking is None:
         return
     shares, size = groups.streams.each[lacking[0]].shares, groups.sizes[lacking[0]]
-    largest, above = 0, settings.global_batch_size
-    while above - largest > 1:
-        middle = (largest + above) // 2
-        largest, above = (middle, above) if groups.lacking(middle) is None else (largest, middle)
+    largest = largest_batch(groups)
     # A batch of one row without hard negatives has nothing to contrast with.
     usable = largest > 1 or (largest and settings.hard_negatives.count)
     remedies = [f"lower global_batch_size to {largest:,} at most"] if usable else []
@@ -123,6 +120,15 @@ def check_feasible(groups: StreamGroups) -> None:
         f"for which {_listed(datasets)} has only {counted(size, 'passage')} that may meet in a batch",
         ", or\n".join(remedies),
     )
+
+
+def largest_batch(groups: StreamGroups) -> int:
+    """Return the largest batch that the corpus can fill, at most the settings' size; 0 if it fills none."""
+    largest, above = 0, groups.settings.global_batch_size + 1
+    while above - largest > 1:
+        middle = (largest + above) // 2
+        largest, above = (middle, above) if groups.lacking(middle) is None else (largest, middle)
+    return largest
 
 
 def _listed(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from hbt_dist.cli.completion import complete_benchmark
 from hbt_dist.cli.options import QuietOption, comma_list
 from hbt_dist.common.errors import UserError
 
@@ -27,7 +28,8 @@ def evaluate(
     benchmark: Annotated[
         str,
         in_benchmark(
-            help="xquad-r, mlqa-r, miracl, beir, sample, jsonl, ..., a folder, mteb:TASK, or module:function"
+            autocompletion=complete_benchmark,
+            help="xquad-r, mlqa-r, miracl, beir, sample, jsonl, ..., a folder, mteb:TASK, or module:function",
         ),
     ],
     output: Annotated[

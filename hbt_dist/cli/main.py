@@ -23,6 +23,7 @@ from hbt_dist.cli.evaluate import evaluate
 from hbt_dist.cli.expand import expand
 from hbt_dist.cli.export import export
 from hbt_dist.cli.files import files
+from hbt_dist.cli.init import init
 from hbt_dist.cli.merge import merge
 from hbt_dist.cli.mine import mine
 from hbt_dist.cli.options import Commands, InterruptError
@@ -44,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
+    init,
     train,
     mine,
     export,
@@ -73,7 +75,7 @@ def _version(requested: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
     pass

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from hbt_dist.cli.completion import complete_key, complete_run
 from hbt_dist.common.console import hush
 from hbt_dist.common.signals import TerminationError
 from hbt_dist.config.shipped import RUN_FILES
@@ -15,6 +16,7 @@ from hbt_dist.config.shipped import RUN_FILES
 #: The commands in the order of `hbt-dist --help`, which fills 24 lines of 80 columns.
 OVERVIEW = {
     "Train": {
+        "init": "write a commented run file, filled in from your data",
         "train": "train a run; the same command continues an interrupted one",
         "mine": "mine hard negatives from a corpus with a model",
         "export": "write a checkpoint's model for transformers",
@@ -37,7 +39,7 @@ OVERVIEW = {
         "schema": "print every key of the run, mine, search or study file",
     },
 }
-EPILOG = """Options: --help (also after a command), --version, --install-completion.
+EPILOG = """Options: --help (also after a command), -V (--version), --install-completion.
 Exit codes: 0 done; 1 failure or problem; 2 unusable input; 130 or 143 stopped."""
 
 #: Commands that continue an interrupted run; all further commands start again.
@@ -79,11 +81,13 @@ class Commands(TyperGroup):
         if not args:
             typer.echo(self.get_help(ctx))
             ctx.exit(2)
+        if args[0] == "help":  # as git and docker have it: help, help train
+            args = [*args[1:], "--help"]
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the overview: one line per command, grouped by purpose."""
-        formatter.write(f"Usage: {ctx.command_path} COMMAND [ARGS]...\n{self.help}\n\n")
+        formatter.write(f"Usage: {ctx.command_path} COMMAND [ARGS]...\n{self.help}\n")
         for title, commands in OVERVIEW.items():
             formatter.write(f"{title}:\n")
             for name, summary in commands.items():
@@ -105,6 +109,7 @@ RunArgument = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
+        autocompletion=complete_run,
         help="run file (YAML), or the name of a run file of the package: "
         + ", ".join(sorted(file.stem for file in RUN_FILES.glob("*.yaml"))),
     ),
@@ -112,7 +117,10 @@ RunArgument = Annotated[
 OverrideArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="overrides, such as batches.alpha=0.25", show_default=False
+        metavar="[KEY=VALUE]...",
+        autocompletion=complete_key,
+        help="overrides, such as batches.alpha=0.25",
+        show_default=False,
     ),
 ]
 QuietOption = Annotated[

@@ -24,7 +24,8 @@ def _compressed_too(*endings: str) -> tuple[str, ...]:
     return (*endings, *(ending + packed for ending in endings for packed in COMPRESSIONS))
 
 
-_ENDINGS = {
+#: format -> endings of its files.
+ENDINGS = {
     "jsonl": _compressed_too(".jsonl", ".ndjson"),
     "csv": _compressed_too(".csv"),
     "tsv": _compressed_too(".tsv"),
@@ -40,7 +41,7 @@ def open_table(source: SourceSettings, languages: tuple[str, ...] | None, missin
     if source.format == "arrow" and (saved := _saved_files(source)) is not None:
         files, notes.splits_left_out = saved
     else:
-        files, notes.files_left_out = table_files(source_path(source), _ENDINGS[source.format], source.name)
+        files, notes.files_left_out = table_files(source_path(source), ENDINGS[source.format], source.name)
 
     def records() -> Iterator[TrainingRecord]:
         rows = chain.from_iterable(file_rows(source.format, file) for file in files)
@@ -63,7 +64,7 @@ def open_table(source: SourceSettings, languages: tuple[str, ...] | None, missin
 def _check_ending(source: SourceSettings) -> None:
     """Refuse a file whose ending names another format."""
     path = source_path(source)
-    named = [name for name, endings in _ENDINGS.items() if path.name.endswith(endings)]
+    named = [name for name, endings in ENDINGS.items() if path.name.endswith(endings)]
     if named and source.format not in named and not path.is_dir():
         problem = f"expected a file of format {source.format}, got one of format {named[0]}"
         raise UserError(str(path), problem, f"set format: {named[0]}, or rename the file")
