@@ -32,6 +32,7 @@ from hbt_dist.study.study import (
     StudySource,
     evaluation_folder,
     scoring_of,
+    start_folder,
     trials_of,
 )
 from hbt_dist.training.run_folder import RunFolder
@@ -100,6 +101,7 @@ def study_job(
             say=say,
         ):
             return folder.root
+        _evaluate_starts(study, folder, fingerprints, say)
         _evaluate_missing(study, folder, fingerprints, say)
         _count_overlaps(study, folder, say)
         write_study_report(study.file, folder, say=say)
@@ -225,6 +227,32 @@ def _evaluate_missing(study: Study, folder: SearchFolder, fingerprints: Mapping[
                         trust_remote_code=run.model.trust_remote_code,
                         build_transform=build_removal,
                     )
+
+
+def _evaluate_starts(study: Study, folder: SearchFolder, fingerprints: Mapping[str, str], say: Say) -> None:
+    """Evaluate every start model once on all benchmarks; methods with equal model settings share it.
+
+    A start model that has been removed since is reported: the report does not need it.
+    """
+    from hbt_dist.training.checkpoints.measure import measure_model
+
+    trials = trials_of(study.file, folder)
+    models: dict[str, str] = {}
+    for name, run in study.runs.items():
+        models.setdefault(json.dumps(run.plain()["model"], sort_keys=True), name)
+    for name in models.values():
+        run = study.runs[name]
+        model = Path(run.model.name_or_path or RunFolder(trials[name][0].folder / "run").start)
+        for benchmark in study.file.all_benchmarks():
+            out = start_folder(folder, name, benchmark.label)
+            if _measured_on(out) == fingerprints[benchmark.label]:
+                continue
+            say(f"evaluate before training: {benchmark.label}")
+            try:
+                measure_model(run, model, benchmark, out)
+            except UserError as error:
+                say(f"the report has no figures before training: {error.location}: {error.problem}")
+                break
 
 
 def _measured_on(out: Path) -> str | None:

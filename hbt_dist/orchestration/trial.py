@@ -74,12 +74,18 @@ def without_measurements(run: RunFile) -> RunFile:
 
 
 class _Record:
-    """Write `trial.json` and `history.jsonl` of a trial, with times summed over its starts."""
+    """Write `trial.json` and `history.jsonl` of a trial, with times summed over its starts.
+
+    `seconds` are those of the trial, `training_seconds` those in which it had workers: `worker_seconds` leave
+    out evaluations after the training.
+    """
 
     def __init__(self, trial: Trial, num_workers: int) -> None:
         before = trial.record() or {}
         self._folder, self._num_workers = trial.folder, num_workers
         self._began = time.monotonic() - float(before.get("seconds", 0.0))
+        self._trained = float(before.get("training_seconds", before.get("seconds", 0.0)))
+        self._training_began: float | None = None
         self._facts: dict[str, Any] = {
             "trial": trial.name,
             "point": trial.point,
@@ -110,6 +116,18 @@ class _Record:
         finally:
             stop.set()
             thread.join()
+            rows = read_json_lines(RunFolder(self._folder / "run").metrics)
+            self._facts["steps"] = max((int(row["step"]) for row in rows), default=self._facts["steps"])
+            self._write()
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Count the time while the block runs as training."""
+        self._training_began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._trained, self._training_began = self._training_seconds(), None
 
     def measured(self, step: int, figures: dict[str, Any]) -> None:
         self._facts["steps"] = step
@@ -121,8 +139,16 @@ class _Record:
         self._write()
 
     def _times(self) -> dict[str, float]:
-        seconds = round(time.monotonic() - self._began, 1)
-        return {"seconds": seconds, "worker_seconds": round(seconds * self._num_workers, 1)}
+        training = self._training_seconds()
+        return {
+            "seconds": round(time.monotonic() - self._began, 1),
+            "training_seconds": round(training, 1),
+            "worker_seconds": round(training * self._num_workers, 1),
+        }
+
+    def _training_seconds(self) -> float:
+        began = self._training_began
+        return self._trained + (0.0 if began is None else time.monotonic() - began)
 
     def _write(self) -> None:
         write_json(self._folder / "trial.json", {**self._facts, **self._times()})
@@ -154,9 +180,7 @@ class _TrialRun:
 
         last = self.run.training.steps
         if not self.folder.model.is_dir():
-            training = run_in_thread(
-                lambda: train_with_retries(self.run, stop_file(self.trial.folder)), "training"
-            )
+            training = run_in_thread(self._train, "training")
             while not training.done():
                 wait([training], _POLL_SECONDS)
                 step = self._newest_step()
@@ -180,6 +204,10 @@ class _TrialRun:
         if self.benchmark is None:
             self.report({"step": float(step)})
         return finished
+
+    def _train(self) -> None:
+        with self.record.training():
+            train_with_retries(self.run, stop_file(self.trial.folder))
 
     def _newest_step(self) -> int:
         return max(self.folder.checkpoint_steps(), default=0)

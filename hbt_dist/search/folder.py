@@ -5,7 +5,7 @@ search.yaml, base.yaml  the resolved search file; the base run that every point 
 points.jsonl            one line per point, in the order in which they were drawn
 trials/p0003-s1/        point 3 trained with seed 1
   plan.json             what the trial trains and measures
-  trial.json            parameters, status, times, worker seconds, error
+  trial.json            parameters, status, steps, times, worker seconds (without evaluation), error
   history.jsonl         one line per measured checkpoint: step, seconds, objectives
   run/                  the folder of the run (run.yaml, metrics.jsonl, checkpoints/, model/)
   evaluation/step-50/   one evaluation folder per benchmark

@@ -22,6 +22,8 @@ from hbt_dist.study.settings import Method, StudyFile
 
 #: File of the study's folder with the number of training examples that repeat the later benchmarks.
 OVERLAPS = "later_overlaps.json"
+#: Name of the start model in tables.
+BEFORE = "before training"
 
 
 @dataclass(frozen=True)
@@ -161,3 +163,19 @@ def evaluations_of(study: StudyFile, folder: SearchFolder, label: str) -> dict[s
         ]
         for name, method in study.methods.items()
     }
+
+
+def start_folder(folder: SearchFolder, name: str, label: str) -> Path:
+    """Return the folder of the evaluation before training of a method's start model."""
+    return folder.root / "start" / name / label
+
+
+def starts_of(study: StudyFile, folder: SearchFolder, label: str) -> dict[str, Path]:
+    """Return a row's name -> the evaluation of a start model on a benchmark, before training."""
+    folders = {
+        name: path
+        for name in study.trained()
+        if ((path := start_folder(folder, name, label)) / "results.json").is_file()
+    }
+    alone = len(folders) == 1
+    return {BEFORE if alone else f"{BEFORE} ({name})": path for name, path in folders.items()}

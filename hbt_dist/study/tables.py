@@ -25,7 +25,8 @@ def seed_values(folders: dict[str, list[Path]]) -> pd.DataFrame:
         for method, seed_folders in folders.items()
         for folder in seed_folders
     ]
-    return pd.DataFrame(rows).astype(dict.fromkeys(OBJECTIVES, float))
+    table = pd.DataFrame(rows, columns=["method", "folder", *OBJECTIVES])
+    return table.astype(dict.fromkeys(OBJECTIVES, float))
 
 
 def summary_table(values: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +42,8 @@ def summary_table(values: pd.DataFrame) -> pd.DataFrame:
             row[name] = group[name].mean()
             row[f"{name}_sd"] = group[name].std(ddof=1) if len(group) > 1 else math.nan
         rows.append(row)
-    return pd.DataFrame(rows)
+    spreads = [column for name in OBJECTIVES for column in (name, f"{name}_sd")]
+    return pd.DataFrame(rows, columns=["method", "seeds", *spreads])
 
 
 def spread_limit(spread: float, num_seeds: int, confidence: float = PLANNING_CONFIDENCE) -> float:

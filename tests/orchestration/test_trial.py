@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -48,14 +49,16 @@ def test_a_trial_whose_workers_find_no_room_waits(monkeypatch: pytest.MonkeyPatc
 
 _PROGRAM = """
 import sys
+import time
 from pathlib import Path
-
-import pytest
-import ray
 
 from hbt_dist.orchestration import train, trial
 
-def training(*_, **__):
+def training(run, **__):
+    folder = Path(run.output_dir)
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\\n{"step": 7, "loss": 1.0}\\n')
+    time.sleep(2)
     print("transformers is ready:", hasattr(sys.modules.get("transformers"), "AutoTokenizer"))
 
 train.train_on_ray = training
@@ -72,3 +75,7 @@ def test_transformers_is_imported_before_there_are_two_threads(tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert "transformers is ready: True" in done.stdout, done.stderr
     assert not (tmp_path / "trial" / "error.txt").exists()
+    record = json.loads((tmp_path / "trial" / "trial.json").read_text("utf-8"))
+    assert record["steps"] == 7  # without a benchmark, too
+    assert 2 <= record["training_seconds"] < record["seconds"]
+    assert record["worker_seconds"] == pytest.approx(record["workers"] * record["training_seconds"], abs=0.2)

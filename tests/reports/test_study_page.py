@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.study.made_benchmarks import made_benchmark, study_report
@@ -28,6 +29,10 @@ def test_the_answer_names_the_benchmarks_that_it_leaves_out(tmp_path: Path) -> N
     text = study_report(tmp_path / "study", {"apart": apart, "shared": shared})
     assert "**Does hybrid raise cross-lingual mAP over multilingual?** " in text
     assert "| shared | +" in text
+    first, question = text.splitlines()[2], "Does it help?"
+    assert first.startswith(("Yes. hybrid raises cross-lingual mAP", "Not resolved. cross-lingual mAP of"))
+    assert text.index(first) < text.index("| cross-lingual mAP, shared | 0.") < text.index(question)
+    assert re.search(r"\| before training \| - \| 0\.\d{3} \| ", text)
     assert "* The answer omits apart: no cross-lingual figures.\n" in text
     assert "| apart | - | no figure of both | - | - | - | - | - | - |" in text
     text = study_report(

@@ -16,6 +16,7 @@ from hbt_dist.evaluation.writing import write_evaluation
 from hbt_dist.reports.study.report import write_study_report
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.study.settings import StudyFile
+from hbt_dist.study.study import start_folder
 
 METHODS = ("multilingual", "hybrid")
 
@@ -84,5 +85,6 @@ def study_report(
             for seed in range(seeds):
                 place = folder.trial(point, seed, {}).folder / "evaluation" / "final" / label
                 write_noisy_evaluation(benchmark, place, noise=noise, seed=seed)
+        write_noisy_evaluation(benchmark, start_folder(folder, METHODS[0], label), noise=3.0, seed=0)
     out = write_study_report(study, folder, say=lambda _: None)
     return (out / "study.md").read_text("utf-8")

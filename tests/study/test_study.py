@@ -20,7 +20,7 @@ from hbt_dist.data.benchmarks.load import check_benchmarks
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.evaluation.read_results import BLOCKS, SCHEMA
 from hbt_dist.jobs import dry_run
-from hbt_dist.jobs.study import _evaluate_missing, _identity, check_bases, study_job
+from hbt_dist.jobs.study import _evaluate_missing, _evaluate_starts, _identity, check_bases, study_job
 from hbt_dist.search.folder import SearchFolder, Trial
 from hbt_dist.study.study import Study, StudySource, trials_of
 from tests.helpers.runs import hbt_dist
@@ -273,6 +273,33 @@ def test_an_evaluation_on_another_version_of_a_benchmark_is_made_again(
         _evaluate_missing(study, folder, {**fingerprints, "sample-test": "0" * 64}, said.append)
 
 
+def test_a_start_model_is_evaluated_once_for_all_methods_that_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = {
+        "multilingual": {},
+        "hybrid": {},
+        "wide": {"overrides": {"model.scratch.vocabulary_size": 999}},
+    }
+    study = Study.load(str(write_study(tmp_path, methods=methods)))
+    folder = SearchFolder(Path(study.file.output_dir))
+    (folder.root / "trials").mkdir(parents=True)
+    StudySource(study, folder)
+    measured: list[tuple[Path, Path]] = []
+
+    def measure(run: Any, model: Path, benchmark: BenchmarkSettings, out: Path) -> None:
+        if "p0002" in str(model):
+            raise UserError(str(model), "no such model folder", "")
+        measured.append((model.relative_to(folder.root), out.relative_to(folder.root)))
+
+    monkeypatch.setattr("hbt_dist.training.checkpoints.measure.measure_model", measure)
+    said: list[str] = []
+    _evaluate_starts(study, folder, check_benchmarks(study.file.all_benchmarks()), said.append)
+    assert measured == [(Path("trials/p0000-s0/run/start"), Path("start/multilingual/sample-test"))]
+    assert said[0] == "evaluate before training: sample-test"
+    assert said[-1].startswith("the report has no figures before training: ")
+
+
 def test_known_backbones_have_the_size_of_their_configuration() -> None:
     base = XLMRobertaConfig(vocab_size=250002, max_position_embeddings=514, type_vocab_size=1)
     whole, working = dry_run._count(base)
@@ -304,6 +331,9 @@ def test_a_whole_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     text = (report / "study.md").read_text("utf-8")
     for part in (
         "4 of 4 trainings ended",
+        "| before training | - | 0.",
+        "| start model | random weights |",
+        "| steps | 12 |",
         "Uralic -> Uralic",
         "hybrid-lir",
         "## Answer",

@@ -123,7 +123,7 @@ def test_every_finding_is_one_sentence() -> None:
         finding(0.1, "questions only", seeds=1),
         finding(-0.00001, "no"),
     ]
-    assert [item.cell() for item in findings] == ["+0.0196*", "-0.0044*", "-0.0081°", "+0.1000°", "0"]
+    assert [item.cell() for item in findings] == ["+0.020*", "-0.004*", "-0.008°", "+0.100°", "0"]
     assert [item.sentence() for item in findings] == [
         "raises it, over questions and over seeds",
         "lowers it, over questions and over seeds (near chance)",

@@ -7,7 +7,7 @@ from typing import Any
 
 from hbt_dist.common.numbers import p_value, plain, signed, span
 from hbt_dist.comparison.typology import FAMILIES
-from hbt_dist.pages.document import Document
+from hbt_dist.pages.document import Document, Tile
 from hbt_dist.reports.evaluation.sections import SETTING_TITLES
 from hbt_dist.reports.study.benchmark import BenchmarkPart
 from hbt_dist.reports.study.families import (
@@ -30,6 +30,51 @@ LEGEND = (
     "difference is found. Marks and p are corrected for the tests made together, intervals (95 %) are not. "
     "Near chance: less than three times the mAP of a random order."
 )
+
+
+_VERBS = {"Yes.": "raises", "In part.": "raises", "No, the opposite.": "lowers", "No.": "lowers"}
+_MOST_TILES = 4
+
+
+def headline(study: StudyFile, findings: Sequence[Finding]) -> str:
+    """Return the answer of the first primary contrast with its levels in words."""
+    contrast = next(iter(study.primaries()))
+    answers = [finding for finding in findings if finding.primary and finding.contrast == contrast]
+    method, reference, setting = contrast
+    if not answers:
+        return f"No answer: {method} and {reference} have no common {SETTING_TITLES[setting]} figure."
+    levels = "; ".join(
+        f"{finding.label} {plain(finding.row['mean_a'])} → {plain(finding.row['mean_b'])}"
+        for finding in answers
+    )
+    word = lead(answers)
+    verb = _VERBS.get(word, "against")
+    figure = f"{SETTING_TITLES[setting]} mAP"
+    if verb == "against":
+        return f"{word} {figure} of {reference} → {method}: {levels}."
+    return f"{word} {method} {verb} {figure} over {reference}: {levels}."
+
+
+def tiles(parts: Sequence[BenchmarkPart], findings: Sequence[Finding]) -> list[Tile]:
+    """Return the levels of the first primary contrast, a tile for each of up to four benchmarks."""
+    primary = [finding for finding in findings if finding.primary]
+    shown = [finding for finding in primary if finding.contrast == primary[0].contrast][:_MOST_TILES]
+    by_label = {part.label: part.before for part in parts}
+    figures = []
+    for finding in shown:
+        method, reference, setting = finding.contrast
+        before = [plain(value) for value in by_label[finding.label][setting]]
+        notes = [f"{reference} → {method}"]
+        notes += [f"before training {', '.join(before)}"] if before else []
+        figures.append(
+            Tile(
+                f"{SETTING_TITLES[setting]} mAP, {finding.label}",
+                plain(finding.row["mean_a"]),
+                plain(finding.row["mean_b"]),
+                "; ".join([*notes, f"chance {plain(finding.row['chance'])}"]),
+            )
+        )
+    return figures
 
 
 def add_answer(

@@ -32,17 +32,26 @@ class BenchmarkPart:
 
     Args:
         folders: method -> its evaluation folders, one per seed.
+        starts: name -> evaluation of a start model, before training.
 
     Attributes:
         label: of the benchmark.
+        before: means of the start models, one row each.
         facts: `benchmark` of its results.json.
         comparisons: reference -> document of `compare` with the methods that are compared with it.
     """
 
-    def __init__(self, study: StudyFile, label: str, folders: Mapping[str, list[Path]]) -> None:
+    def __init__(
+        self,
+        study: StudyFile,
+        label: str,
+        folders: Mapping[str, list[Path]],
+        starts: Mapping[str, Path] | None = None,
+    ) -> None:
         self.label = label
         self.seeds = seed_values(dict(folders))
-        self.summary = summary_table(self.seeds)
+        self.before = summary_table(seed_values({name: [path] for name, path in (starts or {}).items()}))
+        self.summary = pd.concat([self.before, summary_table(self.seeds)], ignore_index=True)
         self.facts: dict[str, Any] = read_results(next(iter(folders.values()))[0])["benchmark"]
         self.comparisons: dict[str, dict[str, Any]] = {}
         seeds = {name: _seeds(paths) for name, paths in folders.items()}
@@ -82,11 +91,12 @@ class BenchmarkPart:
         """Add the means, and tests, distances, families and language pairs folded away."""
         document.heading(self.label)
         document.paragraph(self._about())
+        before = set(self.before["method"])
         columns = ["method", "seeds", *(f"{SETTING_TITLES[name]} mAP" for name in SETTINGS), "rank distance"]
         rows = [
             [
                 str(row["method"]),
-                str(row["seeds"]),
+                "-" if row["method"] in before else str(row["seeds"]),
                 *(_with_spread(row[name], row[f"{name}_sd"], name) for name in OBJECTIVES),
             ]
             for row in self.summary.to_dict("records")
