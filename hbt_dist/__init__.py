@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hbt_dist.analysis import candidates, curve, knee_point, load_search, pair_difference, pareto_front
     from hbt_dist.batching.plan import BatchPlan
-    from hbt_dist.comparison.compare import compare, comparison_text
+    from hbt_dist.comparison.compare import compare
+    from hbt_dist.comparison.text import comparison_text
     from hbt_dist.data.benchmarks.load import load_benchmark
     from hbt_dist.data.corpus.convert import build_corpus
     from hbt_dist.evaluation.encode import encode_texts
@@ -51,7 +52,7 @@ _MODULES = {
     "BatchPlan": "batching.plan",
     "build_corpus": "data.corpus.convert",
     "compare": "comparison.compare",
-    "comparison_text": "comparison.compare",
+    "comparison_text": "comparison.text",
     "encode_texts": "evaluation.encode",
     "evaluate": "evaluation.evaluation",
     "load_benchmark": "data.benchmarks.load",

@@ -16,10 +16,16 @@ def compare(
         list[str],
         typer.Argument(
             metavar="FOLDER[,FOLDER...]...",
-            help="evaluation folders, or runs with one evaluation; the seeds of one system joined by commas",
+            help="folders of evaluations or runs; the seeds of one system joined by commas",
         ),
     ],
-    baseline: Annotated[str, typer.Option(help="evaluation folder, or folders joined by commas")],
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="folder, or folders joined by commas; default: the start model of a run"),
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="benchmark of runs that evaluate on several")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="folder for comparison.json and its tables")] = None,
     cluster: Annotated[
         Literal["question", "paragraph"],
@@ -32,12 +38,14 @@ def compare(
 ) -> None:
     """Compare evaluations with a baseline: effects, intervals, tests, language distance."""
     from hbt_dist.comparison.compare import compare as compare_folders
-    from hbt_dist.comparison.compare import comparison_json, comparison_text, write_comparison
+    from hbt_dist.comparison.compare import comparison_json, start_evaluations, write_comparison
+    from hbt_dist.comparison.text import comparison_text
 
     if quiet and output is None:
         raise UserError("--quiet", "prints and writes nothing", "name a folder for the tables with --output")
     groups = [list(comma_list(system)) for system in systems]
-    document = compare_folders(groups, list(comma_list(baseline)), cluster=cluster)
+    old = start_evaluations(groups, benchmark) if baseline is None else comma_list(baseline)
+    document = compare_folders(groups, list(old), benchmark=benchmark, cluster=cluster)
     if output is not None:
         write_comparison(document, output)
     if as_json:

@@ -29,16 +29,18 @@ from typing import Any
 
 import numpy as np
 
-from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import atomic_write, explained_write, write_json
 from hbt_dist.comparison.families import family_differences, family_gains, seed_test
 from hbt_dist.comparison.gains import PairedRows
-from hbt_dist.comparison.published import NOT_STATED, published_means
+from hbt_dist.comparison.published import published_means
 from hbt_dist.comparison.significance import compare_units, holm, step_down_by_column
-from hbt_dist.comparison.typology import FAMILIES, distance_effects
+from hbt_dist.comparison.text import comparison_text
+from hbt_dist.comparison.typology import distance_effects
 from hbt_dist.evaluation.matrix_rows import Float64
 from hbt_dist.evaluation.read_results import (
+    AFTER_TRAINING,
+    BEFORE_TRAINING,
     SETTINGS,
     StoredEvaluation,
     evaluation_folder,
@@ -65,6 +67,7 @@ def compare(
     systems: Sequence[Sequence[str | Path]],
     baseline: Sequence[str | Path],
     *,
+    benchmark: str | None = None,
     names: Sequence[str] | None = None,
     seeds: Sequence[Sequence[object]] | None = None,
     cluster: str = "question",
@@ -73,11 +76,12 @@ def compare(
     """Compare systems with a baseline.
 
     Args:
-        systems: folders of each system, one per training seed: of an evaluation, or of a run with one
+        systems: folders of each system, one per training seed: of an evaluation, or of a run, for the
             evaluation of its trained model.
         baseline: folders of the baseline.
-        names: of the baseline and of each system; by default the ends of their first folders' paths, long
-            enough to differ.
+        benchmark: label of the evaluations, for runs with several.
+        names: of the baseline and of each system; by default those of the runs, or the parts of the paths
+            that differ.
         seeds: seeds of the baseline's folders and of each system's; common seeds are compared. By default the
             folders are in the same order of seeds.
         cluster: "question" resamples question ids, "paragraph" whole paragraphs (wider intervals).
@@ -89,7 +93,9 @@ def compare(
     Raises:
         UserError: a folder is not an evaluation, benchmarks differ, or numbers of seeds differ.
     """
-    groups = [[evaluation_folder(folder) for folder in folders] for folders in (baseline, *systems)]
+    groups = [
+        [evaluation_folder(folder, benchmark) for folder in folders] for folders in (baseline, *systems)
+    ]
     if not all(groups):
         what = f"system {groups.index([])}" if groups[0] else "the baseline"
         raise UserError(what, "names no folder", "name evaluation folders, several seeds joined by commas")
@@ -98,13 +104,14 @@ def compare(
         _paired(groups[0], groups[i], names[i], seeds and (seeds[0], seeds[i])) for i in range(1, len(groups))
     ]
     first = read_evaluation(groups[0][0])
-    benchmark = first.results["benchmark"]
-    measures = measures_of(benchmark["name"])
+    about = first.results["benchmark"]
+    measures = measures_of(about["name"])
     metrics = sorted({metric for _, metric in measures} | {"map"})
     old = {folder: read_evaluation(folder, metrics) for folder in groups[0]}
     _check_same_benchmark(first, list(old.values()))
     tests: list[dict[str, Any]] = []
     by_system: dict[str, dict[str, Any]] = {"cell_gain": {}, "cell_p": {}, "typology": {}}
+    pair_cells: dict[str, dict[str, Any]] = {"map": {}, "unseen": {}}
     for name, (before, after) in zip(names[1:], pairs, strict=True):
         a, b = [old[folder] for folder in before], [read_evaluation(folder, metrics) for folder in after]
         _check_same_benchmark(first, b)
@@ -112,6 +119,9 @@ def compare(
             {"system": name, "baseline": names[0], **row}
             for row in _tests(a, b, measures, cluster, confidence)
         ]
+        pair_cells["map"] |= {names[0]: json_values(_mean_cells(a).tolist())}
+        pair_cells["map"] |= {name: json_values(_mean_cells(b).tolist())}
+        pair_cells["unseen"][name] = _unseen(b)
         gain = _mean_cells(b) - _mean_cells(a)
         by_system["cell_gain"][name] = json_values(gain.tolist())
         by_system["cell_p"][name] = json_values(_cell_p(a, b, first.languages, cluster).tolist())
@@ -120,17 +130,18 @@ def compare(
     for rows, key in ((real, "p_randomisation"), ([row["seeds"] for row in real if row["seeds"]], "p")):
         for row, p in zip(rows, holm([row[key] for row in rows]), strict=True):
             row["p_holm"] = p
-    keys = ("name", "variant", "fingerprint", "languages", "own_text_relevant")
-    published = published_means(benchmark["name"], benchmark["variant"], benchmark["languages"])
+    keys = ("name", "label", "variant", "fingerprint", "languages", "own_text_relevant")
+    published = published_means(about["name"], about["variant"], about["languages"])
     in_use = published.metric.isin(sorted({metric for _, metric in measures}))
     return {
         "schema": "hbt_dist.comparison",
         "schema_version": 2,
-        "benchmark": {key: benchmark[key] for key in keys},
+        "benchmark": {key: about[key] for key in keys if key in about},
         "resampled": cluster,
         "confidence": confidence,
         "folders": {name: list(map(str, group)) for name, group in zip(names, groups, strict=True)},
         "tests": tests,
+        "pairs": {"languages": first.languages, **pair_cells},
         **by_system,
         "published": published[in_use].to_dict(orient="records"),
     }
@@ -155,14 +166,42 @@ def _paired(
     return old, new
 
 
+def start_evaluations(systems: Sequence[Sequence[str | Path]], benchmark: str | None = None) -> list[Path]:
+    """Return the evaluations of one run before its training, seed by seed.
+
+    Raises:
+        UserError: there are several systems, or a folder is not a run with such an evaluation.
+    """
+    if len(systems) != 1:
+        raise UserError("--baseline", f"expected a folder, for {len(systems)} systems", "name the baseline")
+    for folder in systems[0]:
+        if not (Path(folder) / "evaluation").is_dir():
+            problem = "has no evaluation before a training, expected the folder of a run"
+            raise UserError(str(folder), problem, "name the baseline with --baseline")
+    return [evaluation_folder(folder, benchmark, BEFORE_TRAINING) for folder in systems[0]]
+
+
 def _short_names(folders: list[Path]) -> list[str]:
-    """The ends of the paths, as long as needed to differ; numbered where whole paths are equal."""
-    parts = [folder.absolute().parts for folder in folders]
+    """Return the names of runs, or the ends of the paths, as long as needed to differ.
+
+    Parts that all paths share at the end are left out; equal paths have numbers.
+    """
+    parts = [_without_moment(folder.absolute().parts) for folder in folders]
+    while len({path[-1] for path in parts}) == 1 and len(set(parts)) > 1 and min(map(len, parts)) > 2:
+        parts = [path[:-1] for path in parts]
     for length in range(1, max(len(path) for path in parts)):
         names = ["/".join(path[-length:]) for path in parts]
         if len(set(names)) == len(names):
             return names
     return [f"{i}: {folder}" for i, folder in enumerate(folders)]
+
+
+def _without_moment(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the path of the run instead of RUN/evaluation/MOMENT/LABEL, with moments before its end."""
+    if len(path) < 5 or path[-3] != "evaluation":
+        return path
+    *above, run, _, moment, _ = path
+    return (*above, run if moment in AFTER_TRAINING else f"{run} ({moment})")
 
 
 def _check_same_benchmark(first: StoredEvaluation, group: _Group) -> None:
@@ -235,6 +274,12 @@ def _macro(group: _Group, setting: str, metric: str) -> float:
     return float(np.mean([math.nan if value is None else value for value in values]))
 
 
+def _unseen(group: _Group) -> list[str]:
+    """Return the languages that no model of a system has seen in training."""
+    facts = [evaluation.results["by_language"] for evaluation in group]
+    return [code for code in group[0].languages if all(rows[code]["seen"] is False for rows in facts)]
+
+
 def _mean_cells(group: _Group) -> Float64:
     return np.asarray(np.mean([evaluation.cells() for evaluation in group], axis=0))
 
@@ -259,62 +304,6 @@ def _typology(
         else [],
         "family_pairs": family_gains(rows, confidence) if rows.cells else [],
     }
-
-
-def comparison_text(document: dict[str, Any]) -> str:
-    """Format the comparison for the terminal: a table of the tests, then one sentence per effect."""
-    benchmark = document["benchmark"]
-    over_seeds = any(row["seeds"] for row in document["tests"])
-    lines = [
-        f"{benchmark['name']} ({benchmark['variant']}), {counted(len(benchmark['languages']), 'language')}; "
-        f"{document['confidence']:.0%} intervals over {document['resampled']}s"
-        + (" and over seeds (paired)" if over_seeds else ""),
-        "all figures are means over language cells",
-        f"{'':<28}{'baseline':>10}{'system':>10}{'change':>10}  {'interval':<22}{'p (Holm)':>10}{'d':>7}"
-        + (f"  {'over seeds':<22}{'p (Holm)':>10}" if over_seeds else ""),
-    ]
-    for row in document["tests"]:
-        digits = 1 if row["metric"] == "rank_distance" else 4
-        a, b, seeds = row["macro_baseline"], row["macro_system"], row["seeds"]
-        name = f"{row['system']}: {row['setting']} {row['metric'].replace('_', ' ')}"
-        line = f"{name:<28}{a:>10.{digits}f}{b:>10.{digits}f}{row['difference']:>+10.{digits}f}  "
-        if row["trivial"]:
-            line += "trivial: a question's own text is among its candidates"
-        else:
-            line += f"{_interval(row, digits):<22}{row['p_holm']:>10.4f}{row['effect_size']:>+7.2f}"
-            line += f"  {_interval(seeds, digits):<22}{seeds['p_holm']:>10.4f}" if seeds else ""
-        lines.append(line)
-    for system, part in document["typology"].items():
-        lines += [f"{system}, {effect['source']}: {effect['verdict']}" for effect in part["distances"]]
-        for difference in part["families"]:
-            which = "" if difference["languages"] == "all" else f" ({difference['languages']} languages)"
-            over = "" if difference["low"] is None else f" {_interval(difference, 4)}"
-            lines.append(
-                f"{system}, {FAMILIES[1]} minus {FAMILIES[0]}{which}: {difference['difference']:+.4f}{over}, "
-                f"{difference['verdict']}"
-            )
-    lines += _published_lines(document["published"])
-    return "\n".join(lines)
-
-
-def _interval(row: dict[str, Any], digits: int) -> str:
-    return f"[{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
-
-
-def _published_lines(rows: list[dict[str, Any]]) -> list[str]:
-    printed = [row for row in rows if row["value"] != ""]
-    if not printed:
-        return []
-    lines = ["published in these languages (mean over languages; all = over questions):"]
-    for row in printed:
-        value = f"{row['value']:.1f}" if row["metric"] == "rank_distance" else f"{row['value']:.4f}"
-        lines.append(
-            f"  {row['model']:<12} {row['sampling']:<14} {row['setting']:<13} {row['metric']:<14}{value:>9}"
-            f"  ({row['language']}){' *' if row['candidate_text'] == NOT_STATED else ''}"
-        )
-    if any(row["candidate_text"] == NOT_STATED for row in printed):
-        lines.append("  * the paper does not say whether candidates are sentences alone or with paragraphs")
-    return lines
 
 
 def write_comparison(document: dict[str, Any], out_dir: str | Path) -> Path:

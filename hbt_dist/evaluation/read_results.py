@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SCHEMA = "hbt_dist.evaluation"
 SCHEMA_VERSION = 1
 SETTINGS = ("monolingual", "crosslingual", "multilingual")
+#: Folders of a run's evaluations, and of a trial's.
+AFTER_TRAINING, BEFORE_TRAINING = ("end", "final"), ("start",)
 KEY = ["question_id", "question_language", "candidate_language"]
 #: Blocks of results.json, and the keys that every reader needs.
 BLOCKS = {
@@ -54,7 +56,7 @@ def rank_distance_of(results: Mapping[str, Any]) -> float | None:
 def title_of(results: Mapping[str, Any]) -> str:
     """Return the benchmark's name for people: its label, else name and variant."""
     benchmark = results["benchmark"]
-    label = benchmark.get("label") or results["provenance"].get("label")
+    label = benchmark.get("label") or results.get("provenance", {}).get("label")
     name, variant = str(benchmark["name"]), benchmark["variant"]
     return str(label or (name if variant in (name, "default") else f"{name} ({variant})"))
 
@@ -112,25 +114,36 @@ class StoredEvaluation:
         return chosen.fillna({"candidate_language": ""}).reset_index(drop=True)
 
 
-def evaluation_folder(folder: str | Path) -> Path:
-    """Return `folder`, or the evaluation of its trained model if it is the folder of a run.
+def evaluation_folder(
+    folder: str | Path, label: str | None = None, when: Collection[str] = AFTER_TRAINING
+) -> Path:
+    """Return `folder`, or an evaluation of a run if it is the folder of a run.
+
+    Args:
+        folder: of an evaluation, or of a run.
+        label: the benchmark, where the run has several.
+        when: moments of the evaluation.
 
     Raises:
-        UserError: it is a run's folder with no evaluation of the trained model, or with several.
+        UserError: it is a run's folder with no such evaluation, or with several.
     """
     folder = Path(folder)
     if (folder / "results.json").is_file() or not (folder / "evaluation").is_dir():
         return folder
-    evaluations = sorted(path.parent for path in folder.glob("evaluation/*/*/results.json"))
-    trained = [path for path in evaluations if path.parent.name in ("end", "final")]  # of a run, of a trial
-    if len(trained) == 1:
-        return trained[0]
-    listed = ", ".join(map(str, evaluations[:6]))
-    raise UserError(
-        str(folder),
-        f"is the folder of a run: expected one evaluation of its trained model, got {len(trained)}",
-        f"name one of {listed}" if evaluations else "evaluate the model of the run",
-    )
+    all_evaluations = sorted(path.parent for path in folder.glob("evaluation/*/*/results.json"))
+    evaluations = [path for path in all_evaluations if path.parent.name in when]
+    chosen = [path for path in evaluations if label in (None, path.name)]
+    if len(chosen) == 1:
+        return chosen[0]
+    model = "its trained model" if when is AFTER_TRAINING else "its start model"
+    on = "" if label is None else f" on {label}"
+    if evaluations:
+        remedy = f"choose one with --benchmark: {', '.join(path.name for path in evaluations[:6])}"
+    else:
+        listed = ", ".join(map(str, all_evaluations[:6]))
+        remedy = f"name one of {listed}" if listed else "evaluate the model of the run"
+    problem = f"is the folder of a run: expected one evaluation of {model}{on}, got {len(chosen)}"
+    raise UserError(str(folder), problem, remedy)
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:

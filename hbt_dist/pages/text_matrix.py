@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from unicodedata import bidirectional
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -97,8 +98,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def padded(text: str, width: int, *, left: bool) -> str:
-    """Return a text with spaces up to a width in columns of the terminal."""
+    """Return a text with spaces up to a width in columns of the terminal.
+
+    Text from right to left is isolated: terminals would reverse the numbers behind it.
+    """
     spaces = " " * (width - cell_len(text))
+    if any(bidirectional(character) in ("R", "AL") for character in text):
+        text = f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}"
     return text + spaces if left else spaces + text
 
 

@@ -109,6 +109,12 @@ def test_a_run_is_compared_by_its_evaluation(
     assert (code, err) == (0, "")
     folders = json.loads(out)["folders"]
     assert [str(tmp_path / f"run/evaluation/{trained}/sample-dev")] in folders.values()
+    code, out, err = command("compare", tmp_path / "run")  # with its start model
+    assert (code, err) == (0, "")
+    assert out.splitlines()[2].split()[:4] == ["run", "(start)", "run", "change"]
+    code, _, err = command("compare", evaluation)
+    assert (code, err.count("\n")) == (2, 2)
+    assert "has no evaluation before a training, expected the folder of a run" in err
 
 
 def test_a_run_with_two_evaluations_or_none_is_refused(
@@ -119,8 +125,14 @@ def test_a_run_with_two_evaluations_or_none_is_refused(
         shutil.copytree(evaluation, run / "evaluation" / "final" / label)
     code, _, err = command("compare", evaluation, "--baseline", run)
     assert code == 2
-    assert "is the folder of a run: expected one evaluation of its trained model, got 2" in err
-    assert f"name one of {run}/evaluation/final/a, {run}/evaluation/final/b" in err
+    problem = "is the folder of a run: expected one evaluation of its trained model"
+    assert err == f"error: {run}: {problem}, got 2\n       choose one with --benchmark: a, b\n"
+    code, _, err = command("compare", evaluation, "--baseline", run, "--benchmark", "c")
+    assert code == 2
+    assert err == f"error: {run}: {problem} on c, got 0\n       choose one with --benchmark: a, b\n"
+    code, out, err = command("compare", run, "--baseline", run, "--benchmark", "a", "--json")
+    assert (code, err) == (0, "")
+    assert list(json.loads(out)["folders"].values()) == [[f"{run}/evaluation/final/a"]] * 2
     code, _, err = command("compare", run / "evaluation/final/a", "--baseline", tmp_path)
     assert code == 2
     assert err == (

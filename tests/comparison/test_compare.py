@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.cells import cell_len
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.common.numbers import digits_of, signed, span
 from hbt_dist.comparison.compare import (
     MEASURES,
     _short_names,
     compare,
-    comparison_text,
     measures_of,
     write_comparison,
 )
 from hbt_dist.comparison.published import KEYS, published_means, published_table
 from hbt_dist.comparison.published import LANGUAGES as PUBLISHED
 from hbt_dist.comparison.significance import compare_paired, holm, step_down_by_column
+from hbt_dist.comparison.text import comparison_text
 from hbt_dist.evaluation.evaluation import evaluate
+from hbt_dist.evaluation.read_results import SETTINGS
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.evaluation.writing import write_evaluation
 from hbt_dist.reports.evaluation.page import write_report
@@ -75,9 +79,22 @@ def test_a_better_system_is_found_better(folders, tmp_path):
         assert row["p_randomisation"] <= row["p_holm"] < 0.05
     assert tests["multilingual", "rank_distance"]["difference"] < 0
     text = comparison_text(document)
-    assert "better-0: crosslingual map" in text
+    lines = text.splitlines()
+    assert lines[2].split()[:3] == ["plain-0", "better-0", "change"]
+    assert [line.split()[:2] for line in lines[3:6]] == [[setting, "mAP"] for setting in SETTINGS]
+    assert len({cell_len(line) for line in lines[2:7]}) == 1
+    [refused] = [line for line in lines if line.startswith("no claim")]
+    assert "Uralic minus Indo-European: too few languages: 3 against 2, p cannot fall below 0.200" in refused
     assert "syntax" in text
-    assert "too few languages" in text  # Indo-European against Uralic: 3 against 2
+    row = lines.index(next(line for line in lines if line.startswith("change of mAP, * p <0.05"))) + 2
+    changes, p = document["cell_gain"]["better-0"], document["cell_p"]["better-0"]
+    for i, code in enumerate(LANGUAGES):
+        stars = ["*" * (p[i][j] < 0.05) for j in range(len(LANGUAGES))]
+        shown = [f"{change:+.3f}{star}" for change, star in zip(changes[i], stars, strict=True)]
+        assert lines[row + i].split() == [code, *shown]
+    assert document["pairs"]["languages"] == list(LANGUAGES)
+    gain = np.subtract(document["pairs"]["map"]["better-0"], document["pairs"]["map"]["plain-0"])
+    assert np.array_equal(gain, changes)
     out = write_comparison(document, tmp_path / "out")
     assert {path.name for path in out.iterdir()} == {"comparison.json", "comparison.csv", "comparison.txt"}
     assert json.loads((out / "comparison.json").read_text())["tests"][0]["system"] == "better-0"
@@ -90,8 +107,9 @@ def test_a_change_stands_beside_its_own_interval(folders):
     text = comparison_text(document)
     for row in document["tests"]:
         assert row["low"] <= row["difference"] <= row["high"]
-        digits = 1 if row["metric"] == "rank_distance" else 4
-        assert f"{row['difference']:+.{digits}f}  [{row['low']:+.{digits}f}" in text
+        digits = digits_of(row["metric"])
+        change, interval = signed(row["difference"], digits), span(row["low"], row["high"], digits)
+        assert re.search(f"{re.escape(change)} +{re.escape(interval)}", text)
 
 
 def test_cells_are_tested_on_their_questions(folders):
@@ -212,7 +230,7 @@ def test_a_monolingual_benchmark_is_compared(tmp_path, languages):
     assert document["typology"]["b"]["families"] == []
     text = comparison_text(document)
     assert ("0.4148" in text) == (languages == MIRACL)  # of the paper, nDCG@10 of XLM-R, mean over its 15
-    assert "*" not in text
+    assert "*" not in text.partition("published")[2]
     for effect in document["typology"]["b"]["distances"]:
         assert effect["verdict"] == "no question has a relevant candidate in another language"
         assert effect["num_pairs"] == effect["num_permutations"] == 0
@@ -310,6 +328,11 @@ def test_published_figures_beside_ours():
 
 def test_names_are_as_long_as_it_takes_to_differ() -> None:
     folders = [Path("/runs/a/end/sample"), Path("/runs/b/end/sample")]
-    assert _short_names(folders) == ["a/end/sample", "b/end/sample"]
+    assert _short_names(folders) == ["a", "b"]
+    run = Path("/runs/mine/evaluation")
+    assert _short_names([run / "start/sample", run / "end/sample"]) == ["mine (start)", "mine"]
+    assert _short_names([Path("/x/before"), run / "end/sample"]) == ["before", "mine"]
+    runs = [Path(f"/{name}/alpha/evaluation/end/sample") for name in "ab"]
+    assert _short_names(runs) == ["a", "b"]
     assert _short_names([Path("/x/one"), Path("/x/two")]) == ["one", "two"]
     assert len(set(_short_names([Path("/x/one")] * 2))) == 2

@@ -31,6 +31,7 @@ def test_changes_have_signs_and_stars_without_moving_the_digits() -> None:
 def test_columns_stay_aligned_with_wide_and_combining_characters() -> None:
     lines = aligned([["", "a"], ["日本語", "0.1"], ["عربي", "0.12"], ["é", "1"]])
     assert {cell_len(line) for line in lines} == {12}
+    assert lines[2].startswith("\u2068عربي\u2069  ")  # else terminals reverse the numbers behind it
 
 
 def test_extremes_of_many_languages() -> None:
