@@ -21,12 +21,18 @@ LANGUAGES = ("en", "de", "fa", "fi", "hu", "tr", "ar", "zh", "et", "it")  # trai
 def main() -> None:
     """Entry point."""
     run = Path(sys.argv[1])
-    for name, when in {"before": "start", "after": "end"}.items():
-        evaluation = read_evaluation(run / "evaluation" / when / "sample")
-        rows = [evaluation.languages.index(code) for code in LANGUAGES]
-        values = evaluation.cells()[np.ix_(rows, rows)]
-        picture = language_matrix(f"{name} training", list(LANGUAGES), values).picture()
-        (Path(__file__).parent / "images" / f"quickstart_{name}.png").write_bytes(picture)
+    stored = [read_evaluation(run / "evaluation" / when / "sample") for when in ("start", "end")]
+    rows = [stored[0].languages.index(code) for code in LANGUAGES]
+    cells = [evaluation.cells()[np.ix_(rows, rows)] for evaluation in stored]
+    for name, evaluation, values in zip(("before", "after"), stored, cells, strict=True):
+        matrix = language_matrix(
+            f"{name} training",
+            list(LANGUAGES),
+            values,
+            scale_of=evaluation.results,
+            high=float(np.nanmax(cells)),
+        )
+        (Path(__file__).parent / "images" / f"quickstart_{name}.png").write_bytes(matrix.picture())
 
 
 if __name__ == "__main__":

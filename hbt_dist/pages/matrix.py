@@ -228,7 +228,7 @@ class Matrix:
         axes.set_xticks(range(size), self.head()[1:])
         axes.set_yticks(range(size), [self.name(i) for i in range(size)])
         axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-        axes.set_xlabel("candidate language")
+        axes.set_xlabel("\n".join(["candidate language", *([self.legend] if self.legend else [])]))
         axes.set_ylabel("question language")
         axes.set_title(self.caption, fontsize=10, parse_math=False)
         edge = "#444444" if self.difference else "white"
