@@ -53,7 +53,7 @@ class RunEvaluation(Settings):
     checkpoint_benchmarks: tuple[BenchmarkSettings, ...] = Field(
         (),
         description="benchmarks for every checkpoint, measured while the training continues; figures go to "
-        "validation.jsonl and TensorBoard",
+        "validation.jsonl and the trackers",
     )
     checkpoint_gpus: float = Field(
         0,

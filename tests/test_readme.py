@@ -99,7 +99,7 @@ SMALL: dict[str, Any] = {
         }
     },
     "batches": {"global_batch_size": 8},
-    "training": {"steps": 4, "checkpoint_every": 2, "threads_per_worker": 1, "tensorboard": False},
+    "training": {"steps": 4, "checkpoint_every": 2, "threads_per_worker": 1, "trackers": []},
 }
 
 

@@ -50,7 +50,7 @@ def run_point(name: str, batches: dict[str, Any], seed: int, work: Path, steps: 
             "training.steps": steps,
             "training.checkpoint_every": steps,
             "training.threads_per_worker": 1,
-            "training.tensorboard": False,
+            "training.trackers": [],
             "deepspeed.config": None,
             "evaluation.when": ["end"],
         }

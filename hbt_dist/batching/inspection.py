@@ -14,6 +14,7 @@ import numpy as np
 
 from hbt_dist.batching.collate import teacher_scores
 from hbt_dist.batching.counter_random import Floats
+from hbt_dist.batching.epochs import epochs_by_kind, overdrawn_sources, stream_epochs, stream_shares
 from hbt_dist.batching.negatives import unused_negatives
 from hbt_dist.batching.plan import BatchPlan, GlobalBatch
 from hbt_dist.batching.streams import Stream
@@ -220,13 +221,10 @@ def _plan_tables(plan: BatchPlan, total_steps: int) -> list[Table]:
             )
         ],
     )
-    stream_share = np.array(
-        [entry_share[stream.shares.entry] * stream.shares.weight for stream in plan.streams]
-    )
     steps = evenly_spaced_steps(total_steps, int(np.clip(_SAMPLED_ROWS // rows, 64, 512)))
     pairs = np.zeros((2, len(names), len(names)))  # expected and drawn share of each pair
     datasets = np.zeros((2, len(plan.corpus.datasets)))
-    for share, stream in zip(stream_share, plan.streams, strict=True):
+    for share, stream in zip(stream_shares(plan, total_steps), plan.streams, strict=True):
         joint = stream.shares.joint
         np.add.at(pairs[0], (joint.question, joint.passage), share * joint.share.sum(axis=0))
         np.add.at(datasets[0], plan.cells.dataset, share * joint.share.sum(axis=1))
@@ -264,7 +262,7 @@ def _plan_tables(plan: BatchPlan, total_steps: int) -> list[Table]:
         [(name, *shares) for name, shares in zip(plan.corpus.datasets, datasets.T.tolist(), strict=True)],
         sample,
     )
-    return [kinds, languages, by_pair, by_dataset, _epochs(plan, stream_share, total_steps)]
+    return [kinds, languages, by_pair, by_dataset, _epochs(plan, total_steps)]
 
 
 def shares_missed(plan: BatchPlan, total_steps: int) -> list[str]:
@@ -324,34 +322,22 @@ def _drawn_kinds(plan: BatchPlan, steps: np.ndarray[Any, np.dtype[np.int64]]) ->
     return np.bincount(entries, weights=drawn, minlength=len(mixture.entries)) / max(len(steps), 1)
 
 
-def _epochs(plan: BatchPlan, stream_share: Floats, total_steps: int) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for share, stream in zip(stream_share.tolist(), plan.streams, strict=True):
-        joint = stream.shares.joint
-        pair = [plan.corpus.languages[side[0]] for side in (joint.question, joint.passage)]
-        label = "-".join(dict.fromkeys(pair)) if len(joint.question) == 1 else f"{len(joint.question)} pairs"
-        entry = plan.mixture.entries[stream.shares.entry]
-        kind = entry.kind if entry.sources is None else f"{entry.kind} ({' '.join(entry.sources)})"
-        num_examples = np.array([stratum.num_examples for stratum in stream.strata])
-        drawn = share * total_steps * plan.settings.global_batch_size * np.diff(stream.bounds)
-        turns = drawn / 2.0**32 / stream.rows / num_examples
-        rows.append(
-            (
-                kind,
-                label,
-                _num_examples(stream),
-                _per_epoch(stream),
-                share,
-                float(turns.min()),
-                float(turns.max()),
-            )
-        )
+def _epochs(plan: BatchPlan, total_steps: int) -> Table:
     return Table(
         "Streams: how often the run goes through the examples",
         ("kind", "language", "examples", "per epoch", "share", "epochs, fewest", "epochs, most"),
-        rows,
-        "per epoch below examples: a group so large that it would meet itself in a batch gives only part of "
-        "its examples in one epoch.",
+        [
+            (of.kind, of.label, of.num_examples, _per_epoch(stream), of.share, of.fewest, of.most)
+            for of, stream in zip(stream_epochs(plan, total_steps), plan.streams, strict=True)
+        ],
+        "\n".join(
+            [
+                "per epoch below examples: a group so large that it would meet itself in a batch gives only "
+                "part of its examples in one epoch.",
+                *epochs_by_kind(plan, total_steps),
+                *overdrawn_sources(plan, total_steps),
+            ]
+        ),
     )
 
 

@@ -22,12 +22,14 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from hbt_dist.batching.epochs import epochs_by_kind, overdrawn_sources
 from hbt_dist.batching.plan import check_divisible
 from hbt_dist.common.console import counted
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.corpus.flat_texts import FlatTexts
 from hbt_dist.jobs.memory import describe_memory, meta_model, read_model, resolved_text
+from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.models.known_width import known_width
 from hbt_dist.models.settings import ROLES, ModelSettings
 from hbt_dist.orchestration.cluster import find_cluster
@@ -37,6 +39,7 @@ from hbt_dist.training.deepspeed.settings import resolve_deepspeed
 from hbt_dist.training.memory import count_states
 from hbt_dist.training.teacher_checks import check_target_language, check_teachers
 from hbt_dist.training.teachers import units_of, unused_teachers
+from hbt_dist.training.trackers import check_trackers
 
 #: (parameters, parameters in embeddings) of common backbones, so that the estimate does not fetch them.
 _KNOWN = {
@@ -138,9 +141,21 @@ def describe_training(run: RunFile, gpu_bytes: float, tflops: float = REACHED_TF
     """
     check_divisible(run.batches.global_batch_size, run.workers.num_workers)
     check_teachers(run)
+    check_trackers(run.training.trackers)
     memory = describe_memory(run, gpu_bytes)
     line = _training_line(run.name, run, estimate(run, tflops)).strip()
-    return "\n".join([line, *_vector_lines(run), memory])
+    return "\n".join([line, *_plan_lines(run), *_vector_lines(run), memory])
+
+
+def _plan_lines(run: RunFile) -> list[str]:
+    """Return the epochs of each kind of batch, and sources that the batches overdraw; none for the hub."""
+    from hbt_dist.data.corpus.convert import build_corpus
+
+    if any(source.format == "hub" for source in run.data.sources):
+        return []
+    plan = plan_batches(build_corpus(run.data, Path(run.data.cache_dir)), run.batches, run.seed)
+    steps = run.training.steps
+    return [*epochs_by_kind(plan, steps), *overdrawn_sources(plan, steps)]
 
 
 def _vector_lines(run: RunFile) -> list[str]:

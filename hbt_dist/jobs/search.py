@@ -15,6 +15,7 @@ from hbt_dist.search.settings import OBJECTIVES, SearchFile
 from hbt_dist.search.source import SearchSource
 from hbt_dist.search.space import Base, absolute, check_benchmark, check_space
 from hbt_dist.training.teacher_checks import check_models
+from hbt_dist.training.trackers import check_trackers
 
 #: Settings of the base run that do not change a trial's figures, or that every trial replaces.
 CHANGES_NO_FIGURE = (
@@ -26,7 +27,7 @@ CHANGES_NO_FIGURE = (
     *(f"evaluation.{key}" for key in ("benchmarks", "when", "checkpoint_benchmarks", "checkpoint_gpus")),
     *(f"evaluation.scoring.{key}" for key in ("num_shards", "num_threads", "device", "rows_per_file")),
     *(f"evaluation.scoring.{key}" for key in ("max_tokens_per_batch", "top_k", "ranked_lists")),
-    *(f"training.{key}" for key in ("keep_checkpoints", "keep_every", "keep_best", "storage", "tensorboard")),
+    *(f"training.{key}" for key in ("keep_checkpoints", "keep_every", "keep_best", "storage", "trackers")),
     *(f"training.{key}" for key in ("hang_timeout_seconds", "log_every", "threads_per_worker")),
 )
 
@@ -74,6 +75,7 @@ def search_job(
     check_models(base.run({key: values.corners()[0] for key, values in search.space.items()}, location=path))
     folder = SearchFolder(Path(search.output_dir))
     check_base(folder, search, run)
+    check_trackers(search.trackers, "trackers")
     if dry_run:
         _print_plan(search, folder)
         return folder.root

@@ -20,6 +20,7 @@ from hbt_dist.training.checkpoints.measure import measure_in_a_process
 from hbt_dist.training.follow import Listener, follow, succeeds
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.teacher_checks import check_teachers
+from hbt_dist.training.trackers import check_trackers, open_trackers
 from hbt_dist.training.vocabulary import check_languages
 
 if TYPE_CHECKING:
@@ -108,11 +109,13 @@ class _FirstProcess:
         """Check folder and benchmarks, open the storage, evaluate the start model."""
         run = self.run
         self.folder.check(run.plain())
+        check_trackers(run.training.trackers)
         check_benchmarks(run.evaluation.benchmarks)
         check_languages(run)
         check_teachers(run)
         log = self.folder.log_writer(None if self.quiet else say)
         self.resources.enter_context(use_storage(run, self.folder, log))
+        self.listeners += open_trackers(run, self.folder)
         for listener in self.listeners:
             self.resources.callback(succeeds, listener, listener.close)
         if "start" in run.evaluation.when and run.evaluation.benchmarks:

@@ -29,6 +29,7 @@ from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import Trial, now
 from hbt_dist.training.checkpoints.measure import exported_model, measure_model
 from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.trackers import tracked
 
 _POLL_SECONDS = 0.5
 _RECORD_SECONDS = 10.0
@@ -206,7 +207,7 @@ class _TrialRun:
         return finished
 
     def _train(self) -> None:
-        with self.record.training():
+        with self.record.training(), tracked(self.run, self.folder):
             train_with_retries(self.run, stop_file(self.trial.folder))
 
     def _newest_step(self) -> int:

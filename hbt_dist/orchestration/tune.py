@@ -45,6 +45,7 @@ from hbt_dist.orchestration.trial_slots import Resources, trials_in_all, trials_
 from hbt_dist.search.folder import SearchFolder, Trial, now
 from hbt_dist.search.settings import OBJECTIVES, EarlyStopping
 from hbt_dist.search.source import TrialSource
+from hbt_dist.training.trackers import check_trackers
 
 #: Tracker -> module and class of Tune's callback, argument that takes the name.
 _TRACKERS = {
@@ -82,6 +83,7 @@ def run_trials(
         UserError: the cluster cannot hold one trial, or a tracker is missing.
         KeyboardInterrupt: Ctrl-C; the running trials are saved.
     """
+    check_trackers(trackers, "trackers")
     callbacks = _tracker_callbacks(trackers, folder)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -187,13 +189,8 @@ def _tracker_callbacks(trackers: Sequence[str], folder: SearchFolder) -> list[An
     callbacks: list[Any] = []
     for name in (tracker for tracker in trackers if tracker in _TRACKERS):
         module, callback, argument = _TRACKERS[name]
-        try:
-            importlib.import_module(name)
-            kind = getattr(importlib.import_module(module), callback)
-            callbacks.append(kind(**{argument: folder.root.name}))
-        except ImportError:
-            remedy = f"pip install {name}, or remove it from trackers"
-            raise UserError("trackers", f"{name} is not installed", remedy) from None
+        kind = getattr(importlib.import_module(module), callback)
+        callbacks.append(kind(**{argument: folder.root.name}))
     return callbacks
 
 

@@ -1,4 +1,4 @@
-"""Record the figures of a run: one JSON line per step, TensorBoard, and progress on the terminal.
+"""Record the figures of a run: one JSON line per step, and progress on the terminal.
 
 Only rank 0 records. The metrics file is the source of truth: a resumed run cuts it back to the step it
 continues from, so that it holds every step once.
@@ -18,14 +18,12 @@ from hbt_dist.training.run_folder import RunFolder
 
 
 class Tracker:
-    """Write the figures of every step and show progress.
+    """Write the figures of every step and show progress; `hbt_dist.training.trackers` follows the file.
 
     Args:
         folder: the run's folder.
         start: first step of this start; older lines stay, newer lines are cut.
         total: step at which the run ends.
-        log_every: steps between lines (where no progress bar can be shown).
-        tensorboard: also write TensorBoard event files.
         quiet: show nothing.
     """
 
@@ -35,21 +33,13 @@ class Tracker:
         *,
         start: int,
         total: int,
-        log_every: int,
-        tensorboard: bool,
         quiet: bool = False,
     ) -> None:
         self.folder = folder
-        self.log_every = log_every
         kept = [row for row in read_json_lines(folder.metrics) if row["step"] <= start]
         atomic_write(folder.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = folder.metrics.open("a", encoding="utf-8", buffering=1)  # readers follow line by line
         self._log = folder.log.open("a", encoding="utf-8")
-        self._board: Any = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._board = SummaryWriter(str(folder.tensorboard), purge_step=start)
         self._progress = StepProgress(start, total, quiet=quiet)
         self.quiet = quiet
         self._warned = False
@@ -61,8 +51,6 @@ class Tracker:
         self._file.close()
         self._log.close()
         self._progress.close()
-        if self._board is not None:
-            self._board.close()
 
     def say(self, message: str) -> None:
         """Write a message to the log and to the terminal."""
@@ -73,10 +61,6 @@ class Tracker:
     def step(self, step: int, figures: dict[str, Any]) -> None:
         """Record the figures of one finished step (counted from 1)."""
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
-        if self._board is not None and step % self.log_every == 0:
-            for name, value in figures.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"train/{name}", value, step)
         self._progress.show(step, figures)
         if not self._warned and (warning := bare_rows_warning(step, figures)):
             self._warned = True

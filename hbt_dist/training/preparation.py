@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hbt_dist.batching.collate import TokenTransform
+from hbt_dist.batching.epochs import epochs_by_kind, overdrawn_sources
 from hbt_dist.batching.inspection import examples_missed, shares_missed
 from hbt_dist.batching.negative_languages import mined_languages_missing
 from hbt_dist.batching.negatives import unused_negatives
@@ -168,6 +169,8 @@ def describe_data(run: RunFile, prepared: Prepared) -> list[str]:
         *describe_scores(run.loss.distillation, prepared.corpus),
         *shares_missed(prepared.plan, run.training.steps),
         *examples_missed(prepared.plan),
+        *epochs_by_kind(prepared.plan, run.training.steps),
+        *overdrawn_sources(prepared.plan, run.training.steps),
         *prepared.teachers.notes,
         *untargeted_texts(run, prepared.corpus),
         *describe_texts(prepared.tokens),

@@ -4,7 +4,8 @@ run.yaml           the resolved run file (absolute paths), enough to run it agai
 provenance.json    versions, host, launcher, world size and data fingerprints of every start
 metrics.jsonl      one line per step
 log.txt            the messages of the run
-tensorboard/       the same figures for TensorBoard
+tensorboard/       figures and matrices for TensorBoard
+trackers.json      each tracker's run, and what has been logged
 start/             the model before training (only if it is made from scratch)
 checkpoints/       the states that the same command continues from
 mined/             the hard negatives that this part of the training draws, with `training.mine_every`
@@ -44,6 +45,7 @@ class RunFolder:
         self.metrics = self.root / "metrics.jsonl"
         self.log = self.root / "log.txt"
         self.tensorboard = self.root / "tensorboard"
+        self.trackers = self.root / "trackers.json"
         self.start = self.root / "start"
         self.checkpoints = self.root / "checkpoints"
         self.mined = self.root / "mined"

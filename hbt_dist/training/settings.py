@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -58,7 +58,9 @@ class TrainingSettings(Settings):
         description="timeout: a worker that waits longer for another worker stops with an error",
     )
     log_every: int = Field(
-        10, ge=1, description="steps between log lines; every step goes into metrics.jsonl"
+        10,
+        ge=1,
+        description="steps per point of the trackers, which holds their means; metrics.jsonl has every step",
     )
     threads_per_worker: int | None = Field(
         None,
@@ -66,7 +68,10 @@ class TrainingSettings(Settings):
         description="CPU threads of one worker; default: the node's processors, as affinity and the "
         "container's CPU quota grant them, divided by its workers; at most OMP_NUM_THREADS",
     )
-    tensorboard: bool = Field(True, description="also write the figures for TensorBoard")
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        ("tensorboard",),
+        description="destinations of figures and matrices; wandb and mlflow need their packages",
+    )
 
     @property
     def course(self) -> int:
@@ -85,6 +90,23 @@ class TrainingSettings(Settings):
         if self.mine_every is None or step % self.mine_every:
             return False
         return step > 0 or self.mine_at_start
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_key(cls, data: Any) -> Any:
+        """Read `tensorboard: false` of older files."""
+        if not isinstance(data, dict) or not isinstance(data.get("tensorboard"), bool):
+            return data
+        data = dict(data)
+        trackers = ["tensorboard"] if data.pop("tensorboard") else []
+        return {"trackers": trackers, **data}
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"expected each tracker once, got {', '.join(value)}")
+        return value
 
     @model_validator(mode="after")
     def _mines_at_all(self) -> TrainingSettings:

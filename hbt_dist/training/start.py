@@ -244,8 +244,6 @@ def _open_tracker(session: Session, launcher: str, first: int, quiet: bool) -> T
         session.folder,
         start=first,
         total=run.training.steps,
-        log_every=run.training.log_every,
-        tensorboard=run.training.tensorboard,
         quiet=quiet,
     )
     for note in [*session.notes, *_introduction(session)]:

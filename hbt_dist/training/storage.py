@@ -29,7 +29,7 @@ from hbt_dist.training.checkpoints.store import newest_complete
 from hbt_dist.training.run_folder import RunFolder, check_same_run, checkpoint_name, run_file_text
 
 _RUN_FILE = "run.yaml"
-_FILES = (_RUN_FILE, "provenance.json", "metrics.jsonl", "validation.jsonl", "log.txt")
+_FILES = (_RUN_FILE, "provenance.json", "metrics.jsonl", "validation.jsonl", "trackers.json", "log.txt")
 _OWNER = "owner.json"
 
 

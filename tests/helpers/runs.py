@@ -44,7 +44,7 @@ def tiny_run(output: Path, cache: Path, **changes: Any) -> dict[str, Any]:
             "text": {"max_question_tokens": 24, "max_passage_tokens": 32},
         },
         "optimizer": {"learning_rate": 0.01},
-        "training": {"steps": 6, "checkpoint_every": 3, "threads_per_worker": 1, "tensorboard": False},
+        "training": {"steps": 6, "checkpoint_every": 3, "threads_per_worker": 1, "trackers": []},
         "workers": {"num_workers": 2, "address": "local", "start_timeout_seconds": 120},
     }
     for key, value in changes.items():

@@ -26,7 +26,7 @@ def write_search(folder: Path, points: list[float], seeds: list[int], steps: int
     run["batches"]["global_batch_size"] = 64
     run["model"]["scratch"]["vocabulary_size"] = 1500
     run["model"]["scratch"]["architecture"] |= {"hidden_size": 32, "intermediate_size": 64}
-    run["training"] = {"steps": steps, "checkpoint_every": steps // 2, "tensorboard": False}
+    run["training"] = {"steps": steps, "checkpoint_every": steps // 2, "trackers": []}
     run["evaluation"] = {"benchmarks": []}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "base.yaml").write_text(yaml.safe_dump(run), "utf-8")

@@ -1,22 +1,28 @@
-"""The scalars of TensorBoard event files, read without TensorBoard."""
+"""The scalars and pictures that TensorBoard shows of a folder."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
-
-from tensorboardX.proto.event_pb2 import Event
+from typing import Any
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Tag -> (step, value) in the order written; a file is a row of length, checksum, event, checksum."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for file in sorted(folder.glob("events.out.*")):
-        data, place = file.read_bytes(), 0
-        while place < len(data):
-            (length,) = struct.unpack_from("<Q", data, place)
-            event = Event.FromString(data[place + 12 : place + 12 + length])
-            place += 16 + length
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found
+    """Tag -> (step, value) of every point."""
+    events = _events(folder)
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
+
+
+def pictures(folder: Path) -> dict[str, list[int]]:
+    """Tag -> steps with a picture."""
+    events = _events(folder)
+    return {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def _events(folder: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    return events

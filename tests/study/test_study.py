@@ -34,7 +34,7 @@ def write_study(folder: Path, **changes: Any) -> Path:
     run["batches"]["global_batch_size"] = 32
     run["model"]["scratch"]["vocabulary_size"] = 1500
     run["model"]["scratch"]["architecture"] |= {"hidden_size": 32, "intermediate_size": 64}
-    run["training"] = {"steps": 12, "checkpoint_every": 12, "tensorboard": False, "threads_per_worker": 1}
+    run["training"] = {"steps": 12, "checkpoint_every": 12, "trackers": [], "threads_per_worker": 1}
     run["workers"] = {"num_workers": 1, "address": "local"}
     (folder / "base.yaml").write_text(yaml.safe_dump(run), "utf-8")
     study = {

@@ -49,7 +49,7 @@ def test_two_benchmarks_of_one_kind_keep_their_results(launch: Launch, tmp_path:
         tmp_path / "run",
         evaluation=evaluation,
         training__steps=2,
-        training__tensorboard=True,
+        training__trackers=["tensorboard"],
         training__keep_best="crosslingual",
     )
     launch.finish(file, 1)
@@ -74,8 +74,8 @@ def test_two_benchmarks_of_one_kind_keep_their_results(launch: Launch, tmp_path:
     assert "on jsonl-large\n" in page
     lines = validation_lines(RunFolder(output))
     assert [line["benchmark"] for line in lines] == ["mine", "jsonl-large"]
-    figures = scalars(output / "tensorboard" / "validation")
-    assert {"mine/crosslingual", "jsonl-large/crosslingual"} <= set(figures)
+    figures = scalars(output / "tensorboard")
+    assert {"validation/mine/crosslingual", "validation/jsonl-large/crosslingual"} <= set(figures)
 
 
 @pytest.mark.slow

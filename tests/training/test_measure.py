@@ -30,7 +30,7 @@ DEV = {"name": "sample", "variant": "dev", "languages": ["de", "fi"]}
 
 def validating(launch: Launch, folder: Path, **changes: Any) -> tuple[Path, Path]:
     changes |= {
-        "training__tensorboard": True,
+        "training__trackers": ["tensorboard"],
         "training__keep_best": "crosslingual",
         "training__keep_checkpoints": 1,
     }
@@ -47,7 +47,7 @@ def test_every_checkpoint_is_measured_and_the_best_stays(launch: Launch, tmp_pat
     assert [(line["step"], line["benchmark"]) for line in lines] == [(2, label), (4, label), (6, label)]
     best = best_step(lines, "crosslingual")
     assert {6, best} <= set(folder.checkpoint_steps())
-    shown = scalars(folder.tensorboard / "validation")[f"{label}/crosslingual"]
+    shown = scalars(folder.tensorboard)[f"validation/{label}/crosslingual"]
     assert shown == [(line["step"], pytest.approx(line["crosslingual"])) for line in lines]
     # The figures are those of the checkpoint, evaluated by hand.
     export_checkpoint(folder.checkpoint(6), tmp_path / "model")

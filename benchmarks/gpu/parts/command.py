@@ -59,7 +59,7 @@ def options(folder: Path, output: str) -> list[str]:
         "output_dir": str(folder / output),
         "training.steps": STEPS,
         "training.checkpoint_every": STEPS // 2,
-        "training.tensorboard": "false",
+        "training.trackers": "[]",
         "model.scratch.vocabulary_size": 400,
         "workers.num_workers": 1,
         "workers.use_gpu": "true",

@@ -139,8 +139,6 @@ def validation_watcher(
             record(line)
             figures = (f"{name} {line[name]:.4g}" for name in OBJECTIVES if name in line)
             say(f"step {step} on {line['benchmark']}: {', '.join(figures)}")
-        if run.training.tensorboard:
-            _write_tensorboard(folder, lines)
 
     return CheckpointWatcher(
         folder,
@@ -151,15 +149,6 @@ def validation_watcher(
         most_waiting=_MOST_WAITING,
         skip=lambda step: record({"step": step, "benchmark": "", "left_out": True}),
     )
-
-
-def _write_tensorboard(folder: RunFolder, lines: list[dict[str, Any]]) -> None:
-    from tensorboardX import SummaryWriter
-
-    with SummaryWriter(str(folder.tensorboard / "validation")) as board:
-        for line in lines:
-            for name in (name for name in OBJECTIVES if name in line):
-                board.add_scalar(f"{line['benchmark']}/{name}", line[name], line["step"])
 
 
 def measure_in_a_process(run: RunFile) -> Measure:
