@@ -7,21 +7,23 @@ prints its JSON schema.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from hbt_dist.batching.settings import NEGATIVE_SHARES, BatchSettings, HardNegativeSettings
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, expected
 from hbt_dist.common.files import expanded
+from hbt_dist.config.messages import Key
 from hbt_dist.config.paths import check_relative, inputs_in, with_paths
-from hbt_dist.config.settings import Settings, load_settings
+from hbt_dist.config.settings import Settings, apply_overrides, plain_copy, read_yaml, validate
 from hbt_dist.config.shipped import RUN_FILES
 from hbt_dist.config.user_functions import is_user_function, load_user_function, user_digests
 from hbt_dist.contrastive.settings import LossSettings, StepSettings
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings, check_labels
+from hbt_dist.data.corpus.in_memory import with_stored_rows
 from hbt_dist.data.corpus.settings import DataSettings
 from hbt_dist.evaluation.settings import EvaluationSettings
 from hbt_dist.mining.settings import MiningSettings
@@ -237,6 +239,24 @@ class RunFile(Settings):
         """Return the resolved run file as plain data (YAML, JSON)."""
         return self.model_dump(mode="json")
 
+    def with_changes(self, changes: Mapping[str, Any] | Sequence[str]) -> RunFile:
+        """Return a changed copy: ``run.with_changes({"batches.alpha": 0.25, "output_dir": "runs/b"})``.
+
+        Raises:
+            UserError: see `load_run`.
+        """
+        return load_run(self, changes)
+
+    def __repr__(self) -> str:
+        model = self.model.name_or_path or "an encoder from scratch"
+        sources = ", ".join(source.name for source in self.data.sources)
+        return (
+            f"RunFile {self.name}: {self.training.steps:,} steps of {self.batches.global_batch_size:,} rows "
+            f"of {sources}, {model}, output in {self.output_dir}"
+        )
+
+    __str__ = __repr__
+
 
 def find_run_file(name: str) -> Path:
     """Return the path of a run file, given as a path or as the name of a run file of the package.
@@ -254,16 +274,49 @@ def find_run_file(name: str) -> Path:
     raise UserError(name, "no such run file", remedy)
 
 
-def load_run(path: str, overrides: list[str] | tuple[str, ...] = ()) -> RunFile:
-    """Load a run file, apply overrides, and make its paths absolute (workers run in other folders).
+def load_run(
+    run: str | Path | Mapping[str, Any] | RunFile, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> RunFile:
+    """Load a run, apply overrides, and make its paths absolute (workers run in other folders).
+
+    A source may hold its rows: ``{"name": "mine", "rows": rows}``, where rows are a list of dicts, a
+    `datasets.Dataset` or a data frame. They are stored below ``data.cache_dir``, see
+    `hbt_dist.data.corpus.in_memory`.
+
+    Args:
+        run: a YAML file, the name of a run file of the package, a dict with the same keys, or a loaded run.
+        overrides: values by dotted key, ``{"batches.alpha": 0.25}``, or items of the command line,
+            ``["batches.alpha=0.25"]``.
 
     Raises:
-        UserError: see `load_settings`; a user function cannot be imported.
+        UserError: the run is of another type; see `load_settings`; rows cannot be stored; a user function
+            cannot be imported.
     """
-    run = load_settings(RunFile, file := find_run_file(path), overrides)
-    check_paths(run, file)
-    check_user_functions(run, str(file))
-    return resolve_paths(run)
+    file: Path | None = None
+    lines: dict[Key, int] = {}
+    if isinstance(run, str | Path):
+        file = find_run_file(str(run))
+        data, lines = read_yaml(file)
+    elif isinstance(run, RunFile):
+        data = unset_left_out(run.plain(), run.data)
+    elif isinstance(run, Mapping):
+        data = plain_copy(run)
+    else:
+        raise expected(
+            "run",
+            "a run file, a dict or a RunFile",
+            run,
+            'rows of data go into a source: {..., "data": {"sources": [{"name": "mine", "rows": rows}]}}',
+        )
+    name = "run" if file is None else str(file)
+    overridden = apply_overrides(data, overrides)
+    if isinstance(data.get("data"), Mapping):
+        data["data"] = with_stored_rows(data["data"], f"{name}, data.sources")
+    loaded = validate(RunFile, data, name, lines, overridden)
+    if file is not None:
+        check_paths(loaded, file)
+    check_user_functions(loaded, name)
+    return resolve_paths(loaded)
 
 
 def check_paths(run: RunFile, file: Path) -> None:
@@ -322,8 +375,16 @@ def absolute_paths(plain: dict[str, Any], data: DataSettings) -> dict[str, Any]:
         data: its block data, whose sources know which of their options are set.
     """
     changed = with_paths(plain, lambda path: str(expanded(path.path).absolute()))
-    # A data source checks the options that are set against its format, so defaults must stay unset.
-    for source, block in zip(data.sources, changed["data"]["sources"], strict=True):
+    return unset_left_out(changed, data)
+
+
+def unset_left_out(plain: dict[str, Any], data: DataSettings) -> dict[str, Any]:
+    """Return plain data whose sources lack the options that are not set: a format refuses those of others.
+
+    Args:
+        data: see `absolute_paths`.
+    """
+    for source, block in zip(data.sources, plain["data"]["sources"], strict=True):
         for name in set(block) - source.model_fields_set:
             del block[name]
-    return changed
+    return plain

@@ -27,9 +27,14 @@ class _Output:
     quiet = False
 
 
-def hush(quiet: bool = True) -> None:
-    """Hide progress and notes in this process from now on; `hush(False)` shows them again."""
-    _Output.quiet = quiet
+def hush(quiet: bool = True) -> bool:
+    """Hide progress and notes in this process from now on; `hush(False)` shows them again.
+
+    Returns:
+        whether they were hidden before.
+    """
+    before, _Output.quiet = _Output.quiet, quiet
+    return before
 
 
 def note(text: str) -> None:

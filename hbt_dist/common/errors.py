@@ -35,6 +35,18 @@ class UserError(Exception):
         return "\n".join(lines)
 
 
+def expected(location: str, what: str, given: object, remedy: str = "") -> UserError:
+    """Return the error of an argument of a wrong type: `expected a run file, got datasets.Dataset`.
+
+    Args:
+        what: the types that are accepted, in words.
+    """
+    kind = type(given)
+    room = "" if kind.__module__ in ("builtins", "__main__") else kind.__module__.partition(".")[0] + "."
+    shown = "None" if given is None else f"{room}{kind.__qualname__}"
+    return UserError(location, f"expected {what}, got {shown}", remedy)
+
+
 class OneRankError(UserError):
     """A `UserError` of one rank alone: the other ranks wait for it in a collective and must be stopped."""
 

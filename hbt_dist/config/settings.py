@@ -7,6 +7,7 @@ file, its line, the key, the value and what was expected.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from errno import EISDIR, ENOENT
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.common.errors import UserError, expected, first_line
 from hbt_dist.config.messages import Key, dotted_key, explain
 
 Loaded = TypeVar("Loaded", bound="Settings")
@@ -50,6 +51,15 @@ class Settings(BaseModel):
     #: Fields whose keys are dotted keys of another file: `space.batches.alpha={choice: [0, 1]}`.
     dotted_fields: ClassVar[frozenset[str]] = frozenset()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in type(self).model_fields:
+            raise UserError(
+                f"{type(self).__name__}.{name}",
+                "settings cannot be changed in place",
+                f'make a changed copy: run = run.with_changes({{"{dotted_place(type(self), name)}": ...}})',
+            )
+        super().__setattr__(name, value)
+
     @field_validator("*", mode="before")
     @classmethod
     def _sound_numbers(cls, value: Any, info: ValidationInfo) -> Any:
@@ -69,6 +79,15 @@ class Settings(BaseModel):
         return value
 
 
+def dotted_place(kind: type[Settings], name: str) -> str:
+    """Return the dotted key of a field in the file whose blocks include its class."""
+    for parent in Settings.__subclasses__():
+        for field, info in parent.model_fields.items():
+            if parent is not kind and kind in _leaf_types(info.annotation):
+                return dotted_place(parent, f"{field}.{name}")
+    return name
+
+
 def load_settings(kind: type[Loaded], path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read a YAML file into its typed form.
 
@@ -82,7 +101,7 @@ def load_settings(kind: type[Loaded], path: Path, overrides: Sequence[str] = ())
         UserError: the file is missing or malformed, a key is unknown, a value is impossible.
     """
     data, lines = read_yaml(path)
-    overridden = {apply_override(data, item, kind.dotted_fields): item for item in overrides}
+    overridden = apply_overrides(data, overrides, kind.dotted_fields)
     return validate(kind, data, str(path), lines, overridden)
 
 
@@ -93,7 +112,7 @@ def settings_from_items(kind: type[Loaded], items: Sequence[str]) -> Loaded:
         UserError: an item is malformed, a key is unknown, a value is impossible.
     """
     data: dict[str, Any] = {}
-    overridden = {apply_override(data, item, kind.dotted_fields): item for item in items}
+    overridden = apply_overrides(data, items, kind.dotted_fields)
     return validate(kind, data, "command line", {}, overridden)
 
 
@@ -184,6 +203,46 @@ def _walk(node: yaml.Node, prefix: Key) -> Iterator[tuple[Key, int]]:
         for i, value_node in enumerate(node.value):
             yield (*prefix, i), value_node.start_mark.line + 1
             yield from _walk(value_node, (*prefix, i))
+
+
+def plain_copy(value: Any) -> Any:
+    """Return a copy of mappings, lists and settings as plain data; paths become text.
+
+    Data in memory, below ``rows``, are not copied.
+    """
+    if isinstance(value, Settings):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, Mapping):
+        return {name: inner if name == "rows" else plain_copy(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_copy(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def apply_overrides(
+    data: dict[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any],
+    dotted_fields: frozenset[str] = frozenset(),
+) -> dict[Key, str]:
+    """Set overrides in nested data; return the key of each with its text for messages.
+
+    Args:
+        overrides: ``dotted.key=value`` items, or values by dotted key.
+        dotted_fields: see `apply_override`.
+
+    Raises:
+        UserError: an override is malformed, or leads nowhere.
+    """
+    if isinstance(overrides, Mapping):
+        items = {str(name): f"{name}={reprlib.repr(value)}" for name, value in overrides.items()}
+        return {
+            set_value(data, name, plain_copy(overrides[name]), f"override {item!r}"): item
+            for name, item in items.items()
+        }
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        example = 'for example {"batches.alpha": 0.25} or ["batches.alpha=0.25"]'
+        raise expected("overrides", "a dict or a list of key=value items", overrides, example)
+    return {apply_override(data, item, dotted_fields): item for item in overrides}
 
 
 def apply_override(data: dict[str, Any], item: str, dotted_fields: frozenset[str] = frozenset()) -> Key:

@@ -20,6 +20,7 @@ import torch
 from hbt_dist.common.devices import torch_device
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.user_functions import user_digests
+from hbt_dist.data.language_facts import was_seen
 from hbt_dist.evaluation.bias import (
     question_bias,
     ranking_consistency,
@@ -39,11 +40,15 @@ from hbt_dist.evaluation.pair_matrix import (
 )
 from hbt_dist.evaluation.plan import ScoringPlan, block_sizes, plan_scoring
 from hbt_dist.evaluation.ranks import RelevantRanks, TopLists, rank_relevant
+from hbt_dist.evaluation.read_results import SETTINGS, title_of
 from hbt_dist.evaluation.representations import represented
 from hbt_dist.evaluation.settings import EvaluationSettings, Representation
 from hbt_dist.evaluation.shard import arrange_questions
+from hbt_dist.evaluation.shown import ShownEvaluation, evaluations_html
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hbt_dist.data.benchmarks.benchmark import Benchmark
 
 #: Ranks of the relevant candidates, and the ranked lists if `top_k` is not 0.
@@ -92,6 +97,36 @@ class Evaluation:
     width: int = 0  # of the embeddings; 0: not recorded
     #: Evaluations of cut and quantised embeddings, see `EvaluationSettings.widths`; without ranked lists.
     representations: Mapping[Representation, Evaluation] = field(default_factory=dict)
+
+    def pairs(self, metric: str = "map") -> pd.DataFrame:
+        """Return a metric of every language pair: rows question languages, columns candidate languages.
+
+        Args:
+            metric: such as ``map``, ``mrr``, ``recall@10``, ``ndcg@10``.
+
+        Raises:
+            UserError: the metric was not measured.
+        """
+        return self.shown.frame(metric)
+
+    @property
+    def shown(self) -> ShownEvaluation:
+        """What people see of it in a notebook."""
+        name, variant = self.benchmark.name, self.benchmark.variant
+        facts = {"benchmark": {"name": name, "variant": variant}, "provenance": self.provenance}
+        return ShownEvaluation(
+            title_of(facts),
+            self.benchmark.languages,
+            self.pair_matrix.values,
+            {setting: self.means[setting]["macro"]["map"] for setting in SETTINGS},
+            [was_seen(code, self.seen_languages) is False for code in self.benchmark.languages],
+        )
+
+    def __repr__(self) -> str:
+        return self.shown.text()
+
+    def _repr_html_(self) -> str:
+        return evaluations_html({"": self.shown})
 
 
 def evaluate(

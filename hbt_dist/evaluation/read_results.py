@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.evaluation.shown import ShownEvaluation, evaluations_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +96,29 @@ class StoredEvaluation:
     def cells(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """(L, L) mAP of the pair matrix, NaN where a cell is empty."""
         return np.array(self.results["pair_matrix"]["metrics"]["map"], np.float64)
+
+    def pairs(self, metric: str = "map") -> pd.DataFrame:
+        """Return a metric of every language pair, see `hbt_dist.evaluation.evaluation.Evaluation.pairs`."""
+        return self.shown.frame(metric)
+
+    @property
+    def shown(self) -> ShownEvaluation:
+        """What people see of it in a notebook."""
+        results = self.results
+        matrix, facts = results["pair_matrix"], results.get("by_language", {})
+        return ShownEvaluation(
+            title_of(results),
+            matrix["languages"],
+            matrix["metrics"],
+            {setting: results["means"][setting]["macro"]["map"] for setting in SETTINGS},
+            [facts.get(code, {}).get("seen") is False for code in matrix["languages"]],
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.folder}\n{self.shown.text()}"
+
+    def _repr_html_(self) -> str:
+        return evaluations_html({str(self.folder): self.shown})
 
     def values(self, setting: str, metric: str) -> pd.DataFrame:
         """Rows of a setting, or of "pair", which is monolingual and crosslingual together.

@@ -157,6 +157,15 @@ class LoadedEncoder:
     adapter: TrainedAdapter | None = None  # if the backbone has adapters in training
     prompts: Prompts = field(default_factory=Prompts)  # that the folder records
 
+    def __repr__(self) -> str:
+        backbone, text = self.encoder.backbone, self.text
+        parameters = sum(weights.numel() for weights in backbone.parameters())
+        return (
+            f"LoadedEncoder {self.source}: {type(backbone).__name__}, {parameters / 1e6:,.1f} M parameters, "
+            f"width {self.encoder.width}, {text.pooling} pooling, questions of {text.max_question_tokens} "
+            f"tokens, passages of {text.max_passage_tokens}"
+        )
+
     @property
     def text(self) -> TextSettings:
         """Return how texts become vectors."""

@@ -76,7 +76,8 @@ def succeeds(listener: Listener, call: Callable[[], None]) -> bool:
     try:
         call()
     except Exception as error:
-        note(f"{type(listener).__name__} failed and gets no further figures: {last_line(error)}")
+        name = getattr(listener, "name", type(listener).__name__)
+        note(f"{name} failed and gets no further figures: {last_line(error)}")
         return False
     return True
 

@@ -57,6 +57,12 @@ class RunFolder:
         self._lock = FileLock(self.root / ".lock")
         self._made: list[Path] = []  # folders that `acquire` has made, the root first
 
+    def __repr__(self) -> str:
+        model = "trained" if self.model.is_dir() else "not trained yet"
+        steps = self.checkpoint_steps()
+        newest = f", newest checkpoint at step {steps[-1]:,}" if steps else ""
+        return f"RunFolder {self.root}: model {model}{newest}"
+
     def checkpoint(self, step: int) -> Path:
         """Return the folder of a step's checkpoint."""
         return self.checkpoints / checkpoint_name(step)

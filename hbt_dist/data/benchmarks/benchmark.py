@@ -87,6 +87,12 @@ class Benchmark:
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", _fingerprint(self))
 
+    def __repr__(self) -> str:
+        return (
+            f"Benchmark {self.name} ({self.variant}): {self.num_questions:,} questions, "
+            f"{self.num_candidates:,} candidates in {', '.join(self.languages)}"
+        )
+
     @property
     def num_questions(self) -> int:
         """Return Q: question rows of all languages."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 from hbt_dist.common.addresses import is_address
 from hbt_dist.common.console import Progress
-from hbt_dist.common.errors import UserError
+from hbt_dist.common.errors import UserError, expected
 from hbt_dist.common.files import write_json
+from hbt_dist.config.settings import plain_copy, validate
 from hbt_dist.data.cache import MANIFEST, built_once, make_cache, remembered_digest
 from hbt_dist.data.corpus.builder import CorpusBuilder
 from hbt_dist.data.corpus.corpus import COLUMNS, OPTIONAL_COLUMNS, Corpus
 from hbt_dist.data.corpus.duplicate_groups import equal_pairs, hash64
+from hbt_dist.data.corpus.in_memory import with_stored_rows
 from hbt_dist.data.corpus.readers import SourceReader, open_source
 from hbt_dist.data.corpus.readers.jsonl import pool_records
 from hbt_dist.data.corpus.records import TrainingRecord
@@ -48,7 +50,7 @@ VERSION = 3
 
 
 def build_corpus(
-    settings: DataSettings, cache_dir: Path | None = None, *, pool: Path | None = None
+    settings: DataSettings | Mapping[str, Any], cache_dir: Path | None = None, *, pool: Path | None = None
 ) -> Corpus:
     """Return the corpus of these sources: open it if it was converted before, otherwise convert it now.
 
@@ -56,12 +58,19 @@ def build_corpus(
     conversion leaves nothing that could be mistaken for a corpus.
 
     Args:
+        settings: the block `data` of a run (``run.data``), or a dict with its keys, whose sources may hold
+            their rows, see `hbt_dist.run_file.load_run`.
         cache_dir: folder of converted corpora; by default `settings.cache_dir`.
         pool: JSON lines of further passages, behind those of the sources, see `pool_records`.
 
     Raises:
         UserError: a source is missing or holds a mistake; the message names file, line and remedy.
     """
+    if isinstance(settings, Mapping):
+        plain = with_stored_rows(plain_copy(settings), "sources")
+        settings = validate(DataSettings, plain, "data")
+    elif not isinstance(settings, DataSettings):
+        raise expected("data", "the block data of a run, or a dict", settings, "build_corpus(run.data)")
     cache_dir = Path(settings.cache_dir if cache_dir is None else cache_dir)
     make_cache(cache_dir, "data.cache_dir")
     readers = [

@@ -143,6 +143,12 @@ class Corpus:
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self).open, (self.folder,))  # another process maps the files itself
 
+    def __repr__(self) -> str:
+        return (
+            f"Corpus of {', '.join(self.datasets)}: {self.num_examples:,} examples, "
+            f"{self.num_passages:,} passages in {', '.join(self.languages)}"
+        )
+
     @property
     def num_examples(self) -> int:
         """Return E: rows, one question in several languages with its passage."""
