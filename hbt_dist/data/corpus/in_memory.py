@@ -46,7 +46,10 @@ def stored_rows(rows: Any, cache_dir: str | Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             file = Path(temporary) / "rows.arrow"
             with pyarrow.ipc.new_file(file, table.schema) as writer:
-                writer.write_table(table, max_chunksize=_BATCH)
+                for batch in table.to_batches(max_chunksize=_BATCH):
+                    # built anew: a part of a larger table would be written in other bytes
+                    rebuilt = pyarrow.RecordBatch.from_pylist(batch.to_pylist(), schema=table.schema)
+                    writer.write_batch(rebuilt)
             path = folder / f"rows-{sha256_of(file)[:24]}.arrow"
             file.replace(path)
     return path
