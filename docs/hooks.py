@@ -1,12 +1,13 @@
 """Fill mkdocs pages with tables of the typed files, and replace links to files of the repository.
 
-    python docs/hooks.py    # write the tables into the pages, and the rooms into CONTRIBUTING.md
+    python docs/hooks.py    # write tables into the pages, rooms into CONTRIBUTING.md, and the notebook
 
 A table is between its mark and `<!-- end -->`. The site fills it anew, and a test compares the two.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,11 @@ from hbt_dist.training.deepspeed.settings import DeepSpeedSettings, resolve_deep
 from hbt_dist.training.memory import count_states
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "docs" / "notebook.py"
 _FILES = {"RunFile": RunFile, "SearchFile": SearchFile, "StudyFile": StudyFile}
 _MARK = re.compile(
-    r"<!-- (settings|include|deepspeed|reader): ([\w./]+) -->(?:\n\n(?:(?!<!--).)*<!-- end -->)?", re.DOTALL
+    r"<!-- (settings|include|deepspeed|reader|notebook): ([\w./]+) -->(?:\n\n(?:(?!<!--).)*<!-- end -->)?",
+    re.DOTALL,
 )
 _MODELS = {
     "multilingual E5 small, 118 M": 118e6,
@@ -62,14 +65,45 @@ def _filled(mark: re.Match[str]) -> str:
         return f"#{title}\n{text}"  # one level below the page's own title
     if kind == "reader":  # the mark is a comment: GitHub would show mkdocstrings' mark as text
         return f"::: {name}\n    options: {{members: false, heading_level: 3, show_root_heading: true}}"
+    if kind == "notebook":
+        return "\n\n".join(
+            text if is_text else f"```python\n{text}\n```" for is_text, text in notebook_cells(ROOT / name)
+        )
     return deepspeed_choices()
+
+
+def notebook_cells(script: Path) -> list[tuple[bool, str]]:
+    """Return the cells of a script in percent format: whether a cell is Markdown, and its text."""
+    cells = []
+    for cell in re.split(r"(?m)^(?=# %%)", script.read_text("utf-8"))[1:]:
+        mark, _, text = cell.partition("\n")
+        is_text = mark == "# %% [markdown]"
+        cells.append((is_text, (re.sub(r"(?m)^# ?", "", text) if is_text else text).strip()))
+    return cells
+
+
+def notebook_document(script: Path) -> str:
+    """Return a script in percent format as a Jupyter notebook without outputs."""
+    cells = [
+        {
+            "cell_type": "markdown" if is_text else "code",
+            "id": f"cell-{number}",
+            "metadata": {},
+            "source": text.splitlines(keepends=True),
+            **({} if is_text else {"execution_count": None, "outputs": []}),
+        }
+        for number, (is_text, text) in enumerate(notebook_cells(script))
+    ]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    document = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
 
 
 def written(markdown: str) -> str:
     """Return a page with every table of the typed files filled in, as the repository has it."""
 
     def table(mark: re.Match[str]) -> str:
-        if mark[1] in ("include", "reader"):
+        if mark[1] in ("include", "reader", "notebook"):
             return mark[0]
         return f"<!-- {mark[1]}: {mark[2]} -->\n\n{_filled(mark)}\n\n<!-- end -->"
 
@@ -237,3 +271,4 @@ if __name__ == "__main__":
         if after != before:
             page.write_text(after, "utf-8")
             print(page.relative_to(ROOT))
+    NOTEBOOK.with_suffix(".ipynb").write_text(notebook_document(NOTEBOOK), "utf-8")

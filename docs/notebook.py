@@ -1,14 +1,14 @@
 # %% [markdown]
 # # From a few lines of yours to a matrix of language pairs
 #
-# This notebook trains a small encoder on questions and answers in three languages, in about a minute on two cores,
-# without a network. It measures every pair of languages before and after.
+# This notebook trains a small encoder on questions and answers in three languages, in about a minute on two
+# cores, without a network. It measures every pair of languages before and after.
 
 # %% [markdown]
 # ## The data are dicts
 #
-# An example is a question and the passage that answers it, each in one or several languages. A list of dicts, a
-# `datasets.Dataset` and a data frame all work.
+# An example is a question and the passage that answers it, each in one or several languages. A list of
+# dicts, a `datasets.Dataset` and a data frame all work.
 
 # %%
 import hbt_dist as hbt
@@ -49,7 +49,8 @@ rows[0]
 # %% [markdown]
 # ## A benchmark is a folder with two files
 #
-# Its questions use other words than the training data. The same id in several languages is one text in translation.
+# Its questions use other words than the training data. The same id in several languages is one text in
+# translation.
 
 # %%
 import json
@@ -72,9 +73,9 @@ hbt.load_benchmark("capitals")
 # %% [markdown]
 # ## A run is a dict, too
 #
-# It has the keys of a run file. `"quickstart"` is a run file of the package; the changes replace its data, its length
-# and its benchmark. The model starts from scratch here; `"model.name_or_path": "intfloat/multilingual-e5-small"`
-# would start from a trained one.
+# It has the keys of a run file. `"quickstart"` is a run file of the package; the changes replace its data,
+# its length and its benchmark. The model starts from scratch here; `"model.name_or_path":
+# "intfloat/multilingual-e5-small"` would start from a trained one.
 
 # %%
 run = hbt.load_run(
@@ -102,8 +103,8 @@ run.with_changes({"batches.alpha": 0.25, "output_dir": "runs/quarter"}).batches.
 # %% [markdown]
 # ## Look at the batches before training
 #
-# `alpha` is the share of monolingual batches. In a cross-lingual batch, question and passage have different languages.
-# Any batch can be shown without those before it.
+# `alpha` is the share of monolingual batches. In a cross-lingual batch, question and passage have different
+# languages. Any batch can be shown without those before it.
 
 # %%
 corpus = hbt.build_corpus(run.data)
@@ -118,8 +119,8 @@ corpus
 # %% [markdown]
 # ## Train, and measure before and after
 #
-# The call trains in this process; `launcher="ray"` starts workers. A callback sees the figures of each step. The same
-# call continues an interrupted run.
+# The call trains in this process; `launcher="ray"` starts workers. A callback sees the figures of each
+# step. The same call continues an interrupted run.
 
 # %%
 losses = {}
@@ -157,7 +158,8 @@ print(hbt.comparison_text(hbt.compare([[after.folder]], baseline=[before.folder]
 # %% [markdown]
 # ## Measure any model
 #
-# One call measures a folder, a name on the hub, a `SentenceTransformer`, or vectors that something else has computed.
+# One call measures a folder, a name on the hub, a `SentenceTransformer`, or vectors that something else has
+# computed.
 
 # %%
 encoder = hbt.load_encoder(trained.model, quiet=True)

@@ -48,7 +48,7 @@ def settings(folder: Path, rows: Any = ROWS) -> dict[str, Any]:
                     "num_attention_heads": 2,
                     "intermediate_size": 16,
                 },
-            }
+            },
         },
         "training": {"steps": 2},
         "evaluation": {"benchmarks": [{"name": "sample", "languages": LANGUAGES}]},
