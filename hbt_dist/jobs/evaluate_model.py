@@ -82,7 +82,7 @@ def _scoring(given: EvaluationSettings | Mapping[str, Any] | None) -> Evaluation
 
 
 def _check_model(model: Any) -> None:
-    """Refuse what is no model, before a benchmark is read."""
+    """Refuse an argument that is not a model before a benchmark is read."""
     from hbt_dist.models.encoder import LoadedEncoder
 
     if isinstance(model, str | Path | LoadedEncoder) or callable(getattr(model, "encode", None)):

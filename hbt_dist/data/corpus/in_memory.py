@@ -93,8 +93,8 @@ def _stored(source: Mapping[str, Any], folder: str | Path, location: str) -> dic
     try:
         path = stored_rows(source["rows"], folder)
     except UserError as error:
-        place = f"{location}, {error.location}" if error.location != "rows" else f"{location}.rows"
-        raise UserError(place, error.problem, error.remedy) from error
+        where = f"{location}, {error.location}" if error.location != "rows" else f"{location}.rows"
+        raise UserError(where, error.problem, error.remedy) from error
     return {"name": "rows", **rest, "format": "arrow", "path": str(path)}
 
 
