@@ -10,7 +10,13 @@ import pytrec_eval
 
 from hbt_dist.common.errors import UserError
 from hbt_dist.evaluation.evaluation import evaluate
-from hbt_dist.evaluation.metrics import METRICS, chance_average_precision, metrics_from_ranks
+from hbt_dist.evaluation.metrics import (
+    METRICS,
+    UNRANKED,
+    ceilings,
+    chance_average_precision,
+    metrics_from_ranks,
+)
 from hbt_dist.evaluation.settings import EvaluationSettings
 
 MEASURES = {
@@ -127,3 +133,16 @@ def test_chance_is_the_mean_over_all_orders(relevant, pool):
     precision = (np.arange(1, relevant + 1) / ranks).mean(axis=1)
     found = chance_average_precision(np.array([relevant]), np.array([pool]))
     assert found[0] == pytest.approx(precision.mean())
+
+
+def test_ceilings_are_the_metrics_of_a_perfect_order():
+    found, missing = np.array([1, 3, 25, 120]), np.array([0, 2, 0, 5])
+    lengths = found + missing
+    ranks = np.concatenate(
+        [[*range(1, n + 1), *[UNRANKED] * absent] for n, absent in zip(found, missing, strict=True)]
+    )
+    offsets = np.append(0, np.cumsum(lengths))
+    best = metrics_from_ranks(ranks.astype(np.int64), offsets)
+    for name, values in ceilings(lengths, found).items():
+        np.testing.assert_allclose(values, best[name])
+    assert {name for name in METRICS if (best[name] < 1).any()} - set(ceilings(lengths, found)) == {"ndcg@10"}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hbt_dist.common.errors import UserError
 from hbt_dist.reports.evaluation.training import TrainingStory
 
 
@@ -65,6 +66,11 @@ def test_the_evaluation_of_a_trained_model_knows_its_training(tmp_path: Path) ->
     assert stories[0] is not None
     assert stories[1] is None  # the start model was not trained
     assert TrainingStory.of(tmp_path) is None
+    (tmp_path / "broken").mkdir()
+    for name, text in (("run.yaml", "batches: {"), ("metrics.jsonl", "")):
+        (tmp_path / "broken" / name).write_text(text)
+    with pytest.raises(UserError, match=r"run\.yaml"):
+        TrainingStory.of(tmp_path / "broken")
     means = [sum(scale / (i + 1) for i in part) / 2 for scale, part in ((4, (1, 3)), (4, (37, 39)))]
     assert f"cross-lingual batches from {means[0]:.3f} to {means[1]:.3f}" in stories[0].loss_finding()
     assert stories[0].loss_picture().startswith(b"\x89PNG")

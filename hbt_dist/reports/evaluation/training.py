@@ -12,6 +12,7 @@ import yaml
 
 from hbt_dist.batching.settings import BatchSettings, MixtureEntry
 from hbt_dist.common.console import counted, duration
+from hbt_dist.common.errors import UserError, first_line
 from hbt_dist.common.files import read_json_lines
 from hbt_dist.data.language_facts import describe
 from hbt_dist.pages.document import Document
@@ -45,6 +46,9 @@ class TrainingStory:
 
         Returns:
             None if the folder has no training, or is the evaluation of a start model.
+
+        Raises:
+            UserError: a file of the run cannot be read.
         """
         root = folder.absolute()
         if root.parent.parent.name == "evaluation":
@@ -57,7 +61,11 @@ class TrainingStory:
         rows = read_json_lines(files[1])
         log = root / "log.txt"
         lines = log.read_text("utf-8").splitlines() if log.is_file() else []
-        return cls(yaml.safe_load(files[0].read_text("utf-8")), rows, lines) if rows else None
+        try:
+            run = yaml.safe_load(files[0].read_text("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(str(files[0]), first_line(error), "repair or remove the file") from error
+        return cls(run, rows, lines) if rows else None
 
     @property
     def steps(self) -> int:
