@@ -43,6 +43,9 @@ def evaluate(
     variant: Annotated[
         str | None, in_benchmark(help="variant of the benchmark, such as sentence or sentence+context")
     ] = None,
+    label: Annotated[
+        str | None, in_benchmark(help="name in results; default: the folder's, or benchmark and variant")
+    ] = None,
     languages: Annotated[str | None, in_benchmark(help="only these languages, separated by commas")] = None,
     judgements: Annotated[
         Literal["strict", "as_published"] | None,
@@ -138,6 +141,7 @@ def evaluate(
         name=benchmark,
         data_dir=str(data_dir) if data_dir else None,
         variant=variant,
+        label=label,
         languages=comma_list(languages) or None,
         judgements=judgements,
         identical_ids=identical_ids,

@@ -4,10 +4,11 @@ Schema, version 1 (numbers are full precision; null where there is nothing to av
 
     schema              "hbt_dist.evaluation"
     schema_version      1
-    benchmark           name, variant, fingerprint, languages, num_questions, num_candidates (by language and
-                        total), num_relevant, relevant_per_question {min, mean, max}, own_text_relevant (true:
-                        the monolingual cells are trivial, a question finds itself), judgements (rules and
-                        counts, data/benchmarks/judgements.py)
+    benchmark           name, label (optional; says more than name and variant), variant, fingerprint,
+                        languages, num_questions, num_candidates (by language and total), num_relevant,
+                        relevant_per_question {min, mean, max}, own_text_relevant (true: the monolingual cells
+                        are trivial, a question finds itself), judgements (rules and counts,
+                        data/benchmarks/judgements.py)
     means               setting -> "macro" | "micro" -> metric -> value; settings: monolingual, crosslingual,
                         multilingual (pool of all languages), one_target (that pool, one target language)
     chance              setting -> mAP of a random order of the candidates, macro
@@ -112,6 +113,7 @@ def _benchmark(evaluation: Evaluation) -> dict[str, Any]:
 
     return {
         "name": benchmark.name,
+        **({"label": label} if (label := evaluation.provenance.get("label")) else {}),
         "variant": benchmark.variant,
         "fingerprint": benchmark.fingerprint,
         "languages": list(benchmark.languages),

@@ -168,7 +168,7 @@ def scoring_facts(
     """Return the provenance of an evaluation: model, text settings, scoring, training, versions."""
     return {
         "model": model,
-        **({"label": benchmark.label} if benchmark.is_labelled else {}),
+        **({} if benchmark.title is None else {"label": benchmark.title}),
         "text": loaded.text.model_dump(),
         "scoring": settings.model_dump(mode="json"),
         "training": loaded.facts,

@@ -19,6 +19,7 @@ from hbt_dist.data.fields import languages_at
 from hbt_dist.data.instructions import check_language_names
 from hbt_dist.evaluation.encode import with_arithmetic
 from hbt_dist.evaluation.export import check_trec_ids
+from hbt_dist.evaluation.read_results import title_of
 from hbt_dist.evaluation.results import summary
 from hbt_dist.evaluation.run import (
     check_before_encoding,
@@ -184,12 +185,12 @@ def refuse_to_replace(out: Path, model: str, fingerprint: str) -> None:
         return
     try:
         results = json.loads(file.read_text("utf-8"))
-        benchmark, evaluated = results["benchmark"], str(results["provenance"]["model"])
-        same = benchmark["fingerprint"] == fingerprint and (
+        evaluated = str(results["provenance"]["model"])
+        same = results["benchmark"]["fingerprint"] == fingerprint and (
             evaluated == model
             or (Path(model).is_dir() and Path(evaluated).resolve() == Path(model).resolve())
         )
-        content = f"of {evaluated} on {benchmark['name']} ({benchmark['variant']})"
+        content = f"of {evaluated} on {title_of(results)}"
     except (ValueError, KeyError, TypeError):
         same, content = False, "that cannot be read"
     if not same:

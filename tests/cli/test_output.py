@@ -66,10 +66,14 @@ def test_evaluate_and_export_in_processes_of_their_own(trained: Path, tmp_path: 
     languages, matrix = answer["pairs"]["languages"], answer["pairs"]["map"]
     assert [len(row) for row in matrix] == [len(languages)] * len(languages)
     assert answer["folder"] == "a"
-    code, out, err = hbt_dist(*EVALUATE, trained / "model", "--output", "b", "--quiet", cwd=tmp_path)
+    code, out, err = hbt_dist(
+        *EVALUATE, trained / "model", "--output", "b", "--quiet", "--label", "mine", cwd=tmp_path
+    )
     assert (code, err) == (0, "")
     first, *_, last = out.splitlines()
-    assert first.startswith("sample (")
+    assert first.startswith("mine: 2 languages")
+    assert "mAP of each pair: question language (rows), candidate language (columns)" in out
+    assert json.loads((tmp_path / "b/results.json").read_text("utf-8"))["benchmark"]["label"] == "mine"
     assert last == "written: b/report.html, results.json, pair_matrix.csv, heatmap.png"
     code, out, err = hbt_dist("export", trained, "--to", "c", "--json", cwd=tmp_path)
     assert code == 0, err

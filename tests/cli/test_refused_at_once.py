@@ -157,3 +157,18 @@ def test_an_unusable_folder_is_refused_before_the_work(
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {target}: cannot be written: ")
     assert "name a folder you can write" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (["--benchmark", "jsnl"], "did you mean jsonl?"),
+        (["--benchmark", "sample", "--languages", "english"], "did you mean en (English)?"),
+    ],
+)
+def test_misspelled_benchmarks_and_languages(
+    command: Any, tmp_path: Path, options: list[str], hint: str
+) -> None:
+    code, out, err = command("evaluate", "--model", "absent", *options, "--output", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert hint in err

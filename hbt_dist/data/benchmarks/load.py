@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,10 +72,13 @@ def load_benchmark(
         if "/" in name:
             problem = "is a file" if expanded(name).exists() else "there is no such folder"
             raise UserError(f"benchmark {name!r}", problem, "give the folder of a benchmark")
+        close = difflib.get_close_matches(name, BENCHMARKS, n=1)
         raise UserError(
             f"benchmark {name!r}",
             "there is no such benchmark",
-            f"choose from {', '.join(BENCHMARKS)}, or name your reader, module:function, "
+            f"did you mean {close[0]}?"
+            if close
+            else f"choose from {', '.join(BENCHMARKS)}, or name your reader, module:function, "
             "or a task of MTEB, mteb:NAME",
         )
     if is_user_function(name):

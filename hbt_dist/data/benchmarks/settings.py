@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
@@ -15,6 +16,8 @@ from hbt_dist.data.languages import LanguageCodes
 #: Rules for judgements that do not fit their collection (judgements.py).
 Judgements = Literal["strict", "as_published"]
 IdenticalIds = Literal["drop", "keep"]
+#: Forms of folders of the user, whose names say what the benchmark is.
+_NAMED_BY_FOLDER = ("jsonl", "beir")
 
 
 class BenchmarkSettings(Settings):
@@ -57,21 +60,19 @@ class BenchmarkSettings(Settings):
     )
     label: str = Field(
         "",
-        description="name in folders, figures and tables, for two benchmarks of one name and variant; "
-        "default: name and variant",
+        description="name in folders, figures and tables; default: the folder's name for jsonl, beir and "
+        "paths, else name and variant",
     )
 
     @field_validator("label", mode="before")
     @classmethod
     def _default(cls, value: Any, info: ValidationInfo) -> Any:
-        left_out = value is None or value == ""
-        return _label_of(info.data.get("name", ""), info.data.get("variant")) if left_out else value
+        return default_label(info.data) if value is None or value == "" else value
 
     @field_validator("label")
     @classmethod
     def _name_of_a_folder(cls, value: str, info: ValidationInfo) -> str:
-        given = value != _label_of(info.data.get("name", ""), info.data.get("variant"))
-        if given and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        if value != default_label(info.data) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
             raise ValueError(
                 "must be at most 100 letters, digits, dots, dashes and underscores, a letter or digit first"
             )
@@ -96,13 +97,36 @@ class BenchmarkSettings(Settings):
 
     @property
     def is_labelled(self) -> bool:
-        """Return whether its label differs from name and variant."""
-        return self.label != _label_of(self.name, self.variant)
+        """Return whether its label differs from the default."""
+        return self.label != default_label(
+            {"name": self.name, "data_dir": self.data_dir, "variant": self.variant}
+        )
+
+    @property
+    def title(self) -> str | None:
+        """Return its label, if it says more than name and variant."""
+        return None if self.label == _with_variant(self.name, self.variant) else self.label
 
 
-def _label_of(name: str, variant: str | None) -> str:
-    """Return a folder name with the benchmark and its variant."""
-    name = re.sub(r"[:/\\]+", "-", name).strip("-.")  # module:function, or a folder
+def default_label(benchmark: Mapping[str, Any]) -> str:
+    """Return a folder name with the benchmark's folder or name, and its variant.
+
+    Args:
+        benchmark: name, data_dir, variant.
+    """
+    name, folder = benchmark.get("name") or "", benchmark.get("data_dir")
+    if name not in _NAMED_BY_FOLDER:
+        folder = name if _is_path(name) else None
+    stem = "" if folder is None else os.path.basename(os.path.abspath(os.path.expanduser(folder)))
+    return _with_variant(stem or name, benchmark.get("variant"))
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name and ":" not in name
+
+
+def _with_variant(name: str, variant: str | None) -> str:
+    name = re.sub(r"[:/\\\s]+", "-", name).strip("-.")  # module:function, or a folder
     return name if variant is None else f"{name}-{variant.replace('+', '-')}"
 
 
