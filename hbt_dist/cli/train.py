@@ -6,11 +6,16 @@ import json
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hbt_dist.cli.options import OverrideArgument, QuietOption, RunArgument
+from hbt_dist.common.console import counted, say
+from hbt_dist.common.environment import launched_rank
+
+if TYPE_CHECKING:
+    from hbt_dist.run_file import RunFile
 
 
 def train(
@@ -42,20 +47,24 @@ def train(
 
     Ctrl-C saves after the running step and ends; a second Ctrl-C ends at once.
     """
-    from hbt_dist.jobs.evaluate_run import evaluated_pairs
-    from hbt_dist.jobs.train import launched_rank, train_job
     from hbt_dist.run_file import load_run
-    from hbt_dist.training.metrics_log import outcome
 
+    loaded = load_run(run, overrides or [])
     if dry_run:
         from hbt_dist.jobs.dry_run import describe_training
 
-        typer.echo(describe_training(load_run(run, overrides or []), gpu_memory * 2**30))
+        typer.echo(describe_training(loaded, gpu_memory * 2**30))
         return
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        if not quiet and launched_rank(launcher) == 0:
+            say(_what_starts(loaded, launcher))  # before the imports, which take seconds
+    from hbt_dist.jobs.train import train_job
+    from hbt_dist.training.metrics_log import outcome
+
     rank = launched_rank(launcher)
     try:
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
-            folder = train_job(loaded := load_run(run, overrides or []), launcher, quiet=quiet)
+            folder = train_job(loaded, launcher, quiet=quiet)
     except KeyboardInterrupt:
         if rank == 0:
             raise
@@ -64,6 +73,18 @@ def train(
         return
     trained = outcome(folder, loaded.training.steps)
     if as_json:
+        from hbt_dist.jobs.evaluate_run import evaluated_pairs
+
         typer.echo(json.dumps({**asdict(trained), "pairs": evaluated_pairs(loaded)}))
     elif trained.finished:
         typer.echo(str(trained))
+
+
+def _what_starts(run: RunFile, launcher: str) -> str:
+    """Return what starts, and how long a small model takes on two idle cores."""
+    measured = bool(run.evaluation.benchmarks) and "start" in run.evaluation.when
+    after = ", after an evaluation of the start model" if measured else ""
+    if launcher == "local":
+        return f"{run.name}: training in this process; a small model makes its first step in about 5 s{after}"
+    workers = counted(run.workers.num_workers, "Ray worker")
+    return f"{run.name}: training with {workers}; a small model makes its first step in about 15 s{after}"

@@ -68,3 +68,11 @@ def environment_number(name: str, default: int) -> int:
             f"expected a whole number, got {value!r}",
             f"unset {name}, or start with torchrun, deepspeed or srun",
         ) from None
+
+
+def launched_rank(launcher: str) -> int:
+    """Return the rank that a launcher gave this process; with Ray this process is the only driver."""
+    if launcher == "ray":
+        return 0
+    slurm = environment_number("SLURM_PROCID", 0) if environment_number("SLURM_NTASKS", 1) > 1 else 0
+    return environment_number("RANK", slurm)

@@ -11,7 +11,14 @@ from typing import Any
 
 from hbt_dist.common.errors import UserError, last_line
 from hbt_dist.doctor.verdict import Verdict
-from hbt_dist.orchestration.cluster import Cluster, check_resources, connect, describe_nodes, find_cluster
+from hbt_dist.orchestration.cluster import (
+    Cluster,
+    check_resources,
+    connect,
+    describe_nodes,
+    find_cluster,
+    planned_cluster,
+)
 from hbt_dist.orchestration.nodes import (
     Node,
     ask_nodes,
@@ -37,7 +44,7 @@ def check_cluster(run: RunFile | None) -> Iterator[Verdict]:
     if find_cluster(workers) is None:
         yield Verdict("ok", "no cluster on this machine: `hbt-dist train` starts a private one")
         if run is not None:
-            yield _check_workers(_private_cluster(workers), workers)
+            yield _check_workers(planned_cluster(workers), workers)
         return
     with connect(workers) as cluster:
         nodes = living_nodes()
@@ -53,16 +60,6 @@ def check_cluster(run: RunFile | None) -> Iterator[Verdict]:
             yield from _check_folders(run, nodes)
         if len(nodes) > 1:
             yield _check_collective(nodes)
-
-
-def _private_cluster(workers: WorkerSettings) -> Cluster:
-    """Return the resources of a private cluster: the CPUs that the workers need, the GPUs of this machine."""
-    import torch
-
-    num_cpus = workers.num_workers * workers.cpus_per_worker
-    num_gpus = float(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    node = {"CPU": num_cpus, "GPU": num_gpus, "memory": float("inf")}
-    return Cluster("this machine", True, num_cpus, num_gpus, (node,))
 
 
 def _check_workers(cluster: Cluster, workers: WorkerSettings) -> Verdict:

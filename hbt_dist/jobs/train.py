@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from hbt_dist.common.console import note, say
-from hbt_dist.common.environment import environment_number
+from hbt_dist.common.environment import environment_number, launched_rank
 from hbt_dist.common.signals import interrupted, report_stop
 from hbt_dist.data.benchmarks.load import check_benchmarks
 from hbt_dist.orchestration.settings import WorkerSettings
@@ -58,14 +58,6 @@ def train_job(
     if interrupted():
         raise KeyboardInterrupt
     return folder
-
-
-def launched_rank(launcher: Launcher) -> int:
-    """Return the rank that a launcher gave this process; with Ray this process is the only driver."""
-    if launcher == "ray":
-        return 0
-    slurm = environment_number("SLURM_PROCID", 0) if environment_number("SLURM_NTASKS", 1) > 1 else 0
-    return environment_number("RANK", slurm)
 
 
 def _train(run: RunFile, launcher: Launcher, job: _FirstProcess | None, *, quiet: bool) -> bool:

@@ -8,6 +8,7 @@ they are installed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 from collections import Counter
@@ -24,6 +25,8 @@ from hbt_dist.common.processors import DRIVER_THREADS, omp_threads
 from hbt_dist.config.user_functions import user_modules
 from hbt_dist.orchestration.private_cluster import init_ray, private_cluster
 from hbt_dist.orchestration.settings import WorkerSettings
+
+_THIS_MACHINE = "this machine"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,23 @@ def connect(settings: WorkerSettings, *, extra_cpus: float = 0, dashboard: bool 
         yield replace(
             _describe(ray.get_runtime_context().gcs_address, private=address is None), dashboard=page
         )
+
+
+def will_be_private(settings: WorkerSettings) -> bool:
+    """Return whether `connect` will start a private cluster."""
+    import ray
+
+    return not ray.is_initialized() and find_cluster(settings) is None
+
+
+def planned_cluster(settings: WorkerSettings) -> Cluster:
+    """Return what a private cluster will offer: the CPUs that the workers need, the GPUs of this machine."""
+    import torch
+
+    num_cpus = settings.num_workers * settings.cpus_per_worker
+    num_gpus = float(torch.cuda.device_count())
+    node = {"CPU": num_cpus, "GPU": num_gpus, "memory": math.inf}
+    return Cluster(_THIS_MACHINE, True, num_cpus, num_gpus, (node,))
 
 
 @contextmanager
@@ -249,7 +269,8 @@ def check_shares(
     """
     total = cluster.largest
     requested = f"{number} {noun} x ({in_words(share)}) are requested"
-    available = f"the cluster at {cluster.address} has {describe_nodes(cluster.nodes, total)}"
+    where = _THIS_MACHINE if cluster.address == _THIS_MACHINE else f"the cluster at {cluster.address}"
+    available = f"{where} has {describe_nodes(cluster.nodes, total)}"
     short = [name for name in ("CPU", "GPU") if share.get(name, 0.0) * number > total[name] + 1e-9]
     if short:
         raise UserError(noun, f"{requested}, {available}", remedy(short))
@@ -304,7 +325,7 @@ def _remedy(names: Sequence[str]) -> str:
 def in_words(resources: Mapping[str, float]) -> str:
     """Return resources as text, such as ``2 CPU + 1 GPU``."""
     words = [f"{resources.get(name, 0.0):g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
-    if resources.get("memory"):
+    if 0 < resources.get("memory", 0.0) < math.inf:
         words.append(f"{resources['memory'] / 1024**3:.1f} GiB")
     return " + ".join(words) or "nothing"
 

@@ -31,6 +31,8 @@ from hbt_dist.orchestration.cleanup import Cleanup
 
 _TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _NICENESS = "RAY_worker_niceness"
+_PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"  # no other node can go away
+_WORKERS_IN_ADVANCE = "RAY_prestart_worker_first_driver"  # one per CPU; most are not used
 _REMEDY = "'hbt-dist doctor' checks folders, HOME and packages; --launcher local trains without Ray"
 
 
@@ -131,7 +133,11 @@ def home_problem() -> str | None:
 
 def _environment(folder: Path) -> dict[str, str]:
     """Return variables for this process and those of the cluster."""
-    variables = {_NICENESS: os.environ.get(_NICENESS, "0")}
+    variables = {
+        _NICENESS: os.environ.get(_NICENESS, "0"),
+        _PREEMPTION_WATCHER: "0",
+        _WORKERS_IN_ADVANCE: os.environ.get(_WORKERS_IN_ADVANCE, "0"),
+    }
     if not any(name in os.environ for name in _TOKEN_VARIABLES):
         token = folder / "token"
         token.touch(0o600)
@@ -181,23 +187,26 @@ def init_ray(**options: Any) -> None:
 
 
 def _start(folder: Path, num_cpus: int, variables: Mapping[str, str], dashboard_port: int | None) -> None:
-    # Every process receives the address, so that none joins a different cluster on the host.
-    address = (
-        {} if dashboard_port is None else {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
-    )
-    dashboard = {"dashboard_host": "127.0.0.1", "dashboard_port": dashboard_port} if dashboard_port else {}
     options: dict[str, Any] = {
         "address": "local",
         "log_to_driver": False,
         "num_cpus": max(num_processors(), num_cpus),
         "include_dashboard": dashboard_port is not None,
-        **dashboard,
         "object_store_memory": 200 * 1024**2,
         "_temp_dir": str(folder),
-        "runtime_env": {"env_vars": {**address, "TMPDIR": tempfile.gettempdir(), **variables}},
     }
+    ours = dict(variables)  # a process with an environment of its job would import Ray twice
+    if dashboard_port is not None:
+        # Every process receives the address, so that none joins a different cluster on the host.
+        address = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard_port}"}
+        options |= {
+            "dashboard_host": "127.0.0.1",
+            "dashboard_port": dashboard_port,
+            "runtime_env": {"env_vars": {**address, "TMPDIR": tempfile.gettempdir(), **variables}},
+        }
+        ours["TMPDIR"] = str(folder)  # the dashboard's processes leave files there
     try:
-        with _variables({"TMPDIR": str(folder)}):  # Ray's own processes leave files there
+        with _variables(ours):
             init_ray(**options)
     except Exception as error:  # Ray raises plain exceptions, too
         reason = " ".join(str(error).split())[:300] or type(error).__name__

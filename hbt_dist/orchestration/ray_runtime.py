@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import write_json
 from hbt_dist.orchestration.nodes import check_node
 from hbt_dist.run_file import RunFile
+from hbt_dist.training.deepspeed.setup import load_deepspeed
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.runtime import Request, name_accelerator
 from hbt_dist.training.train import train
@@ -74,7 +76,7 @@ def train_worker(config: dict[str, Any]) -> None:
     """Train in one Ray worker, unless a rank of this start has rejected the run already.
 
     Args:
-        config: from `hbt_dist.orchestration.train`: run, start, driver, stop_file, quiet.
+        config: from `hbt_dist.orchestration.train`: run, start, driver, stop_file, ready, quiet.
 
     Raises:
         UserError: this node or the run cannot be used; the error is also in the refusal file.
@@ -86,12 +88,29 @@ def train_worker(config: dict[str, Any]) -> None:
         raise refused
     try:
         check_node(run.output_dir, config["driver"])
-        train(run, RayRuntime(config["stop_file"]), quiet=config["quiet"])
+        runtime = RayRuntime(config["stop_file"])
+        _load_libraries(run)
+        _wait_until_prepared(Path(config["ready"]), Path(config["driver"]["marker"]))
+        train(run, runtime, quiet=config["quiet"])
     except UserError as error:
         with suppress(OSError):  # the folder may be the problem
             refusal.parent.mkdir(parents=True, exist_ok=True)
             write_json(refusal, [error.location, error.problem, error.remedy])
         raise
+
+
+def _load_libraries(run: RunFile) -> None:
+    """Import the slow libraries while the driver prepares the data."""
+    import transformers.modeling_utils  # noqa: F401
+
+    if run.deepspeed.config is not None:
+        load_deepspeed()
+
+
+def _wait_until_prepared(ready: Path, marker: Path) -> None:
+    """Wait for a file of the driver, unless the driver has ended."""
+    while not ready.exists() and marker.exists():
+        time.sleep(0.05)
 
 
 def refusal_file(folder: RunFolder, start: str) -> Path:

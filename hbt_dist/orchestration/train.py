@@ -6,22 +6,28 @@ user's mistakes before a worker starts; a mistake that only a worker can find en
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hbt_dist.batching.plan import check_divisible
-from hbt_dist.common.console import say
+from hbt_dist.common.console import counted, say
 from hbt_dist.common.errors import UserError, first_line, last_line
+from hbt_dist.common.phases import phase
 from hbt_dist.common.signals import stop_requests
 from hbt_dist.orchestration.cluster import (
     Cluster,
     check_resources,
     connect,
     hidden_gpus,
+    planned_cluster,
+    will_be_private,
     worker_resources,
 )
 from hbt_dist.orchestration.nodes import check_nodes, driver_marker
@@ -31,10 +37,16 @@ from hbt_dist.training.background import watch_checkpoints
 from hbt_dist.training.checkpoints.measure import Measure, measure_checkpoint
 from hbt_dist.training.follow import NewLines, polled
 from hbt_dist.training.metrics_log import StepProgress
-from hbt_dist.training.preparation import prepare
+from hbt_dist.training.preparation import prepare, prepare_data
 from hbt_dist.training.ranks import run_in_thread
 from hbt_dist.training.run_folder import RunFolder
 from hbt_dist.training.runtime import allocator_defaults
+
+#: Examples up to which workers tokenise within seconds; the driver tokenises more, and shows the progress.
+_SMALL = 20_000
+_POLL_SECONDS = 0.2
+#: Seconds that Ray takes to start on two idle cores.
+_RAY_SECONDS = 4.0
 
 
 class WorkersNotStartedError(UserError):
@@ -60,23 +72,39 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
     folder.check(run.plain())
     folder.acquire()  # fails at once if another run writes to the folder; the workers acquire it themselves
     folder.release()
-    prepare(run)  # in the driver, so that a mistake in the data is one error before any worker starts
+    say_phase = _silent if quiet else say
+    private = will_be_private(run.workers)
+    if private:
+        check_resources(planned_cluster(run.workers), run.workers)
+    else:
+        prepare(run)  # before other runs' resources are taken: a conversion can take hours
     stop_file = stop_file or folder.root / "ray" / "stop"
     stop_file.parent.mkdir(parents=True, exist_ok=True)
     stop_file.unlink(missing_ok=True)
-    with connect(run.workers) as cluster:
+    with ExitStack() as connection:
+        begun = "starting Ray on this machine" if private else "connecting to Ray"
+        with phase(say_phase, begun, _RAY_SECONDS if private else None):
+            # Ray waits for its processes for seconds, in which this process can load Ray Train.
+            loading = run_in_thread(partial(importlib.import_module, "ray.train.torch"), "imports")
+            cluster = connection.enter_context(connect(run.workers))
+            loading.result()
         use_gpu = check_resources(cluster, run.workers)
         _check_gpus_for_checkpoints(run, cluster, use_gpu)
         check_nodes(run)
         # With a private cluster, the progress shows the lines of the log.
         log = folder.log_writer(None if quiet or cluster.private else say)
+        workers = counted(run.workers.num_workers, "worker")
+        say_phase(f"starting {workers}" + ("; meanwhile data and model are prepared" if private else ""))
         with (
             _shown_progress(folder, run, quiet=quiet or not cluster.private),
             watch_checkpoints(run, folder, _measure_on_ray(run), log),
-            stop_requests(stop_file.touch),
         ):
             _fit(run, folder, cluster, use_gpu, quiet, stop_file)
     return _has_finished(run, folder, stop_file)
+
+
+def _silent(_: str) -> None:
+    """Print nothing."""
 
 
 def _has_finished(run: RunFile, folder: RunFolder, stop_file: Path, seconds: float = 10) -> bool:
@@ -139,7 +167,7 @@ def _fit(
     run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet: bool, stop_file: Path
 ) -> None:
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig, RunConfig
 
     workers = run.workers
@@ -154,14 +182,16 @@ def _fit(
         # Ray sets the worker's device, and torch reads its variables, before our code runs.
         worker_runtime_env={"env_vars": allocator_defaults()} if use_gpu else hidden_gpus(use_gpu),
     )
+    ready = folder.root / "ray" / f"ready-{start}"
     with driver_marker(folder.root / "ray" / f"driver-{start}.json") as driver:
-        trainer = TorchTrainer(
+        trainer = _trainer_class(cluster)(
             train_worker,
             train_loop_config={
                 "run": run.plain(),
                 "start": start,
                 "driver": driver,
                 "stop_file": str(stop_file),
+                "ready": str(ready),
                 "quiet": quiet or cluster.private,
             },
             torch_config=TorchConfig(
@@ -177,9 +207,49 @@ def _fit(
         )
         try:
             # In another thread Ray does not replace our handler of Ctrl-C, which lets the workers save.
-            run_in_thread(trainer.fit, "fit").result()
+            training = run_in_thread(trainer.fit, "fit")
+            if cluster.private:
+                _prepare_beside_workers(run)
+            ready.touch()
+            with stop_requests(stop_file.touch):
+                _wait(training, refusal_file(folder, start) if cluster.private else None)
         except ray.train.TrainingFailedError as error:
             raise _explain(error, folder, start) from error
+        finally:
+            ready.unlink(missing_ok=True)
+
+
+def _prepare_beside_workers(run: RunFile) -> None:
+    """Prepare the run while the workers start; a small run without its model, which the workers load anyway.
+
+    Raises:
+        UserError: an input cannot be used.
+    """
+    corpus, _, _ = prepare_data(run)
+    if corpus.num_examples > _SMALL:
+        prepare(run)
+
+
+def _wait(training: Future[Any], refusal: Path | None) -> None:
+    """Wait for the end of a training, or until a worker has refused it: nobody waits for restarts then."""
+    while True:
+        with suppress(TimeoutError):
+            training.result(timeout=_POLL_SECONDS)
+            return
+        if refusal is not None and (refused := read_refusal(refusal)) is not None:
+            raise refused
+
+
+def _trainer_class(cluster: Cluster) -> Any:
+    from ray.train.torch import TorchTrainer
+
+    if cluster.private:
+        # A version of Ray may have these internals elsewhere; then it starts the processes that it likes.
+        with suppress(ImportError):
+            from hbt_dist.orchestration.private_trainer import PrivateTrainer
+
+            return PrivateTrainer
+    return TorchTrainer
 
 
 def _explain(error: Exception, folder: RunFolder, start: str) -> UserError:

@@ -78,13 +78,32 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
     Raises:
         UserError: an input cannot be used.
     """
+    corpus, plan, deepspeed = prepare_data(run, deepspeed)
+    # DeepSpeed rounds weights to bf16 before it makes its float32 copy of them: nothing is lost.
+    dtype = torch.bfloat16 if deepspeed.enables("bf16") else torch.float32
+    model = start_model(run, corpus, dtype)
+    check_similarity(run, model)
+    run.loss.shares_of_widths(model.encoder.width)  # raises if the model is narrower than one of them
+    run.evaluation.scoring.representations(model.encoder.width)  # likewise
+    divide(model.encoder, run.optimizer.parts)  # a part that the model lacks is refused before tokenising
+    tokens = TokenStore.of(corpus, model.tokenizer, model.text, Path(run.data.cache_dir))
+    return Prepared(corpus, model, tokens, plan)
+
+
+def prepare_data(
+    run: RunFile, deepspeed: ResolvedDeepSpeed | None = None
+) -> tuple[Corpus, BatchPlan, ResolvedDeepSpeed]:
+    """Convert the data and plan the batches: the part of `prepare` that needs no model.
+
+    Raises:
+        UserError: an input cannot be used.
+    """
     if deepspeed is None:
         deepspeed = resolve_deepspeed(run.deepspeed, gradient_clipping=run.optimizer.gradient_clipping)
     check_auto_chunks(run, deepspeed.zero_stage)
     check_widths(run)  # before the data is converted, which can take hours
     check_teachers(run)
-    cache = Path(run.data.cache_dir)
-    corpus = build_corpus(run.data, cache)
+    corpus = build_corpus(run.data, Path(run.data.cache_dir))
     describe_scores(run.loss.distillation, corpus)  # raises if there are none, before a model is loaded
     check_target_language(run, corpus)
     plan = plan_batches(corpus, run.batches, run.seed)
@@ -98,15 +117,7 @@ def prepare(run: RunFile, deepspeed: ResolvedDeepSpeed | None = None) -> Prepare
             "set it to keep, or leave out batches.code_switching",
         )
     check_language_names(run.model.text, corpus.languages)
-    # DeepSpeed rounds weights to bf16 before it makes its float32 copy of them: nothing is lost.
-    dtype = torch.bfloat16 if deepspeed.enables("bf16") else torch.float32
-    model = start_model(run, corpus, dtype)
-    check_similarity(run, model)
-    run.loss.shares_of_widths(model.encoder.width)  # raises if the model is narrower than one of them
-    run.evaluation.scoring.representations(model.encoder.width)  # likewise
-    divide(model.encoder, run.optimizer.parts)  # a part that the model lacks is refused before tokenising
-    tokens = TokenStore.of(corpus, model.tokenizer, model.text, cache)
-    return Prepared(corpus, model, tokens, plan)
+    return corpus, plan, deepspeed
 
 
 def first_phase(run: RunFile) -> Phase | None:

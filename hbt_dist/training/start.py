@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from hbt_dist.batching.plan import check_divisible
-from hbt_dist.common.console import counted
+from hbt_dist.common.console import Say, counted
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.files import read_json_lines
+from hbt_dist.common.phases import phase
 from hbt_dist.common.processors import Processors, divide_threads
 from hbt_dist.contrastive.gather import check_equal_slices
 from hbt_dist.contrastive.row_losses import check_kernel
@@ -164,29 +165,36 @@ def build(
     deepspeed: ResolvedDeepSpeed,
     prepared: Prepared,
     start_model: str | None,
+    log: Say,
 ) -> Session:
     """Check the gradient of this machine, then build the engine. Collective.
+
+    Args:
+        log: receives a line for each.
 
     Raises:
         UserError: on all ranks: the self-check fails, or no chunk fits the device.
     """
+    engine_name = "plain PyTorch" if deepspeed.config is None else "DeepSpeed"
     if run.step.self_check:
-        require_self_check(world, deepspeed, run.step.grad_reduction, run.loss)
+        with phase(log, f"loading {engine_name}, and checking its gradient against one process's"):
+            require_self_check(world, deepspeed, run.step.grad_reduction, run.loss)
     encoder = move_unless_partitioned(prepared.model.encoder, deepspeed, world.device)
     step_settings = choose_chunks(run, deepspeed, encoder, prepared.model.text, world)
     if run.model.compile:
         _check_compile(deepspeed)
         compile_layers(prepared.model.encoder.backbone, world.device)
     torch.manual_seed(run.seed)
-    engine = build_engine(
-        encoder,
-        optimizer=run.optimizer,
-        total_steps=run.training.course,
-        world=world,
-        deepspeed=deepspeed,
-        loss=run.loss,
-        grad_reduction=run.step.grad_reduction,
-    )
+    with phase(log, "building the engine"):
+        engine = build_engine(
+            encoder,
+            optimizer=run.optimizer,
+            total_steps=run.training.course,
+            world=world,
+            deepspeed=deepspeed,
+            loss=run.loss,
+            grad_reduction=run.step.grad_reduction,
+        )
     emulated = emulated_bf16(deepspeed, world.device)
     notes = [": ".join(emulated)] if emulated else []
     auto = "tf32" if deepspeed.low_precision else "ieee"

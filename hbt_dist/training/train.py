@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from hbt_dist.common.console import say
+from hbt_dist.common.phases import phase
 from hbt_dist.common.precision import products
 from hbt_dist.contrastive.world import World
 from hbt_dist.run_file import RunFile
@@ -65,8 +67,10 @@ def train(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult
         full_memory_explained(world, run.step.chunk_rows),
         open_folder(run, runtime, world) as folder,
     ):
-        prepared, start_model = prepare_all_ranks(run, deepspeed, world)
-        session = build(run, world, folder, deepspeed, prepared, start_model)
+        log = folder.log_writer(None if quiet else say) if world.rank == 0 else _silent
+        with phase(log, "loading model and texts"):
+            prepared, start_model = prepare_all_ranks(run, deepspeed, world)
+        session = build(run, world, folder, deepspeed, prepared, start_model, log)
         session.notes.extend(limits)
         store = open_store(session)
         checkpoint = load_newest(session, store)
@@ -84,6 +88,10 @@ def train(run: RunFile, runtime: Runtime, *, quiet: bool = False) -> TrainResult
                 return TrainResult(step, False, loss, time.monotonic() - began)
             export_model(session)
     return TrainResult(total, True, loss, time.monotonic() - began)
+
+
+def _silent(_: str) -> None:
+    """Print nothing: rank 0 speaks for all."""
 
 
 def _train_phase(
