@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 _NOT_NEEDED = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 

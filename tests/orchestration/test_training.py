@@ -91,6 +91,32 @@ def head() -> Iterator[Head]:
         yield head
 
 
+def test_a_start_announces_its_phases_and_refuses_a_missing_gpu_at_once(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "out", tmp_path / "cache", training__steps=2, training__checkpoint_every=2)
+    file = write_run(tmp_path / "run.yaml", run)
+    code, out, err = hbt_dist("train", file, cwd=tmp_path, timeout=SECONDS)
+    assert code == 0, err[-3000:]
+    starts = (
+        "tiny: training with 2 Ray workers",
+        "starting Ray",
+        "starting 2 workers",
+        "loading model and texts",
+        "loading DeepSpeed",
+        "building the engine",
+        "corpus: ",
+        "trained 2 steps",
+    )
+    lines = [line for line in out.splitlines() if line.startswith(starts)]
+    assert [line.startswith(begin) for line, begin in zip(lines, starts, strict=True)] == [True] * len(starts)
+
+    code, out, err = hbt_dist(
+        "train", file, "workers.use_gpu=true", "output_dir=other", cwd=tmp_path, timeout=SECONDS
+    )
+    assert code != 0
+    assert "this machine has 2 CPU and 0 GPU" in err
+    assert "starting Ray" not in out
+
+
 @pytest.mark.cluster
 def test_a_lost_node_leaves_fewer_workers(head: Head, tmp_path: Path) -> None:
     """Two nodes with a worker each; one is killed, the run ends on the other with the same losses."""
