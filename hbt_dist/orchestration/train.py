@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -232,12 +232,10 @@ def _prepare_beside_workers(run: RunFile) -> None:
 
 def _wait(training: Future[Any], refusal: Path | None) -> None:
     """Wait for the end of a training, or until a worker has refused it: nobody waits for restarts then."""
-    while True:
-        with suppress(TimeoutError):
-            training.result(timeout=_POLL_SECONDS)
-            return
+    while not wait([training], timeout=_POLL_SECONDS).done:
         if refusal is not None and (refused := read_refusal(refusal)) is not None:
             raise refused
+    training.result()
 
 
 def _trainer_class(cluster: Cluster) -> Any:
