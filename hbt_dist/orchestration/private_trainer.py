@@ -1,8 +1,8 @@
 """Train on a private cluster with fewer of Ray Train's processes, each of which takes a second to start.
 
-A private cluster has one node, never grows, holds no other run and ends with the driver. So nobody has to
-request nodes, to watch for nodes that will be taken away, to free the resources of a dead controller, or to
-divide data sets of Ray. Where a version of Ray keeps these parts elsewhere, they start as usual.
+A private cluster has one node, never grows, holds no other run and ends with the driver. Ray's
+processes that request nodes, watch for nodes that will be taken away, free the resources of a dead controller
+and divide data sets of Ray have no work here. Where a version of Ray keeps these parts elsewhere, they start as usual.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PrivateTrainer(TorchTrainer):
 
 
 class _WithoutRequests(FixedScalingPolicy):
-    """Ask nobody for nodes; Ray would start a process for the requests and wait for it."""
+    """Request no nodes: Ray would start a process for the requests and wait for it."""
 
     def after_controller_start(self, *_: Any) -> None:
         pass

@@ -209,7 +209,7 @@ def _fit(
             # In another thread Ray does not replace our handler of Ctrl-C, which lets the workers save.
             training = run_in_thread(trainer.fit, "fit")
             if cluster.private:
-                _prepare_beside_workers(run)
+                _prepare_meanwhile(run)
             ready.touch()
             with stop_requests(stop_file.touch):
                 _wait(training, refusal_file(folder, start) if cluster.private else None)
@@ -219,7 +219,7 @@ def _fit(
             ready.unlink(missing_ok=True)
 
 
-def _prepare_beside_workers(run: RunFile) -> None:
+def _prepare_meanwhile(run: RunFile) -> None:
     """Prepare the run while the workers start; a small run without its model, which the workers load anyway.
 
     Raises:
@@ -231,7 +231,7 @@ def _prepare_beside_workers(run: RunFile) -> None:
 
 
 def _wait(training: Future[Any], refusal: Path | None) -> None:
-    """Wait for the end of a training, or until a worker has refused it: nobody waits for restarts then."""
+    """Wait for the end of a training, or until a worker has refused it, without the restarts."""
     while not wait([training], timeout=_POLL_SECONDS).done:
         if refusal is not None and (refused := read_refusal(refusal)) is not None:
             raise refused
