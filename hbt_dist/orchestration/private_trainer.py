@@ -1,8 +1,8 @@
-"""Train on a private cluster with fewer of Ray Train's processes, each of which takes a second to start.
+"""Train on a private cluster with fewer of Ray Train's processes: each takes a second to start.
 
-A private cluster has one node, never grows, holds no other run and ends with the driver. Ray's
-processes that request nodes, watch for nodes that will be taken away, free the resources of a dead controller
-and divide data sets of Ray have no work here. Where a version of Ray keeps these parts elsewhere, they start as usual.
+A private cluster has one node, never grows, holds no other run and ends with the driver. Ray's processes that
+request nodes, watch for nodes that will be taken away, free the resources of a dead controller and divide
+data sets of Ray have no work here. Where a version of Ray keeps them elsewhere, they start as usual.
 """
 
 from __future__ import annotations
