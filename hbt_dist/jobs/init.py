@@ -22,8 +22,8 @@ from hbt_dist.config.settings import validate
 from hbt_dist.data.benchmarks.load import load_benchmark
 from hbt_dist.data.corpus.convert import build_corpus
 from hbt_dist.data.corpus.corpus import Corpus
+from hbt_dist.data.corpus.guess import guess_source
 from hbt_dist.data.corpus.readers import open_source
-from hbt_dist.data.corpus.readers.guess import guess_source
 from hbt_dist.data.corpus.settings import DataSettings, SourceSettings
 
 TEMPLATE = Path(__file__).parents[1] / "templates" / "run.yaml"
