@@ -74,5 +74,8 @@ def test_jupyter_runs_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert any(page.count('class="matrix"') == 2 for page in pages), "no matrices before and after"
     text = "\n".join(output.get("text", "") for output in outputs)
     assert re.search(r"capital of Sweden -> Ruotsi: .*", text), text
-    assert "Loading weights" not in text
+    quiet = [cell for cell in notebook.cells if "quiet=True" in cell.source]
+    assert len(quiet) == 2
+    streams = [output for cell in quiet for output in cell.outputs if output["output_type"] == "stream"]
+    assert streams == [], "quiet calls print"
     assert "Warning" not in text

@@ -173,7 +173,7 @@ def _score_vectors(
         normalized = False
     else:
         name, normalized, questions, candidates = _encoded(model, data, quiet)
-    labelled = {"label": chosen.label} if chosen is not None and chosen.is_labelled else {}
+    labelled = {} if chosen is None or chosen.title is None else {"label": chosen.title}
     return evaluate(
         data,
         questions,
