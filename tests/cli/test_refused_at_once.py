@@ -163,7 +163,7 @@ def test_an_unusable_folder_is_refused_before_the_work(
     ("options", "hint"),
     [
         (["--benchmark", "jsnl"], "did you mean jsonl?"),
-        (["--benchmark", "sample", "--languages", "english"], "did you mean en (English)?"),
+        (["--benchmark", "sample", "--languages", "englich"], "did you mean en (English)?"),
     ],
 )
 def test_misspelled_benchmarks_and_languages(

@@ -240,7 +240,7 @@ def test_a_monolingual_benchmark_is_compared(tmp_path, languages):
         text = report.with_suffix(".md").read_text("utf-8")
         assert "No effect: no question has a relevant candidate in another language." in text
         assert "one language only" not in text
-        assert ("Against 2.0" in text) == (report == page)
+        assert ("Compared with 2.0" in text) == (report == page)
 
 
 def test_other_benchmarks_and_other_folders_are_refused(folders, make_benchmark, make_embeddings, tmp_path):

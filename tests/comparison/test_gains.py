@@ -142,7 +142,7 @@ def test_only_the_intervals_that_there_are_are_counted() -> None:
         }
     )
     assert (
-        gains_finding({"made": frame}) == "from 0 (c) to +0.2000 (b); 1 of 2 intervals are above 0, 0 below."
+        gains_finding({"made": frame}) == "from 0 (c) to +0.200 (b); 1 of 2 intervals are above 0, 0 below."
     )
     assert gains_finding({"made": frame[1:2]}).endswith("no interval, because the questions are few.")
 
