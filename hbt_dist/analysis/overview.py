@@ -140,12 +140,16 @@ def objective_text(name: str, mean: float | None, std: float | None = None) -> s
 
 
 def value_text(value: Any) -> str:
-    """Format a parameter's value."""
+    """Format a parameter's value; entries of a mapping without a value are left out."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {value_text(item)}" for key, item in value.items()) + "}"
-    return str(value)
+        return ", ".join(f"{key} {value_text(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, list):
+        return ", ".join(map(value_text, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value is None else str(value)
 
 
 def _number_or_none(value: Any) -> float | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hbt_dist.common.console import say
 from hbt_dist.common.errors import UserError
 from hbt_dist.config.difference import changed_settings, first_of
 from hbt_dist.config.settings import load_settings
+from hbt_dist.config.user_functions import is_user_function, load_user_function
 from hbt_dist.run_file import RunFile
 from hbt_dist.search.folder import SearchFolder
 from hbt_dist.search.settings import OBJECTIVES, SearchFile
@@ -41,6 +44,13 @@ def load_search_file(path: str, overrides: Sequence[str] = ()) -> tuple[SearchFi
     search = absolute(load_settings(SearchFile, Path(path), overrides), Path(path))
     base = Base.load(search.run, search.overrides)
     check_space(search, base, path)
+    stopping = search.early_stopping
+    for key, name in (
+        ("sampler.kind", search.sampler.kind),
+        ("early_stopping.scheduler", (stopping and stopping.scheduler) or ""),
+    ):
+        if is_user_function(name):
+            load_user_function(name, f"{path}, {key}")
     return search, base
 
 
@@ -99,13 +109,26 @@ def search_job(
             run.workers,
             trial_resources=search.trial_resources,
             max_concurrent=search.max_concurrent,
-            early_stopping=search.early_stopping,
+            scheduler_for=_scheduler_for(search, folder),
             trackers=search.trackers,
             say=(lambda text: None) if quiet else say,
         )
     finally:
         folder.close()
     return folder.root
+
+
+def _scheduler_for(search: SearchFile, folder: SearchFolder) -> Callable[[Any], Any] | None:
+    """Return what makes Tune's scheduler of a search, if it stops trials early."""
+    from hbt_dist.orchestration.tune import Halving
+    from hbt_dist.orchestration.user_scheduler import UserScheduler
+
+    stopping = search.early_stopping
+    if stopping is None:
+        return None
+    if stopping.scheduler is None:
+        return lambda _: Halving.continued(stopping, folder)
+    return partial(UserScheduler, search, folder)
 
 
 def check_base(folder: SearchFolder, search: SearchFile, base: RunFile) -> None:
@@ -137,6 +160,8 @@ def check_base(folder: SearchFolder, search: SearchFile, base: RunFile) -> None:
 def _identity(search: SearchFile) -> dict[str, object]:
     """Return the settings that a continued search must keep: not concurrency, resources, trackers."""
     data = search.model_dump(mode="json")
+    if search.early_stopping is not None and search.early_stopping.scheduler is None:
+        del data["early_stopping"]["scheduler"]  # searches of earlier versions have no such key
     return {
         "name": search.name,
         "objectives": {name: OBJECTIVES[name] for name in search.objectives},

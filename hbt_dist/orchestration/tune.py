@@ -14,7 +14,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +61,7 @@ def run_trials(
     *,
     trial_resources: Mapping[str, float],
     max_concurrent: int | None = None,
-    early_stopping: EarlyStopping | None = None,
+    scheduler_for: Callable[[Interruption], Any] | None = None,
     trackers: Sequence[str] = (),
     say: Say = say,
 ) -> bool:
@@ -73,7 +73,7 @@ def run_trials(
         workers: of every trial.
         trial_resources: reserved for the process that drives a trial, in addition to its workers.
         max_concurrent: largest number of trials at a time; the cluster may hold fewer.
-        early_stopping: stop trials that fall behind.
+        scheduler_for: makes Tune's scheduler, which stops trials that fall behind.
         trackers: of `SearchFile.trackers`.
 
     Returns:
@@ -85,6 +85,8 @@ def run_trials(
     """
     check_trackers(trackers, "trackers")
     callbacks = _tracker_callbacks(trackers, folder)
+    interruption = Interruption()
+    scheduler = None if scheduler_for is None else scheduler_for(interruption)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # A private cluster is large enough for the requested trials, with any number of cores.
@@ -95,13 +97,14 @@ def run_trials(
         slots = concurrent_trials(cluster, workers, trial_resources, _free_resources(cluster))
         parallel = min(slots, max_concurrent or slots)
         say(f"{source.remaining()} trials to run, {parallel} at a time")
-        interruption = Interruption()
+        if cluster.dashboard is not None:
+            say(f"Ray's dashboard, until the last trial ends: {cluster.dashboard}")
         searcher = NextTrial(source, interruption, say)
         tuner = tune.Tuner(
             tune.with_resources(_trainable, dict(trial_resources)),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=Halving.continued(early_stopping, folder) if early_stopping else None,
+                scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=parallel,
                 trial_name_creator=_trial_name,
@@ -118,8 +121,9 @@ def run_trials(
         )
         with stop_requests(interruption.request):
             tuner.fit()
-        if searcher.problem is not None:
-            raise searcher.problem
+        problem = searcher.problem or getattr(scheduler, "problem", None)
+        if problem is not None:
+            raise problem
         _remove_placement_groups()
     if interruption.requested:
         ended = sum(trial.status() not in (None, "running") for trial in folder.trials())

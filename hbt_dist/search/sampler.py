@@ -14,8 +14,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hbt_dist.common.errors import UserError
+from hbt_dist.config.user_functions import is_user_function
 from hbt_dist.search.settings import OBJECTIVES, Dimension, SearchFile
 from hbt_dist.search.space import Point
+from hbt_dist.search.user_sampler import SearcherSampler, call_user_function
 
 #: Bounds of the uniform draws behind a simplex.
 _SIMPLEX_DRAWS = (1e-6, 1.0)
@@ -51,9 +54,15 @@ class OptunaSampler:
     Args:
         search: space, sampler, objectives.
         known: recorded points, with their objectives if they have finished.
+        user_sampler: Optuna's sampler that draws; default: that of `search.sampler`.
     """
 
-    def __init__(self, search: SearchFile, known: list[tuple[Point, Mapping[str, float] | None]]) -> None:
+    def __init__(
+        self,
+        search: SearchFile,
+        known: list[tuple[Point, Mapping[str, float] | None]],
+        user_sampler: Any = None,
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(logging.ERROR)
@@ -68,8 +77,8 @@ class OptunaSampler:
         self._trials: dict[int, Any] = {}
         # A fresh stream for each start: draws of an earlier start must not repeat.
         seed = settings.seed + 1_000_003 * len(known)
-        sampler: Any = optuna.samplers.RandomSampler(seed=seed)
-        if settings.kind != "random":
+        sampler: Any = user_sampler or optuna.samplers.RandomSampler(seed=seed)
+        if settings.kind == "optuna":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 sampler = optuna.samplers.TPESampler(
@@ -179,7 +188,7 @@ def _parameters(key: str, dimension: Dimension, value: Any) -> dict[str, Any] | 
     return {key: value} if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-Sampler = GridSampler | OptunaSampler
+Sampler = GridSampler | OptunaSampler | SearcherSampler
 
 
 def make_sampler(search: SearchFile, known: list[tuple[Point, Mapping[str, float] | None]]) -> Sampler:
@@ -187,10 +196,32 @@ def make_sampler(search: SearchFile, known: list[tuple[Point, Mapping[str, float
 
     Args:
         known: recorded points in order, with their objectives if they have finished.
+
+    Raises:
+        UserError: a function of the user makes no sampler.
     """
-    if search.sampler.kind != "grid":
+    kind = search.sampler.kind
+    if is_user_function(kind):
+        return _user_sampler(search, known)
+    if kind != "grid":
         return OptunaSampler(search, known)
     sampler = GridSampler(search.space)
     for _ in known:
         sampler.draw()
     return sampler
+
+
+def _user_sampler(search: SearchFile, known: list[tuple[Point, Mapping[str, float] | None]]) -> Sampler:
+    import optuna
+
+    name = search.sampler.kind
+    made = call_user_function(name, search, "sampler.kind")
+    if isinstance(made, optuna.samplers.BaseSampler):
+        return OptunaSampler(search, known, made)
+    if callable(getattr(made, "suggest", None)) and callable(getattr(made, "on_trial_complete", None)):
+        return SearcherSampler(search, made, known)
+    raise UserError(
+        "sampler.kind",
+        f"{name}: expected a searcher of Ray Tune or a sampler of Optuna, got {type(made).__name__}",
+        "return a ray.tune.search.Searcher or an optuna.samplers.BaseSampler",
+    )

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from hbt_dist.batching.kinds import KINDS
 from hbt_dist.config.settings import Settings
-from hbt_dist.config.user_functions import is_user_function
+from hbt_dist.config.user_functions import UserFunction, is_user_function
 from hbt_dist.data.benchmarks.settings import check_labels
 from hbt_dist.run_file import BenchmarkSettings
 
@@ -129,13 +129,14 @@ FORMS = ("choice", "range", "uniform", "log_uniform", "integer", "simplex")
 class SamplerSettings(Settings):
     """The points of the space to try."""
 
-    kind: Literal["grid", "random", "optuna"] = Field(
+    kind: Literal["grid", "random", "optuna"] | UserFunction = Field(
         "grid",
         description="grid: every combination; random: independent draws; optuna: draws that learn from the "
-        "finished points (multi-objective TPE)",
+        "finished points (multi-objective TPE); module:function: makes a searcher of Ray Tune or a sampler "
+        "of Optuna from the search (docs/ray_tune.md)",
     )
     points: int | None = Field(
-        None, ge=1, description="number of points; required for random and optuna, absent for grid"
+        None, ge=1, description="number of points; required for all kinds but grid, absent for grid"
     )
     seed: int = Field(0, ge=0, description="seed of the draws (random, optuna)")
     startup_points: int = Field(10, ge=1, description="optuna: random points before it begins to learn")
@@ -148,7 +149,7 @@ class SamplerSettings(Settings):
     @model_validator(mode="after")
     def _points_where_needed(self) -> SamplerSettings:
         if (self.points is None) != (self.kind == "grid"):
-            raise ValueError("points: required for random and optuna, not allowed for grid")
+            raise ValueError("points: required for random, optuna and module:function, not for grid")
         if self.weights is not None and self.kind != "optuna":
             raise ValueError("weights: allowed for kind: optuna only")
         return self
@@ -162,6 +163,11 @@ class EarlyStopping(Settings):
         ge=1, description="first step at which a trial can stop; comparisons happen at evaluated checkpoints"
     )
     reduction: float = Field(3, gt=1, description="about 1 of this many trials continues at each comparison")
+    scheduler: UserFunction | None = Field(
+        None,
+        description="module:function that makes a scheduler of Ray Tune from the search, which can stop "
+        "trials, not pause them (docs/ray_tune.md); default: successive halving",
+    )
 
 
 class SearchFile(Settings):
@@ -219,8 +225,8 @@ class SearchFile(Settings):
                 f"objectives: expected each once, got {self.objectives}",
             ),
             (
-                self.warm_start and self.sampler.kind != "optuna",
-                "warm_start: only optuna learns from earlier searches",
+                self.warm_start and self.sampler.kind in ("grid", "random"),
+                f"warm_start: {self.sampler.kind} does not learn from earlier searches, optuna does",
             ),
             (
                 stopping and not self.evaluate_checkpoints,

@@ -79,9 +79,14 @@ def test_the_page_shows_what_a_reader_asks(report: Path) -> None:
     assert not page.all("script")
     summary = json.loads((report / "summary.json").read_text())
     assert f"Knee: point {summary['knee']['point']}" in page.text
+    first = page.text.index('class="lead"')
+    assert page.text.index("cross-lingual mAP is best with batches.alpha = ") > first
+    assert "None" not in page.text
     best = page.tables["Knee and best checkpoints, mean ± standard deviation over seeds"]
-    assert [row[0].split(":")[0] for row in best[1:3]] == ["knee", "best monolingual"]
-    assert best[0][2:6] == ["monolingual", "crosslingual", "multilingual", "rank distance"]
+    assert [row[0].split(":")[0] for row in best[1:3]] == ["knee", "best monolingual mAP"]
+    assert best[0][1] == "batches.alpha"
+    settings = ["monolingual mAP", "cross-lingual mAP", "multilingual mAP", "rank distance"]
+    assert best[0][-5:] == [*settings, "seeds"]
     assert len(page.tables["Front over all objectives"]) == len(summary["front"]) + 1
     trials = page.tables["Trials at their last evaluation, and their cost"]
     assert [row[-1] for row in trials if row[0] == "p0002-s1"] == [NASTY]

@@ -19,13 +19,14 @@ from hbt_dist.pages.figures import (
     single_axes,
     tidy,
 )
+from hbt_dist.reports.evaluation.sections import SETTING_TITLES
 
 _BETTER = {"max": "higher is better", "min": "lower is better"}
 
 
 def objective_title(name: str) -> str:
-    """Return an objective's name for people."""
-    return name.replace("_", " ")
+    """Return an objective's name for people: ``cross-lingual mAP``, ``rank distance``."""
+    return f"{SETTING_TITLES[name]} mAP" if name in SETTING_TITLES else name.replace("_", " ")
 
 
 def draw_front(analysis: Analysis, x: str, y: str) -> Figure:

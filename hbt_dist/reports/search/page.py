@@ -19,8 +19,9 @@ from hbt_dist.analysis.overview import (
     totals_text,
     value_text,
 )
+from hbt_dist.common.console import counted
 from hbt_dist.common.numbers import p_value, plain
-from hbt_dist.pages.document import Document
+from hbt_dist.pages.document import Document, Tile
 from hbt_dist.pages.figures import png, svg
 from hbt_dist.pages.matrix import Matrix
 from hbt_dist.reports.search.figures import draw_curve, draw_front, draw_importance, objective_title
@@ -34,9 +35,13 @@ def search_document(analysis: Analysis, summary: dict[str, Any], best_run: str |
         best_run: the text of best.yaml, if there is one.
     """
     knee = summary["knee"]
-    lead = "No checkpoint has all objectives." if knee is None else f"Knee: {candidate_text(knee)}."
     document = Document(f"Search {summary['search']}", "search report")
-    document.lead(lead, f"{totals_text(summary)}.")
+    totals = f"{totals_text(summary)}."
+    if knee is None:
+        document.lead("No checkpoint has all objectives.", totals)
+    else:
+        document.lead(_headline(analysis, summary), f"Knee: {candidate_text(knee)}. {totals}")
+        document.tiles(_tiles(analysis, summary))
     _trade_off(document, analysis, summary)
     _parameters(document, analysis)
     if analysis.difference is not None:
@@ -52,6 +57,33 @@ def search_document(analysis: Analysis, summary: dict[str, Any], best_run: str |
     document.heading("Settings")
     document.facts(_settings(analysis))
     return document
+
+
+def _headline(analysis: Analysis, summary: dict[str, Any]) -> str:
+    """Return the best value of each objective with its parameters, and the compromise, in words."""
+    best = [
+        f"{objective_title(name)} is best with {_parameters_text(row)}"
+        f" ({objective_text(name, row['objectives'][name]['mean'])})"
+        for name, row in summary["best"].items()
+    ]
+    count = counted(summary["num_points"], "point")
+    return f"Of {count}, {'; '.join(best)}. The compromise (knee) is {_parameters_text(summary['knee'])}."
+
+
+def _parameters_text(row: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {value_text(value)}" for key, value in row["parameters"].items())
+
+
+def _tiles(analysis: Analysis, summary: dict[str, Any]) -> list[Tile]:
+    """Return the range of each objective over the points, worst -> best, and its value at the knee."""
+    items = []
+    for name, direction in analysis.results.objectives.items():
+        values = analysis.results.points[name].dropna()
+        ends = [values.min(), values.max()] if direction == "max" else [values.max(), values.min()]
+        knee = objective_text(name, summary["knee"]["objectives"][name]["mean"])
+        worst, best = (objective_text(name, value) for value in ends)
+        items.append(Tile(objective_title(name), worst, best, f"worst → best point; knee {knee}"))
+    return items
 
 
 def _trade_off(document: Document, analysis: Analysis, summary: dict[str, Any]) -> None:
@@ -85,16 +117,16 @@ def _candidates(document: Document, caption: str, rows: Sequence[tuple[str, dict
     parameters = list(dict.fromkeys(key for _, row in rows for key in row["parameters"]))
     document.table(
         caption,
-        ["checkpoint", "seeds", *map(objective_title, rows[0][1]["objectives"]), *parameters],
+        ["checkpoint", *parameters, *map(objective_title, rows[0][1]["objectives"]), "seeds"],
         [
             [
                 f"{name}{': ' if name else ''}point {row['point']}, step {row['step']}",
-                str(row["num_seeds"]),
+                *(value_text(row["parameters"].get(key, "-")) for key in parameters),
                 *(
                     objective_text(key, value["mean"], value["std"])
                     for key, value in row["objectives"].items()
                 ),
-                *(value_text(row["parameters"].get(key, "-")) for key in parameters),
+                str(row["num_seeds"]),
             ]
             for name, row in rows
         ],
@@ -173,6 +205,7 @@ def _trials(document: Document, analysis: Analysis) -> None:
     rows = [
         [
             row["trial"],
+            *(value_text(row[key]) for key in results.parameters),
             row["status"],
             *(str(row[key]) for key in ("steps", "evaluations")),
             *(objective_text(name, row[name]) for name in objectives),
@@ -184,11 +217,22 @@ def _trials(document: Document, analysis: Analysis) -> None:
     ]
     total = analysis.cost.iloc[-1]
     blank = ["-"] * (len(objectives) + 2)
-    rows.append(["total", "-", str(total["steps"]), *blank, f"{total['worker_hours']:.2f}", "-"])
+    unknown = ["-"] * (len(results.parameters) + 1)
+    rows.append(["total", *unknown, str(total["steps"]), *blank, f"{total['worker_hours']:.2f}", "-"])
     titles = map(objective_title, objectives)
     document.table(
         "Trials at their last evaluation, and their cost",
-        ["trial", "status", "steps", "evaluations", *titles, "workers", "worker hours", "error"],
+        [
+            "trial",
+            *results.parameters,
+            "status",
+            "steps",
+            "evaluations",
+            *titles,
+            "workers",
+            "worker hours",
+            "error",
+        ],
         rows,
     )
 
