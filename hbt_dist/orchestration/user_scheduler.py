@@ -35,14 +35,12 @@ class NamedTrial:
     Attributes:
         trial_id: such as ``p0003-s1``.
         config: the parameters of its point.
-        last_result: step and objectives of the newest evaluation.
     """
 
     status = "RUNNING"
 
     def __init__(self, trial_id: str, config: dict[str, Any]) -> None:
         self.trial_id, self.config = trial_id, config
-        self.last_result: dict[str, Any] = {}
 
 
 class UserScheduler(FIFOScheduler):
@@ -103,7 +101,6 @@ class UserScheduler(FIFOScheduler):
         self._call("on_trial_complete", tune_controller, self._of(trial), result)
 
     def _judge(self, controller: Any, trial: NamedTrial, result: dict[str, Any]) -> str:
-        trial.last_result = result
         decision = self._call("on_trial_result", controller, trial, result) or TrialScheduler.CONTINUE
         if decision not in (TrialScheduler.CONTINUE, TrialScheduler.STOP):
             problem = f"{self._name}: expected CONTINUE or STOP, got {decision}: trials cannot pause"
