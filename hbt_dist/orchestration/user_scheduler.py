@@ -1,7 +1,7 @@
 """Let a scheduler of Ray Tune that a function of the user makes stop the trials of a search.
 
 A trial is stopped by its stop file, as successive halving does it. Schedulers that pause trials or change
-their settings are refused: a trial is a whole training with workers of its own, and has no paused state.
+their settings are refused: a trial is a whole training with separate workers, and has no paused state.
 """
 
 from __future__ import annotations
