@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -76,8 +76,11 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
     private = will_be_private(run.workers)
     if private:
         check_resources(planned_cluster(run.workers), run.workers)
+        corpus, _, _ = prepare_data(run)  # mistakes in the data end the command before Ray starts
+        meanwhile = partial(prepare, run) if corpus.num_examples > _SMALL else None
     else:
-        prepare(run)  # before other runs' resources are taken: a conversion can take hours
+        prepare(run)  # before resources of the cluster are taken: it can take hours
+        meanwhile = None
     stop_file = stop_file or folder.root / "ray" / "stop"
     stop_file.parent.mkdir(parents=True, exist_ok=True)
     stop_file.unlink(missing_ok=True)
@@ -94,12 +97,12 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
         # With a private cluster, the progress shows the lines of the log.
         log = folder.log_writer(None if quiet or cluster.private else say)
         workers = counted(run.workers.num_workers, "worker")
-        say_phase(f"starting {workers}" + ("; meanwhile data and model are prepared" if private else ""))
+        say_phase(f"starting {workers}" + ("; meanwhile the texts are tokenised" if meanwhile else ""))
         with (
             _shown_progress(folder, run, quiet=quiet or not cluster.private),
             watch_checkpoints(run, folder, _measure_on_ray(run), log),
         ):
-            _fit(run, folder, cluster, use_gpu, quiet, stop_file)
+            _fit(run, folder, cluster, use_gpu, quiet, stop_file, meanwhile)
     return _has_finished(run, folder, stop_file)
 
 
@@ -164,8 +167,15 @@ def _measure_on_ray(run: RunFile) -> Measure:
 
 
 def _fit(
-    run: RunFile, folder: RunFolder, cluster: Cluster, use_gpu: bool, quiet: bool, stop_file: Path
+    run: RunFile,
+    folder: RunFolder,
+    cluster: Cluster,
+    use_gpu: bool,
+    quiet: bool,
+    stop_file: Path,
+    meanwhile: Callable[[], object] | None,
 ) -> None:
+    """Train; the workers start during `meanwhile`, and wait for its end."""
     import ray.train
     from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig, RunConfig
@@ -208,8 +218,8 @@ def _fit(
         try:
             # In another thread Ray does not replace our handler of Ctrl-C, which lets the workers save.
             training = run_in_thread(trainer.fit, "fit")
-            if cluster.private:
-                _prepare_meanwhile(run)
+            if meanwhile is not None:
+                meanwhile()
             ready.touch()
             with stop_requests(stop_file.touch):
                 _wait(training, refusal_file(folder, start) if cluster.private else None)
@@ -217,17 +227,6 @@ def _fit(
             raise _explain(error, folder, start) from error
         finally:
             ready.unlink(missing_ok=True)
-
-
-def _prepare_meanwhile(run: RunFile) -> None:
-    """Prepare the run while the workers start; a small run without its model, which the workers load anyway.
-
-    Raises:
-        UserError: an input cannot be used.
-    """
-    corpus, _, _ = prepare_data(run)
-    if corpus.num_examples > _SMALL:
-        prepare(run)
 
 
 def _wait(training: Future[Any], refusal: Path | None) -> None:
