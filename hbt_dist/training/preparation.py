@@ -26,6 +26,7 @@ from hbt_dist.methods.code_switching.switching import plan_batches
 from hbt_dist.mining.checks import check_mining
 from hbt_dist.models.encoder import LoadedEncoder
 from hbt_dist.models.known_width import known_width
+from hbt_dist.models.loading import check_present
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.chunk_size import check_auto_chunks
 from hbt_dist.training.deepspeed.settings import ResolvedDeepSpeed, resolve_deepspeed
@@ -103,6 +104,8 @@ def prepare_data(
     check_auto_chunks(run, deepspeed.zero_stage)
     check_widths(run)  # before the data is converted, which can take hours
     check_teachers(run)
+    if run.model.name_or_path is not None:
+        check_present(run.model.name_or_path)
     corpus = build_corpus(run.data, Path(run.data.cache_dir))
     describe_scores(run.loss.distillation, corpus)  # raises if there are none, before a model is loaded
     check_target_language(run, corpus)
