@@ -153,7 +153,11 @@ def _plan_lines(run: RunFile) -> list[str]:
 
     if any(source.format == "hub" for source in run.data.sources):
         return []
-    plan = plan_batches(build_corpus(run.data, Path(run.data.cache_dir)), run.batches, run.seed)
+    try:
+        corpus = build_corpus(run.data, Path(run.data.cache_dir))
+    except UserError as error:  # the memory of a run is asked for where its data are absent, too
+        return [f"epochs unknown, the data cannot be read: {error.location}: {error.problem}"]
+    plan = plan_batches(corpus, run.batches, run.seed)
     steps = run.training.steps
     return [*epochs_by_kind(plan, steps), *overdrawn_sources(plan, steps)]
 
