@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from hbt_dist.batching.settings import NEGATIVE_SHARES, BatchSettings, HardNegativeSettings
 from hbt_dist.common.errors import UserError, expected
 from hbt_dist.common.files import expanded
+from hbt_dist.config.epochs import steps_instead
 from hbt_dist.config.messages import Key
 from hbt_dist.config.paths import check_relative, inputs_in, with_paths
 from hbt_dist.config.settings import Settings, apply_overrides, plain_copy, read_yaml, validate
@@ -122,6 +123,14 @@ class RunFile(Settings):
     mining: MiningSettings | None = Field(
         None, description="hard negatives that `hbt-dist mine` looks for; default: none are mined"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_epochs(cls, data: Any) -> Any:
+        training = data.get("training") if isinstance(data, dict) else None
+        if isinstance(training, dict) and "epochs" in training:
+            raise ValueError(steps_instead(data))
+        return data
 
     @model_validator(mode="after")
     def _known_teachers(self) -> RunFile:

@@ -244,7 +244,7 @@ def _tokenise(
     units = _units(corpus.languages)
     totals = {"question": corpus.num_examples, "passage": corpus.num_passages}
     with Progress(
-        total=sum(totals[role] for role, _ in units), desc="tokenising", unit="text", disable=not progress
+        total=sum(totals[role] for role, _ in units), desc="tokenising", unit="row", disable=not progress
     ) as bar:
         for role, language in units:
             if (folder / f"{role}.{language}.json").is_file():  # finished before an interruption

@@ -122,11 +122,12 @@ class Progress:
     def _line(self) -> None:
         self._last, self._printed = time.monotonic(), self.n
         rate = (self.n - self._initial) / max(self._last - self._began, 1e-9)
-        parts = [f"{self.desc}: {self.n:,} {self.unit}s", self._note, f"{rate:,.1f} per second"]
+        speed = f"{rate:,.1f} per second" if rate >= 1 else f"{1 / max(rate, 1e-9):,.1f} s per {self.unit}"
+        parts = [f"{self.desc}: {counted(self.n, self.unit)}", self._note, speed if rate > 0 else ""]
         if self.total is not None:
-            parts[0] = f"{self.desc}: {self.n:,} of {self.total:,} {self.unit}s"
+            parts[0] = f"{self.desc}: {self.n:,} of {counted(self.total, self.unit)}"
             left = self.total - self.n
-            parts.append(f"{left / max(rate, 1e-9):,.0f} s left" if left > 0 else "")
+            parts.append(f"{duration(left / rate)} left" if left > 0 and rate > 0 else "")
         self.say(", ".join(part for part in parts if part))
 
     def say(self, message: str) -> None:

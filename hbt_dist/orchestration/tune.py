@@ -41,6 +41,7 @@ from hbt_dist.orchestration.cluster import (
 from hbt_dist.orchestration.interruption import Interruption, stop_file
 from hbt_dist.orchestration.settings import WorkerSettings
 from hbt_dist.orchestration.trial import run_trial
+from hbt_dist.orchestration.trial_progress import shown_trials, title_of_trial
 from hbt_dist.orchestration.trial_slots import Resources, trials_in_all, trials_that_fit
 from hbt_dist.search.folder import SearchFolder, Trial, now
 from hbt_dist.search.settings import OBJECTIVES, EarlyStopping
@@ -119,7 +120,7 @@ def run_trials(
                 verbose=0,
             ),
         )
-        with stop_requests(interruption.request):
+        with stop_requests(interruption.request), shown_trials(interruption.running, say):
             tuner.fit()
         problem = searcher.problem or getattr(scheduler, "problem", None)
         if problem is not None:
@@ -310,20 +311,13 @@ def _mark_failed(trial: Trial) -> None:
 def describe_end(trial: Trial, left: int) -> str:
     """Return one line about a trial that has ended."""
     record = trial.record() or {}
-    shown = " ".join(f"{key.split('.')[-1]}={_short(value)}" for key, value in trial.parameters.items())
-    head = f"{trial.name} {shown} {record.get('status')} after {record.get('seconds', 0):.0f} s"
+    head = f"{title_of_trial(trial)} {record.get('status')} after {record.get('seconds', 0):.0f} s"
     last = trial.history()[-1:]
     if record.get("status") == "failed":
         head += f": {str(record.get('error'))[:200]}"
     elif last:
         head += ": " + " ".join(f"{name} {last[0][name]:.4g}" for name in OBJECTIVES if name in last[0])
     return f"{head} ({left} left)"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return "/".join(f"{key}:{_short(entry)}" for key, entry in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _remove_placement_groups(seconds: float = 10) -> None:

@@ -83,8 +83,8 @@ def succeeds(listener: Listener, call: Callable[[], None]) -> bool:
 
 
 @contextmanager
-def polled(read: Callable[[], None], name: str) -> Iterator[None]:
-    """Call `read` every half second in a thread, and once more at the end of the block.
+def polled(read: Callable[[], None], name: str, seconds: float = POLL_SECONDS) -> Iterator[None]:
+    """Call `read` every `seconds` in a thread, and once more at the end of the block.
 
     Args:
         name: of the thread.
@@ -94,7 +94,7 @@ def polled(read: Callable[[], None], name: str) -> Iterator[None]:
     def poll() -> None:
         last = False
         while not last:
-            last = stop.wait(POLL_SECONDS)
+            last = stop.wait(seconds)
             read()
 
     thread = threading.Thread(target=poll, name=name, daemon=True)

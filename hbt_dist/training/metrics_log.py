@@ -15,6 +15,7 @@ from hbt_dist.common.console import Progress, counted, duration
 from hbt_dist.common.files import atomic_write, read_json_lines
 from hbt_dist.training.masked_columns import bare_rows_warning
 from hbt_dist.training.run_folder import RunFolder
+from hbt_dist.training.temperature_check import TemperatureCheck
 
 
 class Tracker:
@@ -24,6 +25,7 @@ class Tracker:
         folder: the run's folder.
         start: first step of this start; older lines stay, newer lines are cut.
         total: step at which the run ends.
+        columns: passages of a global batch, for the check of the temperature; default: no check.
         quiet: show nothing.
     """
 
@@ -33,6 +35,7 @@ class Tracker:
         *,
         start: int,
         total: int,
+        columns: int | None = None,
         quiet: bool = False,
     ) -> None:
         self.folder = folder
@@ -43,6 +46,7 @@ class Tracker:
         self._progress = StepProgress(start, total, quiet=quiet)
         self.quiet = quiet
         self._warned = False
+        self._temperature = None if columns is None else TemperatureCheck(columns)
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +69,8 @@ class Tracker:
         if not self._warned and (warning := bare_rows_warning(step, figures)):
             self._warned = True
             self.say(warning)
+        if self._temperature is not None and (advice := self._temperature.line(step, figures)):
+            self.say(advice)
 
 
 class StepProgress(Progress):

@@ -252,11 +252,19 @@ def _open_tracker(session: Session, launcher: str, first: int, quiet: bool) -> T
         session.folder,
         start=first,
         total=run.training.steps,
+        columns=_columns(run),
         quiet=quiet,
     )
     for note in [*session.notes, *_introduction(session)]:
         tracker.say(note)
     return tracker
+
+
+def _columns(run: RunFile) -> int | None:
+    """Return the passages that a question is compared with; None if batches are divided."""
+    if run.batches.mixing == "shares" or run.loss.info_nce_weight != 1:
+        return None
+    return run.batches.global_batch_size * (1 + run.batches.hard_negatives.count)
 
 
 def _introduction(session: Session) -> list[str]:

@@ -62,3 +62,14 @@ def test_the_outcome_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder.model.mkdir()
     assert not outcome(folder, 3).finished
     assert str(outcome(folder, 2)) == "trained 2 steps in 34 s, last loss 1.547; model: runs/mine/model"
+
+
+def test_slow_work_shows_seconds_per_unit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    now = iter([0.0, 0.0, 33.0, 33.0, 33.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    bar = Progress(100, "train", "step")
+    bar.update(10)
+    assert capsys.readouterr().err == "train: 10 of 100 steps, 3.3 s per step, 4 min 57 s left\n"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbt_dist.common.addresses import is_address
-from hbt_dist.common.console import Progress
+from hbt_dist.common.console import Progress, counted
 from hbt_dist.common.errors import UserError, expected
 from hbt_dist.common.files import write_json
 from hbt_dist.config.settings import plain_copy, validate
@@ -268,10 +268,12 @@ def overlap_text(corpus: Corpus) -> str:
 
 
 def _overlap_text(source: str, overlap: OverlapCounts) -> str:
-    negatives = f", and {overlap.negatives:,} hard negatives" if overlap.negatives else ""
+    negatives = f", and {counted(overlap.negatives, 'hard negative')}" if overlap.negatives else ""
     parts = ", ".join(f"{number:,} like {label}" for label, number in overlap.by_benchmark.items())
     how = f" ({parts})" if parts else ""
-    return f"{source}: dropped {overlap.examples:,} examples that repeat a benchmark{how}{negatives}"
+    repeat = "repeats" if overlap.examples == 1 else "repeat"
+    examples = counted(overlap.examples, "example")
+    return f"{source}: dropped {examples} that {repeat} a benchmark{how}{negatives}"
 
 
 def _records(source: SourceSettings, reader: SourceReader) -> Iterator[TrainingRecord]:
