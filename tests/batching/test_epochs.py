@@ -18,13 +18,10 @@ def plan_of(folder: Path, sizes: dict[str, tuple[int, list[str]]], **batches: An
     """A plan over sources of distinct examples: name -> number of examples, languages."""
     sources = []
     for name, (size, languages) in sizes.items():
-        lines = (
-            {
-                role: {code: f"{role} {name} {n} {code}" for code in languages}
-                for role in ("question", "passage")
-            }
-            for n in range(size)
-        )
+        lines: list[dict[str, Any]] = [{"id": f"{name}-{n}"} for n in range(size)]
+        for n, line in enumerate(lines):
+            for role in ("question", "passage"):
+                line[role] = {code: f"{role} {name} {n} {code}" for code in languages}
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
         sources.append({"name": name, "format": "jsonl", "path": str(folder / f"{name}.jsonl")})
     settings = DataSettings.model_validate({"sources": sources, "cache_dir": str(folder / "cache")})

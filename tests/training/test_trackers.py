@@ -125,6 +125,16 @@ def test_the_older_key_is_read(launch: Launch, tmp_path: Path) -> None:
         load_run(str(file), ["training.trackers=[mlflow, mlflow]"])
 
 
+def test_epochs_are_refused_with_the_number_of_steps(launch: Launch, tmp_path: Path) -> None:
+    file, _ = launch.file(tmp_path / "run")
+    with pytest.raises(UserError, match=r"--dry-run prints the epochs of a number of steps"):
+        load_run(str(file), ["training.epochs=3"])
+    (tmp_path / "own.jsonl").write_text("{}\n" * 120, "utf-8")
+    source = f"data.sources=[{{name: own, format: jsonl, path: {tmp_path}/own.jsonl}}]"
+    with pytest.raises(UserError, match=r"write steps: 30 for 3 epochs of 120 lines"):
+        load_run(str(file), ["training.epochs=3", source])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_killed_run_continues_as_one_run(launch: Launch, tmp_path: Path) -> None:
