@@ -30,15 +30,15 @@ def plan_of(folder: Path, sizes: dict[str, tuple[int, list[str]]], **batches: An
 
 
 def test_epochs_are_those_of_the_rows(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, {"all": (100, ["en", "fi"])}, alpha=0.25)
+    plan = plan_of(tmp_path, {"all": (100, ["en", "fi"])}, alpha=0.75)
     assert epochs_by_kind(plan, 400) == [
-        "400 steps = 10.0 epochs of the crosslingual data, 15.0 of the monolingual"
+        "400 steps = 15.0 epochs of the monolingual data, 10.0 of the crosslingual"
     ]
     (line, warning) = epochs_by_kind(plan, 1000)
-    assert line.startswith("1,000 steps = 25.0 epochs")
+    assert line.startswith("1,000 steps = 37.5 epochs")
     assert warning.startswith("the monolingual data of ")
     assert " repeat 38 times: above 20 epochs" in warning
-    assert epochs_by_kind(plan_of(tmp_path, {"all": (100, ["en", "fi"])}, alpha=1.0), 1) == [
+    assert epochs_by_kind(plan_of(tmp_path, {"all": (100, ["en", "fi"])}, alpha=0.0), 1) == [
         "1 step = 0.1 epochs of the crosslingual data"
     ]
     drawn = Counter(kind for step in range(400) for kind in [plan.batch(step).kind])
@@ -49,7 +49,7 @@ def test_epochs_are_those_of_the_rows(tmp_path: Path) -> None:
 def test_a_source_that_fills_the_batches_of_its_languages_is_named(tmp_path: Path) -> None:
     """Ten examples alone have Hungarian and Turkish, which get half of the monolingual rows."""
     sizes = {"large": (190, ["en", "fi"]), "exams": (10, ["hu", "tr"])}
-    plan = plan_of(tmp_path, sizes, alpha=0.0)
+    plan = plan_of(tmp_path, sizes, alpha=1.0)
     (line,) = overdrawn_sources(plan, 100)
     assert line.startswith("50% of the monolingual rows come from exams, which has 5.0% of the examples")
     rows = [
@@ -58,4 +58,4 @@ def test_a_source_that_fills_the_batches_of_its_languages_is_named(tmp_path: Pat
         for of in plan.corpus.example_dataset[plan.batch(step).example]
     ]
     assert 0.35 < rows.count("exams") / len(rows) < 0.65
-    assert overdrawn_sources(plan_of(tmp_path, {"large": (190, ["en", "fi"])}, alpha=0.0), 100) == []
+    assert overdrawn_sources(plan_of(tmp_path, {"large": (190, ["en", "fi"])}, alpha=1.0), 100) == []
