@@ -246,7 +246,7 @@ def test_excluded_from_a_corpus(tmp_path: Path, leaky: Path, capfd: pytest.Captu
     folder = own_benchmark(tmp_path / "own")
     whole = build_corpus(settings(leaky, None), tmp_path / "cache")
     corpus = build_corpus(settings(leaky, folder), tmp_path / "cache")
-    line = "one: dropped 2 examples that repeat a benchmark (2 like jsonl), and 1 hard negatives"
+    line = "one: dropped 2 examples that repeat a benchmark (2 like own), and 1 hard negative"
     assert line in capfd.readouterr().err
     assert overlap_text(corpus) == line
     assert overlap_text(whole) == ""
