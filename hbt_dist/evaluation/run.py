@@ -14,7 +14,7 @@ from typing import Any
 from hbt_dist.common.environment import environment_facts
 from hbt_dist.config.user_functions import is_user_function, user_digests
 from hbt_dist.data.benchmarks.benchmark import Benchmark
-from hbt_dist.data.benchmarks.load import load
+from hbt_dist.data.benchmarks.load import load, title_given
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
 from hbt_dist.data.instructions import check_language_names
 from hbt_dist.evaluation.encode import encode_with_flags, prefixes_by_language, with_arithmetic
@@ -168,7 +168,7 @@ def scoring_facts(
     """Return the provenance of an evaluation: model, text settings, scoring, training, versions."""
     return {
         "model": model,
-        **({} if benchmark.title is None else {"label": benchmark.title}),
+        **({} if title_given(benchmark) is None else {"label": title_given(benchmark)}),
         "text": loaded.text.model_dump(),
         "scoring": settings.model_dump(mode="json"),
         "training": loaded.facts,

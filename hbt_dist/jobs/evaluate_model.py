@@ -160,6 +160,7 @@ def _score_vectors(
     quiet: bool,
 ) -> Evaluation:
     """Score vectors, or the vectors of a SentenceTransformer."""
+    from hbt_dist.data.benchmarks.load import title_given
     from hbt_dist.evaluation.evaluation import evaluate
 
     if settings.language_removal != "none":
@@ -173,7 +174,8 @@ def _score_vectors(
         normalized = False
     else:
         name, normalized, questions, candidates = _encoded(model, data, quiet)
-    labelled = {} if chosen is None or chosen.title is None else {"label": chosen.title}
+    label = None if chosen is None else title_given(chosen)
+    labelled = {} if label is None else {"label": label}
     return evaluate(
         data,
         questions,

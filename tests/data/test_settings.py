@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from hbt_dist.data.benchmarks.load import title_given
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings, check_labels
 from hbt_dist.data.corpus.settings import OPTIONS, DataSettings, SourceSettings
 
@@ -69,10 +72,28 @@ def test_a_benchmark_without_a_label_is_stored_as_ever() -> None:
 
 
 def test_two_benchmarks_of_one_label_are_named() -> None:
-    one = BenchmarkSettings(name="jsonl", data_dir="a")
-    other = BenchmarkSettings(name="jsonl", data_dir="b", languages=("en", "fi"))
+    one = BenchmarkSettings(name="jsonl", data_dir="a/own")
+    other = BenchmarkSettings(name="jsonl", data_dir="b/own", languages=("en", "fi"))
     check_labels(benchmarks=[one], later_benchmarks=[other.model_copy(update={"label": "b"})])
-    with pytest.raises(ValueError, match="one label, 'jsonl'") as refused:
+    with pytest.raises(ValueError, match="one label, 'own'") as refused:
         check_labels(benchmark=one, later_benchmarks=[other])
-    assert "benchmark (jsonl, a) and later_benchmarks.0 (jsonl, b, en fi)" in str(refused.value)
-    assert "label: jsonl-2" in str(refused.value)
+    assert "benchmark (jsonl, a/own) and later_benchmarks.0 (jsonl, b/own, en fi)" in str(refused.value)
+    assert "label: own-2" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [
+        ({"name": "law"}, "law"),  # a folder of the working directory
+        ({"name": "./law"}, "law"),
+        ({"name": "jsonl", "data_dir": "law"}, "law"),
+        ({"name": "sample"}, None),
+        ({"name": "sample", "label": "words"}, "words"),
+    ],
+)
+def test_folders_name_their_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], title: str | None
+) -> None:
+    (tmp_path / "law").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert title_given(BenchmarkSettings(**given)) == title

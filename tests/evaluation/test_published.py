@@ -93,7 +93,7 @@ def test_strict_is_a_setting_of_the_benchmark(tmp_path: Path) -> None:
 
 def test_labels(tmp_path: Path) -> None:
     """A folder names results, and rules that are not set are not stored."""
-    assert BenchmarkSettings(name="./data/law").label == "data-law"
+    assert BenchmarkSettings(name="./data/law").label == "law"
     assert BenchmarkSettings(name="mteb:ArguAna").label == "mteb-ArguAna"
     assert "judgements" not in BenchmarkSettings(name="beir").model_dump()
     assert BenchmarkSettings(name="beir", judgements="strict").model_dump()["judgements"] == "strict"

@@ -115,6 +115,11 @@ def is_folder(name: str) -> bool:
     return name not in BENCHMARKS and not is_user_function(name) and expanded(name).is_dir()
 
 
+def title_given(benchmark: BenchmarkSettings) -> str | None:
+    """Return the label for people; None where the benchmark's name and variant say as much."""
+    return benchmark.label if is_folder(benchmark.name) else benchmark.title
+
+
 def form_of_folder(folder: Path) -> str:
     """Return the benchmark whose files a folder holds.
 
