@@ -166,6 +166,12 @@ def test_a_sentence_transformer_is_evaluated_as_its_folder_is(trained: Any) -> N
     [
         (3, "sample", "model: expected a model folder or name, .* got int"),
         (([[1, 2], [3]], [[1, 2]]), "sample", r"expected two arrays of numbers, \(Q, D\) and \(N, D\), got"),
+        ((torch.ones(240), torch.ones(240, 2)), "sample", "expected two arrays of numbers"),
+        (
+            (np.ones((240, 2)),) * 2,
+            {"name": "sample", "question_prefix": "query: "},
+            "benchmark, question_prefix: expected a model folder, got tuple",
+        ),
         ("m", pd.DataFrame(), "benchmark: expected a benchmark's name .* got pandas.DataFrame"),
         ("m", {"nam": "sample"}, "benchmark, nam: unknown key"),
         ("/no/such/model", "sample", "no such model folder"),

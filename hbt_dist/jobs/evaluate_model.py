@@ -57,16 +57,18 @@ def evaluate_model(
     with hushed(quiet):
         from hbt_dist.evaluation.encode import with_arithmetic
         from hbt_dist.evaluation.run import check_before_encoding, with_cache
+        from hbt_dist.models.encoder import LoadedEncoder
 
         _check_model(model)
         chosen = _benchmark_settings(benchmark)
+        _check_prefixes(model, chosen)
         if output is not None:
             check_before_encoding(Path(output), settings)
         data = _loaded_benchmark(benchmark, chosen, settings)
         settings = with_arithmetic(with_cache(settings, needed=data.on_disk))
         if isinstance(model, str | Path):
             model = _load(str(model), chosen, data, trust_remote_code, quiet)
-        score = _score_encoder if hasattr(model, "encoder") else _score_vectors
+        score = _score_encoder if isinstance(model, LoadedEncoder) else _score_vectors
         evaluation = score(model, chosen, data, settings, training_languages, quiet)
         if output is not None:
             _write(evaluation, Path(output))
@@ -104,6 +106,17 @@ def _benchmark_settings(benchmark: Any) -> BenchmarkSettings | None:
     if isinstance(benchmark, str | Path):
         return BenchmarkSettings(name=str(benchmark))
     raise expected("benchmark", _BENCHMARKS, benchmark, "for example 'sample', or a folder of yours")
+
+
+def _check_prefixes(model: Any, chosen: BenchmarkSettings | None) -> None:
+    """Refuse prefixes of a benchmark that cannot reach the texts: of a model that is loaded, of vectors."""
+    if chosen is None or not chosen.prefixes or isinstance(model, str | Path):
+        return
+    raise UserError(
+        f"benchmark, {', '.join(chosen.prefixes)}",
+        f"expected a model folder, got {type(model).__name__}, which is evaluated without it",
+        "give the folder or name of the model, or encode with the prefix and remove it here",
+    )
 
 
 def _loaded_benchmark(
@@ -198,7 +211,7 @@ def _array(vectors: Any) -> Any:
     import numpy as np
 
     if hasattr(vectors, "detach"):  # a tensor, on any device
-        return vectors.detach().cpu().float().numpy()
+        vectors = vectors.detach().cpu().float().numpy()
     try:
         array = np.asarray(vectors)
     except ValueError:  # rows of different lengths

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from hbt_dist.common.console import hush, say
+from hbt_dist.common.console import hush, note, say
 from hbt_dist.common.errors import UserError
 from hbt_dist.data.benchmarks.benchmark import Benchmark
 from hbt_dist.data.benchmarks.settings import BenchmarkSettings
@@ -74,6 +74,21 @@ def evaluate_run(run: RunFile, when: When, *, quiet: bool = False) -> None:
         say(text)
         if when == "start" or "start" not in run.evaluation.when:  # else the end of the run shows both
             say("\n".join(pair_lines(read_results(_results(folder, when, benchmark).parent))))
+
+
+def forget_changed(run: RunFile, fingerprints: Mapping[str, str]) -> None:
+    """Remove results of the start model on benchmarks that have changed: they do not compare with new ones.
+
+    Args:
+        fingerprints: label -> fingerprint of each benchmark of the run.
+    """
+    folder = RunFolder(run.output_dir)
+    for benchmark in run.evaluation.benchmarks:
+        file = _results(folder, "start", benchmark)
+        label = benchmark.label
+        if file.is_file() and read_results(file.parent)["benchmark"]["fingerprint"] != fingerprints[label]:
+            note(f"{label} has changed: the start model is evaluated again")
+            file.unlink()
 
 
 def evaluated_pairs(run: RunFile) -> dict[str, dict[str, Any]]:

@@ -102,17 +102,19 @@ class _FirstProcess:
         run = self.run
         self.folder.check(run.plain())
         check_trackers(run.training.trackers)
-        check_benchmarks(run.evaluation.benchmarks)
+        fingerprints = check_benchmarks(run.evaluation.benchmarks)
         check_languages(run)
         check_teachers(run)
+        self.folder.check_free()  # a start that is refused must not touch a running training's trackers
         log = self.folder.log_writer(None if self.quiet else say)
         self.resources.enter_context(use_storage(run, self.folder, log))
         self.listeners += open_trackers(run, self.folder)
         for listener in self.listeners:
             self.resources.callback(succeeds, listener, listener.close)
         if "start" in run.evaluation.when and run.evaluation.benchmarks:
-            from hbt_dist.jobs.evaluate_run import evaluate_start_apart
+            from hbt_dist.jobs.evaluate_run import evaluate_start_apart, forget_changed
 
+            forget_changed(run, fingerprints)
             evaluate_start_apart(run, quiet=self.quiet)
             self._pass_evaluations("start")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -62,8 +62,13 @@ class Listener(Protocol):
 
 
 @contextmanager
-def follow(folder: RunFolder, listeners: Sequence[Listener]) -> Iterator[None]:
-    """Pass steps and validation figures to listeners during the block, all of them by its end."""
+def follow(folder: RunFolder, listeners: list[Listener]) -> Iterator[None]:
+    """Pass steps and validation figures to listeners during the block, all of them by its end.
+
+    Args:
+        folder: of the run.
+        listeners: one that raises an error leaves the list.
+    """
     if not listeners:
         yield
         return
@@ -172,7 +177,8 @@ class StepRows:
 class _Follower:
     """Pass new steps and validation figures to the listeners that lack them."""
 
-    def __init__(self, folder: RunFolder, listeners: Sequence[Listener]) -> None:
+    def __init__(self, folder: RunFolder, listeners: list[Listener]) -> None:
+        self._remaining = listeners
         newest = max(folder.checkpoint_steps(), default=0)
         lines = len(read_json_lines(folder.validation))
         self._listeners = [
@@ -200,6 +206,7 @@ class _Follower:
     def _pass(self, passed: _Passed, call: Callable[[], None]) -> None:
         if not succeeds(passed.listener, call):
             self._listeners.remove(passed)
+            self._remaining.remove(passed.listener)
 
 
 @dataclass(frozen=True, eq=False)

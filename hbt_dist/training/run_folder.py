@@ -117,6 +117,16 @@ class RunFolder:
                 "fix the permissions, or choose another output_dir",
             ) from error
 
+    def check_free(self) -> None:
+        """Refuse a folder that another process writes to; make nothing.
+
+        Raises:
+            UserError: see `acquire`.
+        """
+        if self.root.is_dir():
+            self.acquire()
+            self.release()
+
     def in_use(self) -> bool:
         """Return whether a process writes to the folder."""
         try:

@@ -97,6 +97,10 @@ class TrainingSettings(Settings):
         """Read `tensorboard: false` of older files."""
         if not isinstance(data, dict) or not isinstance(data.get("tensorboard"), bool):
             return data
+        if "trackers" in data:
+            raise ValueError(
+                "expected trackers or tensorboard (its older name), got both: remove tensorboard"
+            )
         data = dict(data)
         trackers = ["tensorboard"] if data.pop("tensorboard") else []
         return {"trackers": trackers, **data}

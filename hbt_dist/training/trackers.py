@@ -85,7 +85,7 @@ def tracked(run: RunFile, folder: RunFolder) -> Iterator[None]:
     """
     trackers = open_trackers(run, folder)
     try:
-        with follow(folder, trackers):
+        with follow(folder, list(trackers)):
             yield
     finally:
         for tracker in trackers:
@@ -135,7 +135,8 @@ class Tracker(Listener):
         """Log the figures and the matrix of an evaluation, unless it was logged before."""
         from hbt_dist.evaluation.read_results import headline_figures, read_results
 
-        key, step = f"{when}/{label}", 0 if when == "start" else self._run.training.steps
+        step = 0 if when == "start" else self._run.training.steps
+        key = f"{when}/{label}/{step}"  # a run with more steps ends again
         if key in self._facts["evaluated"]:
             return
         self._log(step, _named(f"evaluation/{label}", headline_figures(read_results(folder))))

@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from hbt_dist.common.errors import UserError
+from hbt_dist.data.benchmarks.load import check_benchmarks, load_benchmark
 from hbt_dist.evaluation.read_results import read_results
 from hbt_dist.jobs import evaluate_run
 from hbt_dist.jobs.evaluate import evaluate_job
-from hbt_dist.jobs.evaluate_run import evaluate_start_apart
+from hbt_dist.jobs.evaluate_model import evaluate_model
+from hbt_dist.jobs.evaluate_run import evaluate_start_apart, forget_changed
 from hbt_dist.models.loading import load_encoder
 from hbt_dist.run_file import RunFile
 from hbt_dist.training.checkpoints.export import write_model_folder
@@ -71,6 +74,21 @@ def test_without_a_gpu_nothing_is_started(
     run = a_run(tmp_path, evaluation={"benchmarks": [DEV], "scoring": {"device": device}})
     with pytest.raises(AssertionError, match="driver's process"):
         evaluate_start_apart(run)
+
+
+def test_the_start_model_is_measured_again_on_a_changed_benchmark(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    label = run.evaluation.benchmarks[0].label
+    data = load_benchmark("sample", variant="dev", languages=["de", "fi"])
+    vectors = [np.ones((len(texts), 2)) for texts in (data.question_texts, data.candidate_texts)]
+    folder = tmp_path / "out" / "evaluation" / "start" / label
+    evaluate_model(vectors, data, output=folder, quiet=True)
+    forget_changed(run, check_benchmarks(run.evaluation.benchmarks))
+    assert (folder / "results.json").is_file()
+    longer = a_run(tmp_path, evaluation={"benchmarks": [{**DEV, "languages": ["de", "en", "fi"]}]})
+    assert longer.evaluation.benchmarks[0].label == label
+    forget_changed(longer, check_benchmarks(longer.evaluation.benchmarks))
+    assert not (folder / "results.json").exists()
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,15 @@ from tests.helpers.wandb_files import history
 from tests.training.conftest import Launch
 from tests.training.test_labels import own_benchmark
 
+#: Writes to a run's folder until it is killed.
+HOLD = """
+import sys, time
+from hbt_dist.training.run_folder import RunFolder
+folder = RunFolder(sys.argv[1])
+folder.acquire()
+(folder.root / "held").touch()
+time.sleep(600)
+"""
 OBJECTIVES = ("monolingual", "crosslingual", "multilingual", "rank_distance")
 
 
@@ -63,7 +74,8 @@ def test_every_step_arrives_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     atomic_write(folder.metrics, rows(1, 2, 3))  # the process died in step 4, after the checkpoint of 2
     append_line(folder.validation, {"step": 2, "benchmark": "old", "crosslingual": 0.1})
     new, tracker, failing = Kept(), Kept(reported=1), Kept(fails_at=4)
-    with follow(folder, [new, tracker, failing]):
+    listeners: list[Listener] = [new, tracker, failing]
+    with follow(folder, listeners):
         wait_until(lambda: tracker.steps)
         atomic_write(folder.metrics, rows(1, 2))  # the new start cuts the file, and repeats
         for step in (3, 4):
@@ -71,6 +83,7 @@ def test_every_step_arrives_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
         wait_until(lambda: (4, 0.4) in new.steps)
         atomic_write(folder.metrics, rows(1, 2, 3, 4, 5, 6))  # a worker died: longer at once, then one more
         append_line(folder.validation, {"step": 4, "benchmark": "new", "crosslingual": 0.2})
+    assert listeners == [new, tracker]  # the failed one gets no evaluation either
     assert new.steps == [(step, step / 10) for step in (3, 4, 5, 6)]
     assert tracker.steps == [(step, step / 10) for step in (2, 3, 4, 5, 6)]
     assert failing.steps == [(3, 0.3)]
@@ -115,12 +128,33 @@ def test_a_missing_package_is_refused_with_its_line(
         search_job(str(search), dry_run=True)
 
 
+def test_a_second_start_touches_nothing_of_a_running_training(
+    monkeypatch: pytest.MonkeyPatch, launch: Launch, tmp_path: Path
+) -> None:
+    benchmark = own_benchmark(tmp_path / "bench", 3)
+    changes = {"training__trackers": ["tensorboard"], "evaluation": {"benchmarks": [benchmark]}}
+    file, output = launch.file(tmp_path / "run", **changes)
+    output.mkdir()
+    monkeypatch.setattr(RunFolder.acquire, "__defaults__", (0.2,))
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(output)])
+    try:
+        wait_until((output / "held").exists)
+        with pytest.raises(UserError, match="another run is writing to this folder"):
+            train_job(load_run(str(file)), "local", quiet=True)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert not {"tensorboard", "evaluation", "trackers.json"} & {path.name for path in output.iterdir()}
+
+
 def test_the_older_key_is_read(launch: Launch, tmp_path: Path) -> None:
     file, _ = launch.file(tmp_path / "run")
     for value, expected in (("true", ("tensorboard",)), ("false", ())):
         text = file.read_text("utf-8").replace("trackers: []", f"tensorboard: {value}")
         (tmp_path / "older.yaml").write_text(text, "utf-8")
         assert load_run(str(tmp_path / "older.yaml")).training.trackers == expected
+    with pytest.raises(UserError, match=r"expected trackers or tensorboard .*, got both"):
+        load_run(str(file), ["training.tensorboard=false"])
     with pytest.raises(UserError, match="each tracker once"):
         load_run(str(file), ["training.trackers=[mlflow, mlflow]"])
 
