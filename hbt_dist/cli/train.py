@@ -85,6 +85,6 @@ def _what_starts(run: RunFile, launcher: str) -> str:
     measured = bool(run.evaluation.benchmarks) and "start" in run.evaluation.when
     after = ", after an evaluation of the start model" if measured else ""
     if launcher == "local":
-        return f"{run.name}: training in this process; a small model makes its first step in about 5 s{after}"
+        return f"{run.name}: training in this process; a small model makes its first step in about 7 s{after}"
     workers = counted(run.workers.num_workers, "Ray worker")
-    return f"{run.name}: training with {workers}; a small model makes its first step in about 15 s{after}"
+    return f"{run.name}: training with {workers}; a small model makes its first step in about 20 s{after}"

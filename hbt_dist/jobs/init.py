@@ -83,6 +83,8 @@ def _fill_data(data: str, language: str | None, values: dict[Key, Any], lines: l
     columns = source.get("columns")
     mapped = f", columns {', '.join(f'{role}: {name}' for role, name in columns.items())}" if columns else ""
     lines.append(f"data: {data}, format {source['format']}{mapped}")
+    if language is not None and "language" not in (columns or {}):
+        lines.append(f"--language {language} is not used: the data name the languages of their texts")
     missing, languages = _languages(SourceSettings.model_validate(source))
     values["data", "missing"] = missing
     lines.append(

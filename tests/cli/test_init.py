@@ -53,8 +53,10 @@ def test_a_run_file_that_fits_data_and_benchmark(command: Any) -> None:
     question = {"id": "q", "language": "fi", "text": "where", "relevant": ["p"]}
     lines("bench/questions.jsonl", [question])
     lines("bench/candidates.jsonl", [{"id": "p", "language": "en", "text": "there"}])
-    code, out, err = command("init", "--data", "train.jsonl", "--benchmark", "bench", "--to", "own.yaml")
+    options = ("--data", "train.jsonl", "--benchmark", "bench", "--language", "fi", "--to", "own.yaml")
+    code, out, err = command("init", *options)
     assert code == 0, err
+    assert "--language fi is not used: the data name the languages of their texts" in out
     assert "languages: de 40, en 41, fi 41; some examples lack some of them, so missing: skip" in out
     assert "batch size: 8; the data allow 40" in out
     assert "evaluation: bench, 1 question, 1 candidate in en, fi" in out
