@@ -6,7 +6,6 @@ user's mistakes before a worker starts; a mistake that only a worker can find en
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -87,10 +86,7 @@ def train_on_ray(run: RunFile, *, quiet: bool = False, stop_file: Path | None = 
     with ExitStack() as connection:
         begun = "starting Ray on this machine" if private else "connecting to Ray"
         with phase(say_phase, begun, _RAY_SECONDS if private else None):
-            # Ray waits for its processes for seconds, in which this process can load Ray Train.
-            loading = run_in_thread(partial(importlib.import_module, "ray.train.torch"), "imports")
             cluster = connection.enter_context(connect(run.workers))
-            loading.result()
         use_gpu = check_resources(cluster, run.workers)
         _check_gpus_for_checkpoints(run, cluster, use_gpu)
         check_nodes(run)

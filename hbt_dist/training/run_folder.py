@@ -143,11 +143,11 @@ class RunFolder:
         self._lock.release()
 
     def discard(self) -> None:
-        """Remove what a start that was refused wrote, if it wrote its run file alone; call it with the lock.
+        """Remove what a refused start wrote, if it is run file and log alone; call it with the lock.
 
         Folders that `acquire` made are removed too.
         """
-        traces = {Path(self._lock.lock_file), self.run_file}
+        traces = {Path(self._lock.lock_file), self.run_file, self.log}
         if not traces.issuperset(self.root.iterdir()):
             return
         for file in traces:

@@ -90,7 +90,9 @@ def test_a_full_gpu_is_not_met_again_by_a_restart(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(ray_runtime, "RayRuntime", lambda *_: None)
     monkeypatch.setattr(ray_runtime, "check_node", lambda *_: None)
     run = tiny_run(tmp_path / "out", tmp_path / "cache")
-    config = {"run": run, "start": "1", "quiet": True, "stop_file": "", "driver": None}
+    config = {"run": run, "start": "1", "quiet": True, "stop_file": ""}
+    absent = str(tmp_path / "absent")  # the driver's files: it has ended
+    config |= {"ready": absent, "driver": {"marker": absent}}
     for _ in range(2):
         with pytest.raises(UserError, match=r"memory of cpu is full: CUDA error: CUBLAS_STATUS_ALLOC_FAILED"):
             ray_runtime.train_worker(config)
