@@ -186,7 +186,6 @@ def values() -> Iterator[tuple[str, Case]]:
         "learning_rate": 1,
         "languages": ["en"],
         "data.sources.0.columns.odd": 1,
-        "training.epochs": 3,
         "model.text.odd": 1,
         "optimizer.lr": 1e-4,
         "batches.pairs.en": 1,
@@ -197,6 +196,8 @@ def values() -> Iterator[tuple[str, Case]]:
             f"key-{key}",
             case.fails(r"run.yaml, override|override|batches", key.rsplit(".", maxsplit=1)[-1]),
         )
+    case = inspect(TEXT, "training.epochs=3")  # needs the batches and the data: a mistake of the whole file
+    yield "key-training.epochs", case.fails("run.yaml", "training.epochs: expected training.steps")
 
 
 def overrides() -> Iterator[tuple[str, Case]]:
