@@ -107,6 +107,12 @@ def test_training_calls_back_and_shows_what_it_reached(trained: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_process_trains_twice_with_the_same_digits(trained: Any, tmp_path: Path) -> None:
+    again = hbt_dist.train(settings(tmp_path), overrides={"evaluation.when": []}, quiet=True)
+    assert list(again.figures["loss"]) == list(trained[0].figures["loss"])
+
+
+@pytest.mark.slow
 def test_one_call_evaluates_a_folder_an_encoder_and_vectors(trained: Any, tmp_path: Path) -> None:
     result = trained[0]
     benchmark = hbt_dist.load_benchmark("sample", languages=LANGUAGES)

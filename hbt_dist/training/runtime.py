@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import IntEnum
@@ -189,6 +190,7 @@ class EnvironmentRuntime:
             )
         except dist.DistError as error:
             raise _explain_meeting(error, self._timeout) from error
+        _forget_groups()
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -220,6 +222,13 @@ class EnvironmentRuntime:
             os.environ.pop(name, None)  # a process started later must not take the rank and port of this one
         signal.signal(signal.SIGTERM, self._old_handler)
         self._interrupts.close()
+
+
+def _forget_groups() -> None:
+    """Make DeepSpeed clone the present process group: it keeps the clone of a former training's group."""
+    groups: Any = sys.modules.get("deepspeed.utils.groups")
+    if groups is not None:
+        groups._WORLD_GROUP = groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
 
 
 def _complete_environment() -> tuple[str, ...]:
