@@ -88,7 +88,7 @@ def test_the_page_shows_what_a_reader_asks(report: Path) -> None:
     settings = ["monolingual mAP", "cross-lingual mAP", "multilingual mAP", "rank distance"]
     assert best[0][-5:] == [*settings, "seeds"]
     assert len(page.tables["Front over all objectives"]) == len(summary["front"]) + 1
-    trials = page.tables["Trials at their last evaluation, and their cost"]
+    trials = page.tables["Cost of the trials"]
     assert [row[-1] for row in trials if row[0] == "p0002-s1"] == [NASTY]
     assert trials[-1][0] == "total"
     assert trials[-1][-2] == f"{summary['worker_hours']:.2f}"

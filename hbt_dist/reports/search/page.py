@@ -202,38 +202,35 @@ def _trials(document: Document, analysis: Analysis) -> None:
     points = [("", describe_candidate(results, row)) for _, row in results.points.iterrows()]
     _candidates(document, "Points at their last common evaluation", points)
     objectives = list(results.objectives)
-    rows = [
+    trials = results.trials.to_dict("records")
+    document.table(
+        "Trials at their last evaluation",
+        ["trial", *results.parameters, *map(objective_title, objectives)],
+        [
+            [
+                row["trial"],
+                *(value_text(row[key]) for key in results.parameters),
+                *(objective_text(name, row[name]) for name in objectives),
+            ]
+            for row in trials
+        ],
+    )
+    total = analysis.cost.iloc[-1]
+    costs = [
         [
             row["trial"],
-            *(value_text(row[key]) for key in results.parameters),
             row["status"],
             *(str(row[key]) for key in ("steps", "evaluations")),
-            *(objective_text(name, row[name]) for name in objectives),
             plain(row["workers"], 0),
             f"{row['worker_hours']:.2f}",
             row["error"] or "-",
         ]
-        for row in results.trials.to_dict("records")
+        for row in trials
     ]
-    total = analysis.cost.iloc[-1]
-    blank = ["-"] * (len(objectives) + 2)
-    unknown = ["-"] * (len(results.parameters) + 1)
-    rows.append(["total", *unknown, str(total["steps"]), *blank, f"{total['worker_hours']:.2f}", "-"])
-    titles = map(objective_title, objectives)
     document.table(
-        "Trials at their last evaluation, and their cost",
-        [
-            "trial",
-            *results.parameters,
-            "status",
-            "steps",
-            "evaluations",
-            *titles,
-            "workers",
-            "worker hours",
-            "error",
-        ],
-        rows,
+        "Cost of the trials",
+        ["trial", "status", "steps", "evaluations", "workers", "worker hours", "error"],
+        [*costs, ["total", "-", str(total["steps"]), "-", "-", f"{total['worker_hours']:.2f}", "-"]],
     )
 
 
