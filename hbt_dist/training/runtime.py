@@ -228,7 +228,8 @@ def _forget_groups() -> None:
     """Make DeepSpeed clone the present process group: it keeps the clone of a former training's group."""
     groups: Any = sys.modules.get("deepspeed.utils.groups")
     if groups is not None:
-        groups._WORLD_GROUP = groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
+        for name in ("_WORLD_GROUP", "_ZERO_PARAM_INTRA_PARALLEL_GROUP"):
+            setattr(groups, name, None)
 
 
 def _complete_environment() -> tuple[str, ...]:
