@@ -25,9 +25,9 @@ RUN pip install -c /opt/hbt_dist/constraints.txt torch numpy wheel
 COPY . /opt/hbt_dist/
 RUN pip install -c /opt/hbt_dist/constraints.txt "/opt/hbt_dist[$FLAVOUR]"
 
-RUN useradd --create-home --uid 1000 trainer && install --directory --owner trainer /work
+RUN useradd --create-home --uid 1000 trainer && install --directory --owner trainer /run_files
 USER trainer
-WORKDIR /work
+WORKDIR /run_files
 
 # Versions, imports, collectives and the gradient of a tiny batch; a problem ends the build.
 RUN hbt-dist doctor
