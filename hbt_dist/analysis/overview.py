@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,12 @@ from hbt_dist.analysis.pareto import best_points, knee_point, pareto_front
 from hbt_dist.analysis.results import SearchResults, candidates
 from hbt_dist.analysis.sensitivity import curve, importance
 from hbt_dist.analysis.trials import cost, pair_difference
-from hbt_dist.common.numbers import digits_of, plain
+from hbt_dist.common.numbers import digits_of, plain, signed
 
 SCHEMA = "hbt_dist.search_report"
 SCHEMA_VERSION = 1
+#: Mixtures that a person knows already: value of batches.alpha -> name.
+_PLAIN_MIXTURES = {1.0: "monolingual batches only", 0.0: "cross-lingual batches only"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Analysis:
 
     results: SearchResults
     candidates: pd.DataFrame  # every evaluated checkpoint, averaged over seeds
+    trusted: pd.DataFrame  # the candidates with the most seeds
     front: pd.DataFrame  # the candidates that none dominates; rows keep their index in `candidates`
     knee: pd.Series[Any] | None  # None if no candidate has all objectives
     best: pd.DataFrame  # best candidate of each objective
@@ -58,6 +62,7 @@ def analyse(results: SearchResults, compare: tuple[str, str] | None = None) -> A
     return Analysis(
         results=results,
         candidates=every,
+        trusted=trusted,
         front=front,
         knee=knee_point(front, results.objectives) if len(front) else None,
         best=best_points(trusted, results.objectives),
@@ -106,12 +111,60 @@ def describe_candidate(results: SearchResults, row: pd.Series[Any]) -> dict[str,
     }
 
 
+@dataclass(frozen=True)
+class Alternative:
+    """A checkpoint that a person might prefer to the knee, and what it changes."""
+
+    title: str
+    candidate: pd.Series[Any]
+    changes: Mapping[str, tuple[float, float]]  # objective -> mean and std of its change over common seeds
+
+
+def alternatives(analysis: Analysis) -> list[Alternative]:
+    """Return the best checkpoint of each objective and those of plain mixtures, each compared with the knee.
+
+    A plain mixture is represented by its compromise if it has several checkpoints.
+    """
+    results, knee, trusted = analysis.results, analysis.knee, analysis.trusted
+    if knee is None:
+        return []
+    named = [(f"best {objective_title(row['objective'])}", row) for _, row in analysis.best.iterrows()]
+    shares = trusted.get("batches.alpha", pd.Series(dtype=float))
+    for share, title in _PLAIN_MIXTURES.items():
+        front = pareto_front(trusted[shares == share] if len(shares) else trusted[:0], results.objectives)
+        named += [(title, knee_point(front, results.objectives))] if len(front) else []
+    titles: dict[tuple[int, int], list[str]] = {}
+    rows: dict[tuple[int, int], pd.Series[Any]] = {}
+    for title, row in named:
+        checkpoint = (int(row["point"]), int(row["step"]))
+        titles.setdefault(checkpoint, []).append(title)
+        rows[checkpoint] = row
+    rows.pop((int(knee["point"]), int(knee["step"])), None)
+    values = results.history.set_index(["point", "step", "seed"]).sort_index()[[*results.objectives]]
+    base = values.loc[(knee["point"], knee["step"])]
+    changes = {checkpoint: values.loc[checkpoint] - base for checkpoint in rows}
+    return [
+        Alternative(
+            ", ".join(titles[checkpoint]),
+            row,
+            {
+                name: (changes[checkpoint][name].mean(), changes[checkpoint][name].std())
+                for name in results.objectives
+            },
+        )
+        for checkpoint, row in rows.items()
+    ]
+
+
 def summary_text(document: dict[str, Any]) -> str:
     """Return the findings as lines for the terminal."""
     lines = [f"{document['search']}: {totals_text(document)}", f"front: {len(document['front'])} checkpoints"]
     if document["knee"] is not None:
         lines.append(f"knee: {candidate_text(document['knee'])}")
-    lines += [f"best {name}: {candidate_text(candidate)}" for name, candidate in document["best"].items()]
+    lines += [
+        f"best {objective_title(name)}: {candidate_text(candidate)}"
+        for name, candidate in document["best"].items()
+    ]
     lines += [f"note: {problem}" for problem in document["problems"]]
     return "\n".join(lines)
 
@@ -125,12 +178,31 @@ def totals_text(document: dict[str, Any]) -> str:
 def candidate_text(candidate: dict[str, Any]) -> str:
     """Return a candidate with its parameters and objectives in one phrase."""
     objectives = ", ".join(
-        f"{name.replace('_', ' ')} {objective_text(name, value['mean'], value['std'])}"
+        f"{objective_title(name)} {objective_text(name, value['mean'], value['std'])}"
         for name, value in candidate["objectives"].items()
     )
-    parameters = ", ".join(f"{key}={value_text(value)}" for key, value in candidate["parameters"].items())
     seeds = "1 seed" if candidate["num_seeds"] == 1 else f"{candidate['num_seeds']} seeds"
-    return f"point {candidate['point']} ({parameters}) after step {candidate['step']}, {seeds}: {objectives}"
+    return (
+        f"point {candidate['point']} ({parameters_text(candidate['parameters'])}) after step "
+        f"{candidate['step']}, {seeds}: {objectives}"
+    )
+
+
+def parameters_text(parameters: Mapping[str, Any]) -> str:
+    """Return parameters with their values in one phrase."""
+    return ", ".join(f"{key} = {value_text(value)}" for key, value in parameters.items())
+
+
+def objective_title(name: str) -> str:
+    """Return an objective's name for people: ``cross-lingual mAP``, ``rank distance``."""
+    title = name.replace("crosslingual", "cross-lingual").replace("_", " ")
+    return title if name == "rank_distance" else f"{title} mAP"
+
+
+def change_text(name: str, mean: float, std: float) -> str:
+    """Format the change of an objective, and its standard deviation over seeds if there is one."""
+    spread = "" if math.isnan(std) else f" ± {plain(std, digits_of(name))}"
+    return signed(mean, digits_of(name)) + spread
 
 
 def objective_text(name: str, mean: float | None, std: float | None = None) -> str:
@@ -141,6 +213,8 @@ def objective_text(name: str, mean: float | None, std: float | None = None) -> s
 
 def value_text(value: Any) -> str:
     """Format a parameter's value; entries of a mapping without a value are left out."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
@@ -149,7 +223,7 @@ def value_text(value: Any) -> str:
         return ", ".join(map(value_text, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return "-" if value is None else str(value)
+    return str(value)
 
 
 def _number_or_none(value: Any) -> float | None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hbt_dist.analysis.results import SearchResults
 from hbt_dist.common.errors import UserError
+from hbt_dist.search.folder import read_object
 
 
 def cost(results: SearchResults) -> pd.DataFrame:
@@ -32,7 +33,8 @@ def pair_difference(results: SearchResults, trial_a: str, trial_b: str) -> pd.Da
 
     Returns:
         (L, L): rows question languages, columns candidate languages, candidates of that language only; NaN
-        for a pair without questions. `attrs` holds trial_a, step_a, trial_b and step_b.
+        for a pair without questions. `attrs` holds trial_a, step_a, trial_b, step_b, and unseen: the
+        languages without training data.
 
     Raises:
         UserError: an unknown trial, one without a readable evaluation, or different languages.
@@ -45,7 +47,7 @@ def pair_difference(results: SearchResults, trial_a: str, trial_b: str) -> pd.Da
             "compare trials of one search",
         )
     difference = b - a
-    difference.attrs = {"trial_a": trial_a, "step_a": step_a, "trial_b": trial_b, "step_b": step_b}
+    difference.attrs = {"trial_a": trial_a, "step_a": step_a, "trial_b": trial_b, "step_b": step_b, **b.attrs}
     return difference
 
 
@@ -78,4 +80,6 @@ def _read_matrix(path: Path) -> pd.DataFrame:
         ) from None
     values.index.name = "question_language"
     values.columns.name = "candidate_language"
+    facts = (read_object(path.with_name("results.json"), "evaluate again") or {}).get("by_language", {})
+    values.attrs["unseen"] = [code for code, row in facts.items() if row["seen"] is False]
     return values

@@ -8,11 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from hbt_dist.analysis import analyse, load_search
+from hbt_dist.analysis.overview import alternatives
 from hbt_dist.common.errors import UserError
 from hbt_dist.reports.search.report import write_search_report
 from hbt_dist.run_file import load_run
@@ -78,12 +80,19 @@ def test_the_page_shows_what_a_reader_asks(report: Path) -> None:
     assert not page.all("b")
     assert not page.all("script")
     summary = json.loads((report / "summary.json").read_text())
-    assert f"Knee: point {summary['knee']['point']}" in page.text
+    assert f"Point {summary['knee']['point']} after step " in page.text
     first = page.text.index('class="lead"')
-    assert page.text.index("cross-lingual mAP is best with batches.alpha = ") > first
+    assert page.text.index("The best compromise, the knee: batches.alpha = ") > first
     assert "None" not in page.text
-    best = page.tables["Knee and best checkpoints, mean ± standard deviation over seeds"]
-    assert [row[0].split(":")[0] for row in best[1:3]] == ["knee", "best monolingual mAP"]
+    assert page.text.index('<img alt="monolingual mAP and cross-lingual mAP: ') < page.text.index("<table")
+    choices = next(rows for caption, rows in page.tables.items() if caption.startswith("The knee, and"))
+    assert [row[0].partition(":")[0] for row in choices[1:]] == [
+        "knee",
+        "best monolingual mAP, best multilingual mAP",
+        "best cross-lingual mAP, best rank distance, cross-lingual batches only",
+        "monolingual batches only",
+    ]
+    best = page.tables["Front over all objectives"]
     assert best[0][1] == "batches.alpha"
     settings = ["monolingual mAP", "cross-lingual mAP", "multilingual mAP", "rank distance"]
     assert best[0][-5:] == [*settings, "seeds"]
@@ -97,6 +106,25 @@ def test_the_page_shows_what_a_reader_asks(report: Path) -> None:
     assert len(page.all("pre")) == 1
     assert escape((report / "best.yaml").read_text().rstrip()) in page.text
     assert len(page.all("img")) == len(summary["figures"]) / 2
+
+
+def test_changes_against_the_knee_are_means_over_common_seeds(report: Path) -> None:
+    history = pd.read_parquet(report / "history.parquet").set_index(["point", "step", "seed"])["crosslingual"]
+    knee = json.loads((report / "summary.json").read_text())["knee"]
+    analysis = analyse(load_search(report.parent))
+    for other in alternatives(analysis):
+        place = (other.candidate["point"], other.candidate["step"])
+        gain = [history[(*place, seed)] - history[(knee["point"], knee["step"], seed)] for seed in (0, 1)]
+        assert other.changes["crosslingual"] == pytest.approx((sum(gain) / 2, np.std(gain, ddof=1)))
+
+
+def test_points_with_fewer_seeds_are_not_said_to_be_worse(tmp_path: Path) -> None:
+    search = small_search(tmp_path / "search")
+    for trial in ("p0001-s1", "p0002-s1"):
+        (search / "trials" / trial / "history.jsonl").unlink()
+    lead = re.findall(r"Nothing[^<]+", (write_search_report(search) / "report.html").read_text("utf-8"))[0]
+    assert lead.endswith("(of 1 point with 2 seeds; 2 points with fewer left out).")
+    assert lead.startswith("Nothing to choose from yet: batches.alpha = 0, ")
 
 
 def test_best_run_is_the_knee_and_loads(report: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +71,7 @@ def language_matrix(
     scale_of: dict[str, Any] | None = None,
     high: float = 1.0,
     difference: bool = False,
+    unseen: Collection[str] = (),
 ) -> Matrix:
     """Return a matrix with its languages ordered by family.
 
@@ -79,13 +80,14 @@ def language_matrix(
         scale_of: results.json whose random order begins the scale, and whose training marks the languages.
         high: end of the scale.
         difference: whether the values are differences.
+        unseen: languages without training data.
     """
     order = languages_by_family(codes)
-    low, seen = 0.0, {}
+    low = 0.0
     if scale_of is not None:
         chances = [scale_of["chance"][setting] for setting in ("crosslingual", "monolingual")]
         low = next((chance for chance in chances if chance is not None), 0.0)
-        seen = {code: row["seen"] for code, row in scale_of["by_language"].items()}
+        unseen = [code for code, row in scale_of["by_language"].items() if row["seen"] is False]
     return Matrix(
         caption,
         tuple(order),
@@ -96,7 +98,7 @@ def language_matrix(
         low=low,
         high=high,
         low_name="random order" if low else "",
-        hollow=tuple(seen.get(code) is False for code in order),
+        hollow=tuple(code in unseen for code in order),
     )
 
 
@@ -190,7 +192,11 @@ def add_cell_changes(
     certain = sum(p < SIGNIFICANT for p in tested)
     codes, baseline = comparison["benchmark"]["languages"], next(iter(comparison["folders"]))
     matrix = language_matrix(
-        f"{about}{system} minus {baseline}, mAP", codes, comparison["cell_gain"][system], difference=True
+        f"{about}{system} minus {baseline}, mAP",
+        codes,
+        comparison["cell_gain"][system],
+        difference=True,
+        unseen=comparison["pairs"]["unseen"][system],
     )
     p = in_order(p_values, codes, list(matrix.languages))
     if certain > len(tested) / 2:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from hbt_dist.analysis.overview import Analysis
+from hbt_dist.analysis.overview import Analysis, objective_title
 from hbt_dist.pages.figures import (
     BLUE,
     GREY,
@@ -19,14 +19,8 @@ from hbt_dist.pages.figures import (
     single_axes,
     tidy,
 )
-from hbt_dist.reports.evaluation.sections import SETTING_TITLES
 
 _BETTER = {"max": "higher is better", "min": "lower is better"}
-
-
-def objective_title(name: str) -> str:
-    """Return an objective's name for people: ``cross-lingual mAP``, ``rank distance``."""
-    return f"{SETTING_TITLES[name]} mAP" if name in SETTING_TITLES else name.replace("_", " ")
 
 
 def draw_front(analysis: Analysis, x: str, y: str) -> Figure:
@@ -66,10 +60,12 @@ def draw_curve(analysis: Analysis, parameter: str) -> Figure:
     """Draw every objective along a parameter: mean, seed std and range of all runs."""
     rows = analysis.curves[analysis.curves["parameter"] == parameter]
     objectives = list(analysis.results.objectives)
-    figure = new_figure(5.4, 1.7 * len(objectives) + 0.6)
+    figure = new_figure(5.4, 1.2 * len(objectives) + 0.7)
     panels = figure.subplots(len(objectives), 1, sharex=True, squeeze=False)[:, 0]
     values = sorted(rows["value"].unique().tolist())
     choices = not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    points = analysis.results.points.set_index("point")
+    chosen = None if analysis.knee is None else points.loc[analysis.knee["point"], parameter]
     positions = {value: i if choices else float(value) for i, value in enumerate(values)}
     for axes, name, color, marker in zip(panels, objectives, SERIES, MARKERS, strict=False):
         part = rows[rows["objective"] == name]
@@ -84,7 +80,9 @@ def draw_curve(analysis: Analysis, parameter: str) -> Figure:
             capsize=3,
             markersize=5,
         )
-        axes.set_ylabel(objective_title(name))
+        if chosen in positions and len(positions) > 1:
+            axes.axvline(positions[chosen], color=GREY, linestyle=":")
+        axes.set_ylabel(objective_title(name).replace(" ", "\n"))
         tidy(axes)
     last = panels[-1]
     if choices:
@@ -121,5 +119,5 @@ def draw_importance(analysis: Analysis) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the variance explained alone, 95 % interval", fontsize=9)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, ncols=2, loc="outside upper center")
     return figure

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from hbt_dist.analysis.overview import (
     Analysis,
-    candidate_text,
+    alternatives,
+    change_text,
     describe_candidate,
     objective_text,
+    objective_title,
+    parameters_text,
     totals_text,
     value_text,
 )
 from hbt_dist.common.console import counted
-from hbt_dist.common.numbers import p_value, plain
+from hbt_dist.common.numbers import digits_of, p_value, plain
 from hbt_dist.pages.document import Document, Tile
 from hbt_dist.pages.figures import png, svg
-from hbt_dist.pages.matrix import Matrix
-from hbt_dist.reports.search.figures import draw_curve, draw_front, draw_importance, objective_title
+from hbt_dist.reports.evaluation.sections import language_matrix
+from hbt_dist.reports.search.figures import draw_curve, draw_front, draw_importance
 
 
 def search_document(analysis: Analysis, summary: dict[str, Any], best_run: str | None) -> Document:
@@ -40,7 +41,8 @@ def search_document(analysis: Analysis, summary: dict[str, Any], best_run: str |
     if knee is None:
         document.lead("No checkpoint has all objectives.", totals)
     else:
-        document.lead(_headline(analysis, summary), f"Knee: {candidate_text(knee)}. {totals}")
+        checkpoint = f"Point {knee['point']} after step {knee['step']}, mean of {_seeds(knee)}. "
+        document.lead(_headline(analysis, summary), checkpoint + totals)
         document.tiles(_tiles(analysis, summary))
     _trade_off(document, analysis, summary)
     _parameters(document, analysis)
@@ -60,53 +62,127 @@ def search_document(analysis: Analysis, summary: dict[str, Any], best_run: str |
 
 
 def _headline(analysis: Analysis, summary: dict[str, Any]) -> str:
-    """Return the best value of each objective with its parameters, and the compromise, in words."""
-    best = [
-        f"{objective_title(name)} is best with {_parameters_text(row)}"
-        f" ({objective_text(name, row['objectives'][name]['mean'])})"
-        for name, row in summary["best"].items()
-    ]
-    count = counted(summary["num_points"], "point")
-    return f"Of {count}, {'; '.join(best)}. The compromise (knee) is {_parameters_text(summary['knee'])}."
-
-
-def _parameters_text(row: dict[str, Any]) -> str:
-    return ", ".join(f"{key} = {value_text(value)}" for key, value in row["parameters"].items())
+    """Return the parameters to take, and how many points they were chosen from."""
+    knee, objectives = summary["knee"], list(summary["objectives"])
+    taken = parameters_text(knee["parameters"])
+    chosen = analysis.trusted["point"].nunique()
+    left_out = summary["num_points"] - chosen
+    among = counted(chosen, "point")
+    if left_out:
+        among += f" with {_seeds(knee)}; {counted(left_out, 'point')} with fewer left out"
+    if chosen == 1:
+        return f"Nothing to choose from yet: {taken} (of {among})."
+    checkpoint = (knee["point"], knee["step"])
+    if all((row["point"], row["step"]) == checkpoint for row in summary["best"].values()):
+        figures = "every figure" if len(objectives) > 1 else objective_title(objectives[0])
+        return f"Best in {figures}: {taken} (of {among})."
+    return f"The best compromise, the knee: {taken} (of {among})."
 
 
 def _tiles(analysis: Analysis, summary: dict[str, Any]) -> list[Tile]:
-    """Return the range of each objective over the points, worst -> best, and its value at the knee."""
-    items = []
-    for name, direction in analysis.results.objectives.items():
-        values = analysis.results.points[name].dropna()
-        ends = [values.min(), values.max()] if direction == "max" else [values.max(), values.min()]
-        knee = objective_text(name, summary["knee"]["objectives"][name]["mean"])
-        worst, best = (objective_text(name, value) for value in ends)
-        items.append(Tile(objective_title(name), worst, best, f"worst → best point; knee {knee}"))
+    """Return each objective at the knee, with its spread over seeds and the best checkpoint."""
+    items, knee = [], summary["knee"]
+    for name, row in summary["best"].items():
+        value, best = knee["objectives"][name], row["objectives"][name]["mean"]
+        spread = "" if value["std"] is None else f"± {plain(value['std'], digits_of(name))} over "
+        is_single = len(row["parameters"]) == 1
+        shown = parameters_text(row["parameters"]) if is_single else f"point {row['point']}"
+        note = f"; best {objective_text(name, best)}, {shown}" if best != value["mean"] else ""
+        level = objective_text(name, value["mean"])
+        items.append(Tile(objective_title(name), "", level, f"{spread}{_seeds(knee)}{note}"))
     return items
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    return counted(row["num_seeds"], "seed")
 
 
 def _trade_off(document: Document, analysis: Analysis, summary: dict[str, Any]) -> None:
     document.heading("Trade-off")
-    chosen = [] if summary["knee"] is None else [("knee", summary["knee"])]
-    chosen += [(f"best {objective_title(name)}", row) for name, row in summary["best"].items()]
-    _candidates(document, "Knee and best checkpoints, mean ± standard deviation over seeds", chosen)
-    front = analysis.front
-    for i, (x, y) in enumerate(combinations(analysis.results.objectives, 2)):
-        title = f"{objective_title(x)} and {objective_title(y)}"
-        ranges = [
-            f"{objective_title(name)} {objective_text(name, front[name].min())} to "
-            f"{objective_text(name, front[name].max())}"
-            for name in (x, y)
-        ]
-        description = (
-            f"{title}: {len(front)} of {len(analysis.candidates)} checkpoints on the front, "
-            f"{' and '.join(ranges)}"
-        )
-        stem = f"front_{_file_part(x)}_{_file_part(y)}"
-        caption = f"Front of {title}; numbers: points of the table below"
-        _figure(document, draw_front(analysis, x, y), stem, description, caption, folded=i > 0)
+    pairs = list(combinations(analysis.results.objectives, 2))
+    with document.columns():
+        if pairs:
+            _front_figure(document, analysis, *pairs[0])
+        for name in _curved(analysis)[:1]:
+            _curve_figure(document, analysis, name)
+    if summary["knee"] is not None:
+        _choices(document, analysis, summary)
     _candidates(document, "Front over all objectives", [("", row) for row in summary["front"]])
+    if len(pairs) > 1:
+        with document.details("Fronts of the other pairs of objectives"), document.columns():
+            for pair in pairs[1:]:
+                _front_figure(document, analysis, *pair)
+
+
+def _choices(document: Document, analysis: Analysis, summary: dict[str, Any]) -> None:
+    """Add what a person gains and loses with other checkpoints than the knee."""
+    knee, results = summary["knee"], analysis.results
+    levels = {
+        name: objective_text(name, value["mean"], value["std"]) for name, value in knee["objectives"].items()
+    }
+    rows = [("knee", knee, levels)]
+    rows += [
+        (
+            choice.title,
+            describe_candidate(results, choice.candidate),
+            {name: change_text(name, *change) for name, change in choice.changes.items()},
+        )
+        for choice in alternatives(analysis)
+    ]
+    document.table(
+        "The knee, and the change with another choice; ±: standard deviation over common seeds",
+        ["checkpoint", *results.parameters, *map(objective_title, results.objectives)],
+        [
+            [
+                f"{title}: point {row['point']}, step {row['step']}",
+                *_parameter_cells(analysis, row),
+                *cells.values(),
+            ]
+            for title, row, cells in rows
+        ],
+    )
+    document.paragraph(
+        "A change below about twice its ± may be chance. The same figures chose the points, which makes the "
+        "best ones too good: train best.yaml and measure it on other questions. A search does not measure "
+        "the start model; that training does, if its run file names benchmarks."
+    )
+
+
+def _parameter_cells(analysis: Analysis, row: dict[str, Any]) -> list[str]:
+    """Return a checkpoint's parameters in the columns of the points' table."""
+    points = analysis.results.points.set_index("point")
+    return [value_text(points.loc[row["point"], name]) for name in analysis.results.parameters]
+
+
+def _front_figure(document: Document, analysis: Analysis, x: str, y: str) -> None:
+    front = analysis.front
+    title = f"{objective_title(x)} and {objective_title(y)}"
+    ranges = [
+        f"{objective_title(name)} {objective_text(name, front[name].min())} to "
+        f"{objective_text(name, front[name].max())}"
+        for name in (x, y)
+    ]
+    description = (
+        f"{title}: {len(front)} of {len(analysis.candidates)} checkpoints on the front, "
+        f"{' and '.join(ranges)}"
+    )
+    stem = f"front_{_file_part(x)}_{_file_part(y)}"
+    _figure(document, draw_front(analysis, x, y), stem, description, f"Front of {title}; numbers: points")
+
+
+def _curved(analysis: Analysis) -> list[str]:
+    """Return the parameters with a curve."""
+    known = analysis.curves["parameter"].to_numpy()
+    return [name for name in analysis.results.parameters if name in known]
+
+
+def _curve_figure(document: Document, analysis: Analysis, name: str) -> None:
+    number = analysis.results.parameters.index(name)
+    earlier = [_file_part(key) for key in analysis.results.parameters[:number]]
+    # Keys may differ only in characters that file names cannot hold.
+    stem = f"curve_{_file_part(name)}" + "_" * earlier.count(_file_part(name))
+    caption = f"Objectives along {name}; dotted: knee, whiskers: seed std, thick bars: all runs"
+    _figure(document, draw_curve(analysis, name), stem, _curve_finding(analysis, name), caption)
 
 
 def _candidates(document: Document, caption: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -136,9 +212,18 @@ def _candidates(document: Document, caption: str, rows: Sequence[tuple[str, dict
 def _parameters(document: Document, analysis: Analysis) -> None:
     document.heading("Parameters")
     table = analysis.sensitivity
+    with document.columns():
+        for name in _curved(analysis)[1:]:
+            _curve_figure(document, analysis, name)
+        if not table["importance"].isna().all():
+            most = table.sort_values("importance").dropna(subset="importance").to_dict("records")[-1]
+            finding = f"highest: {most['parameter']} for {objective_title(most['objective'])}"
+            text = f"Importance of the parameters, {finding} ({plain(most['importance'], 3)})"
+            _figure(document, draw_importance(analysis), "importance", text, "Importance of the parameters")
     if table["importance"].isna().all():
         document.paragraph("Importance: too few points, or no parameter that varies.")
-    else:
+        return
+    with document.details("Importance in numbers"):
         document.table(
             "Importance: share of an objective's variance over points that a parameter explains alone, with "
             "95 % bootstrap interval and p of a permutation",
@@ -156,19 +241,6 @@ def _parameters(document: Document, analysis: Analysis) -> None:
                 for row in table.to_dict("records")
             ],
         )
-        most = table.sort_values("importance").dropna(subset="importance").to_dict("records")[-1]
-        finding = f"highest: {most['parameter']} for {objective_title(most['objective'])}"
-        text = f"Importance of the parameters, {finding} ({plain(most['importance'], 3)})"
-        _figure(document, draw_importance(analysis), "importance", text, "Importance of the parameters")
-    stems: set[str] = set()
-    for name in analysis.results.parameters:
-        stem = f"curve_{_file_part(name)}"
-        while stem in stems:  # keys may differ only in characters that file names cannot hold
-            stem += "_"
-        stems.add(stem)
-        if name in analysis.curves["parameter"].to_numpy():
-            caption = f"Objectives along {name}; whiskers: seed std, thick bars: all runs"
-            _figure(document, draw_curve(analysis, name), stem, _curve_finding(analysis, name), caption)
 
 
 def _curve_finding(analysis: Analysis, parameter: str) -> str:
@@ -191,9 +263,15 @@ def _difference(document: Document, analysis: Analysis) -> None:
     first, second = (f"{table.attrs[f'trial_{x}']} (step {table.attrs[f'step_{x}']})" for x in "ab")
     document.heading("Language pairs of two trials")
     document.paragraph("Blue: the first named is better; orange: worse.")
-    languages = tuple(map(str, table.columns))
-    values = table.to_numpy(np.float64)
-    document.matrix(Matrix(f"{second} minus {first}, mAP", languages, values, difference=True))
+    document.matrix(
+        language_matrix(
+            f"{second} minus {first}, mAP",
+            list(map(str, table.columns)),
+            table.to_numpy(),
+            difference=True,
+            unseen=table.attrs["unseen"],
+        )
+    )
 
 
 def _trials(document: Document, analysis: Analysis) -> None:
@@ -203,18 +281,6 @@ def _trials(document: Document, analysis: Analysis) -> None:
     _candidates(document, "Points at their last common evaluation", points)
     objectives = list(results.objectives)
     trials = results.trials.to_dict("records")
-    document.table(
-        "Trials at their last evaluation",
-        ["trial", *results.parameters, *map(objective_title, objectives)],
-        [
-            [
-                row["trial"],
-                *(value_text(row[key]) for key in results.parameters),
-                *(objective_text(name, row[name]) for name in objectives),
-            ]
-            for row in trials
-        ],
-    )
     total = analysis.cost.iloc[-1]
     costs = [
         [
@@ -227,11 +293,24 @@ def _trials(document: Document, analysis: Analysis) -> None:
         ]
         for row in trials
     ]
-    document.table(
-        "Cost of the trials",
-        ["trial", "status", "steps", "evaluations", "workers", "worker hours", "error"],
-        [*costs, ["total", "-", str(total["steps"]), "-", "-", f"{total['worker_hours']:.2f}", "-"]],
-    )
+    with document.details("Each trial"):
+        document.table(
+            "Trials at their last evaluation",
+            ["trial", *results.parameters, *map(objective_title, objectives)],
+            [
+                [
+                    row["trial"],
+                    *(value_text(row[key]) for key in results.parameters),
+                    *(objective_text(name, row[name]) for name in objectives),
+                ]
+                for row in trials
+            ],
+        )
+        document.table(
+            "Cost of the trials",
+            ["trial", "status", "steps", "evaluations", "workers", "worker hours", "error"],
+            [*costs, ["total", "-", str(total["steps"]), "-", "-", f"{total['worker_hours']:.2f}", "-"]],
+        )
 
 
 def _settings(analysis: Analysis) -> dict[str, object]:
@@ -249,12 +328,9 @@ def _settings(analysis: Analysis) -> dict[str, object]:
     return facts
 
 
-def _figure(
-    document: Document, figure: Figure, stem: str, description: str, caption: str, *, folded: bool = False
-) -> None:
+def _figure(document: Document, figure: Figure, stem: str, description: str, caption: str) -> None:
     """Add a figure as PNG, and as SVG next to it."""
-    with document.details(caption) if folded else nullcontext():
-        document.figure(f"figures/{stem}.png", png(figure), caption, description)
+    document.figure(f"figures/{stem}.png", png(figure), caption, description)
     document.files[f"figures/{stem}.svg"] = svg(figure, stem)
 
 

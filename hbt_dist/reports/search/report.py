@@ -23,6 +23,7 @@ from hbt_dist.analysis.overview import (
     Analysis,
     analyse,
     objective_text,
+    objective_title,
     summary,
     summary_text,
     value_text,
@@ -124,7 +125,8 @@ def _best_run_text(results: SearchResults, candidate: dict[str, Any]) -> str:
         f"Knee point of the search {results.name}: point {candidate['point']}, checkpoint after step "
         f"{candidate['step']}, mean of {candidate['num_seeds']} seed(s):",
         ", ".join(
-            f"{name} {objective_text(name, value['mean'])}" for name, value in candidate["objectives"].items()
+            f"{objective_title(name)} {objective_text(name, value['mean'])}"
+            for name, value in candidate["objectives"].items()
         ),
         *(f"{key}: {value_text(value)}" for key, value in candidate["parameters"].items()),
     ]
