@@ -1,8 +1,9 @@
 """Where the seconds of a start go: when lines are printed, the first step, processor seconds by process.
 
-    python benchmarks/launching/start_profile.py [--checkout FOLDER ...] [--rounds 3] [--ways ray local]
+    python benchmarks/launching/start_profile.py [--checkout FOLDER ...] [--rounds 3] [--ways ray local bare]
 
-The quickstart's training without its evaluations, for 3 steps, with two Ray workers or in this process.
+The quickstart's training without its evaluations, for 3 steps, with two Ray workers or here; `bare`
+is Ray Train alone, with two workers that import transformers and DeepSpeed and train nothing.
 Tokenizer and tokens are cached by a start before. The checkouts take turns. Tables go to standard output.
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-WAYS = {"ray": [], "local": ["--launcher", "local"]}
+WAYS = {"ray": [], "local": ["--launcher", "local"], "bare": []}
 #: First match names the process.
 KINDS = {
     "worker": r"RayTrainWorker",
@@ -86,6 +87,8 @@ def timed(checkout: Path, way: str, folder: Path, cache: Path) -> Start:
     command = [sys.executable, "-m", "hbt_dist", "train", "quickstart", *WAYS[way]]
     command += [f"output_dir={folder}/out", f"data.cache_dir={cache}", "evaluation.benchmarks=[]"]
     command += ["training.steps=3", "training.checkpoint_every=3", "workers.address=local"]
+    if way == "bare":
+        command = [sys.executable, str(ROOT / "benchmarks" / "launching" / "bare_ray_train.py"), str(folder)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     start, began = Start(), time.monotonic()
     process = subprocess.Popen(
