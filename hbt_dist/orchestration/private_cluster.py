@@ -19,11 +19,12 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hbt_dist.common.console import note
 from hbt_dist.common.errors import UserError
 from hbt_dist.common.processors import num_processors
 from hbt_dist.common.signals import TerminationError, handlers_kept
@@ -53,6 +54,21 @@ def private_cluster(
     Raises:
         UserError: Ray does not start.
     """
+    with ExitStack() as stack:
+        try:
+            page = stack.enter_context(_cluster(num_cpus, variables, dashboard))
+        except _LateError:
+            note("Ray did not start within its 30 s: the machine is busy; starting it once more")
+            page = stack.enter_context(_cluster(num_cpus, variables, dashboard))
+        yield page
+
+
+class _LateError(UserError):
+    """Ray's processes needed more time than Ray gives them."""
+
+
+@contextmanager
+def _cluster(num_cpus: float, variables: Mapping[str, str], dashboard: bool) -> Iterator[str | None]:
     import ray
 
     folder = make_folder()
@@ -210,7 +226,8 @@ def _start(folder: Path, num_cpus: int, variables: Mapping[str, str], dashboard_
             init_ray(**options)
     except Exception as error:  # Ray raises plain exceptions, too
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError("Ray", f"cannot start on this machine, in {folder}: {reason}", _REMEDY) from error
+        kind = _LateError if "timed out during startup" in reason else UserError
+        raise kind("Ray", f"cannot start on this machine, in {folder}: {reason}", _REMEDY) from error
 
 
 def free_port() -> int:
