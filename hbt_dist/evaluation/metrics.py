@@ -36,8 +36,10 @@ _TAKEN = (
 )  # fmt: skip
 #: Rank of a relevant document that is not in the pool.
 UNRANKED = 2**62
-#: A figure is near chance below this multiple of the mAP of a random order.
+#: A figure is near chance below this multiple of the mAP of a random order ...
 NEAR_CHANCE = 3.0
+#: ... and below this share of the way from a random order to 1, where few candidates make chance large.
+_NEAR_SHARE = 0.25
 METRICS = ("map", "map@20", "mrr", "recall@1", "recall@10", "recall@100", "ndcg@10", "accuracy")
 
 
@@ -160,4 +162,6 @@ def ceilings(num_relevant: Int64, num_in_pool: Int64) -> dict[str, Float64]:
 
 def near_chance(value: float | None, chance: float | None) -> bool:
     """Check whether an mAP is little better than that of a random order; false if either is unknown."""
-    return value is not None and chance is not None and value < NEAR_CHANCE * chance
+    if value is None or chance is None:
+        return False
+    return value < min(NEAR_CHANCE * chance, chance + _NEAR_SHARE * (1 - chance))

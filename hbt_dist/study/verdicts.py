@@ -111,15 +111,16 @@ def _correct(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def lead(findings: Sequence[Finding]) -> str:
-    """Return the first word on a primary contrast: the verdict over all its benchmarks."""
+    """Return the first words on a primary contrast: the verdict over all its benchmarks."""
     if all(finding.seeds is None for finding in findings):
         return "Not known with one seed."
-    gains = [finding.gain for finding in findings if finding.holds == "holds"]
-    up, down = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    resolved = [finding for finding in findings if finding.holds == "holds"]
+    up, down = sum(finding.gain > 0 for finding in resolved), sum(finding.gain < 0 for finding in resolved)
+    chance = ", but near chance" if all(finding.near_chance for finding in resolved) else ""
     if up and down:
         return "Mixed."
     if up:
-        return "Yes." if up == len(findings) else "In part."
+        return f"{'Yes' if up == len(findings) else 'In part'}{chance}."
     if down:
         return "No, the opposite." if down == len(findings) else "No."
     return "Not resolved."

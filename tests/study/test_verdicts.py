@@ -103,6 +103,9 @@ def finding(gain: float, holds: str, *, seeds: int = 3, label: str = "a", chance
     ("found", "expected"),
     [
         ([finding(0.1, "holds"), finding(0.2, "holds")], "Yes."),
+        ([finding(0.1, "holds", chance=0.9)], "Yes, but near chance."),
+        ([finding(0.1, "holds", chance=0.9), finding(0.2, "no")], "In part, but near chance."),
+        ([finding(0.1, "holds", chance=0.9), finding(0.2, "holds")], "Yes."),
         ([finding(0.1, "holds"), finding(-0.2, "holds")], "Mixed."),
         ([finding(0.1, "holds"), finding(0.2, "questions only")], "In part."),
         ([finding(-0.1, "holds"), finding(0.2, "no")], "No."),
@@ -118,7 +121,7 @@ def test_the_first_word(found: list[Finding], expected: str) -> None:
 def test_every_finding_is_one_sentence() -> None:
     findings = [
         finding(0.0196, "holds"),
-        finding(-0.0044, "holds", chance=0.3),
+        finding(-0.0044, "holds", chance=0.4),
         finding(-0.0081, "questions only"),
         finding(0.1, "questions only", seeds=1),
         finding(-0.00001, "no"),

@@ -76,7 +76,8 @@ def add_means(document: Document, results: dict[str, Any], change: Change | None
             "recall@10": "share of the relevant candidates among the first ten",
             "of": "the best value that any ranking can have, where a question has more relevant candidates "
             "than the list has places",
-            "random order": "shuffled candidates; below three times their mAP a figure is near chance",
+            "random order": "shuffled candidates; a figure near chance is below three times their mAP, and "
+            "below a quarter of the way from it to 1",
         }
     )
     for line in text_lines(results.get("texts")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hbt_dist.common.console import counted
 from hbt_dist.common.numbers import p_value, plain, signed, span
 from hbt_dist.comparison.typology import FAMILIES
 from hbt_dist.pages.document import Document, Tile
@@ -28,11 +29,11 @@ _Plan = tuple[str, dict[str, Any] | None, int]
 LEGEND = (
     "* holds over questions and over seeds; ° holds over questions, the seeds do not settle it; no mark: no "
     "difference is found. Marks and p are corrected for the tests made together, intervals (95 %) are not. "
-    "Near chance: less than three times the mAP of a random order."
+    "Near chance: less than three times the mAP of a random order, and of the way from there to 1 less than "
+    "a quarter."
 )
 
 
-_VERBS = {"Yes.": "raises", "In part.": "raises", "No, the opposite.": "lowers", "No.": "lowers"}
 _MOST_TILES = 4
 
 
@@ -44,15 +45,15 @@ def headline(study: StudyFile, findings: Sequence[Finding]) -> str:
     if not answers:
         return f"No answer: {method} and {reference} have no common {SETTING_TITLES[setting]} figure."
     levels = "; ".join(
-        f"{finding.label} {plain(finding.row['mean_a'])} → {plain(finding.row['mean_b'])}"
+        f"on {finding.label} {plain(finding.row['mean_a'])} → {plain(finding.row['mean_b'])}"
         for finding in answers
     )
-    word = lead(answers)
-    verb = _VERBS.get(word, "against")
+    raised = {finding.gain > 0 for finding in answers if finding.holds == "holds"}
     figure = f"{SETTING_TITLES[setting]} mAP"
-    if verb == "against":
-        return f"{word} {figure} of {reference} → {method}: {levels}."
-    return f"{word} {method} {verb} {figure} over {reference}: {levels}."
+    if len(raised) != 1:
+        return f"{lead(answers)} {figure} of {reference} → {method}: {levels}."
+    verb = "raises" if raised == {True} else "lowers"
+    return f"{lead(answers)} {method} {verb} {figure} over {reference}: {levels}."
 
 
 def tiles(parts: Sequence[BenchmarkPart], findings: Sequence[Finding]) -> list[Tile]:
@@ -64,7 +65,10 @@ def tiles(parts: Sequence[BenchmarkPart], findings: Sequence[Finding]) -> list[T
     for finding in shown:
         method, reference, setting = finding.contrast
         before = [plain(value) for value in by_label[finding.label][setting]]
-        notes = [f"{reference} → {method}"]
+        seeds = finding.seeds
+        interval = f"{span(seeds['low'], seeds['high'])} over " if seeds else ""
+        over = f"{interval}{counted(seeds['num_seeds'] if seeds else 1, 'seed')}"
+        notes = [f"{reference} → {method}", over]
         notes += [f"before training {', '.join(before)}"] if before else []
         figures.append(
             Tile(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,12 @@ class BenchmarkPart:
             frame = pd.json_normalize([{"method": name, **row} for name, row in pairs], sep="_")
             frame.drop(columns="seeds", errors="ignore").to_csv(tables / f"{label}_families.csv", index=False)
 
-    def write(self, document: Document) -> None:
-        """Add the means, and tests, distances, families and language pairs folded away."""
+    def write(self, document: Document, primaries: Collection[tuple[str, str]] = ()) -> None:
+        """Add means and language pairs, and tests, distances and families folded away.
+
+        Args:
+            primaries: method and reference of the contrasts whose language pairs are not folded away.
+        """
         document.heading(self.label)
         document.paragraph(self._about())
         before = set(self.before["method"])
@@ -103,14 +108,22 @@ class BenchmarkPart:
         ]
         caption = f"{self.label}: mean over seeds, standard deviation between them in brackets"
         document.table(caption, columns, rows)
-        with document.details(f"{self.label}: the same as bars"):
+        about = f"{self.label}: "
+        compared = [
+            (name, reference) for reference, found in self.comparisons.items() for name in found["cell_gain"]
+        ]
+        for name, reference in sorted(compared, key=lambda pair: pair not in primaries):
+            file = f"figures/{self.label}_{name}_against_{reference}.png"
+            title = f"{about}every language pair, {name} minus {reference}"
+            with nullcontext() if (name, reference) in primaries else document.details(title):
+                add_cell_changes(document, self.comparisons[reference], name, file, about=about)
+        with document.details(f"{self.label}: the means as bars"):
             document.figure(
                 f"figures/{self.label}_summary.png",
                 draw_summary(self.summary, self.label),
                 f"mAP of each method on {self.label}",
                 f"Bars of the mAP of each method on {self.label}. {self._best()}",
             )
-        about = f"{self.label}: "
         for reference, comparison in self.comparisons.items():
             with document.details(f"{self.label}: all tests against {reference}"):
                 add_tests(document, comparison, about, corrected=_CORRECTED)
@@ -120,11 +133,6 @@ class BenchmarkPart:
         if any("Uralic" in row["pair"] for _, row in self._family_rows()):
             with document.details(f"{self.label}: gain by families"):
                 self._families(document)
-        for reference, comparison in self.comparisons.items():
-            for name in comparison["cell_gain"]:
-                file = f"figures/{self.label}_{name}_against_{reference}.png"
-                with document.details(f"{self.label}: every language pair, {name} minus {reference}"):
-                    add_cell_changes(document, comparison, name, file, about=about)
 
     def _about(self) -> str:
         facts = self.facts

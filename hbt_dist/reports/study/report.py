@@ -4,8 +4,8 @@
     report/tables/*.csv                   every table, full precision
     report/comparison/LABEL/against_M/    tests of each benchmark against method M (`evaluation.compare`)
 
-The report begins with the answer of the primary contrasts (`answer.py`). All methods in one table, the
-setting and a section for every benchmark follow, with long tables folded away. Every number comes from the
+The report begins with the answer of the primary contrasts (`answer.py`). All methods in one table, a
+section for every benchmark and the setting follow, with long tables folded away. Every number comes from the
 evaluation folders of the study, which also hold the per-question values.
 """
 
@@ -74,9 +74,9 @@ def write_study_report(
         document.tiles(figures)
     add_answer(document, study, parts, findings)
     _all_methods(document, study, parts, findings)
-    add_setting(document, study, folder)
     for part in parts:
-        part.write(document)
+        part.write(document, [(method, reference) for method, reference, _ in study.primaries()])
+    add_setting(document, study, folder)
     document.write(out, "study")
     say(f"report: {out / 'study.md'}, study.html")
     return out

@@ -39,8 +39,9 @@ def add_setting(document: Document, study: StudyFile, folder: SearchFolder) -> N
     rows = [
         [
             name + (" (baseline)" if name == study.baseline else ""),
-            (f"models of {method.trained_as}; " if method.trained_as else "") + ", ".join(changes[name]),
-            method.about,
+            (f"models of {method.trained_as}; " if method.trained_as else "")
+            + (", ".join(changes[name]) or "-"),
+            method.about or "-",
         ]
         for name, method in study.methods.items()
     ]
