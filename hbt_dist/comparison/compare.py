@@ -47,6 +47,7 @@ from hbt_dist.evaluation.read_results import (
     json_values,
     rank_distance_of,
     read_evaluation,
+    title_of,
 )
 
 MEASURES = (*((setting, "map") for setting in SETTINGS), ("multilingual", "rank_distance"))
@@ -210,8 +211,8 @@ def _check_same_benchmark(first: StoredEvaluation, group: _Group) -> None:
         if a["fingerprint"] != b["fingerprint"]:
             raise UserError(
                 str(evaluation.folder),
-                f"expected {a['name']} ({a['variant']}), fingerprint {a['fingerprint'][:12]}, as in "
-                f"{first.folder}; got {b['name']} ({b['variant']}), fingerprint {b['fingerprint'][:12]}",
+                f"expected {title_of(first.results)}, fingerprint {a['fingerprint'][:12]}, as in "
+                f"{first.folder}; got {title_of(evaluation.results)}, fingerprint {b['fingerprint'][:12]}",
                 "evaluate both on the same version, variant and languages",
             )
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hbt_dist.common.errors import UserError, first_line
+from hbt_dist.data.benchmarks.benchmark import benchmark_title
 from hbt_dist.evaluation.shown import ShownEvaluation, evaluations_html
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ def title_of(results: Mapping[str, Any]) -> str:
     """Return the benchmark's name for people: its label, else name and variant."""
     benchmark = results["benchmark"]
     label = benchmark.get("label") or results.get("provenance", {}).get("label")
-    name, variant = str(benchmark["name"]), benchmark["variant"]
-    return str(label or (name if variant in (name, "default") else f"{name} ({variant})"))
+    return str(label or benchmark_title(benchmark["name"], benchmark["variant"]))
 
 
 def headline_figures(results: Mapping[str, Any]) -> dict[str, float | None]:

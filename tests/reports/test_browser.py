@@ -160,7 +160,7 @@ def test_what_is_folded_is_open_in_print(browser: Any, pages: dict[str, Path]) -
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         found = browser.execute_script("document.body.offsetHeight; " + shown)  # once laid out for print
-        assert len(found) > 3
+        assert len(found) > 2
         assert all(found)
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -25,6 +25,11 @@ from hbt_dist.data.benchmarks.judgements import WAY_OUT, JudgementCounts
 _T = TypeVar("_T")
 
 
+def benchmark_title(name: str, variant: str) -> str:
+    """Return name and variant, without a variant that says nothing more."""
+    return name if variant in (name, "default") else f"{name} ({variant})"
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """Q question rows, N candidate rows, L languages.
@@ -89,9 +94,14 @@ class Benchmark:
 
     def __repr__(self) -> str:
         return (
-            f"Benchmark {self.name} ({self.variant}): {self.num_questions:,} questions, "
+            f"Benchmark {self.title}: {self.num_questions:,} questions, "
             f"{self.num_candidates:,} candidates in {', '.join(self.languages)}"
         )
+
+    @property
+    def title(self) -> str:
+        """Return its name for people."""
+        return benchmark_title(self.name, self.variant)
 
     @property
     def num_questions(self) -> int:

@@ -69,7 +69,7 @@ class OverlapIndex:
             labels: names for reports; by default name and variant.
         """
         self.benchmarks = tuple(benchmarks)
-        self.labels = tuple(labels or (f"{benchmark.name} ({benchmark.variant})" for benchmark in benchmarks))
+        self.labels = tuple(labels or (benchmark.title for benchmark in benchmarks))
         self.shingler = Shingler()
         self._parts: dict[str, _LanguageIndex] = {}
         for language in sorted({code for benchmark in benchmarks for code in benchmark.languages}):

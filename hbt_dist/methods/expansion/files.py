@@ -86,7 +86,7 @@ def read_expansions(
             raise UserError(
                 location,
                 f"expected a question of the benchmark, got {question_id!r} in {language!r}",
-                f"the file must belong to benchmark {benchmark.name} ({benchmark.variant})",
+                f"the file must belong to benchmark {benchmark.title}",
             )
         if question != benchmark.question_texts[row]:
             raise UserError(
