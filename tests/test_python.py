@@ -143,6 +143,7 @@ def test_vectors_alone_are_evaluated() -> None:
     assert lines[0].startswith("sample (eval): mAP monolingual 0.")
     assert lines[1].split() == ["en", "fi°"]
     assert lines[-1] == "° not in the training data"
+    assert "random order 0.0" in evaluation._repr_html_()
     assert evaluation._repr_html_().count("<th ") == 4
     assert evaluation.pairs("recall@1").loc["fi", "en"] == evaluation.pair_matrix.values["recall@1"][1, 0]
     with pytest.raises(

@@ -216,6 +216,11 @@ def compare_seeds(differences: Sequence[float], confidence: float = 0.95) -> See
     )
 
 
+def can_claim(num_units: int, num_tests: int) -> bool:
+    """Check whether a paired randomisation of this many units can be significant after Holm's correction."""
+    return 2.0 ** (1 - num_units) * num_tests < SIGNIFICANT
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Apply Holm's step-down correction; return the adjusted p values in the given order.
 

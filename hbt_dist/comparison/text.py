@@ -11,6 +11,7 @@ from hbt_dist.common.console import counted
 from hbt_dist.common.numbers import digits_of, p_value, plain, signed, span
 from hbt_dist.comparison.families import claim_possible
 from hbt_dist.comparison.published import NOT_STATED
+from hbt_dist.comparison.significance import can_claim
 from hbt_dist.comparison.typology import FAMILIES
 from hbt_dist.evaluation.read_results import title_of
 from hbt_dist.pages.text_matrix import (
@@ -62,6 +63,10 @@ def _test_lines(document: dict[str, Any], over_seeds: bool) -> list[str]:
     lines = aligned(rows)
     if any(row["trivial"] for row in document["tests"]):
         lines.append("trivial: a question's own text is among its candidates")
+    tested = [row["num_units"] for row in document["tests"] if not row["trivial"]]
+    if tested and not can_claim(max(tested), len(tested)):
+        units, tests = counted(max(tested), document["resampled"]), counted(len(tested), "test")
+        lines.append(f"no change of any size can be claimed: {units} are too few for {tests}")
     return lines
 
 

@@ -34,6 +34,7 @@ from hbt_dist.evaluation.metrics import user_metrics
 from hbt_dist.evaluation.pair_matrix import (
     PairMatrix,
     QuestionTable,
+    chance_means,
     pair_matrix,
     question_tables,
     setting_means,
@@ -120,6 +121,7 @@ class Evaluation:
             self.pair_matrix.values,
             {setting: self.means[setting]["macro"]["map"] for setting in SETTINGS},
             [was_seen(code, self.seen_languages) is False for code in self.benchmark.languages],
+            chance_means(self.benchmark, self.tables),
         )
 
     def __repr__(self) -> str:

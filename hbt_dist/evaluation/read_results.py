@@ -112,6 +112,7 @@ class StoredEvaluation:
             matrix["metrics"],
             {setting: results["means"][setting]["macro"]["map"] for setting in SETTINGS},
             [facts.get(code, {}).get("seen") is False for code in matrix["languages"]],
+            results["chance"],
         )
 
     def __repr__(self) -> str:

@@ -23,6 +23,7 @@ _STYLE = (
     "<style>.hbt-dist td,.hbt-dist th{text-align:center!important;padding:.3em .5em!important}"
     ".hbt-dist th[scope=row]{text-align:left!important}.hbt-dist .hollow{font-style:italic}"
     ".hbt-dist .scale span{display:inline-block;width:8em;height:.8em;margin:0 .5em}"
+    ".hbt-dist p{max-width:26em;margin:.5em 0}"  # two matrices fit next to each other
     ".hbt-dist{display:flex;flex-wrap:wrap;gap:1.5em}</style>"
 )
 
@@ -38,6 +39,7 @@ class ShownEvaluation:
             a value.
         means: setting -> mean mAP; None or NaN without a value.
         hollow: (L) languages that training did not see.
+        chance: setting -> mean mAP of a random order; None or NaN without a value.
     """
 
     title: str
@@ -45,6 +47,7 @@ class ShownEvaluation:
     metrics: Mapping[str, Any]
     means: Mapping[str, float | None]
     hollow: Sequence[bool]
+    chance: Mapping[str, float | None]
 
     def text(self) -> str:
         """Return mean mAP and matrix; of many languages, the best and worst pairs."""
@@ -71,9 +74,15 @@ class ShownEvaluation:
         return np.array(self.metrics[metric], np.float64)
 
     @property
+    def low(self) -> float:
+        """The mAP of a random order, where colours begin; that of cross-lingual pairs if there are any."""
+        known = [self.chance[setting] for setting in ("crosslingual", "monolingual")]
+        return next((value for value in known if value is not None and not np.isnan(value)), 0.0)
+
+    @property
     def _head(self) -> str:
         means = (
-            f"{setting} {plain(value)}"
+            f"{setting.replace('crosslingual', 'cross-lingual')} {plain(value)}"
             for setting, value in self.means.items()
             if value is not None and not np.isnan(value)
         )
@@ -90,6 +99,7 @@ def evaluations_html(evaluations: Mapping[str, ShownEvaluation]) -> str:
 
     cells = [evaluation.cells("map") for evaluation in evaluations.values()]
     known = np.concatenate([values[~np.isnan(values)] for values in cells])
+    low = min(evaluation.low for evaluation in evaluations.values())
     parts = []
     for (title, shown), values in zip(evaluations.items(), cells, strict=True):
         matrix = Matrix(
@@ -97,6 +107,8 @@ def evaluations_html(evaluations: Mapping[str, ShownEvaluation]) -> str:
             tuple(shown.languages),
             values,
             names=tuple(describe(code).name for code in shown.languages),
+            low=low,
+            low_name="random order" if low else "",
             high=float(known.max()) if len(known) else 1.0,
             hollow=tuple(map(bool, shown.hollow)),
         )

@@ -118,8 +118,11 @@ class TrainedRun:
 
     def _evaluations(self) -> dict[str, StoredEvaluation]:
         names = {"start": "before training", "end": "after training"}
+        alone = len(self.run.evaluation.benchmarks) == 1
         return {
-            names[when]: self.evaluation(when, benchmark.label)
+            names[when] if alone else f"{benchmark.label} {names[when]}": self.evaluation(
+                when, benchmark.label
+            )
             for benchmark in self.run.evaluation.benchmarks
             for when in self.run.evaluation.when
         }

@@ -58,6 +58,25 @@ def folders(make_benchmark, tmp_path_factory):
     return made
 
 
+def test_so_few_questions_allow_no_claim(make_benchmark, tmp_path):
+    """Three questions: with the correction, p cannot be below 0.05, however large the change is."""
+    benchmark = make_benchmark(seed=9, languages=("en", "fi"), num_ids=3, per_language=5)
+    settings = EvaluationSettings(device="cpu", consistency_questions=0, top_k=10)
+    candidates = np.eye(benchmark.num_candidates)
+    right = np.stack([candidates[benchmark.relevant_of(q)].mean(0) for q in range(benchmark.num_questions)])
+    old, new = (
+        write_evaluation(evaluate(benchmark, vectors, candidates, settings=settings), tmp_path / name)
+        for name, vectors in (("old", -right), ("new", right))
+    )
+    document = compare([[new]], [old])
+    assert "no change of any size can be claimed: 3 questions are too few for 4 tests" in comparison_text(
+        document
+    )
+    text = write_report(new, old, tmp_path / "out").with_suffix(".md").read_text("utf-8")
+    assert "there are too few questions for a claim about answers in another language: mAP 0." in text
+    assert document["tests"][1]["difference"] > 0.5
+
+
 def test_a_better_system_is_found_better(folders, tmp_path):
     document = compare([[folders["better", 0]]], baseline=[folders["plain", 0]])
     tests = {(row["setting"], row["metric"]): row for row in document["tests"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from hbt_dist.common.console import counted
 from hbt_dist.common.numbers import p_clause, plain, signed, span
-from hbt_dist.comparison.significance import SIGNIFICANT
+from hbt_dist.comparison.significance import SIGNIFICANT, can_claim
 from hbt_dist.data.benchmarks.judgements import judgement_lines
 from hbt_dist.data.language_facts import describe
 from hbt_dist.evaluation.metrics import near_chance
@@ -33,6 +33,7 @@ class Level:
     after: float
     chance: float | None
     test: dict[str, Any] | None  # of the change
+    num_tests: int  # corrected together
 
     @property
     def is_changed(self) -> bool:
@@ -45,8 +46,11 @@ class Level:
         answers = _ANSWERS[self.setting]
         if self.before is None:
             return f"{answers} are {'hardly ' if near_chance(self.after, self.chance) else ''}found"
+        if self.test is None or not can_claim(self.test["num_units"], self.num_tests):
+            return f"there are too few questions for a claim about {answers}"
         if not self.is_changed:
-            return f"no change is found for {answers}"
+            may = "" if self.test["difference"] == 0 else ", only one that may be chance"
+            return f"no change is found for {answers}{may}"
         if self.after < self.before:
             return f"{answers} are found worse"
         first = near_chance(self.before, self.chance) and not near_chance(self.after, self.chance)
@@ -65,13 +69,15 @@ def levels(results: dict[str, Any], change: Change | None) -> list[Level]:
     tests = {}
     if change is not None:
         tests = {row["setting"]: row for row in change.comparison["tests"] if row["metric"] == "map"}
+    num_tests = sum(not row["trivial"] for row in change.comparison["tests"]) if change else 0
     known = []
     for setting in _ANSWERS:
         value = results["means"][setting]["macro"]["map"]
         trivial = setting == "monolingual" and results["benchmark"]["own_text_relevant"]
         if value is not None and not trivial:
             old = None if change is None else change.baseline["means"][setting]["macro"]["map"]
-            known.append(Level(setting, old, value, results["chance"][setting], tests.get(setting)))
+            chance, test = results["chance"][setting], tests.get(setting)
+            known.append(Level(setting, old, value, chance, test, num_tests))
     return known
 
 

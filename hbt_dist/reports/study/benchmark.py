@@ -110,7 +110,9 @@ class BenchmarkPart:
         document.table(caption, columns, rows)
         about = f"{self.label}: "
         compared = [
-            (name, reference) for reference, found in self.comparisons.items() for name in found["cell_gain"]
+            (name, reference)
+            for reference, comparison in self.comparisons.items()
+            for name in comparison["cell_gain"]
         ]
         for name, reference in sorted(compared, key=lambda pair: pair not in primaries):
             file = f"figures/{self.label}_{name}_against_{reference}.png"
