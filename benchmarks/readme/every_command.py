@@ -147,7 +147,7 @@ def why_left_out(command: str, data: Path | None) -> str | None:
 
 def run(command: str, tests: str, clone: Path, environment: dict[str, str]) -> Done:
     """Run one command in the clone, in its environment once that is there."""
-    if re.search(r"train(\.py)? run\.yaml", command):
+    if re.search(r"train(\.py)? run\.yaml(?! batches)", command):
         shutil.rmtree(clone / "runs" / "mine", ignore_errors=True)  # or it would have nothing left to do
     if command.startswith("hbt-dist init"):
         (clone / "run.yaml").rename(clone / "small.yaml")
@@ -159,6 +159,8 @@ def run(command: str, tests: str, clone: Path, environment: dict[str, str]) -> D
             run_before = ["bash", "-c", f"{ACTIVATE}; {before}"]
             subprocess.run(run_before, cwd=clone, env=environment, capture_output=True, check=True)
     text = f"{command} {tests}" if command == "./launchers/test.sh" else command
+    if command.startswith("hbt-dist mine"):
+        text += " model.scratch=null"  # the small run's
     folder = clone
     if not command.startswith("./launchers/"):
         text = f"{ACTIVATE}\n{text}"
