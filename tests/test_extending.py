@@ -179,7 +179,10 @@ def test_the_check_of_a_kind_finds_what_is_wrong(work: Path) -> None:
         assert error.value.location == f"batches.mixture, kind bad_kind:{kind}"
 
 
-def test_a_benchmark_of_ones_own(work: Path) -> None:
+def test_a_benchmark_of_ones_own(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = work / "data" / "my_benchmark"  # a folder of data with the module's name, earlier on the path
+    data.mkdir(parents=True)
+    monkeypatch.syspath_prepend(data.parent)
     make_data(work)
     found = load_benchmark("my_benchmark:read_terms", work)
     assert (found.name, found.variant) == ("my_benchmark:read_terms", "default")

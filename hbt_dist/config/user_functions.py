@@ -117,6 +117,12 @@ def user_error(error: Exception, name: str, location: str) -> UserError:
     )
 
 
+def _has_code(module: str) -> bool:
+    """Return whether the path leads to a module, rather than to nothing or a folder of data with its name."""
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
 def _search_working_directory(module: str) -> None:
     """Make a top module importable from the working directory of this process or of its parent.
 
@@ -127,7 +133,7 @@ def _search_working_directory(module: str) -> None:
         path = Path(folder) / module
         if not (path.is_dir() or path.with_suffix(".py").is_file()):
             continue
-        if module not in sys.modules and importlib.util.find_spec(module) is None:
+        if module not in sys.modules and not _has_code(module):
             sys.path.append(folder)
             importlib.invalidate_caches()
         if folder not in inherited:
