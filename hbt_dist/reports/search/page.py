@@ -279,8 +279,6 @@ def _trials(document: Document, analysis: Analysis) -> None:
     document.heading("Points, trials and cost")
     points = [("", describe_candidate(results, row)) for _, row in results.points.iterrows()]
     _candidates(document, "Points at their last common evaluation", points)
-    objectives = list(results.objectives)
-    trials = results.trials.to_dict("records")
     total = analysis.cost.iloc[-1]
     costs = [
         [
@@ -291,21 +289,9 @@ def _trials(document: Document, analysis: Analysis) -> None:
             f"{row['worker_hours']:.2f}",
             row["error"] or "-",
         ]
-        for row in trials
+        for row in results.trials.to_dict("records")
     ]
-    with document.details("Each trial"):
-        document.table(
-            "Trials at their last evaluation",
-            ["trial", *results.parameters, *map(objective_title, objectives)],
-            [
-                [
-                    row["trial"],
-                    *(value_text(row[key]) for key in results.parameters),
-                    *(objective_text(name, row[name]) for name in objectives),
-                ]
-                for row in trials
-            ],
-        )
+    with document.details("Each trial (its figures: trials.csv)"):
         document.table(
             "Cost of the trials",
             ["trial", "status", "steps", "evaluations", "workers", "worker hours", "error"],
