@@ -112,48 +112,36 @@ def describe_candidate(results: SearchResults, row: pd.Series[Any]) -> dict[str,
 
 
 @dataclass(frozen=True)
-class Alternative:
-    """A checkpoint that a person might prefer to the knee, and what it changes."""
+class Choice:
+    """A checkpoint that a person might take, and what it changes against the knee."""
 
     title: str
     candidate: pd.Series[Any]
     changes: Mapping[str, tuple[float, float]]  # objective -> mean and std of its change over common seeds
 
 
-def alternatives(analysis: Analysis) -> list[Alternative]:
-    """Return the best checkpoint of each objective and those of plain mixtures, each compared with the knee.
-
-    A plain mixture is represented by its compromise if it has several checkpoints.
-    """
+def choices(analysis: Analysis) -> list[Choice]:
+    """Return the knee, the best checkpoint of each objective, and the compromise of each plain mixture."""
     results, knee, trusted = analysis.results, analysis.knee, analysis.trusted
     if knee is None:
         return []
-    named = [(f"best {objective_title(row['objective'])}", row) for _, row in analysis.best.iterrows()]
-    shares = trusted.get("batches.alpha", pd.Series(dtype=float))
+    named = [("knee", knee)]
+    named += [(f"best {objective_title(row['objective'])}", row) for _, row in analysis.best.iterrows()]
+    shares = trusted.get("batches.alpha", pd.Series(dtype=float, index=trusted.index))
     for share, title in _PLAIN_MIXTURES.items():
-        front = pareto_front(trusted[shares == share] if len(shares) else trusted[:0], results.objectives)
+        front = pareto_front(trusted[shares == share], results.objectives)
         named += [(title, knee_point(front, results.objectives))] if len(front) else []
-    titles: dict[tuple[int, int], list[str]] = {}
-    rows: dict[tuple[int, int], pd.Series[Any]] = {}
+    by_checkpoint: dict[tuple[int, int], list[tuple[str, pd.Series[Any]]]] = {}
     for title, row in named:
-        checkpoint = (int(row["point"]), int(row["step"]))
-        titles.setdefault(checkpoint, []).append(title)
-        rows[checkpoint] = row
-    rows.pop((int(knee["point"]), int(knee["step"])), None)
-    values = results.history.set_index(["point", "step", "seed"]).sort_index()[[*results.objectives]]
-    base = values.loc[(knee["point"], knee["step"])]
-    changes = {checkpoint: values.loc[checkpoint] - base for checkpoint in rows}
-    return [
-        Alternative(
-            ", ".join(titles[checkpoint]),
-            row,
-            {
-                name: (changes[checkpoint][name].mean(), changes[checkpoint][name].std())
-                for name in results.objectives
-            },
-        )
-        for checkpoint, row in rows.items()
-    ]
+        by_checkpoint.setdefault((int(row["point"]), int(row["step"])), []).append((title, row))
+    values: Any = results.history.set_index(["point", "step", "seed"]).sort_index()[[*results.objectives]]
+    base = values.loc[next(iter(by_checkpoint))]
+    taken = []
+    for checkpoint, rows in by_checkpoint.items():
+        change = values.loc[checkpoint] - base
+        spread = {name: (change[name].mean(), change[name].std()) for name in results.objectives}
+        taken.append(Choice(", ".join(title for title, _ in rows), rows[0][1], spread))
+    return taken
 
 
 def summary_text(document: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def draw_front(analysis: Analysis, x: str, y: str) -> Figure:
         ecolor="#9DC6E0",
         elinewidth=1,
         markersize=6,
-        label="front over all objectives (bars: seed std)",
+        label="front (bars: seed std)",
     )
     for _, row in front.iterrows():
         number = f"{row['point']:.0f}"
@@ -52,7 +52,7 @@ def draw_front(analysis: Analysis, x: str, y: str) -> Figure:
     directions = analysis.results.objectives
     axes.set_xlabel(f"{objective_title(x)} ({_BETTER[directions[x]]})")
     axes.set_ylabel(f"{objective_title(y)} ({_BETTER[directions[y]]})")
-    axes.legend(fontsize=8, framealpha=0.9)
+    figure.legend(fontsize=8, ncols=3, loc="outside upper center")
     return figure
 
 

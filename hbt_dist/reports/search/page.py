@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from hbt_dist.analysis.overview import (
     Analysis,
-    alternatives,
     change_text,
+    choices,
     describe_candidate,
     objective_text,
     objective_title,
@@ -106,7 +106,7 @@ def _trade_off(document: Document, analysis: Analysis, summary: dict[str, Any]) 
         for name in _curved(analysis)[:1]:
             _curve_figure(document, analysis, name)
     if summary["knee"] is not None:
-        _choices(document, analysis, summary)
+        _choices(document, analysis, summary["knee"])
     _candidates(document, "Front over all objectives", [("", row) for row in summary["front"]])
     if len(pairs) > 1:
         with document.details("Fronts of the other pairs of objectives"), document.columns():
@@ -114,38 +114,38 @@ def _trade_off(document: Document, analysis: Analysis, summary: dict[str, Any]) 
                 _front_figure(document, analysis, *pair)
 
 
-def _choices(document: Document, analysis: Analysis, summary: dict[str, Any]) -> None:
+def _choices(document: Document, analysis: Analysis, knee: dict[str, Any]) -> None:
     """Add what a person gains and loses with other checkpoints than the knee."""
-    knee, results = summary["knee"], analysis.results
-    levels = {
-        name: objective_text(name, value["mean"], value["std"]) for name, value in knee["objectives"].items()
-    }
-    rows = [("knee", knee, levels)]
-    rows += [
-        (
-            choice.title,
-            describe_candidate(results, choice.candidate),
-            {name: change_text(name, *change) for name, change in choice.changes.items()},
-        )
-        for choice in alternatives(analysis)
-    ]
+    results = analysis.results
+    rows: list[list[str]] = []
+    for choice in choices(analysis):
+        row = describe_candidate(results, choice.candidate)
+        cells = [change_text(name, *change) for name, change in choice.changes.items()]
+        if not rows:  # the knee
+            levels = row["objectives"].items()
+            cells = [objective_text(name, value["mean"], value["std"]) for name, value in levels]
+        title = f"{choice.title}: point {row['point']}, step {row['step']}"
+        rows.append([title, *_parameter_cells(analysis, row), *cells])
     document.table(
         "The knee, and the change with another choice; ±: standard deviation over common seeds",
         ["checkpoint", *results.parameters, *map(objective_title, results.objectives)],
-        [
-            [
-                f"{title}: point {row['point']}, step {row['step']}",
-                *_parameter_cells(analysis, row),
-                *cells.values(),
-            ]
-            for title, row, cells in rows
-        ],
+        rows,
     )
     document.paragraph(
-        "A change below about twice its ± may be chance. The same figures chose the points, which makes the "
-        "best ones too good: train best.yaml and measure it on other questions. A search does not measure "
-        "the start model; that training does, if its run file names benchmarks."
+        f"{_certainty(knee['num_seeds'])} The same figures chose the points, which makes the best ones too "
+        "good: train best.yaml and measure it on other questions. A search does not measure the start model; "
+        "that training does, if its run file names benchmarks."
     )
+
+
+def _certainty(num_seeds: int) -> str:
+    """Return the smallest change that is not chance, in standard deviations over the seeds."""
+    if num_seeds < 2:
+        return "One seed does not show which changes are chance."
+    from scipy.stats import t
+
+    least = t.ppf(0.975, num_seeds - 1) / num_seeds**0.5
+    return f"With {num_seeds} seeds, a change below {least:.1f} times its ± may be chance (paired t, 95 %)."
 
 
 def _parameter_cells(analysis: Analysis, row: dict[str, Any]) -> list[str]:
