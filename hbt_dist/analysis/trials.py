@@ -81,5 +81,5 @@ def _read_matrix(path: Path) -> pd.DataFrame:
     values.index.name = "question_language"
     values.columns.name = "candidate_language"
     facts = (read_object(path.with_name("results.json"), "evaluate again") or {}).get("by_language", {})
-    values.attrs["unseen"] = [code for code, row in facts.items() if row["seen"] is False]
+    values.attrs["unseen"] = [code for code, row in facts.items() if row.get("seen") is False]
     return values
